@@ -1,0 +1,33 @@
+"""Reinforcement learning for language-model agents in long-horizon text worlds.
+
+Importing this needs neither torch nor any world's package: it is all that an author of a world
+uses. Training lives in ``agentgym.algorithm``, ``agentgym.credit``, ``agentgym.losses`` and
+``agentgym.train``.
+"""
+
+from agentgym.env import AnyText, Opening, Outcome, TextEnv
+from agentgym.errors import AgentGymError
+from agentgym.panel import Panel, panel
+from agentgym.registry import environments, make, register_environments
+from agentgym.types import Completion, Sampling, Stop, Task, Trajectory, Turn
+
+__all__ = [
+    "AgentGymError",
+    "AnyText",
+    "Completion",
+    "Opening",
+    "Outcome",
+    "Panel",
+    "Sampling",
+    "Stop",
+    "Task",
+    "TextEnv",
+    "Trajectory",
+    "Turn",
+    "environments",
+    "make",
+    "panel",
+    "register_environments",
+]
+
+register_environments()

@@ -1,0 +1,176 @@
+"""The contract of a world: an ordinary Gymnasium environment whose spaces are strings."""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+
+from agentgym.errors import UnknownTask, did_you_mean
+
+SPLITS = ("train", "valid", "test")
+"""Every world partitions its tasks into these; a world may add more."""
+
+
+class AnyText(spaces.Space[str]):
+    """Every string; unlike ``gymnasium.spaces.Text``, any alphabet and any length."""
+
+    def __init__(self, examples: Sequence[str] = ("look", "help", "wait")) -> None:
+        super().__init__(shape=(), dtype=None)
+        self.examples = tuple(examples)
+        """What ``sample`` draws from; membership does not depend on it."""
+
+    def contains(self, x: Any) -> bool:
+        """Any ``str``."""
+        return isinstance(x, str)
+
+    def sample(self, mask: None = None, probability: None = None) -> str:
+        """One of the examples."""
+        return self.examples[int(self.np_random.integers(len(self.examples)))]
+
+    def __repr__(self) -> str:
+        """Short, because Gymnasium prints spaces in its warnings."""
+        return "AnyText()"
+
+    def __eq__(self, other: object) -> bool:
+        """All texts are one space."""
+        return isinstance(other, AnyText)
+
+    def __hash__(self) -> int:
+        """Consistent with equality."""
+        return hash(AnyText)
+
+
+class Opening(NamedTuple):
+    """What a task starts with."""
+
+    observation: str
+    goal: str
+    """What the agent should achieve, in words."""
+    task_type: str = ""
+    """The family of the task; results are reported per family."""
+
+
+class Outcome(NamedTuple):
+    """What one action led to."""
+
+    observation: str
+    reward: float = 0.0
+    score: float = 0.0
+    """Progress so far in [0, 1]; 1 exactly when won."""
+    won: bool = False
+    done: bool = False
+    """The world has ended: won, lost or dead. A limit on turns is not the world's business."""
+    valid: bool = True
+    """The action meant something here."""
+
+
+class TextEnv(gymnasium.Env[str, str]):
+    """Base of every world: write ``tasks``, ``start`` and ``act``, get a Gymnasium environment.
+
+    All randomness must come from the generator handed to ``start``, so that an episode is
+    reproduced by task, seed and actions. An action that makes no sense is answered with an
+    observation and ``valid=False``, never with an exception.
+
+    ``reset(seed=..., options={"task": task_id})`` picks the task; without ``options`` the seed
+    draws one from the split the world was made with. ``info`` carries, at reset and at every
+    step, ``task_id``, ``task_type``, ``goal``, ``score`` in [0, 1], ``won``, ``action_valid``,
+    and ``admissible_commands`` when the world was made with ``admissible=True``.
+    """
+
+    observation_space: spaces.Space[str] = AnyText()
+    action_space: spaces.Space[str] = AnyText()
+    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 - Gymnasium's name and type
+
+    def __init__(
+        self, *, split: str = "train", admissible: bool = False, render_mode: str | None = None
+    ) -> None:
+        self.split = split
+        self.with_admissible = admissible
+        self.render_mode = render_mode
+        self.task_id = ""
+        self._opening = Opening("", "")
+        self._last = Outcome("")
+
+    # ---- what an author writes -------------------------------------------------------------
+
+    @abstractmethod
+    def tasks(self, split: str) -> Sequence[str]:
+        """Ids of the tasks of a split, in a fixed order, equal on every machine."""
+
+    @abstractmethod
+    def start(self, task: str, rng: np.random.Generator) -> Opening:
+        """Begin a task."""
+
+    @abstractmethod
+    def act(self, action: str) -> Outcome:
+        """Carry out one action."""
+
+    def admissible(self) -> tuple[str, ...]:
+        """Actions that mean something now, sorted; empty when the world cannot say."""
+        return ()
+
+    def oracle(self) -> tuple[str, ...] | None:
+        """Actions that win from here, or None when the world knows none."""
+        return None
+
+    def fork(self) -> Self:
+        """An independent environment in the same state.
+
+        The default copies this object deeply, which is exact for a world written in Python.
+        """
+        return copy.deepcopy(self)
+
+    # ---- what Gymnasium sees ---------------------------------------------------------------
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """Start a task; see the class for ``options``.
+
+        Raises:
+            UnknownTask: ``options["task"]`` is not a task of this world.
+        """
+        super().reset(seed=seed)
+        task = (options or {}).get("task")
+        if task is None:
+            known = self.tasks(self.split)
+            task = known[int(self.np_random.integers(len(known)))]
+        self.task_id = str(task)
+        self._opening = self.start(self.task_id, self.np_random)
+        self._last = Outcome(self._opening.observation)
+        return self._opening.observation, self._info()
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Act; ``truncated`` is always False here, limits are added by wrappers."""
+        self._last = self.act(action)
+        last = self._last
+        return last.observation, float(last.reward), last.done, False, self._info()
+
+    def render(self) -> str | None:  # type: ignore[override]
+        """The last observation."""
+        return self._last.observation if self.render_mode == "ansi" else None
+
+    def _info(self) -> dict[str, Any]:
+        info = {
+            "task_id": self.task_id,
+            "task_type": self._opening.task_type,
+            "goal": self._opening.goal,
+            "score": self._last.score,
+            "won": self._last.won,
+            "action_valid": self._last.valid,
+        }
+        if self.with_admissible:
+            info["admissible_commands"] = self.admissible()
+        return info
+
+
+def unknown_task(env: str, task: str, known: Sequence[str]) -> UnknownTask:
+    """The error for a task id that a world does not have."""
+    example = f" A valid id looks like {known[0]!r}." if known else ""
+    return UnknownTask(f"{env} has no task {task!r}.{did_you_mean(task, known) or example}")

@@ -1,0 +1,61 @@
+"""Every exception this package raises on purpose.
+
+AgentGymError
+├── ConfigError         a name, a field or a value in a configuration is wrong
+├── MissingExtra        an optional package is not installed; the message says how to get it
+├── UnknownTask         a task id that the world does not have
+├── WorldError          a world broke (corrupt game, dead process); never the agent's fault
+├── CompositionError    the pieces of an algorithm do not fit together
+├── MalformedAction     the agent's text is not an action (becomes an observation, never a crash)
+└── NotReplayable       a world gave a different answer to the same task, seed and actions
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AgentGymError(Exception):
+    """Base of every deliberate failure; its text is one line that says what to do."""
+
+
+class ConfigError(AgentGymError, ValueError):
+    """A name, a field or a value in a configuration is wrong."""
+
+
+class MissingExtra(AgentGymError, ImportError):
+    """An optional package is not installed."""
+
+
+class UnknownTask(AgentGymError, ValueError):
+    """A task id that the world does not have."""
+
+
+class WorldError(AgentGymError, RuntimeError):
+    """A world broke. The episode is data about the world, not about the agent."""
+
+
+class CompositionError(AgentGymError, TypeError):
+    """The pieces of an algorithm do not fit together."""
+
+
+class MalformedAction(AgentGymError):
+    """The agent's text is not an action; the message is shown to the agent."""
+
+
+class NotReplayable(AgentGymError):
+    """A world gave a different answer to the same task, seed and actions."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A suggestion to append to an error: the nearest known name, or nothing.
+
+    Examples:
+        >>> did_you_mean("epoo", ["epo", "grpo"])
+        " Did you mean 'epo'?"
+        >>> did_you_mean("xyz", ["epo"])
+        ''
+    """
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,87 @@
+"""Finding worlds and algorithms that installed packages declare as entry points."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+
+from agentgym.errors import ConfigError, did_you_mean
+
+_BUILT_IN = frozenset(gymnasium.registry)
+"""What Gymnasium itself registers: no text worlds."""
+
+if TYPE_CHECKING:
+    from agentgym.env import TextEnv
+
+
+@cache
+def register_environments() -> None:
+    """Let every installed package register its worlds with Gymnasium.
+
+    Gymnasium no longer loads plug-ins itself, so ``import agentgym`` calls this: each entry
+    point of the group ``agentgym.environments`` names a function without arguments that calls
+    ``gymnasium.register``. It must not import the world's own dependencies.
+    """
+    for entry in entry_points(group="agentgym.environments"):
+        entry.load()()
+
+
+def environments() -> tuple[str, ...]:
+    """Ids of the registered worlds, sorted."""
+    register_environments()
+    return tuple(
+        sorted(id_ for id_, spec in gymnasium.registry.items() if id_ not in _BUILT_IN)
+    )
+
+
+def make(env: str, **kwargs: Any) -> gymnasium.Env[str, str]:
+    """``gymnasium.make`` with our errors and without Gymnasium's array-minded checker.
+
+    Raises:
+        ConfigError: No installed package registers this id, or it takes no such keyword.
+        MissingExtra: The world's own package is not installed.
+    """
+    register_environments()
+    if ":" not in env and env not in gymnasium.registry:
+        known = environments()
+        raise ConfigError(
+            f"no environment {env!r}.{did_you_mean(env, known)} Known: {', '.join(known)}"
+        )
+    try:
+        return gymnasium.make(env, disable_env_checker=True, **kwargs)
+    except TypeError as problem:
+        raise ConfigError(f"{env}: {problem}") from problem
+
+
+def world(env: str, **kwargs: Any) -> TextEnv:
+    """The bare world behind an id, without Gymnasium's wrappers."""
+    from agentgym.env import TextEnv
+
+    bare = make(env, **kwargs).unwrapped
+    if not isinstance(bare, TextEnv):
+        raise ConfigError(f"{env} is a {type(bare).__name__}, expected an agentgym.TextEnv")
+    return bare
+
+
+def algorithms() -> dict[str, Any]:
+    """Every installed algorithm's configuration class, by name, sorted."""
+    found = {entry.name: entry for entry in entry_points(group="agentgym.algorithms")}
+    return {name: found[name].load() for name in sorted(found)}
+
+
+def algorithm(name: str) -> Any:
+    """One algorithm's configuration class.
+
+    Raises:
+        ConfigError: No installed package declares it.
+    """
+    found = {entry.name: entry for entry in entry_points(group="agentgym.algorithms")}
+    if name not in found:
+        raise ConfigError(
+            f"no algorithm {name!r}.{did_you_mean(name, found)} Installed: "
+            f"{', '.join(sorted(found)) or 'none'}"
+        )
+    return found[name].load()

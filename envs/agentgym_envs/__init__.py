@@ -1,0 +1,13 @@
+"""The worlds that ship with agentgym."""
+
+import gymnasium
+
+
+def register_all() -> None:
+    """Register every world with Gymnasium; imports none of them."""
+    for id_, entry, turns in [
+        ("agentgym/Hotter-v0", "agentgym_envs.hotter:Hotter", 12),
+        ("agentgym/TextWorld-v0", "agentgym_envs.textworld.env:TextWorld", 50),
+    ]:
+        if id_ not in gymnasium.registry:
+            gymnasium.register(id_, entry, max_episode_steps=turns)
