@@ -1,0 +1,116 @@
+"""Who gets the credit: transforms of a batch that end in per-token advantages.
+
+A transform is a pair of pure functions, after optax. State is a value the trainer carries and
+checkpoints; a transform never hides any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agentgym.batch import Batch, token_mean
+from agentgym.errors import CompositionError
+
+State = Any
+
+
+class Transform(NamedTuple):
+    """``init() -> state`` and ``apply(batch, state, step) -> (batch, state)``."""
+
+    init: Callable[[], State]
+    apply: Callable[[Batch, State, int], tuple[Batch, State]]
+    reads: frozenset[str] = frozenset()
+    """Private columns that must exist before this runs."""
+    writes: frozenset[str] = frozenset()
+    """Private columns this adds."""
+
+
+def stateless(
+    f: Callable[[Batch], Batch], *, reads: Iterable[str] = (), writes: Iterable[str] = ()
+) -> Transform:
+    """A transform that remembers nothing."""
+    return Transform(
+        init=lambda: (),
+        apply=lambda batch, state, step: (f(batch), state),
+        reads=frozenset(reads),
+        writes=frozenset(writes),
+    )
+
+
+def chain(*transforms: Transform) -> Transform:
+    """Apply transforms in order, threading each one's own state."""
+    written: frozenset[str] = frozenset()
+    needed: frozenset[str] = frozenset()
+    for transform in transforms:
+        needed |= transform.reads - written
+        written |= transform.writes
+
+    def apply(batch: Batch, state: State, step: int) -> tuple[Batch, State]:
+        states = []
+        for transform, own in zip(transforms, state, strict=True):
+            batch, own = transform.apply(batch, own, step)
+            states.append(own)
+        return batch, tuple(states)
+
+    return Transform(lambda: tuple(t.init() for t in transforms), apply, needed, written)
+
+
+def check_columns(credit: Transform, reads: frozenset[str]) -> None:
+    """Refuse an algorithm whose loss reads what its credit never writes.
+
+    Raises:
+        CompositionError: Naming the missing columns.
+    """
+    missing = sorted(credit.reads | (reads - credit.writes))
+    if missing:
+        raise CompositionError(
+            f"nothing writes {', '.join(map(repr, missing))}: add the transform that does "
+            f"to `credit`, before its reader (written so far: {sorted(credit.writes) or 'nothing'})"
+        )
+
+
+def group_mean(value: Float[Tensor, " E"], batch: Batch) -> Float[Tensor, " E"]:
+    """Mean of a per-episode value over the episodes of the same task, for each episode."""
+    groups = int(batch.group.max()) + 1 if len(batch.group) else 0
+    total = value.new_zeros(groups).index_add_(0, batch.group, value)
+    count = value.new_zeros(groups).index_add_(0, batch.group, torch.ones_like(value))
+    return (total / count.clamp(min=1))[batch.group]
+
+
+def group_advantage(*, scale: bool = True, epsilon: float = 1e-6) -> Transform:
+    """Return minus the mean return of the same task, optionally over its standard deviation.
+
+    Every token of an episode gets the same value. A group of one, or of equal returns, gets zero.
+    Statistics are over episodes, however many rows each has.
+
+    Args:
+        scale: Divide by the group's population standard deviation (GRPO); False keeps the plain
+            difference (Dr.GRPO).
+        epsilon: Added to the standard deviation, in units of reward.
+    """
+
+    def apply(batch: Batch) -> Batch:
+        value = batch.reward - group_mean(batch.reward, batch)
+        if scale:
+            value = value / (group_mean(value.square(), batch).sqrt() + epsilon)
+        return batch.with_(advantage=value[batch.episode][batch.row] * batch.mask)
+
+    return stateless(apply)
+
+
+def keep_informative() -> Transform:
+    """Give weight only to episodes with an advantage; the rest would dilute the mean with zeros.
+
+    The filter of DAPO's dynamic sampling (Yu et al. 2025, arXiv:2503.14476, section 3.2), applied
+    to what was collected. Differs: nothing is resampled.
+    """
+
+    def apply(batch: Batch) -> Batch:
+        return batch.with_(weight=token_mean(batch.mask & (batch.advantage != 0)))
+
+    return stateless(apply)
