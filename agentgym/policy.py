@@ -1,0 +1,168 @@
+"""The network: log-probabilities and entropies of the tokens of a batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from agentgym.batch import Batch
+from agentgym.errors import ConfigError
+from agentgym.losses import Outputs
+
+PACKED = "agentgym_packed"
+"""Name under which our attention is known to transformers."""
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Float[Tensor, "1 H P D"],
+    key: Float[Tensor, "1 G P D"],
+    value: Float[Tensor, "1 G P D"],
+    attention_mask: Tensor | None,
+    *,
+    cu_seq_lens_q: Int[Tensor, " N1"],
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **_: Any,
+) -> tuple[Float[Tensor, "1 P H D"], None]:
+    """Causal attention of rows laid end to end: each row sees itself only.
+
+    A loop over rows without any mask: on a CPU several times faster than one dense block mask,
+    which costs P x P.
+    """
+    bounds = cu_seq_lens_q.tolist()
+    pieces = [
+        functional.scaled_dot_product_attention(
+            query[:, :, a:b],
+            key[:, :, a:b],
+            value[:, :, a:b],
+            dropout_p=dropout,
+            is_causal=True,
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        for a, b in zip(bounds, bounds[1:], strict=False)
+    ]
+    return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
+
+
+def load_model(path: str | Path, *, device: str | None = None) -> Any:
+    """A causal language model from a folder or hub id, in float32 on a CPU, bfloat16 on a GPU.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.float32 if where == "cpu" else torch.bfloat16
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype)
+    except (OSError, ValueError, KeyError) as problem:
+        raise ConfigError(_no_model(path, problem)) from problem
+    return model.to(where)
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """The tokenizer beside a model.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(path))
+    except (OSError, ValueError, KeyError) as problem:
+        raise ConfigError(_no_model(path, problem)) from problem
+
+
+def _no_model(path: str | Path, problem: Exception) -> str:
+    first = str(problem).strip().splitlines()[0] if str(problem).strip() else repr(problem)
+    return (
+        f"{str(path)!r} is no causal language model: expected a Hugging Face model folder or hub id "
+        f"({first})"
+    )
+
+
+class Policy:
+    """A causal language model seen as a distribution over the tokens of a batch.
+
+    Rows are packed end to end without padding where the architecture lets its attention be
+    replaced, and padded to the longest otherwise; both give the same numbers.
+    """
+
+    def __init__(self, model: Any, *, temperature: float = 1.0) -> None:
+        if temperature <= 0:
+            raise ConfigError(f"training needs a temperature above 0, got {temperature}")
+        self.model = model
+        self.temperature = temperature
+        self.packs = bool(getattr(model, "_supports_attention_backend", False))
+        if self.packs:
+            _register()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(iter(self.model.parameters())).device
+
+    def __call__(self, batch: Batch) -> Outputs:
+        """Log-probability and entropy of every token on the mask, both (P,), 0 elsewhere.
+
+        Logits are divided by the sampling temperature, so that both describe the distribution that
+        was sampled from when neither top-p nor top-k is in force.
+        """
+        at = batch.mask.nonzero().squeeze(-1)
+        zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
+        if not len(at):
+            return Outputs(zeros, zeros)
+        logits = (self._packed(batch, at - 1) if self.packs else self._padded(batch, at - 1)).float()
+        logp = (logits / self.temperature).log_softmax(-1)
+        chosen = logp.gather(-1, batch.tokens[at, None]).squeeze(-1)
+        entropy = -(logp.exp() * logp).sum(-1)
+        return Outputs(zeros.index_put((at,), chosen), zeros.index_put((at,), entropy))
+
+    def _packed(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
+        before = self.model.config._attn_implementation
+        self.model.config._attn_implementation = PACKED
+        try:
+            out = self.model(
+                input_ids=batch.tokens[None],
+                position_ids=positions(batch)[None],
+                cu_seq_lens_q=functional.pad(batch.lengths.cumsum(0), (1, 0)),
+                logits_to_keep=at,
+                use_cache=False,
+            )
+        finally:
+            self.model.config._attn_implementation = before
+        logits: Tensor = out.logits[0]
+        return logits
+
+    def _padded(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
+        lengths = batch.lengths.tolist()
+        rows = torch.nn.utils.rnn.pad_sequence(list(batch.tokens.split(lengths)), batch_first=True)
+        keep = torch.arange(rows.shape[1], device=rows.device) < batch.lengths[:, None]
+        logits = self.model(input_ids=rows, attention_mask=keep.long(), use_cache=False).logits
+        picked: Tensor = logits[batch.row[at], positions(batch)[at]]
+        return picked
+
+
+def positions(batch: Batch) -> Int[Tensor, " P"]:
+    """Index of each token within its row."""
+    lengths = batch.lengths
+    starts = lengths.cumsum(0) - lengths
+    return torch.arange(len(batch.row), device=batch.row.device) - starts[batch.row]
+
+
+def _register() -> None:
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    if PACKED not in ALL_ATTENTION_FUNCTIONS:
+        ALL_ATTENTION_FUNCTIONS.register(PACKED, packed_attention)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(PACKED, lambda *args, **kwargs: None)

@@ -1,0 +1,305 @@
+"""What a run leaves behind: episodes and metrics as JSON lines that survive being cut off.
+
+A line counts once its newline is written. A reader skips an unfinished last line, and a writer
+cuts it off before it appends, so a killed run is continued without repair by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from agentgym.errors import ConfigError
+from agentgym.types import Stop, Task, Trajectory, Turn
+
+SCHEMA = 1
+"""Version of an episode's line; raised when a field changes its meaning."""
+
+Decode = Callable[[Sequence[int]], str]
+"""Token ids to text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRecord:
+    """One exchange, without its tokens."""
+
+    action: str
+    observation: str
+    reward: float
+    parsed: bool
+    valid: bool
+    prompt_tokens: int
+    """Tokens read since the previous completion."""
+    completion_tokens: int
+    entropy: float
+    """Mean over the completion's tokens, in nats; NaN when it has none."""
+    text: str | None
+    """The completion as text; None when there was nothing to decode it with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeRecord:
+    """One finished episode, one JSON line."""
+
+    env: str
+    task: str
+    seed: int
+    sample: int
+    """Which of the episodes of this task, from 0."""
+    task_type: str
+    goal: str
+    opening: str
+    turns: tuple[TurnRecord, ...]
+    stop: Stop
+    won: bool
+    score: float
+    """The world's own, in [0, 1]."""
+    reward: float
+    """Undiscounted return."""
+    prompt_tokens: int
+    """Sum over turns."""
+    completion_tokens: int
+    """Sum over turns."""
+    version: int
+    """Oldest policy version that sampled any of it; -1 when nothing was sampled."""
+    seconds: float
+    """Wall-clock time from the first reset to the last answer, waiting included."""
+    panel: str
+    """Digest of the panel it was played for; empty when there was none."""
+    error: str
+    """What broke, when ``stop`` is ABORTED."""
+
+    @classmethod
+    def of(
+        cls,
+        trajectory: Trajectory,
+        *,
+        task_type: str = "",
+        seconds: float = math.nan,
+        panel: str = "",
+        decode: Decode | None = None,
+    ) -> Self:
+        """What is kept of an episode.
+
+        Args:
+            trajectory: The finished episode.
+            task_type: The family of its task.
+            seconds: How long it took.
+            panel: Digest of the panel it was played for.
+            decode: Completion tokens to text; without it no text is kept.
+        """
+        turns = tuple(_turn(turn, decode) for turn in trajectory.turns)
+        versions = [turn.completion.version for turn in trajectory.turns]
+        return cls(
+            env=trajectory.task.env,
+            task=trajectory.task.id,
+            seed=trajectory.task.seed,
+            sample=trajectory.sample,
+            task_type=task_type,
+            goal=trajectory.goal,
+            opening=trajectory.opening,
+            turns=turns,
+            stop=trajectory.stop,
+            won=trajectory.won,
+            score=trajectory.score,
+            reward=float(trajectory.reward),
+            prompt_tokens=sum(turn.prompt_tokens for turn in turns),
+            completion_tokens=sum(turn.completion_tokens for turn in turns),
+            version=min(versions, default=-1),
+            seconds=seconds,
+            panel=panel,
+            error=trajectory.error,
+        )
+
+    @property
+    def key(self) -> tuple[Task, int]:
+        """Which episode this is: its task, and which sample of it."""
+        return Task(self.env, self.task, self.seed), self.sample
+
+    def to_json(self) -> str:
+        """One line, without its newline."""
+        return dumps({"schema": SCHEMA, **asdict(self)})
+
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """The reverse of ``to_json``.
+
+        Raises:
+            ConfigError: The line is no episode, or one of another schema version.
+        """
+        return cls.from_object(_object(line))
+
+    @classmethod
+    def from_object(cls, found: Mapping[str, Any]) -> Self:
+        """An episode from a JSON object; the edge where untyped data becomes typed."""
+        if found.get("schema") != SCHEMA:
+            raise ConfigError(f"an episode of schema {found.get('schema')!r}, expected {SCHEMA}")
+        known = {field.name for field in fields(cls)} | {"schema"}
+        if known != found.keys():
+            raise ConfigError(f"an episode with wrong fields: {', '.join(known ^ found.keys())}")
+        content = {name: value for name, value in found.items() if name != "schema"}
+        turns = tuple(
+            TurnRecord(**_with_nan(turn, ("reward", "entropy"))) for turn in content["turns"]
+        )
+        content = _with_nan(content, ("score", "reward", "seconds"))
+        return cls(**{**content, "turns": turns, "stop": Stop(content["stop"])})
+
+
+def append(path: Path, record: EpisodeRecord) -> None:
+    """Add one episode to a file, whole or not at all."""
+    append_line(path, record.to_json())
+
+
+def read_episodes(path: Path) -> tuple[EpisodeRecord, ...]:
+    """Every complete episode of a file in the order written; other lines are passed over.
+
+    Raises:
+        ConfigError: A line is damaged in a way that no interruption explains.
+    """
+    return tuple(
+        EpisodeRecord.from_object(found) for found in read_objects(path) if "header" not in found
+    )
+
+
+class MetricsWriter:
+    """Writes ``metrics.jsonl``: one line of named numbers for each step.
+
+    Args:
+        path: The file.
+        resume: The step a run goes on from; later lines are cut, because those steps will be
+            played again. None starts a new file.
+
+    Raises:
+        ConfigError: The file holds metrics already and ``resume`` is None.
+    """
+
+    def __init__(self, path: Path, *, resume: int | None = None) -> None:
+        self.path = path
+        kept = read_metrics(path) if path.exists() else []
+        if resume is None:
+            if kept:
+                raise ConfigError(
+                    f"{path} already holds {len(kept)} lines: resume that run or choose another "
+                    f"folder"
+                )
+        else:
+            kept = [line for line in kept if line["step"] <= resume]
+        write_atomic(path, "".join(dumps(line) + "\n" for line in kept))
+        self._last = kept[-1]["step"] if kept else -math.inf
+
+    def write(self, step: int, values: Mapping[str, float | int]) -> None:
+        """Add one line; NaN and infinity are written as null.
+
+        Raises:
+            ValueError: ``step`` lies before the last one written.
+        """
+        if step < self._last:
+            raise ValueError(f"metrics of step {step} after those of step {self._last}")
+        self._last = step
+        numbers = {name: _number(value) for name, value in values.items()}
+        append_line(self.path, dumps({"step": step, **numbers}))
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Every complete line of a metrics file; null is read as NaN."""
+    return [
+        {name: math.nan if value is None else value for name, value in line.items()}
+        for line in read_objects(path)
+    ]
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace a file in one step, so that a reader sees the old content or the new."""
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            # Without this, a power cut can leave the new name with no content behind it.
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line to a JSON-lines file, after cutting off an unfinished one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(line.encode() + b"\n")
+        file.flush()
+
+
+def read_objects(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file; an unfinished last line is passed over.
+
+    Raises:
+        ConfigError: Another line is damaged.
+    """
+    *complete, _ = path.read_bytes().split(b"\n")
+    for number, line in enumerate(complete, start=1):
+        try:
+            yield _object(line.decode())
+        except (ConfigError, UnicodeDecodeError) as problem:
+            raise ConfigError(f"{path}, line {number}: {problem}") from problem
+
+
+def dumps(value: Mapping[str, object]) -> str:
+    """One line of strict JSON: ASCII only, NaN and infinity as null."""
+    return json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def _object(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError as problem:
+        raise ConfigError(f"not JSON: {problem}") from problem
+    if not isinstance(found, dict):
+        raise ConfigError(f"got a JSON {type(found).__name__}, expected an object")
+    return found
+
+
+def _number(value: float | int) -> float | int:
+    """A plain Python number, whatever numpy or torch scalar came in."""
+    return value if isinstance(value, int) else float(value)
+
+
+def _with_nan(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {**found, **{name: math.nan for name in names if found[name] is None}}
+
+
+def _turn(turn: Turn, decode: Decode | None) -> TurnRecord:
+    tokens = turn.completion.tokens
+    return TurnRecord(
+        action=turn.action,
+        observation=turn.observation,
+        reward=float(turn.reward),
+        parsed=turn.parsed,
+        valid=turn.valid,
+        prompt_tokens=len(turn.prompt),
+        completion_tokens=len(tokens),
+        entropy=sum(turn.completion.entropies) / len(tokens) if tokens else math.nan,
+        text=None if decode is None else decode(tokens),
+    )

@@ -1,0 +1,129 @@
+"""One training step, told in order: collect, credit, update, publish. Knows no algorithm."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+
+from agentgym.algorithm import Algorithm
+from agentgym.batch import Batch, collate
+from agentgym.learner import Learner
+from agentgym.rollout import Player
+from agentgym.types import Stop, Task, Trajectory
+
+
+class Step(NamedTuple):
+    """What one training step did."""
+
+    groups: list[list[Trajectory]]
+    metrics: dict[str, float]
+
+
+@dataclass
+class Trainer:
+    """Owns everything that changes during training."""
+
+    algorithm: Algorithm
+    learner: Learner
+    player: Player
+    step: int = 0
+    """Training steps taken; also the policy version that the engine holds."""
+
+    def __post_init__(self) -> None:
+        """Start the credit state."""
+        self.credit_state = self.algorithm.credit.init()
+
+    async def run_step(self, tasks: Sequence[Task]) -> Step:
+        """Collect one group per task, credit them, take the updates, publish the weights."""
+        began = time.perf_counter()
+        play = replace(self.player, stream=f"{self.player.stream}/train/{self.step}")
+        groups = await asyncio.gather(*(self.algorithm.collect(task, play) for task in tasks))
+        collected = time.perf_counter()
+        metrics = episode_metrics(groups)
+        batch = collate(groups)
+        if len(batch):
+            metrics |= await asyncio.to_thread(self._learn, batch)
+        self.step += 1
+        self.publish()
+        done = time.perf_counter()
+        tokens = float(len(batch.tokens))
+        metrics |= {
+            "time/rollout": collected - began,
+            "time/update": done - collected,
+            "tokens": tokens,
+            "tokens_per_second": tokens / (done - began),
+        }
+        return Step(list(groups), metrics)
+
+    def _learn(self, batch: Batch) -> dict[str, float]:
+        batch = self.learner.observe(batch)
+        metrics = batch_metrics(batch)
+        batch, self.credit_state = self.algorithm.credit.apply(batch, self.credit_state, self.step)
+        for update in self.algorithm.updates:
+            metrics |= self.learner.update(batch, update, self.step)
+        return metrics
+
+    def publish(self) -> None:
+        """Give the engine the current weights."""
+        self.player.engine.load(self.learner.policy.model.state_dict(), self.step)
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the weights that a resumed run needs."""
+        return {
+            "step": self.step,
+            "learner": self.learner.state(),
+            "credit": self.credit_state,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``; the weights are already in place."""
+        self.step = state["step"]
+        self.learner.restore(state["learner"])
+        self.credit_state = state["credit"]
+        self.publish()
+
+
+def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
+    """Means over the scored episodes; groups whose episodes disagree are what is learned from."""
+    scored = [[t for t in group if t.stop is not Stop.ABORTED] for group in groups]
+    episodes = [t for group in scored for t in group]
+    aborted = sum(map(len, groups)) - len(episodes)
+    if not episodes:
+        return {"episode/aborted": float(aborted)}
+    turns = [turn for t in episodes for turn in t.turns]
+    count, acts = len(episodes), max(1, len(turns))
+    return {
+        "episode/success": sum(t.won for t in episodes) / count,
+        "episode/score": sum(t.score for t in episodes) / count,
+        "episode/reward": sum(t.reward for t in episodes) / count,
+        "episode/turns": len(turns) / count,
+        "episode/parsed": sum(turn.parsed for turn in turns) / acts,
+        "episode/valid": sum(turn.valid for turn in turns) / acts,
+        "episode/truncated": sum(t.stop is not Stop.TERMINATED for t in episodes) / count,
+        "episode/aborted": float(aborted),
+        "group/mixed": sum(len({t.reward for t in group}) > 1 for group in scored) / len(scored),
+    }
+
+
+def batch_metrics(batch: Batch) -> dict[str, float]:
+    """The policy on its own tokens, and how far the engine's numbers are from the trainer's."""
+    mask = batch.mask
+    gap = (batch.logprob - batch.logprob_sampled)[mask].abs()
+    return {
+        "policy/entropy": float(batch.entropy[mask].mean()),
+        "policy/logprob_gap": float(gap.mean()) if len(gap) else 0.0,
+        "policy/logprob_gap_max": float(gap.max()) if len(gap) else 0.0,
+        "tokens/chosen": float(mask.sum()),
+    }
+
+
+def task_of(tasks: Sequence[Task], position: int, seed: int) -> Task:
+    """The task at a position of an endless stream: shuffled passes, a function of the seed."""
+    epoch, index = divmod(position, len(tasks))
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (2**63))
+    return tasks[int(torch.randperm(len(tasks), generator=generator)[index])]
