@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import gymnasium
@@ -12,6 +12,9 @@ import numpy as np
 from gymnasium import spaces
 
 from agentgym.errors import UnknownTask, did_you_mean
+
+Progress = Callable[[int, int], None]
+"""Told how much of a longer job is done: (done, total)."""
 
 SPLITS = ("train", "valid", "test")
 """Every world partitions its tasks into these; a world may add more."""
@@ -118,6 +121,14 @@ class TextEnv(gymnasium.Env[str, str]):
     def oracle(self) -> tuple[str, ...] | None:
         """Actions that win from here, or None when the world knows none."""
         return None
+
+    def prepare(self, split: str, progress: Progress | None = None) -> None:
+        """Build ahead what the tasks of a split need, such as compiled games; cheap when done.
+
+        Args:
+            split: Whose tasks.
+            progress: Called with (done, total).
+        """
 
     def fork(self) -> Self:
         """An independent environment in the same state.
