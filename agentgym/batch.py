@@ -67,7 +67,9 @@ class Batch:
         at = starts[index][row] + offset
         picked: dict[str, Any] = {name: getattr(self, name)[at] for name in _PER_POSITION}
         extra = {name: value[at] for name, value in self.extra.items()}
-        return replace(self, **(picked | {"row": row, "episode": self.episode[index], "extra": extra}))
+        return replace(
+            self, **(picked | {"row": row, "episode": self.episode[index], "extra": extra})
+        )
 
     def to(self, device: torch.device | str) -> Batch:
         """All columns on a device."""

@@ -121,7 +121,9 @@ class Policy:
         zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
         if not len(at):
             return Outputs(zeros, zeros)
-        logits = (self._packed(batch, at - 1) if self.packs else self._padded(batch, at - 1)).float()
+        logits = (
+            self._packed(batch, at - 1) if self.packs else self._padded(batch, at - 1)
+        ).float()
         logp = (logits / self.temperature).log_softmax(-1)
         chosen = logp.gather(-1, batch.tokens[at, None]).squeeze(-1)
         entropy = -(logp.exp() * logp).sum(-1)

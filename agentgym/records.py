@@ -1,20 +1,15 @@
-"""What a run leaves behind: episodes and metrics as JSON lines that survive being cut off.
-
-A line counts once its newline is written. A reader skips an unfinished last line, and a writer
-cuts it off before it appends, so a killed run is continued without repair by hand.
-"""
+"""What a run leaves behind: episodes and metrics, one JSON line each."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from agentgym.errors import ConfigError
+from agentgym.jsonl import append_line, dumps, parse_object, read_objects, write_atomic
 from agentgym.types import Stop, Task, Trajectory, Turn
 
 SCHEMA = 1
@@ -132,7 +127,7 @@ class EpisodeRecord:
         Raises:
             ConfigError: The line is no episode, or one of another schema version.
         """
-        return cls.from_object(_object(line))
+        return cls.from_object(parse_object(line))
 
     @classmethod
     def from_object(cls, found: Mapping[str, Any]) -> Self:
@@ -206,79 +201,20 @@ class MetricsWriter:
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Every complete line of a metrics file; null is read as NaN."""
-    return [
+    """Every complete line of a metrics file, each with its ``step``; null is read as NaN.
+
+    Raises:
+        ConfigError: The file holds something else.
+    """
+    lines = [
         {name: math.nan if value is None else value for name, value in line.items()}
         for line in read_objects(path)
     ]
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace a file in one step, so that a reader sees the old content or the new."""
-    data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            # Without this, a power cut can leave the new name with no content behind it.
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def append_line(path: Path, line: str) -> None:
-    """Add one line to a JSON-lines file, after cutting off an unfinished one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.seek(0)
-                file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(line.encode() + b"\n")
-        file.flush()
-
-
-def read_objects(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a file; an unfinished last line is passed over.
-
-    Raises:
-        ConfigError: Another line is damaged.
-    """
-    *complete, _ = path.read_bytes().split(b"\n")
-    for number, line in enumerate(complete, start=1):
-        try:
-            yield _object(line.decode())
-        except (ConfigError, UnicodeDecodeError) as problem:
-            raise ConfigError(f"{path}, line {number}: {problem}") from problem
-
-
-def dumps(value: Mapping[str, object]) -> str:
-    """One line of strict JSON: ASCII only, NaN and infinity as null."""
-    return json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
-
-
-def _object(line: str) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except ValueError as problem:
-        raise ConfigError(f"not JSON: {problem}") from problem
-    if not isinstance(found, dict):
-        raise ConfigError(f"got a JSON {type(found).__name__}, expected an object")
-    return found
+    if not all(isinstance(value, int | float) for line in lines for value in line.values()):
+        raise ConfigError(f"{path} is no metrics file: it holds more than numbers")
+    if not all("step" in line for line in lines):
+        raise ConfigError(f"{path} is no metrics file: a line has no step")
+    return lines
 
 
 def _number(value: float | int) -> float | int:

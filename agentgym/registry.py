@@ -32,9 +32,7 @@ def register_environments() -> None:
 def environments() -> tuple[str, ...]:
     """Ids of the registered worlds, sorted."""
     register_environments()
-    return tuple(
-        sorted(id_ for id_, spec in gymnasium.registry.items() if id_ not in _BUILT_IN)
-    )
+    return tuple(sorted(id_ for id_, spec in gymnasium.registry.items() if id_ not in _BUILT_IN))
 
 
 def make(env: str, **kwargs: Any) -> gymnasium.Env[str, str]:

@@ -13,7 +13,7 @@ import gymnasium
 from agentgym.agent import Agent, Scene
 from agentgym.engines import Engine
 from agentgym.errors import ConfigError, MalformedAction, MissingExtra, UnknownTask
-from agentgym.types import Completion, Sampling, Stop, Task, Trajectory, Turn
+from agentgym.types import Sampling, Stop, Task, Trajectory, Turn
 
 Env = gymnasium.Env[str, str]
 
@@ -68,84 +68,93 @@ class Player:
         async with self._slots:
             env = await asyncio.to_thread(self.make, task)
             try:
-                return await self._play(env, task, sample)
+                return await self._play(_Episode(env, task, sample))
             finally:
                 await asyncio.to_thread(env.close)
 
-    async def _play(self, env: Env, task: Task, sample: int) -> Trajectory:
-        context: list[int] = []
-        turns: list[Turn] = []
-        info: dict[str, Any] = {}
+    async def _play(self, episode: _Episode) -> Trajectory:
         stop: Stop | None = None
-        observation = opening = error = ""
+        error = ""
         try:
-            options = {"task": task.id}
-            observation, info = await _world(env.reset, seed=task.seed, options=options)
-            opening = observation
+            await episode.open()
             while stop is None:
-                turn, info, stop = await self._turn(env, info, opening, turns, context, task, sample)
-                if turn is not None:
-                    turns.append(turn)
+                stop = await self._turn(episode)
         except _Broken as problem:
             stop, error = Stop.ABORTED, str(problem)
-        self.engine.finish(context)
-        return Trajectory(
-            task=task,
-            sample=sample,
-            goal=str(info.get("goal", "")),
-            opening=opening,
-            turns=tuple(turns),
-            stop=stop,
-            score=float(info.get("score", 0.0)),
-            won=bool(info.get("won", False)),
-            error=error,
-        )
+        self.engine.finish(episode.context)
+        return episode.close(stop, error)
 
-    async def _turn(
-        self,
-        env: Env,
-        info: dict[str, Any],
-        opening: str,
-        turns: list[Turn],
-        context: list[int],
-        task: Task,
-        sample: int,
-    ) -> tuple[Turn | None, dict[str, Any], Stop | None]:
-        observation = turns[-1].observation if turns else opening
-        actions = tuple(info.get("admissible_commands", ()))
-        prompt, fresh = self.agent.read(Scene(info["goal"], opening, observation, actions), turns)
-        length = (0 if fresh else len(context)) + len(prompt)
-        if length + self.sampling.max_tokens > self.limits.tokens:
-            return None, info, Stop.MAX_TOKENS
-        if fresh:
-            context.clear()
-        context += prompt
-        seed = derive(self.stream, task.env, task.id, task.seed, sample, len(turns))
+    async def _turn(self, episode: _Episode) -> Stop | None:
+        """Read, write, act; why the episode ended, if it did."""
+        prompt, fresh = self.agent.read(episode.scene, episode.turns)
+        context = list(prompt) if fresh else [*episode.context, *prompt]
+        if len(context) + self.sampling.max_tokens > self.limits.tokens:
+            return Stop.MAX_TOKENS
+        task, number = episode.task, len(episode.turns)
+        seed = derive(self.stream, task.env, task.id, task.seed, episode.sample, number)
         completion = await self.engine.generate(context, replace(self.sampling, seed=seed))
-        context += completion.tokens
-        turn, info, stop = await self._act(env, info, prompt, fresh, completion)
-        if stop is None and len(turns) + 1 >= self.limits.turns:
-            stop = Stop.MAX_TURNS
-        return turn, info, stop
-
-    async def _act(
-        self,
-        env: Env,
-        info: dict[str, Any],
-        prompt: tuple[int, ...],
-        fresh: bool,
-        completion: Completion,
-    ) -> tuple[Turn, dict[str, Any], Stop | None]:
+        episode.context = [*context, *completion.tokens]
+        stop = None
         try:
             action = self.agent.parse(completion)
         except MalformedAction as problem:
             turn = Turn(prompt, completion, "", str(problem), 0.0, fresh, False, False)
-            return turn, info, None
-        observation, reward, done, cut, info = await _world(env.step, action)
+        else:
+            answer, stop = await episode.act(action)
+            turn = Turn(prompt, completion, action, *answer, fresh=fresh, valid=episode.valid)
+        episode.turns.append(turn)
+        return stop or (Stop.MAX_TURNS if len(episode.turns) >= self.limits.turns else None)
+
+
+@dataclass
+class _Episode:
+    """What changes while one episode is played."""
+
+    env: Env
+    task: Task
+    sample: int
+    opening: str = ""
+    turns: list[Turn] = field(default_factory=list)
+    context: list[int] = field(default_factory=list)
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def scene(self) -> Scene:
+        """What the agent is shown now."""
+        observation = self.turns[-1].observation if self.turns else self.opening
+        actions = tuple(self.info.get("admissible_commands", ()))
+        return Scene(self.info["goal"], self.opening, observation, actions)
+
+    @property
+    def valid(self) -> bool:
+        """The world accepted the last action."""
+        return bool(self.info["action_valid"])
+
+    async def open(self) -> None:
+        """Start the task."""
+        self.opening, self.info = await _world(
+            self.env.reset, seed=self.task.seed, options={"task": self.task.id}
+        )
+
+    async def act(self, action: str) -> tuple[tuple[str, float], Stop | None]:
+        """Step the world: its answer and reward, and why it ended, if it did."""
+        observation, reward, done, cut, self.info = await _world(self.env.step, action)
         stop = Stop.TERMINATED if done else Stop.MAX_TURNS if cut else None
-        valid = bool(info["action_valid"])
-        turn = Turn(prompt, completion, action, observation, float(reward), fresh, True, valid)
-        return turn, info, stop
+        return (observation, float(reward)), stop
+
+    def close(self, stop: Stop, error: str) -> Trajectory:
+        """The frozen record of it."""
+        return Trajectory(
+            task=self.task,
+            sample=self.sample,
+            goal=str(self.info.get("goal", "")),
+            opening=self.opening,
+            turns=tuple(self.turns),
+            stop=stop,
+            score=float(self.info.get("score", 0.0)),
+            won=bool(self.info.get("won", False)),
+            error=error,
+        )
 
 
 class _Broken(Exception):

@@ -229,7 +229,9 @@ def student_t(freedom: int, level: float = LEVEL) -> float:
         ``atan(t / sqrt(freedom))``, which is bounded where t is not.
     """
     if freedom < 1 or not 0 < level < 1:
-        raise ValueError(f"got {freedom} degrees of freedom at level {level}, expected >= 1, (0, 1)")
+        raise ValueError(
+            f"got {freedom} degrees of freedom at level {level}, expected >= 1, (0, 1)"
+        )
     low, high = 0.0, math.pi / 2
     for _ in range(100):
         middle = (low + high) / 2

@@ -9,7 +9,7 @@ import numpy as np
 from agentgym.env import Opening, Outcome, TextEnv, unknown_task
 from agentgym.panel import unknown_split
 
-SPLITS = {"train": range(0, 800), "valid": range(800, 900), "test": range(900, 1000)}
+SPLITS = {"train": range(800), "valid": range(800, 900), "test": range(900, 1000)}
 
 
 class Hotter(TextEnv):

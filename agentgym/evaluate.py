@@ -1,0 +1,214 @@
+"""Playing a fixed panel of tasks to the end, however often that is interrupted.
+
+The file starts with a header that says what was played by whom; every line after it is one
+episode, added when it ends. Calling ``evaluate`` again on the file plays what is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from agentgym.errors import ConfigError
+from agentgym.jsonl import append_line, dumps, read_objects
+from agentgym.panel import Panel
+from agentgym.records import SCHEMA, Decode, EpisodeRecord, append, read_episodes
+from agentgym.registry import world
+from agentgym.report import Report, Subject
+from agentgym.types import Stop, Task, Trajectory
+
+Play = Callable[[Task, int], Awaitable[Trajectory]]
+"""Plays one episode; the number tells the episodes of one task apart and seeds its draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conduct:
+    """How an evaluation is carried out; changes no result."""
+
+    concurrency: int = 64
+    """Episodes in flight."""
+    retries: int = 2
+    """Further attempts at an episode whose world broke."""
+    decode: Decode | None = None
+    """Completion tokens to text, for the record."""
+    task_types: Mapping[Task, str] | None = None
+    """The family of every task, as ``task_types`` finds it."""
+    progress: Callable[[int, int], None] | None = None
+    """Told after every episode how many of how many are done."""
+
+
+async def evaluate(
+    panel: Panel,
+    play: Play,
+    *,
+    episodes: int,
+    path: Path,
+    subject: Subject,
+    conduct: Conduct | None = None,
+) -> Report:
+    """Play every task of a panel ``episodes`` times and report the success.
+
+    Args:
+        panel: The tasks.
+        play: Plays one episode; one that a broken world spoilt comes back as ABORTED.
+        episodes: Episodes per task; at least the largest k of pass@k that is wanted.
+        path: One JSON line per episode. If it exists, only missing episodes are played, and
+            those that were aborted are tried again.
+        subject: Who plays, under which settings.
+        conduct: How to go about it.
+
+    Returns:
+        The same report for the same episodes, whatever order they ended in.
+
+    Raises:
+        ConfigError: The file belongs to another panel, model or settings; or ``episodes`` or
+            the concurrency is below 1.
+    """
+    conduct = conduct or Conduct()
+    if episodes < 1 or conduct.concurrency < 1:
+        raise ConfigError(
+            f"got episodes={episodes}, concurrency={conduct.concurrency}: each must be at least 1"
+        )
+    done = _open(path, panel, subject)
+    pairs = list(product(panel.tasks, range(episodes)))
+    missing = [pair for pair in pairs if pair not in done]
+    session = _Session(panel, play, path, conduct, len(pairs) - len(missing), len(pairs))
+    queue = iter(missing)
+    workers = [
+        asyncio.create_task(session.work(queue))
+        for _ in range(min(conduct.concurrency, len(missing)))
+    ]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return Report.of(panel, subject, read_episodes(path), episodes=episodes)
+
+
+def read_report(path: Path) -> Report:
+    """The report of an evaluation file, finished or not.
+
+    Raises:
+        ConfigError: There is no such file, or it is no evaluation.
+    """
+    if not path.exists():
+        raise ConfigError(f"no evaluation at {path}")
+    panel, subject = _read_header(path)
+    records = read_episodes(path)
+    episodes = 1 + max((record.sample for record in records), default=0)
+    return Report.of(panel, subject, records, episodes=episodes)
+
+
+def task_types(panel: Panel, **kwargs: Any) -> dict[Task, str]:
+    """The family of every task of a panel, found by starting each once.
+
+    Args:
+        panel: The tasks.
+        **kwargs: Passed to the world; as they were for the panel.
+    """
+    bare = world(panel.env, **kwargs)
+    try:
+        return {
+            task: str(bare.reset(seed=task.seed, options={"task": task.id})[1]["task_type"])
+            for task in panel.tasks
+        }
+    finally:
+        bare.close()
+
+
+@dataclass
+class _Session:
+    """The episodes of one call; its workers share one queue."""
+
+    panel: Panel
+    play: Play
+    path: Path
+    conduct: Conduct
+    done: int
+    total: int
+
+    async def work(self, queue: Iterator[tuple[Task, int]]) -> None:
+        for task, sample in queue:
+            for _ in range(1 + self.conduct.retries):
+                if await self._attempt(task, sample) is not Stop.ABORTED:
+                    break
+            self.done += 1
+            if self.conduct.progress is not None:
+                self.conduct.progress(self.done, self.total)
+
+    async def _attempt(self, task: Task, sample: int) -> Stop:
+        start = time.perf_counter()
+        trajectory = await self.play(task, sample)
+        assert (trajectory.task, trajectory.sample) == (task, sample), "play answered another task"
+        kinds = self.conduct.task_types
+        record = EpisodeRecord.of(
+            trajectory,
+            task_type="" if kinds is None else kinds[task],
+            seconds=time.perf_counter() - start,
+            panel=self.panel.digest,
+            decode=self.conduct.decode,
+        )
+        append(self.path, record)
+        return trajectory.stop
+
+
+def _open(path: Path, panel: Panel, subject: Subject) -> set[tuple[Task, int]]:
+    """The episodes that need not be played; a new file gets its header."""
+    header = dumps({"header": _header(panel, subject)})
+    if not path.exists() or b"\n" not in path.read_bytes():
+        append_line(path, header)
+        return set()
+    found, played_by = _read_header(path)
+    changes = list(_changes(found, played_by, panel, subject))
+    if changes:
+        raise ConfigError(
+            f"{path} holds another evaluation: {'; '.join(changes)}. Choose another file"
+        )
+    return {record.key for record in read_episodes(path) if record.stop is not Stop.ABORTED}
+
+
+def _header(panel: Panel, subject: Subject) -> dict[str, object]:
+    return {
+        "schema": SCHEMA,
+        "env": panel.env,
+        "split": panel.split,
+        "panel": panel.digest,
+        "tasks": [[task.id, task.seed] for task in panel.tasks],
+        "model": subject.model,
+        "settings": dict(sorted(subject.settings.items())),
+    }
+
+
+def _read_header(path: Path) -> tuple[Panel, Subject]:
+    first = next(read_objects(path), {})
+    header = first.get("header")
+    if header is None or header["schema"] != SCHEMA:
+        raise ConfigError(f"{path} is no evaluation file of schema {SCHEMA}: it lacks the header")
+    tasks = tuple(Task(header["env"], id_, seed) for id_, seed in header["tasks"])
+    panel = Panel(header["env"], header["split"], tasks)
+    if panel.digest != header["panel"]:
+        raise ConfigError(f"{path} was altered: its tasks do not have the digest it states")
+    return panel, Subject(header["model"], header["settings"])
+
+
+def _changes(old: Panel, who: Subject, new: Panel, now: Subject) -> Iterator[str]:
+    """What differs between the evaluation in a file and the one asked for."""
+    if old != new:
+        yield f"its panel is {_name(old)}, asked for {_name(new)}"
+    if who.model != now.model:
+        yield f"its model is {who.model!r}, asked for {now.model!r}"
+    for name in sorted(who.settings.keys() | now.settings.keys()):
+        first, second = (side.settings.get(name, "absent") for side in (who, now))
+        if first != second:
+            yield f"its {name} is {first!r}, asked for {second!r}"
+
+
+def _name(panel: Panel) -> str:
+    return f"{panel.env} {panel.split} ({len(panel)} tasks, {panel.digest[:12]})"

@@ -1,0 +1,89 @@
+"""JSON lines and files that survive being cut off.
+
+A line counts once its newline is written. A reader skips an unfinished last line, and a writer
+cuts it off before it appends, so a killed run is continued without repair by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from agentgym.errors import ConfigError
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace a file in one step, so that a reader sees the old content or the new."""
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            # Without this, a power cut can leave the new name with no content behind it.
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add one line to a JSON-lines file, after cutting off an unfinished one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(line.encode() + b"\n")
+        file.flush()
+
+
+def read_objects(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file; an unfinished last line is passed over.
+
+    Raises:
+        ConfigError: Another line is damaged.
+    """
+    *complete, _ = path.read_bytes().split(b"\n")
+    for number, line in enumerate(complete, start=1):
+        try:
+            yield parse_object(line.decode())
+        except (ConfigError, UnicodeDecodeError) as problem:
+            raise ConfigError(f"{path}, line {number}: {problem}") from problem
+
+
+def dumps(value: Mapping[str, object]) -> str:
+    """One line of strict JSON: ASCII only, NaN and infinity as null."""
+    return json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def parse_object(line: str) -> dict[str, Any]:
+    """A JSON object from its text.
+
+    Raises:
+        ConfigError: The text is something else.
+    """
+    try:
+        found = json.loads(line)
+    except ValueError as problem:
+        raise ConfigError(f"not JSON: {problem}") from problem
+    if not isinstance(found, dict):
+        raise ConfigError(f"got a JSON {type(found).__name__}, expected an object")
+    return found
