@@ -19,7 +19,7 @@ from agentgym.types import Stop, Trajectory
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of tokens ready for a loss. ``mask`` marks the tokens the policy chose and learns from."""
+    """Rows of tokens ready for a loss; ``mask`` marks those the policy chose and learns from."""
 
     tokens: Int[Tensor, " P"]
     mask: Bool[Tensor, " P"]

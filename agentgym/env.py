@@ -163,7 +163,7 @@ class TextEnv(gymnasium.Env[str, str]):
         last = self._last
         return last.observation, float(last.reward), last.done, False, self._info()
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """The last observation."""
         return self._last.observation if self.render_mode == "ansi" else None
 

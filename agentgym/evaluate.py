@@ -14,6 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from agentgym.env import Progress
 from agentgym.errors import ConfigError
 from agentgym.jsonl import append_line, dumps, read_objects
 from agentgym.panel import Panel
@@ -38,8 +39,8 @@ class Conduct:
     """Completion tokens to text, for the record."""
     task_types: Mapping[Task, str] | None = None
     """The family of every task, as ``task_types`` finds it."""
-    progress: Callable[[int, int], None] | None = None
-    """Told after every episode how many of how many are done."""
+    progress: Progress | None = None
+    """Told after every episode."""
 
 
 async def evaluate(

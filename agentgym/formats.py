@@ -58,7 +58,7 @@ class Tags:
             raise MalformedAction(f"Expected one <action>...</action>, got {len(actions)}.")
         if self.think and thoughts is None:
             raise MalformedAction("Expected <think>...</think> before the action.")
-        action = actions[0].strip()
+        action: str = actions[0].strip()
         if not action:
             raise MalformedAction("The action between <action> and </action> is empty.")
         return action

@@ -98,7 +98,7 @@ class Learner:
 
     def _minibatches(self, batch: Batch, rows: Tensor, count: int) -> Iterator[Tensor]:
         """Disjoint shares of the episodes, in random order; an episode's rows stay together."""
-        episodes = batch.episode[rows].unique()
+        episodes = torch.unique(batch.episode[rows])
         order = episodes[torch.randperm(len(episodes), generator=self.generator)]
         for share in order.tensor_split(min(count, len(order))):
             yield (torch.isin(batch.episode, share) & rows).nonzero().squeeze(-1)

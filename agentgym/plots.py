@@ -26,7 +26,7 @@ SUCCESS = "episode/success"
 
 
 def plot_run(
-    metrics: Sequence[Mapping[str, float]],
+    metrics: Sequence[Mapping[str, float | int]],
     before: Report,
     after: Report,
     path: Path,
@@ -77,7 +77,7 @@ def smooth(values: Floats, width: int) -> Floats:
     return means
 
 
-def _series(metrics: Sequence[Mapping[str, float]], name: str) -> tuple[Floats, Floats]:
+def _series(metrics: Sequence[Mapping[str, float | int]], name: str) -> tuple[Floats, Floats]:
     found = [(line["step"], line[name]) for line in metrics if name in line]
     found = [(step, value) for step, value in found if not math.isnan(value)]
     if not found:

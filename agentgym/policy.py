@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -46,7 +47,7 @@ def packed_attention(
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         )
-        for a, b in zip(bounds, bounds[1:], strict=False)
+        for a, b in pairwise(bounds)
     ]
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
 
@@ -65,7 +66,7 @@ def load_model(path: str | Path, *, device: str | None = None) -> Any:
         model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype)
     except (OSError, ValueError, KeyError) as problem:
         raise ConfigError(_no_model(path, problem)) from problem
-    return model.to(where)
+    return cast(Any, model).to(where)
 
 
 def load_tokenizer(path: str | Path) -> Any:
@@ -85,8 +86,8 @@ def load_tokenizer(path: str | Path) -> Any:
 def _no_model(path: str | Path, problem: Exception) -> str:
     first = str(problem).strip().splitlines()[0] if str(problem).strip() else repr(problem)
     return (
-        f"{str(path)!r} is no causal language model: expected a Hugging Face model folder or hub id "
-        f"({first})"
+        f"{str(path)!r} is no causal language model: expected a Hugging Face model folder "
+        f"or hub id ({first})"
     )
 
 
@@ -109,7 +110,8 @@ class Policy:
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return next(iter(self.model.parameters())).device
+        device: torch.device = next(iter(self.model.parameters())).device
+        return device
 
     def __call__(self, batch: Batch) -> Outputs:
         """Log-probability and entropy of every token on the mask, both (P,), 0 elsewhere.
@@ -147,7 +149,8 @@ class Policy:
 
     def _padded(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
         lengths = batch.lengths.tolist()
-        rows = torch.nn.utils.rnn.pad_sequence(list(batch.tokens.split(lengths)), batch_first=True)
+        split = list(torch.split(batch.tokens, lengths))
+        rows = torch.nn.utils.rnn.pad_sequence(split, batch_first=True)
         keep = torch.arange(rows.shape[1], device=rows.device) < batch.lengths[:, None]
         logits = self.model(input_ids=rows, attention_mask=keep.long(), use_cache=False).logits
         picked: Tensor = logits[batch.row[at], positions(batch)[at]]

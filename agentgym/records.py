@@ -175,17 +175,15 @@ class MetricsWriter:
 
     def __init__(self, path: Path, *, resume: int | None = None) -> None:
         self.path = path
-        kept = read_metrics(path) if path.exists() else []
-        if resume is None:
-            if kept:
-                raise ConfigError(
-                    f"{path} already holds {len(kept)} lines: resume that run or choose another "
-                    f"folder"
-                )
-        else:
-            kept = [line for line in kept if line["step"] <= resume]
+        count = len(read_metrics(path)) if path.exists() else 0
+        if count and resume is None:
+            raise ConfigError(
+                f"{path} already holds {count} lines: resume that run or choose another folder"
+            )
+        found = read_objects(path) if count else ()
+        kept = [line for line in found if resume is not None and line["step"] <= resume]
         write_atomic(path, "".join(dumps(line) + "\n" for line in kept))
-        self._last = kept[-1]["step"] if kept else -math.inf
+        self._last = max((line["step"] for line in kept), default=None)
 
     def write(self, step: int, values: Mapping[str, float | int]) -> None:
         """Add one line; NaN and infinity are written as null.
@@ -193,7 +191,7 @@ class MetricsWriter:
         Raises:
             ValueError: ``step`` lies before the last one written.
         """
-        if step < self._last:
+        if self._last is not None and step < self._last:
             raise ValueError(f"metrics of step {step} after those of step {self._last}")
         self._last = step
         numbers = {name: _number(value) for name, value in values.items()}
@@ -206,15 +204,16 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     Raises:
         ConfigError: The file holds something else.
     """
-    lines = [
-        {name: math.nan if value is None else value for name, value in line.items()}
-        for line in read_objects(path)
+    lines = list(read_objects(path))
+    for number, line in enumerate(lines, start=1):
+        if not all(isinstance(value, float | int | None) for value in line.values()):
+            raise ConfigError(f"{path}, line {number}: metrics are numbers, got something else")
+        if not isinstance(line.get("step"), int):
+            raise ConfigError(f"{path}, line {number}: metrics without a step")
+    return [
+        {name: math.nan if value is None else float(value) for name, value in line.items()}
+        for line in lines
     ]
-    if not all(isinstance(value, int | float) for line in lines for value in line.values()):
-        raise ConfigError(f"{path} is no metrics file: it holds more than numbers")
-    if not all("step" in line for line in lines):
-        raise ConfigError(f"{path} is no metrics file: a line has no step")
-    return lines
 
 
 def _number(value: float | int) -> float | int:

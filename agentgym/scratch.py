@@ -50,7 +50,7 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     core.train_from_iterator(texts, trainer)
     # Tags are single tokens but not special: they are part of the text that the agent writes.
     core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         eos_token="<|end|>",
         pad_token="<|pad|>",
@@ -80,7 +80,7 @@ def make_model(tokenizer: Any, shape: Shape, *, seed: int) -> Any:
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return Qwen2ForCausalLM(config)
+        return Qwen2ForCausalLM(config)  # type: ignore[no-untyped-call]
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:

@@ -56,7 +56,8 @@ class Hotter(TextEnv):
 
     def oracle(self) -> tuple[str, ...]:
         """Halve what the hints leave open."""
-        (low, high), guesses = self.bounds, []
+        (low, high) = self.bounds
+        guesses: list[int] = []
         while not guesses or guesses[-1] != self.secret:
             guess = (low + high) // 2
             guesses.append(guess)
