@@ -1,0 +1,1 @@
+"""Real TextWorld games: generated, cached, and played in the real interpreter."""

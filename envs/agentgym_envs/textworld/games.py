@@ -1,0 +1,221 @@
+"""Making game files and keeping them: one ``.z8`` and one ``.json`` per task id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from agentgym.env import unknown_task
+from agentgym.errors import MissingExtra, WorldError
+from agentgym_envs.textworld.tasks import ENV, Spec, parse
+
+FILE_SCHEME = "file:"
+DIGEST = "agentgym/z8_sha256"
+"""Key in a game's metadata: the digest of the compiled half, so that damage is noticed."""
+
+_MAKERS = {
+    "cooking": "textworld.challenges.tw_cooking.cooking",
+    "coin_collector": "textworld.challenges.tw_coin_collector.coin_collector",
+    "treasure_hunter": "textworld.challenges.tw_treasure_hunter.treasure_hunter",
+    "simple": "textworld.challenges.tw_simple.simple",
+}
+_ATTEMPTS = 8
+_BUILDING = threading.Lock()
+"""TextWorld's makers share one module-wide generator, so a process builds one game at a time."""
+
+
+def textworld_module(name: str) -> Any:
+    """Import one of TextWorld's modules.
+
+    Raises:
+        MissingExtra: TextWorld is not installed.
+    """
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] not in ("textworld", "jericho"):
+            raise
+        raise MissingExtra(f'{ENV} needs TextWorld: pip install "agentic-gym[textworld]"') from None
+
+
+def cache_folder() -> Path:
+    """Where games are kept: ``AGENTGYM_CACHE``, else ``~/.cache/agentgym``."""
+    try:
+        release = version("textworld")
+    except PackageNotFoundError:
+        raise MissingExtra(f'{ENV} needs TextWorld: pip install "agentic-gym[textworld]"') from None
+    root = os.environ.get("AGENTGYM_CACHE") or "~/.cache/agentgym"
+    return Path(root).expanduser() / f"textworld-{release}"
+
+
+def game_file(task: str) -> Path:
+    """Where the compiled game of a task is, or would be.
+
+    Raises:
+        UnknownTask: The id is malformed, or names a file that does not exist.
+    """
+    if not task.startswith(FILE_SCHEME):
+        return (cache_folder() / parse(task).family / f"{task}.z8").absolute()
+    path = Path(task.removeprefix(FILE_SCHEME)).expanduser().absolute()
+    if path.suffix != ".z8" or not path.is_file() or not path.with_suffix(".json").is_file():
+        raise unknown_task(
+            ENV, task, ["file:/folder/game.z8, with TextWorld's game.json beside it"]
+        )
+    return path
+
+
+def ensure(task: str) -> Path:
+    """The compiled game of a task, made now if it is missing."""
+    path = game_file(task)
+    if not path.is_file():
+        with _BUILDING:
+            if not path.is_file():
+                _build(task, path)
+    return path
+
+
+def generate(
+    ids: Sequence[str],
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Make every game that is missing, in parallel.
+
+    Args:
+        ids: Task ids.
+        workers: Processes; the number of CPUs by default.
+        progress: Called with the number of games that exist and the number asked for.
+
+    Raises:
+        WorldError: A game cannot be made or written.
+    """
+    report = progress or (lambda done, total: None)
+    missing = [task for task in dict.fromkeys(ids) if not game_file(task).is_file()]
+    total = len(dict.fromkeys(ids))
+    report(total - len(missing), total)
+    size = min(workers or os.cpu_count() or 1, len(missing))
+    if size <= 1:
+        for done, task in enumerate(missing, start=total - len(missing) + 1):
+            ensure(task)
+            report(done, total)
+        return
+    for _ in range(3):
+        try:
+            _generate_in_processes(missing, size, lambda left: report(total - left, total))
+        except BrokenProcessPool:  # a worker was killed; what it was making is simply still missing
+            missing = [task for task in missing if not game_file(task).is_file()]
+            continue
+        return
+    raise WorldError(
+        f"the processes that make games keep dying, {len(missing)} games are missing; "
+        "try fewer workers, they may be running out of memory"
+    )
+
+
+def _generate_in_processes(missing: list[str], size: int, report: Callable[[int], None]) -> None:
+    left = len(missing)
+    with ProcessPoolExecutor(size, mp_context=get_context("spawn")) as pool:
+        try:
+            for job in as_completed([pool.submit(ensure, task) for task in missing]):
+                job.result()
+                left -= 1
+                report(left)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _build(task: str, path: Path) -> None:
+    """Make a game beside its final place and move it there: nothing is ever half-written."""
+    too_big = textworld_module("textworld.generator").CouldNotCompileGameError
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            _compile(parse(task), made)
+            made.with_suffix(".json").replace(path.with_suffix(".json"))
+            made.replace(path)  # last: a game exists when its .z8 does
+    except (OSError, too_big) as problem:
+        reason = getattr(problem, "strerror", None) or str(problem).strip().splitlines()[-1]
+        raise WorldError(
+            f"cannot make game {task!r} in {path.parent}: {reason}; make room there or set "
+            "AGENTGYM_CACHE to another folder"
+        ) from problem
+
+
+def _compile(spec: Spec, made: Path) -> None:
+    generator = textworld_module("textworld.generator")
+    game, options = _make(spec)
+    for quest in game.quests:  # the only order that depends on how Python hashes strings
+        quest.fail_events = tuple(sorted(quest.fail_events, key=lambda event: str(event.condition)))
+    options.path = str(made)
+    options.force_recompile = True
+    generator.compile_game(game, options)
+    check(made)
+    facts = json.loads(made.with_suffix(".json").read_text())
+    facts["metadata"][DIGEST] = hashlib.sha256(made.read_bytes()).hexdigest()
+    made.with_suffix(".json").write_text(json.dumps(facts))
+
+
+def _make(spec: Spec) -> tuple[Any, Any]:
+    """TextWorld's own maker; the few seeds it cannot serve are replaced in a fixed way."""
+    maker = textworld_module(_MAKERS[spec.family])
+    generator = textworld_module("textworld.generator")
+    for attempt in range(_ATTEMPTS):
+        options = textworld_module("textworld").GameOptions()
+        # Counted down from the top, where no task id has its seed.
+        options.seeds = spec.seed if attempt == 0 else 2**32 - 1 - spec.seed - attempt
+        settings: dict[str, Any] = dict(spec.settings)
+        if spec.family == "cooking":
+            # 0 would mean one fixed recipe; a new one needs an ingredient to fetch.
+            settings["recipe_seed"] = spec.seed + 1 if settings["take"] else 0
+            settings["split"] = None
+        elif spec.family == "simple":
+            settings["test"] = False
+        else:  # otherwise the objective spells out the way to the goal
+            options.grammar.only_last_action = True
+        try:
+            return maker.make(settings, options), options
+        except generator.QuestGenerationError as problem:
+            last = problem
+    raise WorldError(f"TextWorld cannot make {spec}: {last}")
+
+
+def check(path: Path) -> bytes:
+    """Read a compiled game, refusing what would make the interpreter crash.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        WorldError: It is not a whole, undamaged version 8 story file.
+    """
+    try:
+        rom = path.read_bytes()
+    except OSError as problem:
+        raise damaged(path, problem.strerror or str(problem)) from problem
+    if len(rom) < 64 or rom[0] != 8:
+        raise damaged(path, "not a version 8 story file")
+    length, checksum = (int.from_bytes(rom[at : at + 2], "big") for at in (0x1A, 0x1C))
+    if not 64 < length * 8 <= len(rom):
+        raise damaged(path, f"{len(rom)} bytes, expected {length * 8}")
+    if sum(rom[64 : length * 8]) & 0xFFFF != checksum:
+        raise damaged(path, "checksum differs")
+    return rom
+
+
+def damaged(path: Path, reason: str) -> WorldError:
+    """The error for a file that cannot be played."""
+    return WorldError(f"the game file {path} is damaged ({reason}); delete it to have it made anew")
