@@ -14,8 +14,7 @@ _META = frozenset(
         r"\S+",
         "quit q restart restore save verify version script transcript superbrief brief verbose "
         "superverbose normal short long notify undo oops o abstract actions gonear purloin random "
-        "rules
-        "relations scope showheap showme showverb test trace tree print_state enable disable "
+        "rules relations scope showheap showme showverb test trace tree print_state enable disable "
         "restrict recording replay nouns pronouns fullscore full",
     )
 )
