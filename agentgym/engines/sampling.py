@@ -1,0 +1,124 @@
+"""How next tokens are drawn from logits: pure functions over rows of a batch.
+
+Axes: R rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from agentgym.errors import ConfigError
+from agentgym.types import Sampling
+
+
+class Draw(NamedTuple):
+    """One token per row, and what the distribution it came from says about it."""
+
+    tokens: Tensor
+    """[R] int64."""
+    logprobs: Tensor
+    """[R] float32, nats, under the distribution actually sampled from."""
+    entropies: Tensor
+    """[R] float32, nats, of that distribution."""
+
+
+def check(sampling: Sampling) -> None:
+    """Refuse parameters that describe no distribution.
+
+    Raises:
+        ConfigError: A field is out of its range; the message names it.
+    """
+    if not 0.0 <= sampling.temperature < float("inf"):
+        raise ConfigError(f"temperature must be finite and >= 0, got {sampling.temperature}")
+    if not 0.0 < sampling.top_p <= 1.0:
+        raise ConfigError(f"top_p must be in (0, 1], got {sampling.top_p}")
+    if sampling.top_k < 0:
+        raise ConfigError(f"top_k must be >= 0 (0 keeps every token), got {sampling.top_k}")
+    if sampling.max_tokens < 1:
+        raise ConfigError(f"max_tokens must be >= 1, got {sampling.max_tokens}")
+    if sampling.seed < 0:
+        raise ConfigError(f"seed must be >= 0, got {sampling.seed}")
+
+
+def uniforms(seed: int, count: int) -> list[float]:
+    """The numbers in [0, 1) that decide a completion; entry i belongs to its token i.
+
+    They depend on nothing but the seed, so a completion does not depend on what else is in the
+    batch. A longer list begins with the shorter one.
+    """
+    drawn: list[float] = np.random.Generator(np.random.PCG64(seed)).random(count).tolist()
+    return drawn
+
+
+def distribution(logits: Tensor, params: Sequence[Sampling]) -> Tensor:
+    """Log-probabilities after temperature, top-k and top-p, in this order.
+
+    Top-p keeps the smallest set of most likely tokens whose probability (after top-k) reaches
+    ``top_p``. Greedy rows (temperature 0) put everything on the first largest logit.
+
+    Args:
+        logits: [R, V], any floating dtype.
+        params: R of them.
+
+    Returns:
+        [R, V] float32 in nats; ``-inf`` where a token cannot be drawn.
+    """
+    temperature = [row.temperature for row in params]
+    scaled = logits.float()
+    if any(value != 1.0 for value in temperature):
+        # A greedy row is divided by 1: its logits are replaced below.
+        divisor = torch.tensor([value or 1.0 for value in temperature], device=logits.device)
+        scaled = scaled / divisor[:, None]
+    logprobs = torch.log_softmax(scaled, -1)
+    if any(row.top_k or row.top_p < 1.0 for row in params):
+        logprobs = torch.log_softmax(logprobs.masked_fill(_cut(logprobs, params), -torch.inf), -1)
+    if not all(temperature):
+        greedy = torch.tensor([value == 0.0 for value in temperature], device=logits.device)
+        best = torch.full_like(logprobs, -torch.inf)
+        best.scatter_(-1, logits.argmax(-1, keepdim=True), 0.0)
+        logprobs = torch.where(greedy[:, None], best, logprobs)
+    return logprobs
+
+
+def _cut(logprobs: Tensor, params: Sequence[Sampling]) -> Tensor:
+    """[R, V] bool: tokens that top-k or top-p of the row removes."""
+    size, device = logprobs.shape[-1], logprobs.device
+    top_k = torch.tensor([row.top_k or size for row in params], device=device)[:, None]
+    top_p = torch.tensor([row.top_p for row in params], dtype=torch.float64, device=device)[:, None]
+    # Stable: which of two equally likely tokens survives must not depend on the batch.
+    ranked, order = logprobs.double().sort(dim=-1, descending=True, stable=True)
+    cut = torch.arange(size, device=device) >= top_k
+    mass = ranked.exp().masked_fill(cut, 0.0)
+    before = mass.cumsum(-1) - mass
+    # Rounding may bring `before` to the whole mass early; top_p = 1 must not cut a token for it.
+    cut = cut | ((before >= top_p * mass.sum(-1, keepdim=True)) & (top_p < 1.0))
+    return torch.empty_like(cut).scatter_(-1, order, cut)
+
+
+def draw(logits: Tensor, params: Sequence[Sampling], uniform: Sequence[float]) -> Draw:
+    """Draw one token per row by inverting the cumulative distribution.
+
+    Args:
+        logits: [R, V].
+        params: R of them.
+        uniform: R numbers in [0, 1); row r takes the first token at which the cumulative
+            probability exceeds ``uniform[r]``.
+
+    Returns:
+        Tokens, log-probabilities and entropies, each [R], on the device of the logits.
+    """
+    logprobs = distribution(logits, params)
+    probs = logprobs.exp()
+    # 64 bits: in 32, tokens of a large vocabulary would vanish between two partial sums.
+    total = probs.cumsum(-1, dtype=torch.float64)
+    target = torch.tensor(uniform, dtype=torch.float64, device=logits.device) * total[:, -1]
+    tokens = torch.searchsorted(total, target[:, None], right=True)
+    # 0 * log 0 = 0: a removed token adds nothing.
+    entropies = -(probs * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(-1)
+    picked = logprobs.gather(-1, tokens)[:, 0]
+    return Draw(tokens[:, 0], picked, entropies.clamp(min=0.0))

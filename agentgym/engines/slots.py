@@ -1,0 +1,137 @@
+"""Which cache row serves which prompt: the one that already holds most of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+_WORTH_COPYING = 16
+"""Shortest shared prefix, in tokens, for which copying a row beats computing it."""
+
+_FORGOTTEN = 4
+"""Prompts per slot after which an idle slot that nobody finished is taken for abandoned."""
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One row of the cache and what is known about it."""
+
+    index: int
+    tokens: list[int] = field(default_factory=list)
+    """Token ids cached, or about to be while ``pending``."""
+    busy: bool = False
+    pending: bool = False
+    """Its tokens are being computed by the next model call; nobody can copy them yet."""
+    finished: bool = True
+    """No longer prompt is expected to continue it."""
+    used: int = 0
+    """When it was last given out, in prompts."""
+
+
+class Place(NamedTuple):
+    """Where a prompt goes."""
+
+    slot: Slot
+    start: int
+    """Prompt tokens that need not be computed."""
+    source: Slot | None
+    """Whom to copy these tokens from first; None when the slot holds them itself."""
+
+
+def common_prefix(a: list[int], b: list[int]) -> int:
+    """Length of the longest common beginning.
+
+    Examples:
+        >>> common_prefix([1, 2, 3, 4], [1, 2, 5])
+        2
+    """
+    low, high = 0, min(len(a), len(b))
+    if a[:high] == b[:high]:
+        return high
+    # Slices compare in C; halving costs about two passes and no Python per token.
+    while high - low > 1:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+class SlotPool:
+    """Gives prompts to slots; knows tokens and states, no tensors."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = [Slot(i) for i in range(slots)]
+        self._clock = 0
+
+    def place(self, prompt: list[int], *, displace: bool) -> Place | None:
+        """Take a slot for a prompt.
+
+        In this order: the idle slot whose whole content the prompt continues; else a slot
+        that nobody needs (never used, finished, forgotten), into which the longest prefix found
+        anywhere is copied; else, with ``displace``, the least recently used one.
+
+        Args:
+            prompt: Token ids.
+            displace: Take the slot of an episode that goes on. Where more episodes are alive
+                than there are slots this costs the displaced one its whole context, so it should
+                happen only when there is nothing better to do.
+
+        Returns:
+            None when no slot may be taken, or when the next model call will compute a prefix
+            that is worth waiting for.
+        """
+        idle = [slot for slot in self._slots if not slot.busy]
+        if not idle:
+            return None
+        limit = len(prompt) - 1  # One token must be fed to get logits.
+        whole = max((s for s in idle if _continues(prompt, s.tokens)), key=_size, default=None)
+        if whole is not None:
+            return self._take(whole, min(len(whole.tokens), limit), None)
+        shared = {slot.index: common_prefix(prompt, slot.tokens) for slot in self._slots}
+        best = max(self._slots, key=lambda s: (shared[s.index], not s.busy and s.finished))
+        worth = shared[best.index] >= _WORTH_COPYING
+        if worth and best.pending:
+            return None
+        if worth and best.finished and not best.busy:
+            return self._take(best, min(shared[best.index], limit), None)
+        slot = min(idle, key=lambda s: (not s.finished, s.used, s.index))
+        forgotten = self._clock - slot.used > _FORGOTTEN * len(self._slots)
+        if not (slot.finished or displace or forgotten):
+            return None
+        start = min(shared[best.index], limit)
+        if worth and best is not slot:
+            return self._take(slot, start, best)
+        return self._take(slot, min(shared[slot.index], limit), None)
+
+    def _take(self, slot: Slot, start: int, source: Slot | None) -> Place:
+        self._clock += 1
+        slot.used, slot.busy, slot.finished = self._clock, True, False
+        return Place(slot, start, source)
+
+    def finish(self, context: Sequence[int]) -> None:
+        """Mark the slot that holds the longest beginning of a context as needed no more."""
+        tokens = list(context)
+        held = [s for s in self._slots if s.tokens and _continues(tokens, s.tokens)]
+        if held:
+            # The last token of a completion is not cached, so siblings may hold the same.
+            max(held, key=lambda s: (len(s.tokens), not s.finished, not s.busy)).finished = True
+
+    def forget(self) -> None:
+        """All cached tokens are void."""
+        for slot in self._slots:
+            slot.tokens, slot.pending = [], False
+            slot.finished = slot.finished or not slot.busy
+
+
+def _size(slot: Slot) -> int:
+    return len(slot.tokens)
+
+
+def _continues(prompt: list[int], tokens: list[int]) -> bool:
+    """Whether a prompt begins with the (one or more) tokens."""
+    n = len(tokens)
+    # The last token first: it tells most strangers apart without comparing lists.
+    return 0 < n <= len(prompt) and prompt[n - 1] == tokens[-1] and prompt[:n] == tokens

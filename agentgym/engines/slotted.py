@@ -1,0 +1,335 @@
+"""Llama, Qwen2 and Qwen3 over a preallocated cache of ragged rows.
+
+Linear layers run on the packed new tokens of all rows, so no row is padded. Only attention sees
+rows: those with one new token run together over neighbouring slots of the cache, those with more
+run one by one at their exact length.
+
+Axes: N packed new tokens, R rows, H hidden, K key/value heads, G query heads per key/value head,
+D head size, S cached positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from agentgym.errors import ConfigError
+
+_GAP = 2
+"""Idle slots that may lie inside a run: reading them costs less than one more attention call."""
+
+
+class _Layer(NamedTuple):
+    """Weights of one layer; projections that read the same input are one matrix."""
+
+    norm_attention: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    qk_norm: Tensor | None
+    """[heads that are rotated, D]."""
+    out: Tensor
+    out_bias: Tensor | None
+    norm_mlp: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+class _Run(NamedTuple):
+    """Rows with one new token in neighbouring slots: one attention call."""
+
+    slots: slice
+    packed: slice
+    """Their tokens in the packed order."""
+    dense: Tensor | None
+    """Where in ``slots`` each row is; None when the run has no idle slot."""
+    length: int
+    mask: Tensor | None
+    """[slots, 1, 1, S], 0 or -inf."""
+
+
+class _Chunk(NamedTuple):
+    """One row with several new tokens."""
+
+    slot: int
+    packed: slice
+    length: int
+    """Cached positions including the new ones."""
+    mask: Tensor | None
+    """[new, S], 0 or -inf."""
+
+
+class _Packing(NamedTuple):
+    """One call of the model, laid out."""
+
+    tokens: Tensor
+    slots: Tensor
+    positions: Tensor
+    last: Tensor
+    """[R] packed place of each row's last token, in the caller's order."""
+    runs: list[_Run]
+    chunks: list[_Chunk]
+
+
+def expected_names(config: Any, names: frozenset[str]) -> frozenset[str]:
+    """The state-dict names of a supported model with these optional parts."""
+    kinds = ["self_attn.o_proj.weight", "input_layernorm.weight", "post_attention_layernorm.weight"]
+    kinds += [f"self_attn.{x}_proj.weight" for x in "qkv"]
+    kinds += [f"mlp.{x}_proj.weight" for x in ("gate", "up", "down")]
+    first = "model.layers.0.self_attn."
+    if first + "q_proj.bias" in names:
+        kinds += [f"self_attn.{x}_proj.bias" for x in "qkv"]
+    if first + "o_proj.bias" in names:
+        kinds.append("self_attn.o_proj.bias")
+    if first + "q_norm.weight" in names:
+        kinds += ["self_attn.q_norm.weight", "self_attn.k_norm.weight"]
+    layers = range(config.num_hidden_layers)
+    wanted = {f"model.layers.{i}.{kind}" for i in layers for kind in kinds}
+    return frozenset(wanted | {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"})
+
+
+def supports(model: Any) -> bool:
+    """Whether this file computes exactly what the Hugging Face model does.
+
+    Anything it does not understand (another class, scaled rotary embeddings, sliding windows,
+    quantised or extra weights) is refused and left to the general decoder.
+    """
+    config = model.config
+    known = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
+    if known.get(type(model).__name__) != config.model_type:
+        return False
+    rope = getattr(config, "rope_parameters", None) or {}
+    plain = set(rope) <= {"rope_type", "rope_theta"} and rope.get("rope_type") == "default"
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    names = frozenset(model.state_dict()) | {"lm_head.weight"}
+    return (
+        plain
+        and "rope_theta" in rope
+        and kinds == {"full_attention"}
+        and config.hidden_act == "silu"
+        and getattr(config, "quantization_config", None) is None
+        and names == expected_names(config, names)
+    )
+
+
+class SlottedDecoder:
+    """Weights and caches of its own; the cache grows with the longest row it has held."""
+
+    def __init__(
+        self,
+        config: Any,
+        weights: Mapping[str, Tensor],
+        *,
+        context: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.vocabulary = int(config.vocab_size)
+        self._config, self._context, self._dtype, self._device = config, context, dtype, device
+        self._heads: int = config.num_attention_heads
+        self._kv: int = config.num_key_value_heads
+        self._groups = self._heads // self._kv
+        self._size: int = getattr(config, "head_dim", None) or config.hidden_size // self._heads
+        self._eps: float = config.rms_norm_eps
+        self._tied: bool = config.tie_word_embeddings
+        self._names = expected_names(config, frozenset(weights))
+        self._layers: list[_Layer] = []
+        self._cache: list[tuple[Tensor, Tensor]] = [
+            (self._empty(0, 0), self._empty(0, 0)) for _ in range(config.num_hidden_layers)
+        ]
+        self._cos, self._sin = self._rotary(config.rope_parameters["rope_theta"])
+        self.load(weights)
+
+    def _empty(self, slots: int, length: int) -> Tensor:
+        # Zeros: attention multiplies masked values by 0, and 0 * NaN would not be 0.
+        shape = (slots, self._kv, length, self._size)
+        return torch.zeros(shape, dtype=self._dtype, device=self._device)
+
+    def _rotary(self, theta: float) -> tuple[Tensor, Tensor]:
+        """Cosines and signed sines, [S, 1, D]; ``x*cos + roll(x, D/2)*sin`` rotates."""
+        half = torch.arange(0, self._size, 2, dtype=torch.float32) / self._size
+        angle = torch.arange(self._context, dtype=torch.float32)[:, None] / theta**half
+        cos, sin = angle.cos(), angle.sin()
+        parts = torch.cat([cos, cos], -1)[:, None], torch.cat([-sin, sin], -1)[:, None]
+        return parts[0].to(self._device, self._dtype), parts[1].to(self._device, self._dtype)
+
+    # ---- weights -----------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy and fuse the weights of a Hugging Face state dict."""
+        head = "model.embed_tokens.weight" if self._tied else "lm_head.weight"
+        missing = sorted((self._names - {"lm_head.weight"} | {head}) - set(weights))
+        if missing:
+            raise ConfigError(f"the weights lack {missing[0]!r} ({len(missing)} names in all)")
+
+        def get(*names: str) -> Tensor:
+            parts = [weights[name].detach().to(self._device, self._dtype) for name in names]
+            return torch.cat(parts) if len(parts) > 1 else parts[0].clone()
+
+        self._layers = [self._fuse(get, i) for i in range(self._config.num_hidden_layers)]
+        self._embedding = get("model.embed_tokens.weight")
+        self._norm = get("model.norm.weight")
+        self._head = self._embedding if self._tied else get(head)
+
+    def _fuse(self, get: Any, index: int) -> _Layer:
+        prefix = f"model.layers.{index}."
+        attn, mlp = prefix + "self_attn.", prefix + "mlp."
+        qk_norm = None
+        if attn + "q_norm.weight" in self._names:
+            q, k = get(attn + "q_norm.weight"), get(attn + "k_norm.weight")
+            qk_norm = torch.cat([q.expand(self._heads, -1), k.expand(self._kv, -1)])
+        has_bias, has_out_bias = (attn + f"{x}_proj.bias" in self._names for x in "qo")
+        return _Layer(
+            norm_attention=get(prefix + "input_layernorm.weight"),
+            qkv=get(*(attn + f"{x}_proj.weight" for x in "qkv")),
+            qkv_bias=get(*(attn + f"{x}_proj.bias" for x in "qkv")) if has_bias else None,
+            qk_norm=qk_norm,
+            out=get(attn + "o_proj.weight"),
+            out_bias=get(attn + "o_proj.bias") if has_out_bias else None,
+            norm_mlp=get(prefix + "post_attention_layernorm.weight"),
+            gate_up=get(mlp + "gate_proj.weight", mlp + "up_proj.weight"),
+            down=get(mlp + "down_proj.weight"),
+        )
+
+    # ---- cache -------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy cached keys and values between slots."""
+        self._reserve(target + 1, length)
+        for pair in self._cache:
+            for part in pair:
+                part[target, :, :length] = part[source, :, :length]
+
+    def _reserve(self, slots: int, length: int) -> None:
+        """Grow the cache, by half at least, so that many small steps cost few copies."""
+        held, _, room, _ = self._cache[0][0].shape
+        if slots <= held and length <= room:
+            return
+        slots = max(slots, held if slots <= held else held * 3 // 2)
+        if length > room:
+            length = min(self._context, -(-max(length, room * 3 // 2) // 64) * 64)
+        length = max(length, room)
+        for i, pair in enumerate(self._cache):
+            grown = []
+            for part in pair:
+                new = self._empty(slots, length)
+                new[:held, :, :room] = part
+                grown.append(new)
+            self._cache[i] = (grown[0], grown[1])
+
+    # ---- one call ----------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def extend(
+        self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """Append tokens to rows; [R, V] logits after the last token of each."""
+        ends = [start + len(new) for start, new in zip(starts, tokens, strict=True)]
+        self._reserve(max(rows) + 1, max(ends))
+        pack = self._pack(rows, starts, tokens)
+        x = F.embedding(pack.tokens, self._embedding)
+        cos, sin = self._cos[pack.positions], self._sin[pack.positions]
+        rotated = self._heads + self._kv
+        for layer, (keys, values) in zip(self._layers, self._cache, strict=True):
+            h = F.rms_norm(x, x.shape[-1:], layer.norm_attention, self._eps)
+            qkv = F.linear(h, layer.qkv, layer.qkv_bias).view(len(x), -1, self._size)
+            qk = qkv[:, :rotated]
+            if layer.qk_norm is not None:
+                qk = F.rms_norm(qk, (self._size,), None, self._eps) * layer.qk_norm
+            qk = torch.addcmul(qk * cos, qk.roll(self._size // 2, -1), sin)
+            keys[pack.slots, :, pack.positions] = qk[:, self._heads :]
+            values[pack.slots, :, pack.positions] = qkv[:, rotated:]
+            mixed = self._attend(qk[:, : self._heads], keys, values, pack)
+            x = x + F.linear(mixed, layer.out, layer.out_bias)
+            h = F.rms_norm(x, x.shape[-1:], layer.norm_mlp, self._eps)
+            gate, up = F.linear(h, layer.gate_up).chunk(2, -1)
+            x = x + F.linear(F.silu(gate) * up, layer.down)
+        x = F.rms_norm(x[pack.last], x.shape[-1:], self._norm, self._eps)
+        return F.linear(x, self._head)
+
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, pack: _Packing) -> Tensor:
+        """[N, heads * D]: each token over its own row up to its own position."""
+        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        query = query.view(-1, self._kv, self._groups, self._size)
+        mixed = out.view(-1, self._kv, self._groups, self._size)
+        for run in pack.runs:
+            # The group axis takes the place of the query axis: keys need no repeating.
+            q = query[run.packed]
+            if run.dense is not None:
+                spread = q.new_zeros((run.slots.stop - run.slots.start, *q.shape[1:]))
+                q = spread.index_copy_(0, run.dense, q)
+            k, v = keys[run.slots, :, : run.length], values[run.slots, :, : run.length]
+            o = F.scaled_dot_product_attention(q, k, v, attn_mask=run.mask)
+            mixed[run.packed] = o if run.dense is None else o[run.dense]
+        for chunk in pack.chunks:
+            q = query[chunk.packed].permute(2, 1, 0, 3)  # G as batch: keys broadcast over it
+            k = keys[chunk.slot, :, : chunk.length].expand(self._groups, -1, -1, -1)
+            v = values[chunk.slot, :, : chunk.length].expand(self._groups, -1, -1, -1)
+            causal = chunk.mask is None
+            o = F.scaled_dot_product_attention(q, k, v, attn_mask=chunk.mask, is_causal=causal)
+            mixed[chunk.packed] = o.permute(2, 1, 0, 3)
+        return out.view(len(out), -1)
+
+    # ---- layout ------------------------------------------------------------------------------
+
+    def _pack(
+        self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> _Packing:
+        """Rows with one new token first, in slot order; then the others."""
+        order = sorted(range(len(rows)), key=lambda i: (len(tokens[i]) > 1, rows[i]))
+        slot = np.array([rows[i] for i in order])
+        start = np.array([starts[i] for i in order])
+        count = np.array([len(tokens[i]) for i in order])
+        stop = np.cumsum(count)
+        within = np.arange(stop[-1]) - np.repeat(stop - count, count)
+        last = np.empty(len(order), dtype=np.int64)
+        last[order] = stop - 1
+        flat = np.fromiter(chain.from_iterable(tokens[i] for i in order), np.int64, int(stop[-1]))
+        single = int((count == 1).sum())
+        return _Packing(
+            tokens=self._tensor(flat),
+            slots=self._tensor(np.repeat(slot, count)),
+            positions=self._tensor(np.repeat(start, count) + within),
+            last=self._tensor(last),
+            runs=list(self._runs(slot[:single], start[:single] + 1)),
+            chunks=[
+                self._chunk(int(slot[i]), int(start[i]), int(count[i]), int(stop[i]))
+                for i in range(single, len(order))
+            ],
+        )
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self._device)
+
+    def _runs(self, slot: np.ndarray, length: np.ndarray) -> Iterator[_Run]:
+        if not len(slot):
+            return
+        breaks = np.flatnonzero(np.diff(slot) > _GAP + 1) + 1
+        for first, stop in zip([0, *breaks.tolist()], [*breaks.tolist(), len(slot)], strict=True):
+            low, high = int(slot[first]), int(slot[stop - 1]) + 1
+            longest = int(length[first:stop].max())
+            dense = None if high - low == stop - first else self._tensor(slot[first:stop] - low)
+            # An idle slot attends to its first entry: a row of nothing but -inf would be NaN.
+            visible = np.ones(high - low, dtype=np.int64)
+            visible[slot[first:stop] - low] = length[first:stop]
+            mask = None
+            if dense is not None or visible.min() < longest:
+                hidden = np.arange(longest) >= visible[:, None]
+                mask = self._tensor(np.where(hidden, np.float32(-np.inf), np.float32(0)))
+                mask = mask.to(self._dtype)[:, None, None]
+            yield _Run(slice(low, high), slice(first, stop), dense, longest, mask)
+
+    def _chunk(self, slot: int, start: int, count: int, stop: int) -> _Chunk:
+        packed = slice(stop - count, stop)
+        if start == 0:
+            return _Chunk(slot, packed, count, None)
+        shape = (count, start + count)
+        mask = torch.full(shape, -torch.inf, dtype=self._dtype, device=self._device)
+        return _Chunk(slot, packed, start + count, mask.triu_(start + 1))
