@@ -45,7 +45,7 @@ class Scene:
         things = [self._thing(thing) for thing in self._inside(self.room)]
         ways = self.exits[self.room.name]
         exits = [self._exit(way, ways[way]) for way in _DIRECTIONS if way in ways]
-        seen = f" You see: {', '.join(things)}." if things else ""
+        seen = f" You see: {'; '.join(things)}." if things else ""
         leave = f" Exits: {', '.join(exits)}." if exits else ""
         return f"{self._names[self.room.name].title()}.{seen}{leave}"
 
@@ -83,8 +83,8 @@ class Scene:
             return name
         inside = [self._name(other) for other in self._inside(thing)]
         if inside:
-            return f"{name} ({', '.join(inside)})"
-        return f"{name} (empty)" if state == "open" else name
+            return f"{name}: {', '.join(inside)}"
+        return f"{name}: nothing" if state == "open" else name
 
     def _exit(self, way: str, there: str) -> str:
         door = self.doors.get((self.room.name, there))
