@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import threading
-from collections import deque
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -15,68 +13,46 @@ from agentgym.errors import WorldError
 from agentgym_envs.textworld import text
 from agentgym_envs.textworld.games import DIGEST, check, damaged, textworld_module
 
-_IDLE = 16
 _OPENING_COMMANDS = ("tw-trace-actions", "tw-extra-infos score")
-
-
-class Interpreters:
-    """Idle interpreters, because starting one copies and maps a library (milliseconds)."""
-
-    def __init__(self, keep: int = _IDLE) -> None:
-        self._idle: deque[tuple[str, Any]] = deque(maxlen=keep)
-        self._lock = threading.Lock()
-
-    def take(self, path: str) -> Any:
-        """An interpreter that has loaded a game, in whatever state it was left.
-
-        Raises:
-            WorldError: The interpreter's library cannot be copied, or the file is gone.
-        """
-        with self._lock:
-            same = next((pair for pair in self._idle if pair[0] == path), None)
-            found = same or (self._idle[0] if len(self._idle) == self._idle.maxlen else None)
-            if found:
-                self._idle.remove(found)
-        try:
-            if not found:
-                return textworld_module("jericho").FrotzEnv(path, -1)
-            if not same:
-                found[1].load(path, -1)
-                found[1]._cache = {path: found[1]._cache[path]}  # else it keeps every game it saw
-            return found[1]
-        except OSError as problem:
-            raise WorldError(
-                f"cannot start the interpreter for {path}: {problem.strerror or problem}; "
-                "it needs room in the folder for temporary files"
-            ) from problem
-
-    def give(self, path: str, interpreter: Any) -> None:
-        """Take back an interpreter that nobody uses any more."""
-        with self._lock:
-            self._idle.append((path, interpreter))
-
-
-INTERPRETERS = Interpreters()
 
 
 class Story:
     """What is fixed about a game file; shared by every session that plays it."""
 
     def __init__(self, path: Path) -> None:
-        rom, self.path = check(path), str(path)
-        self.game = _load_game(path.with_suffix(".json"), rom)
+        textworld_module("textworld")
+        self.rom = check(path)
+        self.path = str(path)
+        self.game = _load_game(path.with_suffix(".json"), self.rom)
         self.inform7 = textworld_module("textworld.generator.inform7").Inform7Game(self.game)
-        self.progression = textworld_module("textworld.generator.game").GameProgression(
-            self.game, track_quests=False
-        )
-        self.names = {key: info.name or "" for key, info in self.game.infos.items()}
+        self.progression = self.tracker(quests=False)
+        self.names: dict[str, str] = {key: i.name or "" for key, i in self.game.infos.items()}
         self.max_score = max(1, int(min(self.game.max_score, 2**31)))
-        interpreter = INTERPRETERS.take(self.path)
+        signature = textworld_module("textworld.logic").Signature
+        self.player_at = signature("at", ["P", "r"])
+        interpreter = self.interpreter()
         self.opening = text.parse(interpreter.reset()[0])
         for line in _OPENING_COMMANDS:
             interpreter.step(line)
         self.state = interpreter.get_state()
-        INTERPRETERS.give(self.path, interpreter)
+        self.release(interpreter)
+
+    def interpreter(self) -> Any:
+        """An interpreter that has loaded this game, in whatever state it was left."""
+        return _interpreters().take(self.path, self.rom)
+
+    def release(self, interpreter: Any) -> None:
+        """Give an interpreter back."""
+        _interpreters().give(interpreter)
+
+    def tracker(self, *, quests: bool) -> Any:
+        """TextWorld's logical model of this game at its start, with or without its quests."""
+        module = textworld_module("textworld.generator.game")
+        return module.GameProgression(self.game, track_quests=quests)
+
+
+def _interpreters() -> Any:
+    return textworld_module("agentgym_envs.textworld.interpreter").INTERPRETERS
 
 
 def _load_game(path: Path, rom: bytes) -> Any:
@@ -99,13 +75,10 @@ def story(path: Path) -> Story:
         WorldError: The file or its ``.json`` is damaged.
     """
     try:
-        stamps = tuple(
-            (stat.st_mtime_ns, stat.st_size)
-            for stat in (path.stat(), path.with_suffix(".json").stat())
-        )
+        stats = path.stat(), path.with_suffix(".json").stat()
     except OSError as problem:
         raise damaged(path, problem.strerror or str(problem)) from problem
-    return _story(path, stamps)
+    return _story(path, tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
 
 
 @lru_cache(maxsize=256)
@@ -118,17 +91,25 @@ class Session:
 
     def __init__(self, story: Story) -> None:
         self.story = story
-        self.interpreter: Any = INTERPRETERS.take(story.path)
+        self.interpreter = story.interpreter()
         self.interpreter.set_state(story.state)
         self.progression = _branch(story.progression)
         self.actions: list[Any] = []
         """Logical actions that changed the world so far."""
         self.score = 0
+        self.tracked: tuple[int, Any] = (0, None)
+        """The oracle's quest tracker and how many of the actions it has seen; it is slow."""
 
     @property
     def facts(self) -> Any:
         """Everything true now, as TextWorld's propositions."""
         return self.progression.state.facts
+
+    @property
+    def room(self) -> str:
+        """Identifier of the room the player is in."""
+        (fact,) = self.progression.state.facts_with_signature(self.story.player_at)
+        return str(fact.arguments[1].name)
 
     def send(self, line: str) -> text.Reply:
         """Type a line and follow what it did.
@@ -156,25 +137,18 @@ class Session:
     def fork(self) -> Self:
         """The same game in the same state, played on independently."""
         other = copy.copy(self)
-        other.interpreter = INTERPRETERS.take(self.story.path)
+        other.interpreter = self.story.interpreter()
         other.interpreter.set_state(self.interpreter.get_state())
         other.progression = _branch(self.progression)
         other.actions = list(self.actions)
+        other.tracked = (0, None)
         return other
 
     def close(self) -> None:
         """Give the interpreter back; a closed session is never used again."""
         if self.interpreter is not None:
-            INTERPRETERS.give(self.story.path, self.interpreter)
+            self.story.release(self.interpreter)
             self.interpreter = None
-
-    def room(self) -> Any:
-        """The variable of the room the player is in."""
-        return next(
-            fact.arguments[1]
-            for fact in self.facts
-            if fact.name == "at" and fact.arguments[0].type == "P"
-        )
 
     def _apply(self, action: Any) -> None:
         self.progression.update(action)
@@ -191,8 +165,8 @@ class Session:
         if action is None and event.startswith("taking the "):
             start = f"take {event.removeprefix('taking the ')} from ".lower()
             commands = self.story.inform7.gen_commands_from_actions(valid)
-            matches = (a for a, c in zip(valid, commands, strict=True) if c.startswith(start))
-            action = next(matches, None)
+            pairs = zip(valid, commands, strict=True)
+            action = next((a for a, c in pairs if c.lower().startswith(start)), None)
         return action
 
     def _follow(self, title: str) -> None:
@@ -201,18 +175,17 @@ class Session:
         `enter door` moves the player without an event that TextWorld would recognise.
         """
         names = self.story.names
-        if names[self.room().name].title() == title:
+        if names[self.room].title() == title:
             return
         for action in self.progression.valid_actions:
             if action.name.startswith("go/"):
-                target = next(f.arguments[1] for f in action.added if f.name == "at")
-                if names[target.name].title() == title:
+                target = next(f.arguments[1].name for f in action.added if f.name == "at")
+                if names[target].title() == title:
                     return self._apply(action)
-        known = {name.title() for name in names.values()}
-        if title in known:
+        if title in {name.title() for name in names.values()}:
             raise WorldError(
                 f"{self.story.path}: the game says the player is in {title!r}, its logical "
-                f"model says {names[self.room().name]!r}"
+                f"model says {names[self.room]!r}"
             )
         return None
 

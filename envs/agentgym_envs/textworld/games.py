@@ -16,6 +16,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from agentgym.env import unknown_task
 from agentgym.errors import MissingExtra, WorldError
 from agentgym_envs.textworld.tasks import ENV, Spec, parse
@@ -211,7 +213,7 @@ def check(path: Path) -> bytes:
     length, checksum = (int.from_bytes(rom[at : at + 2], "big") for at in (0x1A, 0x1C))
     if not 64 < length * 8 <= len(rom):
         raise damaged(path, f"{len(rom)} bytes, expected {length * 8}")
-    if sum(rom[64 : length * 8]) & 0xFFFF != checksum:
+    if int(np.frombuffer(rom, np.uint8)[64 : length * 8].sum()) & 0xFFFF != checksum:
         raise damaged(path, "checksum differs")
     return rom
 

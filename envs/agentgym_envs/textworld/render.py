@@ -19,8 +19,9 @@ class Scene:
     """The facts, indexed by what a description needs."""
 
     def __init__(self, facts: Iterable[Any], names: dict[str, str]) -> None:
-        self._names = names
-        self.room: Any = None
+        self.names = names
+        self.room = ""
+        """Identifiers, not names, here and below."""
         self.states: dict[str, set[str]] = defaultdict(set)
         self.held: dict[str, list[Any]] = defaultdict(list)
         """What is in, on or at something."""
@@ -32,7 +33,7 @@ class Scene:
             if not rest:
                 self.states[first.name].add(fact.name)
             elif fact.name == "at" and first.type == "P":
-                self.room = rest[0]
+                self.room = rest[0].name
             elif fact.name in ("at", "in", "on"):
                 self.held[rest[0].name].append(first)
             elif fact.name.endswith("_of"):
@@ -43,23 +44,24 @@ class Scene:
     def look(self) -> str:
         """The room, what is in it, and the ways out."""
         things = [self._thing(thing) for thing in self._inside(self.room)]
-        ways = self.exits[self.room.name]
+        ways = self.exits[self.room]
         exits = [self._exit(way, ways[way]) for way in _DIRECTIONS if way in ways]
         seen = f" You see: {'; '.join(things)}." if things else ""
         leave = f" Exits: {', '.join(exits)}." if exits else ""
-        return f"{self._names[self.room.name].title()}.{seen}{leave}"
+        return f"{self.names[self.room].title()}.{seen}{leave}"
 
     def inventory(self) -> str:
         """What the player carries, or nothing at all."""
-        things = [self._name(thing) for thing in self._inside_of("I")]
+        things = [self._name(thing) for thing in self._inside("I")]
         return f"You carry: {', '.join(things)}." if things else ""
 
-    def _inside(self, holder: Any) -> list[Any]:
-        return self._inside_of(holder.name)
+    def holder(self, thing: str) -> str:
+        """What a thing is in, on or at."""
+        return next((key for key, held in self.held.items() if thing in map(_id, held)), "")
 
-    def _inside_of(self, holder: str) -> list[Any]:
+    def _inside(self, holder: str) -> list[Any]:
         # Facts are sets: order by kind and number, the order in which the game was made.
-        things = (thing for thing in self.held[holder] if self._names.get(thing.name))
+        things = (thing for thing in self.held[holder] if self.names.get(thing.name))
         return sorted(things, key=lambda thing: _natural(thing.name))
 
     def _name(self, thing: Any) -> str:
@@ -72,7 +74,7 @@ class Scene:
             words.append("burned")
         else:
             words += [way for way in _COOKINGS if way in states]
-        return " ".join([*words, self._names[thing.name]])
+        return " ".join([*words, self.names[thing.name]])
 
     def _thing(self, thing: Any) -> str:
         state = next((state for state in _STATES if state in self.states[thing.name]), "")
@@ -81,20 +83,24 @@ class Scene:
         name = f"{state} {self._name(thing)}".strip()
         if state in ("closed", "locked"):
             return name
-        inside = [self._name(other) for other in self._inside(thing)]
+        inside = [self._name(other) for other in self._inside(thing.name)]
         if inside:
             return f"{name}: {', '.join(inside)}"
         return f"{name}: nothing" if state == "open" else name
 
     def _exit(self, way: str, there: str) -> str:
-        door = self.doors.get((self.room.name, there))
+        door = self.doors.get((self.room, there))
         if door is None:
             return way
         state = next((state for state in _STATES if state in self.states[door]), "")
-        return f"{state} {self._names[door]} {way}".strip()
+        return f"{state} {self.names[door]} {way}".strip()
 
 
 def _natural(name: str) -> tuple[str, int]:
     found = re.fullmatch(r"(.*?)_?(\d*)", name)
     assert found is not None
     return found[1], int(found[2] or 0)
+
+
+def _id(thing: Any) -> str:
+    return str(thing.name)
