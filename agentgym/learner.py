@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,21 +13,7 @@ from agentgym.algorithm import Update
 from agentgym.batch import Batch
 from agentgym.losses import Outputs
 from agentgym.policy import Policy
-
-
-@dataclass(frozen=True, kw_only=True)
-class Optimisation:
-    """How weights change."""
-
-    learning_rate: float = 3e-4
-    """Peak, reached after ``warmup`` steps and kept."""
-    warmup: int = 5
-    """Optimiser steps of linear warm-up."""
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    """Largest gradient norm."""
-    tokens_per_pass: int = 16384
-    """Tokens per forward and backward pass: bounds memory, never changes the gradient."""
+from agentgym.settings import Optimisation
 
 
 class Learner:

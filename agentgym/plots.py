@@ -18,8 +18,8 @@ from agentgym.stats import Floats
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BEFORE, AFTER, INK = "#D55E00", "#0072B2", "#333333"
-"""Vermillion and blue of the palette by Okabe and Ito, told apart with any colour vision."""
+BEFORE, AFTER, DURING, INK = "#D55E00", "#0072B2", "#009E73", "#333333"
+"""Vermillion, blue and green of the palette by Okabe and Ito, apart for any colour vision."""
 
 SUCCESS = "episode/success"
 """Metric drawn as training success, in [0, 1]."""
@@ -60,8 +60,7 @@ def plot_run(
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     _training(left, steps, values)
     _passes(right, before, after)
-    name = f"{after.panel.env}, {after.panel.split} panel of {len(after.panel)} tasks"
-    figure.suptitle(name, fontsize=12, color=INK)
+    figure.suptitle(after.panel.env, fontsize=12, color=INK)
     picture = BytesIO()
     figure.savefig(picture, format=path.suffix[1:] or "png", dpi=160)
     write_atomic(path, picture.getvalue())
@@ -88,12 +87,22 @@ def _series(metrics: Sequence[Mapping[str, float | int]], name: str) -> tuple[Fl
 
 
 def _training(axes: Axes, steps: Floats, values: Floats) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     width = max(1, len(values) // 10) | 1
-    axes.plot(steps, values, color=AFTER, alpha=0.3, linewidth=1, label="one step")
-    if width > 1:
-        label = f"mean of {width} steps"
-        axes.plot(steps, smooth(values, width), color=AFTER, linewidth=2.2, label=label)
-    axes.set(title="Training", xlabel="training step", ylabel="success rate of training episodes")
+    if width == 1:
+        axes.plot(steps, values, color=DURING, linewidth=1.6, marker="o", markersize=4)
+    else:
+        axes.plot(steps, values, color=DURING, alpha=0.3, linewidth=1, label="each step")
+        label = f"mean over {width} steps"
+        axes.plot(steps, smooth(values, width), color=DURING, linewidth=2.2, label=label)
+        axes.legend(frameon=False, loc="best")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(
+        title="During training",
+        xlabel="training step",
+        ylabel="success rate (share of episodes)",
+    )
     _finish(axes)
 
 
@@ -121,10 +130,11 @@ def _passes(axes: Axes, before: Report, after: Report) -> None:
     axes.set_xticks(place, [str(k) for k in ks])
     axes.set_xlim(-0.5, len(ks) - 0.5)
     axes.set(
-        title="Evaluation",
+        title=f"Before and after: {after.panel.split} panel, {len(after.panel)} tasks",
         xlabel="k (attempts per task)",
-        ylabel="pass@k (share of tasks), 95 % interval",
+        ylabel="pass@k (share of tasks) with 95 % interval",
     )
+    axes.legend(frameon=False, loc="best")
     _finish(axes)
 
 
@@ -133,4 +143,3 @@ def _finish(axes: Axes) -> None:
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="best")

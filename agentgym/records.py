@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from agentgym.errors import ConfigError
 from agentgym.jsonl import append_line, dumps, parse_object, read_objects, write_atomic
@@ -78,7 +78,7 @@ class EpisodeRecord:
         seconds: float = math.nan,
         panel: str = "",
         decode: Decode | None = None,
-    ) -> Self:
+    ) -> EpisodeRecord:
         """What is kept of an episode.
 
         Args:
@@ -121,7 +121,7 @@ class EpisodeRecord:
         return dumps({"schema": SCHEMA, **asdict(self)})
 
     @classmethod
-    def from_json(cls, line: str) -> Self:
+    def from_json(cls, line: str) -> EpisodeRecord:
         """The reverse of ``to_json``.
 
         Raises:
@@ -130,7 +130,7 @@ class EpisodeRecord:
         return cls.from_object(parse_object(line))
 
     @classmethod
-    def from_object(cls, found: Mapping[str, Any]) -> Self:
+    def from_object(cls, found: Mapping[str, Any]) -> EpisodeRecord:
         """An episode from a JSON object; the edge where untyped data becomes typed."""
         if found.get("schema") != SCHEMA:
             raise ConfigError(f"an episode of schema {found.get('schema')!r}, expected {SCHEMA}")

@@ -168,7 +168,8 @@ class Report:
     def metrics(self, prefix: str = "eval") -> dict[str, float]:
         """Named numbers for a metrics file."""
         found = {f"pass@{k}": self.pass_at(k).value for k in self.ks}
-        found |= {f"success/{kind}": self.only(kind).pass_at(1).value for kind in self.task_types}
+        named = filter(None, self.task_types)
+        found |= {f"success/{kind}": self.only(kind).pass_at(1).value for kind in named}
         found |= {"score": self.score().value, "turns": self.turns().value}
         found |= {"valid": self.valid_share, "aborted": float(self.aborted)}
         return {f"{prefix}/{name}": value for name, value in found.items()}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from agentgym.settings import Shape
 
 TEMPLATE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}"
@@ -16,21 +17,6 @@ TEMPLATE = (
 
 MARKS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 TAGS = ("<action>", "</action>", "<think>", "</think>", "<tool_call>", "</tool_call>")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """Size of a model made from nothing; the default has about a million parameters."""
-
-    hidden: int = 128
-    layers: int = 4
-    heads: int = 4
-    kv_heads: int = 2
-    ffn: int = 384
-    vocabulary: int = 1024
-    """Largest number of tokens; world text of little variety may need fewer."""
-    context: int = 8192
-    """Longest context, in tokens."""
 
 
 def make_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
@@ -60,8 +46,15 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     )
 
 
-def make_model(tokenizer: Any, shape: Shape, *, seed: int) -> Any:
-    """A randomly initialised Qwen2-shaped causal language model."""
+def make_model(tokenizer: Any, shape: Shape, *, context: int, seed: int) -> Any:
+    """A randomly initialised Qwen2-shaped causal language model.
+
+    Args:
+        tokenizer: Says how many tokens there are, and which end and pad a text.
+        shape: Its size.
+        context: Longest context it is meant for, in tokens.
+        seed: Of the weights; the global generator is left as it was.
+    """
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -72,7 +65,7 @@ def make_model(tokenizer: Any, shape: Shape, *, seed: int) -> Any:
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
         intermediate_size=shape.ffn,
-        max_position_embeddings=shape.context,
+        max_position_embeddings=context,
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,

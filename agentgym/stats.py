@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -96,9 +97,10 @@ def bootstrap_mean(
     """Mean over tasks with a percentile interval from resampling the tasks.
 
     The tasks are taken as a sample of those the policy may meet, so the interval also covers
-    the luck of the panel. Where every task has the same value, resampling sees no spread at
-    all; with a known ``support`` the interval then is what M equal observations prove: at most
-    a share ``1 - 0.05**(1/M)`` of tasks differs (the "rule of three").
+    the luck of the panel. Where nearly every task has one value, resampling hardly sees any
+    spread. With a known ``support`` the interval is therefore never narrower than what M tasks
+    can prove: a kind of task with a share of up to ``1 - 0.05**(1/M)``, about 3/M, may have
+    been missed by all of them (the "rule of three"), with an extreme value.
 
     Args:
         values: One number per task, (M,).
@@ -114,17 +116,19 @@ def bootstrap_mean(
         0.50 [0.40, 0.60]
 
     Source:
-        Efron and Tibshirani 1993, chapter 13 (percentile intervals).
+        Efron and Tibshirani 1993, chapter 13 (percentile intervals); Hanley and
+        Lippman-Hand 1983 (rule of three).
     """
     column = _column(values)
     if not column.size:
         return Interval(math.nan, math.nan, math.nan)
     mean = float(column.mean())
-    if support is not None and bool((column == column[0]).all()):
-        other = 1.0 - (1.0 - LEVEL) ** (1.0 / column.size)
-        low, high = support
-        return Interval(mean, mean - other * (mean - low), mean + other * (high - mean))
-    return _percentiles(mean, _resampled_means(column, rng, draws))
+    found = _percentiles(mean, _resampled_means(column, rng, draws))
+    if support is None:
+        return found
+    missed = 1.0 - (1.0 - LEVEL) ** (1.0 / column.size)
+    low, high = mean - missed * (mean - support[0]), mean + missed * (support[1] - mean)
+    return Interval(mean, min(found.low, low), max(found.high, high))
 
 
 def bootstrap_difference(
@@ -144,7 +148,9 @@ def bootstrap_difference(
         before: One number per task, (M,).
         after: The same tasks in the same order, (M,).
         rng: Where the draws come from.
-        support: Least and greatest possible value of one task, before or after.
+        support: Least and greatest possible value of one task, before or after; used only
+            where all differences are equal, because differences of both signs are so rarely
+            extreme that allowing for missed ones would make most intervals too wide.
         draws: Resamples.
 
     Raises:
@@ -156,8 +162,11 @@ def bootstrap_difference(
             f"a paired difference needs the same tasks on both sides, "
             f"got {first.size} before and {second.size} after"
         )
-    reach = None if support is None else (support[0] - support[1], support[1] - support[0])
-    return bootstrap_mean(second - first, rng, support=reach, draws=draws)
+    change = second - first
+    if support is None or (change != change[:1]).any():
+        return bootstrap_mean(change, rng, draws=draws)
+    width = support[1] - support[0]
+    return bootstrap_mean(change, rng, support=(-width, width), draws=draws)
 
 
 def bootstrap_over_seeds(
@@ -214,6 +223,7 @@ def gain_over_seeds(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+@cache
 def student_t(freedom: int, level: float = LEVEL) -> float:
     """The t with ``P(|T| <= t) = level`` for a whole number of degrees of freedom.
 
@@ -233,7 +243,7 @@ def student_t(freedom: int, level: float = LEVEL) -> float:
             f"got {freedom} degrees of freedom at level {level}, expected >= 1, (0, 1)"
         )
     low, high = 0.0, math.pi / 2
-    for _ in range(100):
+    for _ in range(60):
         middle = (low + high) / 2
         if _central_probability(middle, freedom) < level:
             low = middle

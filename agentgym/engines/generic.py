@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agentgym.engines.decoding import check_weights
+
 
 @dataclass(slots=True)
 class _Row:
@@ -41,9 +43,19 @@ class GenericDecoder:
         self._rows: dict[int, _Row] = {}
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy a state dict of the same architecture."""
+        """Copy a state dict; of weights that are one tensor, one name is enough."""
+        own = self._model.state_dict()
+        given = {own[name].data_ptr() for name in weights if name in own}
+        needed = {
+            name: tensor
+            for name, tensor in own.items()
+            if name in weights or tensor.data_ptr() not in given
+        }
+        check_weights({name: tensor.shape for name, tensor in needed.items()}, weights)
         self._rows.clear()
-        self._model.load_state_dict(weights)
+        with torch.no_grad():
+            for name, tensor in needed.items():
+                tensor.copy_(weights[name])
 
     @torch.inference_mode()
     def extend(

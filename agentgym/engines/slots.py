@@ -66,6 +66,10 @@ class SlotPool:
         self._slots = [Slot(i) for i in range(slots)]
         self._clock = 0
 
+    def __len__(self) -> int:
+        """Number of slots."""
+        return len(self._slots)
+
     def place(self, prompt: list[int], *, displace: bool) -> Place | None:
         """Take a slot for a prompt.
 
@@ -90,21 +94,23 @@ class SlotPool:
         whole = max((s for s in idle if _continues(prompt, s.tokens)), key=_size, default=None)
         if whole is not None:
             return self._take(whole, min(len(whole.tokens), limit), None)
-        shared = {slot.index: common_prefix(prompt, slot.tokens) for slot in self._slots}
-        best = max(self._slots, key=lambda s: (shared[s.index], not s.busy and s.finished))
-        worth = shared[best.index] >= _WORTH_COPYING
-        if worth and best.pending:
-            return None
-        if worth and best.finished and not best.busy:
-            return self._take(best, min(shared[best.index], limit), None)
         slot = min(idle, key=lambda s: (not s.finished, s.used, s.index))
         forgotten = self._clock - slot.used > _FORGOTTEN * len(self._slots)
         if not (slot.finished or displace or forgotten):
             return None
-        start = min(shared[best.index], limit)
-        if worth and best is not slot:
-            return self._take(slot, start, best)
-        return self._take(slot, min(shared[slot.index], limit), None)
+        shared = {s.index: min(common_prefix(prompt, s.tokens), limit) for s in self._slots}
+        # Of equals one that may be overwritten, then one that need not be waited for.
+        best = max(
+            self._slots,
+            key=lambda s: (shared[s.index], not s.busy and s.finished, not s.pending),
+        )
+        if shared[best.index] < _WORTH_COPYING:
+            return self._take(slot, shared[slot.index], None)
+        if best.pending:
+            return None
+        if best is slot or (best.finished and not best.busy):
+            return self._take(best, shared[best.index], None)
+        return self._take(slot, shared[best.index], best)
 
     def _take(self, slot: Slot, start: int, source: Slot | None) -> Place:
         self._clock += 1

@@ -19,25 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agentgym.errors import ConfigError
+from agentgym.engines.fused import FusedWeights, head_size
 
 _GAP = 2
 """Idle slots that may lie inside a run: reading them costs less than one more attention call."""
-
-
-class _Layer(NamedTuple):
-    """Weights of one layer; projections that read the same input are one matrix."""
-
-    norm_attention: Tensor
-    qkv: Tensor
-    qkv_bias: Tensor | None
-    qk_norm: Tensor | None
-    """[heads that are rotated, D]."""
-    out: Tensor
-    out_bias: Tensor | None
-    norm_mlp: Tensor
-    gate_up: Tensor
-    down: Tensor
 
 
 class _Run(NamedTuple):
@@ -76,47 +61,6 @@ class _Packing(NamedTuple):
     chunks: list[_Chunk]
 
 
-def expected_names(config: Any, names: frozenset[str]) -> frozenset[str]:
-    """The state-dict names of a supported model with these optional parts."""
-    kinds = ["self_attn.o_proj.weight", "input_layernorm.weight", "post_attention_layernorm.weight"]
-    kinds += [f"self_attn.{x}_proj.weight" for x in "qkv"]
-    kinds += [f"mlp.{x}_proj.weight" for x in ("gate", "up", "down")]
-    first = "model.layers.0.self_attn."
-    if first + "q_proj.bias" in names:
-        kinds += [f"self_attn.{x}_proj.bias" for x in "qkv"]
-    if first + "o_proj.bias" in names:
-        kinds.append("self_attn.o_proj.bias")
-    if first + "q_norm.weight" in names:
-        kinds += ["self_attn.q_norm.weight", "self_attn.k_norm.weight"]
-    layers = range(config.num_hidden_layers)
-    wanted = {f"model.layers.{i}.{kind}" for i in layers for kind in kinds}
-    return frozenset(wanted | {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"})
-
-
-def supports(model: Any) -> bool:
-    """Whether this file computes exactly what the Hugging Face model does.
-
-    Anything it does not understand (another class, scaled rotary embeddings, sliding windows,
-    quantised or extra weights) is refused and left to the general decoder.
-    """
-    config = model.config
-    known = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
-    if known.get(type(model).__name__) != config.model_type:
-        return False
-    rope = getattr(config, "rope_parameters", None) or {}
-    plain = set(rope) <= {"rope_type", "rope_theta"} and rope.get("rope_type") == "default"
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    names = frozenset(model.state_dict()) | {"lm_head.weight"}
-    return (
-        plain
-        and "rope_theta" in rope
-        and kinds == {"full_attention"}
-        and config.hidden_act == "silu"
-        and getattr(config, "quantization_config", None) is None
-        and names == expected_names(config, names)
-    )
-
-
 class SlottedDecoder:
     """Weights and caches of its own; the cache grows with the longest row it has held."""
 
@@ -130,20 +74,15 @@ class SlottedDecoder:
         device: torch.device,
     ) -> None:
         self.vocabulary = int(config.vocab_size)
-        self._config, self._context, self._dtype, self._device = config, context, dtype, device
+        self._context, self._dtype, self._device = context, dtype, device
+        self._weights = FusedWeights(config, weights, dtype=dtype, device=device)
         self._heads: int = config.num_attention_heads
         self._kv: int = config.num_key_value_heads
-        self._groups = self._heads // self._kv
-        self._size: int = getattr(config, "head_dim", None) or config.hidden_size // self._heads
+        self._size = head_size(config)
         self._eps: float = config.rms_norm_eps
-        self._tied: bool = config.tie_word_embeddings
-        self._names = expected_names(config, frozenset(weights))
-        self._layers: list[_Layer] = []
-        self._cache: list[tuple[Tensor, Tensor]] = [
-            (self._empty(0, 0), self._empty(0, 0)) for _ in range(config.num_hidden_layers)
-        ]
         self._cos, self._sin = self._rotary(config.rope_parameters["rope_theta"])
-        self.load(weights)
+        self._cache = [(self._empty(0, 0), self._empty(0, 0)) for _ in self._weights.layers]
+        """Keys and values per layer, [slots, K, S, D]."""
 
     def _empty(self, slots: int, length: int) -> Tensor:
         # Zeros: attention multiplies masked values by 0, and 0 * NaN would not be 0.
@@ -158,44 +97,14 @@ class SlottedDecoder:
         parts = torch.cat([cos, cos], -1)[:, None], torch.cat([-sin, sin], -1)[:, None]
         return parts[0].to(self._device, self._dtype), parts[1].to(self._device, self._dtype)
 
-    # ---- weights -----------------------------------------------------------------------------
-
-    @torch.inference_mode()
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy and fuse the weights of a Hugging Face state dict."""
-        head = "model.embed_tokens.weight" if self._tied else "lm_head.weight"
-        missing = sorted((self._names - {"lm_head.weight"} | {head}) - set(weights))
-        if missing:
-            raise ConfigError(f"the weights lack {missing[0]!r} ({len(missing)} names in all)")
-
-        def get(*names: str) -> Tensor:
-            parts = [weights[name].detach().to(self._device, self._dtype) for name in names]
-            return torch.cat(parts) if len(parts) > 1 else parts[0].clone()
-
-        self._layers = [self._fuse(get, i) for i in range(self._config.num_hidden_layers)]
-        self._embedding = get("model.embed_tokens.weight")
-        self._norm = get("model.norm.weight")
-        self._head = self._embedding if self._tied else get(head)
-
-    def _fuse(self, get: Any, index: int) -> _Layer:
-        prefix = f"model.layers.{index}."
-        attn, mlp = prefix + "self_attn.", prefix + "mlp."
-        qk_norm = None
-        if attn + "q_norm.weight" in self._names:
-            q, k = get(attn + "q_norm.weight"), get(attn + "k_norm.weight")
-            qk_norm = torch.cat([q.expand(self._heads, -1), k.expand(self._kv, -1)])
-        has_bias, has_out_bias = (attn + f"{x}_proj.bias" in self._names for x in "qo")
-        return _Layer(
-            norm_attention=get(prefix + "input_layernorm.weight"),
-            qkv=get(*(attn + f"{x}_proj.weight" for x in "qkv")),
-            qkv_bias=get(*(attn + f"{x}_proj.bias" for x in "qkv")) if has_bias else None,
-            qk_norm=qk_norm,
-            out=get(attn + "o_proj.weight"),
-            out_bias=get(attn + "o_proj.bias") if has_out_bias else None,
-            norm_mlp=get(prefix + "post_attention_layernorm.weight"),
-            gate_up=get(mlp + "gate_proj.weight", mlp + "up_proj.weight"),
-            down=get(mlp + "down_proj.weight"),
-        )
+        """Copy a Hugging Face state dict."""
+        self._weights.load(weights)
+        # Broken weights may have left NaN behind, which would spread through masked positions.
+        with torch.inference_mode():
+            for pair in self._cache:
+                for part in pair:
+                    part.zero_()
 
     # ---- cache -------------------------------------------------------------------------------
 
@@ -234,10 +143,10 @@ class SlottedDecoder:
         ends = [start + len(new) for start, new in zip(starts, tokens, strict=True)]
         self._reserve(max(rows) + 1, max(ends))
         pack = self._pack(rows, starts, tokens)
-        x = F.embedding(pack.tokens, self._embedding)
+        x = F.embedding(pack.tokens, self._weights.embedding)
         cos, sin = self._cos[pack.positions], self._sin[pack.positions]
         rotated = self._heads + self._kv
-        for layer, (keys, values) in zip(self._layers, self._cache, strict=True):
+        for layer, (keys, values) in zip(self._weights.layers, self._cache, strict=True):
             h = F.rms_norm(x, x.shape[-1:], layer.norm_attention, self._eps)
             qkv = F.linear(h, layer.qkv, layer.qkv_bias).view(len(x), -1, self._size)
             qk = qkv[:, :rotated]
@@ -251,14 +160,14 @@ class SlottedDecoder:
             h = F.rms_norm(x, x.shape[-1:], layer.norm_mlp, self._eps)
             gate, up = F.linear(h, layer.gate_up).chunk(2, -1)
             x = x + F.linear(F.silu(gate) * up, layer.down)
-        x = F.rms_norm(x[pack.last], x.shape[-1:], self._norm, self._eps)
-        return F.linear(x, self._head)
+        x = F.rms_norm(x[pack.last], x.shape[-1:], self._weights.norm, self._eps)
+        return F.linear(x, self._weights.head)
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, pack: _Packing) -> Tensor:
         """[N, heads * D]: each token over its own row up to its own position."""
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
-        query = query.view(-1, self._kv, self._groups, self._size)
-        mixed = out.view(-1, self._kv, self._groups, self._size)
+        query = query.view(-1, self._kv, self._heads // self._kv, self._size)
+        mixed = out.view_as(query)
         for run in pack.runs:
             # The group axis takes the place of the query axis: keys need no repeating.
             q = query[run.packed]
@@ -269,9 +178,10 @@ class SlottedDecoder:
             o = F.scaled_dot_product_attention(q, k, v, attn_mask=run.mask)
             mixed[run.packed] = o if run.dense is None else o[run.dense]
         for chunk in pack.chunks:
-            q = query[chunk.packed].permute(2, 1, 0, 3)  # G as batch: keys broadcast over it
-            k = keys[chunk.slot, :, : chunk.length].expand(self._groups, -1, -1, -1)
-            v = values[chunk.slot, :, : chunk.length].expand(self._groups, -1, -1, -1)
+            # The group axis takes the place of the batch axis, over which keys are expanded.
+            q = query[chunk.packed].permute(2, 1, 0, 3)
+            k = keys[chunk.slot, :, : chunk.length].expand(len(q), -1, -1, -1)
+            v = values[chunk.slot, :, : chunk.length].expand(len(q), -1, -1, -1)
             causal = chunk.mask is None
             o = F.scaled_dot_product_attention(q, k, v, attn_mask=chunk.mask, is_causal=causal)
             mixed[chunk.packed] = o.permute(2, 1, 0, 3)

@@ -54,11 +54,20 @@ class Lab:
     def __init__(self, env_id: str, kwargs: dict[str, Any]) -> None:
         self.id = env_id
         self.kwargs = kwargs
+        self.made: list[TextEnv] = []
 
     def world(self) -> TextEnv:
         """A fresh one that also lists its admissible commands."""
         with self.must("take `admissible=True`: accept **kwargs, hand them to super().__init__"):
-            return world(self.id, **{**self.kwargs, "admissible": True})
+            env = world(self.id, **{**self.kwargs, "admissible": True})
+        self.made.append(env)
+        return env
+
+    def close(self) -> None:
+        """Close every world and fork, also those that are closed already."""
+        with self.must("let close() be called at any time, and twice"):
+            while self.made:
+                self.made.pop().close()
 
     @contextmanager
     def must(self, what: str) -> Iterator[None]:
@@ -188,6 +197,7 @@ class Lab:
         with self.must("fork in any state; the default copies the environment deeply"):
             child = env.fork()
         self.require(child is not env, "fork() gave the environment itself, not a copy")
+        self.made.append(child)
         return child
 
     def refuses(self, call: Callable[[], object], error: type[Exception], what: str) -> None:

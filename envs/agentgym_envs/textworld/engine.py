@@ -31,7 +31,7 @@ class Story:
         signature = textworld_module("textworld.logic").Signature
         self.player_at = signature("at", ["P", "r"])
         interpreter = self.interpreter()
-        self.opening = text.parse(interpreter.reset()[0])
+        self.opening = text.without_banner(text.parse(interpreter.reset()[0]).body)
         for line in _OPENING_COMMANDS:
             interpreter.step(line)
         self.state = interpreter.get_state()

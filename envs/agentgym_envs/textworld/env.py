@@ -89,7 +89,7 @@ class TextWorld(TextEnv):
         family = "file" if task.startswith(games.FILE_SCHEME) else tasks.parse(task).family
         objective = played.game.objective
         if not self.terse:
-            return Opening(self._with_inventory(text.full(played.opening.body)), objective, family)
+            return Opening(self._with_inventory(text.full(played.opening)), objective, family)
         goal = _short_goal(family, played.game)
         room = f"Goal: {goal}\n{self._scene().look()}"
         return Opening(self._with_inventory(room), goal, family)

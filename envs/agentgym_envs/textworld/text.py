@@ -19,6 +19,7 @@ _META = frozenset(
     )
 )
 _MANY = re.compile(r"[.;,]|\b(?:then|and|all|every|everything|each|both)\b", re.I)
+_DRAWN = frozenset(" _|\\/$<>-")
 _TAG = re.compile(r"\[[^\]]+\]\n?")
 _SUCCESS = re.compile(r"\[([^\]()]+) - succeeded[^\]()]*\]")
 _COUNTERS = re.compile(r"<score>\n.*?</moves>\n?", re.S)
@@ -99,14 +100,18 @@ def parse(raw: str) -> Reply:
     )
 
 
+def without_banner(body: str) -> str:
+    """The first text of a game without the title drawn in characters above it."""
+    lines = body.split("\n")
+    drawn = [i for i, line in enumerate(lines) if "$" in line and not set(line) - _DRAWN]
+    return "\n".join(lines[drawn[-1] + 1 :]) if drawn else body
+
+
 def full(body: str) -> str:
-    """The game's own words: no banner, tags, counters, or run of blank lines."""
+    """The game's own words: no tags, counters, or run of blank lines."""
     text = _QUESTION.sub("", _TAG.sub("", _COUNTERS.sub("", body)))
-    lines = [line.strip() for line in text.strip("\n").split("\n")]
-    start = next((i for i, line in enumerate(lines) if any(map(str.isalpha, line))), 0)
-    if start and "_" in lines[start - 1] + "".join(lines[:start]):
-        start = _after_banner(lines)
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines[start:])).strip()
+    lines = "\n".join(map(str.strip, text.split("\n")))
+    return re.sub(r"\n{3,}", "\n\n", lines).strip()
 
 
 def terse(body: str, room: str) -> str:
@@ -124,8 +129,3 @@ def _recipe(found: re.Match[str]) -> str:
     )
     return f"Ingredients: {what}. Directions: {how}."
 
-
-def _after_banner(lines: list[str]) -> int:
-    """Index of the first line that is not part of the title drawn in characters."""
-    drawn = [i for i, line in enumerate(lines) if line and set(line) <= set(" _|\\/$<>-")]
-    return drawn[-1] + 1 if drawn else 0

@@ -1,0 +1,317 @@
+"""The main job, stage by stage: prepare, warm up, evaluate, train, evaluate again, report.
+
+Every stage leaves its result in the run folder and is skipped when that is already there, so a
+run that was interrupted goes on where it stopped; ``agentgym.runs`` says what lies where.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agentgym import scratch
+from agentgym.agent import ChatAgent, Reading, Scene
+from agentgym.algorithm import Algorithm, Update
+from agentgym.batch import collate
+from agentgym.display import Display
+from agentgym.engines.local import LocalEngine
+from agentgym.env import TextEnv
+from agentgym.errors import ConfigError
+from agentgym.evaluate import Conduct, evaluate
+from agentgym.formats import ActionFormat, JsonCall, Tags
+from agentgym.imitate import demonstrate, texts
+from agentgym.jsonl import write_atomic
+from agentgym.learner import Learner
+from agentgym.losses import negative_log_likelihood
+from agentgym.panel import Panel, panel_of
+from agentgym.plots import plot_run
+from agentgym.policy import Policy, load_model, load_tokenizer
+from agentgym.records import EpisodeRecord, MetricsWriter, append, read_metrics
+from agentgym.registry import make, world
+from agentgym.report import Report, Subject, render
+from agentgym.rollout import Limits, Player, derive
+from agentgym.runs import RunFolder, fingerprint
+from agentgym.settings import Experiment, Speech
+from agentgym.train import Step, Trainer, task_of
+from agentgym.types import Completion, Sampling, Task, Trajectory, Turn
+
+SCRATCH_STEPS = 200
+"""Imitation steps for a model made from nothing."""
+
+
+class Result(NamedTuple):
+    """What a run showed."""
+
+    before: Report
+    after: Report
+
+
+async def run(
+    experiment: Experiment, algorithm: Algorithm, folder: RunFolder, display: Display
+) -> Result:
+    """The whole job; call it again on the same folder to go on after an interruption."""
+    job = Job(experiment, folder, display)
+    job.prepare()
+    if not folder.warm.exists():
+        job.warm_up()
+    before = await job.evaluate(folder.warm, "before")
+    if not folder.final.exists():
+        await job.reinforce(algorithm)
+    after = await job.evaluate(folder.final, "after")
+    job.report(before, after)
+    return Result(before, after)
+
+
+@dataclass
+class Job:
+    """The stages of one run."""
+
+    experiment: Experiment
+    folder: RunFolder
+    display: Display
+
+    # ---- stages ------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Build what the tasks of the splits in use need, such as compiled games."""
+        bare = self.world()
+        for split in dict.fromkeys(("train", self.experiment.evaluation.split)):
+            total = len(bare.tasks(split))
+            with self.display.stage(f"games: {split}", total) as advance:
+                bare.prepare(split, lambda done, total, advance=advance: advance(done))
+        bare.close()
+
+    def warm_up(self) -> None:
+        """Make or load the model and imitate the oracle; leaves ``checkpoints/warm``."""
+        experiment = self.experiment
+        if experiment.model is None:
+            tokenizer = scratch.make_tokenizer(self._world_text(), experiment.shape.vocabulary)
+            model = scratch.make_model(
+                tokenizer,
+                experiment.shape,
+                context=experiment.rollout.tokens,
+                seed=derive(experiment.seed, "weights"),
+            )
+            steps = SCRATCH_STEPS if experiment.imitation.steps is None else experiment.imitation.steps
+        else:
+            tokenizer, model = load_tokenizer(experiment.model), load_model(experiment.model)
+            steps = experiment.imitation.steps or 0
+        if steps:
+            self._imitate(model, self.agent(tokenizer), steps)
+        self.folder.save(self.folder.warm, model, tokenizer)
+
+    async def evaluate(self, checkpoint: Path, name: str) -> Report:
+        """Play the frozen panel with a checkpoint; leaves ``eval/NAME.jsonl``."""
+        wanted = self.experiment.evaluation
+        panel = self.panel(wanted.split).head(wanted.tasks)
+        player = self.player(load_tokenizer(checkpoint), load_model(checkpoint), "evaluation")
+        with self.display.stage(f"evaluate: {name}", len(panel) * wanted.episodes) as advance:
+            return await evaluate(
+                panel,
+                player,
+                episodes=wanted.episodes,
+                path=self.folder.evaluation(name),
+                subject=self.subject(checkpoint),
+                conduct=Conduct(
+                    concurrency=self.experiment.rollout.concurrency,
+                    decode=player.agent.text,
+                    progress=lambda done, total: advance(done),
+                ),
+            )
+
+    async def reinforce(self, algorithm: Algorithm) -> None:
+        """Train; leaves checkpoints, ``metrics.jsonl`` and ``episodes.jsonl``."""
+        experiment = self.experiment
+        start = self.folder.latest_step()
+        begin = self.folder.warm if start is None else start
+        tokenizer, model = load_tokenizer(begin), load_model(begin)
+        player = self.player(tokenizer, model, "train")
+        policy = Policy(model, temperature=experiment.rollout.temperature)
+        learner = Learner(policy, experiment.optimisation, seed=derive(experiment.seed, "updates"))
+        trainer = Trainer(algorithm, learner, player)
+        if start is not None:
+            trainer.restore(self.folder.load_state(start))
+        metrics = MetricsWriter(self.folder.metrics, resume=trainer.step)
+        self.folder.cut_episodes(trainer.step)
+        tasks = self.panel("train").tasks
+        with self.display.stage("train", experiment.steps) as advance:
+            while trainer.step < experiment.steps:
+                first = trainer.step * experiment.tasks_per_step
+                chosen = [
+                    task_of(tasks, first + i, experiment.seed)
+                    for i in range(experiment.tasks_per_step)
+                ]
+                step = await trainer.run_step(chosen)
+                metrics.write(trainer.step, step.metrics)
+                self._record(step, player)
+                advance(trainer.step, _note(step.metrics))
+                if trainer.step % experiment.save_every == 0 and trainer.step < experiment.steps:
+                    where = self.folder.step(trainer.step)
+                    self.folder.save(where, model, tokenizer, trainer.state())
+        self.folder.save(self.folder.final, model, tokenizer)
+
+    def report(self, before: Report, after: Report) -> None:
+        """Table and plot; leaves ``report.txt`` and ``report.png``."""
+        table = render(after, before)
+        write_atomic(self.folder.table, table)
+        plot_run(read_metrics(self.folder.metrics), before, after, self.folder.plot)
+        self.display.say(table)
+        self.display.say(self.folder.summary())
+
+    # ---- parts -------------------------------------------------------------------------------
+
+    def world(self) -> TextEnv:
+        """The bare world."""
+        return world(self.experiment.env, **self._env_args())
+
+    def panel(self, split: str) -> Panel:
+        """The frozen tasks of a split."""
+        bare = self.world()
+        try:
+            return panel_of(self.experiment.env, bare, split)
+        finally:
+            bare.close()
+
+    def agent(self, tokenizer: Any) -> ChatAgent:
+        """The agent as configured."""
+        speech = self.experiment.speech
+        form = form_of(speech)
+        # A model made from nothing cannot read instructions: they would only cost tokens.
+        told = None if self.experiment.model is None else form.instructions
+        system = told if speech.system is None else speech.system
+        return ChatAgent(tokenizer, form=form, system=system, window=speech.window)
+
+    def player(self, tokenizer: Any, model: Any, stream: str) -> Player:
+        """An engine with the model's weights, and what it takes to play with it."""
+        wanted = self.experiment.rollout
+        return Player(
+            agent=self.agent(tokenizer),
+            engine=LocalEngine(model, slots=wanted.concurrency, context=wanted.tokens),
+            make=lambda task: make(task.env, max_episode_steps=wanted.turns, **self._env_args()),
+            limits=Limits(turns=wanted.turns, tokens=wanted.tokens),
+            sampling=Sampling(temperature=wanted.temperature, max_tokens=wanted.completion),
+            concurrency=wanted.concurrency,
+            stream=f"{self.experiment.seed}/{stream}",
+        )
+
+    def subject(self, checkpoint: Path) -> Subject:
+        """What an evaluation's result depends on."""
+        rollout, speech = self.experiment.rollout, self.experiment.speech
+        return Subject(
+            fingerprint(checkpoint),
+            {
+                "seed": self.experiment.seed,
+                "turns": rollout.turns,
+                "tokens": rollout.tokens,
+                "completion": rollout.completion,
+                "temperature": rollout.temperature,
+                "form": speech.form,
+                "window": speech.window,
+                "list_actions": speech.list_actions,
+                **{f"env.{name}": value for name, value in self.experiment.env_args.items()},
+            },
+        )
+
+    def _env_args(self) -> dict[str, Any]:
+        listed = {"admissible": True} if self.experiment.speech.list_actions else {}
+        return {**self.experiment.env_args, **listed}
+
+    def _demonstrations(self, agent: Any, count: int, tasks: Sequence[Task]) -> list[Trajectory]:
+        bare, slip = self.world(), self.experiment.imitation.slip
+        found: list[Trajectory] = []
+        total = count * len(tasks)
+        with self.display.stage("demonstrations", total) as advance:
+            for sample in range(count):
+                for task in tasks:
+                    rng = np.random.default_rng(derive(self.experiment.seed, task.id, sample))
+                    found.append(
+                        demonstrate(bare, task, agent, rng, slip=slip, sample=sample)
+                    )
+                    advance(len(found))
+        bare.close()
+        won = [trajectory for trajectory in found if trajectory.won]
+        if not won:
+            raise ConfigError(
+                f"{self.experiment.env} has no oracle to imitate: set `--imitation.steps 0` and "
+                f"give a model with `--model`"
+            )
+        return won
+
+    def _world_text(self) -> list[str]:
+        tasks = self.panel("train").tasks
+        return texts(self._demonstrations(_Mute(), 1, tasks))
+
+    def _imitate(self, model: Any, agent: ChatAgent, steps: int) -> None:
+        wanted = self.experiment.imitation
+        shown = self._demonstrations(agent, wanted.demonstrations, self.panel("train").tasks)
+        how = replace(self.experiment.optimisation, learning_rate=wanted.learning_rate, warmup=20)
+        learner = Learner(Policy(model), how)
+        update = Update(loss=negative_log_likelihood(), name="imitate")
+        rng = np.random.default_rng(derive(self.experiment.seed, "imitation"))
+        order: list[int] = []
+        with self.display.stage("imitate", steps) as advance:
+            for step in range(steps):
+                if len(order) < wanted.batch:
+                    order += rng.permutation(len(shown)).tolist()
+                batch = collate([[shown[order.pop()] for _ in range(wanted.batch)]])
+                metrics = learner.update(batch, update, step)
+                advance(step + 1, f"loss {metrics['imitate/loss']:.3f} nats per token")
+
+    def _record(self, step: Step, player: Player) -> None:
+        for group in step.groups:
+            for trajectory in group:
+                append(
+                    self.folder.episodes, EpisodeRecord.of(trajectory, decode=player.agent.text)
+                )
+
+
+class _Mute:
+    """Renders nothing: for demonstrations of which only the text is wanted."""
+
+    stop = (0,)
+
+    def read(self, scene: Scene, turns: Sequence[Turn]) -> Reading:
+        return Reading((0,), False)
+
+    def parse(self, completion: Completion) -> str:
+        raise NotImplementedError
+
+    def write(self, action: str) -> tuple[int, ...]:
+        return (0,)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        return ""
+
+
+def form_of(speech: Speech) -> ActionFormat:
+    """The action format a configuration names."""
+    forms: dict[str, ActionFormat] = {
+        "tags": Tags(),
+        "think": Tags(think=True),
+        "json": JsonCall(),
+    }
+    return forms[speech.form]
+
+
+def _note(metrics: dict[str, float]) -> str:
+    shown = {
+        "success": metrics.get("episode/success", 0.0),
+        "reward": metrics.get("episode/reward", 0.0),
+        "turns": metrics.get("episode/turns", 0.0),
+        "entropy": metrics.get("policy/entropy", 0.0),
+        "kl": metrics.get("update/kl", 0.0),
+    }
+    numbers = " ".join(f"{name} {value:.3g}" for name, value in shown.items())
+    return f"{numbers} {metrics['tokens_per_second'] / 1000:.1f}k tok/s"
+
+
+def run_blocking(
+    experiment: Experiment, algorithm: Algorithm, folder: RunFolder, display: Display
+) -> Result:
+    """``run`` for callers without an event loop."""
+    return asyncio.run(run(experiment, algorithm, folder, display))

@@ -1,0 +1,125 @@
+"""Where a run keeps what it makes.
+
+    RUN/config.yaml             the resolved configuration
+    RUN/checkpoints/warm        the model before reinforcement, an ordinary Hugging Face folder
+    RUN/checkpoints/step-0010   the same during it, with the trainer's state in trainer.pt
+    RUN/checkpoints/final       and after it
+    RUN/metrics.jsonl           one line per training step
+    RUN/episodes.jsonl          one line per training episode
+    RUN/eval/before.jsonl       one line per episode of the frozen panel; after.jsonl likewise
+    RUN/report.txt, report.png  the result
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+KEPT = 2
+"""Step checkpoints that stay; older ones are removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The paths of one run, and how its checkpoints are written: whole or not at all."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.root / "config.yaml"
+
+    @property
+    def warm(self) -> Path:
+        """The checkpoint before reinforcement."""
+        return self.root / "checkpoints" / "warm"
+
+    @property
+    def final(self) -> Path:
+        """The checkpoint after it."""
+        return self.root / "checkpoints" / "final"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line per training step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def episodes(self) -> Path:
+        """One JSON line per training episode."""
+        return self.root / "episodes.jsonl"
+
+    @property
+    def table(self) -> Path:
+        """The result as text."""
+        return self.root / "report.txt"
+
+    @property
+    def plot(self) -> Path:
+        """The result as a picture."""
+        return self.root / "report.png"
+
+    def evaluation(self, name: str) -> Path:
+        """One JSON line per episode of an evaluation."""
+        return self.root / "eval" / f"{name}.jsonl"
+
+    def step(self, number: int) -> Path:
+        """The checkpoint after a training step."""
+        return self.root / "checkpoints" / f"step-{number:04d}"
+
+    def latest_step(self) -> Path | None:
+        """The newest checkpoint of a training step, if there is one."""
+        found = sorted(self.root.glob("checkpoints/step-*"))
+        return found[-1] if found else None
+
+    def save(
+        self, where: Path, model: Any, tokenizer: Any, state: dict[str, Any] | None = None
+    ) -> None:
+        """Write a model folder, with the trainer's state when given; a kill leaves none or all."""
+        import torch
+
+        partial = where.with_name(f".{where.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        if state is not None:
+            torch.save(state, partial / "trainer.pt")
+        shutil.rmtree(where, ignore_errors=True)
+        partial.rename(where)
+        for old in sorted(self.root.glob("checkpoints/step-*"))[:-KEPT]:
+            shutil.rmtree(old)
+
+    def load_state(self, where: Path) -> dict[str, Any]:
+        """The trainer's state of a step checkpoint."""
+        import torch
+
+        state: dict[str, Any] = torch.load(where / "trainer.pt", weights_only=True)
+        return state
+
+    def summary(self) -> str:
+        """What was written, a line each."""
+        made = {
+            "model before": self.warm,
+            "model after": self.final,
+            "episodes": self.episodes,
+            "metrics": self.metrics,
+            "evaluations": self.root / "eval",
+            "table": self.table,
+            "plot": self.plot,
+        }
+        return "\n".join(f"{name:<13} {path}" for name, path in made.items() if path.exists())
+
+
+def fingerprint(checkpoint: Path) -> str:
+    """Sixteen hexadecimal digits that change with the weights or the tokenizer of a folder."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(checkpoint.glob("*.safetensors")) + sorted(checkpoint.glob("token*.json")):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,124 @@
+"""What a run can be told: one tree of frozen dataclasses; the defaults are the vetted setting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speech:
+    """How the agent reads and writes."""
+
+    form: Literal["tags", "think", "json"] = "tags"
+    """Action in tags, the same after a required thought, or as a JSON tool call."""
+    window: int | None = None
+    """Exchanges shown in a fresh prompt each turn; none: the conversation grows."""
+    system: str | None = None
+    """System prompt; unless given, the format's instructions for a model that can read them."""
+    list_actions: bool = False
+    """Show the admissible actions each turn."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """How episodes are played."""
+
+    turns: int = 50
+    """Longest episode, in turns."""
+    tokens: int = 4096
+    """Longest context, in tokens."""
+    completion: int = 32
+    """Longest completion, in tokens."""
+    temperature: float = 1.0
+    """Of training and evaluation alike."""
+    concurrency: int = 64
+    """Episodes in flight."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Size of a model made from nothing; the default has about a million parameters."""
+
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int = 2
+    ffn: int = 384
+    vocabulary: int = 1024
+    """Largest number of tokens; world text of little variety may need fewer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimisation:
+    """How weights change."""
+
+    learning_rate: float = 3e-4
+    """Peak, reached after ``warmup`` steps and kept."""
+    warmup: int = 5
+    """Optimiser steps of linear warm-up."""
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    """Largest gradient norm."""
+    tokens_per_pass: int = 16384
+    """Tokens per forward and backward pass: bounds memory, never changes the gradient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imitation:
+    """Warm-up on demonstrations by the world's oracle, before any reinforcement."""
+
+    steps: int | None = None
+    """Optimiser steps; unless given, 200 for a model made from nothing and 0 for any other."""
+    batch: int = 32
+    """Demonstrations per step."""
+    demonstrations: int = 3
+    """Per training task."""
+    slip: float = 0.15
+    """Share of the demonstrator's moves that are random: shows how to recover, is not learned."""
+    learning_rate: float = 2e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The frozen panel that is played before and after."""
+
+    split: str = "test"
+    tasks: int = 64
+    """First tasks of the split."""
+    episodes: int = 8
+    """Per task; the largest k of pass@k."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything a training run depends on, besides the algorithm."""
+
+    env: str = "agentgym/TextWorld-v0"
+    """Registered environment id; see `agentgym envs`."""
+    env_args: dict[str, Value] = field(default_factory=dict)
+    """Keyword arguments of the world, such as `family cooking difficulty easy`."""
+    model: str | None = None
+    """Hugging Face folder or hub id; unless given, a small model is made from nothing."""
+    seed: int = 0
+    """Root of every random choice."""
+    steps: int = 40
+    """Training steps: each plays a group of episodes per task and updates the policy."""
+    tasks_per_step: int = 16
+    """Tasks per training step."""
+    save_every: int = 10
+    """Training steps between checkpoints."""
+    speech: Speech = field(default_factory=Speech)
+    """How the agent reads and writes."""
+    rollout: Rollout = field(default_factory=Rollout)
+    """How episodes are played."""
+    shape: Shape = field(default_factory=Shape)
+    """Size of a model made from nothing."""
+    imitation: Imitation = field(default_factory=Imitation)
+    """Warm-up before reinforcement."""
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    """How weights change."""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    """The panel that is played before and after."""

@@ -1,0 +1,213 @@
+"""Episodes and metrics on disk: exact, and whole after any interruption."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from agentgym.errors import ConfigError
+from agentgym.jsonl import append_line, dumps, read_objects, write_atomic
+from agentgym.records import (
+    EpisodeRecord,
+    MetricsWriter,
+    append,
+    read_episodes,
+    read_metrics,
+)
+from agentgym.types import Completion, Stop, Task, Trajectory, Turn
+
+
+def trajectory(sample: int = 0) -> Trajectory:
+    first = Completion((7, 8, 9), (-1.0, -0.5, -0.25), (0.5, 1.0, 1.5), version=3)
+    second = Completion((), (), (), version=2)
+    turns = (
+        Turn((1, 2), first, "50", "Höher.\n\u2028\x00", 0.0),
+        Turn((3,), second, "", "Say a number.", 1.0, parsed=False, valid=False),
+    )
+    return Trajectory(
+        Task("agentgym/Hotter-v0", "hotter-3", 5),
+        sample,
+        "Find it.",
+        "Guess.",
+        turns,
+        Stop.TERMINATED,
+        score=1.0,
+        won=True,
+    )
+
+
+def record(sample: int = 0) -> EpisodeRecord:
+    return EpisodeRecord.of(
+        trajectory(sample),
+        task_type="guess",
+        seconds=1.5,
+        panel="abc",
+        decode=lambda tokens: " ".join(map(str, tokens)),
+    )
+
+
+def test_a_record_keeps_what_an_episode_was():
+    found = record()
+    assert (found.env, found.task, found.seed) == ("agentgym/Hotter-v0", "hotter-3", 5)
+    assert found.key == (Task("agentgym/Hotter-v0", "hotter-3", 5), 0)
+    assert (found.prompt_tokens, found.completion_tokens) == (3, 3)
+    assert (found.reward, found.won, found.score) == (1.0, True, 1.0)
+    assert found.version == 2
+    assert [turn.text for turn in found.turns] == ["7 8 9", ""]
+    assert [turn.parsed for turn in found.turns] == [True, False]
+    assert found.turns[0].entropy == 1.0
+    assert math.isnan(found.turns[1].entropy)
+
+
+def test_a_record_is_one_line_and_comes_back_equal():
+    line = record().to_json()
+    assert "\n" not in line
+    assert line.isascii()
+    assert json.loads(line)["schema"] == 1
+    back = EpisodeRecord.from_json(line)
+    assert repr(back) == repr(record())
+    assert back.turns[0] == record().turns[0]
+
+
+def test_numbers_that_json_has_no_word_for_are_null_and_come_back_as_nan():
+    odd = replace(record(), score=math.nan, seconds=math.inf)
+    assert json.loads(odd.to_json())["seconds"] is None
+    back = EpisodeRecord.from_json(odd.to_json())
+    assert math.isnan(back.score)
+    assert math.isnan(back.seconds)
+
+
+def test_an_episode_without_turns_can_be_recorded():
+    broken = replace(trajectory(), turns=(), stop=Stop.ABORTED, error="ValueError: no")
+    back = EpisodeRecord.from_json(EpisodeRecord.of(broken).to_json())
+    assert (back.stop, back.error, back.version, back.turns) == (
+        Stop.ABORTED,
+        "ValueError: no",
+        -1,
+        (),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"schema": 2}, "schema 2"), ({"extra": 1}, "extra"), ({"goal": None, "schema": 0}, "schema")],
+)
+def test_a_line_of_another_schema_is_refused(change, message):
+    with pytest.raises(ConfigError, match=message):
+        EpisodeRecord.from_object(json.loads(record().to_json()) | change)
+
+
+def test_a_file_cut_at_any_byte_loses_only_the_unfinished_line(tmp_path):
+    path = tmp_path / "episodes.jsonl"
+    lines = [dumps({"n": n, "text": "é"}) for n in range(3)]
+    whole = "".join(line + "\n" for line in lines).encode()
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        complete = whole[:cut].count(b"\n")
+        assert [found["n"] for found in read_objects(path)] == list(range(complete))
+        append_line(path, dumps({"n": 9}))
+        assert [found["n"] for found in read_objects(path)] == [*range(complete), 9]
+
+
+def test_a_line_damaged_in_the_middle_is_named(tmp_path):
+    path = tmp_path / "episodes.jsonl"
+    append(path, record())
+    append_line(path, '{"schema": 1,')
+    append(path, record())
+    with pytest.raises(ConfigError, match=r"episodes\.jsonl, line 2: not JSON"):
+        read_episodes(path)
+
+
+def test_episodes_are_read_in_the_order_written_and_other_lines_passed_over(tmp_path):
+    path = tmp_path / "deep" / "episodes.jsonl"
+    append_line(path, dumps({"header": {}}))
+    for sample in (2, 0, 1):
+        append(path, record(sample))
+    assert [found.sample for found in read_episodes(path)] == [2, 0, 1]
+
+
+def test_a_killed_writer_leaves_a_file_that_is_read_and_continued(tmp_path):
+    path = tmp_path / "killed.jsonl"
+    code = (
+        "import sys; from pathlib import Path; from agentgym.jsonl import append_line\n"
+        "while True: append_line(Path(sys.argv[1]), '{\"text\": \"' + 'x' * 100_000 + '\"}')"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, str(path)])
+    deadline = time.monotonic() + 30
+    while not (path.exists() and path.stat().st_size > 2_000_000) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    count = len(list(read_objects(path)))
+    append_line(path, dumps({"n": 1}))
+    assert count >= 20
+    assert len(list(read_objects(path))) == count + 1
+
+
+def test_metrics_come_back_as_numbers(tmp_path):
+    writer = MetricsWriter(tmp_path / "metrics.jsonl")
+    writer.write(1, {"loss": np.float64(0.5), "count": 3, "gap": math.nan})
+    (line,) = read_metrics(tmp_path / "metrics.jsonl")
+    assert (line["step"], line["loss"], line["count"]) == (1, 0.5, 3)
+    assert math.isnan(line["gap"])
+    assert '"gap":null' in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_resuming_cuts_the_steps_that_will_be_played_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    writer = MetricsWriter(path)
+    for step in range(1, 6):
+        writer.write(step, {"loss": step / 2, "gap": math.nan})
+    kept = path.read_text().splitlines()[:3]
+    path.write_text(path.read_text() + '{"step": 6, "lo')
+    writer = MetricsWriter(path, resume=3)
+    assert path.read_text().splitlines() == kept
+    writer.write(4, {"loss": 9})
+    assert [line["step"] for line in read_metrics(path)] == [1, 2, 3, 4]
+
+
+def test_a_second_run_does_not_mix_its_metrics_into_the_first(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    MetricsWriter(path).write(1, {"loss": 1})
+    with pytest.raises(ConfigError, match="already holds 1 lines"):
+        MetricsWriter(path)
+    assert len(read_metrics(path)) == 1
+
+
+def test_metrics_never_step_back(tmp_path):
+    writer = MetricsWriter(tmp_path / "metrics.jsonl", resume=0)
+    writer.write(5, {"loss": 1})
+    writer.write(5, {"eval/score": 1})
+    with pytest.raises(ValueError, match="step 4 after those of step 5"):
+        writer.write(4, {"loss": 1})
+
+
+def test_a_file_that_holds_no_metrics_is_not_taken_for_one(tmp_path):
+    append(tmp_path / "episodes.jsonl", record())
+    with pytest.raises(ConfigError, match="line 1: metrics are numbers"):
+        read_metrics(tmp_path / "episodes.jsonl")
+    append_line(tmp_path / "other.jsonl", '{"loss": 1}')
+    with pytest.raises(ConfigError, match="without a step"):
+        read_metrics(tmp_path / "other.jsonl")
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "config.yaml"
+    write_atomic(path, "first ü")
+    write_atomic(path, b"second")
+    assert path.read_bytes() == b"second"
+    with pytest.raises(UnicodeEncodeError):
+        write_atomic(path, "third \ud800")
+    assert path.read_bytes() == b"second"
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        write_atomic(tmp_path / "folder", "text")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "new"]
+    assert [p.name for p in path.parent.iterdir()] == ["config.yaml"]

@@ -1,0 +1,199 @@
+"""Success rates and their intervals, checked against enumeration and simulation."""
+
+from itertools import combinations, product
+from math import comb, exp, lgamma, pi, sqrt
+
+import numpy as np
+import pytest
+
+from agentgym.stats import (
+    Interval,
+    bootstrap_difference,
+    bootstrap_mean,
+    bootstrap_over_seeds,
+    gain_over_seeds,
+    pass_at_k,
+    pass_hat_k,
+    student_t,
+)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+CASES = [(n, c, k) for n in range(1, 7) for c in range(n + 1) for k in range(1, n + 1)]
+
+
+@pytest.mark.parametrize(("n", "c", "k"), CASES)
+def test_pass_at_k_and_pass_hat_k_are_shares_of_all_subsets(n, c, k):
+    subsets = list(combinations([True] * c + [False] * (n - c), k))
+    assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
+    assert pass_hat_k(n, c, k) == pytest.approx(sum(map(all, subsets)) / len(subsets))
+
+
+@pytest.mark.parametrize("p", [0.05, 0.4, 0.9])
+@pytest.mark.parametrize("k", [1, 3, 8])
+def test_both_estimates_are_unbiased(p, k):
+    n = 8
+    chance = [comb(n, c) * p**c * (1 - p) ** (n - c) for c in range(n + 1)]
+    at = sum(chance[c] * pass_at_k(n, c, k) for c in range(n + 1))
+    hat = sum(chance[c] * pass_hat_k(n, c, k) for c in range(n + 1))
+    assert at == pytest.approx(1 - (1 - p) ** k)
+    assert hat == pytest.approx(p**k)
+
+
+@pytest.mark.parametrize("estimate", [pass_at_k, pass_hat_k])
+@pytest.mark.parametrize(("n", "c", "k"), [(4, 2, 5), (4, 2, 0), (4, 5, 1), (4, -1, 1), (0, 0, 1)])
+def test_impossible_counts_are_refused(estimate, n, c, k):
+    with pytest.raises(ValueError, match=r"play at least k|successes in"):
+        estimate(n, c, k)
+
+
+def test_the_interval_is_that_of_all_resamples_of_the_tasks():
+    values = [0.0, 0.25, 0.5, 1.0, 0.9]
+    every = [sum(draw) / 5 for draw in product(values, repeat=5)]
+    low, high = np.percentile(every, [2.5, 97.5])
+    found = bootstrap_mean(values, rng(), draws=200_000)
+    assert found.value == pytest.approx(sum(values) / 5)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.01)
+
+
+def test_many_tasks_are_resampled_in_pieces_without_a_seam():
+    values = rng(1).random(30_000)
+    found = bootstrap_mean(values, rng(), draws=300)
+    half = 1.96 * values.std() / sqrt(len(values))
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.15)
+    assert found.low < values.mean() < found.high
+
+
+def test_the_same_generator_gives_the_same_interval():
+    assert bootstrap_mean([0, 0.5, 1], rng(3)) == bootstrap_mean([0, 0.5, 1], rng(3))
+
+
+def test_no_task_gives_no_number():
+    assert all(np.isnan(bootstrap_mean([], rng())))
+
+
+def test_a_panel_without_a_single_success_does_not_prove_that_success_is_impossible():
+    """With success on a share q of tasks, M tasks all fail with chance (1 - q)**M = 5 %."""
+    found = bootstrap_mean([0.0] * 32, rng(), support=(0.0, 1.0))
+    assert (found.value, found.low) == (0, 0)
+    assert (1 - found.high) ** 32 == pytest.approx(0.05)
+    top = bootstrap_mean([1.0] * 32, rng(), support=(0.0, 1.0))
+    assert (top.low, top.value, top.high) == pytest.approx((1 - found.high, 1, 1))
+    assert bootstrap_mean([0.0] * 32, rng()) == Interval(0, 0, 0)
+
+
+def test_the_difference_is_paired_so_that_the_hardness_of_tasks_cancels():
+    before = rng(1).random(50)
+    found = bootstrap_difference(before, before + 0.125, rng())
+    assert found == pytest.approx((0.125, 0.125, 0.125))
+    apart = bootstrap_mean(before, rng())
+    assert apart.high - apart.low > 0.1
+
+
+def test_an_unchanged_panel_leaves_room_for_a_difference_either_way():
+    found = bootstrap_difference([0.0] * 10, [0.0] * 10, rng(), support=(0.0, 1.0))
+    assert found.low == -found.high < 0 == found.value
+
+
+def test_a_difference_between_unlike_panels_is_refused():
+    with pytest.raises(ValueError, match="4 before and 5 after"):
+        bootstrap_difference([0.0] * 4, [0.0] * 5, rng())
+
+
+def test_seeds_and_tasks_are_both_resampled():
+    block = rng(11).random((3, 4))
+    every = [
+        block[np.ix_(seeds, tasks)].mean()
+        for seeds in product(range(3), repeat=3)
+        for tasks in product(range(4), repeat=4)
+    ]
+    low, high = np.percentile(every, [2.5, 97.5])
+    found = bootstrap_over_seeds(block, rng(), draws=200_000)
+    assert found == pytest.approx((block.mean(), low, high), abs=0.01)
+    only_tasks = bootstrap_over_seeds(np.ones((4, 1)) * [0.1, 0.9], rng())
+    assert (only_tasks.low, only_tasks.high) == pytest.approx((0.1, 0.9))
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 20, 61])
+def test_the_t_quantile_cuts_off_the_right_area_under_the_density(freedom):
+    edge = student_t(freedom)
+    t = np.linspace(-edge, edge, 200_001)
+    log_scale = lgamma((freedom + 1) / 2) - lgamma(freedom / 2)
+    density = exp(log_scale) / sqrt(freedom * pi) * (1 + t * t / freedom) ** (-(freedom + 1) / 2)
+    assert np.trapezoid(density, t) == pytest.approx(0.95, abs=1e-6)
+
+
+def test_the_t_quantile_agrees_with_printed_tables():
+    table = {1: 12.706, 2: 4.303, 5: 2.571, 9: 2.262, 30: 2.042}
+    assert {n: round(student_t(n), 3) for n in table} == table
+    assert student_t(10, 0.99) == pytest.approx(3.169, abs=5e-4)
+
+
+def test_five_training_seeds_give_a_t_interval():
+    found = gain_over_seeds([0.10, 0.20, 0.15, 0.30, 0.25])
+    half = 2.776445 * np.std([0.10, 0.20, 0.15, 0.30, 0.25], ddof=1) / sqrt(5)
+    assert found == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-6)
+
+
+def test_one_training_seed_has_no_interval():
+    with pytest.raises(ValueError, match="at least 2, got 1"):
+        gain_over_seeds([0.4])
+
+
+def test_a_nominal_95_percent_interval_covers_the_truth_about_95_percent_of_the_time():
+    """Tasks differ in hardness, episodes of a task share it; the truth is over new tasks.
+
+    The same intervals from episodes, as if they were independent, must be far off: otherwise
+    the simulation could not tell a clustered interval from a naive one.
+    """
+    chance, world, times = rng(5), rng(6), 500
+    truth = 0.5 * (1 - 1 / 3) + 0.5 * (1 - 1 / 10)  # E[1 - (1 - p)**2], uniform and Beta(3, 1)
+    covered = naive = 0
+    for _ in range(times):
+        easy = world.random(60) < 0.5
+        p = np.where(easy, world.beta(3, 1, 60), world.random(60))
+        wins = world.binomial(8, p)
+        values = [pass_at_k(8, int(c), 2) for c in wins]
+        found = bootstrap_mean(values, chance, support=(0.0, 1.0), draws=1000)
+        covered += found.low <= truth <= found.high
+        share = wins.sum() / 480
+        naive += abs(share - (0.5 * 0.75 + 0.5 * 0.5)) <= 1.96 * sqrt(share * (1 - share) / 480)
+    assert 0.93 <= covered / times <= 0.97
+    assert naive / times < 0.85
+
+
+def test_a_paired_difference_covers_the_true_gain_about_95_percent_of_the_time():
+    chance, world, times = rng(7), rng(8), 500
+    covered = 0
+    for _ in range(times):
+        p = world.random(50)
+        before = world.binomial(8, p) / 8
+        after = world.binomial(8, p + 0.4 * (1 - p)) / 8
+        found = bootstrap_difference(before, after, chance, support=(0.0, 1.0), draws=1000)
+        covered += found.low <= 0.2 <= found.high
+    assert 0.93 <= covered / times <= 0.97
+
+
+def test_a_rare_kind_of_task_that_a_panel_may_miss_is_allowed_for():
+    """On 3 % of the tasks the policy always fails; 16 % of panels of 60 hold none of them."""
+    chance, world, times = rng(10), rng(11), 400
+    plain = wide = 0
+    for _ in range(times):
+        values = (world.random(60) > 0.03).astype(float)
+        plain += bootstrap_mean(values, chance, draws=500).low <= 0.97
+        found = bootstrap_mean(values, chance, support=(0.0, 1.0), draws=500)
+        wide += found.low <= 0.97 <= found.high
+    assert plain / times < 0.88
+    assert wide / times >= 0.95
+
+
+def test_t_intervals_over_four_seeds_cover_as_nominal():
+    world, times = rng(9), 2000
+    inside = 0
+    for _ in range(times):
+        found = gain_over_seeds([float(v) for v in world.normal(0.3, 0.1, 4)])
+        inside += found.low <= 0.3 <= found.high
+    assert 0.94 <= inside / times <= 0.96
