@@ -21,6 +21,24 @@ def load(cls: type[T], path: str | Path) -> T:
     Raises:
         ConfigError: The file cannot be read, or names a field or value that does not fit.
     """
+    config: T = decode(cls, _read(path), where=str(path))
+    return config
+
+
+def peek(path: str | Path, key: str) -> str | None:
+    """One string of a YAML file, read before it is known which class the rest fits.
+
+    Raises:
+        ConfigError: The file cannot be read, or the value is no string.
+    """
+    value = _read(path)
+    found = value.get(key) if isinstance(value, dict) else None
+    if found is not None and not isinstance(found, str):
+        raise ConfigError(f"{path}.{key} is {found!r}, expected a name")
+    return found
+
+
+def _read(path: str | Path) -> Any:
     try:
         value = yaml.safe_load(Path(path).read_text())
     except OSError as problem:
@@ -28,8 +46,7 @@ def load(cls: type[T], path: str | Path) -> T:
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         first = str(problem).replace("\n", " ")
         raise ConfigError(f"{path} is not YAML: {first}") from problem
-    config: T = decode(cls, {} if value is None else value, where=str(path))
-    return config
+    return {} if value is None else value
 
 
 def dump(config: Any) -> str:

@@ -122,6 +122,10 @@ class TextEnv(gymnasium.Env[str, str]):
         """Actions that win from here, or None when the world knows none."""
         return None
 
+    def missing(self) -> str:
+        """How to install what this world needs and this machine lacks; empty when all is there."""
+        return ""
+
     def prepare(self, split: str, progress: Progress | None = None) -> None:
         """Build ahead what the tasks of a split need, such as compiled games; cheap when done.
 

@@ -68,7 +68,15 @@ def demonstrate(
             stop = Stop.TERMINATED
             break
     return Trajectory(
-        task, sample, info["goal"], opening, tuple(done), stop, info["score"], info["won"]
+        task=task,
+        sample=sample,
+        goal=info["goal"],
+        opening=opening,
+        turns=tuple(done),
+        stop=stop,
+        score=info["score"],
+        won=info["won"],
+        task_type=info["task_type"],
     )
 
 

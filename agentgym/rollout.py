@@ -153,6 +153,7 @@ class _Episode:
             stop=stop,
             score=float(self.info.get("score", 0.0)),
             won=bool(self.info.get("won", False)),
+            task_type=str(self.info.get("task_type", "")),
             error=error,
         )
 

@@ -105,6 +105,8 @@ class Trajectory:
     score: float = 0.0
     """The world's own score at the end, in [0, 1]."""
     won: bool = False
+    task_type: str = ""
+    """Family of the task, in the world's words."""
     error: str = ""
     """What broke, when ``stop`` is ABORTED."""
 

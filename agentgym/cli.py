@@ -1,0 +1,247 @@
+"""The command line: one verb per function; the only file that knows tyro.
+
+The fields and docstrings of a verb's dataclass are its options and its help.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+from rich.console import Console
+
+from agentgym import config, registry
+from agentgym.display import Display
+from agentgym.errors import AgentGymError, ConfigError, did_you_mean
+from agentgym.settings import Evaluation, Experiment, Rollout, Speech, Value
+
+USAGE = """\
+usage: agentgym VERB [options]
+
+  train   train an agent in a world, and show that it got better
+  eval    play a frozen panel of tasks with a model and report pass@k
+  play    play a world yourself, in the terminal
+  envs    list the worlds: splits, tasks, horizon, what is installed
+
+`agentgym VERB --help` explains a verb's options.
+"""
+
+TRAIN_HELP = """Train an agent in a world, and show that it got better.
+
+Without options: makes text-adventure games, trains a tokenizer and a small model from nothing,
+imitates walkthroughs, improves by reinforcement, and plays a frozen panel of unseen games before
+and after. `--model FOLDER_OR_HUB_ID` trains any Hugging Face causal language model instead.
+
+    agentgym train [ALGORITHM] [--config FILE.yaml] [options]
+    agentgym train --resume RUN
+
+A file sets what it names and flags come on top. A resumed run continues after Ctrl-C or a kill
+with the settings it was started with.
+"""
+
+T = TypeVar("T")
+
+
+# ---- train -----------------------------------------------------------------------------------
+
+
+def train(arguments: list[str]) -> int:
+    """``train [ALGORITHM] [--config FILE] [--resume RUN] [options]``."""
+    rest = list(arguments)
+    named = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    resumed = _take(rest, "--resume")
+    file = _take(rest, "--config")
+    if resumed is not None:
+        if rest or file or named:
+            raise ConfigError(
+                f"a resumed run keeps its settings: run `agentgym train --resume {resumed}` alone"
+            )
+        file = str(Path(resumed) / "config.yaml")
+    name = named or (config.peek(file, "algorithm") if file else None) or "grpo"
+    plan_type = _plan(name)
+    default = config.load(plan_type, file) if file else plan_type()
+    plan = _parse(plan_type, rest, prog=f"agentgym train {name}", default=default)
+    return _train(plan, None if resumed is None else Path(resumed))
+
+
+def _plan(name: str) -> type[Any]:
+    """``Experiment`` with the fields of one algorithm, and where the run goes."""
+    algo = registry.algorithm(name)
+    fields: list[Any] = [
+        ("algorithm", tyro.conf.Suppress[str], field(default=name)),
+        ("algo", algo, field(default_factory=algo)),
+        ("out", Path | None, field(default=None)),
+    ]
+    plan = make_dataclass("Plan", fields, bases=(Experiment,), frozen=True, kw_only=True)
+    plan.__doc__ = TRAIN_HELP
+    return plan
+
+
+def _train(plan: Any, resumed: Path | None) -> int:
+    from agentgym.experiment import run_blocking
+    from agentgym.jsonl import write_atomic
+    from agentgym.runs import RunFolder
+
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    fresh = plan.out or Path("runs") / f"{plan.algorithm}-seed{plan.seed}-{stamp}"
+    root = resumed or fresh
+    if resumed is None and (root / "config.yaml").exists():
+        raise ConfigError(f"{root} holds a run: `agentgym train --resume {root}` continues it")
+    algorithm = plan.algo.build()
+    write_atomic(root / "config.yaml", config.dump(plan))
+    display = Display(Console())
+    display.say(f"run folder: {root}")
+    try:
+        run_blocking(plan, algorithm, RunFolder(root), display)
+    except KeyboardInterrupt:
+        display.say(f"stopped; continue with: agentgym train --resume {root}")
+        return 130
+    return 0
+
+
+# ---- eval ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """Play a frozen panel of tasks with a model and report pass@k with 95 % intervals.
+
+    Stopping it and calling it again plays only the episodes that are missing.
+    """
+
+    model: tyro.conf.Positional[str]
+    """Hugging Face folder or hub id, such as RUN/checkpoints/final."""
+    env: str = "agentgym/TextWorld-v0"
+    """Registered environment id."""
+    env_args: dict[str, Value] = field(default_factory=dict)
+    """Keyword arguments of the world."""
+    out: Path = Path("evaluation.jsonl")
+    """One JSON line per episode."""
+    seed: int = 0
+    panel: Evaluation = field(default_factory=Evaluation)
+    """Which tasks, how often."""
+    rollout: Rollout = field(default_factory=Rollout)
+    """How episodes are played."""
+    speech: Speech = field(default_factory=Speech)
+    """How the agent reads and writes."""
+
+
+def evaluate(arguments: list[str]) -> int:
+    """``eval MODEL [options]``."""
+    options = _parse(EvalOptions, arguments, prog="agentgym eval")
+    from agentgym.experiment import evaluate_blocking
+    from agentgym.report import render
+
+    experiment = Experiment(
+        env=options.env,
+        env_args=options.env_args,
+        model=options.model,
+        seed=options.seed,
+        rollout=options.rollout,
+        speech=options.speech,
+        evaluation=options.panel,
+    )
+    display = Display(Console())
+    try:
+        report = evaluate_blocking(experiment, options.out, display)
+    except KeyboardInterrupt:
+        display.say("stopped; the same command plays what is missing")
+        return 130
+    display.say(render(report))
+    display.say(f"episodes: {options.out}")
+    return 0
+
+
+# ---- envs, play ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvsOptions:
+    """List the worlds: id, splits with task counts, horizon in turns, and what is installed."""
+
+
+def envs(arguments: list[str]) -> int:
+    """``envs``."""
+    _parse(EnvsOptions, arguments, prog="agentgym envs")
+    from agentgym.play import listing
+
+    Console().print(listing())
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayOptions:
+    """Play a world yourself; `:hint` shows the oracle's next move, `:quit` leaves."""
+
+    env: tyro.conf.Positional[str] = "agentgym/TextWorld-v0"
+    """Registered environment id."""
+    env_args: dict[str, Value] = field(default_factory=dict)
+    """Keyword arguments of the world."""
+    task: str | None = None
+    """Task id; unless given, the seed draws one."""
+    seed: int = 0
+
+
+def play(arguments: list[str]) -> int:
+    """``play [ENV] [options]``."""
+    options = _parse(PlayOptions, arguments, prog="agentgym play")
+    from agentgym.play import play_in_terminal
+
+    return play_in_terminal(
+        options.env, options.env_args, task=options.task, seed=options.seed, console=Console()
+    )
+
+
+# ---- entry -----------------------------------------------------------------------------------
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "eval": evaluate,
+    "play": play,
+    "envs": envs,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; a deliberate failure is one line on stderr and exit status 2."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(USAGE, end="")
+            return 0 if words else 2
+        verb, *rest = words
+        if verb not in VERBS:
+            known = ", ".join(VERBS)
+            raise ConfigError(f"no verb {verb!r}.{did_you_mean(verb, VERBS)} Verbs: {known}")
+        return VERBS[verb](rest)
+    except AgentGymError as error:
+        print(f"agentgym: {error}", file=sys.stderr)
+        return 2
+
+
+def _parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | None = None) -> T:
+    if default is None:
+        return tyro.cli(kind, args=list(arguments), prog=prog)
+    return tyro.cli(kind, args=list(arguments), prog=prog, default=default)
+
+
+def _take(words: list[str], flag: str) -> str | None:
+    """Remove ``flag VALUE`` or ``flag=VALUE`` from the words and return the value."""
+    for index, word in enumerate(words):
+        if word.startswith(f"{flag}="):
+            return words.pop(index).partition("=")[2]
+        if word == flag:
+            if index + 1 == len(words):
+                raise ConfigError(f"{flag} needs a value")
+            del words[index]
+            return words.pop(index)
+    return None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
