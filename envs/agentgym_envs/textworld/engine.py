@@ -27,19 +27,20 @@ class Story:
         self.inform7 = textworld_module("textworld.generator.inform7").Inform7Game(self.game)
         self.progression = self.tracker(quests=False)
         self.names: dict[str, str] = {key: i.name or "" for key, i in self.game.infos.items()}
+        self.list_names = tuple(filter(text.is_list, self.names.values()))
         self.max_score = max(1, int(min(self.game.max_score, 2**31)))
         signature = textworld_module("textworld.logic").Signature
         self.player_at = signature("at", ["P", "r"])
-        interpreter = self.interpreter()
-        self.opening = text.without_banner(text.parse(interpreter.reset()[0]).body)
+        interpreter = self.interpreter(fresh=True)
+        self.opening = text.without_banner(text.parse(interpreter.opening).body)
         for line in _OPENING_COMMANDS:
-            interpreter.step(line)
+            interpreter.say(line)
         self.state = interpreter.get_state()
         self.release(interpreter)
 
-    def interpreter(self) -> Any:
-        """An interpreter that has loaded this game, in whatever state it was left."""
-        return _interpreters().take(self.path, self.rom)
+    def interpreter(self, *, fresh: bool = False) -> Any:
+        """An interpreter that has loaded this game, at its start or in any state."""
+        return _interpreters().take(self.path, self.rom, fresh=fresh)
 
     def release(self, interpreter: Any) -> None:
         """Give an interpreter back."""
@@ -117,7 +118,7 @@ class Session:
         Raises:
             WorldError: The game and its logical model no longer agree.
         """
-        reply = text.parse(self.interpreter.step(line)[0])
+        reply = text.parse(self.interpreter.say(line))
         for event in reply.events:
             action = self._detect(event)
             # An action such as looking changes nothing, so nothing needs computing anew.

@@ -87,19 +87,19 @@ class TextWorld(TextEnv):
         self._session = Session(played)
         self._score, self._over, self._won, self._read = 0.0, False, False, False
         family = "file" if task.startswith(games.FILE_SCHEME) else tasks.parse(task).family
-        objective = played.game.objective
-        if not self.terse:
-            return Opening(self._with_inventory(text.full(played.opening)), objective, family)
-        goal = _short_goal(family, played.game)
-        room = f"Goal: {goal}\n{self._scene().look()}"
-        return Opening(self._with_inventory(room), goal, family)
+        goal = str(played.game.objective or "None is given.")
+        first = played.opening
+        if self.terse:
+            goal = _short_goal(family, played.game)
+            first = f"Goal: {goal}\n{text.from_room(first)}"
+        return Opening(self._words(first, inventory=self.inventory), goal, family)
 
     def act(self, action: str) -> Outcome:
         """Type one command into the game."""
         session = self._playing()
         if self._over:
             return self._outcome("The game is over.", valid=False)
-        line = text.command(action)
+        line = text.command(action, session.story.list_names)
         if isinstance(line, text.Refused):
             return self._outcome(line.answer, valid=False)
         reply = session.send(line)
@@ -107,12 +107,8 @@ class TextWorld(TextEnv):
         self._won, self._over = reply.won, reply.won or reply.lost
         self._read = self._read or "examining the cookbook" in reply.events
         gain = self._score - before if self.dense else float(reply.won)
-        if not self.terse:
-            said = text.full(reply.body)
-        else:
-            said = text.terse(reply.body, self._scene().look() if "-= " in reply.body else "")
-        if not self._over and "taking inventory" not in reply.events:
-            said = self._with_inventory(said)
+        carrying = self.inventory and not self._over and "taking inventory" not in reply.events
+        said = self._words(reply.body, inventory=carrying)
         return self._outcome(said, gain, valid=bool(reply.events))
 
     def admissible(self) -> tuple[str, ...]:
@@ -141,13 +137,18 @@ class TextWorld(TextEnv):
             raise WorldError("no TextWorld game is running; call reset() first")
         return self._session
 
+    def _words(self, body: str, *, inventory: bool) -> str:
+        """What the agent reads of the game's words, with what it carries if that is wanted."""
+        described = self.terse and text.describes_room(body)
+        scene = self._scene() if described or inventory else None
+        room = scene.look() if scene and described else ""
+        said = text.terse(body, room) if self.terse else text.full(body)
+        carried = scene.inventory() if scene and inventory else ""
+        return f"{said}\n{carried}" if carried else said
+
     def _scene(self) -> Scene:
         session = self._playing()
         return Scene(session.facts, session.story.names)
-
-    def _with_inventory(self, said: str) -> str:
-        carried = self._scene().inventory() if self.inventory else ""
-        return f"{said}\n{carried}" if carried else said
 
     def _outcome(self, said: str, reward: float = 0.0, *, valid: bool) -> Outcome:
         # The contract: 1 exactly when won. Some games let a player lose with every point made.
@@ -161,7 +162,7 @@ def _short_goal(family: str, game: Any) -> str:
         taking = game.quests[0].win_events[0].actions[-1]
         wanted = next(fact.arguments[0].name for fact in taking.added if fact.name == "in")
         return f"Find the {game.infos[wanted].name} and take it."
-    return str(_GOALS.get(family) or game.objective or "None is given.")
+    return _GOALS.get(family) or str(game.objective or "None is given.")
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
@@ -48,17 +49,29 @@ def textworld_module(name: str) -> Any:
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] not in ("textworld", "jericho"):
             raise
-        raise MissingExtra(f'{ENV} needs TextWorld: pip install "agentic-gym[textworld]"') from None
+        raise _missing() from None
 
 
 def cache_folder() -> Path:
-    """Where games are kept: ``AGENTGYM_CACHE``, else ``~/.cache/agentgym``."""
-    try:
-        release = version("textworld")
-    except PackageNotFoundError:
-        raise MissingExtra(f'{ENV} needs TextWorld: pip install "agentic-gym[textworld]"') from None
+    """Where games are kept: ``AGENTGYM_CACHE``, else ``~/.cache/agentgym``.
+
+    Raises:
+        MissingExtra: TextWorld is not installed.
+    """
     root = os.environ.get("AGENTGYM_CACHE") or "~/.cache/agentgym"
-    return Path(root).expanduser() / f"textworld-{release}"
+    return Path(root).expanduser() / f"textworld-{_release()}"
+
+
+@cache
+def _release() -> str:
+    try:
+        return version("textworld")
+    except PackageNotFoundError:
+        raise _missing() from None
+
+
+def _missing() -> MissingExtra:
+    return MissingExtra(f'{ENV} needs TextWorld: pip install "agentic-gym[textworld]"')
 
 
 def game_file(task: str) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Any
 
 import jericho
 from jericho.jericho import _load_frotz_lib
@@ -15,22 +14,26 @@ from agentgym.errors import WorldError
 class Interpreter(jericho.FrotzEnv):  # type: ignore[misc]
     """Frotz, told to run bytes that were checked instead of a file that may have changed.
 
-    The base class would read the file again, hash it to look up hints for well-known games,
-    and warn that it has none.
+    The base class would also look up hints for well-known games and warn that it has none.
     """
 
     def __init__(self) -> None:
-        self._cache: dict[str, Any] = {}
-        self._bindings = None
         self.frotz_lib = _load_frotz_lib()
-        self.name = ""
+        self.opening = ""
+        """What the game printed before its first prompt."""
+        self.rom = b""
 
     def play(self, name: str, rom: bytes) -> None:
-        """Load a game and run it to its first prompt, dropping what it prints."""
-        before, self._cache = self._cache, {name: (rom, {}, None)}
-        self.load(name, -1)
-        self.name = name
-        del before  # the library may look at the old bytes until it has loaded the new ones
+        """Run a game to its first prompt."""
+        self.frotz_lib.shutdown()
+        self.rom = rom  # the library reads these bytes for as long as it runs
+        first = self.frotz_lib.setup(name.encode(), -1, rom, len(rom))
+        self.opening = first.decode("cp1252", "replace")
+
+    def say(self, line: str) -> str:
+        """Type one line of ASCII and read the answer."""
+        answer: bytes = self.frotz_lib.step(line.encode("ascii") + b"\n")
+        return answer.decode("cp1252", "replace")
 
 
 class Interpreters:
@@ -40,14 +43,14 @@ class Interpreters:
         self._idle: deque[Interpreter] = deque(maxlen=keep)
         self._lock = threading.Lock()
 
-    def take(self, name: str, rom: bytes) -> Interpreter:
-        """An interpreter that has loaded a game, in whatever state it was left.
+    def take(self, name: str, rom: bytes, *, fresh: bool = False) -> Interpreter:
+        """An interpreter that has loaded a game, at its start if ``fresh``, else in any state.
 
         Raises:
             WorldError: The interpreter's library cannot be copied.
         """
         with self._lock:
-            same = next((one for one in self._idle if one.name == name), None)
+            same = next((one for one in self._idle if one.rom == rom), None)
             found = same or (self._idle[0] if len(self._idle) == self._idle.maxlen else None)
             if found:
                 self._idle.remove(found)
@@ -59,7 +62,7 @@ class Interpreters:
                     f"cannot start an interpreter: {problem.strerror or problem}; "
                     "it needs room in the folder for temporary files"
                 ) from problem
-        if not same:
+        if fresh or found is not same:
             found.play(name, rom)
         return found
 

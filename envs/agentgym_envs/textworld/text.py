@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from typing import NamedTuple
 
 LONGEST = 198
@@ -19,6 +20,8 @@ _META = frozenset(
     )
 )
 _MANY = re.compile(r"[.;,]|\b(?:then|and|all|every|everything|each|both)\b", re.I)
+_UNSAFE = re.compile(r"[^A-Za-z0-9 '\"_&#/()?:+%.;,-]")
+_ONE = "One action at a time, please."
 _DRAWN = frozenset(" _|\\/$<>-")
 _TAG = re.compile(r"\[[^\]]+\]\n?")
 _SUCCESS = re.compile(r"\[([^\]()]+) - succeeded[^\]()]*\]")
@@ -28,7 +31,7 @@ _ROOM = re.compile(r"-= (.+?) =-")
 _DESCRIPTION = re.compile(r"^-= .+? =-\n.*?(?=\n\[[^\]]* - succeeded\]|\Z)", re.M | re.S)
 _GAIN = re.compile(r"Your score has just gone (up|down) by [a-z0-9 -]+ points?\.")
 _QUESTION = re.compile(r"\n+Would you like to RESTART.*", re.S)
-_ENDING = re.compile(r"\s*\*\*\* (The End|You lost!) \*\*\*.*", re.S)
+_ENDING = re.compile(r"\n\s*\*\*\* (The End|You lost!) \*\*\*\n.*", re.S)
 _COOKBOOK = re.compile(
     r"[^\n]*\n+Recipe #\d+\n.*?Ingredients:\n(?P<what>.*?)\n\n+"
     r"Directions:\n(?P<how>.*?)(?:\n\n|\Z)",
@@ -57,11 +60,16 @@ class Reply(NamedTuple):
     lost: bool
 
 
-def command(action: str) -> str | Refused:
+def command(action: str, names: Iterable[str] = ()) -> str | Refused:
     r"""The one line to send for an action, or why nothing is sent.
 
-    A NUL byte would crash the interpreter, a meta command would end or reconfigure the game, and
-    a list of commands would be several steps for the price of one.
+    A NUL byte would crash the interpreter, a meta command would end or reconfigure the game, a
+    list of commands would be several steps for the price of one, and the signs by which a game's
+    answer is read (its trace repeats what the player says) would let a player forge a victory.
+
+    Args:
+        action: The agent's words.
+        names: Names in this game that look like lists, see ``is_list``.
 
     Examples:
         >>> command(" take  the knife.\n")
@@ -70,33 +78,42 @@ def command(action: str) -> str | Refused:
         Refused(answer='One action at a time, please.')
     """
     line = unicodedata.normalize("NFKD", action[: 8 * LONGEST].strip())
-    if re.search(r"[\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", line):
-        return Refused("One action at a time, please.")
-    line = "".join(" " if c in "\t\xa0" else c for c in line if c.isprintable() or c == "\t")
-    line = " ".join(line.encode("ascii", "replace").decode().split())[:LONGEST]
-    line = line.rstrip(" .;,!")
-    words = line.lower().split()
-    if not words:
+    if len(line.splitlines()) > 1:
+        return Refused(_ONE)
+    line = "".join(
+        c for c in line if c == "\t" or (c.isprintable() and not unicodedata.combining(c))
+    )
+    line = " ".join(_UNSAFE.sub(" ", line.encode("ascii", "replace").decode()).split())
+    line = line[:LONGEST].rstrip(" .;,")
+    first = line.lower().partition(" ")[0]
+    if not line:
         return Refused("Nothing to do was said.")
-    if words[0] in _META or words[0].startswith("tw-"):
-        return Refused(f"{words[0][:20]!r} is not possible here.")
-    if _MANY.search(line):
-        return Refused("One action at a time, please.")
-    return line
+    if first in _META or first.startswith("tw-"):
+        return Refused(f"{first!r} is not possible here.")
+    rest = line
+    for name in names:
+        rest = rest.replace(name, "")
+    return Refused(_ONE) if is_list(rest) else line
+
+
+def is_list(line: str) -> bool:
+    """A game would read this as several commands, or as one that acts on several things."""
+    return _MANY.search(line) is not None
 
 
 def parse(raw: str) -> Reply:
     """Take apart what the interpreter printed in answer to one command."""
     at = raw.rfind("\n>")
     body, status = (raw, "") if at < 0 else (raw[:at], raw[at:])
+    ending = _ENDING.search(body)
     room, scores = _ROOM.search(status), _SCORE.findall(body)
     return Reply(
         body,
         tuple(_SUCCESS.findall(body)),
         room[1] if room else "",
         int(scores[-1]) if scores else None,
-        "*** The End ***" in body,
-        "*** You lost! ***" in body,
+        ending is not None and ending[1] == "The End",
+        ending is not None and ending[1] == "You lost!",
     )
 
 
@@ -105,6 +122,17 @@ def without_banner(body: str) -> str:
     lines = body.split("\n")
     drawn = [i for i, line in enumerate(lines) if "$" in line and not set(line) - _DRAWN]
     return "\n".join(lines[drawn[-1] + 1 :]) if drawn else body
+
+
+def describes_room(body: str) -> bool:
+    """The game printed what a room looks like."""
+    return _DESCRIPTION.search(body) is not None
+
+
+def from_room(body: str) -> str:
+    """A body from its first description of a room on."""
+    found = _DESCRIPTION.search(body)
+    return body[found.start() :] if found else body
 
 
 def full(body: str) -> str:
@@ -128,4 +156,3 @@ def _recipe(found: re.Match[str]) -> str:
         ", ".join(filter(None, map(str.strip, found[part].split("\n")))) for part in ("what", "how")
     )
     return f"Ingredients: {what}. Directions: {how}."
-
