@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agentgym import scratch
-from agentgym.agent import ChatAgent, Reading, Scene
+from agentgym.agent import Agent, ChatAgent, Reading, Scene
 from agentgym.algorithm import Algorithm, Update
 from agentgym.batch import collate
 from agentgym.display import Display
@@ -31,7 +31,13 @@ from agentgym.losses import negative_log_likelihood
 from agentgym.panel import Panel, panel_of
 from agentgym.plots import plot_run
 from agentgym.policy import Policy, load_model, load_tokenizer
-from agentgym.records import EpisodeRecord, MetricsWriter, append, read_metrics
+from agentgym.records import (
+    EpisodeRecord,
+    MetricsWriter,
+    append,
+    keep_episodes,
+    read_metrics,
+)
 from agentgym.registry import make, world
 from agentgym.report import Report, Subject, render
 from agentgym.rollout import Limits, Player, derive
@@ -59,10 +65,10 @@ async def run(
     job.prepare()
     if not folder.warm.exists():
         job.warm_up()
-    before = await job.evaluate(folder.warm, "before")
+    before = await job.evaluate(folder.warm, "before", folder.evaluation("before"))
     if not folder.final.exists():
         await job.reinforce(algorithm)
-    after = await job.evaluate(folder.final, "after")
+    after = await job.evaluate(folder.final, "after", folder.evaluation("after"))
     job.report(before, after)
     return Result(before, after)
 
@@ -79,11 +85,14 @@ class Job:
 
     def prepare(self) -> None:
         """Build what the tasks of the splits in use need, such as compiled games."""
-        bare = self.world()
         for split in dict.fromkeys(("train", self.experiment.evaluation.split)):
-            total = len(bare.tasks(split))
-            with self.display.stage(f"games: {split}", total) as advance:
-                bare.prepare(split, lambda done, total, advance=advance: advance(done))
+            self.prepare_split(split)
+
+    def prepare_split(self, split: str) -> None:
+        """The same for one split."""
+        bare = self.world()
+        with self.display.stage(f"prepare: {split}", len(bare.tasks(split))) as advance:
+            bare.prepare(split, lambda done, total: advance(done))
         bare.close()
 
     def warm_up(self) -> None:
@@ -97,7 +106,9 @@ class Job:
                 context=experiment.rollout.tokens,
                 seed=derive(experiment.seed, "weights"),
             )
-            steps = SCRATCH_STEPS if experiment.imitation.steps is None else experiment.imitation.steps
+            steps = (
+                SCRATCH_STEPS if experiment.imitation.steps is None else experiment.imitation.steps
+            )
         else:
             tokenizer, model = load_tokenizer(experiment.model), load_model(experiment.model)
             steps = experiment.imitation.steps or 0
@@ -105,8 +116,8 @@ class Job:
             self._imitate(model, self.agent(tokenizer), steps)
         self.folder.save(self.folder.warm, model, tokenizer)
 
-    async def evaluate(self, checkpoint: Path, name: str) -> Report:
-        """Play the frozen panel with a checkpoint; leaves ``eval/NAME.jsonl``."""
+    async def evaluate(self, checkpoint: str | Path, name: str, path: Path) -> Report:
+        """Play the frozen panel with a model; leaves one JSON line per episode at ``path``."""
         wanted = self.experiment.evaluation
         panel = self.panel(wanted.split).head(wanted.tasks)
         player = self.player(load_tokenizer(checkpoint), load_model(checkpoint), "evaluation")
@@ -115,7 +126,7 @@ class Job:
                 panel,
                 player,
                 episodes=wanted.episodes,
-                path=self.folder.evaluation(name),
+                path=path,
                 subject=self.subject(checkpoint),
                 conduct=Conduct(
                     concurrency=self.experiment.rollout.concurrency,
@@ -137,7 +148,7 @@ class Job:
         if start is not None:
             trainer.restore(self.folder.load_state(start))
         metrics = MetricsWriter(self.folder.metrics, resume=trainer.step)
-        self.folder.cut_episodes(trainer.step)
+        keep_episodes(self.folder.episodes, before_version=trainer.step)
         tasks = self.panel("train").tasks
         with self.display.stage("train", experiment.steps) as advance:
             while trainer.step < experiment.steps:
@@ -199,7 +210,7 @@ class Job:
             stream=f"{self.experiment.seed}/{stream}",
         )
 
-    def subject(self, checkpoint: Path) -> Subject:
+    def subject(self, checkpoint: str | Path) -> Subject:
         """What an evaluation's result depends on."""
         rollout, speech = self.experiment.rollout, self.experiment.speech
         return Subject(
@@ -221,7 +232,7 @@ class Job:
         listed = {"admissible": True} if self.experiment.speech.list_actions else {}
         return {**self.experiment.env_args, **listed}
 
-    def _demonstrations(self, agent: Any, count: int, tasks: Sequence[Task]) -> list[Trajectory]:
+    def _demonstrations(self, agent: Agent, count: int, tasks: Sequence[Task]) -> list[Trajectory]:
         bare, slip = self.world(), self.experiment.imitation.slip
         found: list[Trajectory] = []
         total = count * len(tasks)
@@ -229,9 +240,7 @@ class Job:
             for sample in range(count):
                 for task in tasks:
                     rng = np.random.default_rng(derive(self.experiment.seed, task.id, sample))
-                    found.append(
-                        demonstrate(bare, task, agent, rng, slip=slip, sample=sample)
-                    )
+                    found.append(demonstrate(bare, task, agent, rng, slip=slip, sample=sample))
                     advance(len(found))
         bare.close()
         won = [trajectory for trajectory in found if trajectory.won]
@@ -265,9 +274,7 @@ class Job:
     def _record(self, step: Step, player: Player) -> None:
         for group in step.groups:
             for trajectory in group:
-                append(
-                    self.folder.episodes, EpisodeRecord.of(trajectory, decode=player.agent.text)
-                )
+                append(self.folder.episodes, EpisodeRecord.of(trajectory, decode=player.agent.text))
 
 
 class _Mute:
@@ -315,3 +322,12 @@ def run_blocking(
 ) -> Result:
     """``run`` for callers without an event loop."""
     return asyncio.run(run(experiment, algorithm, folder, display))
+
+
+def evaluate_blocking(experiment: Experiment, path: Path, display: Display) -> Report:
+    """Evaluate ``experiment.model`` on its panel; the file at ``path`` is continued."""
+    if experiment.model is None:
+        raise ConfigError("an evaluation needs a model: a Hugging Face folder or hub id")
+    job = Job(experiment, RunFolder(path.parent), display)
+    job.prepare_split(experiment.evaluation.split)
+    return asyncio.run(job.evaluate(experiment.model, experiment.evaluation.split, path))

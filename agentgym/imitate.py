@@ -40,13 +40,16 @@ def demonstrate(
     opening = observation
     done: list[Turn] = []
     stop = Stop.MAX_TURNS
+    plan: tuple[str, ...] = ()
     while len(done) < turns:
-        plan = world.oracle()
+        # Planning is the slow part, and a plan stays good until somebody leaves it.
+        plan = plan or world.oracle() or ()
         if not plan:
             break
-        choices = world.admissible()
-        slipped = bool(choices) and rng.random() < slip
+        choices = world.admissible() if rng.random() < slip else ()
+        slipped = bool(choices)
         action = choices[int(rng.integers(len(choices)))] if slipped else plan[0]
+        plan = () if slipped else plan[1:]
         actions = tuple(info.get("admissible_commands", ()))
         prompt, fresh = agent.read(Scene(info["goal"], opening, observation, actions), done)
         tokens = agent.write(action)

@@ -161,6 +161,18 @@ def read_episodes(path: Path) -> tuple[EpisodeRecord, ...]:
     )
 
 
+def keep_episodes(path: Path, *, before_version: int) -> None:
+    """Drop the episodes of training steps that a resumed run will play again.
+
+    Args:
+        path: The file; nothing happens when there is none.
+        before_version: Episodes sampled by this policy version or a later one are dropped.
+    """
+    if path.exists():
+        kept = [line for line in read_objects(path) if line["version"] < before_version]
+        write_atomic(path, "".join(dumps(line) + "\n" for line in kept))
+
+
 class MetricsWriter:
     """Writes ``metrics.jsonl``: one line of named numbers for each step.
 

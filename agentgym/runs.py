@@ -1,13 +1,13 @@
 """Where a run keeps what it makes.
 
-    RUN/config.yaml             the resolved configuration
-    RUN/checkpoints/warm        the model before reinforcement, an ordinary Hugging Face folder
-    RUN/checkpoints/step-0010   the same during it, with the trainer's state in trainer.pt
-    RUN/checkpoints/final       and after it
-    RUN/metrics.jsonl           one line per training step
-    RUN/episodes.jsonl          one line per training episode
-    RUN/eval/before.jsonl       one line per episode of the frozen panel; after.jsonl likewise
-    RUN/report.txt, report.png  the result
+RUN/config.yaml             the resolved configuration
+RUN/checkpoints/warm        the model before reinforcement, an ordinary Hugging Face folder
+RUN/checkpoints/step-0010   the same during it, with the trainer's state in trainer.pt
+RUN/checkpoints/final       and after it
+RUN/metrics.jsonl           one line per training step
+RUN/episodes.jsonl          one line per training episode
+RUN/eval/before.jsonl       one line per episode of the frozen panel; after.jsonl likewise
+RUN/report.txt, report.png  the result
 """
 
 from __future__ import annotations
@@ -114,10 +114,16 @@ class RunFolder:
         return "\n".join(f"{name:<13} {path}" for name, path in made.items() if path.exists())
 
 
-def fingerprint(checkpoint: Path) -> str:
-    """Sixteen hexadecimal digits that change with the weights or the tokenizer of a folder."""
+def fingerprint(model: str | Path) -> str:
+    """What a result is filed under: changes with the weights or the tokenizer of a folder.
+
+    Sixteen hexadecimal digits for a folder; a hub id is its own name.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return str(model)
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(checkpoint.glob("*.safetensors")) + sorted(checkpoint.glob("token*.json")):
+    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("token*.json")):
         digest.update(path.name.encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):
