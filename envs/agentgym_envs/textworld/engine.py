@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +30,8 @@ class Story:
         self.progression = self.tracker(quests=False)
         self.names: dict[str, str] = {key: i.name or "" for key, i in self.game.infos.items()}
         self.list_names = tuple(filter(text.is_list, self.names.values()))
+        events = self.game.kb.inform7_events
+        self._events = {name: _pattern(events.get(name, "")) for name in self.game.kb.rules}
         self.max_score = max(1, int(min(self.game.max_score, 2**31)))
         signature = textworld_module("textworld.logic").Signature
         self.player_at = signature("at", ["P", "r"])
@@ -37,6 +41,11 @@ class Story:
             interpreter.say(line)
         self.state = interpreter.get_state()
         self.release(interpreter)
+
+    def rules_of(self, event: str) -> list[Any]:
+        """The rules that TextWorld could mean by an event of the game, in its order."""
+        kb = self.game.kb
+        return [rule for rule in kb.rules.values() if self._events[rule.name].fullmatch(event)]
 
     def interpreter(self, *, fresh: bool = False) -> Any:
         """An interpreter that has loaded this game, at its start or in any state."""
@@ -50,6 +59,12 @@ class Story:
         """TextWorld's logical model of this game at its start, with or without its quests."""
         module = textworld_module("textworld.generator.game")
         return module.GameProgression(self.game, track_quests=quests)
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    """What an event's template, such as ``taking the {o}``, can look like."""
+    parts = re.split(r"\{[^}]*\}", template)
+    return re.compile(".+".join(map(re.escape, parts)), re.IGNORECASE)
 
 
 def _interpreters() -> Any:
@@ -132,7 +147,7 @@ class Session:
 
     def commands(self) -> tuple[str, ...]:
         """What the logical state allows, sorted."""
-        actions = self.progression.valid_actions
+        actions = self.valid_actions()
         return tuple(sorted(set(self.story.inform7.gen_commands_from_actions(actions))))
 
     def fork(self) -> Self:
@@ -151,8 +166,18 @@ class Session:
             self.story.release(self.interpreter)
             self.interpreter = None
 
+    def valid_actions(self, rules: Iterable[Any] | None = None) -> list[Any]:
+        """What the logical state allows, by the given rules or by all of them."""
+        kb = self.story.game.kb
+        chosen = kb.rules.values() if rules is None else rules
+        return list(
+            self.progression.state.all_applicable_actions(chosen, kb.types.constants_mapping)
+        )
+
     def _apply(self, action: Any) -> None:
-        self.progression.update(action)
+        # Not `progression.update`: that lists every valid action of the new state, which is most
+        # of the cost of a step and rarely asked for.
+        self.progression.state.apply(action)
         self.actions.append(action)
 
     def _detect(self, event: str) -> Any:
@@ -161,10 +186,11 @@ class Session:
         TextWorld knows one event for each rule, but the game has other words for some: `get` and
         `pick up` work on things in or on something too, yet trace as plain taking.
         """
-        valid = self.progression.valid_actions
-        action = self.story.inform7.detect_action(event, valid)
+        likely = self.valid_actions(self.story.rules_of(event))
+        action = self.story.inform7.detect_action(event, likely)
         if action is None and event.startswith("taking the "):
             start = f"take {event.removeprefix('taking the ')} from ".lower()
+            valid = self.valid_actions()
             commands = self.story.inform7.gen_commands_from_actions(valid)
             pairs = zip(valid, commands, strict=True)
             action = next((a for a, c in pairs if c.lower().startswith(start)), None)
@@ -178,7 +204,7 @@ class Session:
         names = self.story.names
         if names[self.room].title() == title:
             return
-        for action in self.progression.valid_actions:
+        for action in self.valid_actions():
             if action.name.startswith("go/"):
                 target = next(f.arguments[1].name for f in action.added if f.name == "at")
                 if names[target].title() == title:
