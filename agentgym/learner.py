@@ -44,8 +44,13 @@ class Learner:
         )
 
     def update(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
-        """Take the optimiser steps of one update; returns their mean metrics."""
+        """Take the optimiser steps of one update; returns their mean metrics.
+
+        Without a row that takes part and has weight there is nothing to learn, and no step.
+        """
         rows = update.rows(batch) & (row_weight(batch) > 0)
+        if not rows.any():
+            return {}
         sums: dict[str, float] = {}
         count = 0
         for _ in range(update.epochs):

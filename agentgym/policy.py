@@ -59,7 +59,9 @@ def load_model(path: str | Path, *, device: str | None = None) -> Any:
         ConfigError: There is no such model.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32 if where == "cpu" else torch.bfloat16
     try:

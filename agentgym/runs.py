@@ -81,7 +81,9 @@ class RunFolder:
     ) -> None:
         """Write a model folder, with the trainer's state when given; a kill leaves none or all."""
         import torch
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         partial = where.with_name(f".{where.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         model.save_pretrained(partial)
