@@ -39,10 +39,8 @@ BEFORE, AFTER = report(0.2, 1), report(0.7, 2)
 
 
 def test_the_picture_is_a_png_that_fits_a_page(tmp_path):
-    path = tmp_path / "run.png"
-    odd = [{"step": 121, "eval/score": 0.5}, {"step": 122, "episode/success": math.nan}]
-    plot_run([*metrics(), *odd], BEFORE, AFTER, path)
-    data = path.read_bytes()
+    plot_run(metrics(), BEFORE, AFTER, tmp_path / "run.png")
+    data = (tmp_path / "run.png").read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     width, height = (int.from_bytes(data[i : i + 4], "big") for i in (16, 20))
     assert 1200 <= width <= 2000
@@ -56,9 +54,10 @@ def test_one_step_and_one_episode_per_task_can_be_drawn(tmp_path):
     assert "<svg" in text
 
 
-def test_the_same_numbers_give_the_same_picture(tmp_path):
-    for name in ("a.png", "b.png"):
-        plot_run(metrics(), BEFORE, AFTER, tmp_path / name)
+def test_steps_without_the_metric_leave_no_gap(tmp_path):
+    odd = [{"step": 50, "eval/score": 0.5}, {"step": 50, "episode/success": math.nan}]
+    plot_run(metrics(), BEFORE, AFTER, tmp_path / "a.png")
+    plot_run(metrics()[:50] + odd + metrics()[50:], BEFORE, AFTER, tmp_path / "b.png")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 

@@ -201,7 +201,9 @@ def test_a_file_that_holds_no_metrics_is_not_taken_for_one(tmp_path):
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "new" / "config.yaml"
     write_atomic(path, "first ü")
-    write_atomic(path, b"second")
+    with path.open() as reader:
+        write_atomic(path, b"second")
+        assert reader.read() == "first ü"
     assert path.read_bytes() == b"second"
     with pytest.raises(UnicodeEncodeError):
         write_atomic(path, "third \ud800")
