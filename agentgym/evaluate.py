@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 from agentgym.env import Progress
 from agentgym.errors import ConfigError
 from agentgym.jsonl import append_line, dumps, read_objects
 from agentgym.panel import Panel
 from agentgym.records import SCHEMA, Decode, EpisodeRecord, append, read_episodes
-from agentgym.registry import world
 from agentgym.report import Report, Subject
 from agentgym.types import Stop, Task, Trajectory
 
@@ -37,8 +35,6 @@ class Conduct:
     """Further attempts at an episode whose world broke."""
     decode: Decode | None = None
     """Completion tokens to text, for the record."""
-    task_types: Mapping[Task, str] | None = None
-    """The family of every task, as ``task_types`` finds it."""
     progress: Progress | None = None
     """Told after every episode."""
 
@@ -107,23 +103,6 @@ def read_report(path: Path) -> Report:
     return Report.of(panel, subject, records, episodes=episodes)
 
 
-def task_types(panel: Panel, **kwargs: Any) -> dict[Task, str]:
-    """The family of every task of a panel, found by starting each once.
-
-    Args:
-        panel: The tasks.
-        **kwargs: Passed to the world; as they were for the panel.
-    """
-    bare = world(panel.env, **kwargs)
-    try:
-        return {
-            task: str(bare.reset(seed=task.seed, options={"task": task.id})[1]["task_type"])
-            for task in panel.tasks
-        }
-    finally:
-        bare.close()
-
-
 @dataclass
 class _Session:
     """The episodes of one call; its workers share one queue."""
@@ -148,10 +127,8 @@ class _Session:
         start = time.perf_counter()
         trajectory = await self.play(task, sample)
         assert (trajectory.task, trajectory.sample) == (task, sample), "play answered another task"
-        kinds = self.conduct.task_types
         record = EpisodeRecord.of(
             trajectory,
-            task_type="" if kinds is None else kinds[task],
             seconds=time.perf_counter() - start,
             panel=self.panel.digest,
             decode=self.conduct.decode,

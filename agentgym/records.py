@@ -74,7 +74,6 @@ class EpisodeRecord:
         cls,
         trajectory: Trajectory,
         *,
-        task_type: str = "",
         seconds: float = math.nan,
         panel: str = "",
         decode: Decode | None = None,
@@ -83,7 +82,6 @@ class EpisodeRecord:
 
         Args:
             trajectory: The finished episode.
-            task_type: The family of its task.
             seconds: How long it took.
             panel: Digest of the panel it was played for.
             decode: Completion tokens to text; without it no text is kept.
@@ -95,7 +93,7 @@ class EpisodeRecord:
             task=trajectory.task.id,
             seed=trajectory.task.seed,
             sample=trajectory.sample,
-            task_type=task_type,
+            task_type=trajectory.task_type,
             goal=trajectory.goal,
             opening=trajectory.opening,
             turns=turns,

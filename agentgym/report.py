@@ -288,7 +288,7 @@ def _result(task: Task, records: list[EpisodeRecord]) -> TaskResult:
     turns = [turn for record in done for turn in record.turns]
     return TaskResult(
         task=task,
-        task_type=records[0].task_type if records else "",
+        task_type=next((record.task_type for record in records if record.task_type), ""),
         finished=len(done),
         won=sum(record.won for record in done),
         aborted=len(records) - len(done),

@@ -40,13 +40,13 @@ def trajectory(sample: int = 0) -> Trajectory:
         Stop.TERMINATED,
         score=1.0,
         won=True,
+        task_type="guess",
     )
 
 
 def record(sample: int = 0) -> EpisodeRecord:
     return EpisodeRecord.of(
         trajectory(sample),
-        task_type="guess",
         seconds=1.5,
         panel="abc",
         decode=lambda tokens: " ".join(map(str, tokens)),
@@ -55,6 +55,7 @@ def record(sample: int = 0) -> EpisodeRecord:
 
 def test_a_record_keeps_what_an_episode_was():
     found = record()
+    assert found.task_type == "guess"
     assert (found.env, found.task, found.seed) == ("agentgym/Hotter-v0", "hotter-3", 5)
     assert found.key == (Task("agentgym/Hotter-v0", "hotter-3", 5), 0)
     assert (found.prompt_tokens, found.completion_tokens) == (3, 3)
