@@ -83,7 +83,7 @@ def _plan(name: str) -> type[Any]:
 
 
 def _train(plan: Any, resumed: Path | None) -> int:
-    from agentgym.experiment import run_blocking
+    from agentgym.experiment import check, run_blocking
     from agentgym.jsonl import write_atomic
     from agentgym.runs import RunFolder
 
@@ -93,6 +93,7 @@ def _train(plan: Any, resumed: Path | None) -> int:
     if resumed is None and (root / "config.yaml").exists():
         raise ConfigError(f"{root} holds a run: `agentgym train --resume {root}` continues it")
     algorithm = plan.algo.build()
+    check(plan)
     write_atomic(root / "config.yaml", config.dump(plan))
     display = Display(Console())
     display.say(f"run folder: {root}")
@@ -134,7 +135,7 @@ class EvalOptions:
 def evaluate(arguments: list[str]) -> int:
     """``eval MODEL [options]``."""
     options = _parse(EvalOptions, arguments, prog="agentgym eval")
-    from agentgym.experiment import evaluate_blocking
+    from agentgym.experiment import check, evaluate_blocking
     from agentgym.report import render
 
     experiment = Experiment(
@@ -146,6 +147,7 @@ def evaluate(arguments: list[str]) -> int:
         speech=options.speech,
         evaluation=options.panel,
     )
+    check(experiment)
     display = Display(Console())
     try:
         report = evaluate_blocking(experiment, options.out, display)

@@ -30,7 +30,7 @@ from agentgym.learner import Learner
 from agentgym.losses import negative_log_likelihood
 from agentgym.panel import Panel, panel_of
 from agentgym.plots import plot_run
-from agentgym.policy import Policy, load_model, load_tokenizer
+from agentgym.policy import Policy, check_model, load_model, load_tokenizer
 from agentgym.records import (
     EpisodeRecord,
     MetricsWriter,
@@ -315,6 +315,20 @@ def _note(metrics: dict[str, float]) -> str:
     }
     numbers = " ".join(f"{name} {value:.3g}" for name, value in shown.items())
     return f"{numbers} {metrics['tokens_per_second'] / 1000:.1f}k tok/s"
+
+
+def check(experiment: Experiment) -> None:
+    """Find mistakes before anything is written: the world, the panel, the model.
+
+    Raises:
+        ConfigError: Naming what is wrong.
+    """
+    bare = world(experiment.env, **experiment.env_args)
+    wanted = experiment.evaluation
+    panel_of(experiment.env, bare, wanted.split).head(wanted.tasks)
+    bare.close()
+    if experiment.model is not None:
+        check_model(experiment.model)
 
 
 def run_blocking(

@@ -71,6 +71,23 @@ def load_model(path: str | Path, *, device: str | None = None) -> Any:
     return cast(Any, model).to(where)
 
 
+def check_model(path: str | Path) -> None:
+    """Refuse what is no causal language model with a tokenizer, before anything else is done.
+
+    Raises:
+        ConfigError: There is no such model.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        found = AutoConfig.from_pretrained(str(path))
+    except (OSError, ValueError, KeyError) as problem:
+        raise ConfigError(_no_model(path, problem)) from problem
+    if type(found) not in AutoModelForCausalLM._model_mapping:
+        raise ConfigError(_no_model(path, ValueError(f"its type is {found.model_type}")))
+    load_tokenizer(path)
+
+
 def load_tokenizer(path: str | Path) -> Any:
     """The tokenizer beside a model.
 

@@ -1,0 +1,25 @@
+"""Shared pieces: a tokenizer made in a moment, and scripted play."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch: test machines are shared, and spinning OpenMP threads would stand in each other's
+# way by a factor of ten.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+
+from agentgym import scratch
+from agentgym.agent import ChatAgent
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    texts = ["Higher. Lower. I hide a number from 1 to 100. Guess. Find the number. Found."] * 20
+    return scratch.make_tokenizer([*texts, *map(str, range(101))], 400)
+
+
+@pytest.fixture
+def agent(tokenizer):
+    return ChatAgent(tokenizer, system=None)

@@ -1,0 +1,125 @@
+import subprocess
+import sys
+
+import pytest
+
+import agentgym
+from agentgym import config, registry
+from agentgym.cli import main
+from agentgym.errors import ConfigError, MissingExtra
+from agentgym.settings import Experiment
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_importing_agentgym_loads_no_heavy_library():
+    heavy = ["torch", "transformers", "textworld", "matplotlib", "jericho"]
+    done = python(f"import agentgym, sys; print([m for m in {heavy} if m in sys.modules])")
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_public_name_exists_and_they_are_sorted():
+    assert sorted(agentgym.__all__) == list(agentgym.__all__)
+    assert all(hasattr(agentgym, name) for name in agentgym.__all__)
+
+
+def test_algorithms_and_worlds_are_found_through_entry_points():
+    assert "grpo" in registry.algorithms()
+    assert {"agentgym/Hotter-v0", "agentgym/TextWorld-v0"} <= set(agentgym.environments())
+
+
+def test_a_third_partys_package_adds_its_own(tmp_path):
+    (tmp_path / "theirs.py").write_text(
+        "import gymnasium\n"
+        "class Mine:\n    '''A method.'''\n"
+        "def register():\n    gymnasium.register('theirs/World-v0', 'theirs:World')\n"
+    )
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[agentgym.algorithms]\nmine = theirs:Mine\n[agentgym.environments]\nt = theirs:register\n"
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import agentgym; "
+        "from agentgym import registry; print(registry.algorithm('mine').__name__, "
+        "'theirs/World-v0' in agentgym.environments())"
+    )
+    assert python(code).stdout.split() == ["Mine", "True"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["tain"], "Did you mean 'train'?"),
+        (["train", "gpro"], "Did you mean 'grpo'?"),
+        (["play", "agentgym/Hoter-v0"], "Did you mean 'agentgym/Hotter-v0'?"),
+        (["play", "agentgym/Hotter-v0", "--task", "hotter-x"], "has no task 'hotter-x'"),
+        (["play", "agentgym/Hotter-v0", "--env-args", "hihg", "3"], "hihg"),
+        (["train", "--resume", "/nowhere"], "cannot read the configuration"),
+        (["train", "--config"], "--config needs a value"),
+        (["train", "--model", "/no/such/model", "--out", "OUT"], "is no causal language model"),
+        (["eval", "/no/such/model", "--out", "OUT/x.jsonl"], "is no causal language model"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_two(words, expected, capsys, tmp_path):
+    words = [word.replace("OUT", str(tmp_path / "out")) for word in words]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert expected in error
+    assert error.count("\n") == 1 and error.startswith("agentgym: ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("verb", ["train", "eval", "play", "envs"])
+def test_help_teaches(verb, capsys):
+    with pytest.raises(SystemExit) as done:
+        main([verb, "--help"])
+    assert done.value.code == 0
+    assert "usage: agentgym" in capsys.readouterr().out
+
+
+def test_envs_lists_worlds_splits_and_horizon(capsys):
+    assert main(["envs"]) == 0
+    listed = capsys.readouterr().out
+    assert "agentgym/Hotter-v0" in listed and "12 turns" in listed and "train" in listed
+
+
+def test_a_person_can_play(monkeypatch, capsys):
+    lines = iter([":hint", "50", ":quit"])
+    monkeypatch.setattr("builtins.input", lambda *args: next(lines))
+    assert main(["play", "agentgym/Hotter-v0", "--task", "hotter-3"]) == 0
+    shown = capsys.readouterr().out
+    assert "I hide a number" in shown and "Higher." in shown and "score 0.00" in shown
+
+
+def test_a_configuration_survives_the_trip_through_yaml(tmp_path):
+    plan = Experiment(env_args={"high": 20, "deep": True}, steps=3, model="m")
+    path = tmp_path / "c.yaml"
+    path.write_text(config.dump(plan))
+    assert config.load(Experiment, path) == plan
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("stpes: 3", "no field 'stpes'. Did you mean 'steps'?"),
+        ("rollout: {turn: 3}", "Rollout has no field 'turn'. Did you mean 'turns'?"),
+        ("steps: ten", "steps is 'ten', expected int"),
+        ("speech: {form: tag}", "speech.form is 'tag'"),
+        ("rollout: 3", "rollout is 3, expected the fields of Rollout"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_a_wrong_configuration_is_explained_in_one_line(tmp_path, text, expected):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        config.load(Experiment, path)
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_extra_is_an_import_error():
+    assert issubclass(MissingExtra, ImportError)

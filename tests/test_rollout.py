@@ -1,0 +1,175 @@
+import asyncio
+import re
+from dataclasses import replace
+
+import gymnasium
+import numpy as np
+import pytest
+
+from agentgym import Opening, Outcome, Stop, Task, TextEnv, make
+from agentgym.engines.scripted import ScriptedEngine
+from agentgym.errors import UnknownTask
+from agentgym.imitate import demonstrate, texts
+from agentgym.registry import world
+from agentgym.rollout import Limits, Player, derive
+from agentgym.train import episode_metrics, task_of
+from agentgym.types import Sampling
+
+TASK = Task("agentgym/Hotter-v0", "hotter-3")
+
+
+def bisect(agent):
+    """A perfect player that reads the context as text."""
+
+    def say(prompt, sampling):
+        low, high = 1, 100
+        text = agent.tokenizer.decode(prompt)
+        for guess, hint in re.findall(r"<action>(\d+)</action>.*?(Higher|Lower)\.", text):
+            low, high = (int(guess) + 1, high) if hint == "Higher" else (low, int(guess) - 1)
+        return agent.write(str((low + high) // 2))
+
+    return say
+
+
+def player(agent, say, **kwargs):
+    return Player(agent=agent, engine=ScriptedEngine(say), make=lambda t: make(t.env), **kwargs)
+
+
+def play(agent, say, task=TASK, **kwargs):
+    return asyncio.run(player(agent, say, **kwargs)(task, 0))
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_a_perfect_player_wins_within_seven_turns(agent, number):
+    episode = play(agent, bisect(agent), Task(TASK.env, f"hotter-{number}"))
+    assert (episode.stop, episode.won, episode.score, episode.reward) == (
+        Stop.TERMINATED,
+        True,
+        1.0,
+        1.0,
+    )
+    assert len(episode.turns) <= 7
+
+
+def test_the_turn_limit_counts_every_turn_also_malformed_ones(agent, tokenizer):
+    babble = tuple(tokenizer.encode("eh")) + agent.stop
+    episode = play(agent, lambda prompt, sampling: babble, limits=Limits(turns=5))
+    assert (episode.stop, len(episode.turns), episode.won) == (Stop.MAX_TURNS, 5, False)
+    assert all(not t.parsed and not t.valid and t.action == "" for t in episode.turns)
+    assert "Expected one <action>" in episode.turns[0].observation
+
+
+def test_the_worlds_own_limit_is_a_truncation_too(agent):
+    episode = play(agent, lambda prompt, sampling: agent.write("0"))
+    assert (episode.stop, len(episode.turns)) == (Stop.MAX_TURNS, 12)
+
+
+def test_nonsense_reaches_the_world_as_an_invalid_action(agent):
+    episode = play(agent, lambda p, s: agent.write("\x00" + "x" * 2000), limits=Limits(turns=1))
+    assert (episode.turns[0].parsed, episode.turns[0].valid) == (True, False)
+
+
+def test_a_full_context_ends_the_episode(agent):
+    limits, sampling = Limits(tokens=60), Sampling(max_tokens=8)
+    episode = play(agent, bisect(agent), limits=limits, sampling=sampling)
+    used = sum(len(t.prompt) + len(t.completion.tokens) for t in episode.turns)
+    assert episode.stop is Stop.MAX_TOKENS
+    assert 60 - 40 < used <= 60
+
+
+def test_seeds_depend_on_run_task_sample_and_turn_and_on_nothing_else(agent):
+    def seeds(concurrency, stream="a"):
+        seen = {}
+
+        def say(prompt, sampling):
+            seen.setdefault(tuple(prompt), []).append(sampling.seed)
+            return agent.write("1")
+
+        someone = player(agent, say, concurrency=concurrency, stream=stream, limits=Limits(turns=3))
+
+        async def all_of_them():
+            tasks = [Task(TASK.env, f"hotter-{n}") for n in range(3)]
+            return await asyncio.gather(*(someone(t, k) for t in tasks for k in range(4)))
+
+        asyncio.run(all_of_them())
+        return sorted(sum(seen.values(), []))
+
+    assert seeds(1) == seeds(12)
+    assert len(set(seeds(1))) == 3 * 4 * 3
+    assert not set(seeds(1)) & set(seeds(1, stream="b"))
+
+
+def test_a_derived_seed_depends_on_every_name():
+    assert derive("a", 1) == derive("a", 1)
+    assert (
+        len({derive("a", 1), derive("a", 2), derive("b", 1), derive("a1"), derive("a", "1x")}) == 5
+    )
+
+
+class Moody(TextEnv):
+    """Breaks on its second turn."""
+
+    def tasks(self, split):
+        return ("moody",)
+
+    def start(self, task, rng):
+        self.count = 0
+        return Opening("hello", "be nice")
+
+    def act(self, action):
+        self.count += 1
+        if self.count == 2:
+            raise OSError("the pipe burst")
+        return Outcome("fine", score=0.25)
+
+
+def test_a_broken_world_aborts_its_episode_and_says_why(agent):
+    if "agentgym/Moody-v0" not in gymnasium.registry:
+        gymnasium.register("agentgym/Moody-v0", Moody)
+    task = Task("agentgym/Moody-v0", "moody")
+    episode = play(agent, lambda prompt, sampling: agent.write("x"), task)
+    assert (episode.stop, len(episode.turns)) == (Stop.ABORTED, 1)
+    assert "the pipe burst" in episode.error
+    gymnasium.registry.pop("agentgym/Moody-v0")
+    won = play(agent, bisect(agent))
+    metrics = episode_metrics([[episode, won]])
+    assert (metrics["episode/success"], metrics["episode/aborted"]) == (1.0, 1.0)
+
+
+def test_an_unknown_task_is_the_callers_mistake(agent):
+    with pytest.raises(UnknownTask, match="hotter-"):
+        play(agent, bisect(agent), Task(TASK.env, "hoter-3"))
+
+
+def test_a_demonstration_is_what_the_player_would_have_recorded(agent):
+    shown = demonstrate(world(TASK.env), TASK, agent, np.random.default_rng(0))
+    played = play(agent, bisect(agent))
+    assert shown.won and len(shown.turns) == len(played.turns)
+    for a, b in zip(shown.turns, played.turns, strict=True):
+        assert (a.prompt, a.completion.tokens, a.fresh) == (b.prompt, b.completion.tokens, b.fresh)
+
+
+def test_slips_are_marked_and_recovered_from(agent):
+    bare = world(TASK.env)
+    rng = np.random.default_rng(0)
+    shown = [
+        demonstrate(bare, Task(TASK.env, f"hotter-{n}"), agent, rng, slip=0.4) for n in range(40)
+    ]
+    slips = [not t.learn for d in shown for t in d.turns]
+    assert all(d.won for d in shown)
+    assert 0.25 < sum(slips) / len(slips) < 0.5
+    assert any(t.action in text for d in shown for t in d.turns for text in texts([d]))
+
+
+def test_a_stream_of_tasks_is_a_function_of_the_seed_and_covers_each_pass():
+    tasks = [Task("e", str(n)) for n in range(7)]
+    passes = [[task_of(tasks, 7 * p + i, 3) for i in range(7)] for p in range(3)]
+    assert all(sorted(t.id for t in p) == sorted(t.id for t in tasks) for p in passes)
+    assert passes[0] != passes[1]
+    assert passes[0] == [task_of(tasks, i, 3) for i in range(7)]
+    assert passes[0] != [task_of(tasks, i, 4) for i in range(7)]
+
+
+def test_the_stream_is_part_of_the_player(agent):
+    one = player(agent, bisect(agent))
+    assert replace(one, stream="x").sampling.stop == agent.stop

@@ -1,0 +1,726 @@
+"""TextWorld: real games, made once and kept in the ordinary cache, in the real interpreter."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from agentgym.env import TextEnv
+from agentgym.errors import ConfigError, MissingExtra, UnknownTask, WorldError
+from agentgym.panel import panel
+from agentgym.registry import world
+
+textworld = pytest.importorskip("textworld")
+
+from agentgym_envs.textworld import games, tasks, text  # noqa: E402
+from agentgym_envs.textworld.engine import story  # noqa: E402
+
+ENV = "agentgym/TextWorld-v0"
+COOKING, COLLECTOR, HUNTER, SIMPLE = (
+    "cooking-r1t1o1k1c1g6-s1",
+    "coin_collector-l3-s1",
+    "treasure_hunter-l12-s9",
+    "simple-dense-detailed-s3",
+)
+KITCHEN = "cooking-r1t1o1k1c1g1-s0"
+LIMITED = "cooking-r3t3o1k1c1d1g9-s3"
+"""Three ingredients, three hands: the kind of game TextWorld's quest tracking cannot follow."""
+FAMILIES = (COOKING, COLLECTOR, HUNTER, SIMPLE)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def made():
+    games.generate([*FAMILIES, KITCHEN, LIMITED], workers=2)
+
+
+@pytest.fixture
+def env():
+    env = world(ENV)
+    yield env
+    env.close()
+
+
+def begin(task: str, **kwargs: object) -> TextEnv:
+    env = world(ENV, **kwargs)
+    env.reset(options={"task": task})
+    return env
+
+
+def play(env, lines):
+    """What each line leads to, up to the end of the game."""
+    steps = []
+    for line in lines:
+        observation, reward, terminated, _, info = env.step(line)
+        steps.append((observation, reward, terminated, info["score"], info["action_valid"]))
+        if terminated:
+            break
+    return steps
+
+
+def wander(env, rng, length):
+    """Random commands that change something, never past the end of the game."""
+    done = []
+    for _ in range(length):
+        choices = [c for c in env.admissible() if not c.startswith(("examine", "look", "inv"))]
+        if not choices:
+            break
+        done.append(rng.choice(choices))
+        if env.step(done[-1])[2]:
+            break
+    return done
+
+
+def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+# ---- ids and panels ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "digest"),
+    [
+        ({}, "2aa1c0a49c81d134f916cfeebf4733131bad6c498b617e401240682a1c174c73"),
+        (
+            {"family": "mix", "difficulty": "easy"},
+            "327de1e1cbf83bff65b1208a989a361b583e1dcbd5332cb3fd6efcebb5a295c5",
+        ),
+    ],
+)
+def test_a_panel_never_changes(settings, digest):
+    assert panel(ENV, split="test", **settings).digest == digest
+
+
+def test_splits_share_no_seed_and_take_turns_with_settings_and_families():
+    env = world(ENV, family="mix", difficulty="medium")
+    seeds = [{tasks.parse(id_).seed for id_ in env.tasks(split)} for split in tasks.SPLIT_SEEDS]
+    assert [len(some) for some in seeds] == [256, 32, 64]
+    assert not set.intersection(*seeds)
+    families = [tasks.parse(id_).family for id_ in env.tasks("train")]
+    assert families[:8] == [*tasks.FAMILIES, *tasks.FAMILIES]
+    cooking = [id_ for id_ in env.tasks("train") if id_.startswith("cooking")]
+    codes = {id_.rpartition("-")[0].removeprefix("cooking-") for id_ in cooking[:4]}
+    assert codes == set(tasks.PRESETS["cooking"]["medium"])
+
+
+def test_a_panel_depends_on_nothing_but_family_difficulty_and_split():
+    few = world(ENV, train_games=3, observation="full").tasks("train")
+    assert few == world(ENV).tasks("train")[:3]
+
+
+def test_every_preset_is_made_of_playable_codes():
+    for family, presets in tasks.PRESETS.items():
+        for name in presets:
+            for code in tasks.mix(family, name):
+                assert tasks.parse(f"{code}-s0").family == family
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "",
+        "cooking",
+        "cooking-r1t1o1k1c1g6-s01",
+        "cooking-r1t2o1k1c1g6-s1",
+        "cooking-r1t1o1k1c1g7-s1",
+        "cooking-r1t1o1k1c1g6-s1\n",
+        "cooking-r1t1o1k1c1g6-s-1",
+        "cooking-r1t1o1k1c1g6-s1234567890",
+        "coin_collector-l0-s1",
+        "coin_collector-l151-s1",
+        "coin_collector-l301-s1",
+        "treasure_hunter-l31-s1",
+        "simple-dense-s1",
+        "../cooking-r1t1o1k1c1g6-s1",
+        "file:/nowhere/game.z8",
+        "file:" + __file__,
+    ],
+)
+def test_a_malformed_id_is_refused_with_an_example(env, task):
+    with pytest.raises(UnknownTask, match=r"like '|Did you mean '|expected file:") as caught:
+        env.reset(options={"task": task})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_near_miss_is_told_what_it_missed(env):
+    with pytest.raises(UnknownTask, match="Did you mean 'cooking-r1t1o1k1c1g1-s0'"):
+        env.reset(options={"task": "coking-r1t1o1k1c1g1-s0"})
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"family": "cookin"},
+        {"difficulty": "medum"},
+        {"difficulty": "r1t1o1k1c1g7"},
+        {"family": "mix", "difficulty": "r1t1o1k1c1g6"},
+        {"observation": "short"},
+        {"reward": "sparse"},
+    ],
+)
+def test_a_wrong_setting_is_refused_at_once(settings):
+    with pytest.raises(ConfigError):
+        world(ENV, **settings)
+
+
+def test_a_difficulty_may_be_a_list_of_codes():
+    ids = world(ENV, difficulty="r1t1o1k1c1g1,r2t1o0k1c0g12", train_games=3).tasks("train")
+    assert ids == (
+        "cooking-r1t1o1k1c1g1-s0",
+        "cooking-r2t1o0k1c0g12-s1",
+        "cooking-r1t1o1k1c1g1-s2",
+    )
+
+
+# ---- playing -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", [*FAMILIES, LIMITED])
+@pytest.mark.parametrize("observation", ["terse", "full"])
+def test_the_oracle_wins_and_winning_ends_the_game(task, observation):
+    env = begin(task, observation=observation)
+    plan = env.oracle()
+    steps = play(env, plan)
+    assert [step[2] for step in steps] == [False] * (len(plan) - 1) + [True]
+    assert [step[1] for step in steps] == [0.0] * (len(plan) - 1) + [1.0]
+    assert all(step[4] for step in steps), "the oracle says nothing that does nothing"
+    assert steps[-1][3] == 1.0 > steps[-2][3]
+    assert env.oracle() is None and env.admissible() == ()
+    _, reward, terminated, _, info = env.step("look")
+    assert (reward, terminated, info["won"], info["action_valid"]) == (0.0, True, True, False)
+
+
+@pytest.mark.parametrize("task", FAMILIES)
+def test_the_oracle_wins_from_wherever_play_has_led(task):
+    rng, won = random.Random(0), 0
+    for _ in range(12):
+        env = begin(task)
+        wander(env, rng, rng.randrange(1, 25))
+        plan = env.oracle()
+        assert env._over or plan is not None
+        won += bool(plan) and play(env, plan)[-1][3] == 1.0
+        assert env._over
+    assert won >= 3
+
+
+def test_the_oracle_gives_the_next_move_of_the_same_plan_when_asked_at_every_turn(env):
+    env.reset(options={"task": COOKING})
+    plan = env.oracle()
+    for number, line in enumerate(plan):
+        assert env.oracle() == plan[number:]
+        env.step(line)
+
+
+def test_the_oracle_reads_the_recipe_before_it_cooks_and_only_once(env):
+    env.reset(options={"task": COOKING})
+    plan = env.oracle()
+    assert set(plan[: plan.index("examine cookbook")]) <= {
+        *(f"go {way}" for way in ("north", "south", "east", "west")),
+        *(line for line in plan if line.startswith("open")),
+    }
+    play(env, plan[: plan.index("examine cookbook") + 1])
+    assert "examine cookbook" not in env.oracle()
+
+
+def test_the_oracle_of_a_limited_inventory_undoes_a_detour(env):
+    env.reset(options={"task": LIMITED})
+    plan = env.oracle()
+    play(env, [*plan[:10], "look"])
+    detour = next(line for line in env.admissible() if line.startswith("go "))
+    assert detour != plan[10]
+    env.step(detour)
+    assert play(env, env.oracle())[-1][3] == 1.0
+
+
+def test_the_wrong_treasure_loses(env):
+    env.reset(options={"task": HUNTER})
+    observation, reward, terminated, _, info = env.step("take sponge")
+    assert (reward, terminated, info["won"]) == (0.0, True, False)
+    assert info["score"] < 1 and "You lost!" in observation
+    assert env.oracle() is None
+
+
+def test_dense_rewards_add_up_to_the_share_of_the_score():
+    env = begin(SIMPLE, reward="dense")
+    steps = play(env, env.oracle())
+    assert sum(step[1] for step in steps) == pytest.approx(1.0)
+    assert sum(step[1] > 0 for step in steps) > 5
+    total = 0.0
+    for _, reward, _, score, _ in steps[:-1]:
+        total += reward
+        assert score == pytest.approx(total)
+
+
+# The library silences its warning about unknown games when it is imported; pytest forgets that.
+@pytest.mark.filterwarnings("ignore:.*is not fully supported")
+@pytest.mark.parametrize("task", [*FAMILIES, LIMITED])
+def test_what_the_library_says_about_score_end_and_commands_is_what_we_say(task):
+    """The same commands in TextWorld's own environment."""
+    env, rng = begin(task, admissible=True), random.Random(1)
+    theirs = textworld.start(
+        str(games.ensure(task)), textworld.EnvInfos(admissible_commands=True, max_score=True)
+    )
+    for _ in range(2):
+        env.reset(options={"task": task})
+        state = theirs.reset()
+        assert env.admissible() == tuple(state.admissible_commands)
+        for _ in range(25):
+            line = rng.choice(["xyzzy", "look", *env.admissible()])
+            _, _, terminated, _, info = env.step(line)
+            state, score, done = theirs.step(line)
+            assert (terminated, info["won"]) == (done, state.won)
+            if done:
+                break
+            assert info["score"] == pytest.approx(max(0, score) / state.max_score)
+            assert info["admissible_commands"] == tuple(state.admissible_commands)
+    theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "valid"),
+    [
+        ("look", True),
+        ("i", True),
+        ("examine fridge", True),
+        ("read cookbook", True),
+        ("OPEN  FRIDGE.", True),
+        ("xyzzy", False),
+        ("go up", False),
+        ("take fridge", False),
+        ("eat meal", False),
+        ("take", False),
+        ("take all", False),
+    ],
+)
+def test_an_action_is_valid_when_the_game_carried_it_out(env, line, valid):
+    env.reset(options={"task": KITCHEN})
+    assert env.step(line)[4]["action_valid"] is valid
+
+
+def test_other_words_for_an_action_do_not_lose_the_logical_state(env):
+    """TextWorld's own tracker misses these and is wrong about the world from then on."""
+    env.reset(options={"task": "cooking-r2t2o1k1c1g6-s1203"})
+    play(env, ["open frosted-glass door", "enter door"])
+    assert "open fridge" in env.admissible()
+    play(env, ["get knife", "pick up yellow apple"])
+    assert {"drop knife", "drop yellow apple"} <= set(env.admissible())
+    assert play(env, env.oracle())[-1][3] == 1.0
+
+
+# ---- observations --------------------------------------------------------------------------
+
+TERSE = """\
+Goal: Cook the recipe in the cookbook in the kitchen and eat the meal.
+Kitchen. You see: closed fridge; oven; table: cookbook, knife; counter; stove."""
+
+
+def test_terse_observations_are_short_and_complete(env):
+    opening, info = env.reset(options={"task": KITCHEN})
+    assert opening == TERSE
+    assert info["goal"] == "Cook the recipe in the cookbook in the kitchen and eat the meal."
+    lines = ["read cookbook", "open fridge", "take knife", "take carrot from fridge", "look"]
+    assert [step[0] for step in play(env, lines)] == [
+        "Ingredients: carrot. Directions: dice the carrot, roast the carrot, prepare meal.",
+        "You open the fridge, revealing a carrot.",
+        "You take the knife from the table.\nYou carry: knife.",
+        "You take the carrot from the fridge.\nScore up.\nYou carry: carrot, knife.",
+        "Kitchen. You see: open fridge: nothing; oven; table: cookbook; counter; stove.\n"
+        "You carry: carrot, knife.",
+    ]
+
+
+def test_full_observations_are_the_words_of_the_game_and_nothing_else():
+    env = begin(COOKING, observation="full")
+    opening, info = env.reset(options={"task": COOKING})
+    assert opening.startswith(info["goal"]) and "-= " in opening
+    steps = [opening, *(step[0] for step in play(env, env.oracle()))]
+    for said in steps:
+        assert not re.search(r"[\[\]$]|^>|succeeded|<score>|RESTART|\n\n\n|^\s|\s$", said), said
+    assert "*** The End ***" in steps[-1]
+    assert "point" in steps[-1]
+
+
+def test_a_terse_room_lists_what_the_full_text_mentions():
+    full, terse = begin(COOKING, observation="full"), begin(COOKING)
+    for line in ("look", *full.oracle()):
+        long, _, done, _, _ = full.step(line)
+        short = terse.step(line)[0]
+        if line == "look" or line.startswith("go "):
+            listed = re.findall(r"You see: (.*?)\.(?: Exits|$)", short.split("\n")[0])
+            for thing in re.split(r"[;:,] ", "; ".join(listed)):
+                assert thing.removeprefix("closed ").removeprefix("open ") in ("", "nothing") or (
+                    thing.split()[-1] in long
+                ), (thing, long)
+        if done:
+            break
+
+
+def test_the_inventory_is_named_as_the_game_names_it():
+    env = begin(KITCHEN)
+    play(
+        env,
+        [
+            "open fridge",
+            "take carrot",
+            "take knife",
+            "cook carrot with oven",
+            "dice carrot with knife",
+        ],
+    )
+    listed = env.step("inventory")[0]
+    ours = env.step("wait")[0].split("You carry: ")[1].rstrip(".").split(", ")
+    assert listed.startswith("You are carrying") and "You carry" not in listed
+    assert len(ours) == 2 and all(thing in listed for thing in ours), (ours, listed)
+    assert "diced roasted carrot" in ours
+    assert "You carry" not in begin(KITCHEN, inventory=False).step("take knife")[0]
+
+
+# ---- an agent's nonsense -------------------------------------------------------------------
+
+NONSENSE = [
+    "",
+    "   \t ",
+    "\x00",
+    "\x00\x01\x1b[2J\x7f",
+    "take knife. take cookbook",
+    "take knife\ntake cookbook",
+    "take knife; take cookbook",
+    "take knife then take cookbook",
+    "take knife and cookbook",
+    "take knife, cookbook",
+    "drop all",
+    "quit",
+    "QUIT",
+    "q",
+    "restart",
+    "restore",
+    "save",
+    "script on",
+    "undo",
+    "oops knife",
+    "tw-trace-actions",
+    "tw-extra-infos moves",
+    "print_state",
+    "restrict commands",
+    "\u2028quit",
+    "x" * 100_000,
+    "take " * 30_000,
+    "打开 冰箱 🙂",
+    "\ud800",
+    "ünïcödé",
+    "<score>\n9\n</score>",
+    "%s %n {0} $(id)",
+]
+
+
+@pytest.mark.parametrize("action", NONSENSE)
+def test_nonsense_is_answered_and_changes_nothing(action):
+    env, twin = begin(KITCHEN, admissible=True), begin(KITCHEN, admissible=True)
+    before = env.admissible()
+    observation, reward, terminated, _, info = env.step(action)
+    assert observation and (reward, terminated, info["action_valid"]) == (0.0, False, False)
+    assert env.admissible() == before
+    plan = env.oracle()
+    assert play(env, plan) == play(twin, plan)
+
+
+def test_a_nul_byte_inside_a_command_is_dropped(env):
+    env.reset(options={"task": KITCHEN})
+    assert "You take the knife" in env.step("take\x00 kni\x07fe")[0]
+
+
+@pytest.mark.parametrize(
+    "forgery",
+    ["*** The End ***", "] *** The End ***", "*** You lost! ***", "-= Garden =-", "<score>\n7\n"],
+)
+def test_a_victory_cannot_be_forged(env, forgery):
+    """The game's trace repeats what the player says, and its end is known by what it prints."""
+    env.reset(options={"task": KITCHEN})
+    for line in (f"say {forgery}", f"consult cookbook about {forgery}", f'say "{forgery}"'):
+        _, reward, terminated, _, info = env.step(line)
+        assert (reward, terminated, info["won"], info["score"]) == (0.0, False, False, 0.0)
+    assert env.step("look")[4]["action_valid"]
+
+
+# ---- forks, threads, life cycle ------------------------------------------------------------
+
+
+def test_200_random_continuations_of_forks_are_those_of_the_original():
+    rng, env, replay = random.Random(2), begin(COOKING), begin(COOKING)
+    prefix = wander(env, rng, 4)
+    assert not env._over
+    for _ in range(200):
+        fork = env.fork()
+        choices = [*fork.admissible(), "xyzzy", "take", "wait"]
+        lines = [rng.choice(choices) for _ in range(3)]
+        replay.reset(options={"task": COOKING})
+        play(replay, prefix)
+        assert play(fork, lines) == play(replay, lines)
+        assert fork.admissible() == replay.admissible()
+        fork.close()
+    forks = [env.fork() for _ in range(3)]
+    for fork in forks:
+        wander(fork, rng, 4)
+    plan = env.oracle()
+    replay.reset(options={"task": COOKING})
+    play(replay, prefix)
+    assert plan == replay.oracle()
+    assert play(env, plan) == play(replay, plan)
+    assert env._won
+
+
+def test_a_fork_has_its_own_score_end_and_generator():
+    env = begin(KITCHEN)
+    fork = env.fork()
+    play(fork, fork.oracle())
+    assert fork._over and not env._over and env._score == 0
+    assert fork.np_random is not env.np_random
+    assert play(env.fork(), env.oracle())[-1][3] == 1.0
+
+
+def test_closing_twice_is_fine_and_a_closed_world_can_start_again(env):
+    env.reset(options={"task": KITCHEN})
+    env.close()
+    env.close()
+    with pytest.raises(WorldError, match="reset"):
+        env.step("look")
+    assert env.reset(options={"task": KITCHEN})[0] == TERSE
+
+
+def test_environments_in_many_threads_do_not_disturb_each_other():
+    episodes = {task: (lambda e: play(e, e.oracle()))(begin(task)) for task in FAMILIES}
+    seen = []
+
+    def run(number):
+        env = world(ENV)
+        for task in FAMILIES[number % 4 :] + FAMILIES[: number % 4]:
+            env.reset(options={"task": task})
+            seen.append(play(env, env.oracle()) == episodes[task])
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [True] * 24
+
+
+def test_a_game_of_ones_own_is_played_from_its_file(tmp_path, env):
+    path = games.ensure(SIMPLE)
+    for suffix in (".z8", ".json"):
+        shutil.copy(path.with_suffix(suffix), tmp_path / f"mine{suffix}")
+    _, info = env.reset(options={"task": f"file:{tmp_path}/mine.z8"})
+    assert info["task_type"] == "file"
+    assert play(env, env.oracle())[-1][3] == 1.0
+
+
+# ---- game files ----------------------------------------------------------------------------
+
+
+def test_a_game_is_the_same_whoever_makes_it(tmp_path):
+    """Two processes that hash strings differently, at the same time, and the ordinary cache."""
+    ids = [COOKING, "treasure_hunter-l10-s8"]  # the second is one TextWorld needs two tries for
+    code = f"from agentgym_envs.textworld import games\nfor i in {ids}: print(games.ensure(i))"
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed, "AGENTGYM_CACHE": str(tmp_path / seed)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in ("1", "2")
+    ]
+    made = [process.communicate(timeout=120)[0].split() for process in running]
+    for one, other, cached in zip(*made, map(games.ensure, ids), strict=True):
+        first, second, third = (Path(path).read_bytes() for path in (one, other, cached))
+        # The header names the day of the compilation and sums everything up.
+        assert len(first) == len(second) == len(third)
+        assert first[0x1E:] == second[0x1E:] == third[0x1E:]
+        stories = [story(Path(path)) for path in (one, other, cached)]
+        assert len({frozenset(s.game.world.state.facts) for s in stories}) == 1
+        assert len({json.dumps(s.game.metadata.get("walkthrough")) for s in stories}) == 1
+        folder = Path(one).parent
+        assert {path.suffix for path in folder.iterdir()} == {".z8", ".json"}
+
+
+def damage(path: Path, how: str) -> Path:
+    """A copy of a game with one thing wrong with it; the file that is wrong."""
+    rom, facts = bytearray(path.read_bytes()), path.with_suffix(".json").read_bytes()
+    bad = path.parent.parent / "bad" / path.name
+    bad.parent.mkdir()
+    if how == "truncated":
+        rom = rom[: len(rom) // 2]
+    elif how == "empty":
+        rom = bytearray()
+    elif how == "flipped":
+        rom[200_000] ^= 1
+    elif how == "header":
+        rom[0x0C] ^= 0xFF  # the address of the global variables: not part of the checksum
+    elif how == "version":
+        rom[0] = 5
+    elif how == "json truncated":
+        facts = facts[:1000]
+    elif how == "json of another kind":
+        facts = b"[1, 2]"
+    elif how == "json binary":
+        facts = b"\xff\xfe\x00"
+    bad.write_bytes(rom)
+    bad.with_suffix(".json").write_bytes(facts)
+    return bad.with_suffix(".json") if how.startswith("json") else bad
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "truncated",
+        "empty",
+        "flipped",
+        "header",
+        "version",
+        "json truncated",
+        "json of another kind",
+        "json binary",
+    ],
+)
+def test_a_damaged_game_is_one_line_that_names_the_file(tmp_path, env, how):
+    good = tmp_path / "good" / "game.z8"
+    good.parent.mkdir()
+    for suffix in (".z8", ".json"):
+        shutil.copy(games.ensure(KITCHEN).with_suffix(suffix), good.with_suffix(suffix))
+    bad = damage(good, how)
+    with pytest.raises(WorldError, match="delete it") as caught:
+        env.reset(options={"task": f"file:{bad.with_suffix('.z8')}"})
+    assert str(bad) in str(caught.value) and "\n" not in str(caught.value)
+    env.reset(options={"task": f"file:{good}"})
+
+
+def test_a_game_damaged_after_it_was_loaded_is_noticed(tmp_path, env):
+    good = tmp_path / "game.z8"
+    for suffix in (".z8", ".json"):
+        shutil.copy(games.ensure(KITCHEN).with_suffix(suffix), good.with_suffix(suffix))
+    env.reset(options={"task": f"file:{good}"})
+    good.write_bytes(good.read_bytes()[:1000])
+    with pytest.raises(WorldError, match="damaged"):
+        env.reset(options={"task": f"file:{good}"})
+
+
+FULL_DISK = """
+    import resource, sys
+    from agentgym.errors import WorldError
+    from agentgym_envs.textworld import games
+    if {limit}:
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+    try:
+        games.ensure("coin_collector-l2-s77")
+    except WorldError as problem:
+        print("refused:", problem)
+"""
+
+
+@pytest.mark.parametrize("limit", [20_000, 150_000])
+def test_a_game_that_cannot_be_written_leaves_nothing_behind(tmp_path, limit):
+    """The real limit: the write that crosses it fails, here in Python, there in the compiler."""
+    done = python(FULL_DISK.format(limit=limit), AGENTGYM_CACHE=str(tmp_path))
+    assert done.stdout.startswith("refused: cannot make game") and done.stdout.count("\n") == 1
+    assert str(tmp_path) in done.stdout and "AGENTGYM_CACHE" in done.stdout
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(tmp_path)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("needs the right to mount")
+    try:
+        done = python(FULL_DISK.format(limit=0), AGENTGYM_CACHE=str(tmp_path))
+        left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert done.stdout.startswith("refused: cannot make game") and not left, done
+
+
+def test_a_killed_maker_leaves_no_half_game_and_a_killed_worker_is_replaced(tmp_path):
+    """Kill the workers once while they compile; the games are made all the same."""
+    ids = [f"coin_collector-l2-s{number}" for number in (90, 91, 92)]
+    code = f"""
+        from agentgym_envs.textworld import games
+        if __name__ == "__main__":
+            games.generate({ids}, workers=2, progress=lambda done, total: print(done, total))
+    """
+    script = tmp_path / "make.py"
+    script.write_text(textwrap.dedent(code))
+    maker = subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "AGENTGYM_CACHE": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (busy := list(tmp_path.rglob(".making-*"))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert busy and not list(tmp_path.rglob("[a-z]*/*.z8"))
+    for worker in children(maker.pid):
+        if "spawn_main" in Path(f"/proc/{worker}/cmdline").read_text():
+            os.kill(worker, signal.SIGKILL)
+    said = maker.communicate(timeout=120)[0]
+    assert maker.returncode == 0 and said.split("\n")[0] == "0 3" and said.endswith("3 3\n"), said
+    for path in tmp_path.rglob("coin*.z8"):
+        if not path.parent.name.startswith(".making"):
+            games.check(path)
+
+
+def children(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_making_games_reports_what_exists_already():
+    seen = []
+    games.generate(
+        [KITCHEN, COOKING, KITCHEN], progress=lambda done, total: seen.append((done, total))
+    )
+    assert seen == [(2, 2)]
+
+
+# ---- the optional package ------------------------------------------------------------------
+
+
+def test_the_module_imports_without_textworld_and_says_how_to_get_it():
+    done = python("""
+        import sys
+        import agentgym_envs.textworld.env
+        assert not {"textworld", "jericho"} & set(sys.modules)
+        sys.modules["textworld"] = sys.modules["jericho"] = None
+        from agentgym.errors import MissingExtra
+        env = agentgym_envs.textworld.env.TextWorld()
+        try:
+            env.reset(options={"task": "cooking-r1t1o1k1c1g1-s0"})
+        except MissingExtra as problem:
+            print(problem)
+    """)
+    assert done.stdout.endswith('pip install "agentic-gym[textworld]"\n'), done
+    assert done.stdout.count("\n") == 1
+    assert issubclass(MissingExtra, ImportError)
+
+
+def test_text_is_cleaned_the_same_way_twice():
+    for action in NONSENSE:
+        line = text.command(action)
+        if not isinstance(line, text.Refused):
+            assert text.command(line) == line and len(line) <= text.LONGEST
