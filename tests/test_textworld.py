@@ -522,10 +522,8 @@ def test_environments_in_many_threads_do_not_disturb_each_other():
 
 
 def test_a_game_of_ones_own_is_played_from_its_file(tmp_path, env):
-    path = games.ensure(SIMPLE)
-    for suffix in (".z8", ".json"):
-        shutil.copy(path.with_suffix(suffix), tmp_path / f"mine{suffix}")
-    _, info = env.reset(options={"task": f"file:{tmp_path}/mine.z8"})
+    mine = copied(SIMPLE, tmp_path / "mine.z8")
+    _, info = env.reset(options={"task": f"file:{mine}"})
     assert info["task_type"] == "file"
     assert play(env, env.oracle())[-1][3] == 1.0
 
@@ -560,10 +558,8 @@ def test_a_game_is_the_same_whoever_makes_it(tmp_path):
 
 
 def damage(path: Path, how: str) -> Path:
-    """A copy of a game with one thing wrong with it; the file that is wrong."""
+    """Do one thing to a game; returns the file that is wrong now."""
     rom, facts = bytearray(path.read_bytes()), path.with_suffix(".json").read_bytes()
-    bad = path.parent.parent / "bad" / path.name
-    bad.parent.mkdir()
     if how == "truncated":
         rom = rom[: len(rom) // 2]
     elif how == "empty":
@@ -580,9 +576,16 @@ def damage(path: Path, how: str) -> Path:
         facts = b"[1, 2]"
     elif how == "json binary":
         facts = b"\xff\xfe\x00"
-    bad.write_bytes(rom)
-    bad.with_suffix(".json").write_bytes(facts)
-    return bad.with_suffix(".json") if how.startswith("json") else bad
+    path.write_bytes(rom)
+    path.with_suffix(".json").write_bytes(facts)
+    return path.with_suffix(".json") if how.startswith("json") else path
+
+
+def copied(task: str, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".z8", ".json"):
+        shutil.copy(games.ensure(task).with_suffix(suffix), path.with_suffix(suffix))
+    return path
 
 
 @pytest.mark.parametrize(
@@ -598,26 +601,24 @@ def damage(path: Path, how: str) -> Path:
         "json binary",
     ],
 )
-def test_a_damaged_game_is_one_line_that_names_the_file(tmp_path, env, how):
-    good = tmp_path / "good" / "game.z8"
-    good.parent.mkdir()
-    for suffix in (".z8", ".json"):
-        shutil.copy(games.ensure(KITCHEN).with_suffix(suffix), good.with_suffix(suffix))
-    bad = damage(good, how)
-    with pytest.raises(WorldError, match="delete it") as caught:
-        env.reset(options={"task": f"file:{bad.with_suffix('.z8')}"})
+def test_a_damaged_game_is_one_line_that_names_the_file(tmp_path, monkeypatch, env, how):
+    cached = copied(
+        KITCHEN, tmp_path / games.game_file(KITCHEN).relative_to(games.cache_folder().parent)
+    )
+    monkeypatch.setenv("AGENTGYM_CACHE", str(tmp_path))
+    assert env.reset(options={"task": KITCHEN})[0] == TERSE
+    bad = damage(cached, how)
+    with pytest.raises(WorldError, match="damaged .*; delete it") as caught:
+        env.reset(options={"task": KITCHEN})
     assert str(bad) in str(caught.value) and "\n" not in str(caught.value)
-    env.reset(options={"task": f"file:{good}"})
 
 
-def test_a_game_damaged_after_it_was_loaded_is_noticed(tmp_path, env):
-    good = tmp_path / "game.z8"
-    for suffix in (".z8", ".json"):
-        shutil.copy(games.ensure(KITCHEN).with_suffix(suffix), good.with_suffix(suffix))
-    env.reset(options={"task": f"file:{good}"})
-    good.write_bytes(good.read_bytes()[:1000])
-    with pytest.raises(WorldError, match="damaged"):
-        env.reset(options={"task": f"file:{good}"})
+def test_a_damaged_game_of_ones_own_is_not_to_be_deleted(tmp_path, env):
+    mine = copied(KITCHEN, tmp_path / "game.z8")
+    env.reset(options={"task": f"file:{mine}"})
+    mine.write_bytes(mine.read_bytes()[:1000])
+    with pytest.raises(WorldError, match="compile it anew"):
+        env.reset(options={"task": f"file:{mine}"})
 
 
 FULL_DISK = """
@@ -633,18 +634,20 @@ FULL_DISK = """
 """
 
 
-@pytest.mark.parametrize("limit", [20_000, 150_000])
-def test_a_game_that_cannot_be_written_leaves_nothing_behind(tmp_path, limit):
-    """The real limit: the write that crosses it fails, here in Python, there in the compiler."""
-    done = python(FULL_DISK.format(limit=limit), AGENTGYM_CACHE=str(tmp_path))
+def test_a_game_that_cannot_be_written_leaves_nothing_behind(tmp_path):
+    """A real limit: the write that crosses it kills the compiler."""
+    done = python(FULL_DISK.format(limit=150_000), AGENTGYM_CACHE=str(tmp_path))
     assert done.stdout.startswith("refused: cannot make game") and done.stdout.count("\n") == 1
     assert str(tmp_path) in done.stdout and "AGENTGYM_CACHE" in done.stdout
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_a_full_disk_leaves_nothing_behind(tmp_path):
+@pytest.mark.parametrize(
+    ("size", "reason"), [("8k", "No space left on device"), ("300k", "couldn't write")]
+)
+def test_a_full_disk_leaves_nothing_behind(tmp_path, size, reason):
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(tmp_path)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(tmp_path)], capture_output=True
     )
     if mounted.returncode:
         pytest.skip("needs the right to mount")
@@ -654,6 +657,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
     assert done.stdout.startswith("refused: cannot make game") and not left, done
+    assert reason in done.stdout and done.stdout.count("\n") == 1, done
 
 
 def test_a_killed_maker_leaves_no_half_game_and_a_killed_worker_is_replaced(tmp_path):

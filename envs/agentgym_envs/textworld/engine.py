@@ -27,7 +27,6 @@ class Story:
         self.path = str(path)
         self.game = _load_game(path.with_suffix(".json"), self.rom)
         self.inform7 = textworld_module("textworld.generator.inform7").Inform7Game(self.game)
-        self.progression = self.tracker(quests=False)
         self.names: dict[str, str] = {key: i.name or "" for key, i in self.game.infos.items()}
         self.list_names = tuple(filter(text.is_list, self.names.values()))
         events = self.game.kb.inform7_events
@@ -39,7 +38,8 @@ class Story:
         self.opening = text.without_banner(text.parse(interpreter.opening).body)
         for line in _OPENING_COMMANDS:
             interpreter.say(line)
-        self.state = interpreter.get_state()
+        self.memory = interpreter.get_state()
+        """The interpreter's, at the first prompt."""
         self.release(interpreter)
 
     def rules_of(self, event: str) -> list[Any]:
@@ -56,7 +56,7 @@ class Story:
         _interpreters().give(interpreter)
 
     def tracker(self, *, quests: bool) -> Any:
-        """TextWorld's logical model of this game at its start, with or without its quests."""
+        """TextWorld's model of this game at its start, with or without its quests."""
         module = textworld_module("textworld.generator.game")
         return module.GameProgression(self.game, track_quests=quests)
 
@@ -108,8 +108,9 @@ class Session:
     def __init__(self, story: Story) -> None:
         self.story = story
         self.interpreter = story.interpreter()
-        self.interpreter.set_state(story.state)
-        self.progression = _branch(story.progression)
+        self.interpreter.set_state(story.memory)
+        self.state = story.game.world.state.copy()
+        """TextWorld's logical state."""
         self.actions: list[Any] = []
         """Logical actions that changed the world so far."""
         self.score = 0
@@ -119,12 +120,12 @@ class Session:
     @property
     def facts(self) -> Any:
         """Everything true now, as TextWorld's propositions."""
-        return self.progression.state.facts
+        return self.state.facts
 
     @property
     def room(self) -> str:
         """Identifier of the room the player is in."""
-        (fact,) = self.progression.state.facts_with_signature(self.story.player_at)
+        (fact,) = self.state.facts_with_signature(self.story.player_at)
         return str(fact.arguments[1].name)
 
     def send(self, line: str) -> text.Reply:
@@ -155,7 +156,7 @@ class Session:
         other = copy.copy(self)
         other.interpreter = self.story.interpreter()
         other.interpreter.set_state(self.interpreter.get_state())
-        other.progression = _branch(self.progression)
+        other.state = self.state.copy()
         other.actions = list(self.actions)
         other.tracked = (0, None)
         return other
@@ -170,14 +171,12 @@ class Session:
         """What the logical state allows, by the given rules or by all of them."""
         kb = self.story.game.kb
         chosen = kb.rules.values() if rules is None else rules
-        return list(
-            self.progression.state.all_applicable_actions(chosen, kb.types.constants_mapping)
-        )
+        return list(self.state.all_applicable_actions(chosen, kb.types.constants_mapping))
 
     def _apply(self, action: Any) -> None:
-        # Not `progression.update`: that lists every valid action of the new state, which is most
-        # of the cost of a step and rarely asked for.
-        self.progression.state.apply(action)
+        # Not a GameProgression: that would list every valid action of the new state, which is
+        # most of the cost of a step and rarely asked for.
+        self.state.apply(action)
         self.actions.append(action)
 
     def _detect(self, event: str) -> Any:
@@ -215,13 +214,3 @@ class Session:
                 f"model says {names[self.room]!r}"
             )
         return None
-
-
-def _branch(progression: Any) -> Any:
-    """A copy that shares what is never changed in place.
-
-    ``GameProgression.copy`` would compute the valid actions of the first state once more.
-    """
-    other = copy.copy(progression)
-    other.state = progression.state.copy()
-    return other

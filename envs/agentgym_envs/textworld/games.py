@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from agentgym.env import unknown_task
-from agentgym.errors import MissingExtra, WorldError
+from agentgym.errors import MissingExtra, UnknownTask, WorldError
 from agentgym_envs.textworld.tasks import ENV, Spec, parse
 
 FILE_SCHEME = "file:"
@@ -83,9 +82,10 @@ def game_file(task: str) -> Path:
     if not task.startswith(FILE_SCHEME):
         return (cache_folder() / parse(task).family / f"{task}.z8").absolute()
     path = Path(task.removeprefix(FILE_SCHEME)).expanduser().absolute()
-    if path.suffix != ".z8" or not path.is_file() or not path.with_suffix(".json").is_file():
-        raise unknown_task(
-            ENV, task, ["file:/folder/game.z8, with TextWorld's game.json beside it"]
+    if path.suffix != ".z8" or not _is_made(path):
+        raise UnknownTask(
+            f"{ENV} has no task {task!r}: expected file:, the path of a .z8 file, and its .json "
+            "beside it"
         )
     return path
 
@@ -93,11 +93,15 @@ def game_file(task: str) -> Path:
 def ensure(task: str) -> Path:
     """The compiled game of a task, made now if it is missing."""
     path = game_file(task)
-    if not path.is_file():
+    if not _is_made(path):
         with _BUILDING:
-            if not path.is_file():
+            if not _is_made(path):
                 _build(task, path)
     return path
+
+
+def _is_made(path: Path) -> bool:
+    return path.is_file() and path.with_suffix(".json").is_file()
 
 
 def generate(
@@ -117,7 +121,7 @@ def generate(
         WorldError: A game cannot be made or written.
     """
     report = progress or (lambda done, total: None)
-    missing = [task for task in dict.fromkeys(ids) if not game_file(task).is_file()]
+    missing = [task for task in dict.fromkeys(ids) if not _is_made(game_file(task))]
     total = len(dict.fromkeys(ids))
     report(total - len(missing), total)
     size = min(workers or os.cpu_count() or 1, len(missing))
@@ -130,7 +134,7 @@ def generate(
         try:
             _generate_in_processes(missing, size, lambda left: report(total - left, total))
         except BrokenProcessPool:  # a worker was killed; what it was making is simply still missing
-            missing = [task for task in missing if not game_file(task).is_file()]
+            missing = [task for task in missing if not _is_made(game_file(task))]
             continue
         return
     raise WorldError(
@@ -154,7 +158,7 @@ def _generate_in_processes(missing: list[str], size: int, report: Callable[[int]
 
 def _build(task: str, path: Path) -> None:
     """Make a game beside its final place and move it there: nothing is ever half-written."""
-    too_big = textworld_module("textworld.generator").CouldNotCompileGameError
+    compiler_failed = textworld_module("textworld.generator").CouldNotCompileGameError
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=path.parent) as folder:
@@ -162,12 +166,20 @@ def _build(task: str, path: Path) -> None:
             _compile(parse(task), made)
             made.with_suffix(".json").replace(path.with_suffix(".json"))
             made.replace(path)  # last: a game exists when its .z8 does
-    except (OSError, too_big) as problem:
-        reason = getattr(problem, "strerror", None) or str(problem).strip().splitlines()[-1]
+    except (OSError, compiler_failed) as problem:
         raise WorldError(
-            f"cannot make game {task!r} in {path.parent}: {reason}; make room there or set "
-            "AGENTGYM_CACHE to another folder"
+            f"cannot make game {task!r}: {_reason(problem)}; make room in {path.parent} and "
+            f"{tempfile.gettempdir()}, or set AGENTGYM_CACHE and TMPDIR to other folders"
         ) from problem
+
+
+def _reason(problem: Exception) -> str:
+    """One line from an error of the system, or from pages of compiler output."""
+    if isinstance(problem, OSError):
+        return problem.strerror or str(problem)
+    lines = [line.strip() for line in str(problem).splitlines()]
+    told = next((line for line in lines if "error:" in line.lower()), "")
+    return f"the compiler failed ({told[:100]})" if told else "the compiler failed"
 
 
 def _compile(spec: Spec, made: Path) -> None:
@@ -233,4 +245,6 @@ def check(path: Path) -> bytes:
 
 def damaged(path: Path, reason: str) -> WorldError:
     """The error for a file that cannot be played."""
-    return WorldError(f"the game file {path} is damaged ({reason}); delete it to have it made anew")
+    cached = cache_folder().absolute() in path.parents
+    advice = "delete it to have it made anew" if cached else "compile it anew"
+    return WorldError(f"the game file {path} is damaged ({reason}); {advice}")

@@ -97,7 +97,7 @@ def _along_the_walkthrough(session: Session, *, read: bool) -> tuple[str, ...] |
     """The rest of the walkthrough, after undoing what was done since the last state on it."""
     story = session.story
     commands, states = _walkthrough(story)
-    state = story.progression.state.copy()
+    state = story.game.world.state.copy()
     detour: list[Any] = []
     where = states.get(frozenset(state.facts))
     for action in session.actions:
