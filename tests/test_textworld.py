@@ -1,29 +1,19 @@
 """TextWorld: real games, made once and kept in the ordinary cache, in the real interpreter."""
 
-import json
-import os
 import random
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
-import time
-from pathlib import Path
 
 import pytest
 
 from agentgym.env import TextEnv
-from agentgym.errors import ConfigError, MissingExtra, UnknownTask, WorldError
+from agentgym.errors import ConfigError, UnknownTask, WorldError
 from agentgym.panel import panel
 from agentgym.registry import world
 
 textworld = pytest.importorskip("textworld")
 
 from agentgym_envs.textworld import games, tasks, text  # noqa: E402
-from agentgym_envs.textworld.engine import story  # noqa: E402
 
 ENV = "agentgym/TextWorld-v0"
 COOKING, COLLECTOR, HUNTER, SIMPLE = (
@@ -78,16 +68,6 @@ def wander(env, rng, length):
         if env.step(done[-1])[2]:
             break
     return done
-
-
-def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 # ---- ids and panels ------------------------------------------------------------------------
@@ -519,208 +499,6 @@ def test_environments_in_many_threads_do_not_disturb_each_other():
     for thread in threads:
         thread.join()
     assert seen == [True] * 24
-
-
-def test_a_game_of_ones_own_is_played_from_its_file(tmp_path, env):
-    mine = copied(SIMPLE, tmp_path / "mine.z8")
-    _, info = env.reset(options={"task": f"file:{mine}"})
-    assert info["task_type"] == "file"
-    assert play(env, env.oracle())[-1][3] == 1.0
-
-
-# ---- game files ----------------------------------------------------------------------------
-
-
-def test_a_game_is_the_same_whoever_makes_it(tmp_path):
-    """Two processes that hash strings differently, at the same time, and the ordinary cache."""
-    ids = [COOKING, "treasure_hunter-l10-s8"]  # the second is one TextWorld needs two tries for
-    code = f"from agentgym_envs.textworld import games\nfor i in {ids}: print(games.ensure(i))"
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": seed, "AGENTGYM_CACHE": str(tmp_path / seed)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for seed in ("1", "2")
-    ]
-    made = [process.communicate(timeout=120)[0].split() for process in running]
-    for one, other, cached in zip(*made, map(games.ensure, ids), strict=True):
-        first, second, third = (Path(path).read_bytes() for path in (one, other, cached))
-        # The header names the day of the compilation and sums everything up.
-        assert len(first) == len(second) == len(third)
-        assert first[0x1E:] == second[0x1E:] == third[0x1E:]
-        stories = [story(Path(path)) for path in (one, other, cached)]
-        assert len({frozenset(s.game.world.state.facts) for s in stories}) == 1
-        assert len({json.dumps(s.game.metadata.get("walkthrough")) for s in stories}) == 1
-        folder = Path(one).parent
-        assert {path.suffix for path in folder.iterdir()} == {".z8", ".json"}
-
-
-def damage(path: Path, how: str) -> Path:
-    """Do one thing to a game; returns the file that is wrong now."""
-    rom, facts = bytearray(path.read_bytes()), path.with_suffix(".json").read_bytes()
-    if how == "truncated":
-        rom = rom[: len(rom) // 2]
-    elif how == "empty":
-        rom = bytearray()
-    elif how == "flipped":
-        rom[200_000] ^= 1
-    elif how == "header":
-        rom[0x0C] ^= 0xFF  # the address of the global variables: not part of the checksum
-    elif how == "version":
-        rom[0] = 5
-    elif how == "json truncated":
-        facts = facts[:1000]
-    elif how == "json of another kind":
-        facts = b"[1, 2]"
-    elif how == "json binary":
-        facts = b"\xff\xfe\x00"
-    path.write_bytes(rom)
-    path.with_suffix(".json").write_bytes(facts)
-    return path.with_suffix(".json") if how.startswith("json") else path
-
-
-def copied(task: str, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in (".z8", ".json"):
-        shutil.copy(games.ensure(task).with_suffix(suffix), path.with_suffix(suffix))
-    return path
-
-
-@pytest.mark.parametrize(
-    "how",
-    [
-        "truncated",
-        "empty",
-        "flipped",
-        "header",
-        "version",
-        "json truncated",
-        "json of another kind",
-        "json binary",
-    ],
-)
-def test_a_damaged_game_is_one_line_that_names_the_file(tmp_path, monkeypatch, env, how):
-    cached = copied(
-        KITCHEN, tmp_path / games.game_file(KITCHEN).relative_to(games.cache_folder().parent)
-    )
-    monkeypatch.setenv("AGENTGYM_CACHE", str(tmp_path))
-    assert env.reset(options={"task": KITCHEN})[0] == TERSE
-    bad = damage(cached, how)
-    with pytest.raises(WorldError, match="damaged .*; delete it") as caught:
-        env.reset(options={"task": KITCHEN})
-    assert str(bad) in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_a_damaged_game_of_ones_own_is_not_to_be_deleted(tmp_path, env):
-    mine = copied(KITCHEN, tmp_path / "game.z8")
-    env.reset(options={"task": f"file:{mine}"})
-    mine.write_bytes(mine.read_bytes()[:1000])
-    with pytest.raises(WorldError, match="compile it anew"):
-        env.reset(options={"task": f"file:{mine}"})
-
-
-FULL_DISK = """
-    import resource, sys
-    from agentgym.errors import WorldError
-    from agentgym_envs.textworld import games
-    if {limit}:
-        resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-    try:
-        games.ensure("coin_collector-l2-s77")
-    except WorldError as problem:
-        print("refused:", problem)
-"""
-
-
-def test_a_game_that_cannot_be_written_leaves_nothing_behind(tmp_path):
-    """A real limit: the write that crosses it kills the compiler."""
-    done = python(FULL_DISK.format(limit=150_000), AGENTGYM_CACHE=str(tmp_path))
-    assert done.stdout.startswith("refused: cannot make game") and done.stdout.count("\n") == 1
-    assert str(tmp_path) in done.stdout and "AGENTGYM_CACHE" in done.stdout
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-@pytest.mark.parametrize(
-    ("size", "reason"), [("8k", "No space left on device"), ("300k", "couldn't write")]
-)
-def test_a_full_disk_leaves_nothing_behind(tmp_path, size, reason):
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(tmp_path)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("needs the right to mount")
-    try:
-        done = python(FULL_DISK.format(limit=0), AGENTGYM_CACHE=str(tmp_path))
-        left = [path for path in tmp_path.rglob("*") if path.is_file()]
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
-    assert done.stdout.startswith("refused: cannot make game") and not left, done
-    assert reason in done.stdout and done.stdout.count("\n") == 1, done
-
-
-def test_a_killed_maker_leaves_no_half_game_and_a_killed_worker_is_replaced(tmp_path):
-    """Kill the workers once while they compile; the games are made all the same."""
-    ids = [f"coin_collector-l2-s{number}" for number in (90, 91, 92)]
-    code = f"""
-        from agentgym_envs.textworld import games
-        if __name__ == "__main__":
-            games.generate({ids}, workers=2, progress=lambda done, total: print(done, total))
-    """
-    script = tmp_path / "make.py"
-    script.write_text(textwrap.dedent(code))
-    maker = subprocess.Popen(
-        [sys.executable, str(script)],
-        env={**os.environ, "AGENTGYM_CACHE": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not (busy := list(tmp_path.rglob(".making-*"))) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert busy and not list(tmp_path.rglob("[a-z]*/*.z8"))
-    for worker in children(maker.pid):
-        if "spawn_main" in Path(f"/proc/{worker}/cmdline").read_text():
-            os.kill(worker, signal.SIGKILL)
-    said = maker.communicate(timeout=120)[0]
-    assert maker.returncode == 0 and said.split("\n")[0] == "0 3" and said.endswith("3 3\n"), said
-    for path in tmp_path.rglob("coin*.z8"):
-        if not path.parent.name.startswith(".making"):
-            games.check(path)
-
-
-def children(pid: int) -> list[int]:
-    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def test_making_games_reports_what_exists_already():
-    seen = []
-    games.generate(
-        [KITCHEN, COOKING, KITCHEN], progress=lambda done, total: seen.append((done, total))
-    )
-    assert seen == [(2, 2)]
-
-
-# ---- the optional package ------------------------------------------------------------------
-
-
-def test_the_module_imports_without_textworld_and_says_how_to_get_it():
-    done = python("""
-        import sys
-        import agentgym_envs.textworld.env
-        assert not {"textworld", "jericho"} & set(sys.modules)
-        sys.modules["textworld"] = sys.modules["jericho"] = None
-        from agentgym.errors import MissingExtra
-        env = agentgym_envs.textworld.env.TextWorld()
-        try:
-            env.reset(options={"task": "cooking-r1t1o1k1c1g1-s0"})
-        except MissingExtra as problem:
-            print(problem)
-    """)
-    assert done.stdout.endswith('pip install "agentic-gym[textworld]"\n'), done
-    assert done.stdout.count("\n") == 1
-    assert issubclass(MissingExtra, ImportError)
 
 
 def test_text_is_cleaned_the_same_way_twice():
