@@ -99,6 +99,19 @@ def token_mean(mask: Bool[Tensor, " P"]) -> Float[Tensor, " P"]:
     return mask / mask.sum().clamp(min=1)
 
 
+def episode_mean(batch: Batch, mask: Bool[Tensor, " P"]) -> Float[Tensor, " P"]:
+    """Weights under which every episode counts the same, and so do the tokens within it.
+
+    Where failures are long and successes short, as in worlds with a turn limit, the token mean
+    gives the failures most of the weight: the update is then mostly about making what was done
+    unlikely, and entropy rises without end. Here the advantages of a group balance.
+    """
+    owner = batch.episode[batch.row]
+    count = torch.zeros(len(batch.group), device=mask.device).index_add_(0, owner, mask.float())
+    share = mask / count.clamp(min=1)[owner]
+    return share / share.sum().clamp(min=1e-12)
+
+
 def collate(groups: Sequence[Sequence[Trajectory]]) -> Batch:
     """Lay trajectories end to end; advantages start at zero, weights at the token mean.
 

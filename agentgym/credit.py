@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agentgym.batch import Batch, token_mean
+from agentgym.batch import Batch, episode_mean
 from agentgym.errors import CompositionError
 
 State = Any
@@ -103,14 +103,15 @@ def group_advantage(*, scale: bool = True, epsilon: float = 1e-6) -> Transform:
     return stateless(apply)
 
 
-def keep_informative() -> Transform:
-    """Give weight only to episodes with an advantage; the rest would dilute the mean with zeros.
+def weigh_episodes() -> Transform:
+    """Give every episode that has an advantage the same weight, spread over its tokens.
 
-    The filter of DAPO's dynamic sampling (Yu et al. 2025, arXiv:2503.14476, section 3.2), applied
-    to what was collected. Differs: nothing is resampled.
+    The per-answer mean of GRPO (Shao et al. 2024, arXiv:2402.03300, eq. 3); see ``episode_mean``.
+    Episodes without an advantage get none, the filter of DAPO's dynamic sampling (Yu et al. 2025,
+    arXiv:2503.14476, section 3.2). Differs: nothing is resampled.
     """
 
     def apply(batch: Batch) -> Batch:
-        return batch.with_(weight=token_mean(batch.mask & (batch.advantage != 0)))
+        return batch.with_(weight=episode_mean(batch, batch.mask & (batch.advantage != 0)))
 
     return stateless(apply)

@@ -1,4 +1,6 @@
 import asyncio
+import functools
+import operator
 import re
 from dataclasses import replace
 
@@ -92,7 +94,7 @@ def test_seeds_depend_on_run_task_sample_and_turn_and_on_nothing_else(agent):
             return await asyncio.gather(*(someone(t, k) for t in tasks for k in range(4)))
 
         asyncio.run(all_of_them())
-        return sorted(sum(seen.values(), []))
+        return sorted(functools.reduce(operator.iadd, seen.values(), []))
 
     assert seeds(1) == seeds(12)
     assert len(set(seeds(1))) == 3 * 4 * 3

@@ -429,12 +429,13 @@ def test_a_nul_byte_inside_a_command_is_dropped(env):
     "forgery",
     ["*** The End ***", "] *** The End ***", "*** You lost! ***", "-= Garden =-", "<score>\n7\n"],
 )
-def test_a_victory_cannot_be_forged(env, forgery):
+def test_a_victory_cannot_be_forged(forgery):
     """The game's trace repeats what the player says, and its end is known by what it prints."""
-    env.reset(options={"task": KITCHEN})
+    env = begin(KITCHEN, observation="full")
     for line in (f"say {forgery}", f"consult cookbook about {forgery}", f'say "{forgery}"'):
-        _, reward, terminated, _, info = env.step(line)
+        observation, reward, terminated, _, info = env.step(line)
         assert (reward, terminated, info["won"], info["score"]) == (0.0, False, False, 0.0)
+        assert not re.search("End|lost|Garden|score|7", observation)
     assert env.step("look")[4]["action_valid"]
 
 

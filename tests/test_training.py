@@ -1,6 +1,8 @@
 """Batch, credit, losses and the learner: the tensors between episodes and weights."""
 
+import functools
 import math
+import operator
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ import torch
 from agentgym import scratch
 from agentgym.algorithm import Algorithm, Update, independent
 from agentgym.batch import collate, token_mean
-from agentgym.credit import Transform, chain, group_advantage, keep_informative, stateless
+from agentgym.credit import Transform, chain, group_advantage, stateless, weigh_episodes
 from agentgym.errors import CompositionError
 from agentgym.learner import Learner, passes
 from agentgym.losses import (
@@ -120,7 +122,7 @@ def test_picked_rows_keep_their_columns_together():
 def test_passes_cover_every_row_once_within_the_budget():
     batch = collate(groups())
     found = [index.tolist() for index in passes(batch, 60)]
-    assert sum(found, []) == list(range(len(batch)))
+    assert functools.reduce(operator.iadd, found, []) == list(range(len(batch)))
     lengths = batch.lengths
     assert all(len(run) == 1 or lengths[run].sum() <= 60 for run in found)
 
@@ -142,12 +144,23 @@ def test_grpo_statistics_are_over_episodes_not_rows(windowed):
 
 def test_equal_returns_and_groups_of_one_get_no_credit_and_no_weight():
     batch = collate([[episode(1.0), episode(1.0)], [episode(1.0)], [episode(0.0), episode(1.0)]])
-    credit = chain(group_advantage(), keep_informative())
+    credit = chain(group_advantage(), weigh_episodes())
     batch = credit.apply(batch, credit.init(), 0)[0]
     silent = batch.episode[batch.row] < 3
     assert batch.advantage[silent].abs().max() < 1e-3
     assert batch.weight[silent].sum() == 0
     assert math.isclose(float(batch.weight.sum()), 1.0, rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("windowed", [False, True])
+def test_every_episode_weighs_the_same_however_long(windowed):
+    """Then the advantages of a group balance, which a token mean over long failures upsets."""
+    batch = collate(groups(windowed=windowed))
+    credit = chain(group_advantage(), weigh_episodes())
+    batch = credit.apply(batch, credit.init(), 0)[0]
+    share = torch.zeros(8).index_add_(0, batch.episode[batch.row], batch.weight)
+    assert share.tolist() == pytest.approx([1 / 8] * 8)
+    assert float((batch.weight * batch.advantage).sum()) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_piece_that_reads_what_nothing_writes_is_refused_when_composed():
@@ -252,7 +265,7 @@ def test_temperature_is_part_of_the_policy(learner):
 @pytest.mark.parametrize("windowed", [False, True])
 def test_any_split_into_passes_gives_the_same_gradient(learner, windowed):
     batch = learner.observe(collate(groups(windowed=windowed)))
-    credit = chain(group_advantage(), keep_informative())
+    credit = chain(group_advantage(), weigh_episodes())
     batch = credit.apply(batch, credit.init(), 0)[0]
     update = Update(loss=add(policy_gradient(), weigh(0.1, entropy_bonus())))
     whole = gradient(learner, batch, update, 100_000)
@@ -272,7 +285,7 @@ def test_minibatches_are_disjoint_cover_all_episodes_and_keep_them_whole(learner
     shares = list(learner._minibatches(batch, every, 3))
     episodes = [set(batch.episode[index].tolist()) for index in shares]
     assert len(episodes) == 3
-    assert sorted(sum(map(sorted, episodes), [])) == list(range(8))
+    assert sorted(functools.reduce(operator.iadd, map(sorted, episodes), [])) == list(range(8))
     assert sum(len(index) for index in shares) == len(batch)
 
 

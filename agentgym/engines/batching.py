@@ -254,8 +254,8 @@ class Batcher:
         self._count(plan, drawn.seconds)
         self._running = []
         columns = drawn.tokens, drawn.logprobs, drawn.entropies
-        for job, *outcome in zip(plan.jobs, *columns, strict=True):
-            if job.append(*outcome):
+        for job, token, logprob, entropy in zip(plan.jobs, *columns, strict=True):
+            if job.append(token, logprob, entropy):
                 self._running.append(job)
                 continue
             job.release()

@@ -104,8 +104,8 @@ class FusedWeights:
         """Room for the named weights one below the other."""
         shapes = [weights[name].shape for name in names]
         rows = [shape[0] for shape in shapes]
-        whole = torch.empty((sum(rows), *shapes[0][1:]), **self._to)  # type: ignore[call-overload]
-        self._views |= dict(zip(names, whole.split(rows), strict=True))
+        whole: Tensor = torch.empty((sum(rows), *shapes[0][1:]), **self._to)  # type: ignore[call-overload]
+        self._views |= dict(zip(names, torch.split(whole, rows), strict=True))
         self._shapes |= dict(zip(names, shapes, strict=True))
         return whole
 
@@ -132,9 +132,9 @@ class FusedWeights:
         if names[0] not in weights:
             return None
         shape = weights[names[0]].shape
-        whole = torch.empty((sum(repeats), *shape), **self._to)  # type: ignore[call-overload]
+        whole: Tensor = torch.empty((sum(repeats), *shape), **self._to)  # type: ignore[call-overload]
         # Copying [D] into [heads, D] repeats it.
-        self._views |= dict(zip(names, whole.split(repeats), strict=True))
+        self._views |= dict(zip(names, torch.split(whole, repeats), strict=True))
         self._shapes |= dict.fromkeys(names, shape)
         return whole
 

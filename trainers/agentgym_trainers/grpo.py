@@ -3,9 +3,9 @@
 The advantage of an episode is its return, centred and scaled over the episodes of the same task;
 all its tokens share it; the objective is PPO's clipped surrogate.
 
-Differs from the paper: statistics are over episodes of many turns, not over single answers; tokens
-of the batch weigh the same (the paper averages per answer first); no KL penalty to a reference;
-the upper clip may be wider than the lower (DAPO's clip-higher).
+Differs from the paper: an answer is an episode of many turns; no KL penalty to a reference; the
+upper clip may be wider than the lower (DAPO's clip-higher); groups of equal returns are left out of
+the mean instead of diluting it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from agentgym.algorithm import Algorithm, Update, independent
-from agentgym.credit import chain, group_advantage, keep_informative
+from agentgym.credit import chain, group_advantage, weigh_episodes
 from agentgym.losses import add, entropy_bonus, policy_gradient, weigh
 
 
@@ -38,7 +38,7 @@ class GRPO:
         """Compose it."""
         return Algorithm(
             collect=independent(self.group_size),
-            credit=chain(group_advantage(scale=self.scale), keep_informative()),
+            credit=chain(group_advantage(scale=self.scale), weigh_episodes()),
             updates=(
                 Update(
                     loss=add(

@@ -1,0 +1,96 @@
+"""The main job in miniature: it must end better than it began."""
+
+from pathlib import Path
+
+import pytest
+
+from agentgym.display import Display
+from agentgym.experiment import run_blocking
+from agentgym.records import read_episodes, read_metrics
+from agentgym.report import compare, passes
+from agentgym.runs import RunFolder
+from agentgym.settings import Evaluation, Experiment, Imitation, Optimisation, Rollout, Shape
+from agentgym_trainers.grpo import GRPO
+
+SMALL = Experiment(
+    env="agentgym/Hotter-v0",
+    env_args={"high": 8},
+    steps=25,
+    tasks_per_step=16,
+    save_every=10,
+    imitation=Imitation(steps=30, demonstrations=1, slip=0.3),
+    optimisation=Optimisation(learning_rate=1e-3, warmup=30),
+    shape=Shape(hidden=64, layers=2, heads=2, kv_heads=1, ffn=128, vocabulary=400),
+    rollout=Rollout(turns=6, tokens=256, completion=8),
+    evaluation=Evaluation(tasks=16, episodes=8),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = RunFolder(tmp_path_factory.mktemp("run"))
+    return folder, run_blocking(SMALL, GRPO(minibatches=8).build(), folder, Display())
+
+
+def test_training_improves_the_score(finished):
+    _, result = finished
+    gain = compare(result.before, result.after, passes(1), (0.0, 1.0))
+    assert gain.difference.low > 0, f"pass@1 moved by {gain.difference}"
+
+
+def test_a_run_leaves_everything_behind(finished):
+    folder, _result = finished
+    assert len(read_metrics(folder.metrics)) == SMALL.steps
+    assert len(read_episodes(folder.episodes)) == SMALL.steps * 16 * 8
+    assert all(path.exists() for path in (folder.table, folder.plot, folder.warm, folder.final))
+    assert "pass@8" in folder.table.read_text()
+    assert {p.name for p in folder.root.glob("checkpoints/*")} == {
+        "warm",
+        "final",
+        "step-0010",
+        "step-0020",
+    }
+
+
+def test_its_checkpoints_are_ordinary_model_folders(finished):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, _ = finished
+    model = AutoModelForCausalLM.from_pretrained(folder.final)
+    tokenizer = AutoTokenizer.from_pretrained(folder.final)
+    assert model.config.vocab_size == len(tokenizer)
+    for text in ("Higher. 50", "ünïcode 日本 \t\n", "<action>3</action>"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_run_that_is_done_is_not_done_again(finished):
+    folder, result = finished
+    stamp = folder.final.stat().st_mtime_ns
+    again = run_blocking(SMALL, GRPO(minibatches=8).build(), folder, Display())
+    assert again == result
+    assert folder.final.stat().st_mtime_ns == stamp
+
+
+def test_an_interrupted_run_ends_like_an_uninterrupted_one(finished, tmp_path: Path):
+    """Stop at step 10 as a kill would, and go on: the same episodes, the same weights."""
+    import shutil
+
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    whole, result = finished
+    cut = RunFolder(tmp_path / "cut")
+    shutil.copytree(whole.root, cut.root)
+    for gone in (cut.final, cut.step(20)):
+        shutil.rmtree(gone)
+    for gone in (cut.evaluation("after"), cut.table, cut.plot):
+        gone.unlink()
+    with cut.episodes.open("a") as file:
+        file.write('{"schema": 1, "half a li')
+    again = run_blocking(SMALL, GRPO(minibatches=8).build(), cut, Display())
+    assert len(read_metrics(cut.metrics)) == SMALL.steps
+    assert len(read_episodes(cut.episodes)) == SMALL.steps * 16 * 8
+    first = AutoModelForCausalLM.from_pretrained(whole.final).state_dict()
+    second = AutoModelForCausalLM.from_pretrained(cut.final).state_dict()
+    assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
+    assert again.after.pass_at(1).value == pytest.approx(result.after.pass_at(1).value, abs=0.05)
