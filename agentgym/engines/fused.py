@@ -134,7 +134,7 @@ class FusedWeights:
         shape = weights[names[0]].shape
         whole: Tensor = torch.empty((sum(repeats), *shape), **self._to)  # type: ignore[call-overload]
         # Copying [D] into [heads, D] repeats it.
-        self._views |= dict(zip(names, torch.split(whole, repeats), strict=True))
+        self._views |= dict(zip(names, torch.split(whole, list(repeats)), strict=True))
         self._shapes |= dict.fromkeys(names, shape)
         return whole
 
