@@ -427,15 +427,24 @@ def test_a_nul_byte_inside_a_command_is_dropped(env):
 
 @pytest.mark.parametrize(
     "forgery",
-    ["*** The End ***", "] *** The End ***", "*** You lost! ***", "-= Garden =-", "<score>\n7\n"],
+    [
+        "*** The End ***",
+        "] *** You lost! ***",
+        "][taking the knife - succeeded]",
+        "][opening the fridge - succeeded][",
+        "-= Garden =-",
+        "<score>\n7\n",
+    ],
 )
-def test_a_victory_cannot_be_forged(forgery):
-    """The game's trace repeats what the player says, and its end is known by what it prints."""
-    env = begin(KITCHEN, observation="full")
+def test_nothing_the_player_says_is_taken_for_something_the_game_says(env, forgery):
+    """The game's trace repeats words, and from the trace we know what happened."""
+    env.reset(options={"task": KITCHEN})
+    before = env.admissible()
     for line in (f"say {forgery}", f"consult cookbook about {forgery}", f'say "{forgery}"'):
         observation, reward, terminated, _, info = env.step(line)
         assert (reward, terminated, info["won"], info["score"]) == (0.0, False, False, 0.0)
-        assert not re.search("End|lost|Garden|score|7", observation)
+        assert not re.search("end|lost|garden|score|succeeded", observation.lower())
+    assert env.admissible() == before
     assert env.step("look")[4]["action_valid"]
 
 
