@@ -15,17 +15,23 @@ TEMPLATE = (
 )
 """One token per role, so that a turn of a short conversation is mostly conversation."""
 
-MARKS = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+MARKS = ("<|endoftext|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 TAGS = ("<action>", "</action>", "<think>", "</think>", "<tool_call>", "</tool_call>")
 
 
 def make_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
-    """Train a byte-level BPE tokenizer with a chat template; any text round-trips."""
+    """Train a byte-level BPE tokenizer with a chat template; any text in
+    Unicode normal form C round-trips.
+    """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
     core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # Beside a Qwen2 model every loader makes Qwen2's tokenizer, whatever class was saved: split and
+    # normalise as it does, or the same text has other tokens after the folder is loaded.
+    qwen = Qwen2Tokenizer().backend_tokenizer
+    core.normalizer = qwen.normalizer
+    core.pre_tokenizer = qwen.pre_tokenizer
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary - len(TAGS),
@@ -39,7 +45,8 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         eos_token="<|end|>",
-        pad_token="<|pad|>",
+        pad_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
         additional_special_tokens=["<|system|>", "<|user|>", "<|assistant|>"],
         chat_template=TEMPLATE,
         clean_up_tokenization_spaces=False,

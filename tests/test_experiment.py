@@ -15,14 +15,14 @@ from agentgym_trainers.grpo import GRPO
 SMALL = Experiment(
     env="agentgym/Hotter-v0",
     env_args={"high": 8},
-    steps=25,
+    steps=40,
     tasks_per_step=16,
     save_every=10,
-    imitation=Imitation(steps=30, demonstrations=1, slip=0.3),
+    imitation=Imitation(steps=60, demonstrations=1, slip=0.3),
     optimisation=Optimisation(learning_rate=1e-3, warmup=30),
     shape=Shape(hidden=64, layers=2, heads=2, kv_heads=1, ffn=128, vocabulary=400),
     rollout=Rollout(turns=6, tokens=256, completion=8),
-    evaluation=Evaluation(tasks=16, episodes=8),
+    evaluation=Evaluation(tasks=64, episodes=8),
 )
 
 
@@ -47,8 +47,8 @@ def test_a_run_leaves_everything_behind(finished):
     assert {p.name for p in folder.root.glob("checkpoints/*")} == {
         "warm",
         "final",
-        "step-0010",
         "step-0020",
+        "step-0030",
     }
 
 
@@ -63,6 +63,21 @@ def test_its_checkpoints_are_ordinary_model_folders(finished):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+def test_a_loaded_tokenizer_gives_the_tokens_it_gave_before_it_was_saved(tmp_path):
+    """Loaders pick the class by the model's type, and classes split digits differently."""
+    from transformers import AutoTokenizer
+
+    from agentgym import scratch
+
+    made = scratch.make_tokenizer(["Higher. 100 knives, the cook's table; 12 3."] * 20, 400)
+    model = scratch.make_model(made, SMALL.shape, context=64, seed=0)
+    scratch.save(model, made, tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert len(loaded) == len(made) == model.config.vocab_size
+    for text in ("Higher. 100 knives", "a  b\n\nc 1234's", "<action>go 50</action><|end|>", "ü\t"):
+        assert loaded.encode(text) == made.encode(text)
+
+
 def test_a_run_that_is_done_is_not_done_again(finished):
     folder, result = finished
     stamp = folder.final.stat().st_mtime_ns
@@ -72,7 +87,7 @@ def test_a_run_that_is_done_is_not_done_again(finished):
 
 
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(finished, tmp_path: Path):
-    """Stop at step 10 as a kill would, and go on: the same episodes, the same weights."""
+    """Stop at step 20 as a kill would, and go on: the same episodes, the same weights."""
     import shutil
 
     import torch
@@ -81,7 +96,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(finished, tmp_path: P
     whole, result = finished
     cut = RunFolder(tmp_path / "cut")
     shutil.copytree(whole.root, cut.root)
-    for gone in (cut.final, cut.step(20)):
+    for gone in (cut.final, cut.step(30)):
         shutil.rmtree(gone)
     for gone in (cut.evaluation("after"), cut.table, cut.plot):
         gone.unlink()
