@@ -20,8 +20,9 @@ TAGS = ("<action>", "</action>", "<think>", "</think>", "<tool_call>", "</tool_c
 
 
 def make_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
-    """Train a byte-level BPE tokenizer with a chat template; any text in
-    Unicode normal form C round-trips.
+    """Train a byte-level BPE tokenizer with a chat template.
+
+    Every text in Unicode's normal form C round-trips.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
