@@ -3,6 +3,7 @@
 import random
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -13,7 +14,7 @@ from agentgym.registry import world
 
 textworld = pytest.importorskip("textworld")
 
-from agentgym_envs.textworld import games, tasks, text  # noqa: E402
+from agentgym_envs.textworld import engine, games, tasks, text  # noqa: E402
 
 ENV = "agentgym/TextWorld-v0"
 COOKING, COLLECTOR, HUNTER, SIMPLE = (
@@ -509,6 +510,15 @@ def test_environments_in_many_threads_do_not_disturb_each_other():
     for thread in threads:
         thread.join()
     assert seen == [True] * 24
+
+
+def test_many_threads_may_load_games_at_once():
+    for task in FAMILIES:
+        begin(task).close()
+    for _ in range(3):
+        engine._story.cache_clear()
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda task: begin(task).close(), FAMILIES * 4))
 
 
 def test_text_is_cleaned_the_same_way_twice():

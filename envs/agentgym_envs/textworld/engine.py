@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import re
+import threading
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,8 @@ from agentgym_envs.textworld import text
 from agentgym_envs.textworld.games import DIGEST, check, damaged, textworld_module
 
 _OPENING_COMMANDS = ("tw-trace-actions", "tw-extra-infos score")
+_LOADING = threading.Lock()
+"""TextWorld reads game files with one parser per process, which two threads must not enter."""
 
 
 class Story:
@@ -94,7 +97,8 @@ def story(path: Path) -> Story:
         stats = path.stat(), path.with_suffix(".json").stat()
     except OSError as problem:
         raise damaged(path, problem.strerror or str(problem)) from problem
-    return _story(path, tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
+    with _LOADING:
+        return _story(path, tuple((stat.st_mtime_ns, stat.st_size) for stat in stats))
 
 
 @lru_cache(maxsize=256)
