@@ -143,7 +143,12 @@ class Job:
         tokenizer, model = load_tokenizer(begin), load_model(begin)
         player = self.player(tokenizer, model, "train")
         policy = Policy(model, temperature=experiment.rollout.temperature)
-        learner = Learner(policy, experiment.optimisation, seed=derive(experiment.seed, "updates"))
+        learner = Learner(
+            policy,
+            experiment.optimisation,
+            seed=derive(experiment.seed, "updates"),
+            horizon=experiment.steps,
+        )
         trainer = Trainer(algorithm, learner, player)
         if start is not None:
             trainer.restore(self.folder.load_state(start))
@@ -259,7 +264,7 @@ class Job:
         wanted = self.experiment.imitation
         shown = self._demonstrations(agent, wanted.demonstrations, self.panel("train").tasks)
         how = replace(self.experiment.optimisation, learning_rate=wanted.learning_rate, warmup=20)
-        learner = Learner(Policy(model), how)
+        learner = Learner(Policy(model), how, horizon=steps)
         update = Update(loss=negative_log_likelihood(), name="imitate")
         rng = np.random.default_rng(derive(self.experiment.seed, "imitation"))
         order: list[int] = []

@@ -17,11 +17,26 @@ from agentgym.settings import Optimisation
 
 
 class Learner:
-    """A policy and its optimiser."""
+    """A policy and its optimiser.
 
-    def __init__(self, policy: Policy, how: Optimisation | None = None, *, seed: int = 0) -> None:
+    Args:
+        policy: Whose weights change.
+        how: Learning rate and what goes with it.
+        seed: Of the order of minibatches.
+        horizon: Training steps there will be; the learning rate falls towards the last of them.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        how: Optimisation | None = None,
+        *,
+        seed: int = 0,
+        horizon: int | None = None,
+    ) -> None:
         self.policy = policy
         self.how = how or Optimisation()
+        self.horizon = horizon
         self.optimiser = torch.optim.AdamW(
             policy.model.parameters(),
             lr=self.how.learning_rate,
@@ -82,9 +97,15 @@ class Learner:
         norm = torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.how.clip_norm)
         self.taken += 1
         for group in self.optimiser.param_groups:
-            group["lr"] = self.how.learning_rate * min(1.0, self.taken / max(1, self.how.warmup))
+            group["lr"] = self._rate(step)
         self.optimiser.step()
         return {**metrics, "grad_norm": float(norm)}
+
+    def _rate(self, step: int) -> float:
+        """Learning rate of the next optimiser step, in a training step counted from 0."""
+        rise = min(1.0, self.taken / max(1, self.how.warmup))
+        gone = step / self.horizon if self.horizon else 0.0
+        return self.how.learning_rate * rise * (1 - (1 - self.how.final) * gone)
 
     def _minibatches(self, batch: Batch, rows: Tensor, count: int) -> Iterator[Tensor]:
         """Disjoint shares of the episodes, in random order; an episode's rows stay together."""

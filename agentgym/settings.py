@@ -56,9 +56,11 @@ class Optimisation:
     """How weights change."""
 
     learning_rate: float = 3e-4
-    """Peak, reached after ``warmup`` steps and kept."""
+    """Peak, reached after ``warmup`` optimiser steps."""
     warmup: int = 5
     """Optimiser steps of linear warm-up."""
+    final: float = 0.1
+    """Share of the peak that is left at the last training step; falls linearly."""
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     """Largest gradient norm."""
