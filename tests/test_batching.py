@@ -260,6 +260,19 @@ def test_new_weights_in_mid_flight_begin_every_completion_again(kind, from_threa
     assert said[0].tokens != old.tokens
 
 
+@every_decoder
+def test_no_cache_outlives_its_weights(kind):
+    """Between two turns: neither the conversation's own cache nor a sibling's."""
+    engine, other, asked = engine_of(kind), model_of(kind, seed=1), Sampling(max_tokens=3)
+    context = words(30, 0)
+    said = asyncio.run(engine.generate(context, asked))
+    engine.load(other.state_dict(), 1)
+    before, context = engine.stats(), [*context, *said.tokens, *words(4, 1)]
+    completion = asyncio.run(engine.generate(context, asked))
+    assert reused(engine, before) == (37, 0)
+    same([completion], [asyncio.run(LocalEngine(other).generate(context, asked))])
+
+
 @pytest.mark.parametrize("kind", ["fused", "generic"])
 @pytest.mark.parametrize("fault", ["missing", "shape"])
 def test_weights_that_do_not_fit_are_refused_whole(kind, fault):

@@ -241,11 +241,16 @@ def test_a_draw_is_the_first_token_whose_cumulative_probability_exceeds_the_numb
 
 
 def test_no_token_of_a_large_vocabulary_is_lost_to_rounding():
-    """In 32 bits the sum of a million equal parts stands still."""
-    size = 2**20
-    uniform = [0.25, 0.5, 0.75, (size - 0.5) / size]
-    drawn = sampling.draw(torch.zeros(4, size), [Sampling()] * 4, uniform)
-    assert drawn.tokens.tolist() == [size // 4, size // 2, 3 * size // 4, size - 1]
+    """Half of the probability, then 2**17 tokens of 4e-12 each: in 32 bits the sum stands still."""
+    size = 2**17
+    logits = torch.full((3, size + 1), -25.0)
+    logits[:, 0] = 0.0
+    wanted = [1, size // 2, size]
+    p = torch.log_softmax(logits[0], -1).exp().double()
+    total = p.cumsum(0)
+    uniform = [float((total[i] - p[i] / 2) / total[-1]) for i in wanted]
+    drawn = sampling.draw(logits, [Sampling()] * 3, uniform)
+    assert drawn.tokens.tolist() == wanted
 
 
 def test_the_engine_draws_from_the_distribution_it_reports():
@@ -315,6 +320,11 @@ def test_an_engine_without_room_is_refused(options):
         LocalEngine(model_of(FUSED["qwen2"]), **options)
 
 
+async def two(engine):
+    prompts = words(60, 0), words(60, 1)
+    await asyncio.gather(*(engine.generate(prompt, Sampling()) for prompt in prompts))
+
+
 @pytest.mark.parametrize("name", ["qwen2", "gpt2"])
 def test_a_model_gone_wrong_is_an_error_and_not_a_token(name):
     """Weights that training has blown up."""
@@ -322,9 +332,12 @@ def test_a_model_gone_wrong_is_an_error_and_not_a_token(name):
     good = model.state_dict()
     engine = LocalEngine(model, context=CONTEXT)
     engine.load({key: torch.full_like(value, math.nan) for key, value in good.items()}, 1)
-    with pytest.raises(ConfigError, match="not finite") as error:
-        asyncio.run(engine.generate(words(9, 0), Sampling()))
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="not finite") as error:
+            asyncio.run(two(engine))
     assert "\n" not in str(error.value)
     engine.load(good, 2)
-    [[(prompt, completion)]] = together(engine, [1], turns=1)
-    agrees(model, prompt, completion)
+    # Rows of unlike lengths, so that attention masks positions where there was no number.
+    for told in together(engine, range(4), turns=3):
+        for prompt, completion in told:
+            agrees(model, prompt, completion)

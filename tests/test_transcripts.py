@@ -113,13 +113,13 @@ def windowed(trajectory, tokenizer):
 )
 @pytest.mark.parametrize("window", [None, 2])
 def test_rows_are_the_transcript_and_nothing_else(tokenizer, form, window):
-    """1,000 turns each: every prompt is the template's text, every completion the engine's tokens.
+    """500 turns each: every prompt is the template's text, every completion the engine's tokens.
 
     And whatever the policy says, an action reaches the world exactly when it was one.
     """
     agent = ChatAgent(tokenizer, form=form, system=None, window=window)
     turns = 0
-    for number in range(100):
+    for number in range(50):
         rng, told, worlds = random.Random(number), [], []
 
         def say(prompt, sampling, rng=rng, told=told):
@@ -158,7 +158,7 @@ def test_rows_are_the_transcript_and_nothing_else(tokenizer, form, window):
                 assert turn.observation and "\n" not in turn.observation
             elif action is None:
                 assert one_action_by_hand(form, tokenizer.decode(said), turn.action)
-    assert turns == 1000
+    assert turns == 500
 
 
 def one_action_by_hand(form, text, action):
