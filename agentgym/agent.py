@@ -122,6 +122,7 @@ class ChatAgent:
 
     def _plain(self, text: str) -> str:
         """Text of the world, unable to speak in the template's control tokens."""
+        text = text.encode(errors="replace").decode()  # Halves of characters have no tokens.
         for token in self._special:
             if token in text:
                 text = text.replace(token, f"{token[:1]} {token[1:]}")

@@ -5,12 +5,14 @@ The fields and docstrings of a verb's dataclass are its options and its help.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from rich.console import Console
@@ -44,6 +46,8 @@ A file sets what it names and flags come on top. A resumed run continues after C
 with the settings it was started with.
 """
 
+OUT_HELP = "Where the run goes; unless given, runs/ALGORITHM-seedSEED-TIME."
+
 T = TypeVar("T")
 
 
@@ -75,7 +79,7 @@ def _plan(name: str) -> type[Any]:
     fields: list[Any] = [
         ("algorithm", tyro.conf.Suppress[str], field(default=name)),
         ("algo", algo, field(default_factory=algo)),
-        ("out", Path | None, field(default=None)),
+        ("out", Annotated[Path | None, tyro.conf.arg(help=OUT_HELP)], field(default=None)),
     ]
     plan = make_dataclass("Plan", fields, bases=(Experiment,), frozen=True, kw_only=True)
     plan.__doc__ = TRAIN_HELP
@@ -115,12 +119,12 @@ class EvalOptions:
     Stopping it and calling it again plays only the episodes that are missing.
     """
 
-    model: tyro.conf.Positional[str]
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Hugging Face folder or hub id, such as RUN/checkpoints/final."""
     env: str = "agentgym/TextWorld-v0"
     """Registered environment id."""
     env_args: dict[str, Value] = field(default_factory=dict)
-    """Keyword arguments of the world."""
+    """Keyword arguments of the world, such as `family cooking difficulty easy`."""
     out: Path = Path("evaluation.jsonl")
     """One JSON line per episode."""
     seed: int = 0
@@ -178,12 +182,17 @@ def envs(arguments: list[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class PlayOptions:
-    """Play a world yourself; `:hint` shows the oracle's next move, `:quit` leaves."""
+    """Play a world yourself.
 
-    env: tyro.conf.Positional[str] = "agentgym/TextWorld-v0"
+    `:hint` shows the oracle's next move, `:actions` what means something now, `:quit` leaves.
+    """
+
+    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")] = (
+        "agentgym/TextWorld-v0"
+    )
     """Registered environment id."""
     env_args: dict[str, Value] = field(default_factory=dict)
-    """Keyword arguments of the world."""
+    """Keyword arguments of the world, such as `family cooking difficulty easy`."""
     task: str | None = None
     """Task id; unless given, the seed draws one."""
     seed: int = 0
@@ -212,6 +221,19 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; a deliberate failure is one line on stderr and exit status 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        try:
+            return _run(words)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has left, as `head` does. What is still buffered goes nowhere, or
+        # the interpreter would complain when it flushes on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _run(words: list[str]) -> int:
     try:
         if not words or words[0] in ("-h", "--help"):
             print(USAGE, end="")

@@ -42,7 +42,7 @@ from agentgym.registry import make, world
 from agentgym.report import Report, Subject, render
 from agentgym.rollout import Limits, Player, derive
 from agentgym.runs import RunFolder, fingerprint
-from agentgym.settings import Experiment, Speech
+from agentgym.settings import Experiment, Speech, check_ranges
 from agentgym.train import Step, Trainer, task_of
 from agentgym.types import Completion, Sampling, Task, Trajectory, Turn
 
@@ -323,11 +323,12 @@ def _note(metrics: dict[str, float]) -> str:
 
 
 def check(experiment: Experiment) -> None:
-    """Find mistakes before anything is written: the world, the panel, the model.
+    """Find mistakes before anything is written: the numbers, the world, the panel, the model.
 
     Raises:
         ConfigError: Naming what is wrong.
     """
+    check_ranges(experiment)
     bare = world(experiment.env, **experiment.env_args)
     wanted = experiment.evaluation
     panel_of(experiment.env, bare, wanted.split).head(wanted.tasks)

@@ -95,6 +95,9 @@ class JsonCall:
         action = arguments.get("action") if isinstance(arguments, dict) else None
         if not isinstance(action, str) or not action.strip():
             raise MalformedAction('"arguments" must be {"action": "..."} with a non-empty string.')
+        if any("\ud800" <= letter <= "\udfff" for letter in action):
+            # JSON can escape halves of characters, which no encoding can write down again.
+            raise MalformedAction("The action holds half of a surrogate pair.")
         return action.strip()
 
     def write(self, action: str) -> str:

@@ -38,6 +38,9 @@ def play_in_terminal(
             shown = (known or ("(none known)",))[: 1 if line == ":hint" else None]
             console.print(", ".join(shown), style="dim", highlight=False, markup=False)
             continue
+        if line.startswith(":"):
+            console.print("commands: :hint, :actions, :quit", style="dim", highlight=False)
+            continue
         observation, _, done, cut, info = game.step(line)
         ended = done or cut
         console.print(observation, highlight=False, markup=False)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Literal
+
+from agentgym.errors import ConfigError
 
 Value = str | int | float | bool
 
@@ -124,3 +127,60 @@ class Experiment:
     """How weights change."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     """The panel that is played before and after."""
+
+
+_LEAST = {
+    "steps": 0,
+    "tasks_per_step": 1,
+    "save_every": 1,
+    "speech.window": 0,
+    "rollout.turns": 1,
+    "rollout.completion": 1,
+    "rollout.concurrency": 1,
+    "shape.hidden": 1,
+    "shape.layers": 1,
+    "shape.heads": 1,
+    "shape.kv_heads": 1,
+    "shape.ffn": 1,
+    "shape.vocabulary": 267,  # 256 bytes, 5 marks, 6 tags
+    "imitation.steps": 0,
+    "imitation.batch": 1,
+    "imitation.demonstrations": 1,
+    "imitation.slip": 0.0,
+    "imitation.learning_rate": 0.0,
+    "optimisation.learning_rate": 0.0,
+    "optimisation.warmup": 0,
+    "optimisation.weight_decay": 0.0,
+    "optimisation.tokens_per_pass": 1,
+    "evaluation.tasks": 1,
+    "evaluation.episodes": 1,
+}
+
+
+def check_ranges(experiment: Experiment) -> None:
+    """Refuse numbers that no run can use, before an hour is spent on the way to them.
+
+    Raises:
+        ConfigError: Naming the field.
+    """
+    for name, least in _LEAST.items():
+        value = attrgetter(name)(experiment)
+        if value is not None and not value >= least:
+            raise ConfigError(f"{name} is {value}, expected at least {least}")
+    for name in ("rollout.temperature", "optimisation.clip_norm"):
+        value = attrgetter(name)(experiment)
+        if not value > 0:
+            raise ConfigError(f"{name} is {value}, expected more than 0")
+    if not experiment.imitation.slip < 1:
+        raise ConfigError(f"imitation.slip is {experiment.imitation.slip}, expected less than 1")
+    rollout, shape = experiment.rollout, experiment.shape
+    if rollout.tokens <= rollout.completion:
+        raise ConfigError(
+            f"rollout.tokens is {rollout.tokens}, expected more than rollout.completion, "
+            f"which is {rollout.completion}"
+        )
+    if shape.heads % shape.kv_heads or shape.hidden % (2 * shape.heads):
+        raise ConfigError(
+            f"shape.hidden is {shape.hidden}, expected a multiple of 2 x shape.heads "
+            f"({shape.heads}), and that a multiple of shape.kv_heads ({shape.kv_heads})"
+        )

@@ -1,6 +1,6 @@
 """What the TextWorld world costs over the library it wraps: steps, admissible commands, forks.
 
-    .venv/bin/python scripts/bench_textworld.py
+    scripts/bench textworld
 
 Each pair of lines plays the same commands, the library asked for the same information, in
 interleaved repetitions; the ratio is of the medians.

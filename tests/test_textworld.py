@@ -15,7 +15,7 @@ from agentgym.registry import world
 
 textworld = pytest.importorskip("textworld")
 
-from agentgym_envs.textworld import games, tasks, text  # noqa: E402
+from agentgym_envs.textworld import games, makers, tasks, text  # noqa: E402
 
 ENV = "agentgym/TextWorld-v0"
 COOKING, COLLECTOR, HUNTER, SIMPLE = (
@@ -32,7 +32,7 @@ FAMILIES = (COOKING, COLLECTOR, HUNTER, SIMPLE)
 
 @pytest.fixture(scope="session", autouse=True)
 def made():
-    games.generate([*FAMILIES, KITCHEN, LIMITED], workers=2)
+    makers.generate([*FAMILIES, KITCHEN, LIMITED], workers=2)
 
 
 @pytest.fixture

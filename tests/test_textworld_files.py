@@ -17,7 +17,7 @@ from agentgym.registry import world
 
 pytest.importorskip("textworld")
 
-from agentgym_envs.textworld import games
+from agentgym_envs.textworld import games, makers
 from agentgym_envs.textworld.engine import story
 
 COOKING = "cooking-r1t1o1k1c1g6-s1"
@@ -26,7 +26,7 @@ KITCHEN = "cooking-r1t1o1k1c1g1-s0"
 
 @pytest.fixture(scope="module", autouse=True)
 def made():
-    games.generate([COOKING, KITCHEN], workers=2)
+    makers.generate([COOKING, KITCHEN], workers=2)
 
 
 @pytest.fixture
@@ -190,9 +190,8 @@ def test_a_killed_maker_leaves_no_half_game_and_a_killed_worker_is_replaced(tmp_
     """Kill the workers once while they compile; the games are made all the same."""
     ids = [f"coin_collector-l2-s{number}" for number in (90, 91)]
     code = f"""
-        from agentgym_envs.textworld import games
-        if __name__ == "__main__":
-            games.generate({ids}, workers=2, progress=lambda done, total: print(done, total))
+        from agentgym_envs.textworld import makers
+        makers.generate({ids}, workers=2, progress=lambda done, total: print(done, total))
     """
     script = tmp_path / "make.py"
     script.write_text(textwrap.dedent(code))
@@ -207,7 +206,7 @@ def test_a_killed_maker_leaves_no_half_game_and_a_killed_worker_is_replaced(tmp_
         time.sleep(0.05)
     assert busy and not list(tmp_path.rglob("[a-z]*/*.z8"))
     for worker in children(maker.pid):
-        if "spawn_main" in Path(f"/proc/{worker}/cmdline").read_text():
+        if "textworld.makers" in Path(f"/proc/{worker}/cmdline").read_text():
             os.kill(worker, signal.SIGKILL)
     said = maker.communicate(timeout=120)[0]
     assert maker.returncode == 0 and said.split("\n")[0] == "0 2" and said.endswith("2 2\n"), said
@@ -222,7 +221,7 @@ def children(pid: int) -> list[int]:
 
 def test_making_games_reports_what_exists_already():
     seen = []
-    games.generate(
+    makers.generate(
         [KITCHEN, COOKING, KITCHEN], progress=lambda done, total: seen.append((done, total))
     )
     assert seen == [(2, 2)]

@@ -67,17 +67,17 @@ class _Job:
         self.slot, self.start, self.feed = slot, start, self.prompt[start:]
         self.tokens, self.logprobs, self.entropies = [], [], []
         # Told before it is true, so that a prompt with the same beginning can wait for it.
-        slot.tokens, slot.pending = self.prompt, True
+        slot.tokens, slot.cached = self.prompt, start
 
     def release(self) -> None:
         """Give the slot back, with the tokens that are surely cached."""
-        cached = 0 if self.slot.pending else self.start
-        self.slot.tokens = (self.prompt + self.tokens)[:cached]
-        self.slot.busy = self.slot.pending = False
+        self.slot.cached = 0 if self.slot.pending else self.start
+        self.slot.tokens = (self.prompt + self.tokens)[: self.slot.cached]
+        self.slot.busy = False
 
     def append(self, token: int, logprob: float, entropy: float) -> bool:
         """Take the outcome of a model call; whether the completion goes on."""
-        self.slot.pending = False
+        self.slot.cached = len(self.prompt)
         self.start += len(self.feed)
         self.feed = [token]
         self.tokens.append(token)

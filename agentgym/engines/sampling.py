@@ -111,11 +111,19 @@ def draw(logits: Tensor, params: Sequence[Sampling], uniform: Sequence[float]) -
 
     Returns:
         Tokens, log-probabilities and entropies, each [R], on the device of the logits.
+
+    Raises:
+        ConfigError: A row's logits are no numbers, as those of weights that diverged.
     """
     logprobs = distribution(logits, params)
     probs = logprobs.exp()
     # 64 bits: in 32, tokens of a large vocabulary would vanish between two partial sums.
     total = probs.cumsum(-1, dtype=torch.float64)
+    if not total[:, -1].isfinite().all():
+        raise ConfigError(
+            "the model's logits are not finite, its weights have diverged: lower the learning "
+            "rate and go on from an earlier checkpoint"
+        )
     target = torch.tensor(uniform, dtype=torch.float64, device=logits.device) * total[:, -1]
     tokens = torch.searchsorted(total, target[:, None], right=True)
     # 0 * log 0 = 0: a removed token adds nothing.

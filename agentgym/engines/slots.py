@@ -20,13 +20,18 @@ class Slot:
     index: int
     tokens: list[int] = field(default_factory=list)
     """Token ids cached, or about to be while ``pending``."""
+    cached: int = 0
+    """How many of them can be copied now; the next model call computes the others."""
     busy: bool = False
-    pending: bool = False
-    """Its tokens are being computed by the next model call; nobody can copy them yet."""
     finished: bool = True
     """No longer prompt is expected to continue it."""
     used: int = 0
     """When it was last given out, in prompts."""
+
+    @property
+    def pending(self) -> bool:
+        """The next model call computes some of its tokens."""
+        return self.cached < len(self.tokens)
 
 
 class Place(NamedTuple):
@@ -102,11 +107,11 @@ class SlotPool:
         # Of equals one that may be overwritten, then one that need not be waited for.
         best = max(
             self._slots,
-            key=lambda s: (shared[s.index], not s.busy and s.finished, not s.pending),
+            key=lambda s: (shared[s.index], not s.busy and s.finished, shared[s.index] <= s.cached),
         )
         if shared[best.index] < _WORTH_COPYING:
             return self._take(slot, shared[slot.index], None)
-        if best.pending:
+        if shared[best.index] > best.cached:
             return None
         if best is slot or (best.finished and not best.busy):
             return self._take(best, shared[best.index], None)
@@ -128,7 +133,7 @@ class SlotPool:
     def forget(self) -> None:
         """All cached tokens are void."""
         for slot in self._slots:
-            slot.tokens, slot.pending = [], False
+            slot.tokens, slot.cached = [], 0
             slot.finished = slot.finished or not slot.busy
 
 

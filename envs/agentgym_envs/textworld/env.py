@@ -10,7 +10,7 @@ import numpy as np
 
 from agentgym.env import Opening, Outcome, TextEnv
 from agentgym.errors import ConfigError, WorldError, did_you_mean
-from agentgym_envs.textworld import games, tasks, text
+from agentgym_envs.textworld import games, makers, tasks, text
 from agentgym_envs.textworld.engine import Session, story
 from agentgym_envs.textworld.plan import winning_commands
 from agentgym_envs.textworld.render import Scene
@@ -78,7 +78,7 @@ class TextWorld(TextEnv):
 
     def prepare(self, split: str, progress: Callable[[int, int], None] | None = None) -> None:
         """Make the games of a split that do not exist yet, on every core."""
-        games.generate(self.tasks(split), progress=progress)
+        makers.generate(self.tasks(split), progress=progress)
 
     def start(self, task: str, rng: np.random.Generator) -> Opening:
         """Load the game of a task, making it first if need be. The game has no randomness."""

@@ -7,13 +7,9 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +78,7 @@ def game_file(task: str) -> Path:
     if not task.startswith(FILE_SCHEME):
         return (cache_folder() / parse(task).family / f"{task}.z8").absolute()
     path = Path(task.removeprefix(FILE_SCHEME)).expanduser().absolute()
-    if path.suffix != ".z8" or not _is_made(path):
+    if path.suffix != ".z8" or not is_made(path):
         raise UnknownTask(
             f"{ENV} has no task {task!r}: expected file:, the path of a .z8 file, and its .json "
             "beside it"
@@ -93,67 +89,16 @@ def game_file(task: str) -> Path:
 def ensure(task: str) -> Path:
     """The compiled game of a task, made now if it is missing."""
     path = game_file(task)
-    if not _is_made(path):
+    if not is_made(path):
         with _BUILDING:
-            if not _is_made(path):
+            if not is_made(path):
                 _build(task, path)
     return path
 
 
-def _is_made(path: Path) -> bool:
+def is_made(path: Path) -> bool:
+    """Whether both halves of a game are there."""
     return path.is_file() and path.with_suffix(".json").is_file()
-
-
-def generate(
-    ids: Sequence[str],
-    *,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
-    """Make every game that is missing, in parallel.
-
-    Args:
-        ids: Task ids.
-        workers: Processes; the number of CPUs by default.
-        progress: Called with the number of games that exist and the number asked for.
-
-    Raises:
-        WorldError: A game cannot be made or written.
-    """
-    report = progress or (lambda done, total: None)
-    missing = [task for task in dict.fromkeys(ids) if not _is_made(game_file(task))]
-    total = len(dict.fromkeys(ids))
-    report(total - len(missing), total)
-    size = min(workers or os.cpu_count() or 1, len(missing))
-    if size <= 1:
-        for done, task in enumerate(missing, start=total - len(missing) + 1):
-            ensure(task)
-            report(done, total)
-        return
-    for _ in range(3):
-        try:
-            _generate_in_processes(missing, size, lambda left: report(total - left, total))
-        except BrokenProcessPool:  # a worker was killed; what it was making is simply still missing
-            missing = [task for task in missing if not _is_made(game_file(task))]
-            continue
-        return
-    raise WorldError(
-        f"the processes that make games keep dying, {len(missing)} games are missing; "
-        "try fewer workers, they may be running out of memory"
-    )
-
-
-def _generate_in_processes(missing: list[str], size: int, report: Callable[[int], None]) -> None:
-    left = len(missing)
-    with ProcessPoolExecutor(size, mp_context=get_context("spawn")) as pool:
-        try:
-            for job in as_completed([pool.submit(ensure, task) for task in missing]):
-                job.result()
-                left -= 1
-                report(left)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _build(task: str, path: Path) -> None:

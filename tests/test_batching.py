@@ -1,0 +1,405 @@
+"""Who shares a model call, and what is computed twice, is nobody's business but the clock's."""
+
+import asyncio
+import random
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, MistralConfig, Qwen2Config
+from transformers.models.auto import AutoModelForCausalLM
+
+from agentgym.engines import Engine
+from agentgym.engines.batching import Batcher
+from agentgym.engines.local import LocalEngine
+from agentgym.errors import ConfigError
+from agentgym.types import Sampling
+
+V, CONTEXT = 50, 256
+GROUPS = {"num_attention_heads": 4, "num_key_value_heads": 2}
+SIZE = {"vocab_size": V, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48}
+CONFIGS = {
+    "fused": Qwen2Config(**SIZE, **GROUPS),
+    "generic": GPT2Config(vocab_size=V, n_embd=32, n_layer=2, n_head=4),
+    "generic, cannot be cut": MistralConfig(**SIZE, **GROUPS, sliding_window=8),
+}
+every_decoder = pytest.mark.parametrize("kind", CONFIGS)
+
+
+def model_of(kind="fused", seed=0):
+    model = AutoModelForCausalLM.from_config(CONFIGS[kind]).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator) * 0.3
+            parameter.copy_(1 + noise if parameter.dim() == 1 and "bias" not in name else noise)
+    return model
+
+
+def engine_of(kind="fused", slots=8):
+    return LocalEngine(model_of(kind), slots=slots, context=CONTEXT)
+
+
+def words(count, seed):
+    return np.random.default_rng(seed).integers(0, V, count).tolist()
+
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def reused(engine, before):
+    """Prompt tokens computed and found in a cache since then."""
+    new = engine.stats().since(before)
+    return new.prompt_computed, new.prompt_reused
+
+
+async def converse(engine, number, turns=4, pauses=None):
+    """Siblings (same number modulo 3) share an opening and part ways."""
+    context, said = words(20 + number % 3, number % 3), []
+    for turn in range(turns):
+        for _ in range(pauses.randrange(6) if pauses else 0):
+            await asyncio.sleep(0)
+        asked = Sampling(seed=100 * number + turn, max_tokens=3 + (number + turn) % 4)
+        said.append(await engine.generate(context, asked))
+        context = [*context, *said[-1].tokens, *words(2 + turn, number + turn)]
+    engine.finish(context)
+    return said
+
+
+async def crowd(engine, order, flying, pauses):
+    """Conversations in this order, at most so many at once."""
+    gate = asyncio.Semaphore(flying)
+
+    async def one(number):
+        async with gate:
+            return await converse(engine, number, pauses=pauses)
+
+    return await asyncio.gather(*map(one, order))
+
+
+def same(one, other):
+    """Equal tokens, and numbers equal up to rounding."""
+    for a, b in zip(one, other, strict=True):
+        assert a.tokens == b.tokens
+        np.testing.assert_allclose(a.logprobs, b.logprobs, atol=2e-5)
+        np.testing.assert_allclose(a.entropies, b.entropies, atol=5e-5)
+
+
+# ---- independence ------------------------------------------------------------------------------
+
+
+@every_decoder
+def test_results_do_not_depend_on_slots_concurrency_or_order_of_arrival(kind):
+    count = 9 if kind == "fused" else 5
+    alone = [asyncio.run(converse(engine_of(kind, 1), number)) for number in range(count)]
+    for slots, flying, seed in [(1, 3, 0), (3, count, 1), (4, 4, 2), (16, count, 3)]:
+        engine, rng = engine_of(kind, slots), random.Random(seed)
+        order = rng.sample(range(count), count)
+
+        found = asyncio.run(crowd(engine, order, flying, rng))
+        for number, said in zip(order, found, strict=True):
+            same(said, alone[number])
+
+
+# ---- cache -------------------------------------------------------------------------------------
+
+
+@every_decoder
+def test_a_turn_computes_only_what_was_added_since_the_last(kind):
+    """The last token of a completion was sampled and never read, so it counts as added."""
+    engine = engine_of(kind)
+
+    async def play():
+        context, held = words(30, 0), 0
+        for turn in range(6):
+            before = engine.stats()
+            said = await engine.generate(context, Sampling(seed=turn, max_tokens=5))
+            assert reused(engine, before) == (len(context) - held, held)
+            held = len(context) + 4
+            context = [*context, *said.tokens, *words(7, turn)]
+
+    asyncio.run(play())
+
+
+@every_decoder
+def test_siblings_compute_their_prompt_once_and_copy_it(kind):
+    engine, prompt = engine_of(kind, slots=8), words(40, 0)
+
+    async def group():
+        asked = (Sampling(seed=seed, max_tokens=4) for seed in range(8))
+        return await asyncio.gather(*(engine.generate(prompt, one) for one in asked))
+
+    said = asyncio.run(group())
+    # One token each must be fed, to learn what follows it.
+    assert engine.stats()[:2] == (40 + 7, 7 * 39)
+    assert len({c.tokens for c in said}) > 4
+    for seed, completion in enumerate(said):
+        asked = Sampling(seed=seed, max_tokens=4)
+        same([completion], [asyncio.run(engine_of(kind).generate(prompt, asked))])
+
+
+@every_decoder
+def test_a_fork_copies_the_past_it_shares(kind):
+    """Two continuations of one conversation, one of them from before its last turn."""
+    engine = engine_of(kind)
+    early = words(30, 0)
+    late = [*early, *words(20, 1)]
+
+    async def ask(prompt):
+        before = engine.stats()
+        said = await engine.generate(prompt, Sampling(seed=1, max_tokens=3))
+        return said, reused(engine, before)
+
+    async def play():
+        await ask(late)
+        return [await ask([*early, *words(8, 2)]), await ask([*late[:45], *words(9, 3)])]
+
+    (first, counted), (second, counted_too) = asyncio.run(play())
+    assert (counted, counted_too) == ((8, 30), (9, 45))
+    fresh = (Sampling(seed=1, max_tokens=3), engine_of(kind))
+    same([first], [asyncio.run(fresh[1].generate([*early, *words(8, 2)], fresh[0]))])
+    same([second], [asyncio.run(fresh[1].generate([*late[:45], *words(9, 3)], fresh[0]))])
+
+
+def test_a_slot_in_use_is_copied_from_without_waiting_for_its_turn():
+    """100 one-token completions of one prompt in 10 slots: about ten model calls, not 100."""
+    engine, prompt = engine_of(slots=10), words(40, 0)
+
+    async def many():
+        asked = (Sampling(seed=seed, max_tokens=1) for seed in range(100))
+        await asyncio.gather(*(engine.generate(prompt, one) for one in asked))
+
+    asyncio.run(many())
+    assert engine.stats().generated == 100
+    assert engine.stats().steps <= 12
+
+
+def test_a_finished_episode_gives_its_slot_away_before_any_other():
+    engine = engine_of(slots=2)
+
+    async def play(finished):
+        going, done, new = words(30, 10 * finished), words(30, 1), words(30, 10 * finished + 2)
+        said = [await engine.generate(x, Sampling(max_tokens=2)) for x in (going, done)]
+        if finished:
+            engine.finish([*done, *said[1].tokens])
+        await engine.generate(new, Sampling(max_tokens=2))
+        before = engine.stats()
+        await engine.generate([*going, *said[0].tokens, 1], Sampling(max_tokens=2))
+        return reused(engine, before)
+
+    assert asyncio.run(play(finished=True)) == (2, 31)
+    # Told nothing, the engine takes the slot that has been idle longest.
+    assert asyncio.run(play(finished=False)) == (33, 0)
+
+
+def test_more_episodes_than_slots_all_end():
+    engine = engine_of(slots=3)
+
+    async def all_of_them():
+        return await asyncio.gather(*(converse(engine, number, turns=3) for number in range(20)))
+
+    found = asyncio.run(asyncio.wait_for(all_of_them(), 60))
+    assert [len(said) for said in found] == [3] * 20
+
+
+def test_who_ends_makes_room_at_once():
+    """Nine completions of 2 tokens pass through one slot while one of 18 fills the other."""
+    engine = engine_of(slots=2)
+
+    async def one(number, length):
+        prompt = words(5, number)
+        said = await engine.generate(prompt, Sampling(seed=number, max_tokens=length))
+        engine.finish([*prompt, *said.tokens])
+        return said
+
+    async def play():
+        lengths = [18] + [2] * 9
+        return await asyncio.gather(*(one(n, length) for n, length in enumerate(lengths)))
+
+    said = asyncio.run(play())
+    assert [len(c.tokens) for c in said] == [18] + [2] * 9
+    stats = engine.stats()
+    # In lock-step pairs it would be 18 + 4 * 2 model calls.
+    assert stats.generated == stats.rows == 36 and stats.steps <= 20
+
+
+# ---- weights -----------------------------------------------------------------------------------
+
+
+@every_decoder
+@pytest.mark.parametrize("from_thread", [False, True])
+def test_new_weights_in_mid_flight_begin_every_completion_again(kind, from_thread):
+    """A completion is of one version, and no cache survives its weights."""
+    engine, other = engine_of(kind), model_of(kind, seed=1)
+    old = asyncio.run(engine.generate(words(30, 0), Sampling(seed=0, max_tokens=40)))
+    assert (old.version, engine.version) == (0, 0)
+
+    async def play():
+        asked = [(words(30, n), Sampling(seed=n, max_tokens=40)) for n in range(3)]
+        flying = [asyncio.create_task(engine.generate(*one)) for one in asked]
+        before = engine.stats()
+        await until(lambda: engine.stats().since(before).generated >= 12)
+        before = engine.stats()
+        if from_thread:
+            await asyncio.to_thread(engine.load, other.state_dict(), 7)
+        else:
+            engine.load(other.state_dict(), 7)
+        said = await asyncio.gather(*flying)
+        assert reused(engine, before) == (90, 0)
+        return said
+
+    said = asyncio.run(play())
+    fresh = LocalEngine(other, context=CONTEXT)
+    for number, completion in enumerate(said):
+        asked = Sampling(seed=number, max_tokens=40)
+        assert (completion.version, engine.version) == (7, 7)
+        same([completion], [asyncio.run(fresh.generate(words(30, number), asked))])
+    assert said[0].tokens != old.tokens
+
+
+@every_decoder
+def test_no_cache_outlives_its_weights(kind):
+    """Between two turns: neither the conversation's own cache nor a sibling's."""
+    engine, other, asked = engine_of(kind), model_of(kind, seed=1), Sampling(max_tokens=3)
+    context = words(30, 0)
+    said = asyncio.run(engine.generate(context, asked))
+    engine.load(other.state_dict(), 1)
+    before, context = engine.stats(), [*context, *said.tokens, *words(4, 1)]
+    completion = asyncio.run(engine.generate(context, asked))
+    assert reused(engine, before) == (37, 0)
+    same([completion], [asyncio.run(LocalEngine(other).generate(context, asked))])
+
+
+@pytest.mark.parametrize("kind", ["fused", "generic"])
+@pytest.mark.parametrize("fault", ["missing", "shape"])
+def test_weights_that_do_not_fit_are_refused_whole(kind, fault):
+    engine, prompt, asked = engine_of(kind), words(30, 0), Sampling(seed=3, max_tokens=8)
+    said = asyncio.run(engine.generate(prompt, asked))
+    weights = dict(model_of(kind, seed=1).state_dict())
+    name = [x for x in weights if x.endswith("norm.weight") or "ln_f" in x][-1]
+    if fault == "missing":
+        del weights[name]
+    else:
+        weights[name] = torch.zeros(31)
+    with pytest.raises(ConfigError) as error:
+        engine.load(weights, 9)
+    assert name in str(error.value) and "\n" not in str(error.value)
+    again = asyncio.run(engine.generate(prompt, asked))
+    same([again], [said])
+    assert (engine.version, again.version) == (0, 0)
+
+
+# ---- what goes wrong ---------------------------------------------------------------------------
+
+
+def test_a_withdrawn_request_frees_its_slot_and_disturbs_nobody():
+    engine = engine_of(slots=2)
+    asked = [(words(20, n), Sampling(seed=n, max_tokens=30)) for n in range(4)]
+    alone = [asyncio.run(engine_of().generate(*one)) for one in asked]
+
+    async def play():
+        flying = [asyncio.create_task(engine.generate(*one)) for one in asked]
+        await until(lambda: engine.stats().generated >= 6)
+        flying[0].cancel()  # runs
+        flying[3].cancel()  # waits
+        said = await asyncio.gather(*flying, return_exceptions=True)
+        assert [isinstance(x, asyncio.CancelledError) for x in said] == [True, False, False, True]
+        same(said[1:3], alone[1:3])
+        # Two slots again: both run, and neither waits for the other to end.
+        before = engine.stats()
+        same(await asyncio.gather(*(engine.generate(*asked[n]) for n in (0, 3))), alone[::3])
+        assert engine.stats().since(before).steps <= 32
+
+    asyncio.run(asyncio.wait_for(play(), 60))
+
+
+class Frail:
+    """A real decoder of four tokens that always says the next one, and breaks when told to."""
+
+    vocabulary = 4
+    broken = False
+
+    def extend(self, rows, starts, tokens):
+        if self.broken:
+            raise RuntimeError("out of memory")
+        last = torch.tensor([new[-1] for new in tokens])
+        return torch.nn.functional.one_hot((last + 1) % 4, 4) * 100.0
+
+    def copy(self, source, target, length):
+        pass
+
+    def load(self, weights):
+        pass
+
+
+def test_a_model_that_fails_fails_every_request_in_flight_and_serves_the_next():
+    decoder = Frail()
+    batcher = Batcher(decoder, 2)
+
+    async def play():
+        flying = [batcher.submit([0], Sampling(max_tokens=100_000)) for _ in range(5)]
+        await until(lambda: batcher.stats.generated >= 4)
+        decoder.broken = True
+        failed = await asyncio.gather(*flying, return_exceptions=True)
+        assert [str(x) for x in failed] == ["out of memory"] * 5
+        decoder.broken = False
+        said = await asyncio.gather(*(batcher.submit([n], Sampling(max_tokens=3)) for n in (1, 2)))
+        assert [c.tokens for c in said] == [(2, 3, 0), (3, 0, 1)]
+
+    asyncio.run(asyncio.wait_for(play(), 60))
+
+
+@pytest.mark.parametrize("kind", ["fused", "generic"])
+def test_an_engine_serves_one_event_loop_after_another(kind):
+    """Also after one that was stopped in the middle, and with what it had cached."""
+    engine, prompt = engine_of(kind, slots=2), words(30, 0)
+    first = asyncio.run(engine.generate(prompt, Sampling(max_tokens=4)))
+
+    async def leave():
+        for seed in range(3):
+            asyncio.get_running_loop().create_task(
+                engine.generate(words(30, 5 + seed), Sampling(max_tokens=50))
+            )
+        before = engine.stats()
+        await until(lambda: engine.stats().since(before).generated >= 4)
+
+    asyncio.run(leave())
+    before = engine.stats()
+    with asyncio.Runner() as runner:
+        same([runner.run(engine.generate(prompt, Sampling(max_tokens=4)))], [first])
+    assert engine.stats().since(before).generated == 4
+
+
+def test_two_running_event_loops_are_refused():
+    engine = engine_of()
+
+    async def play():
+        mine = asyncio.create_task(engine.generate(words(30, 0), Sampling(max_tokens=60)))
+        await until(lambda: engine.stats().generated >= 2)
+        theirs = engine.generate(words(30, 1), Sampling(max_tokens=4))
+        with ThreadPoolExecutor(1) as thread, pytest.raises(ConfigError, match="event loop"):
+            await asyncio.wrap_future(thread.submit(asyncio.run, theirs))
+        assert len((await mine).tokens) == 60
+
+    asyncio.run(play())
+
+
+def test_the_loop_stays_free_while_the_model_runs():
+    engine, ticks = engine_of(), 0
+
+    async def play():
+        nonlocal ticks
+        flying = asyncio.create_task(engine.generate(words(30, 0), Sampling(max_tokens=100)))
+        while not flying.done():
+            await asyncio.sleep(0)
+            ticks += 1
+
+    asyncio.run(play())
+    assert ticks > 200
+
+
+def test_it_is_an_engine():
+    assert isinstance(engine_of(), Engine)

@@ -1,0 +1,343 @@
+"""What the local engine says is what the model says: log-probabilities, entropies, draws."""
+
+import asyncio
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    GPT2Config,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+from transformers.models.auto import AutoModelForCausalLM
+
+from agentgym.engines import sampling
+from agentgym.engines.generic import GenericDecoder
+from agentgym.engines.local import LocalEngine
+from agentgym.engines.slotted import SlottedDecoder
+from agentgym.errors import ConfigError
+from agentgym.types import Sampling
+
+V = 50
+CONTEXT = 160
+
+
+def shaped(**changes):
+    """Two layers, four heads that share two key/value heads."""
+    common = {
+        "vocab_size": V,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "intermediate_size": 48,
+        "max_position_embeddings": CONTEXT,
+    }
+    return {**common, **changes}
+
+
+SCALED = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
+FUSED = {
+    "qwen2": Qwen2Config(**shaped(tie_word_embeddings=True)),
+    "qwen2, untied": Qwen2Config(**shaped(tie_word_embeddings=False)),
+    "qwen2, one group": Qwen2Config(**shaped(num_key_value_heads=1)),
+    "qwen3": Qwen3Config(**shaped(tie_word_embeddings=True, head_dim=16)),
+    "qwen3, untied": Qwen3Config(**shaped(tie_word_embeddings=False, head_dim=8)),
+    "llama": LlamaConfig(**shaped(tie_word_embeddings=True)),
+    "llama, untied, no groups": LlamaConfig(
+        **shaped(tie_word_embeddings=False, num_key_value_heads=4)
+    ),
+    "llama, biased": LlamaConfig(**shaped(attention_bias=True, rope_theta=500.0)),
+}
+GENERIC = {
+    "gpt2": GPT2Config(vocab_size=V, n_positions=CONTEXT, n_embd=32, n_layer=2, n_head=4),
+    "llama, scaled positions": LlamaConfig(**shaped(rope_parameters=SCALED)),
+    "qwen2, partly sliding": Qwen2Config(
+        **shaped(
+            use_sliding_window=True,
+            sliding_window=8,
+            layer_types=["full_attention", "sliding_attention"],
+        )
+    ),
+    "mistral, sliding": MistralConfig(**shaped(sliding_window=8)),
+    "mamba, recurrent": MambaConfig(vocab_size=V, hidden_size=32, num_hidden_layers=2),
+}
+
+
+def model_of(config, seed=0):
+    """A model with an opinion: fresh weights are so small that any error would hide."""
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator) * 0.3
+            one = parameter.dim() == 1 and "norm" in name and "bias" not in name
+            parameter.copy_(1 + noise if one else noise)
+    return model
+
+
+def words(count, seed):
+    return np.random.default_rng(seed).integers(0, V, count).tolist()
+
+
+def judge(model, prompt, tokens):
+    """[tokens, V] log-probabilities of a plain forward pass over the whole text, in nats."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([[*prompt, *tokens]])).logits[0]
+    return logits[len(prompt) - 1 : -1].double().log_softmax(-1)
+
+
+def agrees(model, prompt, completion, logprobs=None):
+    """A completion's numbers are those of the model's plain forward pass."""
+    expected = judge(model, prompt, completion.tokens)
+    picked = expected.gather(-1, torch.tensor(completion.tokens)[:, None])[:, 0]
+    entropy = -(expected.exp() * expected).sum(-1)
+    np.testing.assert_allclose(completion.logprobs, picked, atol=2e-5)
+    np.testing.assert_allclose(completion.entropies, entropy, atol=5e-5)
+
+
+async def talk(engine, seed, turns, *, length=11):
+    """A growing conversation; each turn's prompt and completion."""
+    context = words(length + seed % 5, seed)
+    told = []
+    for turn in range(turns):
+        completion = await engine.generate(context, Sampling(seed=97 * seed + turn, max_tokens=6))
+        told.append((tuple(context), completion))
+        context = [*context, *completion.tokens, *words(3 + turn % 3, 1000 * seed + turn)]
+    engine.finish(context)
+    return told
+
+
+def together(engine, seeds, turns=4):
+    async def all_of_them():
+        return await asyncio.gather(*(talk(engine, seed, turns) for seed in seeds))
+
+    return asyncio.run(all_of_them())
+
+
+# ---- numbers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*FUSED, *GENERIC])
+def test_log_probabilities_and_entropies_are_those_of_a_plain_forward_pass(name):
+    """Over conversations of several turns, with rows of all lengths in one batch."""
+    model = model_of({**FUSED, **GENERIC}[name])
+    engine = LocalEngine(model, slots=4, context=CONTEXT)
+    kind = SlottedDecoder if name in FUSED else GenericDecoder
+    assert type(engine._decoder) is kind
+    for told in together(engine, range(5 if name in FUSED else 3)):
+        for prompt, completion in told:
+            assert len(completion.tokens) == 6
+            agrees(model, prompt, completion)
+
+
+def test_a_trainer_may_change_its_model_while_the_engine_samples():
+    for config in (FUSED["qwen2"], GENERIC["gpt2"]):
+        model, kept = model_of(config), model_of(config)
+        engine = LocalEngine(model, context=CONTEXT)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.zero_()
+        [[(prompt, completion)]] = together(engine, [1], turns=1)
+        agrees(kept, prompt, completion)
+
+
+def test_a_stop_token_ends_a_completion_and_is_part_of_it():
+    model = model_of(FUSED["qwen2"])
+    engine = LocalEngine(model, context=CONTEXT)
+
+    def say(stop):
+        sampling = Sampling(seed=5, max_tokens=20, stop=stop)
+        return asyncio.run(engine.generate(words(9, 0), sampling)).tokens
+
+    whole = say(())
+    assert len(whole) == 20
+    first = whole.index(whole[7])
+    assert say((whole[7],)) == whole[: first + 1]
+    assert say((whole[19], whole[7])) == whole[: min(first, whole.index(whole[19])) + 1]
+
+
+def test_it_can_be_made_from_a_saved_model(tmp_path):
+    model = model_of(FUSED["qwen3"])
+    model.save_pretrained(tmp_path)
+    engine = LocalEngine.from_pretrained(str(tmp_path), context=CONTEXT)
+    [[(prompt, completion)]] = together(engine, [3], turns=1)
+    agrees(model, prompt, completion)
+
+
+# ---- the distribution sampled from -------------------------------------------------------------
+
+
+def by_hand(logits, *, temperature=1.0, top_k=0, top_p=1.0):
+    """Probabilities, one token at a time in plain Python."""
+    if temperature == 0:
+        return [float(i == logits.index(max(logits))) for i in range(len(logits))]
+    weight = [math.exp(x / temperature) for x in logits]
+    ranked = sorted(range(len(logits)), key=lambda i: (-weight[i], i))
+    ranked = ranked[: top_k or None]
+    total = sum(weight[i] for i in ranked)
+    kept, mass = [], 0.0
+    for i in ranked:
+        if top_p < 1.0 and mass >= top_p * total:
+            break
+        kept.append(i)
+        mass += weight[i]
+    return [weight[i] / mass if i in kept else 0.0 for i in range(len(logits))]
+
+
+WAYS = [
+    {},
+    {"temperature": 0.5},
+    {"temperature": 2.0},
+    {"temperature": 0.0},
+    {"top_k": 1},
+    {"top_k": 4},
+    {"top_k": 400},
+    {"top_p": 0.6},
+    {"top_p": 1e-9},
+    {"top_p": 0.999999},
+    {"temperature": 0.7, "top_k": 5, "top_p": 0.8},
+    {"temperature": 1.5, "top_k": 3, "top_p": 0.5},
+]
+
+
+def test_temperature_top_k_and_top_p_are_applied_row_by_row_in_this_order():
+    logits = np.random.default_rng(0).normal(0, 2, (len(WAYS), 9)).tolist()
+    found = sampling.distribution(torch.tensor(logits), [Sampling(**way) for way in WAYS]).exp()
+    expected = [by_hand(row, **way) for row, way in zip(logits, WAYS, strict=True)]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_of_equally_likely_tokens_the_first_ones_are_kept():
+    params = [Sampling(top_k=2), Sampling(top_p=0.3), Sampling(temperature=0.0)]
+    found = sampling.distribution(torch.zeros(3, 4), params).exp()
+    np.testing.assert_allclose(found, [[0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0], [1, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_tokens_come_as_often_as_their_probability_says(way):
+    """20,000 draws: every frequency within five standard errors, and no token that was cut."""
+    logits = np.random.default_rng(1).normal(0, 1.5, 8)
+    n, params = 20_000, Sampling(**way)
+    uniform = [sampling.uniforms(seed, 1)[0] for seed in range(n)]
+    drawn = sampling.draw(torch.tensor(np.tile(logits, (n, 1))).float(), [params] * n, uniform)
+    p = np.array(by_hand(logits.tolist(), **way))
+    seen = np.bincount(drawn.tokens, minlength=8) / n
+    assert (np.abs(seen - p) <= 5 * np.sqrt(p * (1 - p) / n)).all()
+    np.testing.assert_allclose(drawn.logprobs, np.log(p[drawn.tokens]), atol=1e-5)
+    entropy = -sum(x * math.log(x) for x in p if x)
+    np.testing.assert_allclose(drawn.entropies, entropy, atol=1e-5)
+
+
+def test_a_draw_is_the_first_token_whose_cumulative_probability_exceeds_the_number():
+    logits = torch.tensor([[0.2, 0.3, 1e-30, 0.5]]).log().expand(6, 4)
+    drawn = sampling.draw(logits, [Sampling()] * 6, [0.0, 0.19, 0.21, 0.49, 0.51, 1 - 2**-53])
+    assert drawn.tokens.tolist() == [0, 0, 1, 1, 3, 3]
+
+
+def test_no_token_of_a_large_vocabulary_is_lost_to_rounding():
+    """Half of the probability, then 2**17 tokens of 4e-12 each: in 32 bits the sum stands still."""
+    size = 2**17
+    logits = torch.full((3, size + 1), -25.0)
+    logits[:, 0] = 0.0
+    wanted = [1, size // 2, size]
+    p = torch.log_softmax(logits[0], -1).exp().double()
+    total = p.cumsum(0)
+    uniform = [float((total[i] - p[i] / 2) / total[-1]) for i in wanted]
+    drawn = sampling.draw(logits, [Sampling()] * 3, uniform)
+    assert drawn.tokens.tolist() == wanted
+
+
+def test_the_engine_draws_from_the_distribution_it_reports():
+    """2,000 completions of one prompt, each its own seed, under cuts."""
+    model = model_of(FUSED["qwen2"])
+    prompt, way = words(20, 4), {"temperature": 1.3, "top_k": 6, "top_p": 0.9}
+    engine = LocalEngine(model, slots=64, context=CONTEXT)
+
+    async def many():
+        asked = (Sampling(seed=seed, max_tokens=1, **way) for seed in range(2000))
+        return await asyncio.gather(*(engine.generate(prompt, one) for one in asked))
+
+    completions = asyncio.run(many())
+    p = np.array(by_hand(judge(model, prompt, [0])[0].tolist(), **way))
+    seen = np.bincount([c.tokens[0] for c in completions], minlength=V) / 2000
+    assert (np.abs(seen - p) <= 5 * np.sqrt(p * (1 - p) / 2000)).all() and (p > 0).sum() > 2
+    told = np.array([c.logprobs[0] for c in completions])
+    np.testing.assert_allclose(told, np.log(p[[c.tokens[0] for c in completions]]), atol=2e-5)
+
+
+def test_the_numbers_of_a_seed_are_uniform_and_a_longer_list_begins_with_the_shorter():
+    assert sampling.uniforms(7, 5) == sampling.uniforms(7, 9)[:5]
+    assert sampling.uniforms(7, 5) != sampling.uniforms(8, 5)
+    drawn = np.array([sampling.uniforms(seed, 4) for seed in range(5000)])
+    assert abs(drawn.mean() - 0.5) < 0.01 and drawn.min() >= 0 and drawn.max() < 1
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 0.06
+
+
+# ---- what is refused ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prompt", "params", "expected"),
+    [
+        ([], {}, "a prompt must have 1 to 96 tokens, got 0"),
+        ([1] * 97, {}, "a prompt must have 1 to 96 tokens, got 97"),
+        ([1] * 96, {"max_tokens": 65}, "got 96: the engine's context is 160"),
+        ([1, V], {}, "token ids must be in"),
+        ([-1], {}, "token ids must be in"),
+        ([1], {"temperature": -1.0}, "temperature"),
+        ([1], {"temperature": math.nan}, "temperature"),
+        ([1], {"top_p": 0.0}, "top_p"),
+        ([1], {"top_p": 1.1}, "top_p"),
+        ([1], {"top_k": -1}, "top_k"),
+        ([1], {"max_tokens": 0}, "max_tokens"),
+        ([1], {"seed": -1}, "seed"),
+    ],
+)
+def test_a_request_that_cannot_be_served_is_refused_in_one_line(prompt, params, expected):
+    engine = LocalEngine(model_of(FUSED["qwen2"]), context=1000)  # The model's 160 bind.
+    with pytest.raises(ConfigError) as error:
+        asyncio.run(engine.generate(prompt, Sampling(**params)))
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_context_filled_to_the_last_token_is_served():
+    model = model_of(FUSED["qwen2"])
+    engine = LocalEngine(model, context=CONTEXT)
+    prompt = words(CONTEXT - 8, 0)
+    completion = asyncio.run(engine.generate(prompt, Sampling(max_tokens=8)))
+    agrees(model, prompt, completion)
+
+
+@pytest.mark.parametrize("options", [{"slots": 0}, {"context": 1}])
+def test_an_engine_without_room_is_refused(options):
+    with pytest.raises(ConfigError, match="slots must be >= 1 and context >= 2"):
+        LocalEngine(model_of(FUSED["qwen2"]), **options)
+
+
+async def two(engine):
+    prompts = words(60, 0), words(60, 1)
+    await asyncio.gather(*(engine.generate(prompt, Sampling()) for prompt in prompts))
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gpt2"])
+def test_a_model_gone_wrong_is_an_error_and_not_a_token(name):
+    """Weights that training has blown up."""
+    model = model_of({**FUSED, **GENERIC}[name])
+    good = model.state_dict()
+    engine = LocalEngine(model, context=CONTEXT)
+    engine.load({key: torch.full_like(value, math.nan) for key, value in good.items()}, 1)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="not finite") as error:
+            asyncio.run(two(engine))
+    assert "\n" not in str(error.value)
+    engine.load(good, 2)
+    # Rows of unlike lengths, so that attention masks positions where there was no number.
+    for told in together(engine, range(4), turns=3):
+        for prompt, completion in told:
+            agrees(model, prompt, completion)

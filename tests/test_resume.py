@@ -1,0 +1,81 @@
+"""A run that is killed, really, in the middle of one stage after another."""
+
+import os
+import subprocess
+import sys
+import time
+
+from agentgym import config
+from agentgym.records import read_episodes, read_metrics
+from agentgym.runs import RunFolder
+from agentgym.settings import Evaluation, Experiment, Imitation, Rollout, Shape
+
+PLAN = Experiment(
+    env="agentgym/Hotter-v0",
+    env_args={"high": 8},
+    steps=8,
+    tasks_per_step=4,
+    save_every=3,
+    imitation=Imitation(steps=20, demonstrations=1),
+    shape=Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=64, vocabulary=400),
+    rollout=Rollout(turns=6, tokens=256, completion=8),
+    evaluation=Evaluation(tasks=40, episodes=8),
+)
+AGENTGYM = [sys.executable, "-m", "agentgym.cli", "train"]
+
+
+def lines(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def start(words, log):
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen([*AGENTGYM, *words], stdout=log, stderr=log, env=environment)
+
+
+def kill_when(process, condition, log):
+    """Kill as soon as the condition holds; the process must still be at work then."""
+    deadline = time.monotonic() + 200
+    try:
+        while not condition() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert process.poll() is None and condition(), log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_run_killed_in_one_stage_after_another_goes_on_and_ends_whole(tmp_path):
+    folder, log, file = RunFolder(tmp_path / "run"), tmp_path / "log", tmp_path / "plan.yaml"
+    file.write_text(config.dump(PLAN))
+    before, after = folder.evaluation("before"), folder.evaluation("after")
+    stages = [
+        lambda: log.read_text().count("demonstrations") == 2,  # imitation begins
+        lambda: lines(folder.metrics) >= 4,
+        lambda: lines(after) > 20,
+    ]
+    words = ["--config", str(file), "--out", str(folder.root)]
+    found = []
+    for stage in stages:
+        with log.open("w") as output:
+            kill_when(start(words, output), stage, log)
+        words = ["--resume", str(folder.root)]
+        made = (folder.warm, before, folder.metrics, folder.final, after)
+        found.append([path.exists() for path in made])
+    assert found == [
+        [False, False, False, False, False],
+        [True, True, True, False, False],
+        [True, True, True, True, True],
+    ]
+    with log.open("w") as output:
+        assert start(words, output).wait(200) == 0, log.read_text()
+    assert "demonstrations" not in log.read_text() and "pass@8" in log.read_text()
+
+    assert [row["step"] for row in read_metrics(folder.metrics)] == list(range(1, 9))
+    assert len(read_episodes(folder.episodes)) == 8 * 4 * 8
+    for path in (before, after):
+        played = [(record.task, record.sample) for record in read_episodes(path)]
+        assert len(set(played)) == len(played) == 40 * 8
+    names = {path.name for path in folder.root.rglob("*")}
+    assert not [name for name in names if "partial" in name or "tmp" in name]
+    assert {"config.yaml", "warm", "step-0003", "step-0006", "final", "report.txt"} <= names
