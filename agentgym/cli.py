@@ -221,6 +221,9 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; a deliberate failure is one line on stderr and exit status 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Threads of PyTorch that spin while they wait cost most of the speed on a busy machine and gain
+    # nothing on an idle one. Read when torch is loaded, so it must be said before.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         try:
             return _run(words)

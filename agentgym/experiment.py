@@ -8,26 +8,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from agentgym import scratch
 from agentgym.agent import Agent, ChatAgent, Reading, Scene
-from agentgym.algorithm import Algorithm, Update
-from agentgym.batch import collate
+from agentgym.algorithm import Algorithm
 from agentgym.display import Display
 from agentgym.engines.local import LocalEngine
 from agentgym.env import TextEnv
 from agentgym.errors import ConfigError
 from agentgym.evaluate import Conduct, evaluate
 from agentgym.formats import ActionFormat, JsonCall, Tags
-from agentgym.imitate import demonstrate, texts
+from agentgym.imitate import texts
 from agentgym.jsonl import write_atomic
 from agentgym.learner import Learner
-from agentgym.losses import negative_log_likelihood
 from agentgym.panel import Panel, panel_of
 from agentgym.plots import plot_run
 from agentgym.policy import Policy, check_model, load_model, load_tokenizer
@@ -44,10 +40,13 @@ from agentgym.rollout import Limits, Player, derive
 from agentgym.runs import RunFolder, fingerprint
 from agentgym.settings import Experiment, Speech, check_ranges
 from agentgym.train import Step, Trainer, task_of
-from agentgym.types import Completion, Sampling, Task, Trajectory, Turn
+from agentgym.types import Completion, Sampling, Trajectory, Turn
+from agentgym.warmup import demonstrations, imitate
 
-SCRATCH_STEPS = 200
-"""Imitation steps for a model made from nothing."""
+SCRATCH_STEPS = 400
+"""Most imitation steps for a model made from nothing."""
+PROBE_TASKS = 32
+"""Training tasks that are played to see how far the warm-up is."""
 
 
 class Result(NamedTuple):
@@ -64,7 +63,7 @@ async def run(
     job = Job(experiment, folder, display)
     job.prepare()
     if not folder.warm.exists():
-        job.warm_up()
+        await job.warm_up()
     before = await job.evaluate(folder.warm, "before", folder.evaluation("before"))
     if not folder.final.exists():
         await job.reinforce(algorithm)
@@ -95,11 +94,12 @@ class Job:
             bare.prepare(split, lambda done, total: advance(done))
         bare.close()
 
-    def warm_up(self) -> None:
+    async def warm_up(self) -> None:
         """Make or load the model and imitate the oracle; leaves ``checkpoints/warm``."""
         experiment = self.experiment
         if experiment.model is None:
-            tokenizer = scratch.make_tokenizer(self._world_text(), experiment.shape.vocabulary)
+            text = texts(self._demonstrations(_Mute(), 1))
+            tokenizer = scratch.make_tokenizer(text, experiment.shape.vocabulary)
             model = scratch.make_model(
                 tokenizer,
                 experiment.shape,
@@ -113,7 +113,7 @@ class Job:
             tokenizer, model = load_tokenizer(experiment.model), load_model(experiment.model)
             steps = experiment.imitation.steps or 0
         if steps:
-            self._imitate(model, self.agent(tokenizer), steps)
+            await self._imitate(tokenizer, model, steps)
         self.folder.save(self.folder.warm, model, tokenizer)
 
     async def evaluate(self, checkpoint: str | Path, name: str, path: Path) -> Report:
@@ -237,44 +237,48 @@ class Job:
         listed = {"admissible": True} if self.experiment.speech.list_actions else {}
         return {**self.experiment.env_args, **listed}
 
-    def _demonstrations(self, agent: Agent, count: int, tasks: Sequence[Task]) -> list[Trajectory]:
-        bare, slip = self.world(), self.experiment.imitation.slip
-        found: list[Trajectory] = []
-        total = count * len(tasks)
-        with self.display.stage("demonstrations", total) as advance:
-            for sample in range(count):
-                for task in tasks:
-                    rng = np.random.default_rng(derive(self.experiment.seed, task.id, sample))
-                    found.append(demonstrate(bare, task, agent, rng, slip=slip, sample=sample))
-                    advance(len(found))
+    def _demonstrations(self, agent: Agent, count: int) -> list[Trajectory]:
+        bare, tasks = self.world(), self.panel("train").tasks
+        with self.display.stage("demonstrations", count * len(tasks)) as advance:
+            shown = demonstrations(
+                bare,
+                agent,
+                tasks,
+                count,
+                slip=self.experiment.imitation.slip,
+                seed=self.experiment.seed,
+                advance=advance,
+            )
         bare.close()
-        won = [trajectory for trajectory in found if trajectory.won]
-        if not won:
+        if not shown:
             raise ConfigError(
                 f"{self.experiment.env} has no oracle to imitate: set `--imitation.steps 0` and "
                 f"give a model with `--model`"
             )
-        return won
+        return shown
 
-    def _world_text(self) -> list[str]:
-        tasks = self.panel("train").tasks
-        return texts(self._demonstrations(_Mute(), 1, tasks))
+    async def _imitate(self, tokenizer: Any, model: Any, steps: int) -> None:
+        experiment = self.experiment
+        shown = self._demonstrations(self.agent(tokenizer), experiment.imitation.demonstrations)
+        player = self.player(tokenizer, model, "probe")
+        tasks = self.panel("train").tasks[:PROBE_TASKS]
 
-    def _imitate(self, model: Any, agent: ChatAgent, steps: int) -> None:
-        wanted = self.experiment.imitation
-        shown = self._demonstrations(agent, wanted.demonstrations, self.panel("train").tasks)
-        how = replace(self.experiment.optimisation, learning_rate=wanted.learning_rate, warmup=20)
-        learner = Learner(Policy(model), how, horizon=steps)
-        update = Update(loss=negative_log_likelihood(), name="imitate")
-        rng = np.random.default_rng(derive(self.experiment.seed, "imitation"))
-        order: list[int] = []
+        async def probe() -> float:
+            player.engine.load(model.state_dict(), 0)
+            played = await asyncio.gather(*(player(task, 0) for task in tasks))
+            return sum(trajectory.won for trajectory in played) / len(played)
+
         with self.display.stage("imitate", steps) as advance:
-            for step in range(steps):
-                if len(order) < wanted.batch:
-                    order += rng.permutation(len(shown)).tolist()
-                batch = collate([[shown[order.pop()] for _ in range(wanted.batch)]])
-                metrics = learner.update(batch, update, step)
-                advance(step + 1, f"loss {metrics['imitate/loss']:.3f} nats per token")
+            await imitate(
+                Policy(model),
+                shown,
+                experiment.optimisation,
+                experiment.imitation,
+                steps=steps,
+                seed=experiment.seed,
+                probe=probe,
+                advance=advance,
+            )
 
     def _record(self, step: Step, player: Player) -> None:
         for group in step.groups:

@@ -58,7 +58,7 @@ class Shape:
 class Optimisation:
     """How weights change."""
 
-    learning_rate: float = 3e-4
+    learning_rate: float = 4e-4
     """Peak, reached after ``warmup`` optimiser steps."""
     warmup: int = 5
     """Optimiser steps of linear warm-up."""
@@ -76,10 +76,12 @@ class Imitation:
     """Warm-up on demonstrations by the world's oracle, before any reinforcement."""
 
     steps: int | None = None
-    """Optimiser steps; unless given, 200 for a model made from nothing and 0 for any other."""
+    """Most optimiser steps; unless given, 400 for a model made from nothing, 0 for any other."""
+    until: float = 0.25
+    """Stop early once this share of episodes on training tasks is won; 1 takes every step."""
     batch: int = 32
     """Demonstrations per step."""
-    demonstrations: int = 3
+    demonstrations: int = 4
     """Per training task."""
     slip: float = 0.15
     """Share of the demonstrator's moves that are random: shows how to recover, is not learned."""
@@ -146,10 +148,12 @@ _LEAST = {
     "imitation.steps": 0,
     "imitation.batch": 1,
     "imitation.demonstrations": 1,
+    "imitation.until": 0.0,
     "imitation.slip": 0.0,
     "imitation.learning_rate": 0.0,
     "optimisation.learning_rate": 0.0,
     "optimisation.warmup": 0,
+    "optimisation.final": 0.0,
     "optimisation.weight_decay": 0.0,
     "optimisation.tokens_per_pass": 1,
     "evaluation.tasks": 1,

@@ -31,7 +31,7 @@ class GRPO:
     """Divide the advantage by the group's standard deviation."""
     entropy: float = 0.0
     """Weight of an entropy bonus, per nat."""
-    minibatches: int = 4
+    minibatches: int = 2
     """Optimiser steps per training step."""
 
     def build(self) -> Algorithm:

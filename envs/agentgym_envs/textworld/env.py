@@ -35,10 +35,10 @@ class TextWorld(TextEnv):
         self,
         *,
         family: str = "cooking",
-        difficulty: str = "medium",
+        difficulty: str = "easy",
         observation: Literal["terse", "full"] = "terse",
         inventory: bool | None = None,
-        reward: Literal["outcome", "dense"] = "outcome",
+        reward: Literal["outcome", "dense"] = "dense",
         train_games: int = 256,
         valid_games: int = 32,
         test_games: int = 64,
@@ -51,7 +51,7 @@ class TextWorld(TextEnv):
             difficulty: A preset, or settings codes joined by commas; see ``tasks.PRESETS``.
             observation: The game's own text, or its short form from the logical state.
             inventory: Say after each action what the player carries; in terse mode by default.
-            reward: 1 for winning, or each change of the score as a share of the largest score.
+            reward: Each change of the score as a share of the largest score, or 1 for winning.
             train_games: Tasks in the split ``train``.
             valid_games: Tasks in the split ``valid``.
             test_games: Tasks in the split ``test``.

@@ -13,7 +13,7 @@ ENV = "agentgym/TextWorld-v0"
 
 PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
     "cooking": {
-        "easy": ("r1t1o1k1c1g1",),
+        "easy": ("r1t1o1k1c1g1", "r2t2o1k1c1g1"),
         "medium": ("r1t1o1k1c1g1", "r1t1o1k1c1g6", "r2t2o1k1c1g1", "r2t2o1k1c1g6"),
         "hard": ("r3t3o1k1c1g9", "r3t3o1k1c1g12", "r3t3o1k1c1d1g9", "r3t3o1k1c1d1g12"),
     },

@@ -1,0 +1,82 @@
+"""Warm-up: imitate the world's oracle until the policy wins now and then."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from agentgym.agent import Agent
+from agentgym.algorithm import Update
+from agentgym.batch import collate
+from agentgym.display import Advance
+from agentgym.env import TextEnv
+from agentgym.imitate import demonstrate
+from agentgym.learner import Learner
+from agentgym.losses import negative_log_likelihood
+from agentgym.policy import Policy
+from agentgym.rollout import derive
+from agentgym.settings import Imitation, Optimisation
+from agentgym.types import Task, Trajectory
+
+PROBE_EVERY = 10
+"""Optimiser steps between two looks at how often the policy wins."""
+
+Probe = Callable[[], Awaitable[float]]
+"""Plays a few episodes with the weights as they are; the share that was won."""
+
+
+def demonstrations(
+    world: TextEnv,
+    agent: Agent,
+    tasks: Sequence[Task],
+    count: int,
+    *,
+    slip: float,
+    seed: int,
+    advance: Advance,
+) -> list[Trajectory]:
+    """``count`` demonstrations of every task; those that did not win are left out."""
+    found: list[Trajectory] = []
+    for sample in range(count):
+        for task in tasks:
+            rng = np.random.default_rng(derive(seed, task.id, sample))
+            found.append(demonstrate(world, task, agent, rng, slip=slip, sample=sample))
+            advance(len(found))
+    return [trajectory for trajectory in found if trajectory.won]
+
+
+async def imitate(
+    policy: Policy,
+    shown: Sequence[Trajectory],
+    how: Optimisation,
+    wanted: Imitation,
+    *,
+    steps: int,
+    seed: int,
+    probe: Probe,
+    advance: Advance,
+) -> None:
+    """Raise the likelihood of demonstrated actions, at most ``steps`` times.
+
+    It ends early when the policy wins the share ``wanted.until`` of its episodes: imitation of
+    perfect play would leave reinforcement nothing to find, too little of it nothing to start from.
+    """
+    kept = replace(how, learning_rate=wanted.learning_rate, warmup=20, final=1.0)
+    learner = Learner(policy, kept)
+    update = Update(loss=negative_log_likelihood(), name="imitate")
+    rng = np.random.default_rng(derive(seed, "imitation"))
+    order: list[int] = []
+    wins = 0.0
+    for step in range(steps):
+        if len(order) < wanted.batch:
+            order += rng.permutation(len(shown)).tolist()
+        batch = collate([[shown[order.pop()] for _ in range(wanted.batch)]])
+        metrics = learner.update(batch, update, step)
+        # The first quarter learns to speak; there is nothing to win yet.
+        if wanted.until < 1 and step >= steps // 4 and step % PROBE_EVERY == 0:
+            wins = await probe()
+        advance(step + 1, f"loss {metrics['imitate/loss']:.3f} nats per token, wins {wins:.2f}")
+        if wins >= wanted.until:
+            break
