@@ -78,10 +78,10 @@ def wander(env, rng, length):
 @pytest.mark.parametrize(
     ("settings", "digest"),
     [
-        ({}, "2aa1c0a49c81d134f916cfeebf4733131bad6c498b617e401240682a1c174c73"),
+        ({}, "d252fc27f04b33e7d5ff542237e9a1cc7a2eea2aefe9e49411759b1bf838c7e1"),
         (
             {"family": "mix", "difficulty": "easy"},
-            "327de1e1cbf83bff65b1208a989a361b583e1dcbd5332cb3fd6efcebb5a295c5",
+            "7d84e8b073e45d1daa09c7a66171673dfb9194dd834de2bc4444aedb12673156",
         ),
     ],
 )

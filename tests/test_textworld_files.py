@@ -200,6 +200,8 @@ def test_a_killed_maker_leaves_no_half_game_and_a_killed_worker_is_replaced(tmp_
         env={**os.environ, "AGENTGYM_CACHE": str(tmp_path)},
         stdout=subprocess.PIPE,
         text=True,
+        # As a shell starts what it runs in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
     deadline = time.monotonic() + 60
     while not (busy := list(tmp_path.rglob(".making-*"))) and time.monotonic() < deadline:

@@ -99,8 +99,7 @@ def _started(count: int) -> Iterator[list[Worker]]:
         yield running
     finally:
         for worker in running:
-            # As Ctrl-C: it removes what is half-made before it goes.
-            worker.send_signal(signal.SIGINT)
+            worker.terminate()
         for worker in running:
             worker.wait()
             with suppress(OSError, ValueError):
@@ -136,5 +135,8 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
+    # Told to end, it removes what is half-made first. Not by SIGINT: what a shell runs in the
+    # background ignores that, and so do its children.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         serve()
