@@ -176,7 +176,7 @@ def test_a_difficulty_may_be_a_list_of_codes():
 @pytest.mark.parametrize("task", [*FAMILIES, LIMITED])
 @pytest.mark.parametrize("observation", ["terse", "full"])
 def test_the_oracle_wins_and_winning_ends_the_game(task, observation):
-    env = begin(task, observation=observation)
+    env = begin(task, observation=observation, reward="outcome")
     plan = env.oracle()
     steps = play(env, plan)
     assert [step[2] for step in steps] == [False] * (len(plan) - 1) + [True]
