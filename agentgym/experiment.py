@@ -45,7 +45,7 @@ from agentgym.warmup import demonstrations, imitate
 
 SCRATCH_STEPS = 400
 """Most imitation steps for a model made from nothing."""
-PROBE_TASKS = 32
+PROBE_TASKS = 64
 """Training tasks that are played to see how far the warm-up is."""
 
 

@@ -77,7 +77,7 @@ class Imitation:
 
     steps: int | None = None
     """Most optimiser steps; unless given, 400 for a model made from nothing, 0 for any other."""
-    until: float = 0.25
+    until: float = 0.4
     """Stop early once this share of episodes on training tasks is won; 1 takes every step."""
     batch: int = 32
     """Demonstrations per step."""
