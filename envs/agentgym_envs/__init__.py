@@ -6,6 +6,7 @@ import gymnasium
 def register_all() -> None:
     """Register every world with Gymnasium; imports none of them."""
     for id_, entry, turns in [
+        ("agentgym/ALFWorld-v0", "agentgym_envs.alfworld.env:ALFWorld", 50),
         ("agentgym/Hotter-v0", "agentgym_envs.hotter:Hotter", 12),
         ("agentgym/TextWorld-v0", "agentgym_envs.textworld.env:TextWorld", 50),
     ]:

@@ -1,0 +1,125 @@
+"""ALFWorld as a world: household tasks in text, after Shridhar et al. 2021 (arXiv:2010.03768)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from agentgym.env import Opening, Outcome, TextEnv
+from agentgym.errors import ConfigError, WorldError, did_you_mean
+from agentgym_envs.alfworld import engine, games, tasks
+from agentgym_envs.alfworld.game import Game, State
+from agentgym_envs.alfworld.oracle import winning_commands
+
+_SEED = np.random.SeedSequence(0)
+
+
+class ALFWorld(TextEnv):
+    """Find things in a house, clean, heat or cool them, and bring them where they belong.
+
+    Texts, commands and endings are those of ALFWorld's own engine. A task id of a generated game,
+    such as ``pick_heat_then_place_in_recep-Egg-None-Fridge-10-s2000000``, names family, object,
+    receptacle (or lamp), floor plan and seed, and fully defines it. Splits are ``train``,
+    ``valid_seen`` and ``valid_unseen`` (four floor plans that the others never use); ``valid``
+    and ``test`` are other names of the last two.
+    """
+
+    def __init__(
+        self,
+        *,
+        types: str = "all",
+        wording: Literal["new", "old"] = "new",
+        oracle: Literal["searching", "omniscient"] = "searching",
+        train_games: int = 2048,
+        valid_games: int = 140,
+        test_games: int = 134,
+        **kwargs: Any,
+    ) -> None:
+        """Make the world; nothing is generated or read before it is needed.
+
+        Args:
+            types: Task types or their numbers 1 to 6, joined by commas, or ``all``.
+            wording: ``move cup 1 to desk 1`` since version 0.4, or the old ``put cup 1 in/on
+                desk 1``. The other command is understood, too.
+            oracle: Whether ``oracle`` goes straight to what it needs, or looks for it first.
+            train_games: Tasks in the split ``train``.
+            valid_games: Tasks in the split ``valid_seen``.
+            test_games: Tasks in the split ``valid_unseen``.
+            **kwargs: See ``TextEnv``.
+        """
+        super().__init__(**kwargs)
+        self.types = tasks.families(types)
+        self.wording = _one_of("wording", wording, ("new", "old"))
+        self.searching = _one_of("oracle", oracle, ("searching", "omniscient")) == "searching"
+        self._sizes = {"train": train_games, "valid_seen": valid_games, "valid_unseen": test_games}
+        self._panels: dict[str, tuple[str, ...]] = {}
+        self._game: Game | None = None
+        self._state: State | None = None
+
+    def tasks(self, split: str) -> tuple[str, ...]:
+        """The panel of a split: families in the official proportions, floor plans at random."""
+        name = tasks.official_split(split)
+        if name not in self._panels:
+            self._panels[name] = tasks.panel_ids(name, self._sizes[name], self.types)
+        return self._panels[name]
+
+    def start(self, task: str, rng: np.random.Generator) -> Opening:
+        """Lay out the room of a task. The game has no randomness."""
+        self._game = games.generated(task, self.wording)
+        self._state = self._game.start
+        return Opening(engine.opening(self._game), self._game.task, self._game.goal.task_type)
+
+    def act(self, action: str) -> Outcome:
+        """Carry out one command; whatever is none changes nothing."""
+        game, state = self._playing()
+        before, wanted = engine.progress(game, state)
+        if before == wanted:
+            return Outcome("The game is over.", 0.0, 1.0, won=True, done=True, valid=False)
+        command = engine.in_words_of(game, action.strip())
+        move = engine.moves(game, state).get(command)
+        if move is None:
+            return Outcome(engine.NOTHING_HAPPENS, score=before / wanted, valid=False)
+        self._state, said = move.do(game, state, move)
+        done, wanted = engine.progress(game, self._state)
+        won = done == wanted
+        return Outcome(said, float(won), done / wanted, won, done=won)
+
+    def admissible(self) -> tuple[str, ...]:
+        """Every command that means something now, sorted; none when the game is won."""
+        game, state = self._playing()
+        done, wanted = engine.progress(game, state)
+        return () if done == wanted else tuple(sorted(engine.moves(game, state)))
+
+    def oracle(self) -> tuple[str, ...] | None:
+        """Commands that win from here; None when the game is won or no way is known."""
+        game, state = self._playing()
+        return winning_commands(game, state, searching=self.searching) or None
+
+    def fork(self) -> Self:
+        """The same game in the same state: nothing that changes is shared."""
+        other = copy.copy(self)
+        other._np_random = self._np_random and _copied(self._np_random)
+        return other
+
+    def _playing(self) -> tuple[Game, State]:
+        if self._game is None or self._state is None:
+            raise WorldError("no ALFWorld game is running; call reset() first")
+        return self._game, self._state
+
+
+def _copied(rng: np.random.Generator) -> np.random.Generator:
+    """A generator in the same state; ten times as fast as a deep copy."""
+    bits = type(rng.bit_generator)(_SEED)
+    bits.state = rng.bit_generator.state
+    return np.random.Generator(bits)
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> Any:
+    if value not in known:
+        raise ConfigError(
+            f"{name}: got {value!r}, expected one of {', '.join(known)}."
+            f"{did_you_mean(value, known)}"
+        )
+    return value

@@ -1,0 +1,85 @@
+"""The two wordings of ALFWorld's texts, and reading which one a game file uses.
+
+The reference engine evaluates Python expressions in a file's grammar. This reader never runs
+anything: it looks for the goal and for the few sentences that ever differed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Literal, NamedTuple
+
+from agentgym.errors import WorldError
+from agentgym_envs.alfworld import tables
+
+UNKNOWN_GOAL = "UNKNOWN GOAL"
+"""What the grammar in ALFWorld's wheel has in place of a goal."""
+
+
+class Wording(NamedTuple):
+    """What differs between the data of versions up to 0.3 and since 0.4."""
+
+    put: str
+    """Command that puts down an object, with {o} and {r}; its text says the same."""
+    arrive_at_place: bool
+    """Arriving names the receptacle; else the number of the location."""
+    help: str
+    """The answer to the command ``help``; empty where there is no such command."""
+
+
+Name = Literal["new", "old"]
+
+_NEW_PUT = 'template :: "move {o} to {r}"'
+_OLD_PUT = 'template :: "put {o} in/on {r}"'
+_NEW_SAYS = "You move the {o.name} to the {r.name}."
+_OLD_SAYS = "You put the {o.name} in/on the {r.name}."
+_NEW_ARRIVES = "You arrive at {r.name}. "
+_OLD_ARRIVES = "You arrive at {lend.name}. "
+
+_GOAL = r'"rhs":\s*("Your task is to: (?:[^"\\]|\\.)*")'
+_HELP = r'"help.feedback":\s*\[\s*\{\s*"rhs":\s*("(?:[^"\\]|\\.)*")'
+
+
+def read(grammar: str) -> tuple[Wording, str]:
+    """The wording and the goal sentence of a game file's grammar.
+
+    Raises:
+        WorldError: The grammar is not ALFWorld's.
+    """
+    goal = re.search(_GOAL, grammar)
+    help_ = re.search(_HELP, grammar) if re.search(r"action\s+help\s*\{", grammar) else None
+    new, old = (
+        (_NEW_PUT in grammar, _NEW_SAYS in grammar),
+        (_OLD_PUT in grammar, _OLD_SAYS in grammar),
+    )
+    if goal is None or not (all(new) or all(old)):
+        raise WorldError(
+            "the grammar is not ALFWorld's: expected a goal after 'Your task is to: ' and the "
+            "command 'move {o} to {r}' or 'put {o} in/on {r}'"
+        )
+    try:
+        said = json.loads(goal[1]), json.loads(help_[1]) if help_ else ""
+    except json.JSONDecodeError as problem:
+        raise WorldError(f"a sentence in the grammar is not a JSON text: {problem}") from problem
+    task = said[0].removeprefix("Your task is to: ").removesuffix(".")
+    put = "move {o} to {r}" if all(new) else "put {o} in/on {r}"
+    return Wording(put, _NEW_ARRIVES in grammar, said[1]), task
+
+
+def grammar(goal: str, wording: Name) -> str:
+    """ALFWorld's grammar with a goal and in a wording, for the reference engine.
+
+    Raises:
+        MissingExtra: ALFWorld is not installed.
+    """
+    text = tables.grammar().replace(UNKNOWN_GOAL, goal)
+    if wording == "old":
+        for new, old in [
+            (_NEW_PUT, _OLD_PUT),
+            (_NEW_SAYS, _OLD_SAYS),
+            (_NEW_ARRIVES, _OLD_ARRIVES),
+        ]:
+            text = text.replace(new, old)
+        text = re.sub(r"\baction help \{.*?\n\}\n", "", text, flags=re.DOTALL)
+    return text
