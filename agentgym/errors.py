@@ -7,6 +7,7 @@ AgentGymError
 ├── WorldError          a world broke (corrupt game, dead process); never the agent's fault
 ├── CompositionError    the pieces of an algorithm do not fit together
 ├── MalformedAction     the agent's text is not an action (becomes an observation, never a crash)
+├── TrainingError       training cannot go on: a loss that is no number, a learner used twice
 └── NotReplayable       a world gave a different answer to the same task, seed and actions
 """
 
@@ -42,6 +43,10 @@ class CompositionError(AgentGymError, TypeError):
 
 class MalformedAction(AgentGymError):
     """The agent's text is not an action; the message is shown to the agent."""
+
+
+class TrainingError(AgentGymError, RuntimeError):
+    """Training cannot go on; the step was not taken."""
 
 
 class NotReplayable(AgentGymError):
