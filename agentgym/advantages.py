@@ -94,11 +94,16 @@ def whiten(epsilon: float = 1e-8) -> Transform:
 def standardise(
     value: Float[Tensor, " P"], batch: Batch, epsilon: float = 1e-8
 ) -> Float[Tensor, " P"]:
-    """Standard scores over the tokens on the mask, with one degree of freedom less."""
-    inside = value[batch.mask]
+    """Standard scores over the tokens on the mask, with one degree of freedom less.
+
+    In double precision inside, as entropies may differ little from one another.
+    """
+    exact = value.double()
+    inside = exact[batch.mask]
     if len(inside) < 2:
-        return (value - inside.sum()) * batch.mask
-    return (value - inside.mean()) * (inside.var() + epsilon).rsqrt() * batch.mask
+        return (value - inside.sum().to(value)) * batch.mask
+    score = (exact - inside.mean()) * (inside.var() + epsilon).rsqrt()
+    return score.to(value) * batch.mask
 
 
 def generalised_advantage(

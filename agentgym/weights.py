@@ -75,7 +75,10 @@ def keep(where: Callable[[Batch], Bool[Tensor, " P"]]) -> Transform:
     """Take the weight from all other tokens; what they did still counts in the statistics."""
 
     def apply(batch: Batch) -> Batch:
-        weight = batch.weight * where(batch)
+        kept = where(batch)
+        if bool((kept | ~batch.mask).all()):
+            return batch
+        weight = batch.weight * kept
         return batch.with_(weight=weight / weight.sum().clamp(min=1e-12))
 
     return stateless(apply)

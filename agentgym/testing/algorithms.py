@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -44,10 +46,13 @@ def check_algorithm(kind: type[Any]) -> None:
         isinstance(getattr(kind, "about", None), About),
         f"{kind.__name__}.about must be an agentgym.algorithm.About",
     )
+    trials: list[_Trial] = []
     for name in ("", "paper", "released"):
         _require(not name or hasattr(kind, name), f"{kind.__name__} has no constructor {name}()")
         made = getattr(kind, name)() if name else kind()
-        trial = _Trial(f"{kind.__name__}.{name or '__init__'}", made)
+        if all(made != trial.made for trial in trials):
+            trials.append(_Trial(f"{kind.__name__}.{name or '__init__'}", made))
+    for trial in trials:
         for check in (
             _check_configuration,
             _check_columns,
@@ -69,15 +74,24 @@ class _Trial:
         self.name = name
         self.made = made
         self.algorithm: Algorithm = made.build()
+        self._seen: dict[bool, list[Batch]] = {}
 
     def learner(self) -> Learner:
         """A fresh one, always the same."""
-        tokenizer = scratch.make_tokenizer(["".join(map(chr, range(97, 123)))] * 3, 300)
-        shape = Shape(hidden=16, layers=1, heads=2, kv_heads=1, ffn=16)
-        model = scratch.make_model(tokenizer, shape, context=256, seed=1)
-        learner = Learner(Policy(model), Optimisation(learning_rate=1e-2), seed=3)
+        policy = Policy(copy.deepcopy(_network()))
+        learner = Learner(policy, Optimisation(learning_rate=1e-2), seed=3)
         learner.attach(self.algorithm)
         return learner
+
+    def batches(self, *, windowed: bool = False) -> list[Batch]:
+        """Three steps' batches as the learner sees them; the last has a tied group too."""
+        if windowed not in self._seen:
+            learner = self.learner()
+            self._seen[windowed] = [
+                learner.observe(collate(made_up(seed, wanted, windowed=windowed)))
+                for seed, wanted in enumerate(STEPS)
+            ]
+        return self._seen[windowed]
 
     def credit(self, batches: list[Batch]) -> tuple[list[Batch], State]:
         """Credit of one batch after the other, as in training."""
@@ -90,6 +104,18 @@ class _Trial:
     def require(self, holds: bool, message: str) -> None:
         """Like ``assert``, which ``python -O`` would remove, with the name in front."""
         _require(holds, f"{self.name}: {message}")
+
+
+@cache
+def _network() -> Any:
+    """As small as they come, with weights large enough that tokens differ in entropy."""
+    tokenizer = scratch.make_tokenizer(["".join(map(chr, range(97, 123)))] * 3, 300)
+    shape = Shape(hidden=16, layers=1, heads=2, kv_heads=1, ffn=16)
+    model = scratch.make_model(tokenizer, shape, context=256, seed=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8 if parameter.dim() > 1 else 1)
+    return model
 
 
 def made_up(
@@ -128,16 +154,7 @@ def _episode(
 
 MIXED = [[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0], [1.0, 1.0, 0.0, 1.0]]
 TIED = [0.0, 0.0, 0.0, 0.0]
-
-
-def _batches(trial: _Trial, **kwargs: Any) -> list[Batch]:
-    """Three steps' batches as the learner sees them; the last one has a tied group too."""
-    learner = trial.learner()
-    rewards = [MIXED, MIXED, [*MIXED, TIED]]
-    return [
-        learner.observe(collate(made_up(seed, wanted, **kwargs)))
-        for seed, wanted in enumerate(rewards)
-    ]
+STEPS = (MIXED, MIXED, [*MIXED, TIED])
 
 
 def _canonical(batch: Batch) -> dict[str, Tensor]:
@@ -174,7 +191,7 @@ def _check_configuration(trial: _Trial) -> None:
 
 def _check_columns(trial: _Trial) -> None:
     """Weights are shares; nothing counts off the mask; all that is promised is written."""
-    found, _ = trial.credit(_batches(trial))
+    found, _ = trial.credit(trial.batches())
     for batch in found:
         missing = trial.algorithm.credit.writes - set(batch.extra)
         trial.require(not missing, f"promises the columns {sorted(missing)} and never writes them")
@@ -191,7 +208,7 @@ def _check_columns(trial: _Trial) -> None:
 
 def _check_row_order(trial: _Trial) -> None:
     """The order of rows does not matter."""
-    batches = _batches(trial, windowed=True)
+    batches = trial.batches(windowed=True)
     shuffled = [
         batch.rows(torch.randperm(len(batch), generator=torch.Generator().manual_seed(5)))
         for batch in batches
@@ -202,7 +219,7 @@ def _check_row_order(trial: _Trial) -> None:
 
 def _check_windows(trial: _Trial) -> None:
     """Growing and windowed contexts give the same credit."""
-    grown, windowed = _batches(trial), _batches(trial, windowed=True)
+    grown, windowed = trial.batches(), trial.batches(windowed=True)
     given = ("logprob", "entropy", *grown[0].extra)
     moved = [
         wide.with_(**{name: _moved(wide, long, name) for name in given})
@@ -220,7 +237,7 @@ def _moved(to: Batch, source: Batch, name: str) -> Tensor:
 
 def _check_junk(trial: _Trial) -> None:
     """What stands off the mask never counts."""
-    batches = _batches(trial)
+    batches = trial.batches()
     junk = [
         batch.with_(
             **{
@@ -238,8 +255,7 @@ def _check_junk(trial: _Trial) -> None:
 def _check_split(trial: _Trial) -> None:
     """The gradient does not depend on how rows are split into passes."""
     learner = trial.learner()
-    batches = [learner.observe(batch) for batch in _batches(trial)]
-    batch = trial.credit(batches)[0][-1]
+    batch = trial.credit(trial.batches())[0][-1]
     for update in trial.algorithm.updates:
         part = batch.rows(update.rows(batch).nonzero().squeeze(-1))
         if not len(part):
@@ -299,7 +315,7 @@ def _finite_weights(trial: _Trial, learner: Learner, what: str) -> None:
 
 def _check_state(trial: _Trial) -> None:
     """The state of credit survives a checkpoint, and the run goes on as if nothing happened."""
-    batches = _batches(trial)
+    batches = trial.batches()
     whole, _ = trial.credit(batches)
     _, state = trial.credit(batches[:2])
     file = io.BytesIO()
@@ -321,12 +337,11 @@ def _check_learning(trial: _Trial) -> None:
     learner = trial.learner()
     before = [p.clone() for p in learner.policy.model.parameters()]
     state = trial.algorithm.credit.init()
-    run: Callable[..., dict[str, float]] = learner.update
-    for step, wanted in enumerate((MIXED, MIXED, [*MIXED, TIED])):
+    for step, wanted in enumerate(STEPS):
         batch = learner.observe(collate(made_up(step, wanted)))
         batch, state = trial.algorithm.credit.apply(batch, state, step)
         for update in trial.algorithm.updates:
-            metrics = run(batch, update, step)
+            metrics = learner.update(batch, update, step)
             good = all(math.isfinite(value) for value in metrics.values())
             trial.require(good, f"metrics of {update.name!r} are {metrics}")
     _finite_weights(trial, learner, "three steps")

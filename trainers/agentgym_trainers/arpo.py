@@ -22,7 +22,7 @@ from agentgym.algorithm import About, Algorithm
 from agentgym.bounds import at_least, within
 from agentgym.errors import ConfigError
 from agentgym.trees import Decision, beyond, chance, decided, fixed, grow, undecided
-from agentgym_trainers.forking import MEASURES, rise
+from agentgym_trainers.forking import MEASURES, rise, rising_probability
 from agentgym_trainers.grpo import GRPO
 
 
@@ -88,8 +88,8 @@ class ARPO:
     def build(self) -> Algorithm:
         """Compose it."""
 
-        def probability(decision: Decision) -> float:
-            return self.base + self.slope * rise(decision, MEASURES[self.measure])
+        def probability(at: Decision) -> float:
+            return rising_probability(rise(at, MEASURES[self.measure]), self.base, self.slope)
 
         rules = {"chance": chance(probability), "threshold": beyond(self.threshold, probability)}
         spots = {"before acting": undecided, "after acting": decided}

@@ -56,6 +56,11 @@ def monitored(n: int, sensitivity: float, measure: Measure, *, keep: bool) -> Ro
     return start
 
 
+def rising_probability(rise: float, base: float, slope: float) -> float:
+    """ARPO's: ``base + slope * rise``, cut to [0, 1]."""
+    return min(1.0, max(0.0, base + slope * rise))
+
+
 def score(rise: float, streak: int, base: float, slope: float, penalty: float) -> float:
     """The paper's: ``(base + slope * rise) * (1 - penalty * streak)``, never negative."""
     return max(0.0, base + slope * rise) * max(0.0, 1 - penalty * streak)
