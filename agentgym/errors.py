@@ -2,6 +2,7 @@
 
 AgentGymError
 ├── ConfigError         a name, a field or a value in a configuration is wrong
+├── ImpossibleValue     a hyper-parameter has a value that no run could have
 ├── MissingExtra        an optional package is not installed; the message says how to get it
 ├── UnknownTask         a task id that the world does not have
 ├── WorldError          a world broke (corrupt game, dead process); never the agent's fault
@@ -23,6 +24,13 @@ class AgentGymError(Exception):
 
 class ConfigError(AgentGymError, ValueError):
     """A name, a field or a value in a configuration is wrong."""
+
+
+class ImpossibleValue(AgentGymError):
+    """A hyper-parameter has a value that no run could have, such as a group of one.
+
+    No ``ValueError``, so that no parser takes it for a value of the wrong type.
+    """
 
 
 class MissingExtra(AgentGymError, ImportError):

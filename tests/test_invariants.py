@@ -1,4 +1,4 @@
-"""Invariants of the four methods, one test each; their numbers are those of the literature notes."""
+"""Invariants of the four methods, one test each, named after the method and its number."""
 
 import itertools
 import math

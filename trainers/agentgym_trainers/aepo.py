@@ -70,7 +70,7 @@ class AEPO:
 
     host: GRPO = field(default_factory=lambda: GRPO(clip_high=0.28, dual=3.0))
     """Whose credit, clip and weights these are; its group size is the budget of a task."""
-    roots: Literal["scout", "extra scout", "fixed"] = "scout"
+    roots: Literal["scout", "extra-scout", "fixed"] = "scout"
     """What decides how many begin at the start."""
     sensitivity: float = 2.0
     """How strongly the scout's entropies move the split, per nat: beta."""
@@ -88,7 +88,7 @@ class AEPO:
     """How it is decided."""
     measure: Literal["mean", "sum"] = "mean"
     """Entropy of a turn: mean over tokens in nats, or the released code's sum."""
-    fork: Literal["before acting", "after acting"] = "before acting"
+    fork: Literal["before-acting", "after-acting"] = "before-acting"
     """Whether the fork shares the uncertain decision."""
     streak: Literal["path", "task"] = "path"
     """Who forks in a row."""
@@ -106,7 +106,7 @@ class AEPO:
     def paper(cls) -> AEPO:
         """The paper's setting, with clips of the code."""
         host = GRPO(group_size=16, clip_high=0.2, mean="tokens", dual=3.0)
-        return cls(host=host, roots="extra scout", rule="threshold")
+        return cls(host=host, roots="extra-scout", rule="threshold")
 
     @classmethod
     def released(cls) -> AEPO:
@@ -116,7 +116,7 @@ class AEPO:
             roots="fixed",
             rule="released",
             measure="sum",
-            fork="after acting",
+            fork="after-acting",
             streak="task",
             entropy_advantage=0.0,
         )
@@ -133,7 +133,7 @@ class AEPO:
 
         roots = {
             "scout": monitored(n, self.sensitivity, measure, keep=True),
-            "extra scout": monitored(n, self.sensitivity, measure, keep=False),
+            "extra-scout": monitored(n, self.sensitivity, measure, keep=False),
             "fixed": fixed(n // 2),
         }
         rules = {
@@ -152,6 +152,6 @@ class AEPO:
                 rules[self.rule],
                 width=self.width,
                 count={"path": by_path, "task": by_task}[self.streak],
-                spot={"before acting": undecided, "after acting": decided}[self.fork],
+                spot={"before-acting": undecided, "after-acting": decided}[self.fork],
             ),
         )

@@ -20,7 +20,7 @@ from typing import ClassVar, Literal
 
 from agentgym.algorithm import About, Algorithm
 from agentgym.bounds import at_least, within
-from agentgym.errors import ConfigError
+from agentgym.errors import ImpossibleValue
 from agentgym.trees import Decision, beyond, chance, decided, fixed, grow, undecided
 from agentgym_trainers.forking import MEASURES, rise, rising_probability
 from agentgym_trainers.grpo import GRPO
@@ -53,7 +53,7 @@ class ARPO:
     """How it is decided."""
     measure: Literal["mean", "sum"] = "mean"
     """Entropy of a turn: mean over tokens in nats, or the released code's sum."""
-    fork: Literal["before acting", "after acting"] = "before acting"
+    fork: Literal["before-acting", "after-acting"] = "before-acting"
     """Whether the fork shares the uncertain decision."""
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class ARPO:
         within(0, 1, self, "base", "threshold")
         at_least(0, self, "slope")
         if self.roots > self.host.group_size:
-            raise ConfigError(
+            raise ImpossibleValue(
                 f"ARPO.roots is {self.roots}, expected at most the budget of a task, "
                 f"host.group_size ({self.host.group_size})"
             )
@@ -82,7 +82,7 @@ class ARPO:
             host=GRPO(group_size=16, clip_high=0.2, mean="tokens", dual=3.0),
             roots=8,
             measure="sum",
-            fork="after acting",
+            fork="after-acting",
         )
 
     def build(self) -> Algorithm:
@@ -92,7 +92,7 @@ class ARPO:
             return rising_probability(rise(at, MEASURES[self.measure]), self.base, self.slope)
 
         rules = {"chance": chance(probability), "threshold": beyond(self.threshold, probability)}
-        spots = {"before acting": undecided, "after acting": decided}
+        spots = {"before-acting": undecided, "after-acting": decided}
         return replace(
             self.host.build(),
             collect=grow(

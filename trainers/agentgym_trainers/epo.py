@@ -78,11 +78,11 @@ class EPO:
     """Upper side."""
     form: Literal["distance", "indicator"] = "distance"
     """What a token pays outside."""
-    history: Literal["overall", "per turn", "padded"] = "overall"
+    history: Literal["overall", "per-turn", "padded"] = "overall"
     """Whose past entropy is the reference."""
     mean: Literal["turns", "tokens"] = "turns"
     """What counts the same in bonus and penalty."""
-    schedule: Literal["settle", "two pieces"] = "settle"
+    schedule: Literal["settle", "two-pieces"] = "settle"
     """How the weight of the penalty changes."""
     middle: int = 20
     """Training steps in half of the run; sets the pace of the schedule."""
@@ -114,7 +114,7 @@ class EPO:
             form="indicator",
             history="padded",
             mean="tokens",
-            schedule="two pieces",
+            schedule="two-pieces",
             middle=75,
             gate=25,
         )
@@ -126,11 +126,11 @@ class EPO:
             return host
         history = {
             "overall": overall_history(self.low, self.high),
-            "per turn": turn_history(self.low, self.high, self.turns),
+            "per-turn": turn_history(self.low, self.high, self.turns),
             "padded": padded_history(self.low, self.high, self.turns, self.gate),
         }
         penalty = {"distance": outside, "indicator": outside_indicator}
-        schedule = {"settle": settle(self.middle), "two pieces": two_pieces(2 * self.middle)}
+        schedule = {"settle": settle(self.middle), "two-pieces": two_pieces(2 * self.middle)}
         beta = schedule[self.schedule]
         column = {"turns": TURNS, "tokens": TOKENS}[self.mean]
         return extend(

@@ -60,7 +60,7 @@ class SPEAR:
     """Training steps an episode is kept."""
     medians: int = 10240
     """Task means that the median is taken over."""
-    draw: Literal["some", "burst", "burst of a power of two"] = "some"
+    draw: Literal["some", "burst", "power-of-two-burst"] = "some"
     """What is replayed: a few episodes each step, or all of a full buffer, which is emptied."""
     some: int = 32
     """Episodes replayed per step."""
@@ -92,7 +92,7 @@ class SPEAR:
             fade=200,
             acting="count",
             capacity=100,
-            draw="burst of a power of two",
+            draw="power-of-two-burst",
         )
 
     def build(self) -> Algorithm:
@@ -107,7 +107,7 @@ class SPEAR:
         draws: dict[str, Draw] = {
             "some": sample(self.some),
             "burst": burst(self.capacity),
-            "burst of a power of two": burst(self.capacity, power_of_two=True),
+            "power-of-two-burst": burst(self.capacity, power_of_two=True),
         }
         imitation = Update(
             loss=weigh(
