@@ -4,19 +4,65 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from agentgym.batch import Batch
-from agentgym.credit import Transform, check_columns
-from agentgym.losses import Loss
-from agentgym.types import Task, Trajectory
+from agentgym.batch import REFERENCE, VALUE, Batch
+from agentgym.credit import Transform, chain, check_columns
+from agentgym.losses import Loss, Outputs, add
+from agentgym.types import Completion, Task, Trajectory
 
-Play = Callable[[Task, int], Awaitable[Trajectory]]
-"""Plays one episode of a task; the number tells the episodes of one task apart."""
+
+class Path(Protocol):
+    """An episode under way, one decision at a time; see ``agentgym.rollout.Episode``."""
+
+    @property
+    def over(self) -> bool:
+        """It has ended."""
+
+    async def think(self) -> Completion | None:
+        """Write the next completion; None when there is no room for one, which ends it."""
+
+    async def act(self) -> None:
+        """Carry out what was written."""
+
+    async def fork(self, sample: int) -> Path:
+        """Another episode that goes on from the same state; a completion not yet acted on stays."""
+
+    async def close(self) -> Trajectory:
+        """The finished record."""
+
+
+class Play(Protocol):
+    """Plays episodes; the number of the sample tells the episodes of one task apart."""
+
+    def __call__(self, task: Task, sample: int) -> Awaitable[Trajectory]:
+        """Play one episode to its end."""
+
+    def begin(self, task: Task, sample: int) -> Awaitable[Path]:
+        """Start an episode that is played decision by decision."""
+
+    def seats(self, count: int) -> AbstractAsyncContextManager[None]:
+        """Room for ``count`` episodes of ``begin`` and ``fork``."""
+
+    def rng(self, task: Task, name: str) -> np.random.Generator:
+        """Randomness for choices about a task other than what the policy says."""
+
+
+class About(NamedTuple):
+    """What `agentgym algorithms` says of a method, and each of its three choices in a phrase."""
+
+    arxiv: str
+    collect: str
+    credit: str
+    update: str
+
 
 Collect = Callable[[Task, Play], Awaitable[list[Trajectory]]]
 """Turns one task into the group of episodes that will be compared with one another."""
@@ -25,6 +71,27 @@ Collect = Callable[[Task, Play], Awaitable[list[Trajectory]]]
 def every_row(batch: Batch) -> Bool[Tensor, " N"]:
     """All rows of a batch."""
     return torch.ones(len(batch), dtype=torch.bool, device=batch.episode.device)
+
+
+class Select(NamedTuple):
+    """``apply(outputs, batch, generator)`` writes columns that depend on the policy as it is now.
+
+    It sees a whole minibatch and what the policy says about it before the optimiser step, which
+    costs a forward pass; nothing in it has a gradient.
+    """
+
+    apply: Callable[[Outputs, Batch, torch.Generator], Batch]
+    writes: frozenset[str] = frozenset()
+    """Private columns this adds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticPlan:
+    """A network that predicts the return, trained beside the policy; it starts as its copy."""
+
+    learning_rate: float = 1e-3
+    clip_norm: float = 1.0
+    """Largest gradient norm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +107,8 @@ class Update:
     """Passes over the batch."""
     name: str = "update"
     """Prefix of its metrics."""
+    select: Select | None = None
+    """Columns written anew for every minibatch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +123,30 @@ class Algorithm:
     credit: Transform
     updates: tuple[Update, ...]
     """Each in its turn; most algorithms have one."""
+    critic: CriticPlan | None = None
+    """The learner keeps a critic, and writes ``batch.VALUE`` before credit."""
+    reference: bool = False
+    """The learner keeps the policy that training began with, and writes ``batch.REFERENCE``."""
 
     def __post_init__(self) -> None:
         """Fail when the pieces do not fit, before any accelerator is touched."""
+        given = {VALUE} if self.critic else set()
+        given |= {REFERENCE} if self.reference else set()
         for update in self.updates:
-            check_columns(self.credit, update.loss.reads)
+            reads = frozenset().union(*(term.reads for term in update.loss.terms()))
+            selected = update.select.writes if update.select else frozenset()
+            check_columns(self.credit, reads - selected, frozenset(given))
+
+
+def extend(
+    host: Algorithm, *, credit: Transform | None = None, loss: Loss | None = None
+) -> Algorithm:
+    """An algorithm with further credit after its own, and further terms in its first update."""
+    first, *others = host.updates
+    if loss is not None:
+        first = replace(first, loss=add(first.loss, loss))
+    both = host.credit if credit is None else chain(host.credit, credit)
+    return replace(host, credit=both, updates=(first, *others))
 
 
 def independent(n: int) -> Collect:

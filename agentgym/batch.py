@@ -6,6 +6,7 @@ whose context only grew; an episode has one row or several.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -14,7 +15,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from agentgym.types import Stop, Trajectory
+from agentgym.types import Stop, Trajectory, Turn
+
+VALUE = "critic/value"
+"""Private column: the critic's value before each token, before the update, in units of reward."""
+REFERENCE = "reference/logprob"
+"""Private column: log-probability under the policy that training began with, in nats."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,22 @@ class Batch:
     """0 off the mask."""
     weight: Float[Tensor, " P"]
     """Share of the loss; sums to 1 over the batch, 0 off the mask."""
+    gain: Float[Tensor, " P"]
+    """Reward that the token's turn earned, the same on all its tokens; 0 off the mask."""
+    state: Int[Tensor, " P"]
+    """Fingerprint of what the world showed before the token's turn; 0 off the mask."""
+    parsed: Bool[Tensor, " P"]
+    """The token's turn held an action; False off the mask."""
+    shared: Bool[Tensor, " P"]
+    """The token was taken over from the episode this one was forked from; False off the mask."""
     episode: Int[Tensor, " N"]
     """Index into the per-episode columns."""
     group: Int[Tensor, " E"]
     """Episodes of one task share it."""
     reward: Float[Tensor, " E"]
-    """Undiscounted return."""
+    """Undiscounted return, with whatever shaping credit has added."""
+    truncated: Bool[Tensor, " E"]
+    """A limit ended the episode, not the world."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     """Columns private to one algorithm, each (P,), named ``paper/name``."""
 
@@ -50,6 +66,16 @@ class Batch:
     def lengths(self) -> Int[Tensor, " N"]:
         """Tokens in each row."""
         return torch.bincount(self.row, minlength=len(self))
+
+    @property
+    def owner(self) -> Int[Tensor, " P"]:
+        """Episode of each position."""
+        return self.episode[self.row]
+
+    def column(self, name: str) -> Float[Tensor, " P"]:
+        """A column of positions, public or private, by its name."""
+        found: Tensor = getattr(self, name) if name in _PER_POSITION else self.extra[name]
+        return found
 
     def with_(self, **columns: Any) -> Batch:
         """A copy with some columns replaced; unknown names become private columns."""
@@ -71,6 +97,13 @@ class Batch:
             self, **(picked | {"row": row, "episode": self.episode[index], "extra": extra})
         )
 
+    def only(self, chosen: Bool[Tensor, " E"]) -> Batch:
+        """The chosen episodes with all their rows; the others leave the columns of episodes too."""
+        part = self.rows(chosen[self.episode].nonzero().squeeze(-1))
+        number = chosen.cumsum(0) - 1
+        columns: dict[str, Any] = {name: getattr(self, name)[chosen] for name in _PER_EPISODE}
+        return replace(part, **columns, episode=number[part.episode])
+
     def to(self, device: torch.device | str) -> Batch:
         """All columns on a device."""
         moved = {name: getattr(self, name).to(device) for name in _COLUMNS - {"extra"}}
@@ -82,6 +115,7 @@ class Batch:
 
 
 _COLUMNS = frozenset(f.name for f in fields(Batch))
+_PER_EPISODE = ("group", "reward", "truncated")
 _PER_POSITION = (
     "tokens",
     "mask",
@@ -91,6 +125,10 @@ _PER_POSITION = (
     "entropy",
     "advantage",
     "weight",
+    "gain",
+    "state",
+    "parsed",
+    "shared",
 )
 
 
@@ -112,50 +150,116 @@ def episode_mean(batch: Batch, mask: Bool[Tensor, " P"]) -> Float[Tensor, " P"]:
     return share / share.sum().clamp(min=1e-12)
 
 
+def concatenate(first: Batch, second: Batch) -> Batch:
+    """The rows of both; a private column that only one has is 0 in the other's rows.
+
+    Episodes and groups of the second are numbered after those of the first.
+    """
+    offsets = {
+        "row": len(first),
+        "episode": len(first.group),
+        "group": int(first.group.max()) + 1 if len(first.group) else 0,
+    }
+    joined = {
+        name: torch.cat([getattr(first, name), getattr(second, name) + offsets.get(name, 0)])
+        if name in offsets
+        else torch.cat([getattr(first, name), getattr(second, name)])
+        for name in _COLUMNS - {"extra"}
+    }
+    extra = {}
+    for name in dict.fromkeys([*first.extra, *second.extra]):
+        kind = (first.extra if name in first.extra else second.extra)[name].dtype
+        extra[name] = torch.cat(
+            [
+                batch.extra.get(name, torch.zeros(len(batch.tokens), dtype=kind))
+                for batch in (first, second)
+            ]
+        )
+    return Batch(**joined, extra=extra)
+
+
+def pack(batch: Batch) -> dict[str, Tensor]:
+    """The public columns as plain tensors, for a checkpoint."""
+    return {name: getattr(batch, name) for name in sorted(_COLUMNS - {"extra"})}
+
+
+def unpack(columns: Mapping[str, Tensor]) -> Batch:
+    """The batch that ``pack`` took apart, without private columns."""
+    return Batch(**{name: columns[name] for name in columns if name != "extra"}, extra={})
+
+
 def collate(groups: Sequence[Sequence[Trajectory]]) -> Batch:
     """Lay trajectories end to end; advantages start at zero, weights at the token mean.
 
     An episode that the world broke (``Stop.ABORTED``) says nothing about the policy: it is left
     out here, so it enters neither a group's statistics nor the loss.
     """
-    tokens: list[int] = []
-    logprob: list[float] = []
-    row: list[int] = []
-    turn: list[int] = []
-    episode: list[int] = []
-    group: list[int] = []
-    reward: list[float] = []
-    for number, trajectories in enumerate(groups):
-        for trajectory in trajectories:
-            if trajectory.stop is Stop.ABORTED:
-                continue
-            index = 0
-            for turns in trajectory.rows():
-                for item in turns:
-                    n, c = len(item.prompt), item.completion
-                    tokens += [*item.prompt, *c.tokens]
-                    logprob += [0.0] * n + list(c.logprobs)
-                    turn += [-1] * n + [index if item.learn else -1] * len(c.tokens)
-                    row += [len(episode)] * (n + len(c.tokens))
-                    index += 1
-                episode.append(len(reward))
-            group.append(number)
-            reward.append(trajectory.reward)
-    turns_ = torch.tensor(turn, dtype=torch.long)
-    mask = turns_ >= 0
-    sampled = torch.tensor(logprob) * mask
-    zeros = torch.zeros(len(tokens))
+    episodes = [
+        (number, trajectory)
+        for number, trajectories in enumerate(groups)
+        for trajectory in trajectories
+        if trajectory.stop is not Stop.ABORTED
+    ]
+    columns: dict[str, list[Any]] = {name: [] for name in (*_COLLATED, "row", "episode")}
+    for index, (_, trajectory) in enumerate(episodes):
+        done = 0
+        for turns in trajectory.rows():
+            for turn in turns:
+                before = trajectory.turns[done - 1].observation if done else trajectory.opening
+                _lay(columns, turn, done, before, shared=done < trajectory.shared)
+                done += 1
+            columns["row"] += [len(columns["episode"])] * (
+                len(columns["tokens"]) - len(columns["row"])
+            )
+            columns["episode"].append(index)
+    turn_ = torch.tensor(columns["turn"], dtype=torch.long)
+    mask = turn_ >= 0
+    zeros = torch.zeros(len(mask))
     return Batch(
-        tokens=torch.tensor(tokens, dtype=torch.long),
+        tokens=torch.tensor(columns["tokens"], dtype=torch.long),
         mask=mask,
-        row=torch.tensor(row, dtype=torch.long),
-        turn=turns_,
-        logprob_sampled=sampled,
+        row=torch.tensor(columns["row"], dtype=torch.long),
+        turn=turn_,
+        logprob_sampled=torch.tensor(columns["logprob_sampled"]) * mask,
         logprob=zeros,
         entropy=zeros,
         advantage=zeros,
         weight=token_mean(mask),
-        episode=torch.tensor(episode, dtype=torch.long),
-        group=torch.tensor(group, dtype=torch.long),
-        reward=torch.tensor(reward),
+        gain=torch.tensor(columns["gain"]) * mask,
+        state=torch.tensor(columns["state"], dtype=torch.long) * mask,
+        parsed=torch.tensor(columns["parsed"], dtype=torch.bool) & mask,
+        shared=torch.tensor(columns["shared"], dtype=torch.bool) & mask,
+        episode=torch.tensor(columns["episode"], dtype=torch.long),
+        group=torch.tensor([number for number, _ in episodes], dtype=torch.long),
+        reward=torch.tensor([trajectory.reward for _, trajectory in episodes]),
+        truncated=torch.tensor(
+            [t.stop is not Stop.TERMINATED for _, t in episodes], dtype=torch.bool
+        ),
     )
+
+
+_COLLATED = ("tokens", "turn", "logprob_sampled", "gain", "state", "parsed", "shared")
+
+
+def _lay(
+    columns: dict[str, list[Any]], turn: Turn, number: int, before: str, *, shared: bool
+) -> None:
+    """Append one turn: what was read, off the mask, then what was written."""
+    read, written = len(turn.prompt), len(turn.completion.tokens)
+    columns["tokens"] += [*turn.prompt, *turn.completion.tokens]
+    columns["logprob_sampled"] += [0.0] * read + list(turn.completion.logprobs)
+    chosen = {
+        "turn": number if turn.learn else -1,
+        "gain": turn.reward,
+        "state": fingerprint(before),
+        "parsed": turn.parsed,
+        "shared": shared,
+    }
+    for name, value in chosen.items():
+        columns[name] += [-1 if name == "turn" else 0] * read + [value] * written
+
+
+def fingerprint(text: str) -> int:
+    """A text as a whole number of 63 bits, equal on every machine."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

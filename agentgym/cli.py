@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 from rich.console import Console
+from rich.table import Table
 
 from agentgym import config, registry
 from agentgym.display import Display
@@ -25,10 +26,11 @@ from agentgym.settings import Evaluation, Experiment, Rollout, Speech, Value
 USAGE = """\
 usage: agentgym VERB [options]
 
-  train   train an agent in a world, and show that it got better
-  eval    play a frozen panel of tasks with a model and report pass@k
-  play    play a world yourself, in the terminal
-  envs    list the worlds: splits, tasks, horizon, what is installed
+  train        train an agent in a world, and show that it got better
+  eval         play a frozen panel of tasks with a model and report pass@k
+  play         play a world yourself, in the terminal
+  envs         list the worlds: splits, tasks, horizon, what is installed
+  algorithms   list the algorithms: paper, and what each chooses
 
 `agentgym VERB --help` explains a verb's options.
 """
@@ -42,11 +44,16 @@ and after. `--model FOLDER_OR_HUB_ID` trains any Hugging Face causal language mo
     agentgym train [ALGORITHM] [--config FILE.yaml] [options]
     agentgym train --resume RUN
 
+`agentgym algorithms` lists the algorithms. `epo` is the corrected method, `epo.paper` what the
+paper says, `epo.released` what the authors' code does.
+
 A file sets what it names and flags come on top. A resumed run continues after Ctrl-C or a kill
 with the settings it was started with.
 """
 
 OUT_HELP = "Where the run goes; unless given, runs/ALGORITHM-seedSEED-TIME."
+FORMS = ("paper", "released")
+"""Constructors of an algorithm, besides the default."""
 
 T = TypeVar("T")
 
@@ -75,10 +82,15 @@ def train(arguments: list[str]) -> int:
 
 def _plan(name: str) -> type[Any]:
     """``Experiment`` with the fields of one algorithm, and where the run goes."""
-    algo = registry.algorithm(name)
+    base, _, form = name.partition(".")
+    algo = registry.algorithm(base)
+    if form and form not in FORMS:
+        raise ConfigError(
+            f"{base} has no form {form!r}.{did_you_mean(form, FORMS)} Forms: {', '.join(FORMS)}"
+        )
     fields: list[Any] = [
         ("algorithm", tyro.conf.Suppress[str], field(default=name)),
-        ("algo", algo, field(default_factory=algo)),
+        ("algo", algo, field(default_factory=getattr(algo, form) if form else algo)),
         ("out", Annotated[Path | None, tyro.conf.arg(help=OUT_HELP)], field(default=None)),
     ]
     plan = make_dataclass("Plan", fields, bases=(Experiment,), frozen=True, kw_only=True)
@@ -163,7 +175,7 @@ def evaluate(arguments: list[str]) -> int:
     return 0
 
 
-# ---- envs, play ------------------------------------------------------------------------------
+# ---- envs, algorithms, play -----------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +189,25 @@ def envs(arguments: list[str]) -> int:
     from agentgym.play import listing
 
     Console().print(listing())
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlgorithmsOptions:
+    """List the algorithms: arXiv id, and what each collects, credits and minimises.
+
+    `agentgym train NAME --help` explains the fields of one, with their defaults.
+    """
+
+
+def algorithms(arguments: list[str]) -> int:
+    """``algorithms``."""
+    _parse(AlgorithmsOptions, arguments, prog="agentgym algorithms")
+    table = Table("name", "arXiv", "collect", "credit", "update", box=None, pad_edge=False)
+    for name, kind in registry.algorithms().items():
+        about = getattr(kind, "about", None)
+        table.add_row(name, *(about or (kind.__doc__ or "").splitlines()[:1]))
+    Console().print(table)
     return 0
 
 
@@ -215,6 +246,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "eval": evaluate,
     "play": play,
     "envs": envs,
+    "algorithms": algorithms,
 }
 
 
@@ -251,10 +283,15 @@ def _run(words: list[str]) -> int:
         return 2
 
 
+# Which of several dataclasses, such as the host of an algorithm, is chosen in a file; here the
+# fields of the chosen one are flags like any others.
+_NESTED = (tyro.conf.AvoidSubcommands,)
+
+
 def _parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | None = None) -> T:
     if default is None:
-        return tyro.cli(kind, args=list(arguments), prog=prog)
-    return tyro.cli(kind, args=list(arguments), prog=prog, default=default)
+        return tyro.cli(kind, args=list(arguments), prog=prog, config=_NESTED)
+    return tyro.cli(kind, args=list(arguments), prog=prog, default=default, config=_NESTED)
 
 
 def _take(words: list[str], flag: str) -> str | None:

@@ -2,11 +2,13 @@
 
 AgentGymError
 ├── ConfigError         a name, a field or a value in a configuration is wrong
+├── ImpossibleValue     a hyper-parameter has a value that no run could have
 ├── MissingExtra        an optional package is not installed; the message says how to get it
 ├── UnknownTask         a task id that the world does not have
 ├── WorldError          a world broke (corrupt game, dead process); never the agent's fault
 ├── CompositionError    the pieces of an algorithm do not fit together
 ├── MalformedAction     the agent's text is not an action (becomes an observation, never a crash)
+├── TrainingError       training cannot go on: a loss that is no number, a learner used twice
 └── NotReplayable       a world gave a different answer to the same task, seed and actions
 """
 
@@ -22,6 +24,13 @@ class AgentGymError(Exception):
 
 class ConfigError(AgentGymError, ValueError):
     """A name, a field or a value in a configuration is wrong."""
+
+
+class ImpossibleValue(AgentGymError):
+    """A hyper-parameter has a value that no run could have, such as a group of one.
+
+    No ``ValueError``, so that no parser takes it for a value of the wrong type.
+    """
 
 
 class MissingExtra(AgentGymError, ImportError):
@@ -42,6 +51,10 @@ class CompositionError(AgentGymError, TypeError):
 
 class MalformedAction(AgentGymError):
     """The agent's text is not an action; the message is shown to the agent."""
+
+
+class TrainingError(AgentGymError, RuntimeError):
+    """Training cannot go on; the step was not taken."""
 
 
 class NotReplayable(AgentGymError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,15 +10,16 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from agentgym.algorithm import Update
-from agentgym.batch import Batch
+from agentgym.algorithm import Algorithm, CriticPlan, Update
+from agentgym.batch import REFERENCE, VALUE, Batch
+from agentgym.errors import TrainingError
 from agentgym.losses import Outputs
-from agentgym.policy import Policy
+from agentgym.policy import Critic, Policy
 from agentgym.settings import Optimisation
 
 
 class Learner:
-    """A policy and its optimiser.
+    """A policy and its optimiser; beside them the critic and the reference some algorithms need.
 
     Args:
         policy: Whose weights change.
@@ -46,24 +48,60 @@ class Learner:
         self.generator = torch.Generator().manual_seed(seed)
         self.taken = 0
         """Optimiser steps taken."""
+        self.critic: _TrainedCritic | None = None
+        self.reference: Policy | None = None
+
+    def attach(self, algorithm: Algorithm) -> None:
+        """Make the critic and the reference that an algorithm asks for, from the policy as it is.
+
+        Raises:
+            TrainingError: There is one already: a learner serves one algorithm.
+        """
+        if self.critic is not None or self.reference is not None:
+            raise TrainingError("this learner serves another algorithm: make a new `Learner`")
+        if algorithm.critic is not None:
+            self.critic = _TrainedCritic(Critic(self.policy), algorithm.critic)
+        if algorithm.reference:
+            twin = copy.deepcopy(self.policy.model).requires_grad_(False)
+            self.reference = Policy(twin, temperature=self.policy.temperature)
 
     def observe(self, batch: Batch) -> Batch:
-        """The batch with the policy's own log-probabilities and entropies, before any update."""
-        parts = []
+        """The batch with what the networks say about its tokens, before any update."""
+        outputs = self._look(batch)
+        extra = {}
+        if outputs.value is not None:
+            extra[VALUE] = outputs.value
+        if self.reference is not None:
+            extra[REFERENCE] = self._look(batch, self.reference).logprob
+        return batch.with_(logprob=outputs.logprob, entropy=outputs.entropy, **extra)
+
+    def _look(self, batch: Batch, policy: Policy | None = None) -> Outputs:
+        """What the networks say about all rows, without a gradient, on the CPU."""
         with torch.no_grad():
-            for index in passes(batch, self.how.tokens_per_pass):
-                parts.append(self.policy(batch.rows(index).to(self.policy.device)))
-        return batch.with_(
-            logprob=torch.cat([part.logprob.cpu() for part in parts]),
-            entropy=torch.cat([part.entropy.cpu() for part in parts]),
+            parts = [
+                self._outputs(batch.rows(index).to(self.policy.device), policy)
+                for index in passes(batch, self.how.tokens_per_pass)
+            ]
+        logprob, entropy, value = zip(*parts, strict=True)
+        return Outputs(
+            torch.cat(logprob).cpu(),
+            torch.cat(entropy).cpu(),
+            None if value[0] is None else torch.cat(value).cpu(),
         )
+
+    def _outputs(self, batch: Batch, policy: Policy | None = None) -> Outputs:
+        outputs = (policy or self.policy)(batch)
+        if self.critic is None or policy is not None:
+            return outputs
+        return outputs._replace(value=self.critic.network(batch))
 
     def update(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
         """Take the optimiser steps of one update; returns their mean metrics.
 
         Without a row that takes part and has weight there is nothing to learn, and no step.
         """
-        rows = update.rows(batch) & (row_weight(batch) > 0)
+        weights = torch.stack([batch.column(term.weight) for term in update.loss.terms()]).sum(0)
+        rows = update.rows(batch) & (row_weight(batch, weights) > 0)
         if not rows.any():
             return {}
         sums: dict[str, float] = {}
@@ -76,29 +114,50 @@ class Learner:
                     sums[name] = sums.get(name, 0.0) + value
         return {f"{update.name}/{name}": value / count for name, value in sums.items()}
 
+    def prepare(self, batch: Batch, update: Update) -> Batch:
+        """A minibatch with the columns that depend on the policy as it is now."""
+        if update.select is None:
+            return batch
+        return update.select.apply(self._look(batch), batch, self.generator)
+
     def gradient(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
         """Add the gradient of the weighted loss to the parameters; the split never changes it."""
-        share = batch.weight.sum()
+        shares = {term.weight: batch.column(term.weight).sum() for term in update.loss.terms()}
+        terms = [term for term in update.loss.terms() if shares[term.weight] > 0]
         total = {"loss": 0.0, "kl": 0.0, "clipped": 0.0}
         for index in passes(batch, self.how.tokens_per_pass):
             part = batch.rows(index).to(self.policy.device)
-            outputs = self.policy(part)
-            weight = part.weight / share.to(part.weight.device)
-            loss = (update.loss.apply(outputs, part, step) * weight).sum()
+            outputs = self._outputs(part)
+            losses = []
+            for term in terms:
+                weight = part.column(term.weight) / shares[term.weight].to(part.weight.device)
+                losses.append((term.apply(outputs, part, step) * weight).sum())
+            loss = sum(losses[1:], start=losses[0])
+            if not loss.isfinite():
+                raise TrainingError(
+                    f"the loss of update {update.name!r} at step {step} is {loss.item()}; the "
+                    f"step was not taken. Lower the learning rate, or look at the advantages"
+                )
             loss.backward()  # type: ignore[no-untyped-call]
             total["loss"] += loss.item()
+            weight = part.weight / batch.weight.sum().clamp(min=1e-12).to(part.weight.device)
             for name, value in _drift(outputs, part).items():
                 total[name] += float((value * weight).sum())
         return total
 
     def _step(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
+        batch = self.prepare(batch, update)
         self.optimiser.zero_grad()
+        if self.critic is not None:
+            self.critic.optimiser.zero_grad()
         metrics = self.gradient(batch, update, step)
         norm = torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.how.clip_norm)
         self.taken += 1
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate(step)
         self.optimiser.step()
+        if self.critic is not None:
+            metrics |= {"critic_grad_norm": self.critic.step()}
         return {**metrics, "grad_norm": float(norm)}
 
     def _rate(self, step: int) -> float:
@@ -116,22 +175,51 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """Everything but the weights that a resumed run needs."""
-        return {
+        state = {
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
             "taken": self.taken,
         }
+        if self.critic is not None:
+            state["critic"] = self.critic.network.model.state_dict()
+            state["critic_optimiser"] = self.critic.optimiser.state_dict()
+        if self.reference is not None:
+            state["reference"] = self.reference.model.state_dict()
+        return state
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from ``state``."""
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"])
         self.taken = state["taken"]
+        if self.critic is not None:
+            self.critic.network.model.load_state_dict(state["critic"])
+            self.critic.optimiser.load_state_dict(state["critic_optimiser"])
+        if self.reference is not None:
+            self.reference.model.load_state_dict(state["reference"])
 
 
-def row_weight(batch: Batch) -> Tensor:
-    """Share of the loss that each row has, (N,)."""
-    return torch.zeros(len(batch)).index_add_(0, batch.row, batch.weight)
+class _TrainedCritic:
+    """A critic and its optimiser."""
+
+    def __init__(self, network: Critic, plan: CriticPlan) -> None:
+        self.network = network
+        self.plan = plan
+        self.optimiser = torch.optim.AdamW(
+            network.model.parameters(), lr=plan.learning_rate, weight_decay=0.0, betas=(0.9, 0.95)
+        )
+
+    def step(self) -> float:
+        """One optimiser step; returns the norm of the gradient."""
+        parameters = self.network.model.parameters()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.plan.clip_norm)
+        self.optimiser.step()
+        return float(norm)
+
+
+def row_weight(batch: Batch, weight: Tensor) -> Tensor:
+    """Share of the loss that each row has, (N,), from a column of weights."""
+    return weight.new_zeros(len(batch)).index_add_(0, batch.row, weight)
 
 
 def passes(batch: Batch, tokens: int) -> Iterator[Int[Tensor, " M"]]:

@@ -7,13 +7,14 @@ All tensors are (P,), one entry per position of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agentgym.batch import Batch
+from agentgym.batch import REFERENCE, VALUE, Batch
 
 Schedule = Callable[[int], float]
 """Step number to coefficient."""
@@ -26,6 +27,8 @@ class Outputs(NamedTuple):
     """In nats."""
     entropy: Float[Tensor, " P"]
     """In nats, over the whole vocabulary."""
+    value: Float[Tensor, " P"] | None = None
+    """The critic's, before each token, in units of reward; None without a critic."""
 
 
 class Loss(NamedTuple):
@@ -34,16 +37,34 @@ class Loss(NamedTuple):
     apply: Callable[[Outputs, Batch, int], Float[Tensor, " P"]]
     reads: frozenset[str] = frozenset()
     """Private columns it needs."""
+    weight: str = "weight"
+    """Column that says how much each token counts."""
+    plus: tuple[Loss, ...] = ()
+    """Further terms, each under a weight column of its own."""
+
+    def terms(self) -> Iterator[Loss]:
+        """This loss and what is added to it, each without the others."""
+        yield self._replace(plus=())
+        for other in self.plus:
+            yield from other.terms()
 
 
 def add(*losses: Loss) -> Loss:
-    """The sum of losses."""
+    """The sum of losses; those under one weight column become one term."""
+    by_weight: dict[str, list[Loss]] = {}
+    for loss in losses:
+        for term in loss.terms():
+            by_weight.setdefault(term.weight, []).append(term)
+    first, *others = (_sum(terms) for terms in by_weight.values())
+    return first._replace(plus=tuple(others))
 
+
+def _sum(terms: list[Loss]) -> Loss:
     def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
-        first, *rest = (loss.apply(outputs, batch, step) for loss in losses)
+        first, *rest = (term.apply(outputs, batch, step) for term in terms)
         return sum(rest, start=first)
 
-    return Loss(apply, frozenset().union(*(loss.reads for loss in losses)))
+    return Loss(apply, frozenset().union(*(term.reads for term in terms)), terms[0].weight)
 
 
 def weigh(coefficient: float | Schedule, loss: Loss) -> Loss:
@@ -53,25 +74,129 @@ def weigh(coefficient: float | Schedule, loss: Loss) -> Loss:
         scale = coefficient(step) if callable(coefficient) else coefficient
         return scale * loss.apply(outputs, batch, step)
 
-    return Loss(apply, loss.reads)
+    return loss._replace(apply=apply, plus=tuple(weigh(coefficient, term) for term in loss.plus))
 
 
-def policy_gradient(low: float = 0.2, high: float | None = None) -> Loss:
+def weighed_by(column: str, loss: Loss) -> Loss:
+    """A loss of one term under another weight column, such as ``agentgym.weights.TURNS``."""
+    return loss._replace(weight=column, reads=loss.reads | {column})
+
+
+def times(column: str, loss: Loss) -> Loss:
+    """A loss of one term times a private column, token by token; the weights stay."""
+
+    def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
+        return loss.apply(outputs, batch, step) * batch.extra[column]
+
+    return loss._replace(apply=apply, reads=loss.reads | {column})
+
+
+def ratio(outputs: Outputs, batch: Batch) -> Float[Tensor, " P"]:
+    """How much likelier each token has become: new over old probability, 1 off the mask.
+
+    The logarithm is cut to [-20, 20] so that the ratio stays finite.
+    """
+    return (outputs.logprob - batch.logprob).clamp(-20, 20).exp()
+
+
+def dual_clip(
+    surrogate: Float[Tensor, " P"], advantage: Float[Tensor, " P"], bound: float
+) -> Float[Tensor, " P"]:
+    """Bound the loss of a token with negative advantage at ``-bound * advantage``.
+
+    Ye et al. 2020 (arXiv:1912.09729), eq. 4: one token that has become much likelier although it
+    was bad no longer dominates; beyond the bound it has no gradient.
+    """
+    return torch.where(advantage < 0, surrogate.minimum(-bound * advantage), surrogate)
+
+
+def policy_gradient(
+    low: float = 0.2, high: float | None = None, *, dual: float | None = None
+) -> Loss:
     """PPO's clipped surrogate per token, eq. 7 of Schulman et al. 2017 (arXiv:1707.06347).
 
     Args:
         low: The ratio may fall to ``1 - low`` before its gradient stops.
         high: And rise to ``1 + high``; equal to ``low`` unless given ("clip-higher", Yu et al.
             2025, arXiv:2503.14476, section 3.1).
+        dual: Bound of ``dual_clip``, above 1; none unless given.
     """
     upper = low if high is None else high
 
     def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
         ratio = (outputs.logprob - batch.logprob).exp()
         clipped = ratio.clamp(1 - low, 1 + upper)
-        return -(ratio * batch.advantage).minimum(clipped * batch.advantage)
+        loss = -(ratio * batch.advantage).minimum(clipped * batch.advantage)
+        return loss if dual is None else dual_clip(loss, batch.advantage, dual)
 
     return Loss(apply)
+
+
+def policy_gradient_kept(
+    low: float = 0.2, high: float = 0.28, *, below: bool, dual: float | None = None
+) -> Loss:
+    """The clipped surrogate whose clipped tokens keep a gradient of the size of the clip.
+
+    The value is that of ``policy_gradient``; beyond ``1 + high`` a token with positive advantage
+    has the gradient coefficient ``1 + high`` instead of none.
+
+    Args:
+        low: As in ``policy_gradient``.
+        high: As in ``policy_gradient``.
+        below: Keep a gradient below ``1 - low`` too, where the advantage is negative (GPPO);
+            otherwise only above ``1 + high`` (AEPO).
+        dual: Bound of ``dual_clip``, above 1; none unless given.
+    """
+
+    def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
+        r = ratio(outputs, batch)
+        one = r / r.detach()  # its value is 1, its gradient that of the log-probability
+        clipped = torch.where(r > 1 + high, (1 + high) * one, r)
+        clipped = torch.where(r < 1 - low, (1 - low) * (one if below else one.detach()), clipped)
+        loss = -(r * batch.advantage).minimum(clipped * batch.advantage)
+        return loss if dual is None else dual_clip(loss, batch.advantage, dual)
+
+    return Loss(apply)
+
+
+def reinforce() -> Loss:
+    """Minus the advantage times the log-probability: the plain policy gradient."""
+    return Loss(lambda outputs, batch, step: -batch.advantage * outputs.logprob)
+
+
+def kl_to_reference(bound: float = 10.0) -> Loss:
+    """The k3 estimate of KL(policy || reference) per token, in nats, cut to ``bound``.
+
+    ``exp(d) - 1 - d`` with d = log reference - log policy (Schulman 2020, "Approximating KL
+    divergence"). The reference is the policy that training began with.
+    """
+
+    def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
+        move = (batch.extra[REFERENCE] - outputs.logprob).clamp(-20, 20)
+        return (move.exp() - 1 - move).clamp(max=bound) * batch.mask
+
+    return Loss(apply, frozenset({REFERENCE}))
+
+
+def value_error(clip: float | None, target: str) -> Loss:
+    """Half the squared error of the critic, the worse of its value with and without a clip.
+
+    Args:
+        clip: How far the value counts as moved from the one before the update, in units of
+            reward; none means any distance.
+        target: Column that holds what the critic should say.
+    """
+
+    def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
+        assert outputs.value is not None, "an algorithm with `critic` gives values"
+        error = (outputs.value - batch.extra[target]).square()
+        if clip is not None:
+            old = batch.extra[VALUE]
+            near = old + (outputs.value - old).clamp(-clip, clip)
+            error = error.maximum((near - batch.extra[target]).square())
+        return 0.5 * error * batch.mask
+
+    return Loss(apply, frozenset({VALUE, target}))
 
 
 def negative_log_likelihood() -> Loss:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -142,13 +143,14 @@ class Policy:
         zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
         if not len(at):
             return Outputs(zeros, zeros)
-        logits = (
-            self._packed(batch, at - 1) if self.packs else self._padded(batch, at - 1)
-        ).float()
-        logp = (logits / self.temperature).log_softmax(-1)
+        logp = (self.logits(batch, at - 1) / self.temperature).log_softmax(-1)
         chosen = logp.gather(-1, batch.tokens[at, None]).squeeze(-1)
         entropy = -(logp.exp() * logp).sum(-1)
         return Outputs(zeros.index_put((at,), chosen), zeros.index_put((at,), entropy))
+
+    def logits(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
+        """The network's raw answer after each of the given positions, in float32."""
+        return (self._packed(batch, at) if self.packs else self._padded(batch, at)).float()
 
     def _packed(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
         before = self.model.config._attn_implementation
@@ -174,6 +176,34 @@ class Policy:
         logits = self.model(input_ids=rows, attention_mask=keep.long(), use_cache=False).logits
         picked: Tensor = logits[batch.row[at], positions(batch)[at]]
         return picked
+
+
+class Critic:
+    """The policy's network with one number per position in place of the vocabulary.
+
+    It starts as a copy of the policy that says 0 everywhere.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        model = copy.deepcopy(policy.model)
+        head = nn.Linear(model.get_output_embeddings().in_features, 1, bias=False)
+        nn.init.zeros_(head.weight)
+        model.set_output_embeddings(head.to(policy.device, next(model.parameters()).dtype))
+        self.network = Policy(model)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        model: nn.Module = self.network.model
+        return model
+
+    def __call__(self, batch: Batch) -> Float[Tensor, " P"]:
+        """The return expected before each token on the mask, in units of reward, 0 elsewhere."""
+        at = batch.mask.nonzero().squeeze(-1)
+        zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
+        if not len(at):
+            return zeros
+        return zeros.index_put((at,), self.network.logits(batch, at - 1).squeeze(-1))
 
 
 def positions(batch: Batch) -> Int[Tensor, " P"]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium
+import numpy as np
 
 from agentgym.agent import Agent, Scene
 from agentgym.engines import Engine
+from agentgym.env import TextEnv
 from agentgym.errors import ConfigError, MalformedAction, MissingExtra, UnknownTask
-from agentgym.types import Sampling, Stop, Task, Trajectory, Turn
+from agentgym.types import Completion, Sampling, Stop, Task, Trajectory, Turn
 
 Env = gymnasium.Env[str, str]
 
@@ -56,6 +60,7 @@ class Player:
     def __post_init__(self) -> None:
         """Count the episodes in flight."""
         self._slots = asyncio.Semaphore(self.concurrency)
+        self._queue = asyncio.Lock()
         self.sampling = replace(self.sampling, stop=self.agent.stop)
 
     async def __call__(self, task: Task, sample: int) -> Trajectory:
@@ -66,57 +71,78 @@ class Player:
             MissingExtra: The world's package is not installed.
         """
         async with self._slots:
-            env = await asyncio.to_thread(self.make, task)
+            episode = await self.begin(task, sample)
             try:
-                return await self._play(_Episode(env, task, sample))
+                while not episode.over:
+                    await episode.think()
+                    await episode.act()
             finally:
-                await asyncio.to_thread(env.close)
+                await episode.leave()
+            return episode.record()
 
-    async def _play(self, episode: _Episode) -> Trajectory:
-        stop: Stop | None = None
-        error = ""
+    async def begin(self, task: Task, sample: int) -> Episode:
+        """Start an episode that the caller plays decision by decision, and closes.
+
+        Its place among the episodes in flight is the caller's to hold: see ``seats``.
+        """
+        episode = Episode(self, await asyncio.to_thread(self.make, task), task, sample)
         try:
             await episode.open()
-            while stop is None:
-                stop = await self._turn(episode)
-        except _Broken as problem:
-            stop, error = Stop.ABORTED, str(problem)
-        self.engine.finish(episode.context)
-        return episode.close(stop, error)
+        except BaseException:
+            await episode.leave()
+            raise
+        return episode
 
-    async def _turn(self, episode: _Episode) -> Stop | None:
-        """Read, write, act; why the episode ended, if it did."""
-        prompt, fresh = self.agent.read(episode.scene, episode.turns)
-        context = list(prompt) if fresh else [*episode.context, *prompt]
-        if len(context) + self.sampling.max_tokens > self.limits.tokens:
-            return Stop.MAX_TOKENS
-        task, number = episode.task, len(episode.turns)
-        seed = derive(self.stream, task.env, task.id, task.seed, episode.sample, number)
-        completion = await self.engine.generate(context, replace(self.sampling, seed=seed))
-        episode.context = [*context, *completion.tokens]
-        stop = None
+    @asynccontextmanager
+    async def seats(self, count: int) -> AsyncIterator[None]:
+        """Room for ``count`` episodes at once, or for all there can be if that is fewer.
+
+        One caller gathers seats at a time, so that two never wait for what the other holds.
+        """
+        wanted, held = min(count, self.concurrency), 0
         try:
-            action = self.agent.parse(completion)
-        except MalformedAction as problem:
-            turn = Turn(prompt, completion, "", str(problem), 0.0, fresh, False, False)
-        else:
-            answer, stop = await episode.act(action)
-            turn = Turn(prompt, completion, action, *answer, fresh=fresh, valid=episode.valid)
-        episode.turns.append(turn)
-        return stop or (Stop.MAX_TURNS if len(episode.turns) >= self.limits.turns else None)
+            async with self._queue:
+                while held < wanted:
+                    await self._slots.acquire()
+                    held += 1
+            yield
+        finally:
+            for _ in range(held):
+                self._slots.release()
+
+    def rng(self, task: Task, name: str) -> np.random.Generator:
+        """Randomness for choices about a task, a function of the stream and the name."""
+        return np.random.default_rng(derive(self.stream, task.env, task.id, task.seed, name))
 
 
 @dataclass
-class _Episode:
-    """What changes while one episode is played."""
+class Episode:
+    """One episode while it is played: ``think``, then ``act``, until it is ``over``.
 
+    Between the two it may be forked: the other episode shares all that came before, of the world
+    and of the context, and makes this decision anew.
+    """
+
+    player: Player
     env: Env
     task: Task
     sample: int
     opening: str = ""
     turns: list[Turn] = field(default_factory=list)
     context: list[int] = field(default_factory=list)
+    """Tokens read and written up to the last decision that was carried out."""
     info: dict[str, Any] = field(default_factory=dict)
+    stop: Stop | None = None
+    error: str = ""
+    shared: int = 0
+    """Leading turns taken over from the episode this one was forked from."""
+    _pending: tuple[tuple[int, ...], bool, Completion] | None = None
+    """What was read for the next turn, whether it replaces the context, and what was written."""
+
+    @property
+    def over(self) -> bool:
+        """It has ended."""
+        return self.stop is not None
 
     @property
     def scene(self) -> Scene:
@@ -125,37 +151,120 @@ class _Episode:
         actions = tuple(self.info.get("admissible_commands", ()))
         return Scene(self.info["goal"], self.opening, observation, actions)
 
-    @property
-    def valid(self) -> bool:
-        """The world accepted the last action."""
-        return bool(self.info["action_valid"])
-
     async def open(self) -> None:
         """Start the task."""
-        self.opening, self.info = await _world(
-            self.env.reset, seed=self.task.seed, options={"task": self.task.id}
+        with self._breaking():
+            self.opening, self.info = await _world(
+                self.env.reset, seed=self.task.seed, options={"task": self.task.id}
+            )
+
+    async def think(self) -> Completion | None:
+        """Read and write; None when there is no room for a completion, which ends the episode."""
+        player, task = self.player, self.task
+        prompt, fresh = player.agent.read(self.scene, self.turns)
+        context = list(prompt) if fresh else [*self.context, *prompt]
+        if len(context) + player.sampling.max_tokens > player.limits.tokens:
+            self.stop = Stop.MAX_TOKENS
+            return None
+        seed = derive(player.stream, task.env, task.id, task.seed, self.sample, len(self.turns))
+        completion = await player.engine.generate(context, replace(player.sampling, seed=seed))
+        self._pending = prompt, fresh, completion
+        return completion
+
+    async def act(self) -> None:
+        """Carry out what was written; nothing to do when nothing was."""
+        if self._pending is None:
+            return
+        prompt, fresh, completion = self._pending
+        self._pending = None
+        past = [] if fresh else self.context
+        self.context = [*past, *prompt, *completion.tokens]
+        try:
+            action = self.player.agent.parse(completion)
+        except MalformedAction as problem:
+            turn = Turn(prompt, completion, "", str(problem), 0.0, fresh, False, False)
+            self.turns.append(turn)
+        else:
+            with self._breaking():
+                answer = await _world(self.env.step, action)
+                observation, reward, done, cut, self.info = answer
+                valid = bool(self.info["action_valid"])
+                self.turns.append(
+                    Turn(prompt, completion, action, observation, float(reward), fresh, valid=valid)
+                )
+                self.stop = Stop.TERMINATED if done else Stop.MAX_TURNS if cut else None
+        if self.stop is None and len(self.turns) >= self.player.limits.turns:
+            self.stop = Stop.MAX_TURNS
+
+    async def fork(self, sample: int) -> Episode:
+        """Another episode in the same state; a completion not yet acted on is not taken over.
+
+        Nothing is played or written twice: the world is copied (``TextEnv.fork``) and the turns
+        so far are the same objects.
+        """
+        twin = replace(
+            self,
+            env=gymnasium.Env(),  # a copy that fails must not close the world of the original
+            sample=sample,
+            turns=list(self.turns),
+            context=list(self.context),
+            info=dict(self.info),
+            shared=len(self.turns),
+            _pending=None,
         )
+        with twin._breaking():
+            twin.env = await _world(fork_env, self.env)
+        return twin
 
-    async def act(self, action: str) -> tuple[tuple[str, float], Stop | None]:
-        """Step the world: its answer and reward, and why it ended, if it did."""
-        observation, reward, done, cut, self.info = await _world(self.env.step, action)
-        stop = Stop.TERMINATED if done else Stop.MAX_TURNS if cut else None
-        return (observation, float(reward)), stop
+    async def leave(self) -> None:
+        """Give back what the engine and the world hold."""
+        self.player.engine.finish(self.context)
+        await asyncio.to_thread(self.env.close)
 
-    def close(self, stop: Stop, error: str) -> Trajectory:
+    async def close(self) -> Trajectory:
+        """Leave, and return the finished record."""
+        await self.leave()
+        return self.record()
+
+    def record(self) -> Trajectory:
         """The frozen record of it."""
+        assert self.stop is not None, "the episode is not over"
         return Trajectory(
             task=self.task,
             sample=self.sample,
             goal=str(self.info.get("goal", "")),
             opening=self.opening,
             turns=tuple(self.turns),
-            stop=stop,
+            stop=self.stop,
             score=float(self.info.get("score", 0.0)),
             won=bool(self.info.get("won", False)),
             task_type=str(self.info.get("task_type", "")),
-            error=error,
+            error=self.error,
+            shared=self.shared,
         )
+
+    @contextmanager
+    def _breaking(self) -> Iterator[None]:
+        """What a world raises ends the episode, with the reason."""
+        try:
+            yield
+        except _Broken as problem:
+            self.stop, self.error = Stop.ABORTED, str(problem)
+
+
+def fork_env(env: Env) -> Env:
+    """An independent copy of a world in the same state, with the wrappers around it.
+
+    Raises:
+        ConfigError: The world is no ``TextEnv``, so it cannot be copied.
+    """
+    if isinstance(env, gymnasium.Wrapper):
+        twin = copy.copy(env)
+        twin.env = fork_env(env.env)
+        return twin
+    if not isinstance(env, TextEnv):
+        raise ConfigError(f"{type(env).__name__} cannot be forked, expected an agentgym.TextEnv")
+    return env.fork()
 
 
 class _Broken(Exception):

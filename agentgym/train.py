@@ -35,7 +35,8 @@ class Trainer:
     """Training steps taken; also the policy version that the engine holds."""
 
     def __post_init__(self) -> None:
-        """Start the credit state."""
+        """Start the credit state; give the learner the networks the algorithm needs."""
+        self.learner.attach(self.algorithm)
         self.credit_state = self.algorithm.credit.init()
 
     async def run_step(self, tasks: Sequence[Task]) -> Step:
@@ -106,6 +107,7 @@ def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
         "episode/valid": sum(turn.valid for turn in turns) / acts,
         "episode/truncated": sum(t.stop is not Stop.TERMINATED for t in episodes) / count,
         "episode/aborted": float(aborted),
+        "group/forks": sum(t.shared > 0 for t in episodes) / len(scored),
         "group/mixed": sum(len({t.reward for t in group}) > 1 for group in scored) / len(scored),
     }
 

@@ -109,6 +109,8 @@ class Trajectory:
     """Family of the task, in the world's words."""
     error: str = ""
     """What broke, when ``stop`` is ABORTED."""
+    shared: int = 0
+    """Leading turns taken over from the episode that this one was forked from."""
 
     @property
     def reward(self) -> float:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,6 +56,9 @@ def test_a_third_partys_package_adds_its_own(tmp_path):
     [
         (["tain"], "Did you mean 'train'?"),
         (["train", "gpro"], "Did you mean 'grpo'?"),
+        (["train", "epo.papr"], "Did you mean 'paper'? Forms: paper, released"),
+        (["train", "grpo", "--algo.group-size", "1", "--out", "OUT"], "expected at least 2"),
+        (["train", "arpo", "--algo.roots", "99", "--out", "OUT"], "at most the budget of a task"),
         (["play", "agentgym/Hoter-v0"], "Did you mean 'agentgym/Hotter-v0'?"),
         (["play", "agentgym/Hotter-v0", "--task", "hotter-x"], "has no task 'hotter-x'"),
         (["play", "agentgym/Hotter-v0", "--env-args", "hihg", "3"], "hihg"),
@@ -73,7 +77,7 @@ def test_a_mistake_is_one_line_and_status_two(words, expected, capsys, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("verb", ["train", "eval", "play", "envs"])
+@pytest.mark.parametrize("verb", ["train", "eval", "play", "envs", "algorithms"])
 def test_help_teaches(verb, capsys):
     with pytest.raises(SystemExit) as done:
         main([verb, "--help"])
@@ -85,6 +89,38 @@ def test_envs_lists_worlds_splits_and_horizon(capsys):
     assert main(["envs"]) == 0
     listed = capsys.readouterr().out
     assert "agentgym/Hotter-v0" in listed and "12 turns" in listed and "train" in listed
+
+
+def test_algorithms_lists_name_paper_and_the_three_choices(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["algorithms"]) == 0
+    listed = capsys.readouterr().out
+    for name, kind in registry.algorithms().items():
+        row = next(line for line in listed.splitlines() if line.startswith(f"{name} "))
+        assert kind.about.arxiv in row
+    assert "a scout splits the budget" in listed
+
+
+def test_the_readme_of_the_algorithms_lists_what_is_installed():
+    import agentgym_trainers
+
+    text = (Path(agentgym_trainers.__file__).parent / "README.md").read_text()
+    for name, kind in registry.algorithms().items():
+        module = kind.__module__.rpartition(".")[2]
+        cells = " | ".join(kind.about[1:])
+        assert f"| `{name}` | `{module}.py` | [{kind.about.arxiv}](" in text, name
+        assert f") | {cells} |" in text, name
+
+
+def test_a_file_chooses_the_host_of_an_algorithm(tmp_path):
+    from agentgym_trainers.epo import EPO
+    from agentgym_trainers.grpo import GRPO
+    from agentgym_trainers.ppo import PPO
+
+    for host, text in [(PPO(trace=0.9), "{trace: 0.9}"), (GRPO(clip=0.1), "{clip: 0.1}")]:
+        path = tmp_path / "c.yaml"
+        path.write_text(f"host: {text}\n")
+        assert config.load(EPO, path) == EPO(host=host)
 
 
 def test_a_person_can_play(monkeypatch, capsys):

@@ -2,4 +2,13 @@
 
 from agentgym.testing.worlds import check_world
 
-__all__ = ["check_world"]
+__all__ = ["check_algorithm", "check_world"]
+
+
+def __getattr__(name: str) -> object:
+    """Load the contract of algorithms only when asked for: an author of worlds has no torch."""
+    if name == "check_algorithm":
+        from agentgym.testing.algorithms import check_algorithm
+
+        return check_algorithm
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,54 @@
+"""Refusing impossible hyper-parameters when a configuration is built, in one line each."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from agentgym.errors import ImpossibleValue
+
+
+def at_least(low: float, config: Any, *names: str) -> None:
+    """Refuse fields below ``low``, or not finite; a field that is None is not set.
+
+    Raises:
+        ImpossibleValue: Naming the class, the field, its value and what was expected.
+    """
+    for name in names:
+        _require(config, name, lambda value: value >= low, f"at least {low:g}")
+
+
+def above(low: float, config: Any, *names: str) -> None:
+    """Refuse fields that are not above ``low``, or not finite.
+
+    Raises:
+        ImpossibleValue: As in ``at_least``.
+    """
+    for name in names:
+        _require(config, name, lambda value: value > low, f"a number above {low:g}")
+
+
+def within(low: float, high: float, config: Any, *names: str) -> None:
+    """Refuse fields outside [low, high].
+
+    Raises:
+        ImpossibleValue: As in ``at_least``.
+    """
+    for name in names:
+        _require(config, name, lambda value: low <= value <= high, f"{low:g} to {high:g}")
+
+
+def ordered(config: Any, lower: str, upper: str) -> None:
+    """Refuse a field that is not below another one.
+
+    Raises:
+        ImpossibleValue: As in ``at_least``.
+    """
+    bound = getattr(config, upper)
+    _require(config, lower, lambda value: value < bound, f"less than {upper} ({bound:g})")
+
+
+def _require(config: Any, name: str, holds: Any, expected: str) -> None:
+    value = getattr(config, name)
+    if value is not None and not (math.isfinite(value) and holds(value)):
+        raise ImpossibleValue(f"{type(config).__name__}.{name} is {value!r}, expected {expected}")

@@ -1,0 +1,73 @@
+"""The engine that samples and the trainer that learns are two programs: what lies between them.
+
+Their log-probabilities of one token differ by rounding, or by more when something is wrong. Both
+are columns of the batch: ``logprob_sampled`` is the engine's, ``logprob`` the trainer's.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from agentgym.batch import Batch
+from agentgym.credit import Transform, stateless
+from agentgym.errors import TrainingError
+from agentgym.turns import turns_of
+
+
+def importance(
+    batch: Batch, *, cap: float = 2.0, per: Literal["token", "turn", "episode"] = "token"
+) -> Float[Tensor, " P"]:
+    """How much more likely the trainer finds what the engine sampled, at most ``cap``; 0 off mask.
+
+    Args:
+        batch: With both columns.
+        cap: Largest weight, so that one unlucky token cannot dominate a step.
+        per: The ratio is of a token, or the product over its turn or episode.
+
+    Source:
+        The truncated weight of V-trace, Espeholt et al. 2018 (arXiv:1802.01561), section 4.1,
+        without the trace.
+    """
+    gap = (batch.logprob - batch.logprob_sampled) * batch.mask
+    if per == "turn":
+        turns = turns_of(batch)
+        gap = turns.spread(turns.total(gap), batch)
+    elif per == "episode":
+        total = gap.new_zeros(len(batch.group)).index_add(0, batch.owner, gap)
+        gap = total[batch.owner]
+    return gap.clamp(-20, 20).exp().clamp(max=cap) * batch.mask
+
+
+def correct_sampling(
+    *, cap: float = 2.0, per: Literal["token", "turn", "episode"] = "token"
+) -> Transform:
+    """Multiply advantages by ``importance``: as if the trainer itself had sampled."""
+
+    def apply(batch: Batch) -> Batch:
+        return batch.with_(advantage=batch.advantage * importance(batch, cap=cap, per=per))
+
+    return stateless(apply)
+
+
+def stop_on_drift(limit: float) -> Transform:
+    """Stop the run when engine and trainer disagree by more than ``limit`` nats per token.
+
+    Raises:
+        TrainingError: When a batch is credited, before anything is learned from it.
+    """
+
+    def apply(batch: Batch) -> Batch:
+        gap = (batch.logprob - batch.logprob_sampled)[batch.mask].abs()
+        mean = float(gap.mean()) if len(gap) else 0.0
+        if not mean <= limit:
+            raise TrainingError(
+                f"engine and trainer differ by {mean:.3g} nats per token, expected at most "
+                f"{limit:g}: check that both have the same weights, temperature and dtype, and "
+                f"that neither top-p nor top-k is in force"
+            )
+        return batch
+
+    return stateless(apply)

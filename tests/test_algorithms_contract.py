@@ -1,0 +1,11 @@
+"""Everything registered under ``agentgym.algorithms`` keeps the contract."""
+
+import pytest
+
+from agentgym import registry
+from agentgym.testing import check_algorithm
+
+
+@pytest.mark.parametrize("name", sorted(registry.algorithms()))
+def test_a_registered_algorithm_keeps_the_contract(name):
+    check_algorithm(registry.algorithm(name))

@@ -1,0 +1,405 @@
+"""Invariants of the four methods, one test each, named after the method and its number."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from agentgym.batch import collate
+from agentgym.losses import Outputs
+from agentgym.testing.algorithms import MIXED, TIED, made_up
+from agentgym.testing.batches import batch_of, written
+from agentgym.turns import turns_of
+from agentgym.types import Completion
+from agentgym.weights import TOKENS, TURNS, finished, keep, side_weights
+from agentgym_trainers.aepo import scale_by_entropy
+from agentgym_trainers.corridor import HIGH, LOW, corridor, outside, overall_history
+from agentgym_trainers.curriculum import fade, ramp
+from agentgym_trainers.drbot import DrBoT, deviation, repetitive, uneven
+from agentgym_trainers.empg import EMPG, centre_steps, rescale, reward_clarity, scale_by_confidence
+from agentgym_trainers.epo import EPO, settle, two_pieces
+from agentgym_trainers.forking import budget, released_probability, score
+from agentgym_trainers.replay import REPLAYED, burst, fresh, replayed, sample
+from agentgym_trainers.spear import SPEAR
+
+
+def near(values, tolerance=1e-6):
+    return pytest.approx(values, abs=tolerance)
+
+
+# ---- EPO ---------------------------------------------------------------------------------------
+
+
+def band(entropies, reference, low=0.5, high=1.5):
+    batch = batch_of([[1] * len(entropies)])
+    batch = corridor(batch, torch.full((len(batch.mask),), reference).double(), low, high)
+    entropy = written(batch, entropies)
+    return outside().apply(Outputs(entropy, entropy), batch, 0)[batch.mask]
+
+
+def test_epo_1_the_first_step_has_no_penalty():
+    batch = batch_of([[2], [2]])
+    batch = batch.with_(entropy=written(batch, [0.1, 5, 2, 3]))
+    transform = overall_history(0.5, 1.5)
+    batch, state = transform.apply(batch, transform.init(), 0)
+    value = outside().apply(Outputs(batch.entropy, batch.entropy), batch, 0)
+    assert value.abs().max() == 0
+    assert state == (near(2.525), 1)
+
+
+def test_epo_3_inside_the_corridor_nothing_is_paid():
+    assert band([0.5, 0.8, 1.1], 0.8).tolist() == [0, 0, 0]
+
+
+def test_epo_5_without_a_lower_side_low_entropy_is_free():
+    assert band([1e-9, 0.1], 0.8, low=0.0).tolist() == [0, 0]
+
+
+def test_epo_6_the_penalty_scales_with_entropy_and_reference_together():
+    once, thrice = band([0.1, 2.0], 0.8), band([0.3, 6.0], 2.4)
+    assert thrice.tolist() == near((3 * once).tolist())
+
+
+def test_epo_7_the_schedule_settles_from_two_towards_one():
+    beta = [settle(75)(k) for k in range(150)]
+    assert beta[0] == 2 and beta[75] == near(1 + math.exp(-3))
+    assert all(a > b > 1 for a, b in itertools.pairwise(beta))
+
+
+def test_epo_8_a_step_like_the_history_leaves_its_mean():
+    def reference(means):
+        transform = overall_history(1.0, 2.0)
+        state = transform.init()
+        for mean in means:
+            batch = batch_of([[2]])
+            batch = batch.with_(entropy=written(batch, [mean, mean]))
+            _, state = transform.apply(batch, state, 0)
+        return state[0] / state[1]
+
+    assert reference([1, 0.5, 0.75]) == near(reference([1, 0.5]))
+    assert reference([1, 0.5, 0.8]) != near(reference([1, 0.5]))
+
+
+@pytest.mark.parametrize(("penalty", "down"), [(0.1, False), (1.0, True)])
+def test_epo_9_only_a_penalty_above_the_bonus_pushes_entropy_down(penalty, down):
+    loss = EPO(penalty=penalty).build().updates[0].loss
+    extra = list(loss.terms())[1]
+    batch = batch_of([[1]])
+    batch = corridor(batch, torch.full((2,), 0.5).double(), 0.5, 1.5)
+    entropy = written(batch, [2.0]).requires_grad_()
+    extra.apply(Outputs(entropy * 0, entropy), batch, 5)[batch.mask].sum().backward()
+    assert (float(entropy.grad[batch.mask]) > 0) is down
+
+
+def test_epo_10_turn_means_are_token_means_only_where_all_turns_are_alike():
+    for turns, alike in [([[2, 2], [2, 2]], True), ([[2, 1], [2, 2]], False)]:
+        batch = batch_of(turns)
+        batch = side_weights(TURNS).apply(batch, (), 0)[0]
+        batch = side_weights(TOKENS).apply(batch, (), 0)[0]
+        assert torch.allclose(batch.extra[TURNS].float(), batch.extra[TOKENS]) is alike
+
+
+def test_epo_11_the_released_schedule_jumps_in_the_middle():
+    assert two_pieces()(0) == 1
+    assert two_pieces()(76) - two_pieces()(75) == near(-0.05843551)
+
+
+def test_epo_the_current_step_enters_the_history_after_its_own_reference():
+    transform = overall_history(1.0, 1.0)
+    batch = batch_of([[1]])
+    _, state = transform.apply(batch.with_(entropy=written(batch, [2.0])), transform.init(), 0)
+    found, _ = transform.apply(batch.with_(entropy=written(batch, [9.0])), state, 1)
+    assert float(found.extra[LOW][found.mask]) == float(found.extra[HIGH][found.mask]) == 2.0
+
+
+# ---- EMPG --------------------------------------------------------------------------------------
+
+
+def steps(entropy, advantage=None, lengths=((2, 1, 3), (1, 2))):
+    """A batch whose turns have these entropies and advantages, the same on all their tokens."""
+    batch = batch_of([list(episode) for episode in lengths])
+    turns = turns_of(batch)
+    column = torch.tensor(entropy, dtype=torch.float64)
+    given = torch.tensor(advantage or [1.0] * len(entropy), dtype=torch.float64)
+    return batch.with_(
+        entropy=turns.spread(column, batch), advantage=turns.spread(given, batch)
+    ), turns
+
+
+def empg(batch, k=1.0, zeta=0.05):
+    for transform in (scale_by_confidence(k), reward_clarity(k, zeta), centre_steps()):
+        batch = transform.apply(batch, (), 0)[0]
+    return turns_of(batch).first(batch.advantage)
+
+
+ENTROPY = [0.9, 0.3, 0.5, 0.1, 0.7]
+
+
+def factor(k, entropy=ENTROPY):
+    batch, turns = steps(entropy)
+    return turns.first(scale_by_confidence(k).apply(batch, (), 0)[0].advantage)
+
+
+def test_empg_1_without_sharpness_and_bonus_only_the_mean_is_taken_off():
+    batch, _ = steps(ENTROPY, [1.0, 1.0, 1.0, -1.0, -1.0])
+    assert factor(0.0).tolist() == [1] * 5
+    assert empg(batch, 0.0, 0.0).tolist() == near([0.8, 0.8, 0.8, -1.2, -1.2])
+
+
+@pytest.mark.parametrize("k", [0.0, 0.3, 1.0, 5.0])
+def test_empg_2_3_9_factors_have_mean_one_fall_with_entropy_and_span_exp_k(k):
+    found = factor(k)
+    assert float(found.mean()) == near(1, 1e-12)
+    assert float(found.max() / found.min()) == near(math.exp(k), 1e-5)
+    order = np.argsort(ENTROPY)
+    assert k == 0 or (np.diff(found[order].numpy()) < 0).all()
+
+
+def test_empg_4_final_advantages_sum_to_zero_over_steps():
+    batch, _ = steps(ENTROPY, [1.0, 1.0, 1.0, -1.0, -1.0])
+    assert float(empg(batch).sum()) == near(0, 1e-12)
+
+
+def test_empg_5_equal_entropies_change_nothing():
+    assert factor(1.0, [0.4] * 5).tolist() == near([1] * 5)
+    assert rescale(torch.full((3,), 0.4)).tolist() == [0] * 3
+
+
+def test_empg_6_entropy_may_be_moved_and_stretched():
+    one, _ = steps(ENTROPY)
+    other, _ = steps([3 * h + 2 for h in ENTROPY])
+    assert empg(one).tolist() == near(empg(other).tolist())
+
+
+def test_empg_7_scaling_keeps_the_sign():
+    batch, turns = steps(ENTROPY, [1.0, -1.0, 0.0, -2.0, 3.0])
+    found = turns.first(scale_by_confidence(2.0).apply(batch, (), 0)[0].advantage)
+    assert found.sign().tolist() == [1, -1, 0, -1, 1]
+
+
+def test_empg_8_an_episodes_last_step_earns_no_bonus():
+    batch, turns = steps(ENTROPY)
+    bonus = turns.first(reward_clarity(1.0, 0.05).apply(batch, (), 0)[0].advantage) - 1
+    assert bonus[[2, 4]].tolist() == [0, 0] and (bonus[[0, 1, 3]] > 0).all()
+
+
+def test_empg_12_no_gradient_flows_through_an_advantage():
+    batch, _ = steps(ENTROPY)
+    assert not empg(batch).requires_grad
+
+
+def test_empg_a_step_counts_once_however_many_tokens_it_has():
+    short, _ = steps(ENTROPY, lengths=((1, 1, 1), (1, 1)))
+    long, _ = steps(ENTROPY, lengths=((9, 1, 4), (1, 7)))
+    assert empg(short).tolist() == near(empg(long).tolist())
+
+
+def test_empg_tied_groups_do_not_train_by_their_bonus_alone():
+    batch = collate(made_up(0, [*MIXED, TIED]))
+    batch = batch.with_(entropy=torch.rand(len(batch.mask)) * batch.mask)
+    credit = EMPG().build().credit
+    found, _ = credit.apply(batch, credit.init(), 0)
+    tied = found.mask & (found.group[found.owner] == 3)
+    assert found.weight[tied].sum() == 0
+    kept = EMPG.paper().build().credit
+    assert kept.apply(batch, kept.init(), 0)[0].weight[tied].sum() > 0
+
+
+# ---- SPEAR -------------------------------------------------------------------------------------
+
+
+def run_spear(rewards, config=None, steps=3):
+    """Batches after credit, and the states, step by step."""
+    credit = (config or SPEAR(some=4)).build().credit
+    state, found = credit.init(), []
+    for step in range(steps):
+        batch = collate(made_up(step, rewards))
+        batch = batch.with_(logprob=-torch.rand(len(batch.mask)) * batch.mask, parsed=batch.mask)
+        batch, state = credit.apply(batch, state, step)
+        found.append((batch, state[-1]))
+    return found
+
+
+def test_spear_1_the_curricula_mirror_each_other():
+    for steps_ in (10, 200):
+        assert [ramp(steps_)(t) for t in (0, steps_ // 2, steps_, 9999)] == near([0, 0.5, 1, 1])
+        assert [fade(steps_)(t) for t in (0, steps_ // 2, steps_, 9999)] == near([1, 0.5, 0, 0])
+
+
+def test_spear_2_only_episodes_that_beat_their_task_are_kept():
+    tied = replace(SPEAR(some=4), bonus=0.0)
+    (_, state), *_ = run_spear([*MIXED, TIED, [1.0] * 4], tied, steps=1)
+    stored, born, means = state
+    assert stored["reward"].tolist() == [1.0] * len(born) and len(born) > 0
+    assert set(stored["group"].tolist()) <= {0, 1, 2}
+    assert means.tolist() == near([0.5, 0.25, 0.75, 0.0, 1.0])
+
+
+def test_spear_what_is_played_now_is_replayed_at_the_next_step_with_its_old_logprobs():
+    (first, _), (second, _), _ = run_spear(MIXED)
+    assert not replayed(first).any()
+    old = second.only(torch.arange(len(second.group)) >= len(first.group))
+    assert replayed(second).any() and old.extra[REPLAYED][old.mask].all()
+    rows = {tuple(first.tokens[first.row == r].tolist()): r for r in range(len(first))}
+    for row in range(len(old)):
+        before = rows[tuple(old.tokens[old.row == row].tolist())]
+        assert old.logprob[old.row == row].equal(first.logprob[first.row == before])
+    assert fresh(second).sum() == len(collate(made_up(1, MIXED)))
+
+
+def test_spear_3_replayed_advantages_are_positive_and_measured_against_now():
+    for batch, _ in run_spear(MIXED):
+        old = batch.mask & (batch.extra[REPLAYED] > 0)
+        assert (batch.advantage[old] > 0).all()
+        assert math.isclose(float(batch.weight[batch.extra[REPLAYED] == 0].sum()), 1, rel_tol=1e-5)
+
+
+def test_spear_4_5_a_burst_empties_the_buffer_and_replays_a_power_of_two():
+    good = torch.tensor([1.0] * 11 + [-1.0] * 3)
+    waiting = burst(8)(good, 0)
+    assert not waiting.replay.any() and waiting.stay.all()
+    drawn = burst(7, power_of_two=True)(good, 0)
+    assert not drawn.stay.any()
+    assert (
+        int(drawn.replay.sum()) == 7 or int(drawn.replay.sum()) & (int(drawn.replay.sum()) - 1) == 0
+    )
+    assert (good[drawn.replay] > 0).all()
+    assert int(burst(7)(good, 0).replay.sum()) == 7
+
+
+def test_spear_at_the_median_is_replayed_by_the_released_code_only():
+    zero = torch.tensor([0.0] * 4 + [1.0] * 4)
+    assert int(burst(2, power_of_two=True)(zero, 1).replay.sum()) == 2
+    paper = burst(2)(zero, 1)
+    assert (zero[paper.replay] > 0).all()
+
+
+def test_spear_6_memory_is_bounded_and_old_episodes_go():
+    config = SPEAR(some=4, capacity=3, patience=2, medians=4)
+    for step, (_, (stored, born, means)) in enumerate(run_spear(MIXED, config, steps=6)):
+        assert len(born) <= 6 and len(means) <= 4
+        assert (step - born <= 2).all() and len(stored["reward"]) == len(born)
+
+
+def test_spear_9_what_was_good_is_dropped_when_the_median_rises():
+    """Rewards of 1 are above a median of 0.5 and not above one of 1."""
+    config = replace(SPEAR(some=99, medians=4), bonus=0.0)
+    credit = config.build().credit
+    state = credit.init()
+    batch, state = credit.apply(collate(made_up(0, MIXED)), state, 0)
+    assert len(state[-1][1]) > 0
+    _, state = credit.apply(collate(made_up(1, [[1.0, 1.0]] * 4)), state, 1)
+    batch, state = credit.apply(collate(made_up(2, MIXED)), state, 2)
+    assert not replayed(batch).any()
+
+
+def test_spear_a_draw_is_the_same_for_the_same_step():
+    good = torch.ones(50)
+    assert sample(5)(good, 3).replay.equal(sample(5)(good, 3).replay)
+    assert not sample(5)(good, 3).replay.equal(sample(5)(good, 4).replay)
+    assert int(sample(5)(good, 3).replay.sum()) == 5 and sample(5)(good, 3).stay.all()
+
+
+def test_spear_10_a_filtered_turn_has_no_weight():
+    batch = collate(made_up(0, MIXED))
+    credit = DrBoT(tasks_kept=1.0).credit()
+    found, _ = credit.apply(batch, credit.init(), 0)
+    assert found.weight[found.mask & ~found.parsed].sum() == 0
+    assert (found.mask & ~found.parsed).any()
+    assert float(found.weight.sum()) == near(1, 1e-5)
+
+
+def test_spear_11_kept_tasks_deviate_at_least_as_much_as_dropped_ones():
+    batch = batch_of(
+        [[1]] * 12,
+        reward=np.random.default_rng(0).random(12).tolist(),
+        group=[i // 3 for i in range(12)],
+    )
+    kept = turns_of(batch).first(uneven(batch, 0.5))
+    spread = deviation(batch)
+    assert int(kept.sum()) == 6 and spread[kept].min() >= spread[~kept].max()
+
+
+def test_a_turn_that_repeats_itself_is_found():
+    batch = batch_of([[200, 200]])
+    varied = torch.arange(len(batch.mask))
+    tokens = torch.where(batch.turn == 1, torch.arange(len(batch.mask)) % 5, varied)
+    found = repetitive(batch.with_(tokens=tokens))
+    assert found.equal(batch.turn == 1)
+
+
+# ---- AEPO --------------------------------------------------------------------------------------
+
+
+def test_aepo_5_entropy_scores_are_standardised_over_what_was_written():
+    batch = batch_of([[3], [2]])
+    entropy = written(batch, [0.2, 1, 0.6, 2, 0.1])
+    entropy[~batch.mask] = 50
+    batch = batch.with_(entropy=entropy, advantage=written(batch, [1.0] * 5))
+    found = scale_by_entropy(0.2).apply(batch, (), 0)[0].advantage
+    z = (found[batch.mask] - 1) / 0.2
+    assert float(z.mean()) == near(0) and float(z.var()) == near(1)
+    assert found[~batch.mask].abs().max() == 0
+
+
+def test_aepo_6_an_advantage_changes_sign_only_five_deviations_below():
+    batch = batch_of([[100]])
+    batch = batch.with_(
+        entropy=written(batch, [1.0] * 99 + [-100.0]), advantage=written(batch, [1.0] * 100)
+    )
+    found = scale_by_entropy(0.2).apply(batch, (), 0)[0].advantage[batch.mask]
+    assert (found[:99] > 0).all() and found[99] < 0
+
+
+def test_aepo_7_the_budget_is_within_bounds_and_rises_with_the_first_entropy():
+    for n in (2, 7, 16):
+        found = [budget(n, h, 0.5, 2.0) for h in np.linspace(-20, 20, 81)]
+        assert found == sorted(found) and found[0] >= 1 and found[-1] == n
+    assert budget(16, 0.5, 0.5, 0.5) == 9
+
+
+def test_aepo_8_forking_again_and_again_grows_less_likely():
+    for rule in (
+        lambda rise, streak: released_probability(rise, streak, 0.2, 0.5),
+        lambda rise, streak: score(rise, streak, 0.5, 0.2, 0.2),
+    ):
+        for rise in (-0.5, 0.0, 0.5):
+            found = [rule(rise, streak) for streak in range(25)]
+            assert all(a >= b for a, b in itertools.pairwise(found)) and found[-1] == 0
+        assert rule(0.0, 0) == 0.5
+    assert released_probability(0.0, 10, 0.2, 0.5) == 0
+
+
+def test_aepo_9_only_what_the_policy_wrote_is_on_the_mask():
+    group = made_up(0, MIXED)
+    batch = collate(group)
+    said = [
+        token
+        for episodes in group
+        for episode in episodes
+        for turn in episode.turns
+        for token in turn.completion.tokens
+    ]
+    assert batch.tokens[batch.mask].tolist() == said
+
+
+# ---- policies for episodes that did not end by themselves ----------------------------------------
+
+
+def test_a_masked_truncation_counts_in_the_statistics_and_not_in_the_loss():
+    batch = collate(made_up(0, MIXED))
+    found, _ = keep(finished).apply(batch, (), 0)
+    assert found.weight[batch.truncated[batch.owner]].sum() == 0
+    assert float(found.weight.sum()) == near(1)
+    assert found.reward.equal(batch.reward)
+
+
+def test_an_empty_completion_does_not_disturb_its_neighbours():
+    (group,) = made_up(0, [[1.0, 0.0]])
+    turns = group[0].turns
+    silent = replace(turns[0], completion=Completion((), (), ()))
+    batch = collate([[replace(group[0], turns=(silent, *turns[1:])), group[1]]])
+    assert turns_of(batch).length.min() > 0

@@ -1,0 +1,406 @@
+"""What algorithms share: columns, terms with weights of their own, critic, reference, selection."""
+
+import copy
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from agentgym.advantages import RETURN, generalised_advantage
+from agentgym.algorithm import Algorithm, CriticPlan, Select, Update, extend, independent
+from agentgym.batch import REFERENCE, VALUE, collate, concatenate, fingerprint, pack, unpack
+from agentgym.bounds import above, at_least, ordered, within
+from agentgym.credit import chain, group_advantage, stateless, weigh_episodes
+from agentgym.drift import correct_sampling, importance, stop_on_drift
+from agentgym.errors import CompositionError, ImpossibleValue, TrainingError
+from agentgym.losses import (
+    Loss,
+    entropy_bonus,
+    kl_to_reference,
+    policy_gradient,
+    times,
+    value_error,
+    weigh,
+    weighed_by,
+)
+from agentgym.shaping import punish_length, punish_malformed
+from agentgym.testing import check_algorithm
+from agentgym.testing.algorithms import MIXED, TIED, _Trial, made_up
+from agentgym.testing.batches import batch_of, written
+from agentgym.turns import turns_of
+from agentgym.weights import TURNS, side_weights
+from agentgym_trainers.epo import EPO
+from agentgym_trainers.grpo import GRPO
+from agentgym_trainers.ppo import PPO
+from agentgym_trainers.reinforce_pp import ReinforcePPBaseline
+
+
+def learner_for(config):
+    return _Trial("test", config).learner()
+
+
+def near(values, tolerance=1e-6):
+    return pytest.approx(values, abs=tolerance)
+
+
+# ---- columns -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("windowed", [False, True])
+def test_a_turns_columns_tell_what_it_earned_what_it_saw_and_whether_it_acted(windowed):
+    groups = made_up(0, MIXED, windowed=windowed)
+    batch = collate(groups)
+    turns = turns_of(batch)
+    flat = [episode for group in groups for episode in group]
+    assert turns.per_episode(turns.first(batch.gain), batch).equal(batch.reward)
+    expected = [
+        (turn.parsed, fingerprint(before))
+        for episode in flat
+        for turn, before in zip(
+            episode.turns,
+            [episode.opening, *(turn.observation for turn in episode.turns)],
+            strict=False,
+        )
+    ]
+    found = zip(turns.first(batch.parsed).tolist(), turns.first(batch.state).tolist(), strict=True)
+    assert list(found) == expected
+    assert batch.truncated.tolist() == [episode.reward == 0 for episode in flat]
+
+
+def test_batches_join_and_part_and_survive_a_checkpoint():
+    one, other = collate(made_up(0, MIXED)), collate(made_up(1, MIXED))
+    one = one.with_(**{"a/b": torch.ones(len(one.mask))})
+    both = concatenate(one, other)
+    assert len(both) == len(one) + len(other) and both.group.max() == 5
+    assert both.extra["a/b"].sum() == len(one.mask)
+    second = both.only(torch.arange(24) >= 12)
+    for name, column in pack(other).items():
+        offset = 3 if name == "group" else 0
+        assert column.equal(getattr(second, name) - offset if offset else getattr(second, name))
+    again = unpack(pack(other))
+    assert all(getattr(again, name).equal(column) for name, column in pack(other).items())
+    assert len(both.only(torch.zeros(24, dtype=torch.bool)).mask) == 0
+
+
+def test_the_next_turn_is_of_the_same_episode_and_the_last_has_none():
+    batch = batch_of([[1, 2], [3], [1, 1, 1]])
+    value = torch.tensor([1.0, 2, 3, 4, 5, 6])
+    assert turns_of(batch).following(value).tolist() == [2, 0, 0, 5, 6, 0]
+
+
+# ---- rewards -----------------------------------------------------------------------------------
+
+
+def test_a_malformed_turn_pays_and_so_does_its_episode():
+    batch = collate(made_up(0, MIXED))
+    found, _ = punish_malformed(0.1).apply(batch, (), 0)
+    turns = turns_of(batch)
+    bad = ~turns.first(batch.parsed)
+    assert bad.any()
+    lost = turns.first(batch.gain - found.gain)
+    assert lost[bad].tolist() == near([0.1] * int(bad.sum())) and lost[~bad].abs().max() == 0
+    assert (batch.reward - found.reward).tolist() == near(
+        turns.per_episode(0.1 * bad.float(), batch).tolist()
+    )
+
+
+def test_length_is_paid_for_by_the_last_turn():
+    batch = batch_of([[3, 5], [2]], reward=[1, 1], gain=[0, 1, 1])
+    found, _ = punish_length(10, 4).apply(batch, (), 0)
+    assert found.reward.tolist() == near([0.5, 1.0])
+    assert turns_of(batch).first(found.gain).tolist() == near([0, 0.5, 1])
+
+
+# ---- terms under weights of their own ----------------------------------------------------------
+
+
+def test_a_term_with_its_own_weights_reaches_episodes_that_the_main_term_leaves_out():
+    learner = learner_for(GRPO())
+    batch = learner.observe(collate(made_up(0, [*MIXED, TIED])))
+    credit = chain(group_advantage(), weigh_episodes(), side_weights(TURNS))
+    batch, _ = credit.apply(batch, credit.init(), 0)
+    tied = batch.mask & (batch.group[batch.owner] == 3)
+    assert batch.weight[tied].sum() == 0 and batch.extra[TURNS][tied].sum() > 0.1
+    only = Update(loss=weighed_by(TURNS, entropy_bonus()))
+    metrics = learner.update(batch, only, 0)
+    expected = -float((batch.entropy * batch.extra[TURNS]).sum())
+    assert metrics["update/loss"] == near(expected, 1e-4)
+
+
+def test_a_weighted_sum_is_the_sum_of_its_terms():
+    def loss(update):
+        learner = learner_for(GRPO())
+        batch = learner.observe(collate(made_up(0, MIXED)))
+        credit = chain(group_advantage(), weigh_episodes(), side_weights(TURNS))
+        batch, _ = credit.apply(batch, credit.init(), 0)
+        learner.gradient(batch, Update(loss=update), 0)
+        return torch.cat([p.grad.flatten() for p in learner.policy.model.parameters()])
+
+    main, side = policy_gradient(), weigh(0.3, weighed_by(TURNS, entropy_bonus()))
+    host = Algorithm(
+        collect=independent(2), credit=side_weights(TURNS), updates=(Update(loss=main),)
+    )
+    both = extend(host, loss=side).updates[0].loss
+    assert torch.allclose(loss(both), loss(main) + loss(side), atol=1e-6)
+    assert loss(side).abs().max() > 1e-5
+
+
+def test_a_weight_column_that_nothing_writes_is_refused():
+    side = weighed_by(TURNS, entropy_bonus())
+    with pytest.raises(CompositionError, match="weight/turns"):
+        Algorithm(collect=independent(2), credit=group_advantage(), updates=(Update(loss=side),))
+
+
+@pytest.mark.parametrize("loss", [value_error(None, RETURN), kl_to_reference()])
+def test_a_critic_or_reference_that_is_not_kept_is_refused(loss):
+    credit = stateless(lambda batch: batch, writes={RETURN})
+    with pytest.raises(CompositionError, match=r"critic/value|reference/logprob"):
+        Algorithm(collect=independent(2), credit=credit, updates=(Update(loss=loss),))
+
+
+# ---- critic, reference, selection --------------------------------------------------------------
+
+
+def test_a_critic_starts_at_zero_and_learns_what_an_episode_is_worth():
+    learner = learner_for(PPO(value_rate=3e-2, minibatches=1))
+    before = [p.clone() for p in learner.critic.network.model.parameters()]
+    credit = generalised_advantage(1.0, 1.0)
+    update = Update(loss=value_error(None, RETURN))
+    groups = made_up(0, MIXED)
+    first = learner.observe(collate(groups))
+    assert first.extra[VALUE].abs().max() == 0
+    losses = []
+    for step in range(25):
+        batch, _ = credit.apply(learner.observe(collate(groups)), (), step)
+        losses.append(learner.update(batch, update, step)["update/loss"])
+    assert losses[-1] < 0.3 * losses[0]
+    now = learner.observe(collate(groups))
+    won = now.reward[now.owner] > 0
+    values = now.extra[VALUE]
+    assert values[now.mask & won].mean() > values[now.mask & ~won].mean() + 0.3
+    after = learner.critic.network.model.parameters()
+    assert any(not a.equal(b) for a, b in zip(before, after, strict=True))
+
+
+def test_the_critics_error_leaves_the_policy_alone():
+    learner = learner_for(PPO(minibatches=1))
+    before = [p.clone() for p in learner.policy.model.parameters()]
+    batch, _ = generalised_advantage().apply(learner.observe(collate(made_up(0, MIXED))), (), 0)
+    learner.update(batch, Update(loss=value_error(0.5, RETURN)), 0)
+    pairs = zip(before, learner.policy.model.parameters(), strict=True)
+    assert all(a.equal(b) for a, b in pairs)
+
+
+def test_gae_bootstraps_only_episodes_that_a_limit_cut_short():
+    batch = batch_of([[2], [2]], reward=[0, 0])
+    batch = batch.with_(
+        truncated=torch.tensor([True, False]), **{VALUE: written(batch, [0.5, 0.7, 0.5, 0.7])}
+    )
+
+    def found(bootstrap):
+        credit = generalised_advantage(1.0, 1.0, bootstrap=bootstrap)
+        return credit.apply(batch, (), 0)[0].advantage[batch.mask].tolist()
+
+    assert found(False) == near([-0.5, -0.7, -0.5, -0.7])
+    assert found(True) == near([0.2, 0.0, -0.5, -0.7])
+
+
+def test_the_released_gae_gives_every_turn_the_whole_return():
+    batch = batch_of([[1, 2]], reward=[1.0], gain=[0.0, 1.0])
+    batch = batch.with_(**{VALUE: written(batch, [0.2, 0.4, 0.5])})
+    found, _ = generalised_advantage(1.0, 1.0, per_turn=True).apply(batch, (), 0)
+    assert found.advantage[batch.mask].tolist() == near([0.8, 0.6, 0.5])
+    late, _ = generalised_advantage(1.0, 0.0).apply(batch, (), 0)
+    assert late.advantage[batch.mask].tolist() == near([0.2, 0.1, 0.5])
+
+
+def test_the_reference_stays_while_the_policy_moves():
+    learner = learner_for(GRPO(kl=0.1, minibatches=1))
+    algorithm = GRPO(kl=0.1, minibatches=1).build()
+    start = learner.observe(collate(made_up(0, MIXED)))
+    assert torch.allclose(start.extra[REFERENCE], start.logprob, atol=1e-6)
+    batch, _ = algorithm.credit.apply(start, algorithm.credit.init(), 0)
+    learner.update(batch, algorithm.updates[0], 0)
+    after = learner.observe(collate(made_up(0, MIXED)))
+    assert after.extra[REFERENCE].equal(start.extra[REFERENCE])
+    assert not torch.allclose(after.logprob, start.logprob, atol=1e-4)
+
+
+def test_a_learner_with_critic_and_reference_resumes_where_it_was():
+    config = PPO(kl=0.1)
+    algorithm = config.build()
+
+    def step(learner, number):
+        batch = learner.observe(collate(made_up(number, MIXED)))
+        batch, _ = algorithm.credit.apply(batch, algorithm.credit.init(), number)
+        return learner.update(batch, algorithm.updates[0], number)
+
+    one = learner_for(config)
+    step(one, 0)
+    twin = learner_for(config)
+    twin.policy.model.load_state_dict(one.policy.model.state_dict())
+    twin.restore(copy.deepcopy(one.state()))
+    assert step(one, 1) == step(twin, 1)
+
+
+def test_selected_columns_see_the_whole_minibatch_and_the_policy_as_it_is_now():
+    learner = learner_for(GRPO())
+    learner.how = replace(learner.how, tokens_per_pass=1)
+    seen = []
+
+    def apply(outputs, batch, generator):
+        seen.append((len(batch), outputs.logprob.clone()))
+        return batch.with_(**{"test/half": 0.5 * batch.mask})
+
+    select = Select(apply, frozenset({"test/half"}))
+    update = Update(loss=times("test/half", policy_gradient()), minibatches=2, select=select)
+    credit = chain(group_advantage(), weigh_episodes())
+    batch, _ = credit.apply(learner.observe(collate(made_up(0, MIXED))), credit.init(), 0)
+    Algorithm(collect=independent(2), credit=credit, updates=(update,))
+    learner.update(batch, update, 0)
+    assert sum(rows for rows, _ in seen) == len(batch) and len(seen) == 2
+    second = batch.logprob[batch.mask].sort().values
+    now = torch.cat([logprob for _, logprob in seen])
+    assert not torch.allclose(now[now != 0].sort().values, second, atol=1e-4)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_the_step():
+    learner = learner_for(GRPO())
+    batch = learner.observe(collate(made_up(0, MIXED)))
+    before = [p.clone() for p in learner.policy.model.parameters()]
+    bad = Update(loss=Loss(lambda outputs, batch, step: outputs.logprob * math.nan))
+    with pytest.raises(TrainingError, match="the step was not taken"):
+        learner.update(batch, bad, 7)
+    pairs = zip(before, learner.policy.model.parameters(), strict=True)
+    assert all(a.equal(b) for a, b in pairs)
+
+
+def test_a_learner_serves_one_algorithm():
+    learner = learner_for(PPO())
+    with pytest.raises(TrainingError, match="another algorithm"):
+        learner.attach(PPO().build())
+    assert learner_for(GRPO()).critic is None
+    assert CriticPlan().learning_rate > 0
+
+
+# ---- engine and trainer ------------------------------------------------------------------------
+
+
+def test_importance_is_per_token_turn_or_episode_and_capped():
+    batch = batch_of([[1, 2], [1]])
+    batch = batch.with_(
+        logprob=written(batch, [-1, -1, -1, -1]),
+        logprob_sampled=written(batch, [-1.1, -0.9, -1.3, -3]),
+    )
+    for per, gaps in {
+        "token": [0.1, -0.1, 0.3, 2],
+        "turn": [0.1, 0.2, 0.2, 2],
+        "episode": [0.3, 0.3, 0.3, 2],
+    }.items():
+        expected = [min(math.exp(gap), 2.0) for gap in gaps]
+        assert importance(batch, per=per)[batch.mask].tolist() == near(expected), per
+    found, _ = correct_sampling().apply(batch.with_(advantage=2.0 * batch.mask), (), 0)
+    assert found.advantage.tolist() == near((2 * importance(batch)).tolist())
+
+
+def test_a_run_stops_when_engine_and_trainer_disagree():
+    batch = batch_of([[2]])
+    batch = batch.with_(
+        logprob=written(batch, [-1, -1]), logprob_sampled=written(batch, [-1, -1.2])
+    )
+    stop_on_drift(0.11).apply(batch, (), 0)
+    with pytest.raises(TrainingError, match=r"differ by 0\.1 nats .* at most 0\.05"):
+        stop_on_drift(0.05).apply(batch, (), 0)
+    with pytest.raises(TrainingError, match="differ by nan"):
+        stop_on_drift(0.05).apply(batch.with_(logprob=written(batch, [math.nan, 0])), (), 0)
+
+
+# ---- impossible values -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: GRPO(group_size=1), "GRPO.group_size is 1, expected at least 2"),
+        (lambda: GRPO(clip=1.5), "GRPO.clip is 1.5, expected 0 to 1"),
+        (lambda: GRPO(dual=1.0), "GRPO.dual is 1.0, expected a number above 1"),
+        (lambda: GRPO(entropy=-0.1), "GRPO.entropy is -0.1, expected at least 0"),
+        (lambda: GRPO(kl=math.nan), "GRPO.kl is nan, expected at least 0"),
+        (lambda: EPO(low=2.0), r"EPO.low is 2.0, expected less than high \(1.5\)"),
+        (lambda: ReinforcePPBaseline(group_size=1), "ReinforcePPBaseline.group_size is 1"),
+    ],
+)
+def test_an_impossible_value_is_one_clear_line(make, expected):
+    with pytest.raises(ImpossibleValue, match=expected) as error:
+        make()
+    assert "\n" not in str(error.value)
+
+
+def test_bounds_leave_alone_what_is_possible_or_unset():
+    @dataclass
+    class Some:
+        a: float = 1.0
+        b: float | None = None
+
+    at_least(1, Some(), "a", "b")
+    above(0, Some(), "a", "b")
+    within(0, 1, Some(), "a", "b")
+    ordered(Some(a=0.5, b=1.0), "a", "b")
+
+
+# ---- the contract itself -----------------------------------------------------------------------
+
+
+def broken(credit):
+    """A configuration class whose credit is the given one."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Broken(GRPO):
+        def build(self):
+            return replace(GRPO().build(), credit=credit)
+
+        @classmethod
+        def paper(cls):
+            return cls()
+
+        @classmethod
+        def released(cls):
+            return cls()
+
+    return Broken
+
+
+def per_row(batch):
+    """A statistic over rows: what the contract is there to find."""
+    count = torch.bincount(batch.row).float()
+    return batch.with_(advantage=batch.advantage * count[batch.row])
+
+
+def by_position(batch):
+    return batch.with_(advantage=batch.advantage * torch.arange(len(batch.mask)))
+
+
+def unmasked(batch):
+    return batch.with_(advantage=batch.advantage * batch.entropy.mean())
+
+
+def not_a_number(batch):
+    return batch.with_(advantage=batch.advantage / (batch.advantage != 0).sum())
+
+
+@pytest.mark.parametrize(
+    ("transform", "expected"),
+    [
+        (per_row, "growing and windowed"),
+        (by_position, "order of rows"),
+        (unmasked, "off the mask"),
+        (not_a_number, "one episode: credit is not finite"),
+        (lambda batch: batch.with_(advantage=batch.advantage + 1), "multiply by batch.mask"),
+        (lambda batch: batch.with_(weight=2 * batch.weight), "weights sum to 2"),
+    ],
+)
+def test_the_contract_finds_what_is_wrong(transform, expected):
+    credit = chain(group_advantage(), weigh_episodes(), stateless(transform))
+    with pytest.raises(AssertionError, match=expected):
+        check_algorithm(broken(credit))

@@ -1,0 +1,77 @@
+"""The four methods and PPO through the trainer: a real world, a real engine, a real checkpoint."""
+
+import asyncio
+import copy
+import io
+import math
+
+import pytest
+import torch
+
+from agentgym import Task, make, scratch
+from agentgym.agent import ChatAgent
+from agentgym.engines.local import LocalEngine
+from agentgym.learner import Learner
+from agentgym.policy import Policy
+from agentgym.rollout import Limits, Player
+from agentgym.settings import Optimisation, Shape
+from agentgym.train import Trainer
+from agentgym.types import Sampling
+from agentgym_trainers.aepo import AEPO
+from agentgym_trainers.empg import EMPG
+from agentgym_trainers.epo import EPO
+from agentgym_trainers.grpo import GRPO
+from agentgym_trainers.ppo import PPO
+from agentgym_trainers.spear import SPEAR
+
+SMALL = GRPO(group_size=3, minibatches=1)
+
+
+def trainer(tokenizer, config):
+    shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
+    model = scratch.make_model(tokenizer, shape, context=256, seed=0)
+    player = Player(
+        agent=ChatAgent(tokenizer, system=None),
+        engine=LocalEngine(model, slots=6, context=256),
+        make=lambda task: make(task.env),
+        limits=Limits(turns=3, tokens=256),
+        sampling=Sampling(max_tokens=4),
+        concurrency=6,
+    )
+    return Trainer(config.build(), Learner(Policy(model), Optimisation(warmup=1)), player)
+
+
+def step(trainer):
+    tasks = [Task("agentgym/Hotter-v0", f"hotter-{k}") for k in (1, 2)]
+    return asyncio.run(trainer.run_step(tasks))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        EPO(host=SMALL),
+        EPO(host=PPO(group_size=3, minibatches=1)),
+        EMPG(host=SMALL),
+        SPEAR(),
+        AEPO(host=SMALL),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_a_method_trains_and_resumes_from_a_checkpoint(tokenizer, config):
+    one = trainer(tokenizer, config)
+    first = step(one)
+    assert all(math.isfinite(value) for value in first.metrics.values())
+    sizes = {len(group) for group in first.groups}
+    assert sizes == {8 if isinstance(config, SPEAR) else 3}
+    file = io.BytesIO()
+    torch.save(one.state(), file)
+    file.seek(0)
+    twin = trainer(tokenizer, config)
+    twin.learner.policy.model.load_state_dict(copy.deepcopy(one.learner.policy.model.state_dict()))
+    twin.restore(torch.load(file, weights_only=True))
+    left, right = step(one), step(twin)
+    assert left.groups == right.groups
+    timed = ("time/", "tokens_per_second")
+    assert {k: v for k, v in left.metrics.items() if not k.startswith(timed)} == {
+        k: v for k, v in right.metrics.items() if not k.startswith(timed)
+    }

@@ -1,0 +1,200 @@
+"""With neutral hyper-parameters every method is the one it builds on, bit for bit."""
+
+import asyncio
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from agentgym import Task, make
+from agentgym.algorithm import extend, independent
+from agentgym.batch import REFERENCE, VALUE, collate
+from agentgym.engines.scripted import ScriptedEngine
+from agentgym.losses import Outputs, entropy_bonus, weigh, weighed_by
+from agentgym.rollout import Limits, Player
+from agentgym.testing.algorithms import MIXED, STEPS, made_up
+from agentgym.trees import fixed, grow
+from agentgym.weights import TURNS, side_weights
+from agentgym_trainers.aepo import AEPO
+from agentgym_trainers.arpo import ARPO
+from agentgym_trainers.cispo import CISPO
+from agentgym_trainers.clipcov import ClipCov
+from agentgym_trainers.dapo import DAPO
+from agentgym_trainers.drbot import DrBoT
+from agentgym_trainers.drgrpo import DrGRPO
+from agentgym_trainers.empg import EMPG
+from agentgym_trainers.epo import EPO
+from agentgym_trainers.gigpo import GiGPO
+from agentgym_trainers.gppo import GPPO
+from agentgym_trainers.grpo import GRPO
+from agentgym_trainers.gspo import GSPO
+from agentgym_trainers.ppo import PPO
+from agentgym_trainers.reinforce_pp import ReinforcePP
+from agentgym_trainers.rloo import RLOO
+from agentgym_trainers.sapo import SAPO
+from agentgym_trainers.spear import SPEAR
+
+
+def batch_at(step, rewards, *, drift=0.15, flat=False):
+    """A batch with made-up numbers of the networks, and what the policy says a little later."""
+    generator = torch.Generator().manual_seed(step)
+    groups = made_up(step, rewards)
+    if flat:
+        groups = [[replace(t, turns=t.turns[:1]) for t in group] for group in groups]
+    batch = collate(groups)
+
+    def column(scale, shift=0.0):
+        size = (len(batch.mask),)
+        return (scale * torch.randn(size, generator=generator).abs() + shift) * batch.mask
+
+    batch = batch.with_(logprob=-column(1.0, 0.1), entropy=column(1.0, 0.1), parsed=batch.mask)
+    batch = batch.with_(**{VALUE: column(0.0), REFERENCE: -column(1.0)})
+    moved = (drift * torch.randn(batch.mask.shape, generator=generator)) * batch.mask
+    return batch, Outputs(batch.logprob + moved, column(1.0, 0.1), column(0.5))
+
+
+def trace(algorithm, **kwargs):
+    """Advantages, weights, and the gradient of the first update on what the policy says."""
+    state, found = algorithm.credit.init(), []
+    for step, rewards in enumerate(STEPS):
+        batch, outputs = batch_at(step, rewards, **kwargs)
+        batch, state = algorithm.credit.apply(batch, state, step)
+        update = algorithm.updates[0]
+        if update.select is not None:
+            batch = update.select.apply(outputs, batch, torch.Generator().manual_seed(0))
+        leaves = [x.clone().requires_grad_() for x in outputs]
+        terms = [
+            (term.apply(Outputs(*leaves), batch, step) * batch.column(term.weight)).sum()
+            for term in update.loss.terms()
+        ]
+        gradients = torch.autograd.grad(sum(terms), leaves[:2], allow_unused=True)
+        found += [batch.advantage, batch.weight, *(g for g in gradients if g is not None)]
+    return found
+
+
+def same(one, other, **kwargs):
+    left, right = trace(one, **kwargs), trace(other, **kwargs)
+    return len(left) == len(right) and all(map(torch.equal, left, right))
+
+
+def test_different_algorithms_are_told_apart():
+    assert not same(GRPO().build(), GRPO(scale=False).build())
+    assert not same(GRPO().build(), GRPO(clip=0.1).build())
+
+
+@pytest.mark.parametrize("host", [GRPO(), PPO(), GRPO.released()])
+def test_epo_without_entropy_is_its_host(host):
+    assert same(EPO(host=host, entropy=0.0).build(), host.build())
+    assert not same(EPO(host=host).build(), host.build())
+
+
+@pytest.mark.parametrize("host", [GRPO(), PPO()])
+def test_epo_without_penalty_is_its_host_with_an_entropy_bonus(host):
+    bonus = weigh(0.001, weighed_by(TURNS, entropy_bonus()))
+    plain = extend(host.build(), credit=side_weights(TURNS), loss=bonus)
+    assert same(EPO(host=host, penalty=0.0).build(), plain)
+
+
+def test_epo_as_released_is_an_entropy_bonus_and_nothing_else():
+    """Its penalty has no gradient, whatever its size."""
+    none, huge = (replace(EPO.released(), penalty=p, gate=0) for p in (0.0, 100.0))
+    assert same(none.build(), huge.build())
+    assert not same(
+        replace(EPO.released(), form="distance", gate=0, penalty=100.0).build(), none.build()
+    )
+
+
+@pytest.mark.parametrize("host", [GRPO(mean="tokens"), DAPO()])
+def test_empg_without_modulation_is_its_host_up_to_centring(host):
+    """Equal numbers of turns, and as many wins as losses: the mean over steps is 0."""
+    neutral = EMPG(host=host, sharpness=0.0, clarity=0.0).build()
+    balanced = [[1.0, 0.0, 0.0, 1.0]] * 3
+    for step in range(3):
+        batch, _ = batch_at(step, balanced, flat=True)
+        plain, _ = host.build().credit.apply(batch, host.build().credit.init(), step)
+        found, _ = neutral.credit.apply(batch, neutral.credit.init(), step)
+        assert found.advantage.equal(plain.advantage) and found.weight.equal(plain.weight)
+
+
+def test_spear_without_imitation_and_bonus_is_dr_bot():
+    assert same(SPEAR(imitation=0.0, bonus=0.0).build(), DrBoT().build())
+    assert not same(SPEAR(imitation=0.0).build(), DrBoT().build())
+
+
+def test_dr_bot_without_its_filters_is_dr_grpo():
+    assert same(DrBoT(tasks_kept=1.0, dual=None).build(), DrGRPO().build())
+
+
+def test_gigpo_without_step_groups_is_grpo():
+    assert same(GiGPO(step_weight=0.0).build(), GRPO().build())
+    assert not same(GiGPO().build(), GRPO().build())
+
+
+def test_covariance_clipping_without_candidates_is_grpo():
+    assert same(ClipCov(low=1e6, high=2e6).build(), GRPO().build())
+    assert not same(ClipCov(low=-9.0, high=9.0, share=0.5).build(), GRPO().build())
+
+
+def test_aepo_within_the_clip_and_without_entropy_is_grpo():
+    host = GRPO(dual=3.0)
+    assert same(AEPO(host=host, entropy_advantage=0.0).build(), host.build(), drift=0.01)
+    assert not same(AEPO(host=host, entropy_advantage=0.0).build(), host.build(), drift=0.5)
+    assert not same(AEPO(host=host).build(), host.build(), drift=0.01)
+
+
+def test_constant_entropy_leaves_the_advantage_of_aepo():
+    batch, _ = batch_at(0, MIXED)
+    batch = batch.with_(entropy=0.5 * batch.mask)
+    host, aepo = AEPO().host.build(), AEPO().build()
+    found, _ = aepo.credit.apply(batch, aepo.credit.init(), 0)
+    plain, _ = host.credit.apply(batch, host.credit.init(), 0)
+    assert found.advantage.equal(plain.advantage)
+
+
+@pytest.mark.parametrize(
+    "method", [GPPO(), CISPO(), SAPO(), GSPO(), ARPO(), ClipCov(low=1e6, high=2e6)]
+)
+def test_at_ratio_one_every_surrogate_has_the_gradient_of_grpo(method):
+    found = trace(method.build(), drift=0.0)
+    expected = trace(GRPO().build(), drift=0.0)
+    assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(found, expected, strict=True))
+
+
+def test_ppo_that_expects_nothing_is_reinforce_plus_plus():
+    """With a critic that says 0 and lambda 1, GAE is the reward to come."""
+    ppo, plain = PPO(trace=1.0).build(), ReinforcePP().build()
+    batch, _ = batch_at(0, MIXED)
+    found, _ = ppo.credit.apply(batch, ppo.credit.init(), 0)
+    expected, _ = plain.credit.apply(batch, plain.credit.init(), 0)
+    assert found.advantage.equal(expected.advantage) and found.weight.equal(expected.weight)
+
+
+def test_rloo_is_dr_grpo_times_a_factor():
+    batch, _ = batch_at(0, MIXED)
+    rloo, dr = RLOO().build(), DrGRPO().build()
+    found, _ = rloo.credit.apply(batch, rloo.credit.init(), 0)
+    expected, _ = dr.credit.apply(batch, dr.credit.init(), 0)
+    assert torch.allclose(found.advantage, expected.advantage * 4 / 3)
+
+
+# ---- collection ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "collect",
+    [grow(6, fixed(6), lambda decision, rng: True), DAPO(group_size=6, attempts=1).build().collect],
+)
+def test_without_forks_and_retries_episodes_are_the_same_as_side_by_side(agent, collect):
+    def say(prompt, sampling):
+        return agent.write(str(random.Random(sampling.seed).randrange(100)))
+
+    def player():
+        engine = ScriptedEngine(say)
+        return Player(
+            agent=agent, engine=engine, make=lambda t: make(t.env), limits=Limits(turns=4)
+        )
+
+    task = Task("agentgym/Hotter-v0", "hotter-3")
+    expected = asyncio.run(independent(6)(task, player()))
+    assert asyncio.run(collect(task, player())) == expected

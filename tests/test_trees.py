@@ -1,0 +1,234 @@
+"""Episodes that branch: what they share is made once, and a task is worth exactly n of them."""
+
+import asyncio
+import random
+
+import pytest
+
+from agentgym import Opening, Outcome, Stop, Task, TextEnv, make
+from agentgym.batch import collate
+from agentgym.engines.scripted import ScriptedEngine
+from agentgym.errors import ConfigError
+from agentgym.rollout import Limits, Player, fork_env
+from agentgym.train import episode_metrics
+from agentgym.trees import Decision, beyond, by_path, chance, decided, fixed, grow, undecided
+from agentgym.types import Completion
+from agentgym_trainers.aepo import AEPO
+from agentgym_trainers.arpo import ARPO
+from agentgym_trainers.forking import by_task, monitored, summed_entropy
+from agentgym_trainers.grpo import GRPO
+
+TASK = Task("agentgym/Hotter-v0", "hotter-3")
+
+
+class Counter(TextEnv):
+    """Adds up what it is told; its state is the whole history, and every step is counted."""
+
+    steps = 0
+    opened = 0
+
+    def tasks(self, split):
+        return ("count",)
+
+    def start(self, task, rng):
+        self.told = []
+        Counter.opened += 1
+        return Opening("say a number", "say numbers")
+
+    def act(self, action):
+        Counter.steps += 1
+        self.told.append(action)
+        return Outcome(" ".join(self.told), reward=1.0, done=len(self.told) == 4)
+
+
+def guess(agent, seen=None):
+    """A player that guesses by the seed alone, and remembers what it was asked."""
+
+    def say(prompt, sampling):
+        if seen is not None:
+            seen.append((tuple(prompt), sampling.seed))
+        return agent.write(str(random.Random(sampling.seed).randrange(100)))
+
+    return say
+
+
+def player(agent, seen=None, world=None, **kwargs):
+    made = (lambda task: world()) if world else (lambda task: make(task.env))
+    options = {"limits": Limits(turns=5), **kwargs}
+    return Player(agent=agent, engine=ScriptedEngine(guess(agent, seen)), make=made, **options)
+
+
+def collect(how, someone, task=TASK):
+    return asyncio.run(how(task, someone))
+
+
+def always(decision, rng):
+    return True
+
+
+def never(decision, rng):
+    return False
+
+
+@pytest.mark.parametrize("spot", [undecided, decided])
+@pytest.mark.parametrize("rule", [always, never, chance(lambda decision: 0.3)])
+@pytest.mark.parametrize("roots", [1, 3, 8])
+def test_a_task_is_worth_exactly_n_episodes(agent, spot, rule, roots):
+    group = collect(grow(8, fixed(roots), rule, spot=spot), player(agent))
+    assert [t.sample for t in group] == list(range(8))
+    assert sum(t.shared == 0 for t in group) >= roots or rule is always
+    if rule is never:
+        assert all(t.shared == 0 for t in group)
+
+
+@pytest.mark.parametrize("spot", [undecided, decided])
+def test_no_step_of_the_world_and_no_completion_is_made_twice(agent, spot):
+    Counter.steps = Counter.opened = 0
+    seen = []
+    how = grow(8, fixed(2), chance(lambda decision: 0.4), spot=spot)
+    group = collect(how, player(agent, seen, Counter))
+    own = sum(len(t.turns) - t.shared for t in group)
+    assert len(seen) == Counter.steps == own < 8 * 4
+    assert len(set(seen)) == len(seen)
+    assert Counter.opened == sum(t.shared == 0 for t in group) or spot is undecided
+    assert {t.stop for t in group} == {Stop.TERMINATED}
+
+
+@pytest.mark.parametrize("spot", [undecided, decided])
+def test_a_fork_goes_on_from_the_state_of_its_parent(agent, spot):
+    """The world's answer lists all it was told, so a lost or foreign step would show."""
+    group = collect(grow(8, fixed(1), always, spot=spot), player(agent, None, Counter))
+    for episode in group:
+        told = [turn.action for turn in episode.turns]
+        for number, turn in enumerate(episode.turns):
+            assert turn.observation == " ".join(told[: number + 1])
+        assert episode.reward == 4.0
+    forked = [t for t in group if t.shared]
+    assert forked
+    for episode in forked:
+        twins = [t for t in group if t.turns[: episode.shared] == episode.turns[: episode.shared]]
+        assert len(twins) > 1
+        assert twins[0].turns[0] is episode.turns[0]
+    assert len({tuple(turn.action for turn in t.turns) for t in group}) == 8
+
+
+def test_a_fork_before_acting_decides_anew_and_one_after_acting_shares_the_decision(agent):
+    before = collect(grow(2, fixed(1), always, spot=undecided), player(agent, None, Counter))
+    after = collect(grow(2, fixed(1), always, spot=decided), player(agent, None, Counter))
+    assert [t.shared for t in before] == [0, 0]
+    assert before[0].turns[0].action != before[1].turns[0].action
+    assert [t.shared for t in after] == [0, 1]
+    assert after[0].turns[0] is after[1].turns[0]
+
+
+def test_the_worlds_own_turn_limit_counts_shared_turns(agent):
+    group = collect(grow(4, fixed(1), always), player(agent, limits=Limits(turns=50)))
+    assert all(len(t.turns) <= 12 for t in group)
+    assert {t.stop for t in group} <= {Stop.MAX_TURNS, Stop.TERMINATED}
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 64])
+def test_trees_are_the_same_however_many_are_in_flight(agent, concurrency):
+    how = AEPO(host=GRPO(group_size=6)).build().collect
+    someone = player(agent, concurrency=concurrency)
+    tasks = [Task(TASK.env, f"hotter-{k}") for k in range(5)]
+
+    async def all_of_them():
+        groups = await asyncio.gather(*(how(task, someone) for task in tasks))
+        assert someone._slots._value == concurrency
+        return groups
+
+    groups = asyncio.run(all_of_them())
+    alone = [collect(how, player(agent), task) for task in tasks]
+    assert groups == alone
+
+
+class Fragile(Counter):
+    """Breaks when it is copied."""
+
+    def fork(self):
+        raise RuntimeError("no copy")
+
+
+def test_a_world_that_cannot_be_copied_breaks_the_branch_and_not_the_parent(agent):
+    group = collect(grow(3, fixed(2), always, spot=decided), player(agent, None, Fragile))
+    stops = [t.stop for t in group]
+    assert stops == [Stop.TERMINATED, Stop.TERMINATED, Stop.ABORTED]
+    assert group[2].error == "RuntimeError: no copy"
+
+
+def test_only_a_text_env_can_be_forked():
+    import gymnasium
+
+    with pytest.raises(ConfigError, match=r"expected an agentgym\.TextEnv"):
+        fork_env(gymnasium.make("CartPole-v1"))
+
+
+def test_a_wrapped_fork_has_its_own_counter(agent):
+    env = make(TASK.env)
+    env.reset(seed=0, options={"task": "hotter-3"})
+    env.step("1")
+    twin = fork_env(env)
+    for _ in range(10):
+        twin.step("1")
+    assert twin.step("1")[3] is True
+    assert env.step("1")[3] is False
+
+
+def test_shared_tokens_are_marked_in_the_batch_and_counted(agent):
+    group = collect(grow(4, fixed(1), always, spot=decided), player(agent, None, Counter))
+    batch = collate([group])
+    shared = [int(batch.shared[batch.owner == e].sum()) for e in range(4)]
+    expected = [sum(len(turn.completion.tokens) for turn in t.turns[: t.shared]) for t in group]
+    assert shared == expected and sum(shared) > 0
+    assert episode_metrics([group])["group/forks"] == 3
+
+
+# ---- rules ---------------------------------------------------------------------------------------
+
+
+def said(*entropies):
+    return Completion((1,) * len(entropies), (0.0,) * len(entropies), entropies)
+
+
+def test_a_streak_belongs_to_a_path_or_to_the_task():
+    assert by_path([2, 0, 1], [1, 0, 0]) == [3, 0, 0]
+    assert by_task([2, 2], [0, 1]) == [3, 3]
+    assert by_task([2, 2], [0, 0]) == [2, 2]
+
+
+def test_a_threshold_compares_strictly():
+    at = Decision(said(1.0), said(0.5), 0)
+    assert not beyond(0.5, lambda decision: 0.5)(at, None)
+    assert beyond(0.5, lambda decision: 0.51)(at, None)
+
+
+def test_a_scout_that_is_kept_counts_and_one_that_is_not_costs_extra(agent):
+    for keep, episodes in [(True, 6), (False, 7)]:
+        seen = []
+        roots = monitored(6, 2.0, summed_entropy, keep=keep)
+        group = collect(grow(6, roots, never), player(agent, seen, Counter))
+        assert [t.sample for t in group] == list(range(6))
+        assert len(seen) == 4 * episodes
+
+
+def test_paths_fork_only_where_entropy_has_risen(agent):
+    """The scripted engine is always equally unsure: a threshold above it is never passed."""
+    arpo = ARPO(host=GRPO(group_size=6), roots=2, rule="threshold").build()
+    assert all(t.shared == 0 for t in collect(arpo.collect, player(agent, None, Counter)))
+
+
+def test_an_uncertain_turn_forks_its_path(agent):
+    class Unsure(ScriptedEngine):
+        first = None
+
+        async def generate(self, prompt, sampling):
+            self.first = self.first or tuple(prompt)
+            self.entropy = 0.1 if tuple(prompt) == self.first else 3.0
+            return await super().generate(prompt, sampling)
+
+    arpo = ARPO(host=GRPO(group_size=6), roots=2, rule="threshold").build()
+    someone = player(agent, None, Counter)
+    someone.engine = Unsure(guess(agent))
+    group = collect(arpo.collect, someone)
+    assert sum(t.shared > 0 for t in group) == 4

@@ -1,0 +1,157 @@
+"""AEPO: balance entropy where episodes fork and where gradients clip (arXiv:2510.14545).
+
+Not *arbitrary* entropy policy optimisation, which shares the name. Rollout: one episode shows
+whether the first turn or the later ones are the uncertain ones, and splits the budget of a task
+between whole episodes and forks; a path that forks again and again grows less likely to. Update:
+tokens beyond the upper clip keep a bounded gradient; advantages grow with a token's entropy.
+
+Differs from the paper: the scout is one of the task's episodes instead of an extra; forking is left
+to chance with the paper's score as probability; the fork comes before the uncertain decision is
+carried out; entropy is the mean over a turn's tokens in nats, and that of the advantage is taken
+before the update and standardised over the batch; episodes count the same.
+
+``paper()`` discards the scout and forks beyond a threshold. ``released()``: no scout (it is
+switched off in the scripts), a fixed number of roots, forks after acting by another probability,
+a streak per task that only grows, and *no* entropy in the advantage, which the code skips.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+from agentgym.advantages import standardise
+from agentgym.algorithm import About, Algorithm, extend
+from agentgym.batch import Batch
+from agentgym.bounds import above, at_least, within
+from agentgym.credit import Transform, stateless
+from agentgym.losses import policy_gradient_kept
+from agentgym.trees import (
+    Decision,
+    beyond,
+    by_path,
+    chance,
+    decided,
+    fixed,
+    grow,
+    undecided,
+)
+from agentgym_trainers.forking import (
+    MEASURES,
+    by_task,
+    monitored,
+    released_probability,
+    rise,
+    score,
+)
+from agentgym_trainers.grpo import GRPO
+
+
+def scale_by_entropy(weight: float) -> Transform:
+    """Multiply advantages by ``1 + weight * z``, z the token's entropy standardised."""
+
+    def apply(batch: Batch) -> Batch:
+        z = standardise(batch.entropy, batch, epsilon=1e-12)
+        return batch.with_(advantage=batch.advantage * (1 + weight * z))
+
+    return stateless(apply)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AEPO:
+    """Agentic entropy-balanced policy optimisation."""
+
+    about: ClassVar[About] = About(
+        "2510.14545",
+        "a scout splits the budget between whole episodes and forks at uncertain turns",
+        "return, centred and scaled within the task, more at uncertain tokens",
+        "surrogate whose gains keep a gradient beyond the clip",
+    )
+
+    host: GRPO = field(default_factory=lambda: GRPO(clip_high=0.28, dual=3.0))
+    """Whose credit, clip and weights these are; its group size is the budget of a task."""
+    roots: Literal["scout", "extra-scout", "fixed"] = "scout"
+    """What decides how many begin at the start."""
+    sensitivity: float = 2.0
+    """How strongly the scout's entropies move the split, per nat: beta."""
+    width: int = 2
+    """Ways in which a path goes on where it forks."""
+    base: float = 0.5
+    """Score of forking when entropy is what it was: alpha."""
+    slope: float = 0.2
+    """How much a rise of entropy by 1 adds: gamma."""
+    penalty: float = 0.2
+    """Part of the score lost for each time in a row."""
+    threshold: float = 0.5
+    """What the score must exceed, where forking is not left to chance: tau."""
+    rule: Literal["chance", "threshold", "released"] = "chance"
+    """How it is decided."""
+    measure: Literal["mean", "sum"] = "mean"
+    """Entropy of a turn: mean over tokens in nats, or the released code's sum."""
+    fork: Literal["before-acting", "after-acting"] = "before-acting"
+    """Whether the fork shares the uncertain decision."""
+    streak: Literal["path", "task"] = "path"
+    """Who forks in a row."""
+    entropy_advantage: float = 0.2
+    """How much one standard deviation of entropy adds to an advantage; 0 means nothing."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        at_least(2, self, "width")
+        above(0, self, "sensitivity")
+        within(0, 1, self, "base", "penalty", "threshold")
+        at_least(0, self, "slope", "entropy_advantage")
+
+    @classmethod
+    def paper(cls) -> AEPO:
+        """The paper's setting, with clips of the code."""
+        host = GRPO(group_size=16, clip_high=0.2, mean="tokens", dual=3.0)
+        return cls(host=host, roots="extra-scout", rule="threshold")
+
+    @classmethod
+    def released(cls) -> AEPO:
+        """The authors' scripts."""
+        return cls(
+            host=GRPO(group_size=16, clip_high=0.2, mean="tokens", dual=3.0),
+            roots="fixed",
+            rule="released",
+            measure="sum",
+            fork="after-acting",
+            streak="task",
+            entropy_advantage=0.0,
+        )
+
+    def build(self) -> Algorithm:
+        """Compose it."""
+        n, measure = self.host.group_size, MEASURES[self.measure]
+
+        def paper(at: Decision) -> float:
+            return score(rise(at, measure), at.streak, self.base, self.slope, self.penalty)
+
+        def released(at: Decision) -> float:
+            return released_probability(rise(at, measure), at.streak, self.slope, self.threshold)
+
+        roots = {
+            "scout": monitored(n, self.sensitivity, measure, keep=True),
+            "extra-scout": monitored(n, self.sensitivity, measure, keep=False),
+            "fixed": fixed(n // 2),
+        }
+        rules = {
+            "chance": chance(paper),
+            "threshold": beyond(self.threshold, paper),
+            "released": chance(released),
+        }
+        clip, high, dual = self.host.clip, self.host.clip_high, self.host.dual
+        host = self.host.compose(policy_gradient_kept(clip, high, below=False, dual=dual))
+        weight = self.entropy_advantage
+        return replace(
+            extend(host, credit=scale_by_entropy(weight)) if weight else host,
+            collect=grow(
+                n,
+                roots[self.roots],
+                rules[self.rule],
+                width=self.width,
+                count={"path": by_path, "task": by_task}[self.streak],
+                spot={"before-acting": undecided, "after-acting": decided}[self.fork],
+            ),
+        )

@@ -1,0 +1,77 @@
+"""CISPO: clip the importance weight, never the token (MiniMax-M1 2025, arXiv:2506.13585).
+
+The ratio becomes a clipped weight without gradient on the log-likelihood, so that no token ever
+loses its gradient.
+
+Differs from the paper: episodes count the same however long they are. ``paper()`` takes the mean
+over all tokens and bounds the weight from above only; ``released()`` is the common code, which
+bounds it on both sides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from agentgym.algorithm import About, Algorithm
+from agentgym.batch import Batch
+from agentgym.bounds import at_least, within
+from agentgym.losses import Loss, Outputs, ratio
+from agentgym_trainers.grpo import GRPO
+
+
+def clipped_weight(low: float, high: float) -> Loss:
+    """Minus the log-likelihood times the advantage times the clipped ratio as a constant."""
+
+    def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
+        weight = ratio(outputs, batch).detach().clamp(1 - low, 1 + high)
+        return -weight * batch.advantage * outputs.logprob
+
+    return Loss(apply)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CISPO:
+    """Clipped importance-sampling policy optimisation."""
+
+    about: ClassVar[About] = About(
+        "2506.13585",
+        "n episodes side by side",
+        "return, centred and scaled within the task",
+        "likelihood under a clipped weight",
+    )
+
+    group_size: int = 8
+    """Episodes per task."""
+    clip: float = 1.0
+    """How far the weight may fall below 1; at 1 there is no lower bound."""
+    clip_high: float = 0.28
+    """How far it may rise above 1."""
+    mean: Literal["episodes", "tokens"] = "episodes"
+    """What counts the same in the loss."""
+    minibatches: int = 4
+    """Optimiser steps per training step."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        at_least(2, self, "group_size")
+        at_least(1, self, "minibatches")
+        within(0, 1, self, "clip")
+        at_least(0, self, "clip_high")
+
+    @classmethod
+    def paper(cls) -> CISPO:
+        """The paper's setting."""
+        return cls(mean="tokens")
+
+    @classmethod
+    def released(cls) -> CISPO:
+        """The common code."""
+        return cls(clip=0.2, clip_high=0.2, mean="tokens")
+
+    def build(self) -> Algorithm:
+        """Compose it."""
+        host = GRPO(group_size=self.group_size, minibatches=self.minibatches, mean=self.mean)
+        return host.compose(clipped_weight(self.clip, self.clip_high))

@@ -1,0 +1,104 @@
+"""DAPO: four tricks for groups and clips (Yu et al. 2025, arXiv:2503.14476).
+
+Dynamic sampling (a group must disagree), a clip that is wider upwards, the mean over tokens, and a
+soft penalty for length; no KL penalty.
+
+Differs from the paper: a task whose episodes agree is tried again instead of replaced by another,
+since the tasks of a step are fixed ahead of it; the group's deviation is added to 1e-6.
+``released()`` is the agent papers' port: ten attempts, statistics over turns, and a KL penalty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from agentgym.advantages import group_advantage_over_turns
+from agentgym.algorithm import About, Algorithm, Collect, Play, Update
+from agentgym.bounds import at_least, within
+from agentgym.credit import chain, group_advantage
+from agentgym.losses import add, kl_to_reference, policy_gradient, weigh
+from agentgym.shaping import punish_length
+from agentgym.types import Stop, Task, Trajectory
+from agentgym.weights import weigh_tokens
+
+
+def until_mixed(n: int, attempts: int) -> Collect:
+    """``n`` episodes of one task, played again until their returns differ; the last try stays."""
+
+    async def collect(task: Task, play: Play) -> list[Trajectory]:
+        group: list[Trajectory] = []
+        for attempt in range(attempts):
+            samples = range(attempt * n, (attempt + 1) * n)
+            group = list(await asyncio.gather(*(play(task, sample) for sample in samples)))
+            if len({t.reward for t in group if t.stop is not Stop.ABORTED}) > 1:
+                break
+        return group
+
+    return collect
+
+
+@dataclass(frozen=True, kw_only=True)
+class DAPO:
+    """Decoupled clip and dynamic sampling policy optimisation."""
+
+    about: ClassVar[About] = About(
+        "2503.14476",
+        "n episodes, again while they agree",
+        "return less a penalty for length, centred and scaled within the task",
+        "surrogate with a wider upper clip, mean over tokens",
+    )
+
+    group_size: int = 8
+    """Episodes per task."""
+    attempts: int = 3
+    """Most times a task is played before its group is taken as it is."""
+    clip: float = 0.2
+    """How far the token ratio may fall below 1."""
+    clip_high: float = 0.28
+    """How far it may rise above 1."""
+    longest: int = 1600
+    """Tokens an episode may write; at this length the penalty is 1."""
+    margin: int = 320
+    """Tokens before that over which the penalty rises from 0."""
+    kl: float = 0.0
+    """Weight of the KL divergence from the policy that training began with, per nat."""
+    statistics: Literal["episodes", "turns"] = "episodes"
+    """What counts once in the mean and standard deviation of a group."""
+    minibatches: int = 4
+    """Optimiser steps per training step."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        at_least(2, self, "group_size")
+        at_least(1, self, "minibatches", "attempts", "margin")
+        within(0, 1, self, "clip")
+        at_least(0, self, "clip_high", "kl")
+        at_least(self.margin, self, "longest")
+
+    @classmethod
+    def paper(cls) -> DAPO:
+        """The paper's setting; its longest answer has 20480 tokens."""
+        return cls(attempts=10, longest=20480, margin=4096)
+
+    @classmethod
+    def released(cls) -> DAPO:
+        """The agent papers' port."""
+        return cls(attempts=10, longest=20480, margin=4096, kl=0.01, statistics="turns")
+
+    def build(self) -> Algorithm:
+        """Compose it."""
+        advantage = {"episodes": group_advantage, "turns": group_advantage_over_turns}
+        surrogate = policy_gradient(self.clip, self.clip_high)
+        loss = add(surrogate, weigh(self.kl, kl_to_reference())) if self.kl else surrogate
+        return Algorithm(
+            collect=until_mixed(self.group_size, self.attempts),
+            credit=chain(
+                punish_length(self.longest, self.margin),
+                advantage[self.statistics](),
+                weigh_tokens(),
+            ),
+            updates=(Update(loss=loss, minibatches=self.minibatches),),
+            reference=self.kl > 0,
+        )

@@ -1,0 +1,123 @@
+"""Dr.BoT: the bag of tricks that SPEAR is measured against (Qin et al. 2025, arXiv:2509.22601).
+
+No KL penalty, a wider upper clip, a dual clip at 10, no division by deviation or length, malformed
+and repetitive turns taken out of the loss, and only the three quarters of the tasks whose episodes
+differ most.
+
+Differs from the paper: a turn that ran to its last token has no closing tag and so counts as
+malformed; unreadable bytes are not looked for, since the batch holds tokens and no text; at least
+one task is kept. ``released()`` does not divide by the number of episodes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from agentgym.algorithm import About, Algorithm, Update, independent
+from agentgym.batch import Batch
+from agentgym.bounds import above, at_least, within
+from agentgym.credit import Transform, chain, group_advantage, group_mean
+from agentgym.losses import policy_gradient, times
+from agentgym.turns import turns_of
+from agentgym.weights import CONSTANT, divide_by_constant, keep
+
+
+def deviation(batch: Batch) -> Float[Tensor, " E"]:
+    """Population standard deviation of the returns of each episode's task."""
+    centred = batch.reward - group_mean(batch.reward, batch)
+    return group_mean(centred.square(), batch).sqrt()
+
+
+def uneven(batch: Batch, share: float) -> Bool[Tensor, " P"]:
+    """Tokens of the ``share`` of tasks whose returns deviate most, at least one task."""
+    spread = torch.zeros(int(batch.group.max()) + 1 if len(batch.group) else 0)
+    spread[batch.group] = deviation(batch).to(spread)
+    tasks = torch.unique(batch.group)
+    order = tasks[spread[tasks].argsort(descending=True, stable=True)]
+    return torch.isin(batch.group, order[: max(1, int(share * len(order)))])[batch.owner]
+
+
+def repetitive(batch: Batch, span: int = 20, times: int = 10) -> Bool[Tensor, " P"]:
+    """Tokens of turns in which some run of ``span`` tokens occurs at least ``times`` times."""
+    turns = turns_of(batch)
+    found = torch.zeros(len(turns.length), dtype=torch.bool)
+    for turn in (turns.length >= span + times - 1).nonzero().squeeze(-1).tolist():
+        tokens = batch.tokens[turns.at[turns.turn == turn]].tolist()
+        runs = Counter(tuple(tokens[i : i + span]) for i in range(len(tokens) - span + 1))
+        found[turn] = max(runs.values()) >= times
+    return turns.spread(found, batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrBoT:
+    """A bag of tricks on top of Dr.GRPO."""
+
+    about: ClassVar[About] = About(
+        "2509.22601",
+        "n episodes side by side",
+        "return minus the mean of the task; bad turns and even tasks left out",
+        "surrogate with a wider upper clip and a dual clip",
+    )
+
+    group_size: int = 8
+    """Episodes per task."""
+    clip: float = 0.2
+    """How far the token ratio may fall below 1."""
+    clip_high: float = 0.28
+    """How far it may rise above 1."""
+    dual: float | None = 10.0
+    """Bound on the loss of a bad token that became likelier, in advantages; unset: none."""
+    tasks_kept: float = 0.75
+    """Part of the tasks that is learned from."""
+    longest: int = 1600
+    """Constant divisor of a sum over tokens."""
+    divide: bool = True
+    """Divide by the number of episodes too."""
+    minibatches: int = 4
+    """Optimiser steps per training step."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        at_least(2, self, "group_size")
+        at_least(1, self, "longest", "minibatches")
+        within(0, 1, self, "clip", "tasks_kept")
+        at_least(0, self, "clip_high")
+        above(1, self, "dual")
+
+    @classmethod
+    def paper(cls) -> DrBoT:
+        """The paper's setting."""
+        return cls()
+
+    @classmethod
+    def released(cls) -> DrBoT:
+        """The authors' code."""
+        return cls(divide=False)
+
+    def weighting(self) -> Transform:
+        """How much each token counts, before anything is left out."""
+        return divide_by_constant(self.longest, per_episode=self.divide)
+
+    def credit(self) -> Transform:
+        """Who gets the credit."""
+        return chain(
+            group_advantage(scale=False),
+            self.weighting(),
+            keep(lambda batch: uneven(batch, self.tasks_kept)),
+            keep(lambda batch: batch.parsed & ~repetitive(batch)),
+        )
+
+    def build(self) -> Algorithm:
+        """Compose it."""
+        surrogate = policy_gradient(self.clip, self.clip_high, dual=self.dual)
+        return Algorithm(
+            collect=independent(self.group_size),
+            credit=self.credit(),
+            updates=(Update(loss=times(CONSTANT, surrogate), minibatches=self.minibatches),),
+        )

@@ -1,0 +1,121 @@
+"""EMPG: trust confident steps, reward clarity to come (Wang et al. 2025, arXiv:2509.09265).
+
+A step is a turn and its entropy h the mean over the tokens the policy wrote in it, before the
+update, rescaled to [0, 1] over all steps of the batch. The advantage of a step is multiplied by
+``exp(-k h)`` over its batch mean, so that confident steps count more and the mean factor is 1; it
+gains ``zeta * exp(-k' h_next)`` for leading to a confident step; the mean over steps is taken off.
+
+Differs from the paper: groups of equal returns, which have no advantage of their own, are left out
+of the loss, so that the bonus of tied groups does not train alone. ``paper()`` keeps them.
+There is no official code; ``released()`` follows the port in ARL-Arena (arXiv:2602.21534), whose
+groups count every turn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from jaxtyping import Float
+from torch import Tensor
+
+from agentgym.algorithm import About, Algorithm, extend
+from agentgym.batch import Batch
+from agentgym.bounds import at_least
+from agentgym.credit import Transform, chain, stateless
+from agentgym.turns import turns_of
+from agentgym_trainers.dapo import DAPO
+from agentgym_trainers.grpo import GRPO
+
+
+def rescale(entropy: Float[Tensor, " K"], epsilon: float = 1e-8) -> Float[Tensor, " K"]:
+    """Step entropies moved and stretched to [0, 1] over the batch."""
+    low, high = entropy.min(), entropy.max()
+    return (entropy - low) / (high - low + epsilon)
+
+
+def scale_by_confidence(sharpness: float) -> Transform:
+    """Multiply advantages by ``exp(-sharpness * h)`` over its mean, which is then exactly 1."""
+
+    def apply(batch: Batch) -> Batch:
+        turns = turns_of(batch)
+        if not len(turns.length):
+            return batch
+        weight = (-sharpness * rescale(turns.mean(batch.entropy))).exp()
+        factor = turns.spread(weight / weight.mean(), batch)
+        return batch.with_(advantage=batch.advantage * factor)
+
+    return stateless(apply)
+
+
+def reward_clarity(sharpness: float, weight: float) -> Transform:
+    """Add ``weight * exp(-sharpness * h)`` of the episode's next step; nothing on its last."""
+
+    def apply(batch: Batch) -> Batch:
+        turns = turns_of(batch)
+        if not len(turns.length):
+            return batch
+        clarity = (-sharpness * rescale(turns.mean(batch.entropy))).exp()
+        bonus = turns.spread(weight * turns.following(clarity), batch)
+        return batch.with_(advantage=batch.advantage + bonus)
+
+    return stateless(apply)
+
+
+def centre_steps() -> Transform:
+    """Subtract the mean advantage over the steps of the batch."""
+
+    def apply(batch: Batch) -> Batch:
+        turns = turns_of(batch)
+        if not len(turns.length):
+            return batch
+        mean = turns.mean(batch.advantage).mean()
+        return batch.with_(advantage=(batch.advantage - mean) * batch.mask)
+
+    return stateless(apply)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMPG:
+    """Entropy-modulated policy gradients, on GRPO or DAPO."""
+
+    about: ClassVar[About] = About(
+        "2509.09265",
+        "its host's",
+        "its host's, scaled by the confidence of each turn, plus clarity of the next, centred",
+        "its host's",
+    )
+
+    host: GRPO | DAPO = field(default_factory=GRPO)
+    """The method whose advantages are modulated."""
+    sharpness: float = 1.0
+    """How fast credit falls with a step's entropy: k."""
+    clarity_sharpness: float = 1.0
+    """How fast the bonus falls with the next step's entropy: k'."""
+    clarity: float = 0.05
+    """Size of the bonus, in advantages: zeta."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        at_least(0, self, "sharpness", "clarity_sharpness", "clarity")
+
+    @classmethod
+    def paper(cls) -> EMPG:
+        """The paper's setting, as far as it is known."""
+        return cls(host=GRPO(clip_high=0.2, mean="tokens"))
+
+    @classmethod
+    def released(cls) -> EMPG:
+        """ARL-Arena's port."""
+        return cls(host=GRPO.released())
+
+    def build(self) -> Algorithm:
+        """Compose it."""
+        return extend(
+            self.host.build(),
+            credit=chain(
+                scale_by_confidence(self.sharpness),
+                reward_clarity(self.clarity_sharpness, self.clarity),
+                centre_steps(),
+            ),
+        )

@@ -1,0 +1,146 @@
+"""EPO: keep entropy near its own history (Xu et al. 2025, arXiv:2509.22576).
+
+An entropy bonus, and a penalty on tokens whose entropy leaves a corridor around the mean entropy of
+all earlier steps: ``loss - weight * (H - beta(step) * penalty)``, both means over episodes, then
+turns, then tokens (eq. 2 and 4). The weight of the penalty falls from 2 to 1 times its size.
+
+Differs from the paper: both sides of the corridor are in force, as its appendix recommends (the
+runs had (0, 2), which has no lower side); and the penalty outweighs the bonus, so that entropy
+above the corridor is pushed down. With the paper's sizes it is only pushed up more slowly.
+
+``paper()``: ReLU penalty of version 2, one reference for all turns, the sizes of its runs.
+``released()``: an indicator for a penalty, which has *no gradient*, so that only the bonus acts;
+a reference per turn that includes the current step and is padded from the left; token means; a
+schedule in two pieces; nothing before a turn as late as 25. The code decides that last point per
+micro-batch, this per batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+from agentgym.algorithm import About, Algorithm, extend
+from agentgym.bounds import above, at_least, ordered
+from agentgym.credit import chain
+from agentgym.losses import Schedule, add, entropy_bonus, weigh, weighed_by
+from agentgym.weights import TOKENS, TURNS, side_weights
+from agentgym_trainers.corridor import (
+    outside,
+    outside_indicator,
+    overall_history,
+    padded_history,
+    turn_history,
+)
+from agentgym_trainers.grpo import GRPO
+from agentgym_trainers.ppo import PPO
+
+
+def settle(middle: int, decay: float = 3.0) -> Schedule:
+    """``1 + exp(-decay * step / middle)``, eq. 5: from 2 towards 1."""
+    return lambda step: 1 + math.exp(-decay * step / middle)
+
+
+def two_pieces(steps: int = 150) -> Schedule:
+    """The released code's: from 1 to 0.83 in the first half, then from 0.8 to 0.04, with a jump."""
+    half = steps // 2
+
+    def schedule(step: int) -> float:
+        at = min(max(step, 0), steps)
+        if at <= half:
+            return 1 - 0.2 * (1 - math.exp(-2 * at / half))
+        return 0.8 * math.exp(-3 * (at - half) / (steps - half))
+
+    return schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class EPO:
+    """Entropy-regularised policy optimisation, on GRPO or PPO."""
+
+    about: ClassVar[About] = About(
+        "2509.22576",
+        "its host's",
+        "its host's, and a corridor around past entropy",
+        "its host's, an entropy bonus, and a penalty outside the corridor",
+    )
+
+    host: GRPO | PPO = field(default_factory=GRPO)
+    """The method that is regularised."""
+    entropy: float = 0.001
+    """Weight of the entropy bonus, per nat; 0 leaves the host."""
+    penalty: float = 1.0
+    """Weight of the penalty beside the bonus, at the end of the schedule; 0 leaves the bonus."""
+    low: float = 0.5
+    """Lower side of the corridor, in parts of the reference; 0 means none."""
+    high: float = 1.5
+    """Upper side."""
+    form: Literal["distance", "indicator"] = "distance"
+    """What a token pays outside."""
+    history: Literal["overall", "per-turn", "padded"] = "overall"
+    """Whose past entropy is the reference."""
+    mean: Literal["turns", "tokens"] = "turns"
+    """What counts the same in bonus and penalty."""
+    schedule: Literal["settle", "two-pieces"] = "settle"
+    """How the weight of the penalty changes."""
+    middle: int = 20
+    """Training steps in half of the run; sets the pace of the schedule."""
+    turns: int = 50
+    """Turn numbers with a history of their own."""
+    gate: int = 0
+    """Padded history: no penalty in a batch without a turn this late."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        at_least(0, self, "entropy", "penalty", "low", "gate")
+        at_least(1, self, "middle", "turns")
+        above(0, self, "high")
+        ordered(self, "low", "high")
+
+    @classmethod
+    def paper(cls) -> EPO:
+        """The paper's ALFWorld runs, version 2."""
+        return cls(
+            host=GRPO(clip_high=0.2, mean="tokens"), penalty=0.1, low=0.0, high=2.0, middle=75
+        )
+
+    @classmethod
+    def released(cls) -> EPO:
+        """The authors' code."""
+        return cls(
+            host=replace(GRPO.released(), entropy=0.0),
+            penalty=0.1,
+            form="indicator",
+            history="padded",
+            mean="tokens",
+            schedule="two-pieces",
+            middle=75,
+            gate=25,
+        )
+
+    def build(self) -> Algorithm:
+        """Compose it."""
+        host = self.host.build()
+        if not self.entropy:
+            return host
+        history = {
+            "overall": overall_history(self.low, self.high),
+            "per-turn": turn_history(self.low, self.high, self.turns),
+            "padded": padded_history(self.low, self.high, self.turns, self.gate),
+        }
+        penalty = {"distance": outside, "indicator": outside_indicator}
+        schedule = {"settle": settle(self.middle), "two-pieces": two_pieces(2 * self.middle)}
+        beta = schedule[self.schedule]
+        column = {"turns": TURNS, "tokens": TOKENS}[self.mean]
+        return extend(
+            host,
+            credit=chain(history[self.history], side_weights(column)),
+            loss=add(
+                weigh(self.entropy, weighed_by(column, entropy_bonus())),
+                weigh(
+                    lambda step: self.entropy * self.penalty * beta(step),
+                    weighed_by(column, penalty[self.form]()),
+                ),
+            ),
+        )

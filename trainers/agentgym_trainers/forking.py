@@ -1,0 +1,82 @@
+"""Where episodes fork and how many begin at the start: the pieces of ARPO and AEPO."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from agentgym.algorithm import Play
+from agentgym.trees import Decision, Measure, Roots, Start, by_path, mean_entropy, play_out
+from agentgym.types import Completion, Task
+
+VOCABULARY = 151_669
+"""Tokens of the tokenizer that the released code normalises with."""
+
+
+def summed_entropy(completion: Completion) -> float:
+    """Sum over the first 20 tokens over the logarithm of the vocabulary: it may exceed 1."""
+    return sum(completion.entropies[:20]) / math.log(VOCABULARY)
+
+
+MEASURES: dict[str, Measure] = {"mean": mean_entropy, "sum": summed_entropy}
+
+
+def rise(decision: Decision, measure: Measure) -> float:
+    """How much more uncertain the policy is here than at the start of the path."""
+    return measure(decision.completion) - measure(decision.first)
+
+
+def root_share(first: float, later: float, sensitivity: float) -> float:
+    """Part of the budget for whole episodes: more, the more uncertain the first turn is."""
+    return 1 / (1 + math.exp(-sensitivity * (first - later)))
+
+
+def budget(n: int, first: float, later: float, sensitivity: float) -> int:
+    """Whole episodes out of ``n``, rounded up as the code does; half and one at no difference."""
+    return max(1, min(int(n * root_share(first, later, sensitivity)) + 1, n))
+
+
+def monitored(n: int, sensitivity: float, measure: Measure, *, keep: bool) -> Roots:
+    """Let one episode, played first, decide how many begin at the start.
+
+    Args:
+        n: Budget of a task, in episodes.
+        sensitivity: How strongly the difference of entropies moves the split.
+        measure: Entropy of a turn.
+        keep: The scout is one of the ``n``.
+    """
+
+    async def start(task: Task, play: Play) -> Start:
+        scout = await play_out(task, play, 0 if keep else n)
+        found = [measure(turn.completion) for turn in scout.turns] or [0.0]
+        later = sum(found[1:]) / (len(found) - 1) if found[1:] else found[0]
+        roots = budget(n, found[0], later, sensitivity)
+        return Start((scout,), roots - 1) if keep else Start((), roots)
+
+    return start
+
+
+def rising_probability(rise: float, base: float, slope: float) -> float:
+    """ARPO's: ``base + slope * rise``, cut to [0, 1]."""
+    return min(1.0, max(0.0, base + slope * rise))
+
+
+def score(rise: float, streak: int, base: float, slope: float, penalty: float) -> float:
+    """The paper's: ``(base + slope * rise) * (1 - penalty * streak)``, never negative."""
+    return max(0.0, base + slope * rise) * max(0.0, 1 - penalty * streak)
+
+
+def released_probability(rise: float, streak: int, weight: float, threshold: float) -> float:
+    """That of the released code: a *larger* threshold means fewer forks."""
+    left = max(0.0, 1 - 0.05 * streak)
+    return 0.0 if left == 0 else min(1.0, max(0.0, 1 - threshold / left + weight * rise))
+
+
+def count_tasks(streaks: Sequence[int], forks: Sequence[int]) -> list[int]:
+    """The released code's count per task of a batch: nothing resets while nobody forks."""
+    return by_path(streaks, forks) if any(forks) else list(streaks)
+
+
+def by_task(streaks: Sequence[int], forks: Sequence[int]) -> list[int]:
+    """All paths of a task share one streak."""
+    return count_tasks([max(streaks, default=0)], [sum(forks)]) * len(streaks)

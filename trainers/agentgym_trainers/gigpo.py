@@ -1,0 +1,103 @@
+"""GiGPO: groups of episodes, and within them groups of steps (Feng et al. 2025, arXiv:2505.10978).
+
+Turns of one task that began with the same observation form a step group, whichever episode they
+are from. To the episode's advantage comes how much better the discounted return of a turn was than
+that of its step group; a turn alone in its group gets nothing.
+
+Differs from the paper: the mean over episodes, and groups without an advantage left out, as in our
+GRPO; standard deviations of step groups have one degree of freedom less, as in the code.
+``paper()`` has the KL penalty and one clip; ``released()`` counts every turn in the statistics of
+episodes and fines malformed turns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from agentgym.advantages import step_groups
+from agentgym.algorithm import About, Algorithm
+from agentgym.batch import Batch
+from agentgym.bounds import above, at_least, within
+from agentgym.credit import Transform, chain, stateless
+from agentgym.turns import discounted_returns, turns_of
+from agentgym_trainers.grpo import GRPO
+
+
+def add_step_advantage(weight: float, discount: float, *, scale: bool = True) -> Transform:
+    """Add ``weight`` times the return of a turn, centred (and scaled) within its step group.
+
+    Args:
+        weight: Of the step's advantage beside the episode's.
+        discount: Of reward, per turn.
+        scale: Divide by the step group's standard deviation.
+    """
+
+    def apply(batch: Batch) -> Batch:
+        turns = turns_of(batch)
+        found = discounted_returns(turns, turns.first(batch.gain), discount)
+        step = centre_within(found, step_groups(turns, batch), scale=scale)
+        return batch.with_(advantage=batch.advantage + weight * turns.spread(step, batch))
+
+    return stateless(apply)
+
+
+def centre_within(
+    value: Float[Tensor, " K"], group: Int[Tensor, " K"], *, scale: bool, epsilon: float = 1e-6
+) -> Float[Tensor, " K"]:
+    """Difference from the group's mean, optionally over its standard deviation; 0 if alone."""
+    size = torch.bincount(group)
+    total = value.new_zeros(len(size)).index_add(0, group, value)
+    centred = (value - (total / size)[group]) * (size[group] > 1)
+    if not scale:
+        return centred
+    square = value.new_zeros(len(size)).index_add(0, group, centred.square())
+    deviation = (square / (size - 1).clamp(min=1)).sqrt()[group]
+    return centred / (deviation + epsilon)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GiGPO:
+    """Group-in-group policy optimisation."""
+
+    about: ClassVar[About] = About(
+        "2505.10978",
+        "n episodes side by side",
+        "GRPO's, plus the turn's return compared with turns from the same observation",
+        "clipped surrogate",
+    )
+
+    host: GRPO = field(default_factory=GRPO)
+    """Whose collection, episode advantage and loss these are."""
+    step_weight: float = 1.0
+    """Weight of the step's advantage beside the episode's."""
+    discount: float = 0.95
+    """Of reward, per turn, within step groups."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        at_least(0, self, "step_weight")
+        above(0, self, "discount")
+        within(0, 1, self, "discount")
+
+    @classmethod
+    def paper(cls) -> GiGPO:
+        """The paper's setting."""
+        return cls(host=GRPO(clip_high=0.2, kl=0.01))
+
+    @classmethod
+    def released(cls) -> GiGPO:
+        """The authors' code."""
+        return cls(host=GRPO.released())
+
+    def build(self) -> Algorithm:
+        """Compose it."""
+        host = self.host.build()
+        if not self.step_weight:
+            return host
+        step = add_step_advantage(self.step_weight, self.discount, scale=self.host.scale)
+        return replace(host, credit=chain(host.credit, step, self.host.weighting()))

@@ -1,0 +1,68 @@
+"""GPPO: clipped tokens keep a bounded gradient (Klear-Reasoner 2025, arXiv:2508.07629).
+
+The value is that of the clipped surrogate; where its gradient would stop, a token keeps the one it
+has at the clip.
+
+Differs from the paper: episodes count the same however long they are. ``paper()`` takes the mean
+over all tokens; ``released()`` adds the dual clip of the common code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from agentgym.algorithm import About, Algorithm
+from agentgym.bounds import above, at_least, within
+from agentgym.losses import policy_gradient_kept
+from agentgym_trainers.grpo import GRPO
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPPO:
+    """Gradient-preserving clipping policy optimisation."""
+
+    about: ClassVar[About] = About(
+        "2508.07629",
+        "n episodes side by side",
+        "return, centred and scaled within the task",
+        "surrogate whose clipped tokens keep a gradient, on both sides",
+    )
+
+    group_size: int = 8
+    """Episodes per task."""
+    clip: float = 0.2
+    """How far the token ratio may fall below 1."""
+    clip_high: float = 0.28
+    """How far it may rise above 1."""
+    dual: float | None = None
+    """Bound on the loss of a bad token that became likelier, in advantages; unset: none."""
+    mean: Literal["episodes", "tokens"] = "episodes"
+    """What counts the same in the loss."""
+    minibatches: int = 4
+    """Optimiser steps per training step."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        at_least(2, self, "group_size")
+        at_least(1, self, "minibatches")
+        within(0, 1, self, "clip")
+        at_least(0, self, "clip_high")
+        above(1, self, "dual")
+
+    @classmethod
+    def paper(cls) -> GPPO:
+        """The paper's setting."""
+        return cls(mean="tokens")
+
+    @classmethod
+    def released(cls) -> GPPO:
+        """The common code."""
+        return cls(mean="tokens", dual=3.0)
+
+    def build(self) -> Algorithm:
+        """Compose it."""
+        host = GRPO(group_size=self.group_size, minibatches=self.minibatches, mean=self.mean)
+        return host.compose(
+            policy_gradient_kept(self.clip, self.clip_high, below=True, dual=self.dual)
+        )

@@ -1,0 +1,102 @@
+"""GSPO: one ratio per sequence instead of one per token (Zheng et al. 2025, arXiv:2507.18071).
+
+The ratio of a sequence is the geometric mean of its tokens' ratios; it is clipped as a whole, and
+its gradient is spread evenly over the tokens (the paper's GSPO-token form, eq. 14).
+
+Differs from the paper: a sequence is a *turn*. The mean over an episode of many turns hardly
+leaves 1, whatever happens in a single turn; and the clip is ten times wider, as its small value
+was tuned on long single answers. ``paper()`` takes all that was written in one context as the
+sequence, with the paper's clip; ``released()`` is the common code, where a row is a turn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from agentgym.algorithm import About, Algorithm
+from agentgym.batch import Batch
+from agentgym.bounds import at_least, within
+from agentgym.losses import Loss, Outputs
+from agentgym.turns import turns_of
+from agentgym_trainers.grpo import GRPO
+
+
+def of_turn(batch: Batch) -> Tensor:
+    """Number of the turn of each position, all positions off the mask apart; (P,)."""
+    turns = turns_of(batch)
+    return turns.spread(torch.arange(len(turns.length), device=batch.mask.device) + 1, batch)
+
+
+def of_row(batch: Batch) -> Tensor:
+    """Number of the context of each position; (P,)."""
+    return (batch.row + 1) * batch.mask
+
+
+def sequence_ratio(low: float, high: float, *, turn: bool) -> Loss:
+    """The clipped surrogate with the geometric mean of the ratios of a turn, or of a row."""
+
+    def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
+        unit = of_turn(batch) if turn else of_row(batch)
+        size = int(unit.max()) + 1
+        move = (outputs.logprob - batch.logprob).detach() * batch.mask
+        total = move.new_zeros(size).index_add(0, unit, move)
+        count = move.new_zeros(size).index_add(0, unit, batch.mask.to(move))
+        mean = (total / count.clamp(min=1))[unit].clamp(-20, 20)
+        ratio = (mean + outputs.logprob - outputs.logprob.detach()).exp()
+        clipped = ratio.clamp(1 - low, 1 + high)
+        return -(ratio * batch.advantage).minimum(clipped * batch.advantage)
+
+    return Loss(apply)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GSPO:
+    """Group sequence policy optimisation."""
+
+    about: ClassVar[About] = About(
+        "2507.18071",
+        "n episodes side by side",
+        "return, centred and scaled within the task",
+        "surrogate with one clipped ratio per turn",
+    )
+
+    group_size: int = 8
+    """Episodes per task."""
+    clip: float = 3e-3
+    """How far the ratio of a sequence may fall below 1."""
+    clip_high: float = 4e-3
+    """How far it may rise above 1."""
+    sequence: Literal["turn", "row"] = "turn"
+    """What has one ratio: a turn, or all that was written in one context."""
+    statistics: Literal["episodes", "turns"] = "episodes"
+    """What counts once in the mean and standard deviation of a group."""
+    minibatches: int = 4
+    """Optimiser steps per training step."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        at_least(2, self, "group_size")
+        at_least(1, self, "minibatches")
+        within(0, 1, self, "clip")
+        at_least(0, self, "clip_high")
+
+    @classmethod
+    def paper(cls) -> GSPO:
+        """The paper's setting."""
+        return cls(clip=3e-4, clip_high=4e-4, sequence="row")
+
+    @classmethod
+    def released(cls) -> GSPO:
+        """The agent papers' port."""
+        return cls(statistics="turns")
+
+    def build(self) -> Algorithm:
+        """Compose it."""
+        host = GRPO(
+            group_size=self.group_size, minibatches=self.minibatches, statistics=self.statistics
+        )
+        return host.compose(sequence_ratio(self.clip, self.clip_high, turn=self.sequence == "turn"))

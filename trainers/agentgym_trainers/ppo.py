@@ -1,0 +1,121 @@
+"""PPO: a critic says what was to be expected (Schulman et al. 2017, arXiv:1707.06347).
+
+Advantages are generalised (GAE) over the tokens an episode wrote, across its turns; they are
+whitened over the batch. The critic is a copy of the policy's network with one number in place of
+the vocabulary; it takes its steps beside the policy's.
+
+Differs from the paper: the policy and the critic share no weights; value and advantage live on
+tokens of many turns, and what was read in between is no step. ``released()`` is the agent papers'
+code base: every turn is an episode of its own that earns the whole return, with a KL penalty, an
+entropy bonus and a fine on malformed turns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from agentgym.advantages import RETURN, generalised_advantage, whiten
+from agentgym.algorithm import About, Algorithm, CriticPlan, Update, independent
+from agentgym.bounds import above, at_least, within
+from agentgym.credit import chain
+from agentgym.losses import (
+    add,
+    entropy_bonus,
+    kl_to_reference,
+    policy_gradient,
+    value_error,
+    weigh,
+)
+from agentgym.shaping import punish_malformed
+from agentgym.weights import finished, keep, weigh_every_token
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPO:
+    """Proximal policy optimisation with a critic."""
+
+    about: ClassVar[About] = About(
+        "1707.06347",
+        "n episodes side by side",
+        "GAE with a critic, whitened over the batch's tokens",
+        "clipped surrogate and the critic's squared error",
+    )
+
+    group_size: int = 8
+    """Episodes per task; one will do."""
+    clip: float = 0.2
+    """How far the token ratio may fall below 1."""
+    clip_high: float = 0.2
+    """How far it may rise above 1."""
+    discount: float = 1.0
+    """Of reward, per token."""
+    trace: float = 0.95
+    """The lambda of GAE: 0 trusts the critic, 1 the return."""
+    truncated: Literal["zero", "mask", "bootstrap"] = "zero"
+    """Episodes that a limit cut short: what follows is worth nothing, they are not learned, or it
+    is worth what the critic said."""
+    span: Literal["episode", "turn"] = "episode"
+    """What GAE runs over: an episode, or a turn that is given the whole return."""
+    value_weight: float = 0.5
+    """Weight of the critic's error."""
+    value_clip: float | None = 0.5
+    """How far a value counts as moved in one training step, in units of reward."""
+    value_rate: float = 1e-3
+    """Learning rate of the critic."""
+    entropy: float = 0.0
+    """Weight of an entropy bonus, per nat."""
+    kl: float = 0.0
+    """Weight of the KL divergence from the policy that training began with, per nat."""
+    dual: float | None = None
+    """Bound on the loss of a bad token that became likelier, in advantages; unset: none."""
+    malformed: float = 0.0
+    """Reward taken from a turn that holds no action."""
+    minibatches: int = 4
+    """Optimiser steps per pass."""
+    epochs: int = 1
+    """Passes over the batch."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        at_least(1, self, "group_size", "minibatches", "epochs")
+        within(0, 1, self, "clip", "trace", "discount")
+        above(0, self, "discount", "value_rate", "value_clip")
+        at_least(0, self, "clip_high", "value_weight", "entropy", "kl", "malformed")
+        above(1, self, "dual")
+
+    @classmethod
+    def paper(cls) -> PPO:
+        """The paper's setting, as far as it carries over to language models."""
+        return cls(trace=0.95, epochs=3, entropy=0.01, value_clip=None)
+
+    @classmethod
+    def released(cls) -> PPO:
+        """The agent papers' code base."""
+        return cls(
+            trace=1.0, span="turn", entropy=0.001, kl=0.01, dual=3.0, malformed=0.1, group_size=1
+        )
+
+    def build(self) -> Algorithm:
+        """Compose it."""
+        shaping = (punish_malformed(self.malformed),) if self.malformed else ()
+        mask = (keep(finished),) if self.truncated == "mask" else ()
+        advantage = generalised_advantage(
+            self.discount,
+            self.trace,
+            bootstrap=self.truncated == "bootstrap",
+            per_turn=self.span == "turn",
+        )
+        loss = add(
+            policy_gradient(self.clip, self.clip_high, dual=self.dual),
+            weigh(self.value_weight, value_error(self.value_clip, RETURN)),
+            weigh(self.entropy, entropy_bonus()),
+            *((weigh(self.kl, kl_to_reference()),) if self.kl else ()),
+        )
+        return Algorithm(
+            collect=independent(self.group_size),
+            credit=chain(*shaping, advantage, whiten(), weigh_every_token(), *mask),
+            updates=(Update(loss=loss, minibatches=self.minibatches, epochs=self.epochs),),
+            critic=CriticPlan(learning_rate=self.value_rate),
+            reference=self.kl > 0,
+        )

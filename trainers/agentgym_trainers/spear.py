@@ -1,0 +1,127 @@
+"""SPEAR: imitate your own good episodes while exploring less (Qin et al. 2025, arXiv:2509.22601).
+
+On top of Dr.BoT: episodes that beat their task are kept with the log-probabilities they were
+played with, and replayed in optimiser steps of their own, with covariance clipping. Their
+advantage is their return less the median of past task means, so that what was good once is dropped
+when it is good no longer. Replay ramps up along a cosine, a reward for acting at all fades out.
+
+Differs from the paper: every step replays a few episodes, drawn at random, instead of a full
+buffer in one burst; capacity counts episodes where the paper counts turns; the reward for acting
+is flat for episodes that win, so that longer wins are not paid more. Rewards here are 1 for a win
+where the paper has 10, and sizes are scaled to match. As in the paper, the median is over all tasks
+together and returns hold the bonus of their own step.
+
+``paper()``: the bonus counts turns, the whole buffer is replayed and emptied when it is full.
+``released()``: the same, also episodes exactly at the median, and a power of two of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
+
+from agentgym.algorithm import About, Algorithm, Update
+from agentgym.bounds import at_least, ordered, within
+from agentgym.credit import chain
+from agentgym.losses import policy_gradient, times, weigh
+from agentgym.weights import CONSTANT
+from agentgym_trainers.clipcov import KEPT, spare_covariant
+from agentgym_trainers.curriculum import fade, ramp, reward_acting
+from agentgym_trainers.drbot import DrBoT
+from agentgym_trainers.replay import Draw, burst, fresh, replay, replayed, sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class SPEAR:
+    """Self-imitation with progressive exploration."""
+
+    about: ClassVar[About] = About(
+        "2509.22601",
+        "n episodes side by side, with a fading reward for acting",
+        "Dr.BoT's; replayed episodes: return minus the median of past task means",
+        "Dr.BoT's, then the replayed episodes' with covariance clipping",
+    )
+
+    host: DrBoT = field(default_factory=DrBoT)
+    """How fresh episodes are learned from."""
+    imitation: float = 1.0
+    """Weight of replay once it has ramped up; 0 leaves the host and the bonus."""
+    ramp: int = 20
+    """Training steps until replay has full weight."""
+    bonus: float = 0.1
+    """Most that acting is worth at first, in reward; 0 means none."""
+    fade: int = 40
+    """Training steps until acting is worth nothing."""
+    acting: Literal["flat", "count"] = "flat"
+    """Whether an episode that wins is paid for each act."""
+    capacity: int = 256
+    """Episodes kept."""
+    patience: int = 5
+    """Training steps an episode is kept."""
+    medians: int = 10240
+    """Task means that the median is taken over."""
+    draw: Literal["some", "burst", "power-of-two-burst"] = "some"
+    """What is replayed: a few episodes each step, or all of a full buffer, which is emptied."""
+    some: int = 32
+    """Episodes replayed per step."""
+    spared: float = 0.02
+    """Part of the replayed tokens left out for their covariance."""
+    low: float = 0.2
+    """Covariance above which a token may be left out."""
+    high: float = 6.0
+    """Covariance below which it may be."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        at_least(0, self, "imitation", "bonus")
+        at_least(1, self, "ramp", "fade", "capacity", "patience", "medians", "some")
+        within(0, 1, self, "spared")
+        ordered(self, "low", "high")
+
+    @classmethod
+    def paper(cls) -> SPEAR:
+        """The paper's ALFWorld runs."""
+        return cls(ramp=100, fade=200, acting="count", capacity=100, draw="burst")
+
+    @classmethod
+    def released(cls) -> SPEAR:
+        """The authors' code for agents, whose ramp is longer than the paper's."""
+        return cls(
+            host=DrBoT.released(),
+            ramp=200,
+            fade=200,
+            acting="count",
+            capacity=100,
+            draw="power-of-two-burst",
+        )
+
+    def build(self) -> Algorithm:
+        """Compose it."""
+        host = self.host.build()
+        curriculum = reward_acting(self.bonus, fade(self.fade), self.acting)
+        credit = chain(curriculum, host.credit) if self.bonus else host.credit
+        if not self.imitation:
+            return replace(host, credit=credit)
+        clip = {"clip": self.host.clip, "clip_high": self.host.clip_high}
+        surrogate = policy_gradient(self.host.clip, self.host.clip_high)
+        draws: dict[str, Draw] = {
+            "some": sample(self.some),
+            "burst": burst(self.capacity),
+            "power-of-two-burst": burst(self.capacity, power_of_two=True),
+        }
+        imitation = Update(
+            loss=weigh(
+                self.imitation, weigh(ramp(self.ramp), times(CONSTANT, times(KEPT, surrogate)))
+            ),
+            rows=replayed,
+            name="imitation",
+            select=spare_covariant(self.spared, self.low, self.high, **clip),
+        )
+        buffer = replay(
+            self.capacity, self.patience, self.medians, draws[self.draw], self.host.weighting()
+        )
+        return replace(
+            host,
+            credit=chain(credit, buffer),
+            updates=(replace(host.updates[0], rows=fresh), imitation),
+        )
