@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-from agentgym_envs.alfworld.game import NOTHING, Game, State
+from agentgym_envs.alfworld.game import NOTHING, Game, Move, State
 from agentgym_envs.alfworld.problem import TREATMENTS
 
 NOTHING_HAPPENS = "Nothing happens."
@@ -23,31 +22,18 @@ _TREATING = {
 }
 
 
-class Move(NamedTuple):
-    """A command that means something now: what to do with which thing, at which place."""
-
-    do: Callable[[Game, State, Move], tuple[State, str]]
-    thing: int = NOTHING
-    place: int = NOTHING
-
-
 def moves(game: Game, state: State) -> dict[str, Move]:
     """Every command that means something now."""
-    found = {command: Move(_go, place=r) for command, r in game.travel[state.location]}
-    found["look"] = Move(_look)
-    found["inventory"] = Move(_inventory)
-    if game.wording.help:
-        found["help"] = Move(_help)
+    found = dict(game.always[state.location])
     here = game.at[state.location]
     for r in here:
         place = game.places[r]
-        found[f"examine {place.name}"] = Move(_examine_place, place=r)
         if place.openable:
-            verb, do = ("close", _close) if r in state.opened else ("open", _open)
-            found[f"{verb} {place.name}"] = Move(do, place=r)
+            verb = "close" if r in state.opened else "open"
+            found[f"{verb} {place.name}"] = Move(verb, place=r)
         for o in state.contents[r]:
             if "toggleable" in game.things[o].abilities:
-                found[f"use {game.things[o].name}"] = Move(_use, o, r)
+                found[f"use {game.things[o].name}"] = Move("use", o, r)
     if state.held == NOTHING:
         _add_taking(found, game, state, here)
     else:
@@ -69,24 +55,24 @@ def _add_taking(found: dict[str, Move], game: Game, state: State, here: Sequence
             for o in state.contents[r]:
                 if "pickupable" in game.things[o].abilities:
                     command = f"take {game.things[o].name} from {game.places[r].name}"
-                    found[command] = Move(_take, o, r)
+                    found[command] = Move("take", o, r)
 
 
 def _add_handling(found: dict[str, Move], game: Game, state: State, here: Sequence[int]) -> None:
     held = state.held
     thing = game.things[held]
-    found[f"examine {thing.name}"] = Move(_examine_thing, held)
+    found[f"examine {thing.name}"] = Move("examine thing", held)
     for r in here:
         place = game.places[r]
         if thing.kind in place.holds and accessible(game, state, r):
-            found[game.wording.put.format(o=thing.name, r=place.name)] = Move(_put, held, r)
+            found[game.wording.put.format(o=thing.name, r=place.name)] = Move("put", held, r)
         ability, verb = _TREATING.get(place.kind, ("", ""))
         if ability in thing.abilities:
-            found[f"{verb} {thing.name} with {place.name}"] = Move(_DOING[verb], held, r)
+            found[f"{verb} {thing.name} with {place.name}"] = Move(verb, held, r)
     if thing.kind in _KNIVES:
         for o, location in state.near:
             if location == state.location and "sliceable" in game.things[o].abilities:
-                found[f"slice {game.things[o].name} with {thing.name}"] = Move(_slice, o)
+                found[f"slice {game.things[o].name} with {thing.name}"] = Move("slice", o)
 
 
 def accessible(game: Game, state: State, r: int) -> bool:
@@ -275,19 +261,38 @@ def _used(game: Game, move: Move, verb: str) -> str:
     return f"You {verb} the {thing} using the {place}."
 
 
-_DOING = {"clean": _clean, "heat": _heat, "cool": _cool}
+_DOING: dict[str, Callable[[Game, State, Move], tuple[State, str]]] = {
+    "look": _look,
+    "inventory": _inventory,
+    "help": _help,
+    "go": _go,
+    "examine place": _examine_place,
+    "examine thing": _examine_thing,
+    "open": _open,
+    "close": _close,
+    "take": _take,
+    "put": _put,
+    "use": _use,
+    "slice": _slice,
+    "clean": _clean,
+    "heat": _heat,
+    "cool": _cool,
+}
+
+
+def do(game: Game, state: State, move: Move) -> tuple[State, str]:
+    """Carry out a move of ``moves``: the state after it, and what the game says."""
+    return _DOING[move.verb](game, state, move)
 
 
 # ---- what is achieved ------------------------------------------------------------------------
 
 
 def treated(game: Game, state: State) -> frozenset[int]:
-    """Things that are as the goal wants them: clean, hot or cool, or any if it does not care."""
+    """Things that were made as the goal wants them: clean, hot or cool; none if it wants none."""
     able, done = TREATMENTS.get(game.goal.task_type, ("", ""))
-    if not done:
-        return frozenset(range(len(game.things)))
-    having = {"isclean": state.clean, "ishot": state.hot, "iscool": state.cool}[done]
-    return frozenset(o for o in having if able in game.things[o].abilities)
+    having = {"isclean": state.clean, "ishot": state.hot, "iscool": state.cool}
+    return frozenset(o for o in having.get(done, ()) if able in game.things[o].abilities)
 
 
 def progress(game: Game, state: State) -> tuple[int, int]:
@@ -297,32 +302,22 @@ def progress(game: Game, state: State) -> tuple[int, int]:
     its place, has been treated, or is both; the lamp that is on, the object in hand; the objects
     of a pair that are in one place.
     """
-    goal = game.goal
-    if goal.task_type == "look_at_obj_in_light":
-        held = state.held != NOTHING and game.things[state.held].kind == goal.thing
-        return held + _lit(game, state), 2
-    wanted = {o for o, thing in enumerate(game.things) if thing.kind == goal.thing}
-    counts = [
-        [o for o in state.contents[r] if o in wanted]
-        for r, place in enumerate(game.places)
-        if place.kind == goal.target
-    ]
-    if goal.task_type == "pick_two_obj_and_place":
-        return min(2, max(map(len, counts), default=0)), 2
-    inside = {o for group in counts for o in group}
-    if goal.task_type == "pick_and_place_simple":
+    kind = game.goal.task_type
+    if kind == "look_at_obj_in_light":
+        return (state.held in game.wanted) + any(_shines(game, state, o) for o in game.targets), 2
+    groups = [game.wanted.intersection(state.contents[r]) for r in game.targets]
+    if kind == "pick_two_obj_and_place":
+        return min(2, max(map(len, groups), default=0)), 2
+    inside = frozenset().union(*groups)
+    if kind == "pick_and_place_simple":
         return bool(inside), 1
-    ready = wanted & treated(game, state)
+    ready = game.wanted & treated(game, state)
     return bool(inside) + bool(ready) + bool(inside & ready), 3
 
 
-def _lit(game: Game, state: State) -> bool:
-    for o in state.toggled:
-        thing = game.things[o]
-        if thing.kind == game.goal.target and "toggleable" in thing.abilities:
-            if game.goal.lamp_here and (o, state.location) in state.near:
-                return True
-            here = game.at[state.location]
-            if not game.goal.lamp_here and any(o in state.contents[r] for r in here):
-                return True
-    return False
+def _shines(game: Game, state: State, lamp: int) -> bool:
+    """A lamp is on, here."""
+    if game.goal.lamp_here:
+        return lamp in state.toggled and (lamp, state.location) in state.near
+    here = game.at[state.location]
+    return lamp in state.toggled and any(lamp in state.contents[r] for r in here)

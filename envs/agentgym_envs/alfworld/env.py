@@ -9,8 +9,9 @@ import numpy as np
 
 from agentgym.env import Opening, Outcome, TextEnv
 from agentgym.errors import ConfigError, WorldError, did_you_mean
-from agentgym_envs.alfworld import engine, games, tasks
+from agentgym_envs.alfworld import engine, files, tasks
 from agentgym_envs.alfworld.game import Game, State
+from agentgym_envs.alfworld.games import generated
 from agentgym_envs.alfworld.oracle import winning_commands
 
 _SEED = np.random.SeedSequence(0)
@@ -29,6 +30,7 @@ class ALFWorld(TextEnv):
     def __init__(
         self,
         *,
+        games: str = "generated",
         types: str = "all",
         wording: Literal["new", "old"] = "new",
         oracle: Literal["searching", "omniscient"] = "searching",
@@ -40,16 +42,19 @@ class ALFWorld(TextEnv):
         """Make the world; nothing is generated or read before it is needed.
 
         Args:
+            games: ``generated``, or the folder of official games to play, or ``official`` for the
+                one that ``ALFWORLD_DATA`` names.
             types: Task types or their numbers 1 to 6, joined by commas, or ``all``.
-            wording: ``move cup 1 to desk 1`` since version 0.4, or the old ``put cup 1 in/on
-                desk 1``. The other command is understood, too.
+            wording: Of generated games: ``move cup 1 to desk 1`` since version 0.4, or the old
+                ``put cup 1 in/on desk 1``. The other command is understood, too.
             oracle: Whether ``oracle`` goes straight to what it needs, or looks for it first.
-            train_games: Tasks in the split ``train``.
-            valid_games: Tasks in the split ``valid_seen``.
-            test_games: Tasks in the split ``valid_unseen``.
+            train_games: Generated tasks in the split ``train``.
+            valid_games: Generated tasks in the split ``valid_seen``.
+            test_games: Generated tasks in the split ``valid_unseen``.
             **kwargs: See ``TextEnv``.
         """
         super().__init__(**kwargs)
+        self.folder = None if games == "generated" else files.root(games)
         self.types = tasks.families(types)
         self.wording = _one_of("wording", wording, ("new", "old"))
         self.searching = _one_of("oracle", oracle, ("searching", "omniscient")) == "searching"
@@ -62,26 +67,29 @@ class ALFWorld(TextEnv):
         """The panel of a split: families in the official proportions, floor plans at random."""
         name = tasks.official_split(split)
         if name not in self._panels:
-            self._panels[name] = tasks.panel_ids(name, self._sizes[name], self.types)
+            self._panels[name] = (
+                files.listed(self.folder, name, self.types)
+                if self.folder
+                else tasks.panel_ids(name, self._sizes[name], self.types)
+            )
         return self._panels[name]
 
     def start(self, task: str, rng: np.random.Generator) -> Opening:
         """Lay out the room of a task. The game has no randomness."""
-        self._game = games.generated(task, self.wording)
+        self._game = files.load(self.folder, task) if self.folder else generated(task, self.wording)
         self._state = self._game.start
         return Opening(engine.opening(self._game), self._game.task, self._game.goal.task_type)
 
     def act(self, action: str) -> Outcome:
         """Carry out one command; whatever is none changes nothing."""
         game, state = self._playing()
-        before, wanted = engine.progress(game, state)
-        if before == wanted:
+        if self._last.won:
             return Outcome("The game is over.", 0.0, 1.0, won=True, done=True, valid=False)
         command = engine.in_words_of(game, action.strip())
         move = engine.moves(game, state).get(command)
         if move is None:
-            return Outcome(engine.NOTHING_HAPPENS, score=before / wanted, valid=False)
-        self._state, said = move.do(game, state, move)
+            return Outcome(engine.NOTHING_HAPPENS, score=self._last.score, valid=False)
+        self._state, said = engine.do(game, state, move)
         done, wanted = engine.progress(game, self._state)
         won = done == wanted
         return Outcome(said, float(won), done / wanted, won, done=won)
@@ -89,8 +97,7 @@ class ALFWorld(TextEnv):
     def admissible(self) -> tuple[str, ...]:
         """Every command that means something now, sorted; none when the game is won."""
         game, state = self._playing()
-        done, wanted = engine.progress(game, state)
-        return () if done == wanted else tuple(sorted(engine.moves(game, state)))
+        return () if self._last.won else tuple(sorted(engine.moves(game, state)))
 
     def oracle(self) -> tuple[str, ...] | None:
         """Commands that win from here; None when the game is won or no way is known."""

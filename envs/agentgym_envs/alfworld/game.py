@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +13,14 @@ from agentgym_envs.alfworld.wording import Wording
 
 NOTHING = -1
 """In place of the number of an object, a receptacle or a location: none."""
+
+
+class Move(NamedTuple):
+    """A command that means something: what to do, with which thing, at which place."""
+
+    verb: str
+    thing: int = NOTHING
+    place: int = NOTHING
 
 
 class Place(NamedTuple):
@@ -72,8 +80,12 @@ class Game:
     """Their names, which only the old wording says."""
     at: tuple[tuple[int, ...], ...]
     """For each location, its places."""
-    travel: tuple[tuple[tuple[str, int], ...], ...]
-    """For each location, the commands that lead elsewhere, and to which place."""
+    always: tuple[dict[str, Move], ...]
+    """For each location, the commands that mean something there in every state."""
+    wanted: frozenset[int]
+    """Things of the goal's class."""
+    targets: tuple[int, ...]
+    """Places of the goal's class; for a goal of light, the lamps."""
     start: State
 
 
@@ -149,16 +161,38 @@ def build(problem: Problem, task: str, wording: Wording) -> Game:
         tuple(r for r, place in enumerate(places) if place.location == location)
         for location in range(len(ids["location"]))
     )
-    travel = tuple(
-        tuple(
-            (f"go to {place.name}", r)
-            for r, place in enumerate(places)
-            if place.location not in (location, NOTHING)
-        )
-        for location in range(len(at))
+    goal = problem.goal
+    lamps = [o for o, thing in enumerate(things) if _is_lamp(thing, goal)]
+    return Game(
+        goal,
+        task,
+        wording,
+        places,
+        things,
+        tuple(called[id_] for id_ in ids["location"]),
+        at,
+        tuple(_always(places, wording, location) for location in range(len(at))),
+        frozenset(o for o, thing in enumerate(things) if thing.kind == goal.thing),
+        tuple(lamps or (r for r, place in enumerate(places) if place.kind == goal.target)),
+        start,
     )
-    locations = tuple(called[id_] for id_ in ids["location"])
-    return Game(problem.goal, task, wording, places, things, locations, at, travel, start)
+
+
+def _is_lamp(thing: Thing, goal: Goal) -> bool:
+    wants_light = goal.task_type == "look_at_obj_in_light"
+    return wants_light and thing.kind == goal.target and "toggleable" in thing.abilities
+
+
+def _always(places: Sequence[Place], wording: Wording, location: int) -> dict[str, Move]:
+    found = {"look": Move("look"), "inventory": Move("inventory")}
+    if wording.help:
+        found["help"] = Move("help")
+    for r, place in enumerate(places):
+        if place.location == location:
+            found[f"examine {place.name}"] = Move("examine place", place=r)
+        elif place.location != NOTHING:
+            found[f"go to {place.name}"] = Move("go", place=r)
+    return found
 
 
 def _pairs(facts: list[tuple[str, ...]]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agentgym_envs.alfworld.engine import accessible, moves, progress, treated
+from agentgym_envs.alfworld.engine import accessible, do, moves, progress, treated
 from agentgym_envs.alfworld.game import NOTHING, Game, State
 from agentgym_envs.alfworld.tasks import TOOLS
 
@@ -44,7 +44,7 @@ def _play(game: Game, state: State, *, searching: bool) -> tuple[str, ...] | Non
         if command is None or move is None:
             return None
         plan.append(command)
-        state, _ = move.do(game, state, move)
+        state, _ = do(game, state, move)
     return None
 
 
@@ -71,7 +71,7 @@ class _Player:
             return self._put(self._spots())
         if self.game.goal.task_type == "look_at_obj_in_light":
             return self._light()
-        if state.held not in treated(self.game, state):
+        if self.game.goal.task_type in TOOLS and state.held not in treated(self.game, state):
             return self._treat()
         return self._put(self._targets())
 
@@ -100,15 +100,14 @@ class _Player:
     def _targets(self) -> list[int]:
         """Where the goal wants the thing, best first."""
         goal, state, game = self.game.goal, self.state, self.game
-        there = [r for r, place in enumerate(game.places) if place.kind == goal.target]
-        having = dict.fromkeys(there, 0)
+        having = dict.fromkeys(game.targets, 0)
         for r, _ in self._known(goal.thing):
             if r in having:
                 having[r] += 1
         if goal.task_type != "pick_two_obj_and_place":
-            having = dict.fromkeys(there, 0)
+            having = dict.fromkeys(game.targets, 0)
         return sorted(
-            (r for r in there if game.places[r].location != NOTHING and self._takes(r)),
+            (r for r in having if game.places[r].location != NOTHING and self._takes(r)),
             key=lambda r: (-having[r], self._steps(r) if state.held != NOTHING else 0, r),
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from random import Random
 from typing import NamedTuple, TypeVar
@@ -161,19 +161,21 @@ def panel_ids(split: str, count: int, types: Sequence[str]) -> tuple[str, ...]:
     name = official_split(split)
     plans = UNSEEN if name == "valid_unseen" else [p for p in tables.PLANS if p not in UNSEEN]
     first = FIRST_SEEDS[name]
-    return tuple(_draw(first + i, plans, types).id for i in range(count))
+    choice = {name: [plan for plan in plans if pairs(name, plan)] for name in types}
+    return tuple(_draw(first + i, choice).id for i in range(count))
 
 
-def _draw(seed: int, plans: Sequence[int], types: Sequence[str]) -> Spec:
+def _draw(seed: int, plans: Mapping[str, Sequence[int]]) -> Spec:
+    """The task of a seed, from the floor plans that each family can have."""
     rng = Random(f"{ENV} {seed}")
-    ticket = rng.random() * sum(SHARES[name] for name in types)
-    task_type, *later = types
+    ticket = rng.random() * sum(SHARES[name] for name in plans)
+    task_type, *later = plans
     for other in later:
         ticket -= SHARES[task_type]
         if ticket < 0:
             break
         task_type = other
-    plan = pick(rng, [plan for plan in plans if pairs(task_type, plan)])
+    plan = pick(rng, plans[task_type])
     thing, target = pick(rng, pairs(task_type, plan))
     return Spec(task_type, thing, target, plan, seed)
 

@@ -74,12 +74,23 @@ def grammar(goal: str, wording: Name) -> str:
         MissingExtra: ALFWorld is not installed.
     """
     text = tables.grammar().replace(UNKNOWN_GOAL, goal)
-    if wording == "old":
-        for new, old in [
-            (_NEW_PUT, _OLD_PUT),
-            (_NEW_SAYS, _OLD_SAYS),
-            (_NEW_ARRIVES, _OLD_ARRIVES),
-        ]:
-            text = text.replace(new, old)
-        text = re.sub(r"\baction help \{.*?\n\}\n", "", text, flags=re.DOTALL)
-    return text
+    if wording == "new":
+        return text
+    for new, old in [
+        (_NEW_PUT, _OLD_PUT),
+        (_NEW_SAYS, _OLD_SAYS),
+        (_NEW_ARRIVES, _OLD_ARRIVES),
+    ]:
+        text = text.replace(new, old)
+    return re.sub(r"\naction help \{.*?\n\}\n", "", text, flags=re.DOTALL)
+
+
+def domain(wording: Name) -> str:
+    """ALFWorld's rules to go with a grammar: the reference engine wants one text for each action.
+
+    Raises:
+        MissingExtra: ALFWorld is not installed.
+    """
+    text = tables.domain()
+    # The action for `help` is the last one; what is left after it closes the domain.
+    return text if wording == "new" else text.partition("(:action help")[0] + "\n)\n"

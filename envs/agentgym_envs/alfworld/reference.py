@@ -1,0 +1,136 @@
+"""ALFWorld's own engine, TextWorld's PDDL planner, asked the same questions as ours.
+
+Only for differential tests and benchmarks: it needs the extra ``alfworld-reference`` and is some
+thousand times slower.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agentgym.errors import MissingExtra
+from agentgym_envs.alfworld import engine
+from agentgym_envs.alfworld.game import Game
+from agentgym_envs.alfworld.tables import ENV
+
+
+class Answer(NamedTuple):
+    """What both engines say after a command."""
+
+    text: str
+    commands: tuple[str, ...]
+    """Admissible ones, sorted."""
+    won: bool
+
+
+class Reference:
+    """A game file in the reference engine."""
+
+    def __init__(self, path: Path) -> None:
+        textworld, environment = _modules()
+        infos = textworld.EnvInfos(admissible_commands=True, won=True)
+        self.env = environment.AlfredDemangler(textworld.envs.PddlEnv(infos))
+        self.env.load(str(path))
+
+    def reset(self) -> Answer:
+        """The first observation."""
+        return _answer(self.env.reset())
+
+    def step(self, command: str) -> Answer:
+        """The answer to a command."""
+        return _answer(self.env.step(command)[0])
+
+
+class Ours:
+    """A game in our engine, behind the same two questions. It goes on after winning, too."""
+
+    def __init__(self, game: Game) -> None:
+        self.game = game
+        self.state = game.start
+
+    def reset(self) -> Answer:
+        """The first observation."""
+        self.state = self.game.start
+        return self._answer(engine.opening(self.game))
+
+    def step(self, command: str) -> Answer:
+        """The answer to a command."""
+        move = engine.moves(self.game, self.state).get(command.strip())
+        if move is None:
+            return self._answer(engine.NOTHING_HAPPENS)
+        self.state, said = engine.do(self.game, self.state, move)
+        return self._answer(said)
+
+    def _answer(self, said: str) -> Answer:
+        done, wanted = engine.progress(self.game, self.state)
+        commands = tuple(sorted(engine.moves(self.game, self.state)))
+        return Answer(said, commands, done == wanted)
+
+
+def difference(ours: Answer, theirs: Answer) -> str:
+    """Where two answers part; empty when they are equal."""
+    if ours.text != theirs.text:
+        return f"text: ours {ours.text!r}, theirs {theirs.text!r}"
+    if ours.commands != theirs.commands:
+        odd = sorted(set(ours.commands) ^ set(theirs.commands))
+        return f"admissible commands: only one engine has {odd}"
+    return "" if ours.won == theirs.won else f"won: ours {ours.won}, theirs {theirs.won}"
+
+
+def _answer(state: Any) -> Answer:
+    return Answer(state.feedback, tuple(state.admissible_commands), bool(state.won))
+
+
+@cache
+def _modules() -> tuple[Any, Any]:
+    """TextWorld and ALFWorld's wrappers, imported without their side effects."""
+    before = os.environ.get("ALFWORLD_DATA")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["ALFWORLD_DATA"] = folder
+        try:
+            import_module("fast_downward")
+            import_module("textworld.envs")
+            wrappers = import_module("alfworld.agents.environment.alfred_tw_env")
+        except ModuleNotFoundError as missing:
+            raise MissingExtra(
+                f"{ENV}'s reference engine lacks {missing.name}: "
+                f"pip install 'agentic-gym[alfworld-reference]'"
+            ) from missing
+        finally:
+            os.environ.pop("ALFWORLD_DATA", None)
+            if before is not None:
+                os.environ["ALFWORLD_DATA"] = before
+    return import_module("textworld"), wrappers
+
+
+@contextmanager
+def parsing_once() -> Iterator[None]:
+    """Let the reference engine parse each text and query of its grammar once, not at each use.
+
+    Its answers stay the same and come several times faster; without this, large comparisons take
+    hours.
+    """
+    _modules()
+    texts: Any = import_module("textworld.envs.pddl.textgen")
+    rules: Any = import_module("textworld.logic").Rule
+    parse, query = texts._parse_and_convert, rules.parse_conjunctive_query
+    parsed = lru_cache(maxsize=None)(lambda text, rule: parse(text, rule_name=rule))
+    queried: Callable[[str], Any] = lru_cache(maxsize=None)(query)
+
+    def parse_once(text: str, rule_name: str, **_: Any) -> Any:
+        # The engine writes into what it was given.
+        return copy.deepcopy(parsed(text, rule_name))
+
+    texts._parse_and_convert, rules.parse_conjunctive_query = parse_once, staticmethod(queried)
+    try:
+        yield
+    finally:
+        texts._parse_and_convert, rules.parse_conjunctive_query = parse, query

@@ -1,0 +1,114 @@
+"""Play generated games in ALFWorld's own engine and in ours, and show every difference.
+
+Needs the extra `alfworld-reference`. Games take turns with the two wordings; every third one is
+perturbed first, towards what official files contain and our generator never makes: things in two
+receptacles or away from them, open doors, food that is hot already. One episode of a game follows
+the omniscient oracle to the end and goes on at random, another one is random.
+
+    scripts/differential_alfworld.py --games 200
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from random import Random
+
+from agentgym_envs.alfworld import files, games, problem, reference, tasks
+from agentgym_envs.alfworld.oracle import winning_commands
+
+AFTER_WINNING = 6
+
+
+def main() -> None:
+    """Compare game by game; exit status 1 if anything differed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--games", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="seed of the first game")
+    parser.add_argument("--steps", type=int, default=25, help="length of a random episode")
+    options = parser.parse_args()
+    ids = tasks.panel_ids("train", options.first + options.games, problem.TASK_TYPES)
+    episodes = steps = wins = differences = 0
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, reference.parsing_once():
+        for number, task in enumerate(ids[options.first :], options.first):
+            game, path = prepare(task, number, Path(folder))
+            ours, theirs = reference.Ours(game), reference.Reference(path)
+            for kind in ("oracle", "random"):
+                played = episode(ours, theirs, kind, Random(f"{task} {kind}"), options.steps)
+                episodes, steps, wins = episodes + 1, steps + played[0], wins + played[1]
+                differences += len(played[2])
+                for line in played[2]:
+                    print(f"{task} {kind}: {line}")
+            print(
+                f"{number + 1 - options.first} games, {episodes} episodes, {steps} steps, {wins} "
+                f"won, {differences} differences, {time.perf_counter() - began:.0f} s",
+                flush=True,
+            )
+    sys.exit(differences > 0)
+
+
+def prepare(task, number, folder):
+    """A game and the official file of the same game."""
+    name = ("new", "old")[number % 2]
+    home = files.write(folder, "train", task, name)
+    if number % 3 == 2:
+        facts, _ = games.make(tasks.parse(task), name)
+        odd = perturbed(facts, Random(f"{task} perturbed"))
+        content = json.loads((home / files.GAME).read_text())
+        content["pddl_problem"] = problem.write(odd, "perturbed")
+        (home / files.GAME).write_text(json.dumps(content))
+    return files.load(folder, home.relative_to(folder).as_posix()), home / files.GAME
+
+
+def perturbed(facts, rng):
+    """The same room with what real rooms have and generated ones lack."""
+    found = {}
+    for fact in sorted(facts.facts):
+        found.setdefault(fact[0], []).append(fact)
+    things = [fact[1] for fact in found["objecttype"]]
+    places = [fact[1] for fact in found["receptacletype"]]
+    spots = [fact[2] for fact in found["receptacleatlocation"]]
+    more = {
+        *(("inreceptacle", rng.choice(things), rng.choice(places)) for _ in range(3)),
+        *(("objectatlocation", rng.choice(things), rng.choice(spots)) for _ in range(3)),
+        *(("opened", rng.choice(places)) for _ in range(4)),
+        *((word, rng.choice(things)) for word in ("ishot", "iscool", "isclean", "issliced")),
+        ("inreceptacleobject", rng.choice(things), rng.choice(things)),
+    }
+    lost = set(rng.sample(found["objectatlocation"], 3))
+    lost |= set(rng.sample(found["inreceptacle"], 2))
+    lost |= set(rng.sample(found["receptacleatlocation"], 1))
+    return problem.Problem(facts.types, (facts.facts | more) - lost, facts.goal)
+
+
+def episode(ours, theirs, kind, rng, length):
+    """Steps, whether it was won, and the differences."""
+    answers = ours.reset(), theirs.reset()
+    found = [reference.difference(*answers)]
+    plan = []
+    if kind == "oracle":
+        plan = list(winning_commands(ours.game, ours.game.start, searching=False) or ())
+        length = len(plan) + AFTER_WINNING
+    won = False
+    for turn in range(length):
+        command = plan.pop(0) if plan else choose(answers[0].commands, rng)
+        answers = ours.step(command), theirs.step(command)
+        if line := reference.difference(*answers):
+            found.append(f"turn {turn}, {command!r}: {line}")
+        won = won or answers[1].won
+    return length, won, [line for line in found if line]
+
+
+def choose(commands, rng):
+    """Mostly commands that handle something: there are many more ways to walk."""
+    if rng.random() < 0.04:
+        return rng.choice(["dance", "take", " look ", "go to fridge 99", ""])
+    handling = [c for c in commands if not c.startswith(("go to", "help", "inventory"))]
+    return rng.choice(handling if rng.random() < 0.7 else commands)
+
+
+if __name__ == "__main__":
+    main()
