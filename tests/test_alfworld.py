@@ -225,16 +225,19 @@ def kitchen(goal=("pick_and_place_simple", "apple", "shelf")):
         receptacleatlocation fridge_bar_1 loc_bar_1; receptacletype fridge_bar_1 fridgetype
         openable fridge_bar_1; receptacleatlocation shelf_bar_1 loc_bar_2
         receptacletype shelf_bar_1 shelftype; receptacleatlocation shelf_bar_2 loc_bar_2
-        receptacletype shelf_bar_2 shelftype; receptacletype sink_bar_1_bar_sinkbasin sinkbasintype
-        receptacleatlocation sink_bar_1_bar_sinkbasin loc_bar_3
-        atlocation agent1 loc_bar_0; objecttype apple_bar_1 appletype; objecttype knife_bar_1 knifetype
+        receptacletype shelf_bar_2 shelftype
+        receptacletype sink_bar_1_bar_sinkbasin sinkbasintype
+        receptacleatlocation sink_bar_1_bar_sinkbasin loc_bar_3; atlocation agent1 loc_bar_0
+        objecttype apple_bar_1 appletype; objecttype knife_bar_1 knifetype
         objecttype apple_bar_2 appletype; inreceptacle apple_bar_1 shelf_bar_1
         objectatlocation apple_bar_1 loc_bar_2; inreceptacle apple_bar_2 fridge_bar_1
-        inreceptacle knife_bar_1 shelf_bar_2; objecttype mug_bar_1 mugtype; isreceptacleobject mug_bar_1
-        inreceptacle mug_bar_1 shelf_bar_1; inreceptacle lamp_bar_1 shelf_bar_1; toggleable lamp_bar_1
-        objecttype lamp_bar_1 desklamptype; cancontain shelftype appletype; cancontain fridgetype appletype
-        cancontain shelftype mugtype; cancontain shelftype knifetype; pickupable mug_bar_1
-        pickupable apple_bar_1; pickupable apple_bar_2; pickupable knife_bar_1; cleanable apple_bar_1
+        inreceptacle knife_bar_1 shelf_bar_2; objecttype mug_bar_1 mugtype
+        isreceptacleobject mug_bar_1; inreceptacle mug_bar_1 shelf_bar_1
+        inreceptacle lamp_bar_1 shelf_bar_1; toggleable lamp_bar_1
+        objecttype lamp_bar_1 desklamptype; cancontain shelftype appletype
+        cancontain fridgetype appletype; cancontain shelftype mugtype
+        cancontain shelftype knifetype; pickupable mug_bar_1; pickupable apple_bar_1
+        pickupable apple_bar_2; pickupable knife_bar_1; cleanable apple_bar_1
         coolable apple_bar_1; sliceable apple_bar_1; heatable apple_bar_1"""
     listed = [tuple(line.split()) for line in re.split(r"[;\n]", facts) if line.strip()]
     types = {}

@@ -9,6 +9,7 @@ def register_all() -> None:
         ("agentgym/ALFWorld-v0", "agentgym_envs.alfworld.env:ALFWorld", 50),
         ("agentgym/Hotter-v0", "agentgym_envs.hotter:Hotter", 12),
         ("agentgym/TextWorld-v0", "agentgym_envs.textworld.env:TextWorld", 50),
+        ("agentgym/WebShop-v0", "agentgym_envs.webshop.env:WebShop", 15),
     ]:
         if id_ not in gymnasium.registry:
             gymnasium.register(id_, entry, max_episode_steps=turns)

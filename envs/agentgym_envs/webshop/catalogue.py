@@ -1,0 +1,229 @@
+"""A catalogue on disk: built once per host, then memory-mapped and shared by every session."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from agentgym.env import Progress
+from agentgym.errors import WorldError
+from agentgym_envs.webshop import goals
+from agentgym_envs.webshop.files import ReadSoFar
+from agentgym_envs.webshop.index import Index, IndexWriter
+from agentgym_envs.webshop.products import Product, pack, unpack
+
+_VERSION = 1
+"""Of the files written here; part of every catalogue's folder name."""
+_BUILDING = threading.Lock()
+SHOWN = 50
+"""Most products that a search finds."""
+
+
+class Source(Protocol):
+    """Where products come from."""
+
+    @property
+    def size(self) -> int:
+        """Of the whole, in the unit that ``read`` reports."""
+
+    @property
+    def identity(self) -> str:
+        """Two sources with one identity hold the same products."""
+
+    def read(self, report: ReadSoFar) -> Iterator[Product]:
+        """Every product once, in a fixed order."""
+
+
+class Card(NamedTuple):
+    """What a page of results shows of a product."""
+
+    asin: str
+    title: str
+    price_tag: str
+
+
+class Catalogue:
+    """Products, search index and goals, read-only. Make one with ``open_catalogue``."""
+
+    def __init__(self, folder: Path, kind: goals.GoalKind) -> None:
+        facts = json.loads((folder / "facts.json").read_bytes())
+        self.folder = folder
+        self.kind = kind
+        self.digest: str = facts["digest"]
+        """SHA-256 of the products, in hexadecimal."""
+        self.size: int = facts["products"]
+        self.index = Index(folder, self.size)
+        self._products = _Blob(folder, "products")
+        self._cards = _Blob(folder, "cards")
+        self._asins = np.load(folder / "asins.npy", mmap_mode="r")
+        self._rows = np.load(folder / "asin_rows.npy", mmap_mode="r")
+        self._goals = np.load(folder / f"goals_{kind}.npy", mmap_mode="r")
+        self.product = lru_cache(maxsize=4096)(self._product)
+        """``product(row)``: a product by its place in the catalogue."""
+        self.card = lru_cache(maxsize=32_768)(self._card)
+        """``card(row)``: the short form."""
+
+    @property
+    def goal_count(self) -> int:
+        """Number of goals."""
+        return len(self._goals)
+
+    def goal(self, number: int) -> goals.Goal:
+        """A goal by its place after the original's shuffle."""
+        row, choice = self._goals[number].tolist()
+        return goals.goal(self.product(row), self.kind, choice)
+
+    def row(self, asin: str) -> int | None:
+        """Where a product is."""
+        key = np.bytes_(asin.encode())
+        at = int(np.searchsorted(self._asins, key))
+        return int(self._rows[at]) if at < self.size and self._asins[at] == key else None
+
+    def search(self, query: str) -> tuple[int, ...]:
+        """Rows of at most 50 products, best first."""
+        return self.index.search(query, SHOWN)
+
+    def _product(self, row: int) -> Product:
+        return unpack(json.loads(self._products[row]))
+
+    def _card(self, row: int) -> Card:
+        return Card(*json.loads(self._cards[row]))
+
+
+class _Blob:
+    """Byte strings end to end in a mapped file."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._ends = np.load(folder / f"{name}_ends.npy", mmap_mode="r")
+        with (folder / f"{name}.jsonl").open("rb") as file:
+            self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __getitem__(self, at: int) -> bytes:
+        return self._data[int(self._ends[at]) : int(self._ends[at + 1])]
+
+
+def folder_of(source: Source) -> Path:
+    """Where a source's catalogue is kept: below ``AGENTGYM_CACHE``, else ``~/.cache/agentgym``."""
+    root = Path(os.environ.get("AGENTGYM_CACHE") or "~/.cache/agentgym").expanduser()
+    name = hashlib.sha256(source.identity.encode()).hexdigest()[:16]
+    return root.absolute() / f"webshop-{_VERSION}" / name
+
+
+def open_catalogue(
+    source: Source, kind: goals.GoalKind = "synthetic", progress: Progress | None = None
+) -> Catalogue:
+    """The catalogue of a source, built first if this host has none yet.
+
+    Raises:
+        WorldError: It cannot be read or written.
+    """
+    folder = folder_of(source)
+    if not folder.is_dir():
+        with _BUILDING:
+            if not folder.is_dir():
+                _build(source, folder, progress or (lambda done, total: None))
+    return _opened(folder, kind)
+
+
+@cache
+def _opened(folder: Path, kind: goals.GoalKind) -> Catalogue:
+    try:
+        return Catalogue(folder, kind)
+    except (OSError, ValueError, KeyError) as problem:
+        raise WorldError(
+            f"the catalogue {folder} is damaged ({problem}); delete it to have it made anew"
+        ) from problem
+
+
+def _build(source: Source, folder: Path, progress: Progress) -> None:
+    """Make the files beside their final place and move them there: nothing is half-written."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=folder.parent) as made:
+            inner = Path(made) / "catalogue"
+            inner.mkdir()
+            _write(source, inner, progress)
+            try:
+                inner.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # unless another process was faster
+                    raise
+    except OSError as problem:
+        raise WorldError(
+            f"cannot make a catalogue: {problem.strerror or problem}; make room in "
+            f"{folder.parent}, or set AGENTGYM_CACHE to another folder"
+        ) from problem
+
+
+def _write(source: Source, folder: Path, progress: Progress) -> None:
+    index = IndexWriter()
+    digest = hashlib.sha256()
+    asins: list[bytes] = []
+    wanted: dict[goals.GoalKind, list[tuple[int, int]]] = {"synthetic": [], "human": []}
+    total = source.size
+    with _BlobWriter(folder, "products") as products, _BlobWriter(folder, "cards") as cards:
+        for row, product in enumerate(source.read(lambda done: progress(done, total))):
+            line = _json(pack(product))
+            digest.update(line)
+            products.add(line)
+            cards.add(_json([product.asin, product.title, product.price_tag]))
+            index.add(product.document)
+            asins.append(product.asin.encode())
+            for kind, found in wanted.items():
+                found.append((row, goals.count(product, kind)))
+    if not asins:
+        raise WorldError("the catalogue has no products; check the product file")
+    index.write(folder)
+    order = np.argsort(np.array(asins))
+    np.save(folder / "asins.npy", np.array(asins)[order])
+    np.save(folder / "asin_rows.npy", order.astype(np.int32))
+    for kind, found in wanted.items():
+        np.save(folder / f"goals_{kind}.npy", _goal_table(found))
+    facts = {"digest": digest.hexdigest(), "products": len(asins)}
+    (folder / "facts.json").write_text(json.dumps(facts))
+    progress(total, total)
+
+
+def _goal_table(counts: list[tuple[int, int]]) -> np.ndarray:
+    """(goals, 2): product row and number of the goal within it, in the original's order."""
+    rows, many = np.array(counts, np.int64).T
+    total = int(many.sum())
+    first = np.repeat(np.cumsum(many) - many, many)
+    table = np.stack([np.repeat(rows, many), np.arange(total) - first], axis=1)
+    shuffled: np.ndarray = table[goals.shuffled(total)].astype(np.int32)
+    return shuffled
+
+
+class _BlobWriter:
+    """Writes what ``_Blob`` maps."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._file = (folder / f"{name}.jsonl").open("wb")
+        self._index = folder / f"{name}_ends.npy"
+        self._ends = [0]
+
+    def add(self, line: bytes) -> None:
+        """The next one."""
+        self._file.write(line)
+        self._ends.append(self._ends[-1] + len(line))
+
+    def __enter__(self) -> _BlobWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+        np.save(self._index, np.array(self._ends, np.int64))
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"

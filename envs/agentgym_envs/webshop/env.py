@@ -1,0 +1,186 @@
+"""WebShop as a world: search, look, choose options, and buy what an instruction asks for."""
+
+from __future__ import annotations
+
+import copy
+from importlib.util import find_spec
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+
+from agentgym.env import Opening, Outcome, Progress, TextEnv, unknown_task
+from agentgym.errors import ConfigError, MissingExtra, WorldError, did_you_mean
+from agentgym_envs.webshop import files, pages
+from agentgym_envs.webshop.catalogue import Catalogue, Source, open_catalogue
+from agentgym_envs.webshop.goals import ENV, Goal, GoalKind, Names, split_range
+from agentgym_envs.webshop.nouns import LEXICON
+from agentgym_envs.webshop.oracle import plan
+from agentgym_envs.webshop.products import Product
+from agentgym_envs.webshop.reward import Reward, Rules, judge
+from agentgym_envs.webshop.session import Place, Session, Shop, act, parse
+from agentgym_envs.webshop.synthetic import SyntheticCatalogue
+
+_NEEDS = ("Stemmer", "rapidfuzz", "textblob")
+
+
+class WebShop(TextEnv):
+    """Buy the product that an instruction describes, by ``search[words]`` and ``click[text]``.
+
+    Differs from the original simulator: the page after a purchase does not print the score, a
+    goal's price bound is the same in every process, searching needs a search bar unless
+    ``search_anywhere``, and titles are tagged by another library (see ``nouns``).
+
+    Source:
+        Yao et al. 2022 (arXiv:2207.01206) and its released code.
+    """
+
+    def __init__(
+        self,
+        *,
+        data: str = "",
+        products: int = 1000,
+        catalogue_seed: int = 0,
+        goals: GoalKind = "synthetic",
+        observation: pages.Mode = "text",
+        rules: Rules = "fixed",
+        reward: Literal["outcome", "dense"] = "outcome",
+        show_attributes: bool = False,
+        search_anywhere: bool = False,
+        tagger: str = LEXICON,
+        **kwargs: Any,
+    ) -> None:
+        """Make the world; the catalogue is opened, or made first, when it is needed.
+
+        Args:
+            data: Folder of the official files, or their product file; a catalogue made from
+                ``catalogue_seed`` unless given.
+            products: Size of a catalogue that is made here.
+            catalogue_seed: Decides which.
+            goals: One per combination of options, or the instructions people wrote.
+            observation: How a page is shown.
+            rules: How a purchase is compared with the goal; see ``reward``.
+            reward: 1 for buying exactly what was asked for, or the score of any purchase.
+            show_attributes: Items have a page that lists their attributes.
+            search_anywhere: Searching works on every page.
+            tagger: What finds the nouns of a title; see ``nouns``.
+            **kwargs: See ``TextEnv``.
+
+        Raises:
+            ConfigError: A value is not one of those, or the files are not there.
+            MissingExtra: A library is not installed.
+        """
+        super().__init__(**kwargs)
+        if not all(map(find_spec, _NEEDS)):
+            raise MissingExtra(f'{ENV} needs more libraries: pip install "agentic-gym[webshop]"')
+        _one_of("goals", goals, ("synthetic", "human"))
+        _one_of("observation", observation, pages.MODES)
+        _one_of("rules", rules, get_args(Rules))
+        _one_of("reward", reward, ("outcome", "dense"))
+        self.source: Source = (
+            files.find(data) if data else SyntheticCatalogue(products, catalogue_seed)
+        )
+        self.kind, self.mode, self.rules, self.tagger = goals, observation, rules, tagger
+        self.dense = reward == "dense"
+        self._flags = (show_attributes, search_anywhere)
+        self._shop: Shop | None = None
+        self._goal: Goal | None = None
+        self.session = Session()
+        """Where the shopper is; frozen."""
+        self.purchase: Reward | None = None
+        """What was bought is worth, once it is bought."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What is sold; the same object for every world of this process."""
+        return self._open().catalogue
+
+    def tasks(self, split: str) -> Names:
+        """Goals by their place after the original's shuffle."""
+        return Names(self._prefix(), split_range(split, self.catalogue.goal_count))
+
+    def prepare(self, split: str, progress: Progress | None = None) -> None:
+        """Make the catalogue, if this host has none yet."""
+        open_catalogue(self.source, self.kind, progress)
+
+    def start(self, task: str, rng: np.random.Generator) -> Opening:
+        """Open the shop's front page. A visit has no randomness."""
+        number = task.removeprefix(self._prefix())
+        plain = number.isascii() and number.isdecimal() and str(int(number)) == number
+        if number == task or not plain or int(number) >= self.catalogue.goal_count:
+            raise unknown_task(ENV, task, [f"{self._prefix()}0"])
+        self._goal = self.catalogue.goal(int(number))
+        self.session, self.purchase = Session(), None
+        return Opening(self._page(), self._goal.instruction, self._goal.category)
+
+    def act(self, action: str) -> Outcome:
+        """Search, click or buy; anything else leaves the page as it is."""
+        after = act(self._open(), self.session, parse(action))
+        if after is None:
+            return self._outcome(valid=False)
+        self.session = after
+        if after.place is Place.DONE:
+            bought = self.catalogue.product(after.row)
+            self.purchase = self._worth(bought, dict(after.options))
+        return self._outcome(valid=True)
+
+    def admissible(self) -> tuple[str, ...]:
+        """What can be clicked, or that a query can be typed."""
+        if self.session.place is Place.INDEX:
+            return ("search[<your query>]",)
+        page = pages.nodes(self._open(), self.session, "")
+        return tuple(sorted(f"click[{text}]" for text in pages.clickables(page)))
+
+    def oracle(self) -> tuple[str, ...] | None:
+        """Actions that buy the goal's product with its options; None where that has no way."""
+        return plan(
+            self._open(),
+            self.session,
+            self._wanted(),
+            lambda product, chosen: self._worth(product, chosen).total == 1,
+        )
+
+    def fork(self) -> Self:
+        """The same visit, going its own way: a session is frozen, the catalogue shared."""
+        other = copy.copy(self)
+        other._np_random = copy.deepcopy(self._np_random)
+        return other
+
+    def _worth(self, bought: Product, chosen: dict[str, str]) -> Reward:
+        return judge(bought, self._wanted(), chosen, rules=self.rules, tagger=self.tagger)
+
+    def _outcome(self, *, valid: bool) -> Outcome:
+        done = self.session.place is Place.DONE
+        score = self.purchase.total if self.purchase else 0.0
+        won = score == 1.0
+        # Paid once: whatever is said to a closed shop earns nothing.
+        gain = (score if self.dense else float(won)) if valid and done else 0.0
+        return Outcome(self._page(), gain, score, won, done, valid)
+
+    def _page(self) -> str:
+        goal = self._wanted()
+        return pages.render(self._open(), self.session, goal.instruction, self.mode, self.task_id)
+
+    def _open(self) -> Shop:
+        if self._shop is None:
+            self._shop = Shop(open_catalogue(self.source, self.kind), *self._flags)
+        return self._shop
+
+    def _prefix(self) -> str:
+        return f"{self.kind}-{self.catalogue.digest[:8]}-"
+
+    def _wanted(self) -> Goal:
+        if self._goal is None:
+            raise WorldError("nobody is shopping; call reset() first")
+        return self._goal
+
+    def _info(self) -> dict[str, Any]:
+        parts = {} if self.purchase is None else {"purchase": self.purchase._asdict()}
+        return {**super()._info(), **parts}
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(
+            f"{name}: got {value!r}, expected one of {', '.join(known)}."
+            f"{did_you_mean(value, known)}"
+        )

@@ -1,0 +1,74 @@
+"""A shopper who knows the goal's product: the actions that buy it from anywhere in a visit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from agentgym_envs.webshop.goals import Goal
+from agentgym_envs.webshop.products import Product
+from agentgym_envs.webshop.session import (
+    BACK,
+    BUY,
+    NEXT,
+    PER_PAGE,
+    PREVIOUS,
+    Place,
+    Session,
+    Shop,
+    option_of,
+)
+
+Wins = Callable[[Product, dict[str, str]], bool]
+"""Whether buying a product with these options has reward 1."""
+
+
+def plan(shop: Shop, session: Session, goal: Goal, wins: Wins) -> tuple[str, ...] | None:
+    """Actions that end in reward 1, or None where the goal's product cannot be found or won.
+
+    Some goals of real catalogues cannot be reached at all: two options may share a value, and a
+    click then always means the second.
+    """
+    row = shop.catalogue.row(goal.asin)
+    if row is None or session.place is Place.DONE:
+        return None
+    product = shop.catalogue.product(row)
+    chosen = dict(session.options) if session.row == row else {}
+    clicks = _clicks(product, goal, chosen)
+    if not wins(product, chosen):
+        return None
+    way = _way(shop, session, row)
+    return None if way is None else (*way, *(f"click[{c}]" for c in (*clicks, BUY.lower())))
+
+
+def _clicks(product: Product, goal: Goal, chosen: dict[str, str]) -> list[str]:
+    """Values still to be clicked; ``chosen`` ends up as it will be then."""
+    clicks = []
+    for _, value in goal.options:
+        name = option_of(product, value)
+        if name is not None and chosen.get(name) != value:
+            chosen[name] = value
+            clicks.append(value)
+    return clicks
+
+
+def _way(shop: Shop, session: Session, row: int) -> list[str] | None:
+    """Actions that lead to the page of a product."""
+    if session.row == row:
+        return [f"click[{PREVIOUS.lower()}]"] if session.place is Place.SUB_PAGE else []
+    asin = shop.catalogue.card(row).asin.lower()
+    if session.place is Place.RESULTS and row in session.shown:
+        return [f"click[{asin}]"]
+    start = [] if session.place is Place.INDEX else [f"click[{BACK.lower()}]"]
+    product = shop.catalogue.product(row)
+    for query in (product.title, product.document):
+        words = " ".join(query.lower().replace("[", " ").replace("]", " ").split())
+        found = shop.catalogue.search(words)
+        if row in found:
+            turns = found.index(row) // PER_PAGE
+            return [
+                *start,
+                f"search[{words}]",
+                *[f"click[{NEXT.lower()}]"] * turns,
+                f"click[{asin}]",
+            ]
+    return None

@@ -1,0 +1,183 @@
+"""What a page shows: a list of nodes, in four renderings, and what can be clicked on it."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from html import escape
+from typing import Literal, NamedTuple, get_args
+
+from agentgym_envs.webshop.session import (
+    ATTRIBUTES,
+    BACK,
+    BUY,
+    NEXT,
+    PREVIOUS,
+    Place,
+    Session,
+    Shop,
+)
+
+Mode = Literal["text", "text_rich", "html", "url"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+HOST = "http://127.0.0.1:3000"
+"""In the addresses of pages; nothing listens there."""
+
+
+class Kind(StrEnum):
+    """What a node of a page is."""
+
+    TEXT = "text"
+    HEADING = "heading"
+    LABEL = "label"
+    """The name of an option."""
+    BUTTON = "button"
+    PRODUCT = "product"
+    OPTION = "option"
+
+
+class Node(NamedTuple):
+    """One piece of visible text."""
+
+    kind: Kind
+    text: str
+    chosen: bool = False
+    """The option is chosen, or the product was visited."""
+
+
+def nodes(shop: Shop, session: Session, instruction: str) -> tuple[Node, ...]:
+    """Everything a page shows, in order.
+
+    The page after a purchase differs from the original's, which prints goal and score: an agent
+    must not read its own grade.
+    """
+    if session.place is Place.DONE:
+        card = shop.catalogue.card(session.row)
+        chosen = (f"{name}: {value}" for name, value in session.options)
+        lines = ("Your order", card.asin, card.title, *chosen, f"Price: {card.price_tag}")
+        return (
+            Node(Kind.HEADING, "Thank you for shopping with us!"),
+            *(Node(Kind.TEXT, line) for line in lines if line),
+        )
+    head = (Node(Kind.LABEL, "Instruction:"), Node(Kind.TEXT, instruction))
+    if session.place is Place.INDEX:
+        return (Node(Kind.HEADING, "WebShop"), *head, Node(Kind.BUTTON, "Search"))
+    body = {Place.RESULTS: _results, Place.ITEM: _item, Place.SUB_PAGE: _sub_page}[session.place]
+    shown = (*head, Node(Kind.BUTTON, BACK), *body(shop, session))
+    return tuple(node for node in shown if node.text)
+
+
+def _results(shop: Shop, session: Session) -> list[Node]:
+    total = len(session.results)
+    shown = [Node(Kind.TEXT, f"Page {session.number} (Total results: {total})")]
+    if session.number > 1:
+        shown.append(Node(Kind.BUTTON, PREVIOUS))
+    shown.append(Node(Kind.BUTTON, NEXT))
+    for row in session.shown:
+        card = shop.catalogue.card(row)
+        shown.append(Node(Kind.PRODUCT, card.asin, row in session.seen))
+        shown.append(Node(Kind.TEXT, card.title.strip()))
+        shown.append(Node(Kind.TEXT, card.price_tag))
+    return shown
+
+
+def _item(shop: Shop, session: Session) -> list[Node]:
+    product = shop.catalogue.product(session.row)
+    chosen = dict(session.options)
+    shown = [Node(Kind.BUTTON, PREVIOUS)]
+    for name, values in product.options:
+        shown.append(Node(Kind.LABEL, name.strip()))
+        shown += [Node(Kind.OPTION, value, chosen.get(name) == value) for value in values]
+    shown += [
+        Node(Kind.HEADING, product.title.strip()),
+        Node(Kind.TEXT, f"Price: {product.price_tag}"),
+        Node(Kind.TEXT, "Rating: N.A."),
+    ]
+    return shown + [Node(Kind.BUTTON, name) for name in (*shop.sub_pages, BUY)]
+
+
+def _sub_page(shop: Shop, session: Session) -> list[Node]:
+    product = shop.catalogue.product(session.row)
+    lines = {
+        "Description": (product.description,),
+        "Features": product.bullets,
+        "Reviews": (),
+        ATTRIBUTES: (*product.attributes, product.category, product.query, product.path),
+    }[session.sub]
+    return [Node(Kind.BUTTON, PREVIOUS), *(Node(Kind.TEXT, line.strip()) for line in lines)]
+
+
+def clickables(page: tuple[Node, ...]) -> tuple[str, ...]:
+    """What can be clicked: buttons in page order, then products, then option values."""
+    kinds = (Kind.BUTTON, Kind.PRODUCT, Kind.OPTION)
+    found = (node.text.lower() for kind in kinds for node in page if node.kind is kind)
+    return tuple(dict.fromkeys(found))
+
+
+def text(page: tuple[Node, ...]) -> str:
+    """Every text, joined by separators."""
+    return " [SEP] ".join(node.text for node in page)
+
+
+def text_rich(page: tuple[Node, ...]) -> str:
+    """A line per text, what can be clicked in brackets, the latest choice said first."""
+    said = [f"You have clicked {node.text}." for node in page if _is_choice(node)]
+    return "\n".join([*reversed(said), *map(_rich, page)]) + "\n"
+
+
+def _is_choice(node: Node) -> bool:
+    return node.kind is Kind.OPTION and node.chosen
+
+
+def _rich(node: Node) -> str:
+    clicked = "clicked button" if node.chosen else "button"
+    before = {Kind.BUTTON: "", Kind.OPTION: "  ", Kind.PRODUCT: "\n"}.get(node.kind)
+    return node.text if before is None else f"{before}[{clicked}] {node.text} [{clicked}_]"
+
+
+def html(page: tuple[Node, ...]) -> str:
+    """The body of a web page whose buttons post the action they stand for."""
+    return "\n".join(["<form method='post'>", *map(_tag, page), "</form>"])
+
+
+_TAGS = {Kind.TEXT: "p", Kind.HEADING: "h1", Kind.LABEL: "h4"}
+_CLASSES = {Kind.BUTTON: "btn", Kind.PRODUCT: "product-link", Kind.OPTION: "option"}
+
+
+def _tag(node: Node) -> str:
+    shown = escape(node.text)
+    if node.kind in _TAGS:
+        return f"<{_TAGS[node.kind]}>{shown}</{_TAGS[node.kind]}>"
+    if node == (Kind.BUTTON, "Search", False):
+        return (
+            "<input id='search_input' name='query' placeholder='Search...' autofocus>"
+            f"<button class='btn'>{shown}</button>"
+        )
+    kind = _CLASSES[node.kind] + (" chosen" if node.chosen else "")
+    action = escape(f"click[{node.text.lower()}]", quote=True)
+    return f'<button class="{kind}" name="action" value="{action}">{shown}</button>'
+
+
+def url(shop: Shop, session: Session, name: str) -> str:
+    """The page's address; ``name`` names the session."""
+    words = session.query.replace(" ", "+")
+    options = dict(session.options)
+    if session.place is Place.INDEX:
+        return f"{HOST}/{name}"
+    if session.place is Place.RESULTS:
+        return f"{HOST}/{session.place}/{name}/{words}/{session.number}"
+    asin = shop.catalogue.card(session.row).asin
+    if session.place is Place.DONE:
+        return f"{HOST}/{session.place}/{name}/{asin}/{options}"
+    item = f"{HOST}/{session.place}/{name}/{asin}/{words}/{session.number}"
+    if session.place is Place.ITEM:
+        return f"{item}/{json.dumps(options)}"
+    return f"{item}/{session.sub}/{options}"
+
+
+def render(shop: Shop, session: Session, instruction: str, mode: Mode, name: str) -> str:
+    """A page in one of the modes."""
+    if mode == "url":
+        return url(shop, session, name)
+    page = nodes(shop, session, instruction)
+    return {"text": text, "text_rich": text_rich, "html": html}[mode](page)
