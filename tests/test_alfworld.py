@@ -82,10 +82,12 @@ def test_the_oracles_find_their_way_out_of_any_mess(task_type):
 
 def test_the_searching_oracle_does_not_know_what_it_was_not_shown():
     """With the unseen contents of the room exchanged, it makes the same next decision."""
+    choices = shortest = 0
     for task_type in problem.TASK_TYPES:
         game = a_game(task_type)
         rng = Random(task_type)
-        state, choices = game.start, 0
+        state = game.start
+        shortest += len(winning_commands(game, state, searching=False))
         while engine.progress(game, state)[0] < engine.progress(game, state)[1]:
             unseen = [r for r in range(len(game.places)) if r not in state.seen]
             shuffled = rng.sample(unseen, len(unseen))
@@ -97,7 +99,7 @@ def test_the_searching_oracle_does_not_know_what_it_was_not_shown():
             assert next_command(game, elsewhere, searching=True) == command
             choices += 1
             state, _ = engine.do(game, state, engine.moves(game, state)[command])
-        assert choices > len(winning_commands(game, game.start, searching=False))
+    assert choices > 1.2 * shortest, "it had to look for things"
 
 
 def test_a_fork_shares_nothing_that_changes_and_draws_the_same_tasks():
@@ -151,7 +153,7 @@ def test_the_panels_are_frozen_and_have_the_official_sizes():
     assert agentgym.panel(ENV, split="valid_seen").tasks == digests["valid"].tasks
 
 
-PANELS = {"train": "?", "valid": "?", "test": "?"}
+PANELS = {"train": "892b8e305781", "valid": "8ba0b324f43c", "test": "61486be9fdd1"}
 
 
 def test_the_unseen_rooms_are_the_official_four_and_no_others():
@@ -198,7 +200,67 @@ def test_a_task_id_means_the_same_game_everywhere():
         assert list(winning_commands(game, game.start, searching=False)) == plan
 
 
-GAMES: dict = {}
+GAMES = {
+    "pick_and_place_simple": (
+        "put some tomato on garbagecan",
+        [
+            "go to countertop 3",
+            "take tomato 2 from countertop 3",
+            "go to garbagecan 1",
+            "move tomato 2 to garbagecan 1",
+        ],
+    ),
+    "look_at_obj_in_light": (
+        "examine the watch with the floorlamp",
+        ["go to shelf 1", "take watch 3 from shelf 1", "go to shelf 9", "use floorlamp 1"],
+    ),
+    "pick_clean_then_place_in_recep": (
+        "put a clean tomato in countertop",
+        [
+            "go to garbagecan 1",
+            "take tomato 3 from garbagecan 1",
+            "go to sinkbasin 1",
+            "clean tomato 3 with sinkbasin 1",
+            "go to countertop 3",
+            "move tomato 3 to countertop 3",
+        ],
+    ),
+    "pick_heat_then_place_in_recep": (
+        "heat some tomato and put it in garbagecan",
+        [
+            "go to countertop 1",
+            "take tomato 1 from countertop 1",
+            "go to microwave 1",
+            "heat tomato 1 with microwave 1",
+            "go to garbagecan 1",
+            "move tomato 1 to garbagecan 1",
+        ],
+    ),
+    "pick_cool_then_place_in_recep": (
+        "cool some tomato and put it in garbagecan",
+        [
+            "go to countertop 1",
+            "take tomato 2 from countertop 1",
+            "go to fridge 1",
+            "cool tomato 2 with fridge 1",
+            "go to garbagecan 1",
+            "move tomato 2 to garbagecan 1",
+        ],
+    ),
+    "pick_two_obj_and_place": (
+        "find two tomato and put them in garbagecan",
+        [
+            "go to countertop 2",
+            "take tomato 3 from countertop 2",
+            "go to garbagecan 1",
+            "move tomato 3 to garbagecan 1",
+            "go to countertop 1",
+            "take tomato 2 from countertop 1",
+            "go to garbagecan 1",
+            "move tomato 2 to garbagecan 1",
+        ],
+    ),
+}
 
 
 @pytest.mark.skipif("AGENTGYM_DATA" not in os.environ, reason="needs the real task lists")
@@ -222,24 +284,24 @@ def test_nearly_every_official_task_can_be_generated():
 def kitchen(goal=("pick_and_place_simple", "apple", "shelf")):
     """A room small enough to know all of it; ids are such that names count down from 2."""
     facts = """
-        receptacleatlocation fridge_bar_1 loc_bar_1; receptacletype fridge_bar_1 fridgetype
-        openable fridge_bar_1; receptacleatlocation shelf_bar_1 loc_bar_2
-        receptacletype shelf_bar_1 shelftype; receptacleatlocation shelf_bar_2 loc_bar_2
-        receptacletype shelf_bar_2 shelftype
-        receptacletype sink_bar_1_bar_sinkbasin sinkbasintype
-        receptacleatlocation sink_bar_1_bar_sinkbasin loc_bar_3; atlocation agent1 loc_bar_0
-        objecttype apple_bar_1 appletype; objecttype knife_bar_1 knifetype
-        objecttype apple_bar_2 appletype; inreceptacle apple_bar_1 shelf_bar_1
-        objectatlocation apple_bar_1 loc_bar_2; inreceptacle apple_bar_2 fridge_bar_1
-        inreceptacle knife_bar_1 shelf_bar_2; objecttype mug_bar_1 mugtype
-        isreceptacleobject mug_bar_1; inreceptacle mug_bar_1 shelf_bar_1
-        inreceptacle lamp_bar_1 shelf_bar_1; toggleable lamp_bar_1
-        objecttype lamp_bar_1 desklamptype; cancontain shelftype appletype
-        cancontain fridgetype appletype; cancontain shelftype mugtype
-        cancontain shelftype knifetype; pickupable mug_bar_1; pickupable apple_bar_1
-        pickupable apple_bar_2; pickupable knife_bar_1; cleanable apple_bar_1
-        coolable apple_bar_1; sliceable apple_bar_1; heatable apple_bar_1"""
-    listed = [tuple(line.split()) for line in re.split(r"[;\n]", facts) if line.strip()]
+        receptacleatlocation fridge_bar_1 loc_bar_1; receptacletype fridge_bar_1 fridgetype;
+        openable fridge_bar_1; receptacleatlocation shelf_bar_1 loc_bar_2;
+        receptacletype shelf_bar_1 shelftype; receptacleatlocation shelf_bar_2 loc_bar_2;
+        receptacletype shelf_bar_2 shelftype;
+        receptacletype sink_bar_1_bar_sinkbasin sinkbasintype;
+        receptacleatlocation sink_bar_1_bar_sinkbasin loc_bar_3; atlocation agent1 loc_bar_0;
+        objecttype apple_bar_1 appletype; objecttype knife_bar_1 knifetype;
+        objecttype apple_bar_2 appletype; inreceptacle apple_bar_1 shelf_bar_1;
+        objectatlocation apple_bar_1 loc_bar_2; inreceptacle apple_bar_2 fridge_bar_1;
+        inreceptacle knife_bar_1 shelf_bar_2; objecttype mug_bar_1 mugtype;
+        isreceptacleobject mug_bar_1; inreceptacle mug_bar_1 shelf_bar_1;
+        inreceptacle lamp_bar_1 shelf_bar_1; toggleable lamp_bar_1;
+        objecttype lamp_bar_1 desklamptype; cancontain shelftype appletype;
+        cancontain fridgetype appletype; cancontain shelftype mugtype;
+        cancontain shelftype knifetype; pickupable mug_bar_1; pickupable apple_bar_1;
+        pickupable apple_bar_2; pickupable knife_bar_1; cleanable apple_bar_1;
+        coolable apple_bar_1; sliceable apple_bar_1; heatable apple_bar_1;"""
+    listed = [tuple(line.split()) for line in facts.split(";") if line.strip()]
     types = {}
     for fact in listed:
         for word in fact[1:]:
@@ -259,6 +321,7 @@ def test_the_texts_of_the_game():
         "Your task is to: find it."
     )
     told = {
+        "look  ": "You are in the middle of a room. Looking quickly around you, you see nothing.",
         "inventory": "You are not carrying anything.",
         "go to fridge 1": "You arrive at fridge 1. The fridge 1 is closed.",
         "open fridge 1": "You open the fridge 1. The fridge 1 is open. In it, you see a apple 1.",

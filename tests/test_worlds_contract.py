@@ -17,6 +17,7 @@ from agentgym.panel import unknown_split
 from agentgym.testing import check_world
 
 SMALL = {
+    "agentgym/ALFWorld-v0": [{"train_games": 8, "valid_games": 4, "test_games": 4}],
     "agentgym/TextWorld-v0": [
         {
             "family": family,

@@ -85,10 +85,10 @@ def accessible(game: Game, state: State, r: int) -> bool:
 
 def opening(game: Game) -> str:
     """The first observation."""
-    return (
-        f"-= Welcome to TextWorld, ALFRED! =-\n\n{_around(game, game.start)}\n\n"
-        f"Your task is to: {game.task}."
-    )
+    room = listing([f"a {place.name}" for place in game.places if place.location != NOTHING])
+    at_hand = game.at[game.start.location]
+    seen = _around(game, game.start) if at_hand else _MIDDLE.format(room)
+    return f"-= Welcome to TextWorld, ALFRED! =-\n\n{seen}\n\nYour task is to: {game.task}."
 
 
 def listing(names: Sequence[str]) -> str:
@@ -103,13 +103,14 @@ def listing(names: Sequence[str]) -> str:
     return ", ".join(names[:-1]) + ", and " + names[-1] if len(names) > 1 else names[0]
 
 
+_MIDDLE = "You are in the middle of a room. Looking quickly around you, you see {}."
+
+
 def _around(game: Game, state: State) -> str:
     here = game.at[state.location]
     if not here:
-        all_ = [f"a {place.name}" for place in game.places if place.location != NOTHING]
-        return (
-            f"You are in the middle of a room. Looking quickly around you, you see {listing(all_)}."
-        )
+        # Its grammar lists what is at hand, except in the opening, where that is the whole room.
+        return _MIDDLE.format("nothing")
     # The game means things on the floor, but knows only what is no longer where it once was.
     moved = [
         f"a {game.things[o].name}"
