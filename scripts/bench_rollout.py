@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -38,7 +39,7 @@ class Options:
     observation: int = 48
     """Tokens that the world adds each turn."""
     completion: int = 12
-    """Tokens that the policy adds each turn."""
+    """Tokens that the policy adds each turn, on average: from half to one and a half times it."""
     repetitions: int = 3
     """Of every way."""
     model: str | None = None
@@ -56,47 +57,53 @@ def make_model(options: Options) -> Any:
 class Play:
     """Episodes of random observations on one engine."""
 
-    def __init__(self, model: Any, options: Options, *, caching: bool = True) -> None:
-        room = options.turns * (options.observation + options.completion)
+    def __init__(self, model: Any, options: Options) -> None:
+        room = options.turns * (options.observation + 2 * options.completion)
         self.engine = LocalEngine(model, slots=options.episodes, context=room)
-        self.options, self.caching = options, caching
+        self.options = options
         self.vocabulary = model.config.vocab_size
 
     async def turn(self, context: list[int], seed: int) -> list[int]:
         """Observe and answer; the longer context."""
         drawn = np.random.default_rng(seed).integers(0, self.vocabulary, self.options.observation)
         context = [*context, *drawn.tolist()]
-        if not self.caching:
-            # As an engine without memory would: nothing is found again.
-            self.engine._batcher.pool.forget()
-        asked = Sampling(seed=seed, max_tokens=self.options.completion)
+        least = -(-self.options.completion // 2)
+        length = least + seed % (2 * (self.options.completion - least) + 1)
+        asked = Sampling(seed=seed, max_tokens=length)
         return [*context, *(await self.engine.generate(context, asked)).tokens]
 
-    async def episode(self, number: int, turns: int) -> None:
+    async def episode(self, number: int, turns: int, caching: bool) -> None:
         """From the first turn to the last."""
         context: list[int] = []
         for turn in range(turns):
+            if not caching:
+                # As an engine without memory would: nothing is found again.
+                self.engine._batcher.pool.forget()
             context = await self.turn(context, 1000 * number + turn)
         self.engine.finish(context)
 
-    async def continuous(self, lengths: list[int]) -> None:
+    async def continuous(self, lengths: list[int], *, caching: bool = True) -> None:
         """Who ends makes room for the next episode at once."""
         gate = asyncio.Semaphore(self.options.episodes)
 
         async def one(number: int) -> None:
             async with gate:
-                await self.episode(number, lengths[number])
+                await self.episode(number, lengths[number], caching)
 
         await asyncio.gather(*map(one, range(len(lengths))))
 
-    async def lockstep(self, lengths: list[int]) -> None:
-        """Batches of episodes; a turn begins when all have ended theirs, a batch likewise."""
+    async def lockstep(self, lengths: list[int], *, drop: bool) -> None:
+        """Batches of episodes; a turn begins when all have ended theirs, a batch likewise.
+
+        With ``drop`` an episode that has ended is asked no more; otherwise the whole batch goes on
+        to the end of its longest, as in loops that only mask the ended ones out.
+        """
         size = self.options.episodes
         for first in range(0, len(lengths), size):
             batch = range(first, min(first + size, len(lengths)))
             contexts: dict[int, list[int]] = {number: [] for number in batch}
             for turn in range(max(lengths[number] for number in batch)):
-                going = [number for number in batch if turn < lengths[number]]
+                going = [number for number in batch if not drop or turn < lengths[number]]
                 told = (self.turn(contexts[number], 1000 * number + turn) for number in going)
                 contexts |= zip(going, await asyncio.gather(*told), strict=True)
             for context in contexts.values():
@@ -111,47 +118,49 @@ def lengths(count: int, success: float, turns: int) -> list[int]:
     return [int(length) if win else turns for length, win in zip(early, won, strict=True)]
 
 
-def compare(ways: dict[str, Way], repetitions: int) -> dict[str, list[float]]:
-    """Seconds of every way, in interleaved repetitions."""
+def compare(title: str, play: Play, ways: dict[str, Way], work: int) -> None:
+    """A line per way: seconds over interleaved repetitions, model calls, the first way's gain.
+
+    On a CPU the time follows the tokens, on an accelerator rather the number of model calls.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repetitions):
+    calls = dict.fromkeys(ways, 0)
+    for _ in range(play.options.repetitions):
         for name, way in ways.items():
-            begun = time.perf_counter()
+            before, begun = play.engine.stats(), time.perf_counter()
             asyncio.run(way())
             seconds[name].append(time.perf_counter() - begun)
-    return seconds
-
-
-def show(title: str, seconds: dict[str, list[float]], work: int) -> None:
-    """A line per way; the ratio is the first way's gain over the second."""
-    middle = {name: median(values) for name, values in seconds.items()}
+            calls[name] = play.engine.stats().since(before).steps
     print(title)
-    for name, value in middle.items():
-        spread = f"{min(seconds[name]):.2f}-{max(seconds[name]):.2f}"
-        print(f"  {name:26} {value:7.2f} s ({spread})  {work / value:8.0f} turns/s")
-    first, second = middle.values()
-    print(f"  ratio {second / first:.2f}")
+    first = next(iter(ways))
+    for name, values in seconds.items():
+        middle = median(values)
+        gain = middle / median(seconds[first]), calls[name] / calls[first]
+        print(
+            f"  {name:25} {middle:7.2f} s ({min(values):.2f}-{max(values):.2f})"
+            f"  {work / middle:5.0f} turns/s {gain[0]:5.2f} x"
+            f"  {calls[name]:5} calls {gain[1]:5.2f} x",
+            flush=True,
+        )
 
 
 def main(options: Options) -> None:
     """Both comparisons."""
-    model = make_model(options)
-    kept, forgotten = Play(model, options), Play(model, options, caching=False)
+    play = Play(make_model(options), options)
     plain = [options.turns] * options.episodes
-    ways = {
-        "cache across turns": lambda: kept.continuous(plain),
-        "prompt anew every turn": lambda: forgotten.continuous(plain),
+    ways: dict[str, Way] = {
+        "cache across turns": partial(play.continuous, plain),
+        "prompt anew every turn": partial(play.continuous, plain, caching=False),
     }
-    work = sum(plain)
-    show(f"cache, {options.turns} turns", compare(ways, options.repetitions), work)
+    compare(f"cache, {options.turns} turns", play, ways, sum(plain))
     for success in (0.3, 0.6, 0.85):
         some = lengths(4 * options.episodes, success, options.turns)
         ways = {
-            "continuous": lambda some=some: kept.continuous(some),  # type: ignore[misc]
-            "lock-step": lambda some=some: kept.lockstep(some),  # type: ignore[misc]
+            "continuous": partial(play.continuous, some),
+            "lock-step, ended dropped": partial(play.lockstep, some, drop=True),
+            "lock-step, whole batch": partial(play.lockstep, some, drop=False),
         }
-        title = f"scheduling, {success:.0%} of the episodes end early"
-        show(title, compare(ways, options.repetitions), sum(some))
+        compare(f"scheduling, {success:.0%} of the episodes end early", play, ways, sum(some))
 
 
 if __name__ == "__main__":

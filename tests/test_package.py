@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +57,7 @@ def test_a_third_partys_package_adds_its_own(tmp_path):
     ("words", "expected"),
     [
         (["tain"], "Did you mean 'train'?"),
-        (["train", "gpro"], "Did you mean 'grpo'?"),
+        (["train", "epoo"], "Did you mean 'epo'?"),
         (["train", "epo.papr"], "Did you mean 'paper'? Forms: paper, released"),
         (["train", "grpo", "--algo.group-size", "1", "--out", "OUT"], "expected at least 2"),
         (["train", "arpo", "--algo.roots", "99", "--out", "OUT"], "at most the budget of a task"),
@@ -66,6 +68,13 @@ def test_a_third_partys_package_adds_its_own(tmp_path):
         (["train", "--config"], "--config needs a value"),
         (["train", "--model", "/no/such/model", "--out", "OUT"], "is no causal language model"),
         (["eval", "/no/such/model", "--out", "OUT/x.jsonl"], "is no causal language model"),
+        (["train", "--steps", "-1", "--out", "OUT"], "steps is -1, expected at least 0"),
+        (["train", "--imitation.slip", "1", "--out", "OUT"], "imitation.slip is 1.0"),
+        (["train", "--rollout.temperature", "0", "--out", "OUT"], "expected more than 0"),
+        (["train", "--optimisation.learning-rate", "nan", "--out", "OUT"], "learning_rate is nan"),
+        (["train", "--shape.kv-heads", "3", "--out", "OUT"], "a multiple of shape.kv_heads (3)"),
+        (["train", "--rollout.tokens", "32", "--out", "OUT"], "more than rollout.completion"),
+        (["eval", "m", "--panel.tasks", "0", "--out", "OUT/x.jsonl"], "evaluation.tasks is 0"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_two(words, expected, capsys, tmp_path):
@@ -75,6 +84,17 @@ def test_a_mistake_is_one_line_and_status_two(words, expected, capsys, tmp_path)
     assert expected in error
     assert error.count("\n") == 1 and error.startswith("agentgym: ")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", [["train", "--help"], []])
+def test_a_reader_that_leaves_early_hears_no_complaint(words):
+    """As `agentgym train --help | head` does; short output breaks only when it is flushed."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "agentgym.cli", *words]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 @pytest.mark.parametrize("verb", ["train", "eval", "play", "envs", "algorithms"])
@@ -124,11 +144,12 @@ def test_a_file_chooses_the_host_of_an_algorithm(tmp_path):
 
 
 def test_a_person_can_play(monkeypatch, capsys):
-    lines = iter([":hint", "50", ":quit"])
+    lines = iter([":hint", "50", ":hlep", ":quit"])
     monkeypatch.setattr("builtins.input", lambda *args: next(lines))
     assert main(["play", "agentgym/Hotter-v0", "--task", "hotter-3"]) == 0
     shown = capsys.readouterr().out
     assert "I hide a number" in shown and "Higher." in shown and "score 0.00" in shown
+    assert "commands: :hint, :actions, :quit" in shown
 
 
 def test_a_configuration_survives_the_trip_through_yaml(tmp_path):
