@@ -185,7 +185,7 @@ def pack(batch: Batch) -> dict[str, Tensor]:
 
 def unpack(columns: Mapping[str, Tensor]) -> Batch:
     """The batch that ``pack`` took apart, without private columns."""
-    return Batch(**{name: columns[name] for name in columns if name != "extra"}, extra={})
+    return Batch(**dict(columns), extra={})
 
 
 def collate(groups: Sequence[Sequence[Trajectory]]) -> Batch:

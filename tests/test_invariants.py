@@ -10,8 +10,8 @@ import torch
 
 from agentgym.batch import collate
 from agentgym.losses import Outputs
-from agentgym.testing.algorithms import MIXED, TIED, made_up
 from agentgym.testing.batches import batch_of, written
+from agentgym.testing.episodes import MIXED, TIED, made_up
 from agentgym.turns import turns_of
 from agentgym.types import Completion
 from agentgym.weights import TOKENS, TURNS, finished, keep, side_weights

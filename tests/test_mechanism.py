@@ -26,8 +26,9 @@ from agentgym.losses import (
 )
 from agentgym.shaping import punish_length, punish_malformed
 from agentgym.testing import check_algorithm
-from agentgym.testing.algorithms import MIXED, TIED, _Trial, made_up
+from agentgym.testing.algorithms import _Trial
 from agentgym.testing.batches import batch_of, written
+from agentgym.testing.episodes import MIXED, TIED, made_up
 from agentgym.turns import turns_of
 from agentgym.weights import TURNS, side_weights
 from agentgym_trainers.epo import EPO

@@ -57,7 +57,7 @@ def test_a_third_partys_package_adds_its_own(tmp_path):
     ("words", "expected"),
     [
         (["tain"], "Did you mean 'train'?"),
-        (["train", "epoo"], "Did you mean 'epo'?"),
+        (["train", "gpppo"], "Did you mean 'gppo'?"),
         (["train", "epo.papr"], "Did you mean 'paper'? Forms: paper, released"),
         (["train", "grpo", "--algo.group-size", "1", "--out", "OUT"], "expected at least 2"),
         (["train", "arpo", "--algo.roots", "99", "--out", "OUT"], "at most the budget of a task"),

@@ -13,7 +13,7 @@ from agentgym.batch import REFERENCE, VALUE, collate
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.losses import Outputs, entropy_bonus, weigh, weighed_by
 from agentgym.rollout import Limits, Player
-from agentgym.testing.algorithms import MIXED, STEPS, made_up
+from agentgym.testing.episodes import MIXED, STEPS, made_up
 from agentgym.trees import fixed, grow
 from agentgym.weights import TURNS, side_weights
 from agentgym_trainers.aepo import AEPO

@@ -5,12 +5,10 @@ from __future__ import annotations
 import copy
 import io
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,10 +21,7 @@ from agentgym.errors import ConfigError
 from agentgym.learner import Learner
 from agentgym.policy import Policy
 from agentgym.settings import Optimisation, Shape
-from agentgym.types import Completion, Stop, Task, Trajectory, Turn
-
-TOKENS = 60
-"""Token ids that made-up episodes use."""
+from agentgym.testing.episodes import STEPS, degenerate, made_up
 
 
 def check_algorithm(kind: type[Any]) -> None:
@@ -116,45 +111,6 @@ def _network() -> Any:
         for parameter in model.parameters():
             parameter.mul_(8 if parameter.dim() > 1 else 1)
     return model
-
-
-def made_up(
-    seed: int, rewards: list[list[float]], *, windowed: bool = False, length: int = 5
-) -> list[list[Trajectory]]:
-    """Groups of episodes with these returns; the same tokens whether windowed or not."""
-    rng = np.random.default_rng(seed)
-    return [
-        [_episode(rng, reward, windowed, length, task, k) for k, reward in enumerate(group)]
-        for task, group in enumerate(rewards)
-    ]
-
-
-def _episode(
-    rng: np.random.Generator, reward: float, windowed: bool, length: int, task: int, sample: int
-) -> Trajectory:
-    turns = []
-    count = int(rng.integers(1, 5))
-    for number in range(count):
-        read, written = rng.integers(1, TOKENS, 3), rng.integers(1, TOKENS, rng.integers(1, length))
-        tokens = tuple(int(token) for token in written)
-        turns.append(
-            Turn(
-                tuple(int(token) for token in read),
-                Completion(tokens, (-1.0,) * len(tokens), (0.5,) * len(tokens)),
-                "a",
-                f"room {rng.integers(3)}",
-                reward if number == count - 1 else 0.0,
-                fresh=windowed or number == 0,
-                parsed=bool(rng.random() < 0.8),
-            )
-        )
-    stop = Stop.TERMINATED if reward else Stop.MAX_TURNS
-    return Trajectory(Task("e", str(task)), sample, "g", "o", tuple(turns), stop)
-
-
-MIXED = [[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0], [1.0, 1.0, 0.0, 1.0]]
-TIED = [0.0, 0.0, 0.0, 0.0]
-STEPS = (MIXED, MIXED, [*MIXED, TIED])
 
 
 def _canonical(batch: Batch) -> dict[str, Tensor]:
@@ -278,24 +234,9 @@ def _check_split(trial: _Trial) -> None:
             )
 
 
-def _degenerate() -> Iterator[tuple[str, list[list[Trajectory]]]]:
-    yield "one episode", made_up(0, [[1.0]])
-    yield "equal rewards", made_up(1, [[1.0, 1.0, 1.0], [0.0, 0.0]])
-    yield "one token each", made_up(2, [[1.0, 0.0]], length=2)
-    group = made_up(3, [[1.0, 0.0]])
-    silent = [[_unlearned(trajectory) for trajectory in trajectories] for trajectories in group]
-    yield "no token to learn from", silent
-    broken = replace(group[0][0], stop=Stop.ABORTED)
-    yield "a broken world", [[broken, group[0][1]]]
-
-
-def _unlearned(trajectory: Trajectory) -> Trajectory:
-    return replace(trajectory, turns=tuple(replace(t, learn=False) for t in trajectory.turns))
-
-
 def _check_degenerate(trial: _Trial) -> None:
     """Little or no information gives no numbers that are not finite."""
-    for what, groups in _degenerate():
+    for what, groups in degenerate():
         learner = trial.learner()
         batch = learner.observe(collate(groups))
         batch, _ = trial.algorithm.credit.apply(batch, trial.algorithm.credit.init(), 0)
