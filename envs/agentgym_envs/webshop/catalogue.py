@@ -62,7 +62,8 @@ class Catalogue:
         self.digest: str = facts["digest"]
         """SHA-256 of the products, in hexadecimal."""
         self.size: int = facts["products"]
-        self.index = Index(folder, self.size)
+        # Anserini, the original's engine, lists ties by product number.
+        self.index = Index(folder, np.load(folder / "asin_ranks.npy", mmap_mode="r"))
         self._products = _Blob(folder, "products")
         self._cards = _Blob(folder, "cards")
         self._asins = np.load(folder / "asins.npy", mmap_mode="r")
@@ -187,6 +188,7 @@ def _write(source: Source, folder: Path, progress: Progress) -> None:
     order = np.argsort(np.array(asins))
     np.save(folder / "asins.npy", np.array(asins)[order])
     np.save(folder / "asin_rows.npy", order.astype(np.int32))
+    np.save(folder / "asin_ranks.npy", np.argsort(order).astype(np.int32))
     for kind, found in wanted.items():
         np.save(folder / f"goals_{kind}.npy", _goal_table(found))
     facts = {"digest": digest.hexdigest(), "products": len(asins)}

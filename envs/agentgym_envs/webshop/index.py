@@ -24,9 +24,27 @@ STOP_WORDS = frozenset(
         "then there these they this to was will with",
     )
 )
-_TOKEN = re.compile(
-    r"[^\W_](?:\w|(?<=[^\W\d_])[:.'\u2019\u00b7](?=[^\W\d_])|(?<=\d)[.,;'\u2019](?=\d))*|_+[^\W_]\w*",
+_PICTURE = (
+    r"\u00a9\u00ae\u203c\u2049\u2122\u2139\u2194-\u21aa\u231a-\u2328\u23cf-\u23fa\u25aa\u25ab\u25b6"
+    r"\u25c0\u25fb-\u25fe\u2600-\u2605\u2607-\u2612\u2614-\u2685\u2690-\u2705\u2708-\u2712\u2714"
+    r"\u2716\u271d\u2721\u2728\u2733\u2734\u2744\u2747\u274c\u274e\u2753-\u2755\u2757"
+    r"\u2763-\u2767\u2795-\u2797\u27a1\u27b0\u27bf\u2934\u2935\u2b05-\u2b07\u2b1b\u2b1c\u2b50"
+    r"\u2b55\U0001f000-\U0001faff"
 )
+"""Emoji: each is a word, with what is joined to it."""
+_IDEOGRAPH = r"\u3040-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+"""Each is a word."""
+_NO_DIGIT = r"\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209c\u2150-\u215f\u2460-\u24ff\u2776-\u2793"
+"""What Python takes for digits and Unicode's word breaking does not."""
+_LETTER = rf"[^\W\d_{_NO_DIGIT}{_IDEOGRAPH}]"
+_SIGN = rf"[^\W{_NO_DIGIT}{_IDEOGRAPH}]"
+_IN_WORDS = r"[:.'\u2018\u2019\u00b7\u2027\uff1a\uff0e\uff07]"
+_IN_NUMBERS = r"[.,;'\u2018\u2019\uff0c\uff0e\uff1b]"
+_TOKEN = re.compile(
+    rf"[{_PICTURE}]\ufe0f?(?:\u200d[{_PICTURE}]\ufe0f?)*|[{_IDEOGRAPH}]|(?=_*[^\W_]){_SIGN}"
+    rf"(?:{_SIGN}|(?<={_LETTER}){_IN_WORDS}(?={_LETTER})|(?<=\d){_IN_NUMBERS}(?=\d))*"
+)
+"""A word by Unicode's rules (UAX 29), as far as shops need them."""
 _POSSESSIVE = re.compile(r"['\u2019]s$")
 
 
@@ -119,8 +137,9 @@ class IndexWriter:
 class Index:
     """Ranks documents for a query; safe to use from many threads."""
 
-    def __init__(self, folder: Path, documents: int) -> None:
-        self.documents = documents
+    def __init__(self, folder: Path, order: npt.NDArray) -> None:
+        """Open it; ``order`` is each document's place in the order in which ties are listed."""
+        self.order = order
         self._analyzer = Analyzer()
         self._keys, self._starts, self._docs, self._impacts = (
             np.load(folder / f"{name}.npy", mmap_mode="r")
@@ -131,7 +150,7 @@ class Index:
         """``search(query, count)``: rows of the best documents, best first."""
 
     def _search(self, query: str, count: int) -> tuple[int, ...]:
-        """At most ``count`` documents that hold a word of the query; ties in document order."""
+        """At most ``count`` documents that hold a word of the query."""
         found = list(self._postings(query))
         if not found:
             return ()
@@ -141,7 +160,7 @@ class Index:
         docs = self._contenders(scores, [docs for docs, _ in found], count)
         # 32 bits at the end, as in Lucene: what it holds for a tie is one here.
         values = scores[docs].astype(np.float32)
-        best = np.lexsort((docs, -values))[:count]
+        best = np.lexsort((self.order[docs], -values))[:count]
         ranked = tuple(docs[best].tolist())
         for docs, _ in found:
             scores[docs] = 0.0
@@ -162,7 +181,7 @@ class Index:
         """A row of zeros, one per thread: cleared after use, cheaper than a new one."""
         scores: npt.NDArray[np.float64] | None = getattr(self._local, "scores", None)
         if scores is None:
-            scores = self._local.scores = np.zeros(self.documents)
+            scores = self._local.scores = np.zeros(len(self.order))
         return scores
 
     def _contenders(
