@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import gymnasium
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from agentgym.env import SPLITS, TextEnv
@@ -57,7 +59,8 @@ def listing() -> Table:
         table.add_column(name)
     for id_ in environments():
         horizon = gymnasium.spec(id_).max_episode_steps
-        table.add_row(id_, *_row(id_, horizon))
+        # `pip install 'agentic-gym[extra]'` is no markup.
+        table.add_row(id_, *map(escape, _row(id_, horizon)))
     return table
 
 
@@ -65,17 +68,18 @@ def _row(id_: str, horizon: int | None) -> tuple[str, str, str]:
     turns = "" if horizon is None else f"{horizon} turns"
     try:
         env = make(id_)
+        world = env.unwrapped
+        counts = _counts(world) if isinstance(world, TextEnv) else ""
+        missing = world.missing() if isinstance(world, TextEnv) else ""
+        env.close()
     except (MissingExtra, ModuleNotFoundError) as problem:
         return "", turns, f"no: {problem}"
-    world = env.unwrapped
-    if not isinstance(world, TextEnv):
-        return "", turns, "yes"
+    return counts, turns, f"no: {missing}" if missing else "yes"
+
+
+def _counts(world: TextEnv) -> str:
     counts = []
     for split in SPLITS:
-        try:
+        with suppress(ConfigError):
             counts.append(f"{split} {len(world.tasks(split))}")
-        except ConfigError:
-            continue
-    missing = world.missing()
-    env.close()
-    return ", ".join(counts), turns, f"no: {missing}" if missing else "yes"
+    return ", ".join(counts)

@@ -4,11 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gymnasium
 import pytest
 
 import agentgym
 from agentgym import config, registry
 from agentgym.cli import main
+from agentgym.env import TextEnv
 from agentgym.errors import ConfigError, MissingExtra
 from agentgym.settings import Experiment
 
@@ -109,6 +111,23 @@ def test_envs_lists_worlds_splits_and_horizon(capsys):
     assert main(["envs"]) == 0
     listed = capsys.readouterr().out
     assert "agentgym/Hotter-v0" in listed and "12 turns" in listed and "train" in listed
+
+
+class Lacking(TextEnv):
+    def tasks(self, split):
+        raise MissingExtra("pip install 'agentic-gym[lacking]'")
+
+
+def test_envs_says_how_to_install_what_is_missing(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    gymnasium.register("agentgym/Lacking-v0", Lacking)
+    try:
+        assert main(["envs"]) == 0
+    finally:
+        del gymnasium.registry["agentgym/Lacking-v0"]
+    rows = capsys.readouterr().out.splitlines()
+    row = next(row for row in rows if "Lacking" in row)
+    assert "no: pip install 'agentic-gym[lacking]'" in row
 
 
 def test_algorithms_lists_name_paper_and_the_three_choices(capsys, monkeypatch):
