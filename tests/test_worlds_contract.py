@@ -17,6 +17,7 @@ from agentgym.panel import unknown_split
 from agentgym.testing import check_world
 
 SMALL = {
+    "agentgym/ScienceWorld-v0": [{"tasks": "find-non-living-thing,lifespan-longest-lived"}],
     "agentgym/TextWorld-v0": [
         {
             "family": family,

@@ -7,7 +7,7 @@ def register_all() -> None:
     """Register every world with Gymnasium; imports none of them."""
     for id_, entry, turns in [
         ("agentgym/Hotter-v0", "agentgym_envs.hotter:Hotter", 12),
-        ("agentgym/ScienceWorld-v0", "agentgym_envs.scienceworld.env:ScienceWorld", 100),
+        ("agentgym/ScienceWorld-v0", "agentgym_envs.scienceworld.env:ScienceWorld", 200),
         ("agentgym/TextWorld-v0", "agentgym_envs.textworld.env:TextWorld", 50),
     ]:
         if id_ not in gymnasium.registry:

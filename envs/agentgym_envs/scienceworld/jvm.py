@@ -16,7 +16,7 @@ from agentgym.errors import MissingExtra, WorldError
 if TYPE_CHECKING:
     from py4j.java_gateway import GatewayConnection
 
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds a call may take before the machine counts as hung; ordinary ones take milliseconds."""
 
 HEAP_MB = 1536

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import threading
@@ -129,9 +130,10 @@ class Stage:
                 machine.end()
 
     def forked(self) -> None:
-        """In a child process: the machine and the lock belong to the parent."""
-        machine = self._machine
-        self.__init__()  # type: ignore[misc]
+        """In a child process, where machine and lock are the parent's: begin anew."""
+        self.lock = threading.RLock()
+        machine, self._machine, self._loads = self._machine, None, 0
+        self._seated.clear()
         if machine is not None:
             machine.abandon()
 
@@ -145,6 +147,7 @@ class Stage:
 
 
 STAGE = Stage()
+atexit.register(STAGE.end)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=STAGE.forked)
 
