@@ -20,7 +20,7 @@ def python(code):
 
 
 def test_importing_agentgym_loads_no_heavy_library():
-    heavy = ["torch", "transformers", "textworld", "matplotlib", "jericho"]
+    heavy = ["torch", "transformers", "textworld", "matplotlib", "jericho", "scienceworld", "py4j"]
     done = python(f"import agentgym, sys; print([m for m in {heavy} if m in sys.modules])")
     assert done.stdout.strip() == "[]", done.stderr
 
@@ -32,7 +32,8 @@ def test_every_public_name_exists_and_they_are_sorted():
 
 def test_algorithms_and_worlds_are_found_through_entry_points():
     assert "grpo" in registry.algorithms()
-    assert {"agentgym/Hotter-v0", "agentgym/TextWorld-v0"} <= set(agentgym.environments())
+    ours = {f"agentgym/{name}-v0" for name in ("Hotter", "ScienceWorld", "TextWorld")}
+    assert ours <= set(agentgym.environments())
 
 
 def test_a_third_partys_package_adds_its_own(tmp_path):

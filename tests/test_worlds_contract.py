@@ -18,6 +18,7 @@ from agentgym.testing import check_world
 
 SMALL = {
     "agentgym/ALFWorld-v0": [{"train_games": 8, "valid_games": 4, "test_games": 4}],
+    "agentgym/ScienceWorld-v0": [{"tasks": "find-non-living-thing,lifespan-longest-lived"}],
     "agentgym/TextWorld-v0": [
         {
             "family": family,
