@@ -58,6 +58,8 @@ def test_a_third_partys_package_adds_its_own(tmp_path):
         (["play", "agentgym/Hoter-v0"], "Did you mean 'agentgym/Hotter-v0'?"),
         (["play", "agentgym/Hotter-v0", "--task", "hotter-x"], "has no task 'hotter-x'"),
         (["play", "agentgym/Hotter-v0", "--env-args", "hihg", "3"], "hihg"),
+        (["serve", "hotter"], "agentgym/Hotter-v0 has no web pages"),
+        (["serve", "webshp"], "no environment 'webshp'"),
         (["train", "--resume", "/nowhere"], "cannot read the configuration"),
         (["train", "--config"], "--config needs a value"),
         (["train", "--model", "/no/such/model", "--out", "OUT"], "is no causal language model"),
@@ -73,7 +75,7 @@ def test_a_mistake_is_one_line_and_status_two(words, expected, capsys, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("verb", ["train", "eval", "play", "envs"])
+@pytest.mark.parametrize("verb", ["train", "eval", "play", "serve", "envs"])
 def test_help_teaches(verb, capsys):
     with pytest.raises(SystemExit) as done:
         main([verb, "--help"])
