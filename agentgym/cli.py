@@ -20,7 +20,7 @@ from rich.table import Table
 
 from agentgym import config, registry
 from agentgym.display import Display
-from agentgym.errors import AgentGymError, ConfigError, did_you_mean
+from agentgym.errors import AgentGymError, ConfigError, MissingExtra, did_you_mean
 from agentgym.settings import Evaluation, Experiment, Rollout, Speech, Value
 
 USAGE = """\
@@ -29,6 +29,7 @@ usage: agentgym VERB [options]
   train        train an agent in a world, and show that it got better
   eval         play a frozen panel of tasks with a model and report pass@k
   play         play a world yourself, in the terminal
+  serve        let people play a world in a web browser
   envs         list the worlds: splits, tasks, horizon, what is installed
   algorithms   list the algorithms: paper, and what each chooses
 
@@ -239,12 +240,42 @@ def play(arguments: list[str]) -> int:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """Let people play a world in a web browser, each an episode of their own."""
+
+    env: tyro.conf.Positional[str] = "webshop"
+    """Registered environment id, or its short name."""
+    env_args: dict[str, Value] = field(default_factory=dict)
+    """Keyword arguments of the world."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 lets other machines in."""
+    port: int = 8000
+
+
+def serve(arguments: list[str]) -> int:
+    """``serve [ENV] [options]``."""
+    options = _parse(ServeOptions, arguments, prog="agentgym serve")
+    env = registry.full_id(options.env)
+    site = registry.world(env, **options.env_args).website()
+    if site is None:
+        raise ConfigError(f"{env} has no web pages; `agentgym play {env}` plays it in the terminal")
+    try:
+        import uvicorn
+    except ModuleNotFoundError:
+        raise MissingExtra('serving needs Uvicorn: pip install "agentic-gym[serve]"') from None
+    print(f"{env} is at http://{options.host}:{options.port}/ (Ctrl-C ends it)", flush=True)
+    uvicorn.run(site, host=options.host, port=options.port, log_level="warning")
+    return 0
+
+
 # ---- entry -----------------------------------------------------------------------------------
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "eval": evaluate,
     "play": play,
+    "serve": serve,
     "envs": envs,
     "algorithms": algorithms,
 }

@@ -126,6 +126,10 @@ class TextEnv(gymnasium.Env[str, str]):
         """How to install what this world needs and this machine lacks; empty when all is there."""
         return ""
 
+    def website(self) -> Any:
+        """An ASGI application in which people play this world, or None where it has no pages."""
+        return None
+
     def prepare(self, split: str, progress: Progress | None = None) -> None:
         """Build ahead what the tasks of a split need, such as compiled games; cheap when done.
 

@@ -35,6 +35,17 @@ def environments() -> tuple[str, ...]:
     return tuple(sorted(id_ for id_, spec in gymnasium.registry.items() if id_ not in _BUILT_IN))
 
 
+def full_id(name: str) -> str:
+    """The id of a world from its short name, such as ``webshop``; an id stays what it is.
+
+    Examples:
+        >>> full_id("hotter")
+        'agentgym/Hotter-v0'
+    """
+    short = {id_.partition("/")[2].rpartition("-v")[0].lower(): id_ for id_ in environments()}
+    return short.get(name.lower(), name)
+
+
 def make(env: str, **kwargs: Any) -> gymnasium.Env[str, str]:
     """``gymnasium.make`` with our errors and without Gymnasium's array-minded checker.
 

@@ -67,6 +67,8 @@ def test_a_third_partys_package_adds_its_own(tmp_path):
         (["play", "agentgym/Hoter-v0"], "Did you mean 'agentgym/Hotter-v0'?"),
         (["play", "agentgym/Hotter-v0", "--task", "hotter-x"], "has no task 'hotter-x'"),
         (["play", "agentgym/Hotter-v0", "--env-args", "hihg", "3"], "hihg"),
+        (["serve", "hotter"], "agentgym/Hotter-v0 has no web pages"),
+        (["serve", "webshp"], "no environment 'webshp'"),
         (["train", "--resume", "/nowhere"], "cannot read the configuration"),
         (["train", "--config"], "--config needs a value"),
         (["train", "--model", "/no/such/model", "--out", "OUT"], "is no causal language model"),
@@ -100,7 +102,7 @@ def test_a_reader_that_leaves_early_hears_no_complaint(words):
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
-@pytest.mark.parametrize("verb", ["train", "eval", "play", "envs", "algorithms"])
+@pytest.mark.parametrize("verb", ["train", "eval", "play", "serve", "envs", "algorithms"])
 def test_help_teaches(verb, capsys):
     with pytest.raises(SystemExit) as done:
         main([verb, "--help"])

@@ -19,7 +19,7 @@ from agentgym.env import Progress
 from agentgym.errors import WorldError
 from agentgym_envs.webshop import goals
 from agentgym_envs.webshop.files import ReadSoFar
-from agentgym_envs.webshop.index import Index, IndexWriter
+from agentgym_envs.webshop.index import Index, IndexWriter, mapped
 from agentgym_envs.webshop.products import Product, pack, unpack
 
 _VERSION = 1
@@ -63,12 +63,12 @@ class Catalogue:
         """SHA-256 of the products, in hexadecimal."""
         self.size: int = facts["products"]
         # Anserini, the original's engine, lists ties by product number.
-        self.index = Index(folder, np.load(folder / "asin_ranks.npy", mmap_mode="r"))
+        self.index = Index(folder, mapped(folder / "asin_ranks.npy"))
         self._products = _Blob(folder, "products")
         self._cards = _Blob(folder, "cards")
-        self._asins = np.load(folder / "asins.npy", mmap_mode="r")
-        self._rows = np.load(folder / "asin_rows.npy", mmap_mode="r")
-        self._goals = np.load(folder / f"goals_{kind}.npy", mmap_mode="r")
+        self._asins = mapped(folder / "asins.npy")
+        self._rows = mapped(folder / "asin_rows.npy")
+        self._goals = mapped(folder / f"goals_{kind}.npy")
         self.product = lru_cache(maxsize=4096)(self._product)
         """``product(row)``: a product by its place in the catalogue."""
         self.card = lru_cache(maxsize=32_768)(self._card)
@@ -105,7 +105,7 @@ class _Blob:
     """Byte strings end to end in a mapped file."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self._ends = np.load(folder / f"{name}_ends.npy", mmap_mode="r")
+        self._ends = mapped(folder / f"{name}_ends.npy")
         with (folder / f"{name}.jsonl").open("rb") as file:
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 

@@ -90,9 +90,18 @@ class WebShop(TextEnv):
         """What was bought is worth, once it is bought."""
 
     @property
+    def is_over(self) -> bool:
+        """Something was bought."""
+        return self.session.place is Place.DONE
+
+    @property
     def catalogue(self) -> Catalogue:
         """What is sold; the same object for every world of this process."""
         return self._open().catalogue
+
+    def nodes(self) -> tuple[pages.Node, ...]:
+        """What the page shows, piece by piece."""
+        return pages.nodes(self._open(), self.session, self._wanted().instruction)
 
     def tasks(self, split: str) -> Names:
         """Goals by their place after the original's shuffle."""
@@ -118,7 +127,7 @@ class WebShop(TextEnv):
         if after is None:
             return self._outcome(valid=False)
         self.session = after
-        if after.place is Place.DONE:
+        if self.is_over:
             bought = self.catalogue.product(after.row)
             self.purchase = self._worth(bought, dict(after.options))
         return self._outcome(valid=True)
@@ -127,8 +136,7 @@ class WebShop(TextEnv):
         """What can be clicked, or that a query can be typed."""
         if self.session.place is Place.INDEX:
             return ("search[<your query>]",)
-        page = pages.nodes(self._open(), self.session, "")
-        return tuple(sorted(f"click[{text}]" for text in pages.clickables(page)))
+        return tuple(sorted(f"click[{text}]" for text in pages.clickables(self.nodes())))
 
     def oracle(self) -> tuple[str, ...] | None:
         """Actions that buy the goal's product with its options; None where that has no way."""
@@ -139,17 +147,23 @@ class WebShop(TextEnv):
             lambda product, chosen: self._worth(product, chosen).total == 1,
         )
 
+    def website(self) -> Any:
+        """The shop as web pages; see ``server``."""
+        from agentgym_envs.webshop.server import website
+
+        return website(self)
+
     def fork(self) -> Self:
         """The same visit, going its own way: a session is frozen, the catalogue shared."""
         other = copy.copy(self)
-        other._np_random = copy.deepcopy(self._np_random)
+        other._np_random = _copied(self._np_random)
         return other
 
     def _worth(self, bought: Product, chosen: dict[str, str]) -> Reward:
         return judge(bought, self._wanted(), chosen, rules=self.rules, tagger=self.tagger)
 
     def _outcome(self, *, valid: bool) -> Outcome:
-        done = self.session.place is Place.DONE
+        done = self.is_over
         score = self.purchase.total if self.purchase else 0.0
         won = score == 1.0
         # Paid once: whatever is said to a closed shop earns nothing.
@@ -176,6 +190,15 @@ class WebShop(TextEnv):
     def _info(self) -> dict[str, Any]:
         parts = {} if self.purchase is None else {"purchase": self.purchase._asdict()}
         return {**super()._info(), **parts}
+
+
+def _copied(generator: np.random.Generator | None) -> np.random.Generator | None:
+    """A generator that goes on alike; a deep copy takes three times as long as all of a fork."""
+    if generator is None:
+        return None
+    bits = type(generator.bit_generator)(0)
+    bits.state = generator.bit_generator.state
+    return np.random.Generator(bits)
 
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:

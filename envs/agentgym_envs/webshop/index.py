@@ -48,6 +48,11 @@ _TOKEN = re.compile(
 _POSSESSIVE = re.compile(r"['\u2019]s$")
 
 
+def mapped(path: Path) -> npt.NDArray:
+    """An array that stays in its file; a plain view, since numpy's own is slow to index."""
+    return np.asarray(np.load(path, mmap_mode="r"))
+
+
 class Analyzer:
     """Text to stems: word breaks, possessives, lower case, stop words, Porter's stemmer."""
 
@@ -142,10 +147,11 @@ class Index:
         self.order = order
         self._analyzer = Analyzer()
         self._keys, self._starts, self._docs, self._impacts = (
-            np.load(folder / f"{name}.npy", mmap_mode="r")
+            mapped(folder / f"{name}.npy")
             for name in ("term_keys", "term_starts", "posting_docs", "posting_impacts")
         )
         self._local = threading.local()
+        self._span = lru_cache(maxsize=65_536)(self._find)
         self.search = lru_cache(maxsize=4096)(self._search)
         """``search(query, count)``: rows of the best documents, best first."""
 
@@ -168,14 +174,17 @@ class Index:
 
     def _postings(self, query: str) -> Iterable[tuple[npt.NDArray, npt.NDArray]]:
         """Documents and impacts of each distinct term; a repeated term counts again."""
-        stems = Counter(map(self._analyzer.stem, self._analyzer.words(query.lower())))
-        for stem, times in stems.items():
-            key = np.uint64(term_key(stem))
-            at = int(np.searchsorted(self._keys, key))
-            if at < len(self._keys) and self._keys[at] == key:
-                span = slice(int(self._starts[at]), int(self._starts[at + 1]))
-                impacts = self._impacts[span]
-                yield np.asarray(self._docs[span]), impacts if times == 1 else impacts * times
+        spans = Counter(filter(None, map(self._span, self._analyzer.words(query))))
+        for (start, end), times in spans.items():
+            yield self._docs[start:end], self._impacts[start:end] * np.float32(times)
+
+    def _find(self, word: str) -> tuple[int, int] | None:
+        """Where the postings of a word are."""
+        key = np.uint64(term_key(self._analyzer.stem(word)))
+        at = int(np.searchsorted(self._keys, key))
+        if at == len(self._keys) or self._keys[at] != key:
+            return None
+        return int(self._starts[at]), int(self._starts[at + 1])
 
     def _scores(self) -> npt.NDArray[np.float64]:
         """A row of zeros, one per thread: cleared after use, cheaper than a new one."""

@@ -1,0 +1,122 @@
+"""The shop in a web browser: each visitor plays an episode of their own, by the same session."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from html import escape
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from agentgym.errors import MissingExtra, UnknownTask
+from agentgym_envs.webshop import pages
+
+if TYPE_CHECKING:
+    from agentgym_envs.webshop.env import WebShop
+
+KEPT = 1000
+"""Visits kept; the one that was touched longest ago goes first."""
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem;
+  color: #222; background: #fafaf7 }
+h1 { font-size: 1.4rem } h4 { margin: 1rem 0 .3rem; color: #666 } p { margin: .3rem 0 }
+button { font: inherit; padding: .35rem .8rem; margin: .15rem; border-radius: .4rem;
+  border: 1px solid #bbb; background: #fff; cursor: pointer }
+button:hover { border-color: #333 } .btn { background: #f0e9d8 }
+.chosen { background: #2f6f4f; color: #fff; border-color: #2f6f4f }
+.product-link { display: block; margin: 1.2rem 0 .3rem; color: #2f6f4f; font-weight: 600 }
+.product-link.chosen { color: #fff }
+input { font: inherit; padding: .4rem .6rem; width: 60%; border: 1px solid #bbb;
+  border-radius: .4rem }
+"""
+
+
+def website(world: WebShop) -> Any:
+    """A Starlette application.
+
+    ``/`` starts a visit to a task that is drawn, ``/?task=ID`` to that one. No page tells what a
+    purchase was worth; ``app.state.visits`` maps each visit's name to its world, which does.
+
+    Raises:
+        MissingExtra: Starlette is not installed.
+    """
+    try:
+        from starlette.applications import Starlette
+        from starlette.requests import Request
+        from starlette.responses import HTMLResponse, RedirectResponse, Response
+        from starlette.routing import Route
+    except ModuleNotFoundError:
+        raise MissingExtra(
+            'serving needs Starlette: pip install "agentic-gym[serve,webshop]"'
+        ) from None
+
+    visits: OrderedDict[str, WebShop] = OrderedDict()
+
+    def find(request: Request) -> WebShop | None:
+        name = request.path_params["name"]
+        if name in visits:
+            visits.move_to_end(name)
+        return visits.get(name)
+
+    async def enter(request: Request) -> Response:
+        visit = world.fork()
+        task = request.query_params.get("task")
+        try:
+            visit.reset(seed=secrets.randbits(31), options=None if task is None else {"task": task})
+        except UnknownTask as problem:
+            return HTMLResponse(
+                _document(f"<h1>No such task</h1><p>{escape(str(problem))}</p>"), 404
+            )
+        name = secrets.token_urlsafe(9)
+        visits[name] = visit
+        while len(visits) > KEPT:
+            visits.popitem(last=False)
+        return RedirectResponse(f"/visit/{name}", 303)
+
+    async def show(request: Request) -> Response:
+        visit = find(request)
+        return _gone() if visit is None else HTMLResponse(_document(_body(visit)))
+
+    async def step(request: Request) -> Response:
+        visit = find(request)
+        if visit is None:
+            return _gone()
+        visit.step(_action((await request.body()).decode("utf-8", "replace")))
+        return RedirectResponse(str(request.url.path), 303)
+
+    def _gone() -> Response:
+        text = "<h1>This visit is over</h1><p><a href='/'>Start another one</a></p>"
+        return HTMLResponse(_document(text), 404)
+
+    app = Starlette(
+        routes=[
+            Route("/", enter),
+            Route("/visit/{name}", show),
+            Route("/visit/{name}", step, methods=["POST"]),
+        ]
+    )
+    app.state.visits = visits
+    return app
+
+
+def _action(form: str) -> str:
+    """What a button or the search bar stands for."""
+    fields = parse_qs(form)
+    if "action" in fields:
+        return fields["action"][0]
+    return f"search[{fields.get('query', [''])[0]}]"
+
+
+def _body(visit: WebShop) -> str:
+    """The same nodes that an agent reads, as a form."""
+    again = "<p><a href='/'>Shop for something else</a></p>" if visit.is_over else ""
+    return pages.html(visit.nodes()) + again
+
+
+def _document(body: str) -> str:
+    return (
+        "<!DOCTYPE html><html lang='en'><head><meta charset='utf-8'><title>WebShop</title>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        f"<link rel='icon' href='data:,'><style>{_STYLE}</style></head><body>{body}</body></html>"
+    )

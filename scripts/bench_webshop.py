@@ -1,0 +1,133 @@
+"""What WebShop costs: building, memory of many sessions, steps, searches, forks.
+
+    .venv/bin/python scripts/bench_webshop.py [--products 100000] [--sessions 128]
+
+Times are CPU seconds of this process, so that a busy machine does not change them; memory is what
+this process holds (Pss: pages shared with other processes count by their share).
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+from agentgym.registry import world
+from agentgym_envs.webshop.env import WebShop
+
+ENV = "agentgym/WebShop-v0"
+
+
+def megabytes(key: str = "Pss") -> float:
+    """Memory of this process, in MB."""
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
+        if line.startswith(f"{key}:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"no {key} in smaps_rollup")
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """CPU time of a call."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def build(products: int) -> WebShop:
+    """The world, its catalogue made now if this host has none."""
+    env = world(ENV, products=products)
+    assert isinstance(env, WebShop)
+    wall = time.perf_counter()
+    spent = seconds(lambda: env.prepare("train"))
+    print(f"catalogue of {products:,}: {spent:.1f} s of CPU, {time.perf_counter() - wall:.1f} s")
+    print(f"goals: {env.catalogue.goal_count:,}")
+    size = sum(file.stat().st_size for file in env.catalogue.folder.iterdir())
+    print(f"on disk: {size / 2**20:.0f} MB")
+    return env
+
+
+def query(env: WebShop, rng: random.Random) -> str:
+    """What a shopper might type: words of the instruction, no two alike."""
+    words = env.catalogue.goal(rng.randrange(env.catalogue.goal_count)).instruction.split()[2:]
+    return " ".join(rng.sample(words, min(len(words), 5)))
+
+
+def episode(env: WebShop, task: str, rng: random.Random) -> list[str]:
+    """One visit: a search of its own, then whatever can be clicked, for at most 15 turns."""
+    env.reset(seed=0, options={"task": task})
+    actions = []
+    for _ in range(15):
+        choices = env.admissible()
+        said = rng.choice(choices)
+        actions.append(f"search[{query(env, rng)}]" if said.startswith("search") else said)
+        if env.step(actions[-1])[2]:
+            break
+    return actions
+
+
+def steps(env: WebShop, admissible: bool) -> float:
+    """Steps per CPU second over random visits; caches are cleared before."""
+    player = world(ENV, products=env.source.size, admissible=admissible)
+    rng = random.Random(1)
+    tasks = player.tasks("train")
+    chosen = [tasks[number] for number in rng.sample(range(len(tasks)), 400)]
+    scripts = [(task, episode(env, task, rng)) for task in chosen]
+    for cached in (env.catalogue.product, env.catalogue.card, env.catalogue.index.search):
+        cached.cache_clear()
+    done, spent = 0, 0.0
+    for task, actions in scripts:
+        player.reset(seed=0, options={"task": task})
+        start = time.process_time()
+        for action in actions:
+            player.step(action)
+        spent += time.process_time() - start
+        done += len(actions)
+    return done / spent
+
+
+def many(env: WebShop, count: int) -> None:
+    """Memory that so many visits add."""
+    before = megabytes()
+    rng = random.Random(2)
+    tasks = env.tasks("train")
+    sessions = [world(ENV, products=env.source.size) for _ in range(count)]
+    for session in sessions:
+        session.reset(seed=0, options={"task": tasks[rng.randrange(len(tasks))]})
+        for action in episode(env, session.task_id, rng):
+            session.step(action)
+    after = megabytes()
+    print(f"{count} sessions: {after:.0f} MB in all (Pss), {after - before:.0f} MB added by them")
+    print(f"of it private: {megabytes('Private_Dirty'):.0f} MB")
+
+
+def micro(run: Callable[[], object], times: int = 2000) -> float:
+    """Median microseconds of CPU per call."""
+    return median(seconds(run) for _ in range(times)) * 1e6
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--products", type=int, default=100_000)
+    parser.add_argument("--sessions", type=int, default=128)
+    options = parser.parse_args()
+    env = build(options.products)
+    many(env, options.sessions)
+    for admissible in (False, True):
+        name = "with admissible actions" if admissible else "plain"
+        print(f"steps, {name}: {steps(env, admissible):,.0f} per second of one core")
+    rng = random.Random(3)
+    queries = iter([query(env, rng) for _ in range(600)])
+    spent = micro(lambda: env.catalogue.search(next(queries)), 600)
+    print(f"search, never asked before: {spent:.0f} us")
+    env.reset(seed=0, options={"task": env.tasks("test")[0]})
+    env.step("search[black sofa]")
+    print(f"fork: {micro(env.fork):.1f} us")
+    print(f"oracle: {micro(env.oracle, 200):.0f} us")
+
+
+if __name__ == "__main__":
+    main()
