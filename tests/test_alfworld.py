@@ -491,7 +491,7 @@ def test_the_grammar_is_read_and_never_run():
     assert (spoken.put, spoken.arrive_at_place, spoken.help) == ("put {o} in/on {r}", False, "")
     spoken, _ = wording.read(wording.grammar("x", "new"))
     assert spoken.put == "move {o} to {r}" and spoken.arrive_at_place
-    assert spoken.help.startswith("\nAvailable commands:\n  look:")
+    assert spoken.help.startswith("Available commands:\n  look:")
     with pytest.raises(WorldError, match="not ALFWorld's"):
         wording.read('"rhs": "Your task is to: win."')
 
