@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentgym.errors import MissingExtra
-from agentgym_envs.alfworld import engine
+from agentgym_envs.alfworld import engine, goals
 from agentgym_envs.alfworld.game import Game
 from agentgym_envs.alfworld.tables import ENV
 
@@ -73,7 +73,7 @@ class Ours:
         return self._answer(said)
 
     def _answer(self, said: str) -> Answer:
-        done, wanted = engine.progress(self.game, self.state)
+        done, wanted = goals.progress(self.game, self.state)
         commands = tuple(sorted(engine.moves(self.game, self.state)))
         return Answer(said, commands, done == wanted)
 
