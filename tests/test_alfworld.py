@@ -13,7 +13,7 @@ import pytest
 import agentgym
 from agentgym.errors import ConfigError, UnknownTask, WorldError
 from agentgym.registry import world
-from agentgym_envs.alfworld import engine, games, generate, problem, tables, tasks, wording
+from agentgym_envs.alfworld import engine, games, generate, goals, problem, tables, tasks, wording
 from agentgym_envs.alfworld.game import build, names
 from agentgym_envs.alfworld.oracle import next_command, winning_commands
 
@@ -73,7 +73,7 @@ def test_the_oracles_find_their_way_out_of_any_mess(task_type):
         for _ in range(40):
             command = rng.choice(sorted(engine.moves(game, state)))
             after, _ = engine.do(game, state, engine.moves(game, state)[command])
-            done, wanted = engine.progress(game, after)
+            done, wanted = goals.progress(game, after)
             state = state if done == wanted else after
         for searching in (True, False):
             plan = winning_commands(game, state, searching=searching)
@@ -88,7 +88,7 @@ def test_the_searching_oracle_does_not_know_what_it_was_not_shown():
         rng = Random(task_type)
         state = game.start
         shortest += len(winning_commands(game, state, searching=False))
-        while engine.progress(game, state)[0] < engine.progress(game, state)[1]:
+        while goals.progress(game, state)[0] < goals.progress(game, state)[1]:
             unseen = [r for r in range(len(game.places)) if r not in state.seen]
             shuffled = rng.sample(unseen, len(unseen))
             contents = list(state.contents)
@@ -438,7 +438,7 @@ def test_a_goal_is_reached_exactly_when_all_its_conditions_hold_at_once(goal, co
     state, wins = game.start, []
     for command in re.split("; ?", commands):
         state, _ = engine.do(game, state, engine.moves(game, state)[command])
-        done, wanted = engine.progress(game, state)
+        done, wanted = goals.progress(game, state)
         wins.append(done == wanted)
     assert wins == [False] * (len(wins) - 1) + [True]
 
@@ -491,7 +491,7 @@ def test_the_grammar_is_read_and_never_run():
     assert (spoken.put, spoken.arrive_at_place, spoken.help) == ("put {o} in/on {r}", False, "")
     spoken, _ = wording.read(wording.grammar("x", "new"))
     assert spoken.put == "move {o} to {r}" and spoken.arrive_at_place
-    assert spoken.help.startswith("\nAvailable commands:\n  look:")
+    assert spoken.help.startswith("Available commands:\n  look:")
     with pytest.raises(WorldError, match="not ALFWorld's"):
         wording.read('"rhs": "Your task is to: win."')
 

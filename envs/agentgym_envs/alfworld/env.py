@@ -9,7 +9,7 @@ import numpy as np
 
 from agentgym.env import Opening, Outcome, TextEnv
 from agentgym.errors import ConfigError, WorldError, did_you_mean
-from agentgym_envs.alfworld import engine, files, tasks
+from agentgym_envs.alfworld import engine, files, goals, tasks
 from agentgym_envs.alfworld.game import Game, State
 from agentgym_envs.alfworld.games import generated
 from agentgym_envs.alfworld.oracle import winning_commands
@@ -90,7 +90,7 @@ class ALFWorld(TextEnv):
         if move is None:
             return Outcome(engine.NOTHING_HAPPENS, score=self._last.score, valid=False)
         self._state, said = engine.do(game, state, move)
-        done, wanted = engine.progress(game, self._state)
+        done, wanted = goals.progress(game, self._state)
         won = done == wanted
         return Outcome(said, float(won), done / wanted, won, done=won)
 

@@ -6,9 +6,9 @@ from functools import cache, lru_cache
 
 from agentgym.errors import WorldError
 from agentgym_envs.alfworld import wording
-from agentgym_envs.alfworld.engine import progress
 from agentgym_envs.alfworld.game import Game, build
 from agentgym_envs.alfworld.generate import NoRoom, generate
+from agentgym_envs.alfworld.goals import progress
 from agentgym_envs.alfworld.oracle import winning_commands
 from agentgym_envs.alfworld.problem import Problem
 from agentgym_envs.alfworld.tasks import Spec, parse

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agentgym_envs.alfworld.engine import accessible, do, moves, progress, treated
+from agentgym_envs.alfworld.engine import accessible, do, moves
 from agentgym_envs.alfworld.game import NOTHING, Game, State
+from agentgym_envs.alfworld.generate import WEIGHTS
+from agentgym_envs.alfworld.goals import progress, treated
 from agentgym_envs.alfworld.tasks import TOOLS
 
-LIKELY = {
-    **dict.fromkeys(("countertop", "diningtable", "desk", "coffeetable", "dresser"), 6.0),
-    **dict.fromkeys(("sidetable", "bed", "sofa", "sinkbasin", "fridge", "tvstand", "cart"), 4.0),
-    **dict.fromkeys(("armchair", "shelf", "ottoman", "toilet", "garbagecan", "safe"), 2.0),
-}
+LIKELY = {kind.lower(): weight for kind, weight in WEIGHTS.items()}
 """How likely a thing lies in a receptacle of a kind, if it fits there; 1 for other kinds."""
 _LONGEST = 400
 """Commands after which a plan is given up; twice what the largest room could need."""
@@ -30,14 +28,10 @@ def winning_commands(game: Game, state: State, *, searching: bool) -> tuple[str,
         state: Where to begin; it may be anywhere in an episode that is not won.
         searching: Use only what the player has seen, not what is true.
     """
-    return _play(game, state, searching=searching)
-
-
-def _play(game: Game, state: State, *, searching: bool) -> tuple[str, ...] | None:
     plan: list[str] = []
     while len(plan) < _LONGEST:
-        held, wanted = progress(game, state)
-        if held == wanted:
+        done, wanted = progress(game, state)
+        if done == wanted:
             return tuple(plan)
         command = next_command(game, state, searching=searching)
         move = moves(game, state).get(command or "")

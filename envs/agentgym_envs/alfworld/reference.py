@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from importlib import import_module
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentgym.errors import MissingExtra
-from agentgym_envs.alfworld import engine
+from agentgym_envs.alfworld import engine, goals
 from agentgym_envs.alfworld.game import Game
 from agentgym_envs.alfworld.tables import ENV
 
@@ -38,11 +39,13 @@ class Reference:
         textworld, environment = _modules()
         infos = textworld.EnvInfos(admissible_commands=True, won=True)
         self.env = environment.AlfredDemangler(textworld.envs.PddlEnv(infos))
-        self.env.load(str(path))
+        with _arguments_kept():
+            self.env.load(str(path))
 
     def reset(self) -> Answer:
         """The first observation."""
-        return _answer(self.env.reset())
+        with _arguments_kept():
+            return _answer(self.env.reset())
 
     def step(self, command: str) -> Answer:
         """The answer to a command."""
@@ -70,7 +73,7 @@ class Ours:
         return self._answer(said)
 
     def _answer(self, said: str) -> Answer:
-        done, wanted = engine.progress(self.game, self.state)
+        done, wanted = goals.progress(self.game, self.state)
         commands = tuple(sorted(engine.moves(self.game, self.state)))
         return Answer(said, commands, done == wanted)
 
@@ -112,8 +115,18 @@ def _modules() -> tuple[Any, Any]:
 
 
 @contextmanager
+def _arguments_kept() -> Iterator[None]:
+    """The planner's translator overwrites the arguments of the process."""
+    before = sys.argv
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextmanager
 def parsing_once() -> Iterator[None]:
-    """Let the reference engine parse each text and query of its grammar once, not at each use.
+    """Let the reference engine parse and translate each text once, not at each use.
 
     Its answers stay the same and come several times faster; without this, large comparisons take
     hours.
@@ -121,16 +134,18 @@ def parsing_once() -> Iterator[None]:
     _modules()
     texts: Any = import_module("textworld.envs.pddl.textgen")
     rules: Any = import_module("textworld.logic").Rule
-    parse, query = texts._parse_and_convert, rules.parse_conjunctive_query
-    parsed = lru_cache(maxsize=None)(lambda text, rule: parse(text, rule_name=rule))
-    queried: Callable[[str], Any] = lru_cache(maxsize=None)(query)
+    planner: Any = import_module("fast_downward")
+    before = texts._parse_and_convert, rules.parse_conjunctive_query, planner.pddl2sas
+    parse, query = cache(before[0]), cache(before[1])
 
     def parse_once(text: str, rule_name: str, **_: Any) -> Any:
         # The engine writes into what it was given.
-        return copy.deepcopy(parsed(text, rule_name))
+        return copy.deepcopy(parse(text, rule_name=rule_name))
 
-    texts._parse_and_convert, rules.parse_conjunctive_query = parse_once, staticmethod(queried)
+    texts._parse_and_convert = parse_once
+    rules.parse_conjunctive_query = staticmethod(query)
+    planner.pddl2sas = lru_cache(maxsize=4)(before[2])
     try:
         yield
     finally:
-        texts._parse_and_convert, rules.parse_conjunctive_query = parse, query
+        texts._parse_and_convert, rules.parse_conjunctive_query, planner.pddl2sas = before

@@ -64,7 +64,8 @@ def read(grammar: str) -> tuple[Wording, str]:
         raise WorldError(f"a sentence in the grammar is not a JSON text: {problem}") from problem
     task = said[0].removeprefix("Your task is to: ").removesuffix(".")
     put = "move {o} to {r}" if all(new) else "put {o} in/on {r}"
-    return Wording(put, _NEW_ARRIVES in grammar, said[1]), task
+    # The reference engine's parser of sentences skips the blanks they begin with.
+    return Wording(put, _NEW_ARRIVES in grammar, str(said[1]).lstrip()), task
 
 
 def grammar(goal: str, wording: Name) -> str:
