@@ -146,6 +146,7 @@ def test_only_printable_characters_are_sent(action):
 
 
 def test_without_java_one_line_says_how_to_get_it(monkeypatch, tmp_path):
+    pytest.importorskip("scienceworld")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
     told = world(ENV).missing()
