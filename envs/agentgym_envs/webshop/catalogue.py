@@ -22,8 +22,10 @@ from agentgym_envs.webshop.files import ReadSoFar
 from agentgym_envs.webshop.index import Index, IndexWriter, mapped
 from agentgym_envs.webshop.products import Product, pack, unpack
 
-_VERSION = 1
+_VERSION = 2
 """Of the files written here; part of every catalogue's folder name."""
+_SEPARATOR = "\x1f"
+"""Between the fields of a card: several times as fast to read as JSON."""
 _BUILDING = threading.Lock()
 SHOWN = 50
 """Most products that a search finds."""
@@ -98,7 +100,7 @@ class Catalogue:
         return unpack(json.loads(self._products[row]))
 
     def _card(self, row: int) -> Card:
-        return Card(*json.loads(self._cards[row]))
+        return Card(*self._cards[row].decode().split(_SEPARATOR))
 
 
 class _Blob:
@@ -106,7 +108,7 @@ class _Blob:
 
     def __init__(self, folder: Path, name: str) -> None:
         self._ends = mapped(folder / f"{name}_ends.npy")
-        with (folder / f"{name}.jsonl").open("rb") as file:
+        with (folder / f"{name}.bin").open("rb") as file:
             self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __getitem__(self, at: int) -> bytes:
@@ -177,7 +179,8 @@ def _write(source: Source, folder: Path, progress: Progress) -> None:
             line = _json(pack(product))
             digest.update(line)
             products.add(line)
-            cards.add(_json([product.asin, product.title, product.price_tag]))
+            title = product.title.replace(_SEPARATOR, " ")
+            cards.add(_SEPARATOR.join((product.asin, title, product.price_tag)).encode())
             index.add(product.document)
             asins.append(product.asin.encode())
             for kind, found in wanted.items():
@@ -210,7 +213,7 @@ class _BlobWriter:
     """Writes what ``_Blob`` maps."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self._file = (folder / f"{name}.jsonl").open("wb")
+        self._file = (folder / f"{name}.bin").open("wb")
         self._index = folder / f"{name}_ends.npy"
         self._ends = [0]
 

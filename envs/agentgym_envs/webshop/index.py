@@ -168,8 +168,7 @@ class Index:
         values = scores[docs].astype(np.float32)
         best = np.lexsort((self.order[docs], -values))[:count]
         ranked = tuple(docs[best].tolist())
-        for docs, _ in found:
-            scores[docs] = 0.0
+        scores.fill(0.0)
         return ranked
 
     def _postings(self, query: str) -> Iterable[tuple[npt.NDArray, npt.NDArray]]:
@@ -202,9 +201,9 @@ class Index:
         so only one short list is partitioned and the rest is one comparison.
         """
         long_enough = [docs for docs in lists if len(docs) >= count]
-        bound = 0.0
-        if long_enough:
-            some = scores[min(long_enough, key=len)]
-            bound = float(np.partition(some, len(some) - count)[len(some) - count])
+        if not long_enough:
+            return np.flatnonzero(scores)
+        some = scores[min(long_enough, key=len)]
+        bound = np.partition(some, len(some) - count)[len(some) - count]
         # A little below, since ranking rounds to 32 bits.
-        return np.flatnonzero((scores > 0) & (scores >= bound * (1 - 1e-6)))
+        return np.flatnonzero(scores >= bound * (1 - 1e-6))
