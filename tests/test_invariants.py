@@ -257,6 +257,13 @@ def test_spear_3_replayed_advantages_are_positive_and_measured_against_now():
         assert math.isclose(float(batch.weight[batch.extra[REPLAYED] == 0].sum()), 1, rel_tol=1e-5)
 
 
+def test_spear_a_replayed_advantage_is_the_return_less_the_median_of_past_tasks():
+    """Past tasks had means 1/2, 1/4 and 3/4, so a win is worth 1/2, whatever it was worth then."""
+    _, (second, _) = run_spear(MIXED, replace(SPEAR(some=99), bonus=0.0), steps=2)
+    old = second.mask & (second.extra[REPLAYED] > 0)
+    assert old.any() and set(second.advantage[old].tolist()) == {0.5}
+
+
 def test_spear_4_5_a_burst_empties_the_buffer_and_replays_a_power_of_two():
     good = torch.tensor([1.0] * 11 + [-1.0] * 3)
     waiting = burst(8)(good, 0)
