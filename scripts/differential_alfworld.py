@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 
 from agentgym_envs.alfworld import files, games, problem, reference, tasks
+from agentgym_envs.alfworld.game import build
 from agentgym_envs.alfworld.oracle import winning_commands
 
 AFTER_WINNING = 6
@@ -55,16 +56,25 @@ def prepare(task, number, folder):
     name = ("new", "old")[number % 2]
     home = files.write(folder, "train", task, name)
     if number % 3 == 2:
-        facts, _ = games.make(tasks.parse(task), name)
-        odd = perturbed(facts, Random(f"{task} perturbed"))
+        facts, game = games.make(tasks.parse(task), name)
+        odd = perturbed(facts, game, Random(f"{task} perturbed"))
         content = json.loads((home / files.GAME).read_text())
         content["pddl_problem"] = problem.write(odd, "perturbed")
         (home / files.GAME).write_text(json.dumps(content))
     return files.load(folder, home.relative_to(folder).as_posix()), home / files.GAME
 
 
-def perturbed(facts, rng):
-    """The same room with what real rooms have and generated ones lack."""
+def perturbed(facts, game, rng):
+    """The same room with oddities, still to be won: the reference engine loads no others."""
+    while True:
+        odd = with_oddities(facts, rng)
+        start = build(odd, game.task, game.wording)
+        if winning_commands(start, start.start, searching=False):
+            return odd
+
+
+def with_oddities(facts, rng):
+    """What real rooms have and generated ones lack."""
     found = {}
     for fact in sorted(facts.facts):
         found.setdefault(fact[0], []).append(fact)

@@ -396,6 +396,29 @@ def test_commands_need_what_the_rules_say():
     assert not {c for c in offered if "knife" in c} - {"examine knife 1"}, "it fits in no fridge"
 
 
+def test_looking_around_tells_only_of_things_that_were_taken_from_here_and_are_still_about():
+    game = kitchen()
+    about = "You are facing the shelf 2, and shelf 1. Next to it, you see {}."
+    moved = ["go to shelf 1", "take apple 2 from shelf 2", "move apple 2 to shelf 1"]
+    assert run(game, [*moved, "look"])[1][-1] == about.format("a apple 2")
+    back = [*moved, "take apple 2 from shelf 1", "move apple 2 to shelf 2", "look"]
+    # It was taken from shelf 1 as well, and that is still remembered.
+    assert run(game, back)[1][-1] == about.format("a apple 2")
+    again = ["go to shelf 1", "take apple 2 from shelf 2", "move apple 2 to shelf 2", "look"]
+    assert run(game, again)[1][-1] == about.format("nothing")
+    away = [*moved[:2], "go to fridge 1", "open fridge 1", "move apple 2 to fridge 1"]
+    assert run(game, [*away, "go to shelf 1", "look"])[1][-1] == about.format("nothing")
+
+
+def test_nothing_goes_into_a_closed_place():
+    game = kitchen()
+    way = ["go to shelf 1", "take apple 2 from shelf 2", "go to fridge 1"]
+    state, _ = run(game, way)
+    assert "move apple 2 to fridge 1" not in engine.moves(game, state)
+    state, _ = run(game, [*way, "open fridge 1"])
+    assert "move apple 2 to fridge 1" in engine.moves(game, state)
+
+
 def test_heat_and_cold_undo_each_other_and_nothing_undoes_the_rest():
     game = a_game("pick_cool_then_place_in_recep")
     (fridge,) = [place.name for place in game.places if place.kind == "fridge"]
@@ -429,7 +452,10 @@ def test_heat_and_cold_undo_each_other_and_nothing_undoes_the_rest():
         (
             ("pick_clean_then_place_in_recep", "apple", "shelf"),
             "go to shelf 1; take apple 2 from shelf 2; go to sinkbasin 1;"
-            "clean apple 2 with sinkbasin 1; go to shelf 2; move apple 2 to shelf 2",
+            "clean apple 2 with sinkbasin 1; go to fridge 1; open fridge 1;"
+            "move apple 2 to fridge 1; take apple 1 from fridge 1; go to shelf 1;"
+            "move apple 1 to shelf 1; go to fridge 1; take apple 2 from fridge 1;"
+            "go to shelf 1; move apple 2 to shelf 1",
         ),
     ],
 )
