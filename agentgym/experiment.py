@@ -39,7 +39,7 @@ from agentgym.report import Report, Subject, render
 from agentgym.rollout import Limits, Player, derive
 from agentgym.runs import RunFolder, fingerprint
 from agentgym.settings import Experiment, Speech, check_ranges
-from agentgym.train import Step, Trainer, task_of
+from agentgym.train import Step, Trainer, episode_metrics, task_of
 from agentgym.types import Completion, Sampling, Trajectory, Turn
 from agentgym.warmup import demonstrations, imitate
 
@@ -266,7 +266,7 @@ class Job:
         async def probe() -> float:
             player.engine.load(model.state_dict(), 0)
             played = await asyncio.gather(*(player(task, 0) for task in tasks))
-            return sum(trajectory.won for trajectory in played) / len(played)
+            return episode_metrics([played]).get("episode/success", 0.0)
 
         with self.display.stage("imitate", steps) as advance:
             await imitate(

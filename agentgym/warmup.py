@@ -63,8 +63,8 @@ async def imitate(
     It ends early when the policy wins the share ``wanted.until`` of its episodes: imitation of
     perfect play would leave reinforcement nothing to find, too little of it nothing to start from.
     """
-    kept = replace(how, learning_rate=wanted.learning_rate, warmup=20, final=1.0)
-    learner = Learner(policy, kept)
+    # Without a horizon the learning rate stays: nobody knows yet when this will end.
+    learner = Learner(policy, replace(how, learning_rate=wanted.learning_rate, warmup=20))
     update = Update(loss=negative_log_likelihood(), name="imitate")
     rng = np.random.default_rng(derive(seed, "imitation"))
     order: list[int] = []

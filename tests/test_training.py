@@ -279,6 +279,23 @@ def test_growing_and_windowed_rows_of_one_episode_weigh_its_tokens_the_same():
     assert grown.weight[grown.mask].equal(windowed.weight[windowed.mask])
 
 
+def test_the_learning_rate_rises_then_falls_to_its_last_share(learner):
+    how = Optimisation(learning_rate=1.0, warmup=2, final=0.2)
+    batch = group_advantage().apply(collate(groups()), (), 0)[0]
+    update = Update(loss=weigh(0.0, policy_gradient()))
+
+    def rates(horizon):
+        fresh = Learner(learner.policy, how, horizon=horizon)
+        seen = []
+        for step in range(5):
+            fresh.update(batch, update, step)
+            seen.append(fresh.optimiser.param_groups[0]["lr"])
+        return seen
+
+    assert rates(4) == pytest.approx([0.5, 0.8, 0.6, 0.4, 0.2])
+    assert rates(None) == pytest.approx([0.5, 1.0, 1.0, 1.0, 1.0])
+
+
 def test_minibatches_are_disjoint_cover_all_episodes_and_keep_them_whole(learner):
     batch = collate(groups(windowed=True))
     every = torch.ones(len(batch), dtype=torch.bool)

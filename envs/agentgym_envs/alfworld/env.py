@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from agentgym.env import Opening, Outcome, TextEnv
-from agentgym.errors import ConfigError, WorldError, did_you_mean
+from agentgym.env import Opening, Outcome, TextEnv, one_of
+from agentgym.errors import WorldError
 from agentgym_envs.alfworld import engine, files, goals, tasks
 from agentgym_envs.alfworld.game import Game, State
 from agentgym_envs.alfworld.games import generated
 from agentgym_envs.alfworld.oracle import winning_commands
-
-_SEED = np.random.SeedSequence(0)
 
 
 class ALFWorld(TextEnv):
@@ -56,8 +53,10 @@ class ALFWorld(TextEnv):
         super().__init__(**kwargs)
         self.folder = None if games == "generated" else files.root(games)
         self.types = tasks.families(types)
-        self.wording = _one_of("wording", wording, ("new", "old"))
-        self.searching = _one_of("oracle", oracle, ("searching", "omniscient")) == "searching"
+        one_of("wording", wording, ("new", "old"))
+        one_of("oracle", oracle, ("searching", "omniscient"))
+        self.wording = wording
+        self.searching = oracle == "searching"
         self._sizes = {"train": train_games, "valid_seen": valid_games, "valid_unseen": test_games}
         self._panels: dict[str, tuple[str, ...]] = {}
         self._game: Game | None = None
@@ -106,27 +105,9 @@ class ALFWorld(TextEnv):
 
     def fork(self) -> Self:
         """The same game in the same state: nothing that changes is shared."""
-        other = copy.copy(self)
-        other._np_random = self._np_random and _copied(self._np_random)
-        return other
+        return self.twin()
 
     def _playing(self) -> tuple[Game, State]:
         if self._game is None or self._state is None:
             raise WorldError("no ALFWorld game is running; call reset() first")
         return self._game, self._state
-
-
-def _copied(rng: np.random.Generator) -> np.random.Generator:
-    """A generator in the same state; ten times as fast as a deep copy."""
-    bits = type(rng.bit_generator)(_SEED)
-    bits.state = rng.bit_generator.state
-    return np.random.Generator(bits)
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> Any:
-    if value not in known:
-        raise ConfigError(
-            f"{name}: got {value!r}, expected one of {', '.join(known)}."
-            f"{did_you_mean(value, known)}"
-        )
-    return value

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from agentgym.env import Opening, Outcome, TextEnv
-from agentgym.errors import ConfigError, WorldError, did_you_mean
+from agentgym.env import Opening, Outcome, TextEnv, one_of
+from agentgym.errors import ConfigError, WorldError
 from agentgym_envs.scienceworld import jvm, text
 from agentgym_envs.scienceworld import tasks as _tasks
 from agentgym_envs.scienceworld.episode import Episode
@@ -52,8 +51,8 @@ class ScienceWorld(TextEnv):
             **kwargs: See ``TextEnv``.
         """
         super().__init__(**kwargs)
-        _one_of("observation", observation, ("answer", "full"))
-        _one_of("reward", reward, ("outcome", "dense"))
+        one_of("observation", observation, ("answer", "full"))
+        one_of("reward", reward, ("outcome", "dense"))
         if not patience > 0:
             raise ConfigError(f"patience: got {patience!r}, expected a number of seconds above 0")
         self.names = _tasks.chosen(tasks)
@@ -121,8 +120,7 @@ class ScienceWorld(TextEnv):
             NotReplayable: The simulator answered differently.
             WorldError: The Java machine failed.
         """
-        other = copy.copy(self)
-        other._np_random = copy.deepcopy(self._np_random)
+        other = self.twin()
         other._episode = self._episode.fork() if self._episode else None
         return other
 
@@ -149,11 +147,3 @@ class ScienceWorld(TextEnv):
         points = self._playing().now.points
         score = 1.0 if self._won else min(max(points / 100, 0.0), 0.99)
         return Outcome(said, reward, score, self._won, self._over, valid)
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(
-            f"{name}: got {value!r}, expected one of {', '.join(known)}."
-            f"{did_you_mean(value, known)}"
-        )

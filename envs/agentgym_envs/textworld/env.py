@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from agentgym.env import Opening, Outcome, TextEnv
-from agentgym.errors import ConfigError, WorldError, did_you_mean
+from agentgym.env import Opening, Outcome, TextEnv, one_of
+from agentgym.errors import WorldError
 from agentgym_envs.textworld import games, makers, tasks, text
 from agentgym_envs.textworld.engine import Session, story
 from agentgym_envs.textworld.plan import winning_commands
@@ -58,8 +57,8 @@ class TextWorld(TextEnv):
             **kwargs: See ``TextEnv``.
         """
         super().__init__(**kwargs)
-        _one_of("observation", observation, ("terse", "full"))
-        _one_of("reward", reward, ("outcome", "dense"))
+        one_of("observation", observation, ("terse", "full"))
+        one_of("reward", reward, ("outcome", "dense"))
         self.codes = tasks.mix(family, difficulty)
         self.terse = observation == "terse"
         self.inventory = self.terse if inventory is None else inventory
@@ -121,8 +120,7 @@ class TextWorld(TextEnv):
 
     def fork(self) -> Self:
         """The same game at the same point, with an interpreter of its own."""
-        other = copy.copy(self)
-        other._np_random = copy.deepcopy(self._np_random)
+        other = self.twin()
         other._session = self._session.fork() if self._session else None
         return other
 
@@ -163,11 +161,3 @@ def _short_goal(family: str, game: Any) -> str:
         wanted = next(fact.arguments[0].name for fact in taking.added if fact.name == "in")
         return f"Find the {game.infos[wanted].name} and take it."
     return _GOALS.get(family) or str(game.objective or "None is given.")
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(
-            f"{name}: got {value!r}, expected one of {', '.join(known)}."
-            f"{did_you_mean(value, known)}"
-        )
