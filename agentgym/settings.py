@@ -8,7 +8,8 @@ from typing import Literal
 
 from agentgym.errors import ConfigError
 
-Value = str | int | float | bool
+# Tried in this order, and everything is a string.
+Value = int | float | bool | str
 
 
 @dataclass(frozen=True, kw_only=True)

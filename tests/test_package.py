@@ -168,9 +168,10 @@ def test_a_file_chooses_the_host_of_an_algorithm(tmp_path):
 def test_a_person_can_play(monkeypatch, capsys):
     lines = iter([":hint", "50", ":hlep", ":quit"])
     monkeypatch.setattr("builtins.input", lambda *args: next(lines))
-    assert main(["play", "agentgym/Hotter-v0", "--task", "hotter-3"]) == 0
+    words = ["play", "agentgym/Hotter-v0", "--task", "hotter-3", "--env-args", "high", "80"]
+    assert main(words) == 0
     shown = capsys.readouterr().out
-    assert "I hide a number" in shown and "Higher." in shown and "score 0.00" in shown
+    assert "I hide a number from 1 to 80" in shown and "Higher." in shown and "score 0.00" in shown
     assert "commands: :hint, :actions, :quit" in shown
 
 
