@@ -245,7 +245,7 @@ class Job:
                 agent,
                 tasks,
                 count,
-                slip=self.experiment.imitation.slip,
+                self.experiment.imitation,
                 seed=self.experiment.seed,
                 advance=advance,
             )

@@ -18,6 +18,7 @@ def demonstrate(
     rng: np.random.Generator,
     *,
     slip: float = 0.0,
+    learn_slips: bool = False,
     turns: int = 50,
     sample: int = 0,
 ) -> Trajectory:
@@ -25,7 +26,8 @@ def demonstrate(
 
     With probability ``slip`` the demonstrator makes a random admissible move instead of the
     oracle's, and the oracle answers from wherever that leads: this shows how to recover, which
-    perfect walkthroughs never do. A slip is context, not something to imitate (``Turn.learn``).
+    perfect walkthroughs never do. A slip is context, not something to imitate (``Turn.learn``),
+    unless a careless player is wanted.
 
     Args:
         world: The bare world, with an oracle.
@@ -33,6 +35,7 @@ def demonstrate(
         agent: Renders observations and writes actions.
         rng: Decides the slips.
         slip: Probability of a slip per turn, in [0, 1).
+        learn_slips: Slips are to be imitated, too.
         turns: Longest demonstration.
         sample: Tells demonstrations of one task apart.
     """
@@ -64,7 +67,7 @@ def demonstrate(
                 reward,
                 fresh,
                 valid=bool(info["action_valid"]),
-                learn=not slipped,
+                learn=learn_slips or not slipped,
             )
         )
         if ended:

@@ -85,7 +85,9 @@ class Imitation:
     demonstrations: int = 4
     """Per training task."""
     slip: float = 0.15
-    """Share of the demonstrator's moves that are random: shows how to recover, is not learned."""
+    """Share of the demonstrator's moves that are random: shows how to recover."""
+    learn_slips: bool = False
+    """Imitate the random moves, too: a player who knows the game but is careless."""
     learning_rate: float = 2e-3
 
 

@@ -20,7 +20,7 @@ from agentgym.rollout import derive
 from agentgym.settings import Imitation, Optimisation
 from agentgym.types import Task, Trajectory
 
-PROBE_EVERY = 10
+PROBE_EVERY = 20
 """Optimiser steps between two looks at how often the policy wins."""
 
 Probe = Callable[[], Awaitable[float]]
@@ -32,19 +32,32 @@ def demonstrations(
     agent: Agent,
     tasks: Sequence[Task],
     count: int,
+    wanted: Imitation,
     *,
-    slip: float,
     seed: int,
     advance: Advance,
 ) -> list[Trajectory]:
-    """``count`` demonstrations of every task; those that did not win are left out."""
+    """``count`` demonstrations of every task.
+
+    Those that did not win are left out, unless slips are to be learned: a careless player loses.
+    """
     found: list[Trajectory] = []
     for sample in range(count):
         for task in tasks:
             rng = np.random.default_rng(derive(seed, task.id, sample))
-            found.append(demonstrate(world, task, agent, rng, slip=slip, sample=sample))
+            found.append(
+                demonstrate(
+                    world,
+                    task,
+                    agent,
+                    rng,
+                    slip=wanted.slip,
+                    learn_slips=wanted.learn_slips,
+                    sample=sample,
+                )
+            )
             advance(len(found))
-    return [trajectory for trajectory in found if trajectory.won]
+    return [trajectory for trajectory in found if trajectory.won or wanted.learn_slips]
 
 
 async def imitate(

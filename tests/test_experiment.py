@@ -13,17 +13,24 @@ from agentgym.settings import Evaluation, Experiment, Imitation, Optimisation, R
 from agentgym_trainers.grpo import GRPO
 
 SMALL = Experiment(
-    env="agentgym/Hotter-v0",
-    env_args={"high": 8},
-    steps=40,
-    tasks_per_step=16,
+    env="agentgym/TextWorld-v0",
+    env_args={
+        "family": "coin_collector",
+        "difficulty": "l2",
+        "train_games": 12,
+        "valid_games": 1,
+        "test_games": 12,
+    },
+    steps=30,
+    tasks_per_step=8,
     save_every=10,
-    imitation=Imitation(steps=60, demonstrations=1, slip=0.3),
-    optimisation=Optimisation(learning_rate=1e-3, warmup=30),
+    imitation=Imitation(steps=150, batch=16, slip=0.5, learn_slips=True, until=1.0),
+    optimisation=Optimisation(learning_rate=1e-3, warmup=10),
     shape=Shape(hidden=64, layers=2, heads=2, kv_heads=1, ffn=128, vocabulary=400),
-    rollout=Rollout(turns=6, tokens=256, completion=8),
-    evaluation=Evaluation(tasks=64, episodes=8),
+    rollout=Rollout(turns=6, tokens=512, completion=16),
+    evaluation=Evaluation(tasks=12, episodes=8),
 )
+TASKS = SMALL.tasks_per_step
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +48,14 @@ def test_training_improves_the_score(finished):
 def test_a_run_leaves_everything_behind(finished):
     folder, _result = finished
     assert len(read_metrics(folder.metrics)) == SMALL.steps
-    assert len(read_episodes(folder.episodes)) == SMALL.steps * 16 * 8
+    assert len(read_episodes(folder.episodes)) == SMALL.steps * TASKS * 8
     assert all(path.exists() for path in (folder.table, folder.plot, folder.warm, folder.final))
     assert "pass@8" in folder.table.read_text()
     assert {p.name for p in folder.root.glob("checkpoints/*")} == {
         "warm",
         "final",
+        "step-0010",
         "step-0020",
-        "step-0030",
     }
 
 
@@ -87,7 +94,7 @@ def test_a_run_that_is_done_is_not_done_again(finished):
 
 
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(finished, tmp_path: Path):
-    """Stop at step 20 as a kill would, and go on: the same episodes, the same weights."""
+    """Stop at step 10 as a kill would, and go on: the same episodes, the same weights."""
     import shutil
 
     import torch
@@ -96,7 +103,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(finished, tmp_path: P
     whole, result = finished
     cut = RunFolder(tmp_path / "cut")
     shutil.copytree(whole.root, cut.root)
-    for gone in (cut.final, cut.step(30)):
+    for gone in (cut.final, cut.step(20)):
         shutil.rmtree(gone)
     for gone in (cut.evaluation("after"), cut.table, cut.plot):
         gone.unlink()
@@ -104,7 +111,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(finished, tmp_path: P
         file.write('{"schema": 1, "half a li')
     again = run_blocking(SMALL, GRPO(minibatches=8).build(), cut, Display())
     assert len(read_metrics(cut.metrics)) == SMALL.steps
-    assert len(read_episodes(cut.episodes)) == SMALL.steps * 16 * 8
+    assert len(read_episodes(cut.episodes)) == SMALL.steps * TASKS * 8
     first = AutoModelForCausalLM.from_pretrained(whole.final).state_dict()
     second = AutoModelForCausalLM.from_pretrained(cut.final).state_dict()
     assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)

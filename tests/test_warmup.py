@@ -15,11 +15,11 @@ ENV = "agentgym/Hotter-v0"
 STEPS = 100
 
 
-def shown(agent):
+def shown(agent, **how):
     tasks = [Task(ENV, f"hotter-{number}") for number in range(4)]
     told = []
     found = demonstrations(
-        world(ENV), agent, tasks, 2, slip=0.3, seed=0, advance=lambda done: told.append(done)
+        world(ENV), agent, tasks, 2, Imitation(slip=0.3, **how), seed=0, advance=told.append
     )
     assert told == list(range(1, 9))
     return found
@@ -58,13 +58,20 @@ def test_demonstrations_are_every_task_as_often_as_asked_and_all_won(agent):
     assert all(t.won for t in found)
 
 
+def test_slips_are_learned_only_from_a_player_who_is_meant_to_be_careless(agent):
+    careful, careless = shown(agent), shown(agent, learn_slips=True)
+    assert not all(turn.learn for t in careful for turn in t.turns)
+    assert all(turn.learn for t in careless for turn in t.turns)
+    assert [t.turns[0].action for t in careful] == [t.turns[0].action for t in careless]
+
+
 def test_imitation_ends_at_the_first_probe_that_wins_enough(agent, tokenizer):
     said, probed = warm(agent, tokenizer, until=0.5, wins=[0.0, 0.49, 0.5])
-    assert probed == [31, 41, 51] and len(said) == 51
+    assert probed == [41, 61, 81] and len(said) == 81
     assert "wins 0.50" in said[-1]
 
 
-@pytest.mark.parametrize(("until", "probes"), [(0.5, 7), (1.0, 0)])
+@pytest.mark.parametrize(("until", "probes"), [(0.5, 3), (1.0, 0)])
 def test_imitation_without_success_takes_every_step_and_learns(agent, tokenizer, until, probes):
     said, probed = warm(agent, tokenizer, until=until, wins=[0.0] * 99)
     assert len(said) == STEPS and len(probed) == probes
