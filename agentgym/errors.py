@@ -6,6 +6,7 @@ AgentGymError
 ├── MissingExtra        an optional package is not installed; the message says how to get it
 ├── UnknownTask         a task id that the world does not have
 ├── WorldError          a world broke (corrupt game, dead process); never the agent's fault
+│   └── Unreachable     what a tool talks to did not answer, or not in time
 ├── CompositionError    the pieces of an algorithm do not fit together
 ├── MalformedAction     the agent's text is not an action (becomes an observation, never a crash)
 ├── TrainingError       training cannot go on: a loss that is no number, a learner used twice
@@ -43,6 +44,10 @@ class UnknownTask(AgentGymError, ValueError):
 
 class WorldError(AgentGymError, RuntimeError):
     """A world broke. The episode is data about the world, not about the agent."""
+
+
+class Unreachable(WorldError):
+    """What a tool talks to did not answer, or not in time; a call may be worth another try."""
 
 
 class CompositionError(AgentGymError, TypeError):

@@ -20,7 +20,7 @@ from agentgym.engines.local import LocalEngine
 from agentgym.env import TextEnv
 from agentgym.errors import ConfigError
 from agentgym.evaluate import Conduct, evaluate
-from agentgym.formats import ActionFormat, JsonCall, Tags
+from agentgym.formats import ActionFormat, JsonCall, Plain, Tags
 from agentgym.imitate import texts
 from agentgym.jsonl import write_atomic
 from agentgym.learner import Learner
@@ -310,6 +310,7 @@ def form_of(speech: Speech) -> ActionFormat:
         "tags": Tags(),
         "think": Tags(think=True),
         "json": JsonCall(),
+        "plain": Plain(),
     }
     return forms[speech.form]
 

@@ -1,4 +1,4 @@
-"""How an action is written in a completion: tags, or a JSON tool call."""
+"""How an action is written in a completion: tags, a JSON tool call, or all that is said."""
 
 from __future__ import annotations
 
@@ -104,3 +104,26 @@ class JsonCall:
         """The one call."""
         call = {"name": "act", "arguments": {"action": action}}
         return f"<tool_call>{json.dumps(call, ensure_ascii=False)}</tool_call>"
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Everything said after the thoughts is the action: for worlds of tools, which read calls."""
+
+    @property
+    def instructions(self) -> str:
+        """One sentence."""
+        return "Everything you write after </think>, or without thoughts, is carried out."
+
+    def parse(self, text: str) -> str:
+        """What follows the last ``</think>``, stripped."""
+        said = text.rpartition("</think>")[2].strip()
+        if "<think>" in said:
+            raise MalformedAction("The thoughts after <think> are not closed by </think>.")
+        if not said:
+            raise MalformedAction("Expected an action, got nothing.")
+        return said
+
+    def write(self, action: str) -> str:
+        """The action as it is."""
+        return action

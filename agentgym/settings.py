@@ -16,8 +16,8 @@ Value = int | float | bool | str
 class Speech:
     """How the agent reads and writes."""
 
-    form: Literal["tags", "think", "json"] = "tags"
-    """Action in tags, the same after a required thought, or as a JSON tool call."""
+    form: Literal["tags", "think", "json", "plain"] = "tags"
+    """Action in tags, the same after a required thought, a JSON call, or all that is said."""
     window: int | None = None
     """Exchanges shown in a fresh prompt each turn; none: the conversation grows."""
     system: str | None = None

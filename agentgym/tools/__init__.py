@@ -1,0 +1,27 @@
+"""Tools for agents: typed functions that a model calls, in any world.
+
+A tool is a typed function, sync or async, or an object with a typed ``__call__``; its JSON schema
+comes from the signature and the docstring (``tool.py``). A model calls it in one of two notations
+(``calls.py``), within limits (``limits.py``). ``WithTools`` adds tools to any world, and a
+``ToolWorld`` is a world that consists of them (``world.py``). Needs the extra ``tools``.
+"""
+
+from agentgym.tools.calls import Call, CallNotation, HermesCalls, TagCalls
+from agentgym.tools.limits import CallLimits, Cut, cut_characters, cut_tokens
+from agentgym.tools.tool import Tool, tool
+from agentgym.tools.world import ToolWorld, WithTools
+
+__all__ = [
+    "Call",
+    "CallLimits",
+    "CallNotation",
+    "Cut",
+    "HermesCalls",
+    "TagCalls",
+    "Tool",
+    "ToolWorld",
+    "WithTools",
+    "cut_characters",
+    "cut_tokens",
+    "tool",
+]

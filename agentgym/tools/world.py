@@ -1,0 +1,257 @@
+"""Worlds and tools together: a world made of tools, and tools added to any world."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from agentgym.env import Opening, Outcome, Progress, TextEnv
+from agentgym.errors import AgentGymError, ConfigError, MalformedAction, WorldError, did_you_mean
+from agentgym.tools.calls import Call, CallNotation, HermesCalls
+from agentgym.tools.limits import CallLimits
+from agentgym.tools.tool import Tool, tool
+
+_REFUSALS = (MalformedAction, ValueError, LookupError, ArithmeticError)
+"""What a tool raises when it was asked for what cannot be."""
+
+
+class ToolWorld(TextEnv):
+    """A world whose actions are tool calls, several in one action where wanted.
+
+    A subclass writes ``tasks`` and ``open``. A tool that returns an ``Outcome`` acts on the world:
+    it may be a method of the world itself, and ends the episode where ``done``. Everything a model
+    can do wrong is answered with what was expected. A tool that cannot be reached, or breaks, is
+    not the model's fault: it raises, so the episode counts as broken.
+
+    ``info["tool_calls"]`` is the number of calls made so far.
+    """
+
+    def __init__(
+        self,
+        *,
+        tools: Iterable[Tool | Callable[..., Any]],
+        notation: CallNotation | None = None,
+        limits: CallLimits | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Make the world.
+
+        Args:
+            tools: Functions, objects or tools; see ``tool``.
+            notation: How calls are written; JSON unless given.
+            limits: Bounds on the calls.
+            **kwargs: See ``TextEnv``.
+
+        Raises:
+            ConfigError: Two tools share a name, or a tool does not fit the notation.
+        """
+        super().__init__(**kwargs)
+        self.tools = tuple(map(tool, tools))
+        names = [each.name for each in self.tools]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"two tools share a name: {', '.join(sorted(names))}")
+        self.notation: CallNotation = notation or HermesCalls()
+        self.manual = self.notation.explain(self.tools)
+        """What the model is told about the tools."""
+        self.limits = limits or CallLimits()
+        self.calls = 0
+        """Calls made in this episode."""
+
+    @abstractmethod
+    def open(self, task: str, rng: np.random.Generator) -> Opening:
+        """Begin a task: ``TextEnv.start``, before the manual is added to the goal."""
+
+    def act_plainly(self, action: str) -> Outcome:
+        """Carry out an action without any call; a world made of tools has none."""
+        example = self.notation.write(self.tools[0], _blanks(self.tools[0])) if self.tools else ""
+        return self._stay(f"That holds no tool call. Expected one such as {example}", valid=False)
+
+    def write(self, name: str, argument: object) -> str:
+        """The action that calls a tool with its first parameter alone."""
+        one = next(each for each in self.tools if each.name == name)
+        return self.notation.write(one, {next(iter(one.parameters["properties"])): argument})
+
+    def start(self, task: str, rng: np.random.Generator) -> Opening:
+        """Begin a task with fresh tools."""
+        opening = self.open(task, rng)
+        self.calls = 0
+        self._each("begin")
+        return opening._replace(goal=f"{opening.goal}\n\n{self.manual}")
+
+    def act(self, action: str) -> Outcome:
+        """Make the calls of an action in their order, until one ends the episode."""
+        if self._last.done:
+            return self._stay("The episode is over.", valid=False)
+        calls = self.notation.parse(action, self.tools)
+        if not calls:
+            return self.act_plainly(action)
+        last = self._stay("")
+        texts, reward, valid = [], 0.0, True
+        for number, call in enumerate(calls):
+            if number == self.limits.per_turn:
+                text = f"Only {number} calls in a turn, got {len(calls)}: the rest was not made."
+                last = last._replace(observation=text, reward=0.0, valid=False)
+            else:
+                last = self._make(call, last)
+            texts.append(self.notation.result(last.observation))
+            reward, valid = reward + last.reward, valid and last.valid
+            if last.done or number == self.limits.per_turn:
+                break
+        return last._replace(observation="\n".join(texts), reward=reward, valid=valid)
+
+    def fork(self) -> Self:
+        """The same state, with copies of the tools that keep any."""
+        other = self.twin()
+        other.tools = tuple(each.fork(self, other) for each in self.tools)
+        return other
+
+    def close(self) -> None:
+        """Close the tools."""
+        self._each("close")
+        super().close()
+
+    def _make(self, call: Call, before: Outcome) -> Outcome:
+        """One call; its text is not yet wrapped."""
+        stay = before._replace(reward=0.0)
+        try:
+            one = self._named(call)
+            arguments = one.arguments(call.arguments, texts=call.texts)
+            if self.calls >= self.limits.calls:
+                raise MalformedAction(f"All {self.limits.calls} calls of the episode are made.")
+            self.calls += 1
+            found = self.limits.run(one.name, one.call, arguments)
+        except (MalformedAction, *_REFUSALS) as refusal:
+            if isinstance(refusal, AgentGymError) and not isinstance(refusal, MalformedAction):
+                raise
+            name = "" if isinstance(refusal, MalformedAction) else f"{type(refusal).__name__}: "
+            text = self.limits.cut(f"{name}{refusal}")
+            return stay._replace(observation=text, valid=False)
+        except AgentGymError:
+            raise
+        except Exception as broken:
+            raise WorldError(
+                f"tool {call.name!r} broke: {type(broken).__name__}: {broken}"
+            ) from broken
+        if isinstance(found, Outcome):
+            return found._replace(observation=self.limits.cut(found.observation))
+        text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+        return stay._replace(observation=self.limits.cut(text), valid=True)
+
+    def _named(self, call: Call) -> Tool:
+        """The tool that a call means."""
+        if call.problem:
+            raise MalformedAction(call.problem)
+        for each in self.tools:
+            if each.name == call.name:
+                return each
+        names = [each.name for each in self.tools]
+        raise MalformedAction(
+            f"There is no tool {call.name[:80]!r}.{did_you_mean(call.name[:80], names)} "
+            f"Tools: {', '.join(names)}."
+        )
+
+    def _stay(self, text: str, *, valid: bool = True) -> Outcome:
+        """An answer that leaves the world as it is."""
+        return self._last._replace(observation=text, reward=0.0, valid=valid)
+
+    def _each(self, method: str) -> None:
+        for each in self.tools:
+            found = getattr(each.call, method, None)
+            if found is not None:
+                found()
+
+    def _info(self) -> dict[str, Any]:
+        return {**super()._info(), "tool_calls": self.calls}
+
+
+class WithTools(ToolWorld):
+    r"""Any world with tools beside its own actions.
+
+    An action that calls tools is answered by them and leaves the world as it is; any other goes
+    to the world. Splits, tasks, admissible actions, oracle and forks are the world's own.
+
+    Examples:
+        >>> from agentgym.registry import world
+        >>> def double(number: int) -> str:
+        ...     '''Twice a number.'''
+        ...     return str(2 * number)
+        >>> env = WithTools(world("agentgym/Hotter-v0"), [double])
+        >>> _ = env.reset(options={"task": "hotter-3"})
+        >>> env.step('<tool_call>{"name": "double", "arguments": {"number": 40}}</tool_call>')[0]
+        '<tool_response>\n80\n</tool_response>'
+        >>> env.step("81")[0]
+        'Higher.'
+    """
+
+    def __init__(
+        self,
+        world: TextEnv,
+        tools: Iterable[Tool | Callable[..., Any]],
+        *,
+        notation: CallNotation | None = None,
+        limits: CallLimits | None = None,
+    ) -> None:
+        """Take over a world; see ``ToolWorld`` for the rest."""
+        super().__init__(
+            tools=tools,
+            notation=notation,
+            limits=limits,
+            split=world.split,
+            admissible=world.with_admissible,
+            render_mode=world.render_mode,
+        )
+        self.world = world
+        self.observation_space = world.observation_space
+        self.action_space = world.action_space
+
+    def tasks(self, split: str) -> Sequence[str]:
+        """The world's."""
+        return self.world.tasks(split)
+
+    def open(self, task: str, rng: np.random.Generator) -> Opening:
+        """Begin a task of the world, with the same generator."""
+        self.world.task_id = task
+        return self.world.start(task, rng)
+
+    def act_plainly(self, action: str) -> Outcome:
+        """The world's own actions."""
+        return self.world.act(action)
+
+    def admissible(self) -> tuple[str, ...]:
+        """The world's."""
+        return self.world.admissible()
+
+    def oracle(self) -> tuple[str, ...] | None:
+        """The world's, which needs no tools."""
+        return self.world.oracle()
+
+    def missing(self) -> str:
+        """What the world lacks."""
+        return self.world.missing()
+
+    def prepare(self, split: str, progress: Progress | None = None) -> None:
+        """Let the world prepare."""
+        self.world.prepare(split, progress)
+
+    def fork(self) -> Self:
+        """Fork the world with the tools."""
+        other = super().fork()
+        other.world = self.world.fork()
+        return other
+
+    def close(self) -> None:
+        """Close both."""
+        super().close()
+        self.world.close()
+
+    def _info(self) -> dict[str, Any]:
+        return {**self.world._info(), **super()._info()}
+
+
+def _blanks(one: Tool) -> dict[str, object]:
+    """An example's arguments."""
+    return dict.fromkeys(list(one.parameters.get("properties", ()))[:1], "...")

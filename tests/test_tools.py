@@ -1,0 +1,475 @@
+import asyncio
+import json
+import threading
+import time
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from agentgym.env import Outcome
+from agentgym.errors import ConfigError, ImpossibleValue, MalformedAction, Unreachable, WorldError
+from agentgym.formats import Plain
+from agentgym.registry import world
+from agentgym.rollout import fork_env
+from agentgym.testing import check_world
+from agentgym.tools import (
+    CallLimits,
+    HermesCalls,
+    TagCalls,
+    ToolWorld,
+    WithTools,
+    cut_characters,
+    cut_tokens,
+    tool,
+)
+
+
+def search(
+    query: str,
+    k: Annotated[int, Field(ge=1, le=10)] = 3,
+    order: Literal["best", "newest"] = "best",
+) -> str:
+    """Find pages.
+
+    Looks at titles and texts.
+
+    Args:
+        query: Words to look for.
+        k: Number of pages,
+            best first.
+        order: How they are listed.
+    """
+    return f"{k} {order} pages about {query}"
+
+
+def add(a: int, b: int = 0) -> int:
+    """The sum."""
+    return a + b
+
+
+async def slow(seconds: float) -> str:
+    """Wait."""
+    await asyncio.sleep(seconds)
+    return "waited"
+
+
+def fail(kind: str) -> str:
+    """Raise something."""
+    raise {"value": ValueError, "key": KeyError, "zero": ZeroDivisionError, "os": OSError}[kind](
+        "no such page"
+    )
+
+
+class Counter:
+    """Count calls."""
+
+    name = "count"
+
+    def __init__(self, value=0):
+        self.value = value
+
+    def __call__(self) -> int:
+        self.value += 1
+        return self.value
+
+    def begin(self):
+        self.value = 0
+
+    def fork(self):
+        return Counter(self.value)
+
+
+def call(name, **arguments):
+    return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
+
+
+def hotter(*tools, notation=None, **limits):
+    env = WithTools(
+        world("agentgym/Hotter-v0"), tools, notation=notation, limits=CallLimits(**limits)
+    )
+    env.reset(options={"task": "hotter-3"})
+    return env
+
+
+def said(env, action):
+    """What a call returned, without its tags."""
+    return env.step(action)[0].removeprefix("<tool_response>\n").removesuffix("\n</tool_response>")
+
+
+# ---- schema and arguments --------------------------------------------------------------------
+
+
+def test_a_schema_comes_from_signature_and_docstring():
+    assert tool(search).schema == {
+        "type": "function",
+        "function": {
+            "name": "search",
+            "description": "Find pages.\n\nLooks at titles and texts.",
+            "parameters": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["query"],
+                "properties": {
+                    "query": {"type": "string", "description": "Words to look for."},
+                    "k": {
+                        "type": "integer",
+                        "minimum": 1,
+                        "maximum": 10,
+                        "default": 3,
+                        "description": "Number of pages, best first.",
+                    },
+                    "order": {
+                        "type": "string",
+                        "enum": ["best", "newest"],
+                        "default": "best",
+                        "description": "How they are listed.",
+                    },
+                },
+            },
+        },
+    }
+    assert tool(search).signature == (
+        'search(query: string, k: integer = 3, order: "best" | "newest" = "best")'
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({}, "query: Field required."),
+        ({"query": 3}, "query: Input should be a valid string, got 3."),
+        ({"query": "a", "k": "3"}, "k: Input should be a valid integer, got '3'."),
+        ({"query": "a", "k": True}, "k: Input should be a valid integer, got True."),
+        ({"query": "a", "k": 11}, "k: Input should be less than or equal to 10, got 11."),
+        ({"query": "a", "order": "worst"}, "order: Input should be 'best' or 'newest'"),
+        ({"query": "a", "kk": 3}, "kk: Extra inputs are not permitted, got 3."),
+        ({"query": ["x" * 10**4]}, "xxx..."),
+    ],
+)
+def test_bad_arguments_are_answered_by_what_was_expected(arguments, told):
+    text = said(hotter(search), call("search", **arguments))
+    assert told in text and "Expected search(query: string, k: integer = 3" in text
+    assert len(text) < 500
+
+
+def test_tags_carry_texts_that_may_stand_for_numbers():
+    env = hotter(add, notation=TagCalls())
+    assert env.step("<add> 41 </add>")[0] == "<result>\n41\n</result>"
+    observation, *_, info = env.step("<add>4x</add>")
+    assert "unable to parse string as an integer, got '4x'" in observation
+    assert not info["action_valid"]
+
+
+def test_a_tool_without_words_is_refused():
+    class Silent:
+        def __call__(self) -> str:
+            return ""
+
+    for function, told in [(lambda: 3, "'<lambda>' needs a docstring"), (Silent(), "needs a name")]:
+        with pytest.raises(ConfigError, match=told):
+            tool(function)
+
+
+def test_a_tool_with_parameters_no_model_can_pass_is_refused():
+    def untyped(x) -> str:
+        """No type."""
+
+    def many(*words: str) -> str:
+        """Words."""
+
+    def odd(x: threading.Thread) -> str:
+        """A thread."""
+
+    for function, told in [
+        (untyped, "parameter 'x' of tool 'untyped' needs a type"),
+        (many, "needs to be passed by name"),
+        (odd, "no model can pass"),
+    ]:
+        with pytest.raises(ConfigError, match=told):
+            tool(function)
+
+
+def test_two_tools_of_one_name_and_tags_for_two_arguments_are_refused():
+    def pair(a: str, b: str) -> str:
+        """Both."""
+
+    with pytest.raises(ConfigError, match="share a name: add, add"):
+        hotter(add, add)
+    with pytest.raises(ConfigError, match="a tag carries one argument"):
+        hotter(pair, notation=TagCalls())
+
+
+# ---- notations -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("notation", [HermesCalls(), TagCalls()])
+@pytest.mark.parametrize("text", ["words", "é 🙂 \\ \" ' \n two", "<b>1</b>", "a < b </tool_call>"])
+def test_what_is_written_is_read_back(notation, text):
+    one = tool(search)
+    (found,) = notation.parse("I will.\n" + notation.write(one, {"query": text}), [one])
+    assert (found.name, found.arguments, found.problem) == ("search", {"query": text}, "")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("{", "is not JSON"),
+        ('{"name": "add", "arguments": {"a": 1}, "a": 2}', "no more"),
+        ('{"name": "add"}', "no more"),
+        ("[]", "no more"),
+        ('{"name": 3, "arguments": {}}', '"name" must be a string'),
+        ('{"name": "add", "arguments": [1]}', '"arguments" an object'),
+        ('{"name": "add", "arguments": {"a": 1, "a": 2}}', "names a key twice"),
+        ('{"name": "add", "arguments": {"a": NaN}}', "NaN, which is not JSON"),
+        ('{"name": "add", "arguments": {"a": "\\ud800"}}', "half of a surrogate pair"),
+        ('{"name": "add", "arguments": {"\\udfff": 1}}', "half of a surrogate pair"),
+        ('{"name": "add", "arguments": {"a": ' + "9" * 5000 + "}}", "is not JSON"),
+        ('{"name": "add", "arguments": {"a": ' + "[" * 40 + "]" * 40 + "}}", "nested deeper"),
+        ("[" * 60_000, "is not JSON"),
+        ('{"name": "add", "arguments": {"a": "' + "x" * 10**6 + '"}}', "expected at most 65536"),
+        ('{"name": "ad", "arguments": {"a": 1}}', "no tool 'ad'. Did you mean 'add'?"),
+    ],
+)
+def test_a_malformed_or_hostile_call_is_answered_shortly_and_its_neighbours_are_made(body, told):
+    env = hotter(add)
+    action = f"<tool_call>{body}</tool_call> {call('add', a=40, b=2)}"
+    observation, reward, done, _, info = env.step(action)
+    assert told in observation and len(observation) < 400
+    assert observation.endswith("<tool_response>\n42\n</tool_response>")
+    assert (reward, done, info["action_valid"]) == (0.0, False, False)
+
+
+@pytest.mark.parametrize("tag", ["<tool_call>", "</tool_call>", "<tool_call></tool_call>"])
+def test_a_megabyte_of_tags_is_read_in_no_time(tag):
+    env = hotter(add)
+    start = time.process_time()
+    env.step(tag * (1_000_000 // len(tag)))
+    assert time.process_time() - start < 5
+
+
+def test_a_call_left_open_says_so():
+    env = hotter(search, notation=TagCalls("information"))
+    observation, *_ = env.step("<search>a</search><search>b")
+    assert observation == (
+        "<information>\n3 best pages about a\n</information>\n"
+        "<information>\n<search> is not closed by </search>.\n</information>"
+    )
+
+
+def test_a_tag_inside_another_one_is_part_of_its_text():
+    env = hotter(search, add, notation=TagCalls())
+    observation, *_ = env.step("<search>what <add>1</add> is</search>")
+    assert observation == "<result>\n3 best pages about what <add>1</add> is\n</result>"
+
+
+def test_the_manual_is_part_of_the_goal():
+    goal = hotter(search).step("1")[4]["goal"]
+    assert goal.startswith("Find the number.\n\n")
+    assert json.dumps(tool(search).schema) in goal
+    tags = hotter(search, notation=TagCalls()).step("1")[4]["goal"]
+    assert "<search>query</search>: Find pages." in tags
+
+
+def test_calls_in_thoughts_are_thoughts():
+    form = Plain()
+    assert form.parse(f"<think>{call('add', a=1)}</think>\n say 3 ") == "say 3"
+    assert form.parse(f"hm</think>{form.write('go')}") == "go"
+    for text in ("<think>a</think> <think><add>1</add>", "<think>a</think> ", ""):
+        with pytest.raises(MalformedAction):
+            form.parse(text)
+
+
+# ---- limits ----------------------------------------------------------------------------------
+
+
+def test_async_tools_run_outside_of_the_callers_event_loop():
+    env = hotter(slow)
+
+    async def inside():
+        return env.step(call("slow", seconds=0.0))[0]
+
+    assert "waited" in asyncio.run(inside())
+    assert "waited" in env.step(call("slow", seconds=0.0))[0]
+
+
+def nap(seconds: float) -> str:
+    """Wait, on a thread."""
+    time.sleep(seconds)
+    return "slept"
+
+
+@pytest.mark.parametrize("one", [slow, nap])
+def test_a_tool_that_does_not_answer_in_time_breaks_the_world_and_is_not_asked_again(one):
+    env = hotter(one, timeout=0.2, retries=5)
+    start = time.monotonic()
+    with pytest.raises(Unreachable, match=f"tool '{one.__name__}' did not answer within 0.2 s"):
+        env.step(call(one.__name__, seconds=3.0))
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize("fault", [ConnectionResetError("reset"), Unreachable("503")])
+@pytest.mark.parametrize("faults", [2, 3])
+def test_only_a_call_that_did_not_arrive_is_tried_again(fault, faults):
+    left = [fault] * faults
+
+    def fetch() -> str:
+        """Fetch."""
+        if left:
+            raise left.pop()
+        return "page"
+
+    env = hotter(fetch, retries=2, backoff=0.001)
+    if faults == 2:
+        assert said(env, call("fetch")) == "page"
+    else:
+        with pytest.raises(Unreachable, match=f"failed in 3 tries: {fault}"):
+            env.step(call("fetch"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("value", "ValueError: no such page"),
+        ("key", "KeyError: 'no such page'"),
+        ("zero", "ZeroDivisionError: no such page"),
+    ],
+)
+def test_what_a_tool_refuses_is_an_observation_and_tried_once(kind, text):
+    env = hotter(fail)
+    observation, _, _, _, info = env.step(call("fail", kind=kind))
+    assert observation == f"<tool_response>\n{text}\n</tool_response>"
+    assert not info["action_valid"] and info["tool_calls"] == 1
+
+
+def test_a_broken_tool_breaks_the_world_not_the_agent():
+    with pytest.raises(WorldError, match="tool 'fail' broke: OSError: no such page"):
+        hotter(fail).step(call("fail", kind="os"))
+
+
+def test_calls_of_a_turn_and_of_an_episode_are_bounded():
+    env = hotter(Counter(), calls=4, per_turn=3)
+    observation, *_, info = env.step(call("count") * 9)
+    assert [line for line in observation.splitlines() if "tool_response" not in line] == [
+        *"123",
+        "Only 3 calls in a turn, got 9: the rest was not made.",
+    ]
+    assert info["tool_calls"] == 3 and not info["action_valid"]
+    assert said(env, call("count")) == "4"
+    assert said(env, call("count")) == "All 4 calls of the episode are made."
+    env.reset(options={"task": "hotter-3"})
+    assert said(env, call("count")) == "1"
+
+
+def test_limits_that_nothing_can_keep_to_are_refused():
+    for limits in ({"timeout": 0}, {"retries": -1}, {"calls": 0}, {"per_turn": 0}):
+        with pytest.raises(ImpossibleValue, match=next(iter(limits))):
+            CallLimits(**limits)
+
+
+def test_long_results_lose_their_middle():
+    def page() -> str:
+        """A long page."""
+        return "a" * 5000 + "z" * 5000
+
+    text = said(hotter(page, cut=cut_characters(100)), call("page"))
+    assert text == "a" * 50 + "\n[... 9900 characters left out ...]\n" + "z" * 50
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7])
+def test_results_are_cut_at_tokens(tokenizer, limit):
+    text = "Higher. Lower. I hide a number from 1 to 100. Guess."
+    tokens = tokenizer.encode(text)
+    assert cut_tokens(tokenizer, len(tokens))(text) == text
+    head, note, tail = cut_tokens(tokenizer, limit)(text).split("\n")
+    assert note == f"[... {len(tokens) - limit} tokens left out ...]"
+    assert text.startswith(head) and text.endswith(tail)
+    assert len(tokenizer.encode(head)) + len(tokenizer.encode(tail)) == limit
+
+
+# ---- worlds ----------------------------------------------------------------------------------
+
+
+def test_a_world_with_tools_is_the_world_as_before(monkeypatch):
+    import gymnasium
+
+    def make(**kwargs):
+        return WithTools(world("agentgym/Hotter-v0", **kwargs), [search, Counter()])
+
+    monkeypatch.setitem(gymnasium.registry, "test/Tools-v0", None)
+    del gymnasium.registry["test/Tools-v0"]
+    gymnasium.register("test/Tools-v0", make, max_episode_steps=12)
+    check_world("test/Tools-v0", high=20)
+    env = world("test/Tools-v0", admissible=True)
+    _, info = env.reset(options={"task": "hotter-3"})
+    assert info["admissible_commands"] == world("agentgym/Hotter-v0").admissible()
+    env.step(call("count"))
+    for guess in env.oracle():
+        *_, info = env.step(guess)
+    assert info["won"] and info["tool_calls"] == 1
+    assert env.step(call("count"))[0] == "The episode is over."
+
+
+def test_a_call_costs_no_progress():
+    env = hotter(add)
+    before = env.step("50")
+    after = env.step(call("add", a=1))
+    assert after[1:4] == (0.0, False, False)
+    assert after[4]["score"] == before[4]["score"]
+
+
+def test_the_state_of_a_tool_is_forked_with_its_world():
+    env = hotter(Counter())
+    env.step(call("count"))
+    twin = fork_env(env)
+    assert [said(env, call("count")) for _ in range(2)] == ["2", "3"]
+    assert said(twin, call("count")) == "2"
+
+
+class Vault(ToolWorld):
+    """A world made of its own methods."""
+
+    def __init__(self, **kwargs):
+        super().__init__(tools=[self.turn, self.open_door], **kwargs)
+        self.dial = 0
+
+    def tasks(self, split):
+        return [f"vault-{split}"]
+
+    def open(self, task, rng):
+        from agentgym.env import Opening
+
+        self.dial = 0
+        return Opening("A dial at 0.", "Open the vault.")
+
+    def turn(self, steps: int) -> str:
+        """Turn the dial."""
+        self.dial += steps
+        return f"At {self.dial}."
+
+    def open_door(self) -> Outcome:
+        """Try the door."""
+        won = self.dial == 7
+        return Outcome("It opens." if won else "Locked.", float(won), float(won), won, done=True)
+
+
+def test_a_tool_that_returns_an_outcome_acts_on_its_world_and_ends_the_turn():
+    env = Vault()
+    env.reset(options={"task": "vault-train"})
+    twin = fork_env(env)
+    env.step(call("turn", steps=3))
+    observation, reward, done, _, info = env.step(
+        call("turn", steps=4) + call("open_door") + call("turn", steps=1)
+    )
+    assert (reward, done, info["won"], info["tool_calls"]) == (1.0, True, True, 3)
+    assert "It opens." in observation and "At 8" not in observation
+    assert twin.dial == 0 and said(twin, call("turn", steps=1)) == "At 1."
+    assert env.dial == 7
+
+
+def test_a_world_of_tools_shows_a_call_to_who_makes_none():
+    env = Vault()
+    env.reset(options={"task": "vault-train"})
+    observation, *_, info = env.step("open sesame")
+    assert 'such as <tool_call>{"name": "turn", "arguments": {"steps": "..."}}<' in observation
+    assert not info["action_valid"] and info["tool_calls"] == 0
