@@ -351,3 +351,9 @@ def test_without_java_reset_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.delenv("JAVA_HOME", raising=False)
     with pytest.raises(MissingExtra, match="apt-get install default-jre-headless"):
         world(ENV).reset()
+
+
+def test_nothing_is_left_in_the_folder_where_play_began(tmp_path):
+    code = "from agentgym import make; make('agentgym/ScienceWorld-v0').reset(seed=0)"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 from importlib.util import find_spec
 from pathlib import Path
@@ -205,6 +206,7 @@ def _launch() -> tuple[subprocess.Popen[str], int]:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
+        cwd=tempfile.gettempdir(),  # the simulator leaves a table where it starts
     )
     watch = threading.Timer(PATIENCE, process.kill)
     watch.start()
