@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from agentgym.batch import VALUE, Batch
-from agentgym.credit import Transform, group_mean, stateless
+from agentgym.credit import Transform, centre, group_mean, stateless
 from agentgym.turns import Turns, discounted_returns, turns_of
 
 RETURN = "critic/return"
@@ -27,7 +27,7 @@ def leave_one_out() -> Transform:
 
     def apply(batch: Batch) -> Batch:
         size = torch.bincount(batch.group)[batch.group]
-        centred = (batch.reward - group_mean(batch.reward, batch)) * size / (size - 1).clamp(min=1)
+        centred = centre(batch.reward, batch.group) * size / (size - 1).clamp(min=1)
         value = torch.where(size > 1, centred, batch.reward)
         return batch.with_(advantage=value[batch.owner] * batch.mask)
 
@@ -46,10 +46,10 @@ def group_advantage_over_turns(*, scale: bool = True, epsilon: float = 1e-6) -> 
         turns = turns_of(batch)
         reward, group = batch.reward[turns.episode], batch.group[turns.episode]
         size = torch.bincount(group)[group]
-        mean = _mean_by(group, reward)
-        variance = _mean_by(group, (reward - mean).square()) * size / (size - 1).clamp(min=1)
+        centred = centre(reward, group)
+        variance = _mean_by(group, centred.square()) * size / (size - 1).clamp(min=1)
         alone = size == 1
-        value = torch.where(alone, reward, reward - mean)
+        value = torch.where(alone, reward, centred)
         if scale:
             value = value / (torch.where(alone, torch.ones_like(value), variance.sqrt()) + epsilon)
         return batch.with_(advantage=turns.spread(value, batch))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from agentgym.batch import Batch, episode_mean
@@ -84,12 +84,28 @@ def group_mean(value: Float[Tensor, " E"], batch: Batch) -> Float[Tensor, " E"]:
     return (total / count.clamp(min=1))[batch.group]
 
 
+def centre(value: Float[Tensor, " K"], key: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
+    """Values less the mean of those with the same key; exactly 0 where these are all equal.
+
+    A mean of equal numbers may differ from them by rounding, and a deviation of that size, divided
+    by itself, is no longer small.
+    """
+    size = int(key.max()) + 1 if len(key) else 0
+    zeros = value.new_zeros(size)
+    total = zeros.index_add(0, key, value)
+    count = zeros.index_add(0, key, torch.ones_like(value)).clamp(min=1)
+    low = zeros.scatter_reduce(0, key, value, "amin", include_self=False)
+    high = zeros.scatter_reduce(0, key, value, "amax", include_self=False)
+    return torch.where((low == high)[key], torch.zeros_like(value), value - (total / count)[key])
+
+
 def group_advantage(
     *, scale: bool = True, epsilon: float = 1e-6, unbiased: bool = False
 ) -> Transform:
     """Return minus the mean return of the same task, optionally over its standard deviation.
 
-    Every token of an episode gets the same value. A group of one, or of equal returns, gets zero.
+    Every token of an episode gets the same value. A group of one, or of equal returns, gets
+    exactly zero.
     Statistics are over episodes, however many rows each has.
 
     Args:
@@ -101,7 +117,7 @@ def group_advantage(
     """
 
     def apply(batch: Batch) -> Batch:
-        value = batch.reward - group_mean(batch.reward, batch)
+        value = centre(batch.reward, batch.group)
         if scale:
             variance = group_mean(value.square(), batch)
             if unbiased:

@@ -17,7 +17,7 @@ from agentgym.advantages import (
     whiten,
 )
 from agentgym.batch import VALUE, episode_mean, token_mean
-from agentgym.credit import chain, group_advantage
+from agentgym.credit import chain, group_advantage, weigh_episodes
 from agentgym.shaping import overlong
 from agentgym.testing.batches import batch_of, written
 from agentgym.turns import discounted_returns, turns_of
@@ -95,6 +95,28 @@ def test_g3b_statistics_over_turns_favour_long_episodes():
     episodes = run(group_advantage(unbiased=True), batch).advantage
     high, low = golden["adv_traj"]
     assert per_turn(batch, episodes) == near([high, low, low, low])
+
+
+@pytest.mark.parametrize("reward", [0.1, 0.3, -0.7, 1e-3])
+@pytest.mark.parametrize(
+    "transform",
+    [
+        group_advantage(),
+        group_advantage(unbiased=True),
+        group_advantage_over_turns(),
+        leave_one_out(),
+    ],
+)
+def test_a_group_of_equal_rewards_has_no_advantage_at_all(reward, transform):
+    """The mean of equal numbers is not always that number, so that a rest would be left."""
+    batch = batch_of(
+        [[1, 2]] * 7 + [[1]] * 2, reward=[reward] * 7 + [0, 1], group=[0] * 7 + [1] * 2
+    )
+    batch = batch.with_(reward=batch.reward.float())
+    found = run(transform, batch).advantage
+    assert (found[batch.owner < 7] == 0).all()
+    weight = run(weigh_episodes(), batch.with_(advantage=found)).weight
+    assert weight[batch.owner < 7].sum() == 0 and weight.sum() > 0
 
 
 def test_g3c_reinforce_plus_plus():
