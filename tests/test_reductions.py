@@ -29,11 +29,13 @@ from agentgym_trainers.gigpo import GiGPO
 from agentgym_trainers.gppo import GPPO
 from agentgym_trainers.grpo import GRPO
 from agentgym_trainers.gspo import GSPO
+from agentgym_trainers.klcov import KLCov, unclipped
 from agentgym_trainers.ppo import PPO
 from agentgym_trainers.reinforce_pp import ReinforcePP
 from agentgym_trainers.rloo import RLOO
 from agentgym_trainers.sapo import SAPO
 from agentgym_trainers.spear import SPEAR
+from agentgym_trainers.steer import STEER
 
 
 def batch_at(step, rewards, *, drift=0.15, flat=False):
@@ -134,6 +136,18 @@ def test_gigpo_without_step_groups_is_grpo():
 def test_covariance_clipping_without_candidates_is_grpo():
     assert same(ClipCov(low=1e6, high=2e6).build(), GRPO().build())
     assert not same(ClipCov(low=-9.0, high=9.0, share=0.5).build(), GRPO().build())
+
+
+def test_kl_cov_without_coefficient_is_grpo_without_a_clip():
+    free = GRPO().compose(unclipped())
+    assert same(KLCov(coefficient=0.0, minibatches=2).build(), free)
+    assert not same(KLCov(minibatches=2, share=0.5).build(), free)
+
+
+def test_steer_with_equal_weights_is_grpo():
+    host = GRPO(dual=10.0)
+    assert same(STEER(host=host, low=1.0, high=1.0).build(), host.build())
+    assert not same(STEER(host=host).build(), host.build())
 
 
 def test_aepo_within_the_clip_and_without_entropy_is_grpo():

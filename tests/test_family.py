@@ -1,0 +1,163 @@
+"""Golden numbers and gradients of the wider entropy family; computed elsewhere, in numpy."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from agentgym.losses import Outputs, add, policy_gradient, times, weigh
+from agentgym.testing.batches import batch_of, written
+from agentgym_trainers.clipcov import covariance, spare_covariant
+from agentgym_trainers.klcov import HELD, distance, hold_covariant, unclipped
+from agentgym_trainers.steer import WEIGHT, decaying, effect, linear, weigh_by_effect
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "family.json").read_text())
+FIXTURE = GOLDEN["F1"]
+
+
+def near(values, tolerance=1e-6):
+    return pytest.approx(values, abs=tolerance)
+
+
+def flat(rows):
+    """Two rows of the fixture without the padding at the end of the second."""
+    return [*rows[0], *rows[1][:3]]
+
+
+def fixture():
+    """Two episodes of four and three tokens, and what the policy says a little later."""
+    batch = batch_of([[4], [3]])
+    batch = batch.with_(
+        advantage=written(batch, flat(FIXTURE["A"])), logprob=written(batch, flat(FIXTURE["old"]))
+    )
+    logprob = written(batch, flat(FIXTURE["new"])).requires_grad_()
+    return batch, Outputs(logprob, written(batch, flat(FIXTURE["H"])))
+
+
+def choose(select, batch, outputs, seed=0):
+    return select.apply(
+        Outputs(*(x.detach() for x in outputs[:2])), batch, torch.Generator().manual_seed(seed)
+    )
+
+
+def mean_and_slope(loss, batch, outputs):
+    """Mean over the tokens, and the derivative by each token's log-probability."""
+    value = loss.apply(outputs, batch, 0)[batch.mask]
+    (slope,) = torch.autograd.grad(value.sum(), outputs.logprob, retain_graph=True)
+    return float(value.detach().mean()), slope[batch.mask].tolist()
+
+
+# ---- Clip-Cov and KL-Cov -----------------------------------------------------------------------
+
+
+def test_w3_covariance_is_taken_over_all_rows_at_once():
+    batch, outputs = fixture()
+    found = covariance(outputs, batch)[batch.mask].tolist()
+    assert found == near(flat(GOLDEN["W3_cov"]["cov"]))
+    for row in range(2):
+        only = batch.rows(torch.tensor([row]))
+        alone = Outputs(outputs.logprob[batch.row == row], outputs.entropy[batch.row == row])
+        assert covariance(alone, only).abs().max() < 1e-12
+
+
+def test_w3_clip_cov_drops_two_of_its_three_candidates():
+    batch, outputs = fixture()
+    select = spare_covariant(0.3, 0.3, 2.0, clip=1.0, clip_high=1.0)
+    seen = set()
+    for seed in range(20):
+        loss = times("clipcov/kept", policy_gradient(1.0, 1.0))
+        chosen = choose(select, batch, outputs, seed)
+        seen.add(round(mean_and_slope(loss, chosen, outputs)[0], 6))
+    assert seen == {-0.274656, -0.522692, -0.531482}
+
+
+def test_w3_kl_cov():
+    golden = GOLDEN["W3_klcov"]
+    batch, outputs = fixture()
+    batch = choose(hold_covariant(0.3), batch, outputs)
+    held = batch.extra[HELD][batch.mask].nonzero().squeeze(-1).tolist()
+    assert held == sorted(golden["top_flat"])
+    mean, slope = mean_and_slope(add(unclipped(), times(HELD, distance())), batch, outputs)
+    assert mean == near(golden["token_mean"]) and slope == near(flat(golden["grad"]))
+    assert mean_and_slope(unclipped(), batch, outputs)[0] == near(golden["without"])
+
+
+def test_kl_cov_is_the_plain_gradient_before_the_policy_has_moved():
+    batch, outputs = fixture()
+    batch = batch.with_(logprob=outputs.logprob.detach(), **{HELD: batch.mask.double()})
+    loss = add(unclipped(), weigh(9.0, times(HELD, distance())))
+    assert mean_and_slope(loss, batch, outputs)[1] == near(
+        (-batch.advantage[batch.mask]).tolist(), 1e-12
+    )
+
+
+def test_kl_cov_holds_at_least_one_token():
+    batch, outputs = fixture()
+    assert choose(hold_covariant(1e-6), batch, outputs).extra[HELD].sum() == 1
+
+
+# ---- STEER -------------------------------------------------------------------------------------
+
+
+def test_w4_the_effect_and_both_laws():
+    golden = GOLDEN["W4_steer"]
+    batch, outputs = fixture()
+    omega = effect(outputs, batch).detach()
+    assert omega[batch.mask].tolist() == near(flat(golden["omega"]))
+    for law, weights, loss in [
+        ("linear", "w_lin", "loss_lin"),
+        ("decaying", "w_exp", "loss_exp"),
+    ]:
+        chosen = choose(weigh_by_effect(law, 0.8, 1.2), batch, outputs)
+        assert chosen.extra[WEIGHT][batch.mask].tolist() == near(flat(golden[weights]))
+        surrogate = times(WEIGHT, policy_gradient(0.2, 0.28, dual=10.0))
+        assert mean_and_slope(surrogate, chosen, outputs)[0] == near(golden[loss])
+    extreme = choose(weigh_by_effect("linear", 0.8, 1.2), batch, outputs)
+    wide = times(WEIGHT, policy_gradient(0.99, 5.0))
+    assert mean_and_slope(wide, extreme, outputs)[0] == near(-0.605973)
+
+
+def test_steer_the_papers_law_has_no_effect_where_the_clip_has_stopped():
+    batch, outputs = fixture()
+    chosen = choose(weigh_by_effect("relative", 0.8, 1.2, (0.2, 0.28)), batch, outputs)
+    weight = chosen.extra[WEIGHT][batch.mask]
+    stopped = [1, 3, 5]
+    assert weight[stopped].tolist() == near([1] * 3)
+    others = [0, 2, 4, 6]
+    assert float(weight[others].min()) == near(0.8) and (weight[others] < 1).all()
+
+
+def test_steer_where_all_effects_are_alike_the_weights_are_too():
+    alike = torch.full((3,), 0.4)
+    assert linear(alike, 0.8, 1.2).tolist() == near([1.0] * 3)
+    assert decaying(torch.zeros(3), 0.8, 1.2).tolist() == [1] * 3
+
+
+def test_steer_weights_fall_with_the_effect_and_linear_ones_ignore_its_scale():
+    omega = torch.linspace(0, 3, 9)
+    for law in (linear, decaying):
+        found = law(omega, 0.8, 1.2)
+        assert (found.diff() <= 0).all() and 0.8 - 1e-6 <= found.min() <= found.max() <= 1.2
+    assert torch.allclose(linear(7 * omega, 0.8, 1.2), linear(omega, 0.8, 1.2))
+
+
+# ---- gradients ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "loss", [unclipped(), times("test/column", distance())], ids=["unclipped", "distance"]
+)
+def test_a_gradient_is_what_finite_differences_say(loss):
+    batch, outputs = fixture()
+    batch = batch.with_(**{"test/column": written(batch, [0.3, -1, 2, 0.5, 1, 1, -2])})
+    move = written(batch, [0.3, -0.2, 0.4, 0.1, -0.5, 0.25, -0.1])  # away from the kink at 0
+    leaf = (batch.logprob + move).requires_grad_()
+
+    def total(logprob):
+        return loss.apply(Outputs(logprob, outputs.entropy), batch, 0)[batch.mask].sum()
+
+    assert torch.autograd.gradcheck(total, [leaf], eps=1e-6, atol=1e-6)
+    (slope,) = torch.autograd.grad(total(leaf), leaf)
+    assert slope.abs().max() > 1e-3 and math.isfinite(float(slope.sum()))

@@ -1,0 +1,140 @@
+"""STEER: weigh tokens by the entropy their update would take (2025, arXiv:2510.10150).
+
+A token's effect on entropy is estimated as ``omega = |A r (1 - p)(ln p + H)|``, with p and H of the
+policy as it is now. The token with the least effect gets the weight ``high``, that with the most
+``low``; the surrogate is multiplied by the weight, and the mean stays over all tokens.
+
+Differs from the code: least and most are over the minibatch, not over whatever was split off to fit
+into memory, so that a token's weight does not depend on how rows are packed; episodes count the
+same however long they are. ``paper()`` weighs with ``exp(-k omega / max omega)``, where tokens that
+the clip has stopped have no effect; k is chosen so that the least weight is ``low``, as the paper's
+value is not known to us. ``released()`` has the range the code falls back to, and the mean over
+tokens. The estimate is a ranking: for the token's own logit the first order has one more factor p.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agentgym.algorithm import About, Algorithm, Select
+from agentgym.batch import Batch
+from agentgym.bounds import above, at_least, within
+from agentgym.losses import Outputs, policy_gradient, ratio, times
+from agentgym_trainers.grpo import GRPO
+
+WEIGHT = "steer/weight"
+"""Private column: what the token's surrogate is multiplied by."""
+
+
+def effect(outputs: Outputs, batch: Batch) -> Float[Tensor, " P"]:
+    """``omega``: size of the entropy change that a token's update causes; 0 off the mask."""
+    p = outputs.logprob.exp().clamp(1e-8, 1 - 1e-8)
+    tilt = p * (1 - p) * (p.log() + outputs.entropy)
+    change = batch.advantage / batch.logprob.exp().clamp(min=1e-8) * tilt
+    return change.abs().nan_to_num(0, 0, 0) * batch.mask
+
+
+def linear(omega: Float[Tensor, " A"], low: float, high: float) -> Float[Tensor, " A"]:
+    """From ``high`` at the least effect to ``low`` at the most; their mean if all are alike."""
+    least, most = omega.min(), omega.max()
+    if most == least:
+        return torch.full_like(omega, (low + high) / 2)
+    return high - (omega - least) * (high - low) / (most - least)
+
+
+def decaying(omega: Float[Tensor, " A"], low: float, high: float) -> Float[Tensor, " A"]:
+    """``exp(-k omega)``, with k so that the most effect, or 0.02, has the weight ``low``."""
+    return (math.log(low) / omega.max().clamp(min=0.02) * omega).exp().clamp(low, 1)
+
+
+def relative(omega: Float[Tensor, " A"], low: float, high: float) -> Float[Tensor, " A"]:
+    """``exp(-k omega / max omega)``: from 1 without effect to ``low`` at the most."""
+    return (math.log(low) * omega / omega.max().clamp(min=1e-12)).exp()
+
+
+LAWS = {"linear": linear, "decaying": decaying, "relative": relative}
+
+
+def weigh_by_effect(
+    law: Literal["linear", "decaying", "relative"],
+    low: float,
+    high: float,
+    clip: tuple[float, float] | None = None,
+) -> Select:
+    """Write the weights of a minibatch.
+
+    Args:
+        law: From effects to weights.
+        low: Weight at the most effect.
+        high: Weight at the least, where the law is linear; otherwise it is 1.
+        clip: How far a ratio may fall and rise; beyond it, where the surrogate has no gradient,
+            there is no effect. Unset: the clip is not looked at.
+    """
+
+    def apply(outputs: Outputs, batch: Batch, generator: torch.Generator) -> Batch:
+        omega = effect(outputs, batch)
+        if clip is not None:
+            r = ratio(outputs, batch)
+            free = r.clamp(1 - clip[0], 1 + clip[1]) * batch.advantage >= r * batch.advantage
+            omega = omega * free
+        weight = torch.zeros_like(batch.advantage)
+        if batch.mask.any():
+            weight[batch.mask] = LAWS[law](omega[batch.mask], low, high).to(weight)
+        return batch.with_(**{WEIGHT: weight})
+
+    return Select(apply, frozenset({WEIGHT}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class STEER:
+    """GRPO that weighs tokens by their effect on entropy."""
+
+    about: ClassVar[About] = About(
+        "2510.10150",
+        "n episodes side by side",
+        "return, centred and scaled within the task",
+        "clipped surrogate, less of it at tokens that move entropy",
+    )
+
+    host: GRPO = field(default_factory=lambda: GRPO(dual=10.0))
+    """Whose credit and loss are weighed."""
+    low: float = 0.8
+    """Weight of the token with the most effect."""
+    high: float = 1.2
+    """Weight of the token with the least effect, where the law is linear."""
+    law: Literal["linear", "decaying", "relative"] = "linear"
+    """From effects to weights."""
+    stopped: bool = True
+    """Tokens that the clip has stopped count as having an effect."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        above(0, self, "low")
+        within(0, 1, self, "low")
+        at_least(1, self, "high")
+
+    @classmethod
+    def paper(cls) -> STEER:
+        """The paper's setting."""
+        host = GRPO(dual=10.0, mean="tokens")
+        return cls(host=host, law="relative", stopped=False)
+
+    @classmethod
+    def released(cls) -> STEER:
+        """The authors' code."""
+        return cls(host=GRPO(dual=10.0, mean="tokens"), low=0.95, high=1.05)
+
+    def build(self) -> Algorithm:
+        """Compose it."""
+        host = self.host
+        clip = None if self.stopped else (host.clip, host.clip_high)
+        surrogate = policy_gradient(host.clip, host.clip_high, dual=host.dual)
+        return host.compose(
+            times(WEIGHT, surrogate), select=weigh_by_effect(self.law, self.low, self.high, clip)
+        )
