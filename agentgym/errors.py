@@ -6,6 +6,8 @@ AgentGymError
 ├── MissingExtra        an optional package is not installed; the message says how to get it
 ├── UnknownTask         a task id that the world does not have
 ├── WorldError          a world broke (corrupt game, dead process); never the agent's fault
+│   ├── WorldTimeout    it gave no answer in time
+│   └── WorldLost       it lost its process through no fault of its own
 ├── CompositionError    the pieces of an algorithm do not fit together
 ├── MalformedAction     the agent's text is not an action (becomes an observation, never a crash)
 ├── TrainingError       training cannot go on: a loss that is no number, a learner used twice
@@ -43,6 +45,14 @@ class UnknownTask(AgentGymError, ValueError):
 
 class WorldError(AgentGymError, RuntimeError):
     """A world broke. The episode is data about the world, not about the agent."""
+
+
+class WorldTimeout(WorldError):
+    """A world gave no answer in time."""
+
+
+class WorldLost(WorldError):
+    """A world lost its place, such as its process, through no fault of its own."""
 
 
 class CompositionError(AgentGymError, TypeError):
