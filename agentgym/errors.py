@@ -7,6 +7,10 @@ AgentGymError
 ├── UnknownTask         a task id that the world does not have
 ├── WorldError          a world broke (corrupt game, dead process); never the agent's fault
 │   └── Unreachable     what a tool talks to did not answer, or not in time
+
+
+│   ├── WorldTimeout    it gave no answer in time
+│   └── WorldLost       it lost its process through no fault of its own
 ├── CompositionError    the pieces of an algorithm do not fit together
 ├── MalformedAction     the agent's text is not an action (becomes an observation, never a crash)
 ├── TrainingError       training cannot go on: a loss that is no number, a learner used twice
@@ -48,6 +52,14 @@ class WorldError(AgentGymError, RuntimeError):
 
 class Unreachable(WorldError):
     """What a tool talks to did not answer, or not in time; a call may be worth another try."""
+
+
+class WorldTimeout(WorldError):
+    """A world gave no answer in time."""
+
+
+class WorldLost(WorldError):
+    """A world lost its place, such as its process, through no fault of its own."""
 
 
 class CompositionError(AgentGymError, TypeError):

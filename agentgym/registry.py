@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gymnasium
 
 from agentgym.errors import ConfigError, did_you_mean
+from agentgym.types import Task
 
 _BUILT_IN = frozenset(gymnasium.registry)
 """What Gymnasium itself registers: no text worlds."""
@@ -63,6 +66,20 @@ def make(env: str, **kwargs: Any) -> gymnasium.Env[str, str]:
         return gymnasium.make(env, disable_env_checker=True, **kwargs)
     except TypeError as problem:
         raise ConfigError(f"{env}: {problem}") from problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class Maker:
+    """Makes the world of a task; a plain value, so that it can be sent to another process."""
+
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the world."""
+    turns: int | None = None
+    """Turns until the world is cut off; unless given, as registered."""
+
+    def __call__(self, task: Task) -> gymnasium.Env[str, str]:
+        """The world, not yet reset; raises what ``make`` does."""
+        return make(task.env, max_episode_steps=self.turns, **self.kwargs)
 
 
 def world(env: str, **kwargs: Any) -> TextEnv:

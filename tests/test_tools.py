@@ -12,7 +12,7 @@ from agentgym.errors import ConfigError, ImpossibleValue, MalformedAction, Unrea
 from agentgym.formats import Plain
 from agentgym.registry import world
 from agentgym.rollout import fork_env
-from agentgym.testing import check_world
+from agentgym.testing import check_environment
 from agentgym.tools import (
     CallLimits,
     HermesCalls,
@@ -399,7 +399,7 @@ def test_a_world_with_tools_is_the_world_as_before(monkeypatch):
     monkeypatch.setitem(gymnasium.registry, "test/Tools-v0", None)
     del gymnasium.registry["test/Tools-v0"]
     gymnasium.register("test/Tools-v0", make, max_episode_steps=12)
-    check_world("test/Tools-v0", high=20)
+    check_environment("test/Tools-v0", high=20)
     env = world("test/Tools-v0", admissible=True)
     _, info = env.reset(options={"task": "hotter-3"})
     assert info["admissible_commands"] == world("agentgym/Hotter-v0").admissible()

@@ -1,0 +1,115 @@
+"""Where a world lives while it is played: the seam between a rollout and processes."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import gymnasium
+
+from agentgym.env import TextEnv
+from agentgym.errors import ConfigError
+from agentgym.types import Task
+
+Env = gymnasium.Env[str, str]
+Make = Callable[[Task], Env]
+"""Makes the world of a task, not yet reset."""
+
+
+class Start(NamedTuple):
+    """What ``reset`` gives, as in Gymnasium."""
+
+    observation: str
+    info: dict[str, Any]
+
+
+class Answer(NamedTuple):
+    """What ``step`` gives, as in Gymnasium."""
+
+    observation: str
+    reward: float
+    terminated: bool
+    truncated: bool
+    info: dict[str, Any]
+
+
+class World(Protocol):
+    """One world under way; one call at a time. Calls raise whatever the world raises.
+
+    Raises:
+        WorldTimeout: No answer in time; the world is gone.
+        WorldLost: The world lost its place through no fault of its own.
+    """
+
+    async def reset(self, task: Task) -> Start:
+        """Start the task."""
+
+    async def step(self, action: str) -> Answer:
+        """Act."""
+
+    async def fork(self) -> World:
+        """An independent world in the same state."""
+
+    async def close(self) -> None:
+        """Give back what it holds; a world that is gone is closed already."""
+
+
+class Host(Protocol):
+    """Makes worlds and keeps them: in this process (``Threads``) or in others (``Pool``)."""
+
+    async def open(self, make: Make, task: Task) -> World:
+        """The world of a task."""
+
+
+class Threads:
+    """Worlds live in this process and are called in its threads: nothing protects from them."""
+
+    async def open(self, make: Make, task: Task) -> World:
+        """The world of a task."""
+        return _Local(await asyncio.to_thread(make, task))
+
+
+@dataclass(frozen=True)
+class _Local:
+    env: Env
+
+    async def reset(self, task: Task) -> Start:
+        return Start(*await asyncio.to_thread(reset_env, self.env, task))
+
+    async def step(self, action: str) -> Answer:
+        return Answer(*await asyncio.to_thread(step_env, self.env, action))
+
+    async def fork(self) -> World:
+        return _Local(await asyncio.to_thread(fork_env, self.env))
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self.env.close)
+
+
+def reset_env(env: Env, task: Task) -> tuple[str, dict[str, Any]]:
+    """Start a task: its seed is the seed of everything random in it."""
+    return env.reset(seed=task.seed, options={"task": task.id})
+
+
+def step_env(env: Env, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+    """Act; the reward as a plain number."""
+    observation, reward, terminated, truncated, info = env.step(action)
+    return observation, float(reward), terminated, truncated, info
+
+
+def fork_env(env: Env) -> Env:
+    """An independent copy of a world in the same state, with the wrappers around it.
+
+    Raises:
+        ConfigError: The world is no ``TextEnv``, so it cannot be copied.
+    """
+    if isinstance(env, gymnasium.Wrapper):
+        twin = copy.copy(env)
+        twin.env = fork_env(env.env)
+        return twin
+    if not isinstance(env, TextEnv):
+        raise ConfigError(f"{type(env).__name__} cannot be forked, expected an agentgym.TextEnv")
+    return env.fork()

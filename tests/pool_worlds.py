@@ -1,0 +1,75 @@
+"""Worlds that misbehave on request, in a module that worker processes can import."""
+
+import os
+import random
+import signal
+import threading
+import time
+
+from agentgym import Opening, Outcome, Task, TextEnv
+from agentgym_envs.hotter import Hotter
+
+HOARD = []
+
+
+class Odd(TextEnv):
+    """Does what it is told, such as ``sleep 0.5`` or ``die``; otherwise lists all it heard."""
+
+    def tasks(self, split):
+        return ("odd",)
+
+    def start(self, task, rng):
+        self.heard = []
+        self.mark = int(rng.integers(1000))
+        if task == "hoard":
+            HOARD.append(b"x" * 100_000)
+        return Opening(f"hello {self.mark}", "be odd")
+
+    def act(self, action):
+        match action.split():
+            case ["sleep", seconds]:
+                time.sleep(float(seconds))
+            case ["hang"]:
+                threading.Event().wait()
+            case ["die"]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case ["raise"]:
+                raise OSError("the pipe burst")
+            case ["secret"]:
+                return Outcome(threading.Lock())
+            case ["process"]:
+                return Outcome(str(os.getpid()))
+        self.heard.append(action)
+        return Outcome(" ".join(self.heard), score=0.5)
+
+
+def odd(task):
+    return Odd()
+
+
+class Doomed(Hotter):
+    """Breaks in one episode of five, at a step and in a way that no seed decides."""
+
+    def start(self, task, rng):
+        fate = random.SystemRandom()
+        self.left = fate.randrange(6) if fate.random() < 0.2 else None
+        self.way = fate.choice(("die", "hang", "raise"))
+        return super().start(task, rng)
+
+    def act(self, action):
+        if self.left == 0:
+            Odd().act(self.way)
+        self.left = None if self.left is None else self.left - 1
+        return super().act(action)
+
+
+def doomed(task):
+    return Doomed()
+
+
+def hotter(task):
+    return Hotter()
+
+
+def task(number=0):
+    return Task("tests/Odd-v0", "odd", number)

@@ -1,0 +1,262 @@
+"""Worlds in other processes: same answers, no waiting for one another, no death that spreads."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from agentgym import make
+from agentgym.errors import ConfigError, UnknownTask, WorldError, WorldLost, WorldTimeout
+from agentgym.host import Threads
+from agentgym.pool import Pool
+from agentgym.registry import Maker
+from agentgym.types import Task
+
+HOTTER = "agentgym/Hotter-v0"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def importable():
+    """Processes of a pool import what this one can."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent))
+        yield
+
+
+def odd(number=0):
+    """Maker and task of a world that does what it is told."""
+    import pool_worlds
+
+    return pool_worlds.odd, pool_worlds.task(number)
+
+
+async def opened(host, number=0):
+    maker, task = odd(number)
+    world = await host.open(maker, task)
+    await world.reset(task)
+    return world
+
+
+def alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def transcript(host, number):
+    task = Task(HOTTER, f"hotter-{number}", number)
+    world = await host.open(Maker(turns=9), task)
+    seen = [await world.reset(task)]
+    for guess in range(0, 90, 10):
+        seen.append(await world.step(str(guess)))
+        if seen[-1].terminated or seen[-1].truncated:
+            break
+    await world.close()
+    return seen
+
+
+def test_worlds_answer_the_same_wherever_they_live():
+    async def play():
+        async def everything(host):
+            return await asyncio.gather(*(transcript(host, n) for n in range(12)))
+
+        here = await everything(Threads())
+        for workers in (1, 3):
+            async with Pool(workers=workers) as pool:
+                assert await everything(pool) == here
+                assert len(pool.processes) == workers
+        env = make(HOTTER, max_episode_steps=9)
+        assert env.reset(seed=5, options={"task": "hotter-5"}) == here[5][0]
+        assert env.step("0") == here[5][1]
+        assert any(answer[-1].truncated for answer in here)
+
+    asyncio.run(play())
+
+
+def test_the_seed_of_the_task_is_used():
+    async def play():
+        async with Pool(workers=2) as pool:
+            worlds = [await opened(pool) for _ in range(2)]
+            openings = [[(await w.reset(odd(n)[1])).observation for n in (1, 2)] for w in worlds]
+        assert openings[0] == openings[1]
+        assert openings[0][0] != openings[0][1]
+
+    asyncio.run(play())
+
+
+def test_a_slow_step_holds_up_no_other_world_of_its_process():
+    async def play():
+        async with Pool(workers=1) as pool:
+            worlds = [await opened(pool) for _ in range(9)]
+            slow = [asyncio.create_task(world.step("sleep 2")) for world in worlds[:8]]
+            began = time.monotonic()
+            for _ in range(5):
+                await worlds[8].step("x")
+            assert not any(task.done() for task in slow)
+            await asyncio.gather(*slow)
+            assert time.monotonic() - began < 8  # one after the other they would take 16
+            assert (await worlds[8].step("y")).observation == "x x x x x y"
+
+    asyncio.run(play())
+
+
+def test_what_a_world_raises_comes_back_and_it_lives_on():
+    async def play():
+        async with Pool(workers=1) as pool:
+            world = await opened(pool)
+            with pytest.raises(WorldError, match="OSError: the pipe burst"):
+                await world.step("raise")
+            with pytest.raises(WorldError, match="pickle"):
+                await world.step("secret")
+            assert (await world.step("go on")).observation == "go on"
+            with pytest.raises(UnknownTask, match="hotter-"):
+                await (await pool.open(Maker(), Task(HOTTER, ""))).reset(Task(HOTTER, "hoter"))
+            with pytest.raises(ConfigError, match="hihg"):
+                await pool.open(Maker(kwargs={"hihg": 3}), Task(HOTTER, "hotter-1"))
+
+    asyncio.run(play())
+
+
+def test_a_process_that_dies_costs_its_own_worlds_and_is_replaced():
+    async def play():
+        async with Pool(workers=2) as pool:
+            worlds = [await opened(pool) for _ in range(4)]
+            homes = [(await world.step("process")).observation for world in worlds]
+            assert homes[0] == homes[2] != homes[1] == homes[3]
+            with pytest.raises(WorldError, match="the worker died") as died:
+                await worlds[0].step("die")
+            assert not isinstance(died.value, WorldLost)
+            with pytest.raises(WorldLost, match="the worker died, while this world was idle"):
+                await worlds[2].step("x")
+            await worlds[0].close()
+            assert (await worlds[1].step("x")).observation == "x"
+            fresh = await opened(pool)
+            assert (await fresh.step("process")).observation not in homes
+            assert (len(pool.processes), pool.started) == (2, 3)
+
+    asyncio.run(play())
+
+
+def test_a_world_that_hangs_is_written_off_and_its_process_ends_after_its_neighbours():
+    async def play():
+        async with Pool(workers=1, deadline=1.0) as pool:
+            stuck, neighbour = await opened(pool), await opened(pool)
+            home = int((await neighbour.step("process")).observation)
+            with pytest.raises(WorldTimeout, match="no answer within 1 seconds"):
+                await stuck.step("hang")
+            with pytest.raises(WorldTimeout, match="written off"):
+                await stuck.step("x")
+            await stuck.close()
+            assert (await neighbour.step("x")).observation == "x"
+            fresh = await opened(pool)
+            assert (await fresh.step("process")).observation != str(home)
+            await neighbour.close()
+            for _ in range(100):
+                if not alive(home):
+                    break
+                await asyncio.sleep(0.1)
+            assert not alive(home)
+            assert (await fresh.step("x")).observation == "x"
+
+    asyncio.run(play())
+
+
+def test_a_call_that_nobody_waits_for_any_more_spoils_nothing():
+    async def play():
+        async with Pool(workers=1) as pool:
+            world, neighbour = await opened(pool), await opened(pool)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(world.step("sleep 0.5"), 0.1)
+            with pytest.raises(RuntimeError, match="one call at a time"):
+                await world.step("x")
+            await world.close()
+            await neighbour.step("sleep 1")
+            line = pool._lines[0]
+            assert len(line.living) == 1
+            assert (await neighbour.step("x")).observation == "sleep 1 x"
+
+    asyncio.run(play())
+
+
+def test_a_fork_is_equal_and_independent():
+    async def play():
+        async with Pool(workers=2) as pool:
+            world = await opened(pool)
+            await world.step("a")
+            twin = await world.fork()
+            assert (await world.step("b")).observation == "a b"
+            assert (await twin.step("c")).observation == "a c"
+            await world.close()
+            assert (await twin.step("d")).observation == "a c d"
+
+    asyncio.run(play())
+
+
+def resident(process):
+    """Memory of a process in MB."""
+    pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_memory_is_bounded_over_ten_thousand_resets_of_a_world_that_leaks():
+    """It leaks 0.1 MB each time, 1,000 MB in all; a process is replaced after 500 worlds."""
+    maker, hoard = odd()[0], Task("tests/Odd-v0", "hoard")
+
+    async def play():
+        peaks = []
+        async with Pool(workers=2, recycle=500) as pool:
+
+            async def some(count):
+                for _ in range(count):
+                    world = await pool.open(maker, hoard)
+                    await world.reset(hoard)
+                    await world.close()
+
+            await some(1)
+            fresh = max(map(resident, pool.processes))
+            for _ in range(10):
+                await asyncio.gather(*(some(125) for _ in range(8)))
+                peaks.append(sum(map(resident, pool.processes)))
+            assert pool.started > 18
+        assert max(peaks) < 2 * fresh + 4 * 500 * 0.1
+
+    asyncio.run(play())
+
+
+def test_a_pool_that_is_left_leaves_no_process():
+    async def play():
+        async with Pool(workers=2) as pool:
+            worlds = [await opened(pool) for _ in range(2)]
+            asyncio.get_running_loop().create_task(ignore(worlds[0].step("hang")))
+            await worlds[1].step("x")
+            there = pool.processes
+            assert all(map(alive, there)) and len(there) == 2
+        assert not any(map(alive, there))
+
+    async def ignore(call):
+        with pytest.raises(WorldError):
+            await call
+
+    asyncio.run(play())
+
+
+def test_a_maker_that_cannot_travel_is_refused_in_one_line():
+    async def play():
+        async with Pool(workers=1) as pool:
+            with pytest.raises(ConfigError, match="Maker or a function of a module") as refused:
+                await pool.open(lambda task: make(HOTTER), Task(HOTTER, "hotter-1"))
+            assert "\n" not in str(refused.value)
+            assert pool.started == 0
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("name", ["workers", "deadline", "opening", "recycle"])
+def test_a_pool_of_nothing_is_refused(name):
+    with pytest.raises(ConfigError, match=f"Pool.{name} is 0, expected more than 0"):
+        Pool(**{name: 0})
