@@ -16,7 +16,7 @@ from torch import Tensor
 from agentgym.batch import REFERENCE, VALUE, Batch
 from agentgym.credit import Transform, chain, check_columns
 from agentgym.losses import Loss, Outputs, add
-from agentgym.types import Completion, Task, Trajectory
+from agentgym.types import Completion, Stop, Task, Trajectory
 
 
 class Path(Protocol):
@@ -44,6 +44,11 @@ class Play(Protocol):
 
     def __call__(self, task: Task, sample: int) -> Awaitable[Trajectory]:
         """Play one episode to its end."""
+
+    def whole(
+        self, task: Task, sample: int, *, spoilt: tuple[Stop, ...] = ()
+    ) -> Awaitable[Trajectory]:
+        """The same within a seat that the caller holds, after attempts that were spoilt."""
 
     def begin(self, task: Task, sample: int) -> Awaitable[Path]:
         """Start an episode that is played decision by decision."""

@@ -191,14 +191,14 @@ def unpack(columns: Mapping[str, Tensor]) -> Batch:
 def collate(groups: Sequence[Sequence[Trajectory]]) -> Batch:
     """Lay trajectories end to end; advantages start at zero, weights at the token mean.
 
-    An episode that the world broke (``Stop.ABORTED``) says nothing about the policy: it is left
+    An episode that the world broke (not ``Stop.scored``) says nothing about the policy: it is left
     out here, so it enters neither a group's statistics nor the loss.
     """
     episodes = [
         (number, trajectory)
         for number, trajectories in enumerate(groups)
         for trajectory in trajectories
-        if trajectory.stop is not Stop.ABORTED
+        if trajectory.stop.scored
     ]
     columns: dict[str, list[Any]] = {name: [] for name in (*_COLLATED, "row", "episode")}
     for index, (_, trajectory) in enumerate(episodes):

@@ -19,7 +19,7 @@ from agentgym.jsonl import append_line, dumps, read_objects
 from agentgym.panel import Panel
 from agentgym.records import SCHEMA, Decode, EpisodeRecord, append, read_episodes
 from agentgym.report import Report, Subject
-from agentgym.types import Stop, Task, Trajectory
+from agentgym.types import Task, Trajectory
 
 Play = Callable[[Task, int], Awaitable[Trajectory]]
 """Plays one episode; the number tells the episodes of one task apart and seeds its draws."""
@@ -31,8 +31,6 @@ class Conduct:
 
     concurrency: int = 64
     """Episodes in flight."""
-    retries: int = 2
-    """Further attempts at an episode whose world broke."""
     decode: Decode | None = None
     """Completion tokens to text, for the record."""
     progress: Progress | None = None
@@ -52,10 +50,10 @@ async def evaluate(
 
     Args:
         panel: The tasks.
-        play: Plays one episode; one that a broken world spoilt comes back as ABORTED.
+        play: Plays one episode, and tries again itself where a world's breaking spoils it.
         episodes: Episodes per task; at least the largest k of pass@k that is wanted.
         path: One JSON line per episode. If it exists, only missing episodes are played, and
-            those that were aborted are tried again.
+            those that a world's breaking spoilt to the last are tried again.
         subject: Who plays, under which settings.
         conduct: How to go about it.
 
@@ -116,14 +114,12 @@ class _Session:
 
     async def work(self, queue: Iterator[tuple[Task, int]]) -> None:
         for task, sample in queue:
-            for _ in range(1 + self.conduct.retries):
-                if await self._attempt(task, sample) is not Stop.ABORTED:
-                    break
+            await self._play(task, sample)
             self.done += 1
             if self.conduct.progress is not None:
                 self.conduct.progress(self.done, self.total)
 
-    async def _attempt(self, task: Task, sample: int) -> Stop:
+    async def _play(self, task: Task, sample: int) -> None:
         start = time.perf_counter()
         trajectory = await self.play(task, sample)
         assert (trajectory.task, trajectory.sample) == (task, sample), "play answered another task"
@@ -134,7 +130,6 @@ class _Session:
             decode=self.conduct.decode,
         )
         append(self.path, record)
-        return trajectory.stop
 
 
 def _open(path: Path, panel: Panel, subject: Subject) -> set[tuple[Task, int]]:
@@ -149,7 +144,7 @@ def _open(path: Path, panel: Panel, subject: Subject) -> set[tuple[Task, int]]:
         raise ConfigError(
             f"{path} holds another evaluation: {'; '.join(changes)}. Choose another file"
         )
-    return {record.key for record in read_episodes(path) if record.stop is not Stop.ABORTED}
+    return {record.key for record in read_episodes(path) if record.stop.scored}
 
 
 def _header(panel: Panel, subject: Subject) -> dict[str, object]:

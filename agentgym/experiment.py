@@ -7,8 +7,9 @@ run that was interrupted goes on where it stopped; ``agentgym.runs`` says what l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +22,14 @@ from agentgym.env import TextEnv
 from agentgym.errors import ConfigError
 from agentgym.evaluate import Conduct, evaluate
 from agentgym.formats import ActionFormat, JsonCall, Plain, Tags
+from agentgym.host import Host, Threads
 from agentgym.imitate import texts
 from agentgym.jsonl import write_atomic
 from agentgym.learner import Learner
 from agentgym.panel import Panel, panel_of
 from agentgym.plots import plot_run
 from agentgym.policy import Policy, check_model, load_model, load_tokenizer
+from agentgym.pool import Pool
 from agentgym.records import (
     EpisodeRecord,
     MetricsWriter,
@@ -34,11 +37,11 @@ from agentgym.records import (
     keep_episodes,
     read_metrics,
 )
-from agentgym.registry import make, world
+from agentgym.registry import Maker, world
 from agentgym.report import Report, Subject, render
 from agentgym.rollout import Limits, Player, derive
 from agentgym.runs import RunFolder, fingerprint
-from agentgym.settings import Experiment, Speech, check_ranges
+from agentgym.settings import Experiment, Rollout, Speech, check_ranges
 from agentgym.train import Step, Trainer, episode_metrics, task_of
 from agentgym.types import Completion, Sampling, Trajectory, Turn
 from agentgym.warmup import demonstrations, imitate
@@ -60,14 +63,15 @@ async def run(
     experiment: Experiment, algorithm: Algorithm, folder: RunFolder, display: Display
 ) -> Result:
     """The whole job; call it again on the same folder to go on after an interruption."""
-    job = Job(experiment, folder, display)
-    job.prepare()
-    if not folder.warm.exists():
-        await job.warm_up()
-    before = await job.evaluate(folder.warm, "before", folder.evaluation("before"))
-    if not folder.final.exists():
-        await job.reinforce(algorithm)
-    after = await job.evaluate(folder.final, "after", folder.evaluation("after"))
+    async with host_of(experiment.rollout) as host:
+        job = Job(experiment, folder, display, host)
+        job.prepare()
+        if not folder.warm.exists():
+            await job.warm_up()
+        before = await job.evaluate(folder.warm, "before", folder.evaluation("before"))
+        if not folder.final.exists():
+            await job.reinforce(algorithm)
+        after = await job.evaluate(folder.final, "after", folder.evaluation("after"))
     job.report(before, after)
     return Result(before, after)
 
@@ -79,6 +83,8 @@ class Job:
     experiment: Experiment
     folder: RunFolder
     display: Display
+    host: Host = field(default_factory=Threads)
+    """Where worlds live while they are played."""
 
     # ---- stages ------------------------------------------------------------------------------
 
@@ -208,8 +214,9 @@ class Job:
         return Player(
             agent=self.agent(tokenizer),
             engine=LocalEngine(model, slots=wanted.concurrency, context=wanted.tokens),
-            make=lambda task: make(task.env, max_episode_steps=wanted.turns, **self._env_args()),
-            limits=Limits(turns=wanted.turns, tokens=wanted.tokens),
+            make=Maker(kwargs=self._env_args(), turns=wanted.turns),
+            host=self.host,
+            limits=Limits(turns=wanted.turns, tokens=wanted.tokens, seconds=wanted.seconds),
             sampling=Sampling(temperature=wanted.temperature, max_tokens=wanted.completion),
             concurrency=wanted.concurrency,
             stream=f"{self.experiment.seed}/{stream}",
@@ -224,6 +231,7 @@ class Job:
                 "seed": self.experiment.seed,
                 "turns": rollout.turns,
                 "tokens": rollout.tokens,
+                "seconds": rollout.seconds,
                 "completion": rollout.completion,
                 "temperature": rollout.temperature,
                 "form": speech.form,
@@ -304,6 +312,16 @@ class _Mute:
         return ""
 
 
+@asynccontextmanager
+async def host_of(rollout: Rollout) -> AsyncIterator[Host]:
+    """Where a configuration lets worlds live, for as long as it is used."""
+    if not rollout.workers:
+        yield Threads()
+        return
+    async with Pool(workers=rollout.workers, deadline=rollout.deadline) as pool:
+        yield pool
+
+
 def form_of(speech: Speech) -> ActionFormat:
     """The action format a configuration names."""
     forms: dict[str, ActionFormat] = {
@@ -353,6 +371,11 @@ def evaluate_blocking(experiment: Experiment, path: Path, display: Display) -> R
     """Evaluate ``experiment.model`` on its panel; the file at ``path`` is continued."""
     if experiment.model is None:
         raise ConfigError("an evaluation needs a model: a Hugging Face folder or hub id")
-    job = Job(experiment, RunFolder(path.parent), display)
-    job.prepare_split(experiment.evaluation.split)
-    return asyncio.run(job.evaluate(experiment.model, experiment.evaluation.split, path))
+    return asyncio.run(_evaluate(experiment, experiment.model, path, display))
+
+
+async def _evaluate(experiment: Experiment, model: str, path: Path, display: Display) -> Report:
+    async with host_of(experiment.rollout) as host:
+        job = Job(experiment, RunFolder(path.parent), display, host)
+        job.prepare_split(experiment.evaluation.split)
+        return await job.evaluate(model, experiment.evaluation.split, path)

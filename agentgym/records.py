@@ -12,7 +12,7 @@ from agentgym.errors import ConfigError
 from agentgym.jsonl import append_line, dumps, parse_object, read_objects, write_atomic
 from agentgym.types import Stop, Task, Trajectory, Turn
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of an episode's line; raised when a field changes its meaning."""
 
 Decode = Callable[[Sequence[int]], str]
@@ -67,7 +67,9 @@ class EpisodeRecord:
     panel: str
     """Digest of the panel it was played for; empty when there was none."""
     error: str
-    """What broke, when ``stop`` is ABORTED."""
+    """What broke, when ``stop`` is not scored."""
+    spoilt: tuple[Stop, ...]
+    """Endings of earlier attempts at it, none of them scored."""
 
     @classmethod
     def of(
@@ -107,6 +109,7 @@ class EpisodeRecord:
             seconds=seconds,
             panel=panel,
             error=trajectory.error,
+            spoilt=trajectory.spoilt,
         )
 
     @property
@@ -140,7 +143,8 @@ class EpisodeRecord:
             TurnRecord(**_with_nan(turn, ("reward", "entropy"))) for turn in content["turns"]
         )
         content = _with_nan(content, ("score", "reward", "seconds"))
-        return cls(**{**content, "turns": turns, "stop": Stop(content["stop"])})
+        spoilt = tuple(map(Stop, content["spoilt"]))
+        return cls(**{**content, "turns": turns, "stop": Stop(content["stop"]), "spoilt": spoilt})
 
 
 def append(path: Path, record: EpisodeRecord) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from io import StringIO
@@ -22,7 +23,7 @@ from agentgym.stats import (
     pass_at_k,
     pass_hat_k,
 )
-from agentgym.types import Stop, Task
+from agentgym.types import Ending, Task
 
 Setting = str | int | float | bool | None
 
@@ -46,8 +47,8 @@ class TaskResult:
     finished: int
     """Episodes that say something about the agent."""
     won: int
-    aborted: int
-    """Episodes lost to a broken world: in no other number here."""
+    lost: int
+    """Episodes that a world's breaking spoilt to the last: in no other number here."""
     score: float
     """Mean over finished episodes, in [0, 1]; NaN when there is none."""
     turns: float
@@ -56,6 +57,10 @@ class TaskResult:
     """Turns of all finished episodes."""
     valid: int
     """Those the world accepted."""
+    endings: Mapping[Ending, int]
+    """How its finished episodes ended."""
+    spoilt: Mapping[Ending, int]
+    """Endings of attempts that say nothing about the agent, played again or lost."""
 
 
 Measure = Callable[[TaskResult], float]
@@ -100,8 +105,8 @@ class Report:
         kept: dict[tuple[Task, int], EpisodeRecord] = {}
         for record in records:
             seen = kept.get(record.key)
-            if record.sample < episodes and (seen is None or seen.stop is Stop.ABORTED):
-                kept[record.key] = record
+            if record.sample < episodes and (seen is None or not seen.stop.scored):
+                kept[record.key] = record if seen is None else _after(seen, record)
         by_task: dict[Task, list[EpisodeRecord]] = {task: [] for task in panel.tasks}
         for (task, _), record in sorted(kept.items(), key=lambda item: item[0][1]):
             if task not in by_task:
@@ -116,9 +121,19 @@ class Report:
         return tuple(2**i for i in range(self.episodes.bit_length()))
 
     @property
-    def aborted(self) -> int:
-        """Episodes lost to a broken world."""
-        return sum(task.aborted for task in self.tasks)
+    def lost(self) -> int:
+        """Episodes that a world's breaking spoilt to the last."""
+        return sum(task.lost for task in self.tasks)
+
+    @property
+    def endings(self) -> Counter[Ending]:
+        """How finished episodes ended."""
+        return sum((Counter(task.endings) for task in self.tasks), Counter())
+
+    @property
+    def spoilt(self) -> Counter[Ending]:
+        """Endings of attempts that say nothing about the agent."""
+        return sum((Counter(task.spoilt) for task in self.tasks), Counter())
 
     @property
     def valid_share(self) -> float:
@@ -171,7 +186,9 @@ class Report:
         named = filter(None, self.task_types)
         found |= {f"success/{kind}": self.only(kind).pass_at(1).value for kind in named}
         found |= {"score": self.score().value, "turns": self.turns().value}
-        found |= {"valid": self.valid_share, "aborted": float(self.aborted)}
+        found |= {"valid": self.valid_share, "lost": float(self.lost)}
+        ends = self.endings + self.spoilt
+        found |= {f"ending/{ending}": float(ends[ending]) for ending in Ending}
         return {f"{prefix}/{name}": value for name, value in found.items()}
 
 
@@ -274,26 +291,43 @@ def _notes(report: Report, before: Report | None) -> list[str]:
     notes = ["Brackets: 95 % intervals, tasks resampled" + (", paired." if before else ".")]
     sides = [("", report)] if before is None else [("before: ", before), ("after: ", report)]
     for name, side in sides:
-        if side.aborted:
+        notes.append(f"{name}Episodes: {_counts(side.endings)}.")
+        if side.spoilt:
+            notes.append(f"{name}Attempts spoilt by a broken world: {_counts(side.spoilt)}.")
+        if side.lost:
             short = len(side.tasks) - side.with_at_least(side.ks[-1])
             notes.append(
-                f"{name}{side.aborted} episodes were lost to a broken world and are not scored; "
+                f"{name}{side.lost} episodes were lost to a broken world and are not scored; "
                 f"{short} tasks are left out of pass@{side.ks[-1]} for want of episodes."
             )
     return notes
 
 
+def _counts(ends: Counter[Ending]) -> str:
+    """Such as ``success 3, failure 1``."""
+    return ", ".join(f"{ending} {ends[ending]}" for ending in Ending if ends[ending]) or "none"
+
+
+def _after(earlier: EpisodeRecord, record: EpisodeRecord) -> EpisodeRecord:
+    """An episode that was played in a later call, with the attempts of the earlier."""
+    return replace(record, spoilt=(*earlier.spoilt, earlier.stop, *record.spoilt))
+
+
 def _result(task: Task, records: list[EpisodeRecord]) -> TaskResult:
-    done = [record for record in records if record.stop is not Stop.ABORTED]
+    done = [record for record in records if record.stop.scored]
+    spoilt = [stop for record in records for stop in record.spoilt]
+    spoilt += [record.stop for record in records if not record.stop.scored]
     turns = [turn for record in done for turn in record.turns]
     return TaskResult(
         task=task,
         task_type=next((record.task_type for record in records if record.task_type), ""),
         finished=len(done),
         won=sum(record.won for record in done),
-        aborted=len(records) - len(done),
+        lost=len(records) - len(done),
         score=sum(record.score for record in done) / len(done) if done else math.nan,
         turns=len(turns) / len(done) if done else math.nan,
         actions=len(turns),
         valid=sum(turn.valid for turn in turns),
+        endings=Counter(Ending.of(record.stop, record.won) for record in done),
+        spoilt=Counter(Ending.of(stop, False) for stop in spoilt),
     )

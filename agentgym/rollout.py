@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
-import gymnasium
 import numpy as np
 
 from agentgym.agent import Agent, Scene
 from agentgym.engines import Engine
-from agentgym.env import TextEnv
-from agentgym.errors import ConfigError, MalformedAction, MissingExtra, UnknownTask
+from agentgym.errors import (
+    ConfigError,
+    MalformedAction,
+    MissingExtra,
+    UnknownTask,
+    WorldLost,
+    WorldTimeout,
+)
+from agentgym.host import Host, Make, Threads, World
 from agentgym.types import Completion, Sampling, Stop, Task, Trajectory, Turn
 
-Env = gymnasium.Env[str, str]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +36,8 @@ class Limits:
     """Completions, whether or not they held an action."""
     tokens: int = 4096
     """Length of the context, read and written together."""
+    seconds: float | None = None
+    """From the start of an episode to the start of its last turn, waiting included; none: any."""
 
 
 def derive(*names: object) -> int:
@@ -40,7 +48,7 @@ def derive(*names: object) -> int:
 
 @dataclass(kw_only=True)
 class Player:
-    """Plays episodes: worlds in threads, the engine in the event loop.
+    """Plays episodes: worlds where the host keeps them, the engine in the event loop.
 
     The draw of a completion is seeded by (stream, task, sample, turn), so that a result depends
     neither on how many episodes are in flight nor on which ends first.
@@ -48,12 +56,16 @@ class Player:
 
     agent: Agent
     engine: Engine
-    make: Callable[[Task], Env]
-    """Makes the world of a task; called in a thread."""
+    make: Make
+    """Makes the world of a task; called where the host keeps it."""
+    host: Host = field(default_factory=Threads)
+    """Where worlds live."""
     limits: Limits = field(default_factory=Limits)
     sampling: Sampling = field(default_factory=Sampling)
     concurrency: int = 64
     """Episodes in flight."""
+    retries: int = 5
+    """Further attempts at an episode whose ending is not scored, with the same seeds."""
     stream: str = "0"
     """Names the run and the training step; part of every seed."""
 
@@ -64,13 +76,18 @@ class Player:
         self.sampling = replace(self.sampling, stop=self.agent.stop)
 
     async def __call__(self, task: Task, sample: int) -> Trajectory:
-        """Play one episode. A world that breaks ends it as ``Stop.ABORTED``, with the reason.
+        """Play one episode; one that the world's breaking spoils, again, ``retries`` times.
 
         Raises:
             UnknownTask: The world has no such task.
             MissingExtra: The world's package is not installed.
         """
         async with self._slots:
+            return await self.whole(task, sample)
+
+    async def whole(self, task: Task, sample: int, *, spoilt: tuple[Stop, ...] = ()) -> Trajectory:
+        """The same within a seat that the caller holds; ``spoilt`` are attempts made so far."""
+        while True:
             episode = await self.begin(task, sample)
             try:
                 while not episode.over:
@@ -78,14 +95,17 @@ class Player:
                     await episode.act()
             finally:
                 await episode.leave()
-            return episode.record()
+            played = replace(episode.record(), spoilt=spoilt)
+            if played.stop.scored or len(spoilt) >= self.retries:
+                return played
+            spoilt = (*spoilt, played.stop)
 
     async def begin(self, task: Task, sample: int) -> Episode:
         """Start an episode that the caller plays decision by decision, and closes.
 
         Its place among the episodes in flight is the caller's to hold: see ``seats``.
         """
-        episode = Episode(self, await asyncio.to_thread(self.make, task), task, sample)
+        episode = Episode(self, task, sample)
         try:
             await episode.open()
         except BaseException:
@@ -124,9 +144,10 @@ class Episode:
     """
 
     player: Player
-    env: Env
     task: Task
     sample: int
+    world: World | None = None
+    """None before it is open, and when it could not be."""
     opening: str = ""
     turns: list[Turn] = field(default_factory=list)
     context: list[int] = field(default_factory=list)
@@ -136,6 +157,8 @@ class Episode:
     error: str = ""
     shared: int = 0
     """Leading turns taken over from the episode this one was forked from."""
+    began: float = field(default_factory=time.monotonic)
+    """When it did, in seconds of a clock that only counts."""
     _pending: tuple[tuple[int, ...], bool, Completion] | None = None
     """What was read for the next turn, whether it replaces the context, and what was written."""
 
@@ -154,13 +177,17 @@ class Episode:
     async def open(self) -> None:
         """Start the task."""
         with self._breaking():
-            self.opening, self.info = await _world(
-                self.env.reset, seed=self.task.seed, options={"task": self.task.id}
-            )
+            player = self.player
+            self.world = await _told(player.host.open(player.make, self.task))
+            self.opening, self.info = await _told(self.world.reset(self.task))
 
     async def think(self) -> Completion | None:
-        """Read and write; None when there is no room for a completion, which ends the episode."""
+        """Read and write; None when there is no room or time, which ends the episode."""
         player, task = self.player, self.task
+        allowed = player.limits.seconds
+        if allowed is not None and time.monotonic() - self.began > allowed:
+            self.stop = Stop.MAX_TIME
+            return None
         prompt, fresh = player.agent.read(self.scene, self.turns)
         context = list(prompt) if fresh else [*self.context, *prompt]
         if len(context) + player.sampling.max_tokens > player.limits.tokens:
@@ -186,7 +213,8 @@ class Episode:
             self.turns.append(turn)
         else:
             with self._breaking():
-                answer = await _world(self.env.step, action)
+                assert self.world is not None, "the episode is over"
+                answer = await _told(self.world.step(action))
                 observation, reward, done, cut, self.info = answer
                 valid = bool(self.info["action_valid"])
                 self.turns.append(
@@ -204,7 +232,7 @@ class Episode:
         """
         twin = replace(
             self,
-            env=gymnasium.Env(),  # a copy that fails must not close the world of the original
+            world=None,  # a copy that fails must not close the world of the original
             sample=sample,
             turns=list(self.turns),
             context=list(self.context),
@@ -213,13 +241,15 @@ class Episode:
             _pending=None,
         )
         with twin._breaking():
-            twin.env = await _world(fork_env, self.env)
+            assert self.world is not None, "the episode is over"
+            twin.world = await _told(self.world.fork())
         return twin
 
     async def leave(self) -> None:
         """Give back what the engine and the world hold."""
         self.player.engine.finish(self.context)
-        await asyncio.to_thread(self.env.close)
+        if self.world is not None:
+            await self.world.close()
 
     async def close(self) -> Trajectory:
         """Leave, and return the finished record."""
@@ -249,36 +279,29 @@ class Episode:
         try:
             yield
         except _Broken as problem:
-            self.stop, self.error = Stop.ABORTED, str(problem)
-
-
-def fork_env(env: Env) -> Env:
-    """An independent copy of a world in the same state, with the wrappers around it.
-
-    Raises:
-        ConfigError: The world is no ``TextEnv``, so it cannot be copied.
-    """
-    if isinstance(env, gymnasium.Wrapper):
-        twin = copy.copy(env)
-        twin.env = fork_env(env.env)
-        return twin
-    if not isinstance(env, TextEnv):
-        raise ConfigError(f"{type(env).__name__} cannot be forked, expected an agentgym.TextEnv")
-    return env.fork()
+            self.stop, self.error = problem.stop, str(problem)
 
 
 class _Broken(Exception):
     """A world raised."""
 
+    def __init__(self, stop: Stop, problem: Exception) -> None:
+        super().__init__(f"{type(problem).__name__}: {problem}")
+        self.stop = stop
 
-async def _world(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call into a world, in a thread; what it raises is data on the episode.
+
+async def _told(answer: Awaitable[T]) -> T:
+    """What a world answers; what it raises is data on the episode.
 
     The one place that catches everything: a world is other people's code.
     """
     try:
-        return await asyncio.to_thread(call, *args, **kwargs)
+        return await answer
     except (UnknownTask, MissingExtra, ConfigError):
         raise
+    except WorldTimeout as problem:
+        raise _Broken(Stop.TOOL_TIMEOUT, problem) from problem
+    except WorldLost as problem:
+        raise _Broken(Stop.ABORTED, problem) from problem
     except Exception as problem:
-        raise _Broken(f"{type(problem).__name__}: {problem}") from problem
+        raise _Broken(Stop.WORLD_ERROR, problem) from problem

@@ -38,8 +38,14 @@ class Rollout:
     """Longest completion, in tokens."""
     temperature: float = 1.0
     """Of training and evaluation alike."""
+    seconds: float | None = None
+    """Longest episode, in seconds of wall-clock time, waiting included; none: any."""
     concurrency: int = 64
     """Episodes in flight."""
+    workers: int = 0
+    """Processes that worlds live in, each with many; 0: in this process."""
+    deadline: float = 60.0
+    """Seconds in which a world in a worker must answer an action."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +148,7 @@ _LEAST = {
     "rollout.turns": 1,
     "rollout.completion": 1,
     "rollout.concurrency": 1,
+    "rollout.workers": 0,
     "shape.hidden": 1,
     "shape.layers": 1,
     "shape.heads": 1,
@@ -174,9 +181,15 @@ def check_ranges(experiment: Experiment) -> None:
         value = attrgetter(name)(experiment)
         if value is not None and not value >= least:
             raise ConfigError(f"{name} is {value}, expected at least {least}")
-    for name in ("rollout.temperature", "optimisation.clip_norm"):
+    positive = (
+        "rollout.temperature",
+        "rollout.seconds",
+        "rollout.deadline",
+        "optimisation.clip_norm",
+    )
+    for name in positive:
         value = attrgetter(name)(experiment)
-        if not value > 0:
+        if value is not None and not value > 0:
             raise ConfigError(f"{name} is {value}, expected more than 0")
     if not experiment.imitation.slip < 1:
         raise ConfigError(f"imitation.slip is {experiment.imitation.slip}, expected less than 1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -91,14 +92,14 @@ class Trainer:
 
 def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
     """Means over the scored episodes; groups whose episodes disagree are what is learned from."""
-    scored = [[t for t in group if t.stop is not Stop.ABORTED] for group in groups]
+    scored = [[t for t in group if t.stop.scored] for group in groups]
     episodes = [t for group in scored for t in group]
-    aborted = sum(map(len, groups)) - len(episodes)
+    metrics = _spoilt([t for group in groups for t in group])
     if not episodes:
-        return {"episode/aborted": float(aborted)}
+        return metrics
     turns = [turn for t in episodes for turn in t.turns]
     count, acts = len(episodes), max(1, len(turns))
-    return {
+    return metrics | {
         "episode/success": sum(t.won for t in episodes) / count,
         "episode/score": sum(t.score for t in episodes) / count,
         "episode/reward": sum(t.reward for t in episodes) / count,
@@ -106,10 +107,17 @@ def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
         "episode/parsed": sum(turn.parsed for turn in turns) / acts,
         "episode/valid": sum(turn.valid for turn in turns) / acts,
         "episode/truncated": sum(t.stop is not Stop.TERMINATED for t in episodes) / count,
-        "episode/aborted": float(aborted),
         "group/forks": sum(t.shared > 0 for t in episodes) / len(scored),
         "group/mixed": sum(len({t.reward for t in group}) > 1 for group in scored) / len(scored),
     }
+
+
+def _spoilt(episodes: Sequence[Trajectory]) -> dict[str, float]:
+    """Attempts whose ending says nothing about the agent, and episodes that never got another."""
+    last = [t.stop for t in episodes if not t.stop.scored]
+    seen = Counter([stop for t in episodes for stop in t.spoilt] + last)
+    kinds = {f"attempts/{stop}": float(seen[stop]) for stop in Stop if not stop.scored}
+    return {"episode/lost": float(len(last))} | kinds
 
 
 def batch_metrics(batch: Batch) -> dict[str, float]:

@@ -63,15 +63,6 @@ def fixed(count: int) -> Roots:
     return start
 
 
-async def play_out(task: Task, play: Play, sample: int) -> Trajectory:
-    """One whole episode, within the seats that the caller holds."""
-    path = await play.begin(task, sample)
-    while not path.over:
-        await path.think()
-        await path.act()
-    return await path.close()
-
-
 def by_path(streaks: Sequence[int], forks: Sequence[int]) -> list[int]:
     """Each path has its own streak, which ends when it does not branch."""
     return [streak + 1 if made else 0 for streak, made in zip(streaks, forks, strict=True)]
@@ -213,5 +204,12 @@ class Tree:
     async def prune(self) -> None:
         """Put the finished paths aside."""
         over = [limb for limb in self.limbs if limb.path.over]
-        self.finished += await asyncio.gather(*(limb.path.close() for limb in over))
+        self.finished += await asyncio.gather(*(self._finish(limb.path) for limb in over))
         self.limbs = [limb for limb in self.limbs if not limb.path.over]
+
+    async def _finish(self, path: Path) -> Trajectory:
+        """Its record; one that its world's breaking spoilt is played anew from the start."""
+        played = await path.close()
+        if played.stop.scored:
+            return played
+        return await self.play.whole(self.task, played.sample, spoilt=(played.stop,))

@@ -16,8 +16,43 @@ class Stop(StrEnum):
     """The turn limit was reached."""
     MAX_TOKENS = "max_tokens"
     """The context budget was spent."""
+    MAX_TIME = "max_time"
+    """The time limit was reached."""
+    WORLD_ERROR = "world_error"
+    """The world raised, or its process died while it was asked."""
+    TOOL_TIMEOUT = "tool_timeout"
+    """The world gave no answer in time."""
     ABORTED = "aborted"
-    """The world broke; says nothing about the agent and is never scored."""
+    """It was given up from outside: its process died while the world was idle."""
+
+    @property
+    def scored(self) -> bool:
+        """The ending says something about the agent; others enter no reward and no statistic."""
+        return self not in (Stop.WORLD_ERROR, Stop.TOOL_TIMEOUT, Stop.ABORTED)
+
+
+class Ending(StrEnum):
+    """How an episode ended: ``Stop``, with what the world said of it."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    TRUNCATED = "truncated"
+    """By a limit on turns, tokens or time."""
+    WORLD_ERROR = "world_error"
+    TOOL_TIMEOUT = "tool_timeout"
+    ABORTED = "aborted"
+
+    @classmethod
+    def of(cls, stop: Stop, won: bool) -> Ending:
+        """The one that an episode has.
+
+        Examples:
+            >>> Ending.of(Stop.MAX_TURNS, False)
+            <Ending.TRUNCATED: 'truncated'>
+        """
+        if stop is Stop.TERMINATED:
+            return cls.SUCCESS if won else cls.FAILURE
+        return cls.TRUNCATED if stop.scored else cls(stop.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +143,16 @@ class Trajectory:
     task_type: str = ""
     """Family of the task, in the world's words."""
     error: str = ""
-    """What broke, when ``stop`` is ABORTED."""
+    """What broke, when ``stop`` is not scored."""
+    spoilt: tuple[Stop, ...] = ()
+    """Endings of earlier attempts at this episode, none of them scored."""
     shared: int = 0
     """Leading turns taken over from the episode that this one was forked from."""
+
+    @property
+    def ending(self) -> Ending:
+        """How it ended."""
+        return Ending.of(self.stop, self.won)
 
     @property
     def reward(self) -> float:

@@ -16,7 +16,7 @@ from agentgym.records import EpisodeRecord, read_episodes
 from agentgym.registry import make
 from agentgym.report import Report, Subject, compare, passes, render
 from agentgym.stats import pass_at_k
-from agentgym.types import Completion, Stop, Task, Trajectory, Turn
+from agentgym.types import Completion, Ending, Stop, Task, Trajectory, Turn
 
 HOTTER = "agentgym/Hotter-v0"
 PANEL = panel(HOTTER).head(6)
@@ -73,8 +73,9 @@ def sometimes(task, sample):
     return sample < PANEL.tasks.index(task)
 
 
-def aborted(task, sample):
-    return Trajectory(task, sample, "", "", (), Stop.ABORTED, error="OSError: gone")
+def broken(task, sample, spoilt=()):
+    stop = Stop.WORLD_ERROR
+    return Trajectory(task, sample, "", "", (), stop, error="OSError: gone", spoilt=spoilt)
 
 
 def run(play, path, *, episodes=4, tasks=PANEL, subject=BASE, **conduct):
@@ -227,32 +228,39 @@ def test_another_kind_of_file_is_not_appended_to(tmp_path):
 
 
 class Fragile(Guesser):
-    """The world breaks in sample 1 of the first task: at the first ``breaks`` attempts."""
+    """The world breaks in sample 1 of the first task: at the first ``breaks`` of 3 attempts."""
 
     def __init__(self, breaks):
         super().__init__(always)
         self.breaks = breaks
 
     def play(self, task, sample):
-        attempt = self.calls.count((task, sample))
-        if (task, sample) == (PANEL.tasks[0], 1) and attempt <= self.breaks:
-            return aborted(task, sample)
-        return super().play(task, sample)
+        spoilt = (Stop.TOOL_TIMEOUT, Stop.ABORTED, Stop.WORLD_ERROR)[: self.breaks]
+        if (task, sample) != (PANEL.tasks[0], 1):
+            return super().play(task, sample)
+        if self.breaks == 3:
+            return broken(task, sample, spoilt[:2])
+        return replace(super().play(task, sample), spoilt=spoilt)
 
 
-def test_an_episode_whose_world_broke_is_tried_again(tmp_path):
-    play = Fragile(2)
-    report = run(play, tmp_path / "e.jsonl", retries=2)
-    assert play.calls.count((PANEL.tasks[0], 1)) == 3
-    assert (report.aborted, report.tasks[0].finished) == (0, 4)
-    assert "broken" not in render(report)
+def test_attempts_that_a_breaking_world_spoilt_are_counted_and_reported(tmp_path):
+    report = run(Fragile(2), tmp_path / "e.jsonl")
+    assert (report.lost, report.tasks[0].finished) == (0, 4)
+    assert report.endings == {Ending.SUCCESS: 24}
+    assert report.spoilt == {Ending.TOOL_TIMEOUT: 1, Ending.ABORTED: 1}
+    assert report.metrics()["eval/ending/tool_timeout"] == 1
+    flat = " ".join(render(report).split())
+    assert "Episodes: success 24." in flat
+    assert "Attempts spoilt by a broken world: tool_timeout 1, aborted 1." in flat
+    assert "spoilt" not in render(run(Fragile(0), tmp_path / "f.jsonl"))
+    assert "lost" not in flat
 
 
 def test_an_episode_whose_world_stays_broken_is_reported_but_never_scored(tmp_path):
     path = tmp_path / "e.jsonl"
-    report = run(Fragile(3), path, retries=2)
+    report = run(Fragile(3), path)
     first = report.tasks[0]
-    assert (first.finished, first.won, first.aborted, first.score) == (3, 3, 1, 1)
+    assert (first.finished, first.won, first.lost, first.score) == (3, 3, 1, 1)
     assert report.pass_at(1).value == 1
     assert report.with_at_least(4) == 5
     assert report.pass_at(4).value == 1
@@ -260,16 +268,18 @@ def test_an_episode_whose_world_stays_broken_is_reported_but_never_scored(tmp_pa
     assert "1 episodes were lost to a broken world and are not scored" in flat
     assert "1 tasks are left out of pass@4" in flat
     healed = run(Fragile(0), path)
-    assert (healed.aborted, healed.tasks[0].finished) == (0, 4)
+    assert (healed.lost, healed.tasks[0].finished) == (0, 4)
+    assert sum(healed.spoilt.values()) == 3
 
 
 def test_a_panel_on_which_every_world_broke_has_no_success_rate(tmp_path):
     class Broken(Guesser):
         def play(self, task, sample):
-            return aborted(task, sample)
+            return broken(task, sample)
 
-    report = run(Broken(always), tmp_path / "e.jsonl", episodes=1, retries=0)
-    assert report.aborted == 6
+    report = run(Broken(always), tmp_path / "e.jsonl", episodes=1)
+    assert report.lost == 6
+    assert report.spoilt == {Ending.WORLD_ERROR: 6}
     assert math.isnan(report.pass_at(1).value)
     assert math.isnan(report.valid_share)
     assert "nan" in render(report)
@@ -314,7 +324,7 @@ class Families(Guesser):
 
     def play(self, task, sample):
         if (task, sample) == (PANEL.tasks[1], 0):
-            return aborted(task, sample)
+            return broken(task, sample)
         kind = "odd" if PANEL.tasks.index(task) % 2 else "even"
         return replace(super().play(task, sample), task_type=kind)
 
@@ -363,6 +373,6 @@ def test_metrics_are_named_and_plain(tmp_path):
 
 
 def test_an_episode_of_a_foreign_task_is_refused():
-    record = EpisodeRecord.of(aborted(Task(HOTTER, "hotter-1"), 0))
+    record = EpisodeRecord.of(broken(Task(HOTTER, "hotter-1"), 0))
     with pytest.raises(ConfigError, match="not on the panel"):
         Report.of(PANEL, BASE, [record], episodes=1)

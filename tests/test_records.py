@@ -71,10 +71,17 @@ def test_a_record_is_one_line_and_comes_back_equal():
     line = record().to_json()
     assert "\n" not in line
     assert line.isascii()
-    assert json.loads(line)["schema"] == 1
+    assert json.loads(line)["schema"] == 2
     back = EpisodeRecord.from_json(line)
     assert repr(back) == repr(record())
     assert back.turns[0] == record().turns[0]
+
+
+def test_the_endings_of_spoilt_attempts_are_kept():
+    often = replace(trajectory(), spoilt=(Stop.TOOL_TIMEOUT, Stop.ABORTED))
+    back = EpisodeRecord.from_json(EpisodeRecord.of(often).to_json())
+    assert back.spoilt == (Stop.TOOL_TIMEOUT, Stop.ABORTED)
+    assert all(type(stop) is Stop for stop in back.spoilt)
 
 
 def test_numbers_that_json_has_no_word_for_are_null_and_come_back_as_nan():
@@ -86,10 +93,10 @@ def test_numbers_that_json_has_no_word_for_are_null_and_come_back_as_nan():
 
 
 def test_an_episode_without_turns_can_be_recorded():
-    broken = replace(trajectory(), turns=(), stop=Stop.ABORTED, error="ValueError: no")
+    broken = replace(trajectory(), turns=(), stop=Stop.WORLD_ERROR, error="ValueError: no")
     back = EpisodeRecord.from_json(EpisodeRecord.of(broken).to_json())
     assert (back.stop, back.error, back.version, back.turns) == (
-        Stop.ABORTED,
+        Stop.WORLD_ERROR,
         "ValueError: no",
         -1,
         (),
@@ -98,7 +105,7 @@ def test_an_episode_without_turns_can_be_recorded():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"schema": 2}, "schema 2"), ({"extra": 1}, "extra"), ({"goal": None, "schema": 0}, "schema")],
+    [({"schema": 1}, "schema 1"), ({"extra": 1}, "extra"), ({"goal": None, "schema": 0}, "schema")],
 )
 def test_a_line_of_another_schema_is_refused(change, message):
     with pytest.raises(ConfigError, match=message):

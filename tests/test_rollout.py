@@ -2,6 +2,7 @@ import asyncio
 import functools
 import operator
 import re
+import time
 from dataclasses import replace
 
 import gymnasium
@@ -15,7 +16,7 @@ from agentgym.imitate import demonstrate, texts
 from agentgym.registry import world
 from agentgym.rollout import Limits, Player, derive
 from agentgym.train import episode_metrics, task_of
-from agentgym.types import Sampling
+from agentgym.types import Ending, Sampling
 
 TASK = Task("agentgym/Hotter-v0", "hotter-3")
 
@@ -108,6 +109,36 @@ def test_a_derived_seed_depends_on_every_name():
     )
 
 
+def test_an_episode_that_takes_too_long_is_cut_off_between_turns(agent):
+    quick = play(agent, bisect(agent), limits=Limits(seconds=60.0))
+    assert quick.stop is Stop.TERMINATED
+
+    def dawdle(prompt, sampling):
+        time.sleep(0.2)
+        return agent.write("1")
+
+    slow = play(agent, dawdle, limits=Limits(seconds=0.1))
+    assert (slow.stop, len(slow.turns), slow.ending) == (Stop.MAX_TIME, 1, Ending.TRUNCATED)
+
+
+@pytest.mark.parametrize(
+    ("stop", "won", "ending"),
+    [
+        (Stop.TERMINATED, True, "success"),
+        (Stop.TERMINATED, False, "failure"),
+        (Stop.MAX_TURNS, False, "truncated"),
+        (Stop.MAX_TOKENS, False, "truncated"),
+        (Stop.MAX_TIME, False, "truncated"),
+        (Stop.WORLD_ERROR, False, "world_error"),
+        (Stop.TOOL_TIMEOUT, False, "tool_timeout"),
+        (Stop.ABORTED, False, "aborted"),
+    ],
+)
+def test_every_episode_has_exactly_one_ending(stop, won, ending):
+    assert Ending.of(stop, won) == ending
+    assert stop.scored is (ending in ("success", "failure", "truncated"))
+
+
 class Moody(TextEnv):
     """Breaks on its second turn."""
 
@@ -130,12 +161,30 @@ def test_a_broken_world_aborts_its_episode_and_says_why(agent):
         gymnasium.register("agentgym/Moody-v0", Moody)
     task = Task("agentgym/Moody-v0", "moody")
     episode = play(agent, lambda prompt, sampling: agent.write("x"), task)
-    assert (episode.stop, len(episode.turns)) == (Stop.ABORTED, 1)
+    assert (episode.stop, len(episode.turns)) == (Stop.WORLD_ERROR, 1)
     assert "the pipe burst" in episode.error
+    assert episode.spoilt == (Stop.WORLD_ERROR,) * 5
+    once = play(agent, lambda prompt, sampling: agent.write("x"), task, retries=0)
+    assert (once.spoilt, once.ending) == ((), Ending.WORLD_ERROR)
     gymnasium.registry.pop("agentgym/Moody-v0")
     won = play(agent, bisect(agent))
     metrics = episode_metrics([[episode, won]])
-    assert (metrics["episode/success"], metrics["episode/aborted"]) == (1.0, 1.0)
+    assert (metrics["episode/success"], metrics["episode/lost"]) == (1.0, 1.0)
+    assert metrics["attempts/world_error"] == 6.0
+
+
+class Unmakable(TextEnv):
+    def __init__(self, **kwargs):
+        raise OSError("no such file")
+
+
+def test_a_world_that_cannot_be_made_spoils_its_episode_and_not_the_run(agent):
+    someone = Player(
+        agent=agent, engine=ScriptedEngine(bisect(agent)), make=lambda task: Unmakable(), retries=1
+    )
+    episode = asyncio.run(someone(TASK, 0))
+    assert (episode.stop, episode.spoilt) == (Stop.WORLD_ERROR, (Stop.WORLD_ERROR,))
+    assert episode.error == "OSError: no such file"
 
 
 def test_an_unknown_task_is_the_callers_mistake(agent):

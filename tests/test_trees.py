@@ -9,7 +9,8 @@ from agentgym import Opening, Outcome, Stop, Task, TextEnv, make
 from agentgym.batch import collate
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.errors import ConfigError
-from agentgym.rollout import Limits, Player, fork_env
+from agentgym.host import fork_env
+from agentgym.rollout import Limits, Player
 from agentgym.train import episode_metrics
 from agentgym.trees import Decision, beyond, by_path, chance, decided, fixed, grow, undecided
 from agentgym.types import Completion
@@ -150,11 +151,12 @@ class Fragile(Counter):
         raise RuntimeError("no copy")
 
 
-def test_a_world_that_cannot_be_copied_breaks_the_branch_and_not_the_parent(agent):
+def test_a_branch_whose_world_cannot_be_copied_is_played_from_the_start(agent):
     group = collect(grow(3, fixed(2), always, spot=decided), player(agent, None, Fragile))
     stops = [t.stop for t in group]
-    assert stops == [Stop.TERMINATED, Stop.TERMINATED, Stop.ABORTED]
-    assert group[2].error == "RuntimeError: no copy"
+    assert stops == [Stop.TERMINATED] * 3
+    assert [t.spoilt for t in group] == [(), (), (Stop.WORLD_ERROR,)]
+    assert [t.shared for t in group] == [0, 0, 0]
 
 
 def test_only_a_text_env_can_be_forked():

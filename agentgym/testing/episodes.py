@@ -60,7 +60,7 @@ def degenerate() -> Iterator[tuple[str, list[list[Trajectory]]]]:
     group = made_up(3, [[1.0, 0.0]])
     silent = [[_unlearned(trajectory) for trajectory in trajectories] for trajectories in group]
     yield "no token to learn from", silent
-    broken = replace(group[0][0], stop=Stop.ABORTED)
+    broken = replace(group[0][0], stop=Stop.WORLD_ERROR)
     yield "a broken world", [[broken, group[0][1]]]
 
 

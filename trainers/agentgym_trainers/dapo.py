@@ -20,7 +20,7 @@ from agentgym.bounds import at_least, within
 from agentgym.credit import chain, group_advantage
 from agentgym.losses import add, kl_to_reference, policy_gradient, weigh
 from agentgym.shaping import punish_length
-from agentgym.types import Stop, Task, Trajectory
+from agentgym.types import Task, Trajectory
 from agentgym.weights import weigh_tokens
 
 
@@ -32,7 +32,7 @@ def until_mixed(n: int, attempts: int) -> Collect:
         for attempt in range(attempts):
             samples = range(attempt * n, (attempt + 1) * n)
             group = list(await asyncio.gather(*(play(task, sample) for sample in samples)))
-            if len({t.reward for t in group if t.stop is not Stop.ABORTED}) > 1:
+            if len({t.reward for t in group if t.stop.scored}) > 1:
                 break
         return group
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from agentgym.algorithm import Play
-from agentgym.trees import Decision, Measure, Roots, Start, by_path, mean_entropy, play_out
+from agentgym.trees import Decision, Measure, Roots, Start, by_path, mean_entropy
 from agentgym.types import Completion, Task
 
 VOCABULARY = 151_669
@@ -47,7 +47,7 @@ def monitored(n: int, sensitivity: float, measure: Measure, *, keep: bool) -> Ro
     """
 
     async def start(task: Task, play: Play) -> Start:
-        scout = await play_out(task, play, 0 if keep else n)
+        scout = await play.whole(task, 0 if keep else n)
         found = [measure(turn.completion) for turn in scout.turns] or [0.0]
         later = sum(found[1:]) / (len(found) - 1) if found[1:] else found[0]
         roots = budget(n, found[0], later, sensitivity)

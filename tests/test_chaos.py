@@ -1,0 +1,141 @@
+"""Worlds that break: no episode is lost, none counts twice, and the mean reward is unbiased."""
+
+import asyncio
+import os
+import random
+import re
+import signal
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agentgym.engines.scripted import ScriptedEngine
+from agentgym.host import Threads
+from agentgym.pool import Pool
+from agentgym.rollout import Limits, Player
+from agentgym.train import episode_metrics
+from agentgym.trees import fixed, grow
+from agentgym.types import Stop, Task
+
+TASKS = [Task("agentgym/Hotter-v0", f"hotter-{number}") for number in range(60)]
+
+
+@pytest.fixture
+def worlds(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    import pool_worlds
+
+    return pool_worlds
+
+
+def clumsy(agent):
+    """Halves the interval, but now and then says a number at random: it wins some of the time."""
+
+    def say(prompt, sampling):
+        low, high = 1, 100
+        text = agent.tokenizer.decode(prompt)
+        for guess, hint in re.findall(r"<action>(\d+)</action>.*?(Higher|Lower)\.", text):
+            bounds = (int(guess) + 1, high) if hint == "Higher" else (low, int(guess) - 1)
+            low, high = max(low, bounds[0]), min(high, bounds[1])
+        rng = np.random.default_rng(sampling.seed)
+        wild = rng.random() < 0.3
+        return agent.write(str(rng.integers(1, 101) if wild else (low + high) // 2))
+
+    return say
+
+
+class Thoughtful(ScriptedEngine):
+    """Takes a while to answer, so that worlds are idle at times, as with a model."""
+
+    async def generate(self, prompt, sampling):
+        await asyncio.sleep(0.01)
+        return await super().generate(prompt, sampling)
+
+
+def player(agent, make, host, **options):
+    return Player(
+        agent=agent,
+        engine=Thoughtful(clumsy(agent)),
+        make=make,
+        host=host,
+        limits=Limits(turns=7),
+        concurrency=24,
+        **options,
+    )
+
+
+async def groups(someone, size):
+    async def group(task):
+        return await asyncio.gather(*(someone(task, sample) for sample in range(size)))
+
+    return await asyncio.gather(*map(group, TASKS))
+
+
+async def kill_now_and_then(pool):
+    """As the kernel does when memory runs out: whichever process it likes."""
+    fate = random.SystemRandom()
+    while True:
+        await asyncio.sleep(1)
+        if pool.processes:
+            os.kill(fate.choice(pool.processes), signal.SIGKILL)
+
+
+def test_no_episode_is_lost_and_the_mean_reward_is_unbiased_when_worlds_break(agent, worlds):
+    """One world in five raises, hangs or kills its process; processes are killed from outside."""
+
+    async def broken():
+        async with Pool(workers=4, deadline=1.0) as pool:
+            killer = asyncio.create_task(kill_now_and_then(pool))
+            played = await groups(player(agent, worlds.doomed, pool, retries=30), 4)
+            killer.cancel()
+            return played
+
+    calm = asyncio.run(groups(player(agent, worlds.hotter, Threads()), 4))
+    wild = asyncio.run(broken())
+    metrics = episode_metrics(wild)
+    kinds = {
+        kind: metrics[f"attempts/{kind}"] for kind in ("world_error", "tool_timeout", "aborted")
+    }
+    assert [[t.sample for t in group] for group in wild] == [list(range(4))] * len(TASKS)
+    assert all(t.stop.scored for group in wild for t in group)
+    assert metrics["episode/lost"] == 0
+    assert kinds["world_error"] > 10 and kinds["tool_timeout"] > 2 and kinds["aborted"] > 0
+    assert sum(kinds.values()) > 40
+    assert Counter(kinds) == Counter(s.value for g in wild for t in g for s in t.spoilt)
+
+    before = np.array([t.reward for group in calm for t in group])
+    after = np.array([t.reward for group in wild for t in group])
+    error = before.std(ddof=1) / len(before) ** 0.5
+    assert 0.2 < before.mean() < 0.9
+    assert abs(after.mean() - before.mean()) < error
+    # An attempt begins with the same seeds, so it is the same episode: not only on average.
+    assert (after == before).all()
+    assert [t.turns for g in wild for t in g] == [t.turns for g in calm for t in g]
+
+
+def test_without_further_attempts_the_long_episodes_would_be_missing(agent, worlds):
+    """What the test above would show if nothing were tried again: lost episodes, and a bias."""
+
+    async def broken():
+        async with Pool(workers=4, deadline=1.0) as pool:
+            return await groups(player(agent, worlds.doomed, pool, retries=0), 2)
+
+    played = asyncio.run(broken())
+    assert episode_metrics(played)["episode/lost"] > 10
+    assert {t.stop.scored for group in played for t in group} == {True, False}
+
+
+def test_a_tree_keeps_its_size_when_its_worlds_break(agent, worlds):
+    async def broken():
+        async with Pool(workers=4, deadline=1.0) as pool:
+            someone = player(agent, worlds.doomed, pool, retries=30)
+            collect = grow(6, fixed(2), lambda decision, rng: bool(rng.random() < 0.3))
+            return await asyncio.gather(*(collect(task, someone) for task in TASKS[:16]))
+
+    played = asyncio.run(broken())
+    assert [[t.sample for t in group] for group in played] == [list(range(6))] * 16
+    assert all(t.stop.scored for group in played for t in group)
+    assert any(t.shared for group in played for t in group)
+    assert any(Stop.WORLD_ERROR in t.spoilt for group in played for t in group)
