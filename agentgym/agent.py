@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from agentgym.errors import ConfigError
-from agentgym.formats import ActionFormat, Tags
+from agentgym.formats import THOUGHT_ENDS, ActionFormat, Tags
 from agentgym.types import Completion, Turn
 
 
@@ -46,6 +47,9 @@ class Agent(Protocol):
         Raises:
             MalformedAction: The text holds no action; the message is shown to the agent.
         """
+
+    def thought(self, completion: Completion) -> int:
+        """Leading tokens of a completion that are thought, before the action; 0 for none."""
 
     def write(self, action: str) -> tuple[int, ...]:
         """The completion that says ``action``: how a demonstration is written."""
@@ -175,6 +179,14 @@ class ChatAgent:
     def parse(self, completion: Completion) -> str:
         """Decode without the stop token and read the action."""
         return self.form.parse(self.text(completion.tokens))
+
+    def thought(self, completion: Completion) -> int:
+        """Tokens up to the one that completes the mark at the end of a thought; 0 without one."""
+        tokens = completion.tokens
+        if THOUGHT_ENDS not in self.text(tokens):
+            return 0
+        counts = range(len(tokens) + 1)
+        return bisect_left(counts, True, key=lambda n: THOUGHT_ENDS in self.text(tokens[:n]))
 
     def write(self, action: str) -> tuple[int, ...]:
         """The action in the format, and the stop token."""

@@ -137,6 +137,7 @@ class Algorithm:
         """Fail when the pieces do not fit, before any accelerator is touched."""
         given = {VALUE} if self.critic else set()
         given |= {REFERENCE} if self.reference else set()
+        given |= {reduction.name for reduction in self.credit.reductions}
         for update in self.updates:
             reads = frozenset().union(*(term.reads for term in update.loss.terms()))
             selected = update.select.writes if update.select else frozenset()

@@ -51,6 +51,8 @@ class Batch:
     """The token's turn held an action; False off the mask."""
     shared: Bool[Tensor, " P"]
     """The token was taken over from the episode this one was forked from; False off the mask."""
+    thought: Bool[Tensor, " P"]
+    """The token is thought, before the action of its turn; False off the mask."""
     episode: Int[Tensor, " N"]
     """Index into the per-episode columns."""
     group: Int[Tensor, " E"]
@@ -59,6 +61,12 @@ class Batch:
     """Undiscounted return, with whatever shaping credit has added."""
     truncated: Bool[Tensor, " E"]
     """A limit ended the episode, not the world."""
+    won: Bool[Tensor, " E"]
+    """The world called the task solved."""
+    sample: Int[Tensor, " E"]
+    """Which of the episodes of its task it is, from 0."""
+    ending: Int[Tensor, " E"]
+    """Fingerprint of the last action and of the world's answer to it."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     """Columns private to one algorithm, each (P,), named ``paper/name``."""
 
@@ -115,7 +123,7 @@ class Batch:
 
 
 _COLUMNS = frozenset(f.name for f in fields(Batch))
-_PER_EPISODE = ("group", "reward", "truncated")
+_PER_EPISODE = ("group", "reward", "truncated", "won", "sample", "ending")
 _PER_POSITION = (
     "tokens",
     "mask",
@@ -129,6 +137,7 @@ _PER_POSITION = (
     "state",
     "parsed",
     "shared",
+    "thought",
 )
 
 
@@ -229,16 +238,25 @@ def collate(groups: Sequence[Sequence[Trajectory]]) -> Batch:
         state=torch.tensor(columns["state"], dtype=torch.long) * mask,
         parsed=torch.tensor(columns["parsed"], dtype=torch.bool) & mask,
         shared=torch.tensor(columns["shared"], dtype=torch.bool) & mask,
+        thought=torch.tensor(columns["thought"], dtype=torch.bool) & mask,
         episode=torch.tensor(columns["episode"], dtype=torch.long),
         group=torch.tensor([number for number, _ in episodes], dtype=torch.long),
         reward=torch.tensor([trajectory.reward for _, trajectory in episodes]),
         truncated=torch.tensor(
             [t.stop is not Stop.TERMINATED for _, t in episodes], dtype=torch.bool
         ),
+        won=torch.tensor([t.won for _, t in episodes], dtype=torch.bool),
+        sample=torch.tensor([t.sample for _, t in episodes], dtype=torch.long),
+        ending=torch.tensor([_ending(t) for _, t in episodes], dtype=torch.long),
     )
 
 
-_COLLATED = ("tokens", "turn", "logprob_sampled", "gain", "state", "parsed", "shared")
+def _ending(trajectory: Trajectory) -> int:
+    last = trajectory.turns[-1:]
+    return fingerprint("".join(f"{turn.action}\n{turn.observation}" for turn in last))
+
+
+_COLLATED = ("tokens", "turn", "logprob_sampled", "gain", "state", "parsed", "shared", "thought")
 
 
 def _lay(
@@ -255,6 +273,7 @@ def _lay(
         "parsed": turn.parsed,
         "shared": shared,
     }
+    columns["thought"] += [False] * read + [place < turn.thought for place in range(written)]
     for name, value in chosen.items():
         columns[name] += [-1 if name == "turn" else 0] * read + [value] * written
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from agentgym.batch import Batch, episode_mean
 from agentgym.errors import CompositionError
+from agentgym.reductions import Reduction, distinct
 
 State = Any
 
@@ -28,10 +29,16 @@ class Transform(NamedTuple):
     """Private columns that must exist before this runs."""
     writes: frozenset[str] = frozenset()
     """Private columns this adds."""
+    reductions: tuple[Reduction, ...] = ()
+    """What it asks of the vocabulary; the learner writes each as a private column."""
 
 
 def stateless(
-    f: Callable[[Batch], Batch], *, reads: Iterable[str] = (), writes: Iterable[str] = ()
+    f: Callable[[Batch], Batch],
+    *,
+    reads: Iterable[str] = (),
+    writes: Iterable[str] = (),
+    reductions: Iterable[Reduction] = (),
 ) -> Transform:
     """A transform that remembers nothing."""
     return Transform(
@@ -39,6 +46,7 @@ def stateless(
         apply=lambda batch, state, step: (f(batch), state),
         reads=frozenset(reads),
         writes=frozenset(writes),
+        reductions=tuple(reductions),
     )
 
 
@@ -57,7 +65,8 @@ def chain(*transforms: Transform) -> Transform:
             states.append(own)
         return batch, tuple(states)
 
-    return Transform(lambda: tuple(t.init() for t in transforms), apply, needed, written)
+    asked = distinct(r for transform in transforms for r in transform.reductions)
+    return Transform(lambda: tuple(t.init() for t in transforms), apply, needed, written, asked)
 
 
 def check_columns(

@@ -305,6 +305,9 @@ class _Mute:
     def parse(self, completion: Completion) -> str:
         raise NotImplementedError
 
+    def thought(self, completion: Completion) -> int:
+        raise NotImplementedError
+
     def write(self, action: str) -> tuple[int, ...]:
         return (0,)
 

@@ -11,6 +11,9 @@ from agentgym.errors import MalformedAction
 
 _ACTION = re.compile(r"<action>(.*?)</action>", re.DOTALL)
 _THINK = re.compile(r"<think>.*?</think>", re.DOTALL)
+THOUGHT_ENDS = "</think>"
+"""What closes the thought before an action, in every format."""
+
 _CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
 

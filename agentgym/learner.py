@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from agentgym.batch import REFERENCE, VALUE, Batch
 from agentgym.errors import TrainingError
 from agentgym.losses import Outputs
 from agentgym.policy import Critic, Policy
+from agentgym.reductions import Reduction
 from agentgym.settings import Optimisation
 
 
@@ -50,6 +51,8 @@ class Learner:
         """Optimiser steps taken."""
         self.critic: _TrainedCritic | None = None
         self.reference: Policy | None = None
+        self.asked: tuple[Reduction, ...] = ()
+        """What credit asks of the vocabulary."""
 
     def attach(self, algorithm: Algorithm) -> None:
         """Make the critic and the reference that an algorithm asks for, from the policy as it is.
@@ -59,6 +62,7 @@ class Learner:
         """
         if self.critic is not None or self.reference is not None:
             raise TrainingError("this learner serves another algorithm: make a new `Learner`")
+        self.asked = algorithm.credit.reductions
         if algorithm.critic is not None:
             self.critic = _TrainedCritic(Critic(self.policy), algorithm.critic)
         if algorithm.reference:
@@ -67,30 +71,35 @@ class Learner:
 
     def observe(self, batch: Batch) -> Batch:
         """The batch with what the networks say about its tokens, before any update."""
-        outputs = self._look(batch)
-        extra = {}
+        outputs = self._look(batch, self.asked)
+        extra = dict(outputs.extra)
         if outputs.value is not None:
             extra[VALUE] = outputs.value
         if self.reference is not None:
-            extra[REFERENCE] = self._look(batch, self.reference).logprob
+            extra[REFERENCE] = self._look(batch, policy=self.reference).logprob
         return batch.with_(logprob=outputs.logprob, entropy=outputs.entropy, **extra)
 
-    def _look(self, batch: Batch, policy: Policy | None = None) -> Outputs:
+    def _look(
+        self, batch: Batch, asked: Sequence[Reduction] = (), *, policy: Policy | None = None
+    ) -> Outputs:
         """What the networks say about all rows, without a gradient, on the CPU."""
         with torch.no_grad():
             parts = [
-                self._outputs(batch.rows(index).to(self.policy.device), policy)
+                self._outputs(batch.rows(index).to(self.policy.device), asked, policy=policy)
                 for index in passes(batch, self.how.tokens_per_pass)
             ]
-        logprob, entropy, value = zip(*parts, strict=True)
+        logprob, entropy, value, extra = zip(*parts, strict=True)
         return Outputs(
             torch.cat(logprob).cpu(),
             torch.cat(entropy).cpu(),
             None if value[0] is None else torch.cat(value).cpu(),
+            {name: torch.cat([part[name] for part in extra]).cpu() for name in extra[0]},
         )
 
-    def _outputs(self, batch: Batch, policy: Policy | None = None) -> Outputs:
-        outputs = (policy or self.policy)(batch)
+    def _outputs(
+        self, batch: Batch, asked: Sequence[Reduction] = (), *, policy: Policy | None = None
+    ) -> Outputs:
+        outputs = (policy or self.policy)(batch, asked)
         if self.critic is None or policy is not None:
             return outputs
         return outputs._replace(value=self.critic.network(batch))
@@ -118,7 +127,7 @@ class Learner:
         """A minibatch with the columns that depend on the policy as it is now."""
         if update.select is None:
             return batch
-        return update.select.apply(self._look(batch), batch, self.generator)
+        return update.select.apply(self._look(batch, update.loss.asks()), batch, self.generator)
 
     def gradient(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
         """Add the gradient of the weighted loss to the parameters; the split never changes it."""
@@ -127,7 +136,7 @@ class Learner:
         total = {"loss": 0.0, "kl": 0.0, "clipped": 0.0}
         for index in passes(batch, self.how.tokens_per_pass):
             part = batch.rows(index).to(self.policy.device)
-            outputs = self._outputs(part)
+            outputs = self._outputs(part, update.loss.asks())
             losses = []
             for term in terms:
                 weight = part.column(term.weight) / shares[term.weight].to(part.weight.device)

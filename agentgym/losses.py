@@ -7,7 +7,8 @@ All tensors are (P,), one entry per position of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agentgym.batch import REFERENCE, VALUE, Batch
+from agentgym.reductions import Reduction, distinct
 
 Schedule = Callable[[int], float]
 """Step number to coefficient."""
@@ -29,6 +31,8 @@ class Outputs(NamedTuple):
     """In nats, over the whole vocabulary."""
     value: Float[Tensor, " P"] | None = None
     """The critic's, before each token, in units of reward; None without a critic."""
+    extra: Mapping[str, Tensor] = MappingProxyType({})
+    """What the loss asked of the vocabulary, each (P,), by the name of its reduction."""
 
 
 class Loss(NamedTuple):
@@ -41,12 +45,18 @@ class Loss(NamedTuple):
     """Column that says how much each token counts."""
     plus: tuple[Loss, ...] = ()
     """Further terms, each under a weight column of its own."""
+    reductions: tuple[Reduction, ...] = ()
+    """What it asks of the vocabulary; found in ``Outputs.extra``."""
 
     def terms(self) -> Iterator[Loss]:
         """This loss and what is added to it, each without the others."""
         yield self._replace(plus=())
         for other in self.plus:
             yield from other.terms()
+
+    def asks(self) -> tuple[Reduction, ...]:
+        """What all its terms ask of the vocabulary."""
+        return distinct(r for term in self.terms() for r in term.reductions)
 
 
 def add(*losses: Loss) -> Loss:
@@ -64,7 +74,12 @@ def _sum(terms: list[Loss]) -> Loss:
         first, *rest = (term.apply(outputs, batch, step) for term in terms)
         return sum(rest, start=first)
 
-    return Loss(apply, frozenset().union(*(term.reads for term in terms)), terms[0].weight)
+    return Loss(
+        apply,
+        frozenset().union(*(term.reads for term in terms)),
+        terms[0].weight,
+        reductions=distinct(r for term in terms for r in term.reductions),
+    )
 
 
 def weigh(coefficient: float | Schedule, loss: Loss) -> Loss:
@@ -87,6 +102,15 @@ def times(column: str, loss: Loss) -> Loss:
 
     def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
         return loss.apply(outputs, batch, step) * batch.extra[column]
+
+    return loss._replace(apply=apply, reads=loss.reads | {column})
+
+
+def crediting(column: str, loss: Loss) -> Loss:
+    """A loss of one term with a private column in the place of the advantage."""
+
+    def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
+        return loss.apply(outputs, batch.with_(advantage=batch.extra[column]), step)
 
     return loss._replace(apply=apply, reads=loss.reads | {column})
 

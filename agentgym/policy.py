@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from torch.nn import functional
 from agentgym.batch import Batch
 from agentgym.errors import ConfigError
 from agentgym.losses import Outputs
+from agentgym.reductions import Reduction
 
 PACKED = "agentgym_packed"
 """Name under which our attention is known to transformers."""
@@ -133,8 +135,10 @@ class Policy:
         device: torch.device = next(iter(self.model.parameters())).device
         return device
 
-    def __call__(self, batch: Batch) -> Outputs:
+    def __call__(self, batch: Batch, reductions: Sequence[Reduction] = ()) -> Outputs:
         """Log-probability and entropy of every token on the mask, both (P,), 0 elsewhere.
+
+        And whatever else is asked of the distribution, in the same way.
 
         Logits are divided by the sampling temperature, so that both describe the distribution that
         was sampled from when neither top-p nor top-k is in force.
@@ -142,11 +146,14 @@ class Policy:
         at = batch.mask.nonzero().squeeze(-1)
         zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
         if not len(at):
-            return Outputs(zeros, zeros)
+            return Outputs(zeros, zeros, extra={r.name: zeros for r in reductions})
         logp = (self.logits(batch, at - 1) / self.temperature).log_softmax(-1)
         chosen = logp.gather(-1, batch.tokens[at, None]).squeeze(-1)
         entropy = -(logp.exp() * logp).sum(-1)
-        return Outputs(zeros.index_put((at,), chosen), zeros.index_put((at,), entropy))
+        extra = {
+            r.name: zeros.index_put((at,), r.apply(logp, batch.tokens[at])) for r in reductions
+        }
+        return Outputs(zeros.index_put((at,), chosen), zeros.index_put((at,), entropy), extra=extra)
 
     def logits(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
         """The network's raw answer after each of the given positions, in float32."""

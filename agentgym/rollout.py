@@ -206,11 +206,23 @@ class Episode:
         self._pending = None
         past = [] if fresh else self.context
         self.context = [*past, *prompt, *completion.tokens]
+        thought = self.player.agent.thought(completion)
         try:
             action = self.player.agent.parse(completion)
         except MalformedAction as problem:
-            turn = Turn(prompt, completion, "", str(problem), 0.0, fresh, False, False)
-            self.turns.append(turn)
+            self.turns.append(
+                Turn(
+                    prompt,
+                    completion,
+                    "",
+                    str(problem),
+                    0.0,
+                    fresh,
+                    parsed=False,
+                    valid=False,
+                    thought=thought,
+                )
+            )
         else:
             with self._breaking():
                 assert self.world is not None, "the episode is over"
@@ -218,7 +230,16 @@ class Episode:
                 observation, reward, done, cut, self.info = answer
                 valid = bool(self.info["action_valid"])
                 self.turns.append(
-                    Turn(prompt, completion, action, observation, float(reward), fresh, valid=valid)
+                    Turn(
+                        prompt,
+                        completion,
+                        action,
+                        observation,
+                        float(reward),
+                        fresh,
+                        valid=valid,
+                        thought=thought,
+                    )
                 )
                 self.stop = Stop.TERMINATED if done else Stop.MAX_TURNS if cut else None
         if self.stop is None and len(self.turns) >= self.player.limits.turns:

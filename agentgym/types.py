@@ -123,6 +123,8 @@ class Turn:
     """The world accepted the action."""
     learn: bool = True
     """The tokens of the completion are trained on; a demonstrator's slip is context only."""
+    thought: int = 0
+    """Leading tokens of the completion that are thought, before the action."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,17 @@ import pytest
 import torch
 
 from agentgym.losses import Outputs, add, policy_gradient, times, weigh
+from agentgym.reductions import expected_tilt, nucleus_entropy, tempered_logprob
 from agentgym.testing.batches import batch_of, written
 from agentgym_trainers.clipcov import covariance, spare_covariant
+from agentgym_trainers.discriminator import (
+    EXPECTED,
+    KEPT,
+    above_the_batch,
+    drop,
+    near_the_policy,
+    tilt,
+)
 from agentgym_trainers.klcov import HELD, distance, hold_covariant, unclipped
 from agentgym_trainers.steer import WEIGHT, decaying, effect, linear, weigh_by_effect
 
@@ -141,6 +150,134 @@ def test_steer_weights_fall_with_the_effect_and_linear_ones_ignore_its_scale():
         found = law(omega, 0.8, 1.2)
         assert (found.diff() <= 0).all() and 0.8 - 1e-6 <= found.min() <= found.max() <= 1.2
     assert torch.allclose(linear(7 * omega, 0.8, 1.2), linear(omega, 0.8, 1.2))
+
+
+# ---- reductions over the vocabulary ------------------------------------------------------------
+
+P0 = torch.tensor(GOLDEN["W0"]["p"], dtype=torch.float64)
+EVERY = torch.arange(4)
+
+
+def reduce(reduction, p=P0):
+    return reduction.apply(p.log().expand(len(EVERY), -1), EVERY)
+
+
+def test_w0_tilt_its_mean_under_the_policy_and_the_entropy_a_logit_takes():
+    golden = GOLDEN["W0"]
+    batch = batch_of([[4]])
+    entropy = -(P0 * P0.log()).sum()
+    batch = batch.with_(
+        logprob=written(batch, P0.log().tolist()), entropy=written(batch, [float(entropy)] * 4)
+    )
+    found = tilt(batch)[batch.mask]
+    assert found.tolist() == near(golden["S"]) and float(found.sum()) == near(0)
+    expected = reduce(expected_tilt("x"))
+    assert expected.tolist() == near([golden["N"]] * 4)
+    assert (expected - found).tolist() == near(golden["D"])
+    assert float((P0 * (expected - found)).sum()) == near(0)
+    for k in range(4):
+        moved = (P0.log() + 1e-3 * torch.eye(4)[k]).softmax(-1)
+        change = -(moved * moved.log()).sum() - entropy
+        assert float(change) / 1e-3 == near(-float(found[k]), 2e-4)
+
+
+def test_w6_a_step_towards_a_warmer_distribution_raises_entropy():
+    golden = GOLDEN["W6_dir"]
+    for temperature, name, change in [(1.2, "hot", "dH_hot"), (0.8, "cold", "dH_cold")]:
+        warm = reduce(tempered_logprob("x", temperature)).exp()
+        assert warm.tolist() == near(golden[name])
+        moved = (P0.log() + 0.01 * (warm - P0)).softmax(-1)
+        entropy = -(moved * moved.log()).sum() + (P0 * P0.log()).sum()
+        assert float(entropy) == near(golden[change])
+
+
+@pytest.mark.parametrize("temperature", [0.8, 1.0, 1.2])
+def test_the_weight_of_a_tempered_draw_is_one_on_average(temperature):
+    weight = (reduce(tempered_logprob("x", temperature)) - P0.log()).exp()
+    assert float((P0 * weight).sum()) == near(1)
+
+
+@pytest.mark.parametrize("name", GOLDEN["W8_topp"])
+def test_w8_entropy_of_the_nucleus(name):
+    golden = GOLDEN["W8_topp"][name]
+    p = torch.tensor(json.loads(name), dtype=torch.float64)
+    for inclusive, kind in [(False, "code"), (True, "inclusive")]:
+        reduction = nucleus_entropy("x", 0.8, inclusive=inclusive)
+        assert float(reduction.apply(p.log()[None], EVERY[:1])) == near(golden[kind][1])
+
+
+@pytest.mark.parametrize(
+    "reduction",
+    [
+        expected_tilt("x"),
+        tempered_logprob("x", 1.2),
+        nucleus_entropy("x", 0.6),
+        nucleus_entropy("x", 0.6, inclusive=False),
+    ],
+)
+def test_the_gradient_of_a_reduction_is_what_finite_differences_say(reduction):
+    logits = torch.tensor([[1.0, 0.2, -0.5, 0.3], [2, -1, 0.1, 0.4]], dtype=torch.float64)
+
+    def total(logits):
+        return reduction.apply(logits.log_softmax(-1), EVERY[:2])
+
+    assert torch.autograd.gradcheck(total, [logits.requires_grad_()], eps=1e-6, atol=1e-6)
+
+
+def test_a_distribution_that_is_sure_has_an_entropy_and_a_gradient_of_zero():
+    """The exclusive nucleus is empty, the inclusive one a single token."""
+    for inclusive in (False, True):
+        logits = torch.tensor([[50.0, 0, 0, 0]], requires_grad=True)
+        reduction = nucleus_entropy("x", 0.8, inclusive=inclusive)
+        found = reduction.apply(logits.log_softmax(-1), EVERY[:1])
+        found.sum().backward()
+        assert float(found.detach()) == near(0) and logits.grad.abs().max() == near(0)
+
+
+# ---- Clip_B and Clip_V -------------------------------------------------------------------------
+
+
+def scored(advantage, expected=None):
+    """A batch with these scores S: entropy is chosen so, with a probability of one half."""
+    batch = batch_of([[len(GOLDEN["W10_clipB"]["S"])]])
+    logprob = written(batch, [math.log(0.5)] * 8)
+    entropy = written(batch, [2 * s for s in GOLDEN["W10_clipB"]["S"]]) - logprob
+    given = {EXPECTED: written(batch, expected)} if expected else {}
+    return batch.with_(
+        logprob=logprob, entropy=entropy, advantage=written(batch, advantage), **given
+    )
+
+
+def test_w10_clip_b():
+    golden = GOLDEN["W10_clipB"]
+    batch = scored(golden["A"])
+    inside = tilt(batch)[batch.mask]
+    assert inside.tolist() == near(golden["S"])
+    assert float(inside.std(correction=0)) == near(golden["std"])
+    for spread in (2.5, 0.5):
+        assert above_the_batch(spread)(batch)[batch.mask].tolist() == golden["keep25"]
+    assert above_the_batch(0.5)(batch.with_(advantage=-batch.advantage))[batch.mask].all()
+    assert above_the_batch(1e9)(batch)[batch.mask].all()
+
+
+def test_w10_clip_v():
+    golden = GOLDEN["W10_clipV"]
+    batch = scored(GOLDEN["W10_clipB"]["A"], golden["N"])
+    for spread, most, name in [
+        (0.3, 1.0, "keep_mu03_nocap"),
+        (0.3, 1e-4, "keep_mu3_cap1e4"),
+        (8.5, 1e-4, "keep_mu85"),
+    ]:
+        assert near_the_policy(spread, most)(batch)[batch.mask].tolist() == golden[name], name
+
+
+def test_clip_b_what_is_dropped_leaves_the_mean_or_counts_as_nothing():
+    batch = scored(GOLDEN["W10_clipB"]["A"])
+    for shrink, weight in [(True, [1 / 7] * 7), (False, [1 / 8] * 7)]:
+        dropping = drop(above_the_batch(2.5), shrink=shrink)
+        found = dropping.apply(batch, dropping.init(), 0)[0]
+        left = (found.weight * found.extra[KEPT])[batch.mask]
+        assert left.tolist() == near([*weight[:4], 0, *weight[4:]])
 
 
 # ---- gradients ---------------------------------------------------------------------------------

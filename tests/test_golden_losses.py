@@ -380,7 +380,7 @@ def terms():
 )
 def test_a_gradient_is_what_finite_differences_say(loss):
     batch, outputs = terms()
-    leaves = [x.clone().requires_grad_() for x in outputs]
+    leaves = [x.clone().requires_grad_() for x in outputs[:3]]
 
     def total(*columns):
         return loss.apply(Outputs(*columns), batch, 2)[batch.mask].sum()

@@ -21,6 +21,7 @@ from agentgym_trainers.arpo import ARPO
 from agentgym_trainers.cispo import CISPO
 from agentgym_trainers.clipcov import ClipCov
 from agentgym_trainers.dapo import DAPO
+from agentgym_trainers.discriminator import ClipB
 from agentgym_trainers.drbot import DrBoT
 from agentgym_trainers.drgrpo import DrGRPO
 from agentgym_trainers.empg import EMPG
@@ -65,7 +66,7 @@ def trace(algorithm, **kwargs):
         update = algorithm.updates[0]
         if update.select is not None:
             batch = update.select.apply(outputs, batch, torch.Generator().manual_seed(0))
-        leaves = [x.clone().requires_grad_() for x in outputs]
+        leaves = [x.clone().requires_grad_() for x in outputs[:3]]
         terms = [
             (term.apply(Outputs(*leaves), batch, step) * batch.column(term.weight)).sum()
             for term in update.loss.terms()
@@ -142,6 +143,12 @@ def test_kl_cov_without_coefficient_is_grpo_without_a_clip():
     free = GRPO().compose(unclipped())
     assert same(KLCov(coefficient=0.0, minibatches=2).build(), free)
     assert not same(KLCov(minibatches=2, share=0.5).build(), free)
+
+
+def test_clip_b_that_tolerates_any_deviation_is_grpo():
+    for denominator in ("shrink", "keep"):
+        assert same(ClipB(spread=1e9, denominator=denominator).build(), GRPO().build())
+        assert not same(ClipB(spread=0.1, denominator=denominator).build(), GRPO().build())
 
 
 def test_steer_with_equal_weights_is_grpo():

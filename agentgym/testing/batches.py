@@ -18,6 +18,8 @@ def batch_of(
     group: Sequence[int] = (),
     gain: Sequence[float] = (),
     state: Sequence[int] = (),
+    won: Sequence[bool] = (),
+    ending: Sequence[int] = (),
 ) -> Batch:
     """Episodes given by the number of tokens written in each turn; one token is read before each.
 
@@ -27,6 +29,8 @@ def batch_of(
         group: Task of each episode; the same for all unless given.
         gain: Reward of each turn, all episodes' turns end to end; 0 unless given.
         state: Fingerprint of what each turn began with, likewise.
+        won: Per episode; where the reward is positive unless given.
+        ending: Fingerprint of how each episode ended; the same for all unless given.
     """
     lengths = [length for episode in turns for length in episode]
     owner = [e for e, episode in enumerate(turns) for _ in episode]
@@ -42,6 +46,8 @@ def batch_of(
         return torch.where(mask, found.repeat_interleave(size), torch.zeros(1, dtype=found.dtype))
 
     episodes = len(turns)
+    returns = torch.tensor([*reward] or [0.0] * episodes, dtype=torch.float64)
+    groups = [*group] or [0] * episodes
     return Batch(
         tokens=torch.ones(len(mask), dtype=torch.long),
         mask=mask,
@@ -56,10 +62,14 @@ def batch_of(
         state=each([int(s) for s in state], 0).long(),
         parsed=mask,
         shared=torch.zeros_like(mask),
+        thought=torch.zeros_like(mask),
         episode=torch.arange(episodes),
-        group=torch.tensor([*group] or [0] * episodes),
-        reward=torch.tensor([*reward] or [0.0] * episodes, dtype=torch.float64),
+        group=torch.tensor(groups),
+        reward=returns,
         truncated=torch.zeros(episodes, dtype=torch.bool),
+        won=torch.tensor([*won], dtype=torch.bool) if won else returns > 0,
+        sample=torch.tensor([groups[:e].count(g) for e, g in enumerate(groups)]),
+        ending=torch.tensor([*ending] or [0] * episodes),
     )
 
 

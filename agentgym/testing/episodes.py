@@ -41,10 +41,12 @@ def _episode(
                 reward if number == count - 1 else 0.0,
                 fresh=windowed or number == 0,
                 parsed=bool(rng.random() < 0.8),
+                thought=len(tokens) // 2,
             )
         )
     stop = Stop.TERMINATED if reward else Stop.MAX_TURNS
-    return Trajectory(Task("e", str(task)), sample, "g", "o", tuple(turns), stop)
+    won = reward > 0
+    return Trajectory(Task("e", str(task)), sample, "g", "o", tuple(turns), stop, won=won)
 
 
 MIXED = [[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0], [1.0, 1.0, 0.0, 1.0]]

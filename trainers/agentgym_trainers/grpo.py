@@ -105,11 +105,13 @@ class GRPO:
         bonus = weigh(self.entropy, entropy_bonus())
         return add(bonus, weigh(self.kl, kl_to_reference())) if self.kl else bonus
 
-    def compose(self, surrogate: Loss, select: Select | None = None) -> Algorithm:
-        """The algorithm with a surrogate of the caller's."""
+    def compose(
+        self, surrogate: Loss, select: Select | None = None, credit: Transform | None = None
+    ) -> Algorithm:
+        """The algorithm with a surrogate of the caller's, and with further credit."""
         return Algorithm(
             collect=independent(self.group_size),
-            credit=self.credit(),
+            credit=self.credit() if credit is None else chain(self.credit(), credit),
             updates=(
                 Update(
                     loss=add(surrogate, self.regulariser()),
