@@ -10,8 +10,8 @@ from pydantic import Field
 from agentgym.env import Outcome
 from agentgym.errors import ConfigError, ImpossibleValue, MalformedAction, Unreachable, WorldError
 from agentgym.formats import Plain
+from agentgym.host import fork_env
 from agentgym.registry import world
-from agentgym.rollout import fork_env
 from agentgym.testing import check_environment
 from agentgym.tools import (
     CallLimits,
