@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from agentgym.batch import VALUE, Batch
-from agentgym.credit import Transform, centre, group_mean, stateless
+from agentgym.credit import Transform, centre, deviation_by, group_mean, stateless
 from agentgym.turns import Turns, discounted_returns, turns_of
 
 RETURN = "critic/return"
@@ -45,13 +45,12 @@ def group_advantage_over_turns(*, scale: bool = True, epsilon: float = 1e-6) -> 
     def apply(batch: Batch) -> Batch:
         turns = turns_of(batch)
         reward, group = batch.reward[turns.episode], batch.group[turns.episode]
-        size = torch.bincount(group)[group]
         centred = centre(reward, group)
-        variance = _mean_by(group, centred.square()) * size / (size - 1).clamp(min=1)
-        alone = size == 1
+        alone = torch.bincount(group)[group] == 1
         value = torch.where(alone, reward, centred)
         if scale:
-            value = value / (torch.where(alone, torch.ones_like(value), variance.sqrt()) + epsilon)
+            deviation = deviation_by(centred, group, unbiased=True)
+            value = value / (torch.where(alone, torch.ones_like(value), deviation) + epsilon)
         return batch.with_(advantage=turns.spread(value, batch))
 
     return stateless(apply)
@@ -175,9 +174,3 @@ def step_groups(turns: Turns, batch: Batch) -> Int[Tensor, " K"]:
     key = torch.stack([batch.group[turns.episode], turns.first(batch.state)])
     found: Tensor = torch.unique(key, dim=1, return_inverse=True)[1]
     return found
-
-
-def _mean_by(key: Tensor, value: Tensor) -> Tensor:
-    count = torch.bincount(key)
-    total = value.new_zeros(len(count)).index_add(0, key, value)
-    return (total / count.clamp(min=1))[key]

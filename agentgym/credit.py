@@ -85,12 +85,17 @@ def check_columns(
         )
 
 
+def mean_by(value: Float[Tensor, " K"], key: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
+    """For each value the mean of those with the same key."""
+    zeros = value.new_zeros(int(key.max()) + 1 if len(key) else 0)
+    total = zeros.index_add(0, key, value)
+    count = zeros.index_add(0, key, torch.ones_like(value))
+    return (total / count.clamp(min=1))[key]
+
+
 def group_mean(value: Float[Tensor, " E"], batch: Batch) -> Float[Tensor, " E"]:
     """Mean of a per-episode value over the episodes of the same task, for each episode."""
-    groups = int(batch.group.max()) + 1 if len(batch.group) else 0
-    total = value.new_zeros(groups).index_add_(0, batch.group, value)
-    count = value.new_zeros(groups).index_add_(0, batch.group, torch.ones_like(value))
-    return (total / count.clamp(min=1))[batch.group]
+    return mean_by(value, batch.group)
 
 
 def centre(value: Float[Tensor, " K"], key: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
@@ -99,13 +104,27 @@ def centre(value: Float[Tensor, " K"], key: Int[Tensor, " K"]) -> Float[Tensor, 
     A mean of equal numbers may differ from them by rounding, and a deviation of that size, divided
     by itself, is no longer small.
     """
-    size = int(key.max()) + 1 if len(key) else 0
-    zeros = value.new_zeros(size)
-    total = zeros.index_add(0, key, value)
-    count = zeros.index_add(0, key, torch.ones_like(value)).clamp(min=1)
+    zeros = value.new_zeros(int(key.max()) + 1 if len(key) else 0)
     low = zeros.scatter_reduce(0, key, value, "amin", include_self=False)
     high = zeros.scatter_reduce(0, key, value, "amax", include_self=False)
-    return torch.where((low == high)[key], torch.zeros_like(value), value - (total / count)[key])
+    return torch.where((low == high)[key], torch.zeros_like(value), value - mean_by(value, key))
+
+
+def deviation_by(
+    centred: Float[Tensor, " K"], key: Int[Tensor, " K"], *, unbiased: bool
+) -> Float[Tensor, " K"]:
+    """For each value the standard deviation of those with the same key; 0 if it is alone.
+
+    Args:
+        centred: What ``centre`` gives.
+        key: The same key.
+        unbiased: One degree of freedom less.
+    """
+    variance = mean_by(centred.square(), key)
+    if unbiased:
+        size = torch.bincount(key)[key]
+        variance = variance * size / (size - 1).clamp(min=1)
+    return variance.sqrt()
 
 
 def group_advantage(
@@ -128,11 +147,7 @@ def group_advantage(
     def apply(batch: Batch) -> Batch:
         value = centre(batch.reward, batch.group)
         if scale:
-            variance = group_mean(value.square(), batch)
-            if unbiased:
-                size = torch.bincount(batch.group)[batch.group]
-                variance = variance * size / (size - 1).clamp(min=1)
-            value = value / (variance.sqrt() + epsilon)
+            value = value / (deviation_by(value, batch.group, unbiased=unbiased) + epsilon)
         return batch.with_(advantage=value[batch.episode][batch.row] * batch.mask)
 
     return stateless(apply)

@@ -119,6 +119,15 @@ def test_a_group_of_equal_rewards_has_no_advantage_at_all(reward, transform):
     assert weight[batch.owner < 7].sum() == 0 and weight.sum() > 0
 
 
+@pytest.mark.parametrize("gain", [0.1, 0.3, -0.7, 1e-3])
+def test_a_step_group_of_equal_returns_has_no_advantage_at_all(gain):
+    """As in a group of episodes: what rounding leaves would be scaled up to 0.01."""
+    batch = batch_of([[1]] * 7 + [[1]] * 2, gain=[gain] * 7 + [0, 1], state=[0] * 7 + [1] * 2)
+    batch = batch.with_(gain=batch.gain.float())
+    found = run(add_step_advantage(1.0, 0.95), batch).advantage
+    assert (found[batch.owner < 7] == 0).all() and (found[batch.owner >= 7] != 0).any()
+
+
 def test_g3c_reinforce_plus_plus():
     golden = GOLDEN["G3c_rpp"]
     batch = batch_of([[3], [2]], reward=[1, 0], gain=[1, 0])

@@ -22,7 +22,7 @@ from torch import Tensor
 from agentgym.algorithm import About, Algorithm, Update, independent
 from agentgym.batch import Batch
 from agentgym.bounds import above, at_least, within
-from agentgym.credit import Transform, centre, chain, group_advantage, group_mean
+from agentgym.credit import Transform, centre, chain, deviation_by, group_advantage
 from agentgym.losses import policy_gradient, times
 from agentgym.turns import turns_of
 from agentgym.weights import CONSTANT, divide_by_constant, keep
@@ -30,7 +30,7 @@ from agentgym.weights import CONSTANT, divide_by_constant, keep
 
 def deviation(batch: Batch) -> Float[Tensor, " E"]:
     """Population standard deviation of the returns of each episode's task."""
-    return group_mean(centre(batch.reward, batch.group).square(), batch).sqrt()
+    return deviation_by(centre(batch.reward, batch.group), batch.group, unbiased=False)
 
 
 def uneven(batch: Batch, share: float) -> Bool[Tensor, " P"]:

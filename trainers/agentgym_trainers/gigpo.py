@@ -15,49 +15,37 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor
-
 from agentgym.advantages import step_groups
 from agentgym.algorithm import About, Algorithm
 from agentgym.batch import Batch
 from agentgym.bounds import above, at_least, within
-from agentgym.credit import Transform, chain, stateless
+from agentgym.credit import Transform, centre, chain, deviation_by, stateless
 from agentgym.turns import discounted_returns, turns_of
 from agentgym_trainers.grpo import GRPO
 
 
-def add_step_advantage(weight: float, discount: float, *, scale: bool = True) -> Transform:
+def add_step_advantage(
+    weight: float, discount: float, *, scale: bool = True, epsilon: float = 1e-6
+) -> Transform:
     """Add ``weight`` times the return of a turn, centred (and scaled) within its step group.
 
     Args:
         weight: Of the step's advantage beside the episode's.
         discount: Of reward, per turn.
         scale: Divide by the step group's standard deviation.
+        epsilon: Added to it, in units of reward.
     """
 
     def apply(batch: Batch) -> Batch:
         turns = turns_of(batch)
         found = discounted_returns(turns, turns.first(batch.gain), discount)
-        step = centre_within(found, step_groups(turns, batch), scale=scale)
+        group = step_groups(turns, batch)
+        step = centre(found, group)
+        if scale:
+            step = step / (deviation_by(step, group, unbiased=True) + epsilon)
         return batch.with_(advantage=batch.advantage + weight * turns.spread(step, batch))
 
     return stateless(apply)
-
-
-def centre_within(
-    value: Float[Tensor, " K"], group: Int[Tensor, " K"], *, scale: bool, epsilon: float = 1e-6
-) -> Float[Tensor, " K"]:
-    """Difference from the group's mean, optionally over its standard deviation; 0 if alone."""
-    size = torch.bincount(group)
-    total = value.new_zeros(len(size)).index_add(0, group, value)
-    centred = (value - (total / size)[group]) * (size[group] > 1)
-    if not scale:
-        return centred
-    square = value.new_zeros(len(size)).index_add(0, group, centred.square())
-    deviation = (square / (size - 1).clamp(min=1)).sqrt()[group]
-    return centred / (deviation + epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
