@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agentgym.batch import REFERENCE, VALUE, Batch
@@ -121,6 +121,12 @@ def ratio(outputs: Outputs, batch: Batch) -> Float[Tensor, " P"]:
     The logarithm is cut to [-20, 20] so that the ratio stays finite.
     """
     return (outputs.logprob - batch.logprob).clamp(-20, 20).exp()
+
+
+def stopped(outputs: Outputs, batch: Batch, low: float, high: float) -> Bool[Tensor, " P"]:
+    """Tokens whose gradient the clip of ``policy_gradient`` has stopped."""
+    r = ratio(outputs, batch)
+    return r.clamp(1 - low, 1 + high) * batch.advantage < r * batch.advantage
 
 
 def dual_clip(

@@ -21,7 +21,7 @@ from torch import Tensor
 from agentgym.algorithm import About, Algorithm, Select
 from agentgym.batch import Batch
 from agentgym.bounds import at_least, ordered, within
-from agentgym.losses import Outputs, policy_gradient, ratio, times
+from agentgym.losses import Outputs, policy_gradient, stopped, times
 from agentgym_trainers.grpo import GRPO
 
 KEPT = "clipcov/kept"
@@ -48,9 +48,8 @@ def spare_covariant(
 
     def apply(outputs: Outputs, batch: Batch, generator: torch.Generator) -> Batch:
         score = covariance(outputs, batch)
-        r = ratio(outputs, batch)
-        stopped = r.clamp(1 - clip, 1 + clip_high) * batch.advantage < r * batch.advantage
-        found = (batch.mask & (score > low) & (score < high) & ~stopped).nonzero().squeeze(-1)
+        free = ~stopped(outputs, batch, clip, clip_high)
+        found = (batch.mask & (score > low) & (score < high) & free).nonzero().squeeze(-1)
         count = min(max(int(share * int(batch.mask.sum())), 1), len(found))
         drawn = found[torch.randperm(len(found), generator=generator)[:count]]
         kept = batch.mask.to(batch.advantage).index_fill(0, drawn, 0.0)

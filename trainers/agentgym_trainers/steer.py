@@ -25,7 +25,7 @@ from torch import Tensor
 from agentgym.algorithm import About, Algorithm, Select
 from agentgym.batch import Batch
 from agentgym.bounds import above, at_least, within
-from agentgym.losses import Outputs, policy_gradient, ratio, times
+from agentgym.losses import Outputs, policy_gradient, stopped, times
 from agentgym_trainers.grpo import GRPO
 
 WEIGHT = "steer/weight"
@@ -80,9 +80,7 @@ def weigh_by_effect(
     def apply(outputs: Outputs, batch: Batch, generator: torch.Generator) -> Batch:
         omega = effect(outputs, batch)
         if clip is not None:
-            r = ratio(outputs, batch)
-            free = r.clamp(1 - clip[0], 1 + clip[1]) * batch.advantage >= r * batch.advantage
-            omega = omega * free
+            omega = omega * ~stopped(outputs, batch, *clip)
         weight = torch.zeros_like(batch.advantage)
         if batch.mask.any():
             weight[batch.mask] = LAWS[law](omega[batch.mask], low, high).to(weight)
