@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 import threading
 from functools import cache
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from agentgym.errors import MissingExtra, UnknownTask, WorldError
+from agentgym_envs.cache import cache_root
 from agentgym_envs.textworld.tasks import ENV, Spec, parse
 
 FILE_SCHEME = "file:"
@@ -48,13 +48,12 @@ def textworld_module(name: str) -> Any:
 
 
 def cache_folder() -> Path:
-    """Where games are kept: ``AGENTGYM_CACHE``, else ``~/.cache/agentgym``.
+    """Where games are kept.
 
     Raises:
         MissingExtra: TextWorld is not installed.
     """
-    root = os.environ.get("AGENTGYM_CACHE") or "~/.cache/agentgym"
-    return Path(root).expanduser() / f"textworld-{_release()}"
+    return cache_root() / f"textworld-{_release()}"
 
 
 @cache

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import os
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import numpy as np
 
 from agentgym.env import Progress
 from agentgym.errors import WorldError
+from agentgym_envs.cache import cache_root
 from agentgym_envs.webshop import goals
 from agentgym_envs.webshop.files import ReadSoFar
 from agentgym_envs.webshop.index import Index, IndexWriter, mapped
@@ -116,10 +116,9 @@ class _Blob:
 
 
 def folder_of(source: Source) -> Path:
-    """Where a source's catalogue is kept: below ``AGENTGYM_CACHE``, else ``~/.cache/agentgym``."""
-    root = Path(os.environ.get("AGENTGYM_CACHE") or "~/.cache/agentgym").expanduser()
+    """Where a source's catalogue is kept."""
     name = hashlib.sha256(source.identity.encode()).hexdigest()[:16]
-    return root.absolute() / f"webshop-{_VERSION}" / name
+    return cache_root() / f"webshop-{_VERSION}" / name
 
 
 def open_catalogue(
