@@ -15,7 +15,7 @@ from agentgym.tools.calls import Call, CallNotation, HermesCalls
 from agentgym.tools.limits import CallLimits
 from agentgym.tools.tool import Tool, tool
 
-_REFUSALS = (MalformedAction, ValueError, LookupError, ArithmeticError)
+_REFUSALS = (ValueError, LookupError, ArithmeticError)
 """What a tool raises when it was asked for what cannot be."""
 
 
@@ -124,14 +124,13 @@ class ToolWorld(TextEnv):
                 raise MalformedAction(f"All {self.limits.calls} calls of the episode are made.")
             self.calls += 1
             found = self.limits.run(one.name, one.call, arguments)
-        except (MalformedAction, *_REFUSALS) as refusal:
-            if isinstance(refusal, AgentGymError) and not isinstance(refusal, MalformedAction):
-                raise
-            name = "" if isinstance(refusal, MalformedAction) else f"{type(refusal).__name__}: "
-            text = self.limits.cut(f"{name}{refusal}")
-            return stay._replace(observation=text, valid=False)
+        except MalformedAction as refusal:
+            return stay._replace(observation=self.limits.cut(str(refusal)), valid=False)
         except AgentGymError:
             raise
+        except _REFUSALS as refusal:
+            text = self.limits.cut(f"{type(refusal).__name__}: {refusal}")
+            return stay._replace(observation=text, valid=False)
         except Exception as broken:
             raise WorldError(
                 f"tool {call.name!r} broke: {type(broken).__name__}: {broken}"
