@@ -134,6 +134,7 @@ def test_a_process_that_dies_costs_its_own_worlds_and_is_replaced():
                 await worlds[2].step("x")
             await worlds[0].close()
             assert (await worlds[1].step("x")).observation == "x"
+            assert len(pool.processes) == 1
             fresh = await opened(pool)
             assert (await fresh.step("process")).observation not in homes
             assert (len(pool.processes), pool.started) == (2, 3)
