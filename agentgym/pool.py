@@ -107,8 +107,8 @@ class Pool:
 
     @property
     def processes(self) -> tuple[int, ...]:
-        """Ids of the processes there are."""
-        return tuple(line.process.pid for line in self._lines if line.process.pid)
+        """Ids of the processes that serve."""
+        return tuple(line.process.pid for line in self._lines if not line.ended)
 
     async def _start(self) -> _Line:
         context = multiprocessing.get_context("forkserver")
