@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -31,6 +32,8 @@ class Odd(TextEnv):
                 time.sleep(float(seconds))
             case ["hang"]:
                 threading.Event().wait()
+            case ["seize"]:
+                re.match("(a+)+$", "a" * 60 + "b")  # for ever, and no other thread can run
             case ["die"]:
                 os.kill(os.getpid(), signal.SIGKILL)
             case ["raise"]:

@@ -1,5 +1,6 @@
 """The main job in miniature: it must end better than it began."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,30 @@ def test_a_loaded_tokenizer_gives_the_tokens_it_gave_before_it_was_saved(tmp_pat
     assert len(loaded) == len(made) == model.config.vocab_size
     for text in ("Higher. 100 knives", "a  b\n\nc 1234's", "<action>go 50</action><|end|>", "ü\t"):
         assert loaded.encode(text) == made.encode(text)
+
+
+def test_worlds_in_workers_change_no_number(tmp_path):
+    """A short warm-up and one training step: the same episodes, in whichever processes."""
+
+    def episodes(workers):
+        experiment = replace(
+            SMALL,
+            steps=1,
+            tasks_per_step=2,
+            imitation=Imitation(steps=30, until=1, demonstrations=1),
+            rollout=replace(SMALL.rollout, workers=workers),
+            evaluation=Evaluation(tasks=2, episodes=2),
+        )
+        folder = RunFolder(tmp_path / str(workers))
+        run_blocking(experiment, GRPO(group_size=2).build(), folder, Display())
+        assert "after: Episodes: " in folder.table.read_text()
+        found = read_episodes(folder.episodes) + read_episodes(folder.evaluation("before"))
+        assert any(turn.valid for episode in found for turn in episode.turns)
+        return sorted(
+            (e.task, e.sample, e.stop, [(t.text, t.observation) for t in e.turns]) for e in found
+        )
+
+    assert episodes(2) == episodes(0)
 
 
 def test_a_run_that_is_done_is_not_done_again(finished):

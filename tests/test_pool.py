@@ -166,6 +166,20 @@ def test_a_world_that_hangs_is_written_off_and_its_process_ends_after_its_neighb
     asyncio.run(play())
 
 
+def test_a_world_that_lets_no_thread_run_is_killed():
+    async def play():
+        async with Pool(workers=1, deadline=1.0) as pool:
+            world, neighbour = await opened(pool), await opened(pool)
+            home = int((await world.step("process")).observation)
+            for one, action in ((world, "seize"), (neighbour, "x")):
+                with pytest.raises(WorldTimeout):
+                    await one.step(action)
+            assert (await (await opened(pool)).step("x")).observation == "x"
+        assert not alive(home)
+
+    asyncio.run(play())
+
+
 def test_a_call_that_nobody_waits_for_any_more_spoils_nothing():
     async def play():
         async with Pool(workers=1) as pool:
