@@ -21,7 +21,7 @@ from rich.table import Table
 from agentgym import config, registry
 from agentgym.display import Display
 from agentgym.errors import AgentGymError, ConfigError, MissingExtra, did_you_mean
-from agentgym.settings import Evaluation, Experiment, Rollout, Speech, Value
+from agentgym.settings import Effort, Evaluation, Experiment, Rollout, Speech, Value
 
 USAGE = """\
 usage: agentgym VERB [options]
@@ -30,6 +30,8 @@ usage: agentgym VERB [options]
   eval         play a frozen panel of tasks with a model and report pass@k
   play         play a world yourself, in the terminal
   serve        let people play a world in a web browser
+  check        check that a world keeps the contract
+  new-env      write a package with a world of your own
   envs         list the worlds: splits, tasks, horizon, what is installed
   algorithms   list the algorithms: paper, and what each chooses
 
@@ -269,6 +271,56 @@ def serve(arguments: list[str]) -> int:
     return 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """Check everything that training and evaluation rely on in a world.
+
+    Prints a row per check: passed, failed and what is wrong, or skipped and why. The status is 0
+    when no check failed, 1 otherwise.
+    """
+
+    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
+    """Registered environment id, or its short name."""
+    env_args: dict[str, Value] = field(default_factory=dict)
+    """Keyword arguments of the world; small settings make the check quick."""
+    effort: Effort = field(default_factory=Effort)
+    """How long to look."""
+
+
+def check(arguments: list[str]) -> int:
+    """``check ENV [options]``."""
+    options = _parse(CheckOptions, arguments, prog="agentgym check")
+    from agentgym.testing.terminal import check_in_terminal
+
+    env = registry.full_id(options.env)
+    return check_in_terminal(env, options.env_args, options.effort, Display(Console()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewEnvOptions:
+    """Write a package with a small world, an entry point and a test, ready to be changed."""
+
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """Lower-case words joined by hyphens, such as lost-key."""
+    into: Path = Path()
+    """Folder in which the package's folder is made."""
+
+
+def new_env(arguments: list[str]) -> int:
+    """``new-env NAME [options]``."""
+    options = _parse(NewEnvOptions, arguments, prog="agentgym new-env")
+    from agentgym.scaffold import new_environment
+
+    env, folder = new_environment(options.name, options.into)
+    print(
+        f"wrote {folder}; next:\n"
+        f"  pip install -e {folder}\n"
+        f"  agentgym check {env}\n"
+        f"  agentgym play {env}"
+    )
+    return 0
+
+
 # ---- entry -----------------------------------------------------------------------------------
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
@@ -276,6 +328,8 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "eval": evaluate,
     "play": play,
     "serve": serve,
+    "check": check,
+    "new-env": new_env,
     "envs": envs,
     "algorithms": algorithms,
 }

@@ -89,6 +89,8 @@ class TextEnv(gymnasium.Env[str, str]):
     observation_space: spaces.Space[str] = AnyText()
     action_space: spaces.Space[str] = AnyText()
     metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 - Gymnasium's name and type
+    stochastic: bool = False
+    """Promises that the seed changes what happens within a task; the checker holds it to that."""
 
     def __init__(
         self, *, split: str = "train", admissible: bool = False, render_mode: str | None = None

@@ -189,3 +189,15 @@ def check_ranges(experiment: Experiment) -> None:
             f"shape.hidden is {shape.hidden}, expected a multiple of 2 x shape.heads "
             f"({shape.heads}), and that a multiple of shape.kv_heads ({shape.kv_heads})"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How long to look for violations; a slow world is looked at for less."""
+
+    steps: int = 200
+    """Random steps that are repeated here, in another world, in threads and in a second process."""
+    resets: int = 1000
+    """Resets of one world over which memory must stay level."""
+    seconds: float = 10.0
+    """After this long, a check that repeats itself makes do with what it has seen."""

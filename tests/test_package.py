@@ -102,7 +102,9 @@ def test_a_reader_that_leaves_early_hears_no_complaint(words):
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
-@pytest.mark.parametrize("verb", ["train", "eval", "play", "serve", "envs", "algorithms"])
+@pytest.mark.parametrize(
+    "verb", ["train", "eval", "play", "serve", "check", "new-env", "envs", "algorithms"]
+)
 def test_help_teaches(verb, capsys):
     with pytest.raises(SystemExit) as done:
         main([verb, "--help"])

@@ -1,8 +1,9 @@
 """Contracts as functions that anyone can run against their own work."""
 
-from agentgym.testing.worlds import check_world
+from agentgym.settings import Effort
+from agentgym.testing.worlds import check_environment
 
-__all__ = ["check_algorithm", "check_world"]
+__all__ = ["Effort", "check_algorithm", "check_environment"]
 
 
 def __getattr__(name: str) -> object:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count, zip_longest
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 
 from agentgym.env import SPLITS, TextEnv
 from agentgym.errors import MissingExtra
 from agentgym.registry import world
+from agentgym.settings import Effort
 
 NONSENSE = (
     "",
@@ -28,7 +32,9 @@ NONSENSE = (
 """What a language model may say instead of an action."""
 
 _STEPS = 12
-"""Longest random walk."""
+"""Longest random walk where not much depends on its length."""
+_LONG = 50
+"""Longest of the walks that are recorded."""
 _INFO: dict[str, type | tuple[type, ...]] = {
     "task_id": str,
     "task_type": str,
@@ -48,18 +54,35 @@ class Step(NamedTuple):
     info: dict[str, Any]
 
 
+class Walk(NamedTuple):
+    """An episode played at random: what it takes to play it again, and what was answered."""
+
+    task: str
+    seed: int
+    actions: tuple[str, ...]
+    steps: tuple[Step, ...]
+    """One more than actions; the first is the opening."""
+
+
 class Lab:
     """Makes worlds and acts in them; every answer is checked, whatever it was asked for."""
 
-    def __init__(self, env_id: str, kwargs: dict[str, Any]) -> None:
+    def __init__(self, env_id: str, kwargs: dict[str, Any], effort: Effort) -> None:
         self.id = env_id
         self.kwargs = kwargs
+        self.effort = effort
         self.made: list[TextEnv] = []
+        self._recorded: tuple[Walk, ...] = ()
 
-    def world(self) -> TextEnv:
+    @property
+    def horizon(self) -> int | None:
+        """The registered limit on turns."""
+        return gymnasium.spec(self.id).max_episode_steps
+
+    def world(self, **more: Any) -> TextEnv:
         """A fresh one that also lists its admissible commands."""
-        with self.must("take `admissible=True`: accept **kwargs, hand them to super().__init__"):
-            env = world(self.id, **{**self.kwargs, "admissible": True})
+        with self.must("take the options of TextEnv: accept **kwargs, hand them to super()"):
+            env = world(self.id, **{**self.kwargs, "admissible": True, **more})
         self.made.append(env)
         return env
 
@@ -67,6 +90,12 @@ class Lab:
         """Close every world and fork, also those that are closed already."""
         with self.must("let close() be called at any time, and twice"):
             while self.made:
+                self.made.pop().close()
+
+    def abandon(self) -> None:
+        """Close what can be closed, after a violation that is to be told, not what follows."""
+        while self.made:
+            with suppress(Exception):
                 self.made.pop().close()
 
     @contextmanager
@@ -86,10 +115,16 @@ class Lab:
         if not holds:
             raise AssertionError(f"{self.id}: {message}")
 
+    def hurry(self) -> Callable[[], bool]:
+        """Whether the seconds are over that a check may repeat itself, counted from now."""
+        end = time.monotonic() + self.effort.seconds
+        return lambda: time.monotonic() > end
+
     def few(self, env: TextEnv, count: int) -> list[str]:
-        """Tasks spread evenly over the splits, about ``count`` from each."""
-        ids = (env.tasks(split) for split in SPLITS)
-        return [id_ for split in ids for id_ in split[:: max(1, len(split) // count)][:count]]
+        """Tasks spread evenly over the splits, about ``count`` from each; splits take turns."""
+        lists = (env.tasks(split) for split in SPLITS)
+        spread = [ids[:: max(1, len(ids) // count)][:count] for ids in lists]
+        return [id_ for row in zip_longest(*spread) for id_ in row if id_ is not None]
 
     def begin(self, env: TextEnv, task: str, seed: int = 0) -> Step:
         """Start a task, which must be the one that was asked for, and not won yet."""
@@ -124,6 +159,8 @@ class Lab:
         self.require(
             isinstance(step.observation, str), f"{where}: the observation is not a str: {step[0]!r}"
         )
+        with self.must("show text that UTF-8 can hold: decode with errors='replace'"):
+            step.observation.encode()
         self.require(
             isinstance(step.reward, float | int) and math.isfinite(step.reward),
             f"{where}: the reward must be a finite number, got {step.reward!r}",
@@ -145,19 +182,33 @@ class Lab:
             f"{where}: admissible commands must be texts in a fixed order, got {commands!r:.200}",
         )
 
-    def walk(
-        self, env: TextEnv, task: str, rng: np.random.Generator
-    ) -> tuple[list[str], list[Step]]:
-        """Play a task at random; returns the actions and one answer more than actions."""
-        start = self.begin(env, task)
-        actions, steps = self.wander(env, rng)
-        return actions, [start, *steps]
+    def recorded(self) -> tuple[Walk, ...]:
+        """Episodes of ``effort.steps`` steps in all, played once and kept."""
+        if not self._recorded:
+            env, late, walks, steps = self.world(), self.hurry(), list[Walk](), 0
+            tasks = self.few(env, 4)
+            for number in count():
+                task = tasks[number % len(tasks)]
+                walks.append(self.walk(env, task, number, _LONG))
+                steps += len(walks[-1].actions)
+                if steps >= self.effort.steps or late():
+                    break
+            self._recorded = tuple(walks)
+        return self._recorded
 
-    def wander(self, env: TextEnv, rng: np.random.Generator) -> tuple[list[str], list[Step]]:
+    def walk(self, env: TextEnv, task: str, seed: int, limit: int = _STEPS) -> Walk:
+        """Play a task at random."""
+        start = self.begin(env, task, seed)
+        actions, steps = self.wander(env, np.random.default_rng(seed), limit)
+        return Walk(task, seed, tuple(actions), (start, *steps))
+
+    def wander(
+        self, env: TextEnv, rng: np.random.Generator, limit: int = _STEPS
+    ) -> tuple[list[str], list[Step]]:
         """Go on at random from here; returns the actions and their answers."""
         actions: list[str] = []
         steps: list[Step] = []
-        while len(actions) < _STEPS and not (steps and steps[-1].terminated):
+        while len(actions) < limit and not (steps and steps[-1].terminated):
             action, admissible = self._choose(env, rng)
             actions.append(action)
             steps.append(self.act(env, action))
@@ -168,9 +219,12 @@ class Lab:
             )
         return actions, steps
 
-    def replay(self, env: TextEnv, task: str, actions: Sequence[str]) -> list[Step]:
-        """Begin a task and act until the actions or the episode end."""
-        return [self.begin(env, task), *self.follow(env, actions)]
+    def replay(self, env: TextEnv, walk: Walk, turns: int | None = None) -> list[Step]:
+        """Play an episode again, or its first turns."""
+        return [
+            self.begin(env, walk.task, walk.seed),
+            *self.follow(env, walk.actions[:turns]),
+        ]
 
     def follow(self, env: TextEnv, actions: Sequence[str]) -> list[Step]:
         """Act until the actions or the episode end."""

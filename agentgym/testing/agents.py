@@ -1,0 +1,222 @@
+"""Checks with agents: the oracle wins, and those that know nothing do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from agentgym.env import TextEnv
+from agentgym.registry import make
+from agentgym.testing.findings import Skipped
+from agentgym.testing.lab import NONSENSE, Lab, Step
+
+_TURNS = 50
+"""Longest episode of an agent that knows nothing, where the world sets no limit."""
+_FEWEST = 4
+"""Episodes that are played however slow the world is."""
+_FEWEST_TURNS = 20
+"""Turns that are played in each of them."""
+
+Choose = Callable[[Step], str]
+"""An agent: the last answer to an action."""
+
+
+class Played(NamedTuple):
+    """How an episode went."""
+
+    won: bool
+    reward: float
+
+
+def oracle_wins(lab: Lab) -> str:
+    """Where a world claims to know how to win, it wins, also from the middle of an episode."""
+    env, limit, late, asked = lab.world(), lab.horizon, lab.hurry(), 0
+    for number, task in enumerate(lab.few(env, 2)):
+        lab.begin(env, task)
+        plan = lab.oracle(env)
+        if plan is None:
+            continue
+        lab.require(
+            limit is None or len(plan) <= limit,
+            f"task {task!r}: the oracle takes {len(plan)} actions, max_episode_steps is {limit}",
+        )
+        _wins(lab, env, plan, f"task {task!r}: the oracle")
+        walk = lab.walk(env, task, number)
+        if not walk.steps[-1].terminated and (plan := lab.oracle(env)) is not None:
+            _wins(lab, env, plan, f"task {task!r}: the oracle, asked in the middle,")
+        asked += 1
+        if late():
+            break
+    if not asked:
+        raise Skipped("oracle() is None for every task tried")
+    return f"{asked} tasks"
+
+
+def _wins(lab: Lab, env: TextEnv, plan: tuple[str, ...], who: str) -> None:
+    steps = lab.follow(env, plan)
+    lab.require(
+        bool(steps) and bool(steps[-1].info["won"]),
+        f"{who} loses with {plan!r}: return None where it does not know a way to win",
+    )
+
+
+def limit_truncates(lab: Lab) -> str:
+    """The turn limit truncates, exactly at max_episode_steps, and reaching it is no success."""
+    limit = lab.horizon
+    if limit is None:
+        raise Skipped("the world is registered without max_episode_steps")
+    task = lab.few(lab.world(), 1)[0]
+    env = make(lab.id, **lab.kwargs)
+    try:
+        env.reset(seed=0, options={"task": task})
+        for turn in range(1, limit + 1):
+            _, _, terminated, truncated, info = env.step(NONSENSE[0])
+            lab.require(
+                not (terminated and truncated) or turn == limit,
+                f"terminated and truncated are both set after {turn} of {limit} steps",
+            )
+            if terminated:
+                return f"the episode ended after {turn} of {limit} steps"
+            lab.require(
+                truncated == (turn == limit),
+                f"truncated={truncated} after {turn} of {limit} steps: leave limits to Gymnasium",
+            )
+        lab.require(
+            not info["won"], f"won by running into the limit of {limit} steps: look at `won`"
+        )
+    finally:
+        env.close()
+    return f"after {limit} steps"
+
+
+def idle_agents_lose(lab: Lab) -> str:
+    """An agent that says nothing until the limit does not win, and is not paid as if it had."""
+    env, late, played = lab.world(), lab.hurry(), 0
+    for task in lab.few(env, 2):
+        for name, action in (("says nothing", ""), ("waits", "wait")):
+            result = _play(lab, env, task, _always(action), late)
+            lab.require(
+                not result.won,
+                f"task {task!r}: an agent that only {name} wins: success must need what the goal "
+                f"asks for, and never follow from the number of turns",
+            )
+            played += 1
+        if late():
+            break
+    return f"{played} episodes to the limit"
+
+
+def random_agents_lose(lab: Lab) -> str:
+    """Admissible actions drawn at random win at most half of the episodes."""
+    env, late, wins, played = lab.world(), lab.hurry(), 0, 0
+    for number, task in enumerate(lab.few(env, 6)):
+        wins += _play(lab, env, task, _at_random(env, np.random.default_rng(number)), late).won
+        played += 1
+        if late() and played >= _FEWEST:
+            break
+    lab.require(
+        wins <= played / 2,
+        f"an agent that acts at random wins {wins} of {played} episodes: there is nothing to "
+        f"learn, or success is declared too easily",
+    )
+    return f"{wins} of {played} episodes won"
+
+
+def listed_order_tells_nothing(lab: Lab) -> str:
+    """Always taking the first, or the last, of the admissible actions is no way to win."""
+    env, late = lab.world(), lab.hurry()
+    wins, played = {0: 0, -1: 0}, 0
+    for task in lab.few(env, 3):
+        lab.begin(env, task)
+        if len(set(lab.oracle(env) or ())) == 1 or not env.admissible():
+            continue
+        for place in wins:
+            wins[place] += _play(lab, env, task, _listed(place), late).won
+        played += 1
+        if late() and played >= _FEWEST:
+            break
+    if not played:
+        raise Skipped("no list of admissible actions, or one action repeated is the whole task")
+    for place, name in ((0, "first"), (-1, "last")):
+        lab.require(
+            wins[place] <= played / 2,
+            f"taking the {name} admissible action every time wins {wins[place]} of {played} tasks: "
+            f"the order gives the solution away; sort what `admissible` returns",
+        )
+    return f"{played} tasks"
+
+
+def repeating_agents_lose(lab: Lab) -> str:
+    """No single action, said again and again, wins most tasks or pays more than winning does."""
+    env, late, wins, played = lab.world(), lab.hurry(), dict[str, int](), 0
+    for task in lab.few(env, 3):
+        opening = lab.begin(env, task)
+        plan = lab.oracle(env) or ()
+        paid = sum(step.reward for step in lab.follow(env, plan))
+        for action in _once(_tempting(env, opening, plan)):
+            result = _play(lab, env, task, _always(action), late)
+            lab.require(
+                not plan or result.won or result.reward <= max(paid, 0.0) + 1e-9,
+                f"task {task!r}: repeating {action!r} to the limit pays {result.reward:g} without "
+                f"winning, the oracle earns {paid:g}: pay for progress, not for the action",
+            )
+            if set(plan) != {action}:
+                wins[action] = wins.get(action, 0) + result.won
+        played += 1
+        if late() and played >= _FEWEST:
+            break
+    for action, count in wins.items():
+        lab.require(
+            count <= played / 2,
+            f"repeating {action!r} wins {count} of {played} tasks: success is declared without "
+            f"what the goal asks for",
+        )
+    return f"{len(wins)} actions in {played} tasks"
+
+
+def _tempting(env: TextEnv, opening: Step, plan: tuple[str, ...]) -> Iterator[str]:
+    """Actions that a lazy agent may settle on."""
+    listed = list(opening.info.get("admissible_commands", ()))
+    yield from ("look", *plan[:1], *plan[-1:], *listed[:1], *listed[-1:])
+    yield from getattr(env.action_space, "examples", ())[:2]
+
+
+def _once(texts: Iterator[str]) -> list[str]:
+    """Each text once, in order of appearance."""
+    return list(dict.fromkeys(texts))
+
+
+def _play(lab: Lab, env: TextEnv, task: str, choose: Choose, late: Callable[[], bool]) -> Played:
+    """An episode to its end, to the registered limit, or less far once it is late."""
+    step, reward = lab.begin(env, task), 0.0
+    for turn in range(lab.horizon or _TURNS):
+        if step.terminated or (turn >= _FEWEST_TURNS and late()):
+            break
+        step = lab.act(env, choose(step))
+        reward += step.reward
+    return Played(bool(step.info["won"]), reward)
+
+
+def _always(action: str) -> Choose:
+    return lambda _: action
+
+
+def _at_random(env: TextEnv, rng: np.random.Generator) -> Choose:
+    def choose(step: Step) -> str:
+        listed = step.info["admissible_commands"]
+        if listed:
+            return str(listed[int(rng.integers(len(listed)))])
+        env.action_space.seed(int(rng.integers(2**31)))
+        return env.action_space.sample()
+
+    return choose
+
+
+def _listed(place: int) -> Choose:
+    def choose(step: Step) -> str:
+        listed = step.info["admissible_commands"]
+        return str(listed[place]) if listed else ""
+
+    return choose

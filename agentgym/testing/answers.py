@@ -1,0 +1,104 @@
+"""Checks of single answers: to nonsense, as values that outlive the step, and as pickles."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from typing import Any
+
+from agentgym.testing.lab import NONSENSE, Lab
+
+_LONGEST_ANSWER = 20_000
+"""Characters; a fifth of the longest nonsense, so that an echo shows."""
+_PATIENCE = 10.0
+"""Seconds for one nonsensical action; what takes longer grows faster than its length."""
+
+
+def nonsense_is_harmless(lab: Lab) -> str:
+    """A language model may say anything at any time."""
+    env = lab.world()
+    for task in lab.few(env, 1):
+        lab.begin(env, task)
+        for action in NONSENSE:
+            began = time.monotonic()
+            step = lab.act(env, action)
+            spent, said = time.monotonic() - began, f"task {task!r}, action {action[:60]!r}"
+            lab.require(
+                not step.info["won"], f"{said} won: only what reaches the goal may count as success"
+            )
+            lab.require(
+                len(step.observation) <= _LONGEST_ANSWER,
+                f"{said}: {len(action)} characters were answered with {len(step.observation)}, "
+                f"which fills the agent's context: cut what you quote",
+            )
+            lab.require(
+                spent < _PATIENCE,
+                f"{said}: {len(action)} characters took {spent:.0f} s: look for a regular "
+                f"expression or a loop that is quadratic in the action",
+            )
+            if step.terminated:
+                lab.begin(env, task)
+    return f"{len(NONSENSE)} actions, the longest of {max(map(len, NONSENSE))} characters"
+
+
+def answers_are_values(lab: Lab) -> str:
+    """What a step answered can be pickled, stays as it was, and may be changed by its reader."""
+    env = lab.world()
+    walks = lab.recorded()[:2]
+    for walk in walks:
+        given = [env.reset(seed=walk.seed, options={"task": walk.task})]
+        kept = [_pickled(lab, given[0])]
+        for action in walk.actions:
+            observation, _, _, _, info = env.step(action)
+            given.append((observation, info))
+            kept.append(_pickled(lab, given[-1]))
+        env.reset(seed=walk.seed + 1)
+        for number, (answer, bytes_) in enumerate(zip(given, kept, strict=True)):
+            before = pickle.loads(bytes_)
+            changed = [key for key in before[1] if before[1][key] != answer[1].get(key)]
+            lab.require(
+                answer == before,
+                f"task {walk.task!r}: info of answer {number} changed after it was given "
+                f"({', '.join(changed) or 'its keys'}): return a new dictionary, copy its lists",
+            )
+        for index, action in enumerate(["", *walk.actions]):
+            if index:
+                observation, _, _, _, info = env.step(action)
+            else:
+                observation, info = env.reset(seed=walk.seed, options={"task": walk.task})
+            lab.require(
+                (observation, info) == pickle.loads(kept[index]),
+                f"task {walk.task!r}: a reader that emptied the lists in info changed answer "
+                f"{index}: the world hands out its own state; return copies",
+            )
+            _spoil(info)
+    return f"{sum(len(walk.steps) for walk in walks)} answers"
+
+
+def _pickled(lab: Lab, answer: tuple[str, dict[str, Any]]) -> bytes:
+    try:
+        data = pickle.dumps(answer)
+        whole = bool(pickle.loads(data) == answer)
+    except Exception as problem:
+        raise AssertionError(
+            f"{lab.id}: observation and info must survive pickling, which carries them between "
+            f"processes; {type(problem).__name__}: {problem}"
+        ) from problem
+    lab.require(
+        whole, "observation and info are not equal after pickling: put plain values into info"
+    )
+    return data
+
+
+def _spoil(value: object) -> None:
+    """Empty every list, set and dictionary inside."""
+    if isinstance(value, dict):
+        for inner in list(value.values()):
+            _spoil(inner)
+        value.clear()
+    elif isinstance(value, list):
+        for inner in value:
+            _spoil(inner)
+        value.clear()
+    elif isinstance(value, set):
+        value.clear()

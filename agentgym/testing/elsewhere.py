@@ -1,0 +1,114 @@
+"""The check that a second process, with another hash seed, plays the same episodes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
+
+from agentgym.env import SPLITS
+from agentgym.panel import panel_of
+from agentgym.settings import Effort
+from agentgym.testing.findings import Skipped
+from agentgym.testing.lab import Lab, Step, Walk
+
+_START = "from agentgym.testing.elsewhere import main; main()"
+_PATIENCE = 300
+"""Seconds the second process may take."""
+_UNKNOWN = 3
+"""Exit status of a process that cannot find the world's code."""
+
+
+class Job(NamedTuple):
+    """What the second process is to play."""
+
+    spec: EnvSpec
+    kwargs: dict[str, Any]
+    walks: tuple[Walk, ...]
+
+
+class Result(NamedTuple):
+    """What it saw."""
+
+    digests: tuple[str, ...]
+    """Of the panels of the splits."""
+    answers: tuple[tuple[Step, ...], ...]
+
+
+def another_process_agrees(lab: Lab) -> str:
+    """Panels and episodes are the same in a process of its own."""
+    walks = lab.recorded()
+    result = _elsewhere(lab, walks)
+    env = lab.world()
+    for split, digest in zip(SPLITS, result.digests, strict=True):
+        lab.require(
+            panel_of(lab.id, env, split).digest == digest,
+            f"a second process lists {split!r} differently: the order of a set of texts, or of a "
+            f"folder, is another in each process; sort it in `tasks`",
+        )
+    for walk, answers in zip(walks, result.answers, strict=True):
+        lab.same(
+            answers,
+            walk.steps,
+            f"task {walk.task!r} went differently in a second process: sort sets before they are "
+            f"shown, and use neither hash() nor id()",
+        )
+    return f"{sum(len(walk.actions) for walk in walks)} steps, {len(SPLITS)} panels"
+
+
+def _elsewhere(lab: Lab, walks: tuple[Walk, ...]) -> Result:
+    spec = gymnasium.spec(lab.id)
+    try:
+        job = pickle.dumps(Job(spec, lab.kwargs, walks))
+    except Exception:
+        raise Skipped(
+            "a second process cannot import the world: register it as 'module:Class'"
+        ) from None
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    path = os.pathsep.join(filter(None, sys.path))
+    with tempfile.TemporaryDirectory() as folder:
+        given, made = Path(folder, "job"), Path(folder, "result")
+        given.write_bytes(job)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", _START, str(given), str(made)],
+                env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path},
+                capture_output=True,
+                text=True,
+                timeout=_PATIENCE,
+            )
+        except subprocess.TimeoutExpired:
+            raise AssertionError(
+                f"{lab.id}: a second process did not play {len(walks)} episodes in {_PATIENCE} s"
+            ) from None
+        if done.returncode == _UNKNOWN:
+            raise Skipped("a second process cannot import the world: move it into a module")
+        last = (done.stderr.strip() or "nothing on stderr").splitlines()[-1]
+        lab.require(made.exists(), f"a second process could not play it: {last}")
+        result = pickle.loads(made.read_bytes())
+    assert isinstance(result, Result)
+    return result
+
+
+def main() -> None:
+    """What the second process runs: read a job, play, write a result."""
+    given, made = map(Path, sys.argv[1:])
+    try:
+        job = pickle.loads(given.read_bytes())
+    except (ImportError, AttributeError):
+        raise SystemExit(_UNKNOWN) from None
+    gymnasium.registry.setdefault(job.spec.id, job.spec)
+    lab = Lab(job.spec.id, job.kwargs, Effort())
+    env = lab.world()
+    digests = tuple(panel_of(lab.id, env, split).digest for split in SPLITS)
+    # A walk may hold answers that this process is to be the first to give.
+    answers = tuple(tuple(lab.replay(env, walk)) for walk in job.walks)
+    lab.close()
+    made.write_bytes(pickle.dumps(Result(digests, answers)))

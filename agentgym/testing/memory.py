@@ -1,0 +1,118 @@
+"""Checks that a world used for long, or made often, keeps nothing."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+import tracemalloc
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from agentgym.testing.findings import Skipped
+from agentgym.testing.lab import Lab
+
+_READINGS = 10
+"""Memory is read this often; during the first half caches may fill."""
+_FEWEST = 6
+"""Readings that are taken however slow the world is."""
+_PYTHON = 64
+"""Bytes per reset of Python's own memory that count as a leak."""
+_RESIDENT = 16_384
+"""Bytes per reset of the whole process that count as a leak; smaller ones drown in noise."""
+_NOISE = 8_192
+"""Bytes by which memory may grow in all, whatever that is per reset."""
+_MADE = 20
+"""Worlds that are made, played and closed."""
+
+
+class Reading(NamedTuple):
+    """Memory in use after so many resets, in bytes."""
+
+    resets: int
+    python: int
+    resident: int
+
+
+def resets_keep_nothing(lab: Lab) -> str:
+    """Memory stays level over many resets, each with another seed."""
+    env, walks = lab.world(), lab.recorded()[:3]
+    late, slice_, resets = lab.hurry(), lab.effort.seconds / _READINGS, 0
+    readings: list[Reading] = []
+    tracing = tracemalloc.is_tracing()
+    tracemalloc.start()
+    try:
+        while resets < lab.effort.resets and not (late() and len(readings) >= _FEWEST):
+            began, block = time.monotonic(), max(1, lab.effort.resets // _READINGS)
+            while block and time.monotonic() < began + slice_:
+                walk = walks[resets % len(walks)]
+                env.reset(seed=resets, options={"task": walk.task})
+                for action in walk.actions[:3]:
+                    if env.step(action)[2]:
+                        break
+                resets, block = resets + 1, block - 1
+            gc.collect()
+            readings.append(Reading(resets, tracemalloc.get_traced_memory()[0], _resident()))
+    finally:
+        if not tracing:
+            tracemalloc.stop()
+    late_ones = readings[len(readings) // 2 :]
+    python = _growth([(r.resets, r.python) for r in late_ones])
+    lab.require(
+        python <= _PYTHON,
+        f"Python's memory grew by {python:.0f} bytes per reset over {resets} resets: look for "
+        f"lists, dictionaries and caches that `start` does not clear",
+    )
+    resident = _growth([(r.resets, r.resident) for r in late_ones])
+    lab.require(
+        resident <= _RESIDENT,
+        f"the process grew by {resident / 1024:.0f} KiB per reset over {resets} resets, outside "
+        f"of Python's own memory: free what `start` loads into a library",
+    )
+    return f"{resets} resets"
+
+
+def _growth(readings: list[tuple[int, int]]) -> float:
+    """Bytes per reset; 0 unless memory grew from each reading to the next, beyond noise."""
+    steps = list(pairwise(readings))
+    if not steps or any(after[1] <= before[1] for before, after in steps):
+        return 0.0
+    resets, grown = (last - first for first, last in zip(readings[0], readings[-1], strict=True))
+    return grown / resets if grown > _NOISE else 0.0
+
+
+def files_are_closed(lab: Lab) -> str:
+    """close() gives back files, sockets and pipes."""
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        raise Skipped("this system does not list open files in /proc")
+    late, task = lab.hurry(), lab.few(lab.world(), 1)[0]
+    _use(lab, task)
+    before, made = len(os.listdir(folder)), 0
+    while made < _MADE and not (late() and made >= 3):
+        _use(lab, task)
+        made += 1
+    gc.collect()
+    more = len(os.listdir(folder)) - before
+    lab.require(
+        more < made,
+        f"{made} worlds that were made, played and closed left {more} files or sockets open: "
+        f"give them back in `close`",
+    )
+    return f"{made} worlds"
+
+
+def _use(lab: Lab, task: str) -> None:
+    env = lab.world()
+    lab.walk(env, task, 0)
+    lab.close()
+
+
+def _resident() -> int:
+    """Bytes of this process in memory; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")

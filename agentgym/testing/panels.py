@@ -1,0 +1,127 @@
+"""Checks of the tasks a world lists: which there are, and that the right one is played."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from agentgym.env import SPLITS, TextEnv
+from agentgym.errors import ConfigError, UnknownTask
+from agentgym.panel import panel_of
+from agentgym.testing.findings import Skipped
+from agentgym.testing.lab import Lab, Walk
+
+
+def splits_are_disjoint(lab: Lab) -> str:
+    """Splits are lists of task ids, none empty, that share no task."""
+    env = lab.world()
+    seen: dict[str, str] = {}
+    for split in SPLITS:
+        with lab.must(f"list the tasks of split {split!r}"):
+            ids = list(env.tasks(split))
+        lab.require(bool(ids), f"split {split!r} is empty: `tasks` must list at least one")
+        for id_ in ids:
+            lab.require(isinstance(id_, str) and id_ != "", f"a task id of {split!r} is {id_!r}")
+            where = seen.get(id_)
+            lab.require(
+                where is None,
+                f"task {id_!r} is listed in {where!r} and in {split!r}: look at `tasks`",
+            )
+            seen[id_] = split
+    lab.refuses(lambda: env.tasks("no-such-split"), ConfigError, "an unknown split")
+    return f"{len(seen)} tasks"
+
+
+def panels_are_stable(lab: Lab) -> str:
+    """Every construction lists the same tasks in the same order, before and after play."""
+    first, second = lab.world(), lab.world()
+    digests = [panel_of(lab.id, first, split).digest for split in SPLITS]
+    lab.walk(first, lab.few(first, 1)[0], 0)
+    for split, digest in zip(SPLITS, digests, strict=True):
+        lab.require(
+            panel_of(lab.id, second, split).digest == digest,
+            f"two worlds list {split!r} differently: fix the order, do not list a set or a folder",
+        )
+        lab.require(
+            panel_of(lab.id, first, split).digest == digest,
+            f"{split!r} is listed differently after an episode: `tasks` must not use up or "
+            f"reorder its list",
+        )
+    return f"train {digests[0][:12]}"
+
+
+def ids_decide_tasks(lab: Lab) -> str:
+    """The id decides the task, and nothing else is taken for one."""
+    env = lab.world()
+    tasks = lab.few(env, 3)
+    first = lab.walk(env, tasks[0], 0)
+    prints = [_fingerprint(lab, env, first._replace(task=task)) for task in tasks]
+    lab.require(
+        any(other != prints[0] for other in prints),
+        f"goal, oracle and answers are equal for the tasks {', '.join(tasks)}: most likely "
+        f"`start` ignores the task id (or the examples of the action space tell tasks not apart)",
+    )
+    for name in ("", "no such task", tasks[0] + "x", tasks[0] + "\x00"):
+        options = {"task": name}
+        what = f"the unknown task {name!r}"
+        lab.refuses(partial(env.reset, seed=0, options=options), UnknownTask, what)
+    lab.begin(env, tasks[0])
+    return f"{len(tasks)} tasks"
+
+
+def _fingerprint(lab: Lab, env: TextEnv, walk: Walk) -> tuple[object, ...]:
+    """Everything a task shows under one seed and one list of actions, except its id."""
+    start = lab.begin(env, walk.task, walk.seed)
+    plan = lab.oracle(env)
+    steps = [start, *lab.follow(env, walk.actions)]
+    return plan, [step._replace(info={**step.info, "task_id": ""}) for step in steps]
+
+
+def seeds_draw_tasks(lab: Lab) -> str:
+    """Without a task id, the seed draws one from the split the world was made with."""
+    for split in SPLITS:
+        env, twin = lab.world(split=split), lab.world(split=split)
+        panel = env.tasks(split)
+        drawn: set[str] = set()
+        for seed in range(16):
+            task = _drawn(lab, env, seed)
+            lab.require(
+                task in panel,
+                f"made with split={split!r}, a reset played {task!r}, which is not in it: keep "
+                f"the `split` that super().__init__ was given",
+            )
+            other = _drawn(lab, twin, seed)
+            lab.require(
+                task == other,
+                f"seed {seed} drew task {task!r} in one world and {other!r} in another: "
+                f"super().reset(seed=seed) must come before the draw",
+            )
+            drawn.add(task)
+            if len(drawn) > 1:
+                break
+        lab.require(
+            len(drawn) > 1 or len(panel) == 1,
+            f"16 seeds all drew task {drawn} of {len(panel)} in {split!r}: the seed given to "
+            f"`reset` is not used",
+        )
+    return f"in {', '.join(SPLITS)}"
+
+
+def _drawn(lab: Lab, env: TextEnv, seed: int) -> str:
+    with lab.must("reset without options"):
+        _, info = env.reset(seed=seed)
+    return str(info["task_id"])
+
+
+def seeds_change_episodes(lab: Lab) -> str:
+    """Where a world declares itself ``stochastic``, its seed changes the episode of a task."""
+    env = lab.world()
+    if not env.stochastic:
+        raise Skipped("the world does not declare itself `stochastic`")
+    for walk in lab.recorded()[:4]:
+        for seed in range(walk.seed + 1, walk.seed + 9):
+            if tuple(lab.replay(env, walk._replace(seed=seed))) != walk.steps:
+                return f"task {walk.task!r} differs under seeds {walk.seed} and {seed}"
+    raise AssertionError(
+        f"{lab.id}: declared `stochastic`, yet 9 seeds gave the same answers: draw from the "
+        f"generator given to `start`"
+    )

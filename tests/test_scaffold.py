@@ -1,0 +1,59 @@
+"""A package that `agentgym new-env` writes installs, keeps the contract, and can be played."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agentgym.cli import main
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A virtual environment of its own that sees what is installed here."""
+    home = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+    (site,) = home.glob("lib/python*/site-packages")
+    seen = [path for path in sys.path if "site-packages" in path]
+    source = Path(__file__).parent.parent
+    seen += [str(source), str(source / "envs"), str(source / "trainers")]
+    (site / "here.pth").write_text("\n".join(seen) + "\n")
+    return home / "bin" / "python"
+
+
+def run(python, *words, **how):
+    done = subprocess.run([python, *words], capture_output=True, text=True, **how)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_new_world_is_written_installed_checked_and_played(tmp_path, fresh, capsys):
+    assert main(["new-env", "lost-key", "--into", str(tmp_path)]) == 0
+    folder, env = tmp_path / "lost-key", "lost_key/LostKey-v0"
+    assert f"agentgym check {env}" in capsys.readouterr().out
+    assert len((folder / "lost_key" / "world.py").read_text().splitlines()) < 45
+    install = ["-m", "pip", "--python", str(fresh), "install", "--quiet", "--no-index"]
+    run(sys.executable, *install, "--no-deps", "--no-build-isolation", "-e", str(folder))
+    checked = run(fresh, "-m", "agentgym.cli", "check", env, "--effort.resets", "200", cwd=tmp_path)
+    assert f"{env} keeps the contract" in checked
+    played = run(fresh, "-m", "agentgym.cli", "play", env, input="dig 1\n:hint\n", cwd=tmp_path)
+    assert "You see 30 trees" in played and "Further right." in played
+    tested = run(fresh, "-m", "pytest", "-q", str(folder / "tests"), cwd=folder)
+    assert "1 passed" in tested
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Lost Key", "is no name for a package"),
+        ("json", "is installed already"),
+        ("agentgym-envs", "is installed already"),
+        ("there", "exists already"),
+    ],
+)
+def test_a_name_that_cannot_be_used_writes_nothing(tmp_path, capsys, name, expected):
+    (tmp_path / "there").mkdir()
+    assert main(["new-env", name, "--into", str(tmp_path)]) == 2
+    assert expected in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
