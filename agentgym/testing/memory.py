@@ -45,6 +45,7 @@ def resets_keep_nothing(lab: Lab) -> str:
     try:
         while resets < lab.effort.resets and not (late() and len(readings) >= _FEWEST):
             began, block = time.monotonic(), max(1, lab.effort.resets // _READINGS)
+            block = min(block, lab.effort.resets - resets)
             while block and time.monotonic() < began + slice_:
                 walk = walks[resets % len(walks)]
                 env.reset(seed=resets, options={"task": walk.task})

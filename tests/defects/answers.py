@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 
+from gymnasium import spaces
+
 from defects.worlds import Corridor, defect
 
 THING = object()
@@ -60,6 +62,11 @@ class AnswersWithAList(Corridor):
     def step(self, action):
         observation, *rest = super().step(action)
         return [observation], *rest
+
+
+@defect("fails gymnasium.utils.env_checker", "Gymnasium: the default charset of Text has no blanks")
+class LeavesItsSpace(Corridor):
+    observation_space = spaces.Text(1000)
 
 
 @defect("info lacks 'won'", "verl-agent#64: which figure is success")
