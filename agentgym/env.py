@@ -91,6 +91,8 @@ class TextEnv(gymnasium.Env[str, str]):
     metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 - Gymnasium's name and type
     stochastic: bool = False
     """Promises that the seed changes what happens within a task; the checker holds it to that."""
+    admissible_exact: bool = True
+    """Promises that every action ``admissible`` lists is accepted; so does nearly every world."""
 
     def __init__(
         self, *, split: str = "train", admissible: bool = False, render_mode: str | None = None

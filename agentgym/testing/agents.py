@@ -163,7 +163,7 @@ def repeating_agents_lose(lab: Lab) -> str:
         opening = lab.begin(env, task)
         plan = lab.oracle(env) or ()
         paid = sum(step.reward for step in lab.follow(env, plan))
-        for action in _once(_tempting(env, opening, plan)):
+        for action in _once(_tempting(env, opening, plan))[: 3 if late() else None]:
             result = _play(lab, env, task, _always(action), late)
             lab.require(
                 not plan or result.won or result.reward <= max(paid, 0.0) + 1e-9,

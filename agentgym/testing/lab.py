@@ -196,6 +196,14 @@ class Lab:
             self._recorded = tuple(walks)
         return self._recorded
 
+    def some(self, count: int) -> Iterator[Walk]:
+        """The first recorded episodes: as many, or as the seconds allow; at least one."""
+        late = self.hurry()
+        for number, walk in enumerate(self.recorded()[:count]):
+            if number and late():
+                return
+            yield walk
+
     def walk(self, env: TextEnv, task: str, seed: int, limit: int = _STEPS) -> Walk:
         """Play a task at random."""
         start = self.begin(env, task, seed)
@@ -213,7 +221,7 @@ class Lab:
             actions.append(action)
             steps.append(self.act(env, action))
             self.require(
-                not admissible or steps[-1].info["action_valid"],
+                steps[-1].info["action_valid"] or not (admissible and env.admissible_exact),
                 f"task {env.task_id!r}: {action!r} is among admissible(), yet it was answered "
                 f"as invalid",
             )

@@ -34,10 +34,9 @@ def episodes_repeat(lab: Lab) -> str:
 
 def worlds_beside_do_not_matter(lab: Lab) -> str:
     """An episode is the same while another world plays another task, turn by turn."""
-    env, beside = lab.world(), lab.world()
-    walks = lab.recorded()[:4]
-    for number, walk in enumerate(walks):
-        other = lab.begin(beside, walks[number - 1].task)
+    env, beside, number = lab.world(), lab.world(), 0
+    for number, walk in enumerate(lab.some(4), 1):
+        other = lab.begin(beside, lab.recorded()[-number].task)
         mixed = [lab.begin(env, walk.task, walk.seed)]
         for action in walk.actions:
             if not other.terminated:
@@ -50,13 +49,14 @@ def worlds_beside_do_not_matter(lab: Lab) -> str:
             walk.steps,
             f"task {walk.task!r} was disturbed by another world beside it: {_CAUSE}",
         )
-    return f"{len(walks)} episodes"
+    return f"{number} episodes"
 
 
 def groups_start_alike(lab: Lab) -> str:
     """Members of a group, played in threads at the same time, start and go on alike."""
-    walks = lab.recorded()[:3]
-    for walk in walks:
+    groups = 0
+    for walk in lab.some(3):
+        groups += 1
         members = [lab.world() for _ in range(_GROUP)]
         for number, env in enumerate(members):
             # What a member has played before must not tell.
@@ -78,7 +78,7 @@ def groups_start_alike(lab: Lab) -> str:
                     f"task {walk.task!r} went differently while {_GROUP} threads played it: "
                     f"share nothing that changes between worlds",
                 )
-    return f"{len(walks)} groups of {_GROUP}"
+    return f"{groups} groups of {_GROUP}"
 
 
 @contextmanager
@@ -94,11 +94,11 @@ def _hasty_threads() -> Iterator[None]:
 
 def forks_go_their_own_way(lab: Lab) -> str:
     """A fork goes on exactly like the original, and neither notices the other."""
-    walks = lab.recorded()[:4]
-    for number, walk in enumerate(walks):
+    number = 0
+    for number, walk in enumerate(lab.some(4), 1):
         rng = np.random.default_rng(number)
         # Once from the opening, where generators and buffers are still empty.
-        cut = int(rng.integers(len(walk.actions))) if number else 0
+        cut = int(rng.integers(len(walk.actions))) if number > 1 else 0
         original = lab.world()
         lab.replay(original, walk, cut)
         early, late = lab.fork(original), lab.fork(original)
@@ -115,7 +115,7 @@ def forks_go_their_own_way(lab: Lab) -> str:
             f"{where}: its fork disturbed the original: share no mutable state and no process",
         )
         _goes_on(lab, late, walk, cut, where, rng)
-    return f"{len(walks)} forks, each with two continuations"
+    return f"{number} forks, each with two continuations"
 
 
 def _goes_on(
