@@ -51,7 +51,7 @@ LOST = (0.6, 0.8, 1.0)
 class Explored(NamedTuple):
     """What the shaping is a function of; axis E."""
 
-    count: Float[Tensor, " E"]
+    windows: Float[Tensor, " E"]
     """Windows of high entropy: N."""
     target: Float[Tensor, " E"]
     won: Tensor
@@ -93,10 +93,10 @@ def graded(seen: Explored, alpha: float, *, paid_at_target: bool) -> Float[Tenso
         paid_at_target: A loss gains half the most at the target already, as in the code.
     """
     margin, knee, temperature, scale, lost = (
-        seen.count.new_tensor(table)[seen.difficulty]
+        seen.windows.new_tensor(table)[seen.difficulty]
         for table in (MARGIN, KNEE, TEMPERATURE, SCALE, LOST)
     )
-    most, delta = alpha * scale, seen.count - seen.target
+    most, delta = alpha * scale, seen.windows - seen.target
     margin = (margin * seen.target.clamp(min=1)).clamp(min=1)
     hard = seen.difficulty == HARD
     distance = torch.where(seen.difficulty == EASY, delta, delta.abs())
@@ -112,15 +112,15 @@ def graded(seen: Explored, alpha: float, *, paid_at_target: bool) -> Float[Tenso
 
 def multiplied(seen: Explored) -> Float[Tensor, " E"]:
     """The paper's: a loss pays the multiplier of its difficulty times its distance from target."""
-    delta = seen.count - seen.target
+    delta = seen.windows - seen.target
     pays = torch.stack([delta.clamp(min=0), delta.abs(), (-delta).clamp(min=0)])
     distance = pays.gather(0, seen.difficulty[None])[0]
     paid = torch.zeros_like(distance)
     for kind in range(3):
         here = seen.difficulty == kind
         if here.any():
-            gap = seen.count[here].mean() - seen.target[here].mean()
-            multiplier = (gap / (seen.count[here].var(correction=0) + 1e-6)).clamp(min=0)
+            gap = seen.windows[here].mean() - seen.target[here].mean()
+            multiplier = (gap / (seen.windows[here].var(correction=0) + 1e-6)).clamp(min=0)
             paid = torch.where(here, multiplier * distance, paid)
     return -paid * ~seen.won
 
