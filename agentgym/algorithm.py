@@ -38,6 +38,9 @@ class Path(Protocol):
     async def close(self) -> Trajectory:
         """The finished record."""
 
+    async def abandon(self) -> None:
+        """Give up a fork that has not gone on; leaves no record."""
+
 
 class Play(Protocol):
     """Plays episodes; the number of the sample tells the episodes of one task apart."""
@@ -50,6 +53,9 @@ class Play(Protocol):
 
     def seats(self, count: int) -> AbstractAsyncContextManager[None]:
         """Room for ``count`` episodes of ``begin`` and ``fork``."""
+
+    def tempered(self, factor: float) -> Play:
+        """The same at ``factor`` times the temperature, in the same seats."""
 
     def rng(self, task: Task, name: str) -> np.random.Generator:
         """Randomness for choices about a task other than what the policy says."""

@@ -110,6 +110,13 @@ class Player:
             for _ in range(held):
                 self._slots.release()
 
+    def tempered(self, factor: float) -> Player:
+        """The same at ``factor`` times the temperature, in the same seats."""
+        twin = copy.copy(self)
+        warm = factor * self.sampling.temperature
+        twin.sampling = replace(self.sampling, temperature=warm)
+        return twin
+
     def rng(self, task: Task, name: str) -> np.random.Generator:
         """Randomness for choices about a task, a function of the stream and the name."""
         return np.random.default_rng(derive(self.stream, task.env, task.id, task.seed, name))
@@ -240,6 +247,10 @@ class Episode:
     async def leave(self) -> None:
         """Give back what the engine and the world hold."""
         self.player.engine.finish(self.context)
+        await asyncio.to_thread(self.env.close)
+
+    async def abandon(self) -> None:
+        """Close the world; what the engine holds belongs to the episode this was forked from."""
         await asyncio.to_thread(self.env.close)
 
     async def close(self) -> Trajectory:
