@@ -6,8 +6,9 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 
-from agentgym import Task, make
+from agentgym import Opening, Outcome, Task, TextEnv, make
 from agentgym.batch import collate
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.rollout import Limits, Player
@@ -23,6 +24,7 @@ from agentgym_trainers.aepo_arbitrary import (
     room,
     temperature,
 )
+from agentgym_trainers.etmr import ETMR, Shape, from_peaks, reward_majority
 from agentgym_trainers.grpo import GRPO
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "family.json").read_text())
@@ -151,3 +153,120 @@ def test_the_second_play_has_statistics_of_its_own():
     assert found.group.tolist() == [0, 0, 1, 1]
     alone = inject(9, 0.5, 0.5, good="won", first=False).apply(batch, (), 0)[0]
     assert alone.advantage.equal(batch.advantage) and len(alone) == len(batch)
+
+
+# ---- ETMR --------------------------------------------------------------------------------------
+
+
+class Counter(TextEnv):
+    """Adds up what it is told, for four turns; every step is counted, and every world."""
+
+    steps = opened = forked = closed = 0
+
+    def tasks(self, split):
+        return ("count",)
+
+    def start(self, task, rng):
+        self.told = []
+        Counter.opened += 1
+        return Opening("say a number", "say numbers")
+
+    def act(self, action):
+        Counter.steps += 1
+        self.told.append(action)
+        return Outcome(" ".join(self.told), reward=1.0, done=len(self.told) == 4)
+
+    def fork(self):
+        Counter.forked += 1
+        return super().fork()
+
+    def close(self):
+        Counter.closed += 1
+
+
+PEAKED = {0: 0.2, 1: 0.9, 2: 0.1, 3: 0.5}
+
+
+def by_turn(agent):
+    """Uncertainty by the number of answers that the prompt holds."""
+
+    def entropy(prompt, sampling):
+        return PEAKED[agent.tokenizer.decode(prompt).count("<action>")]
+
+    return entropy
+
+
+def tree(agent, shape, world=Counter, entropy=None):
+    Counter.steps = Counter.opened = Counter.forked = Counter.closed = 0
+    engine = Noted(agent, entropy or by_turn(agent))
+    task = Task("count", "count") if world else TASK
+    return asyncio.run(from_peaks(shape)(task, player(agent, engine, world))), engine
+
+
+def test_w13_leaves_and_cost():
+    golden = GOLDEN["W13_ettrl"]
+    assert Shape(12, 2, 2).leaves == golden["leaves_12_2_2"] == ETMR.paper().host.group_size
+    assert Shape(12, 2, 2).cost == near(golden["token_ratio_2_2"])
+    assert Shape(12, 3, 2).cost == near(golden["token_ratio_3_2"])
+
+
+@pytest.mark.parametrize("shape", [Shape(2, 1, 2), Shape(1, 2, 3), Shape(3, 0, 2), Shape(1, 4, 1)])
+def test_branches_begin_at_the_most_uncertain_turns(agent, shape):
+    group, _ = tree(agent, shape)
+    assert [t.sample for t in group] == list(range(shape.leaves))
+    highest = sorted(PEAKED, key=PEAKED.get, reverse=True)[: shape.peaks]
+    expected = sorted([0] * shape.roots + highest * shape.width * shape.roots)
+    assert sorted(t.shared for t in group) == expected
+    for episode in group:
+        told = [turn.action for turn in episode.turns]
+        for number, turn in enumerate(episode.turns):
+            assert turn.observation == " ".join(told[: number + 1])
+        prefix = episode.turns[: episode.shared]
+        roots = [t for t in group[: shape.roots] if t.turns[: episode.shared] == prefix]
+        assert roots and all(a is b for a, b in zip(prefix, roots[0].turns, strict=False))
+
+
+def test_nothing_is_played_or_written_twice_and_every_world_is_closed(agent):
+    group, engine = tree(agent, Shape(2, 2, 2))
+    own = sum(len(t.turns) - t.shared for t in group)
+    assert len(engine.asked) == Counter.steps == own < 10 * 4
+    assert len(set(engine.asked)) == len(engine.asked)
+    assert Counter.opened == 2 and Counter.closed == 2 + Counter.forked
+
+
+def test_an_episode_too_short_for_its_peaks_leaves_its_share_to_whole_ones(agent):
+    group, _ = tree(agent, Shape(1, 6, 1))
+    assert len(group) == 7 and [t.sample for t in group] == list(range(7))
+    assert sorted(t.shared for t in group) == [0, 0, 0, 0, 1, 2, 3]
+    turns = [turn.completion.tokens for t in group if not t.shared for turn in t.turns[:1]]
+    assert len(turns) == 4
+
+
+def test_a_tree_is_the_same_however_many_are_in_flight(agent):
+    def play(concurrency):
+        someone = player(agent, Noted(agent, by_turn(agent)), Counter, concurrency=concurrency)
+        return asyncio.run(from_peaks(Shape(2, 1, 2))(Task("count", "count"), someone))
+
+    assert play(1) == play(64)
+
+
+def test_a_prefix_counts_once_in_the_loss_unless_it_is_the_papers(agent):
+    group, _ = tree(agent, Shape(3, 1, 2))
+    batch = collate([group])
+    batch = batch.with_(reward=torch.arange(9.0))
+    config = ETMR()
+    for made, once in [(config, True), (ETMR(prefix="every"), False)]:
+        credit = made.build().credit
+        found, _ = credit.apply(batch, credit.init(), 0)
+        assert bool((found.weight[found.shared] == 0).all()) is once
+        assert float(found.weight.sum()) == near(1)
+
+
+def test_the_majority_is_right_and_a_tie_is_no_majority():
+    letters = "AAAB" + "AABB" + "ABCC"
+    batch = batch_of([[1]] * 12, ending=list(map(ord, letters)), group=[k // 4 for k in range(12)])
+    late = torch.zeros(12, dtype=torch.bool)
+    late[10:] = True
+    found = reward_majority().apply(batch.with_(truncated=late), (), 0)[0]
+    assert found.reward.tolist() == [1, 1, 1, 0] + [1] * 4 + [1, 1, 0, 0]
+    assert found.gain[found.mask].tolist() == found.reward.tolist()
