@@ -1,13 +1,16 @@
 """Methods that hold entropy at a target: golden numbers, gradients, controllers."""
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from agentgym import scratch
 from agentgym.batch import collate
+from agentgym.law import Course
 from agentgym.learner import Learner
 from agentgym.losses import Outputs
 from agentgym.policy import Policy
@@ -72,6 +75,40 @@ def learner_of(algorithm, tokenizer):
     learner = Learner(Policy(model), Optimisation())
     learner.attach(algorithm)
     return learner
+
+
+# ---- the law of entropy and score --------------------------------------------------------------
+
+
+def course(entropies, scores):
+    found = Course()
+    for entropy, score in zip(entropies, scores, strict=True):
+        found = found.after(entropy, score)
+    return found
+
+
+def test_w1_the_law_is_found_again():
+    golden = GOLDEN["W1"]
+    law = course(golden["H"], golden["R"]).fit()
+    assert law[:2] == near(golden["fit"], 2e-6) and law.ceiling == near(golden["ceiling"], 2e-6)
+    assert law.residual < 1e-6
+
+
+def test_the_law_is_the_fit_of_least_squares_and_says_how_far_off_it_is():
+    rng = np.random.default_rng(0)
+    entropies, scores = rng.random(40) * 2, rng.random(40)
+    features = np.stack([-np.exp(entropies), np.ones(40)], 1)
+    (a, b), square, *_ = np.linalg.lstsq(features, scores, rcond=None)
+    law = course(entropies.tolist(), scores.tolist()).fit()
+    assert law == near((a, b, math.sqrt(float(square[0]) / 40)), 1e-9)
+
+
+def test_there_is_no_law_without_three_steps_that_differ_in_entropy():
+    assert course([0.1, 0.2], [0, 1]).fit() is None and course([0.5] * 9, range(9)).fit() is None
+    assert course([0.5] * 9, range(9)).metrics() == {}
+    three = course([0.1, 0.2, 0.3], [0.3, 0.2, 0.1])
+    assert set(three.metrics()) == {"law/a", "law/b", "law/ceiling", "law/residual"}
+    assert Course(*tuple(three)) == three
 
 
 # ---- DCPO --------------------------------------------------------------------------------------

@@ -18,10 +18,15 @@ from agentgym.settings import Optimisation, Shape
 from agentgym.train import Trainer
 from agentgym.types import Sampling
 from agentgym_trainers.aepo import AEPO
+from agentgym_trainers.aepo_arbitrary import AEPOArbitrary
+from agentgym_trainers.dcpo import DCPO
 from agentgym_trainers.empg import EMPG
 from agentgym_trainers.epo import EPO
+from agentgym_trainers.etmr import ETMR
 from agentgym_trainers.grpo import GRPO
+from agentgym_trainers.pear import PEAR
 from agentgym_trainers.ppo import PPO
+from agentgym_trainers.siren import SIREN
 from agentgym_trainers.spear import SPEAR
 
 SMALL = GRPO(group_size=3, minibatches=1)
@@ -61,6 +66,11 @@ def said(step):
         EMPG(host=SMALL),
         SPEAR(),
         AEPO(host=SMALL),
+        SIREN(host=SMALL),
+        DCPO(host=SMALL),
+        AEPOArbitrary(host=SMALL, again=0.0),
+        ETMR(host=SMALL, roots=1, peaks=1, width=2),
+        PEAR(host=SMALL),
     ],
     ids=lambda config: type(config).__name__,
 )
