@@ -380,6 +380,12 @@ def test_w13_twice_the_entropy_of_the_group_flips_the_sign_only_in_the_paper():
     assert per_episode(batch, kept) == near([1.8, 1.8, 1.8, 0])
 
 
+def test_ear_compares_with_the_own_group_only():
+    batch = batch_of([[1], [1], [2], [1]], group=[0, 0, 1, 1])
+    batch = batch.with_(entropy=written(batch, [0.2, 0.6, 3, 5, 4]))
+    assert relative_certainty(batch).tolist() == near([1.5, 0.5, 1, 1])
+
+
 def test_ear_fixture_and_equal_entropies():
     batch, outputs = fixture()
     batch = batch.with_(entropy=outputs.entropy)
