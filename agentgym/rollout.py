@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import gymnasium
@@ -186,40 +187,23 @@ class Episode:
         self._pending = None
         past = [] if fresh else self.context
         self.context = [*past, *prompt, *completion.tokens]
-        thought = self.player.agent.thought(completion)
+        written = partial(
+            Turn,
+            prompt,
+            completion,
+            fresh=fresh,
+            thought=self.player.agent.thought(completion),
+        )
         try:
             action = self.player.agent.parse(completion)
         except MalformedAction as problem:
-            self.turns.append(
-                Turn(
-                    prompt,
-                    completion,
-                    "",
-                    str(problem),
-                    0.0,
-                    fresh,
-                    parsed=False,
-                    valid=False,
-                    thought=thought,
-                )
-            )
+            self.turns.append(written("", str(problem), 0.0, parsed=False, valid=False))
         else:
             with self._breaking():
                 answer = await _world(self.env.step, action)
                 observation, reward, done, cut, self.info = answer
                 valid = bool(self.info["action_valid"])
-                self.turns.append(
-                    Turn(
-                        prompt,
-                        completion,
-                        action,
-                        observation,
-                        float(reward),
-                        fresh,
-                        valid=valid,
-                        thought=thought,
-                    )
-                )
+                self.turns.append(written(action, observation, float(reward), valid=valid))
                 self.stop = Stop.TERMINATED if done else Stop.MAX_TURNS if cut else None
         if self.stop is None and len(self.turns) >= self.player.limits.turns:
             self.stop = Stop.MAX_TURNS

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agentgym.credit import group_advantage
-from agentgym.losses import Outputs, add, crediting, policy_gradient, times
+from agentgym.losses import Outputs, policy_gradient
 from agentgym.testing.batches import batch_of, written
 from agentgym_trainers.copo import (
     BETWEEN,
@@ -21,6 +21,7 @@ from agentgym_trainers.copo import (
     task_return,
 )
 from agentgym_trainers.empo import agreement, disagreement, reward_agreement
+from agentgym_trainers.grpo import GRPO
 from agentgym_trainers.riskpo import (
     Tail,
     bounded,
@@ -149,8 +150,7 @@ def two_losses(ratio, within, between, inner):
         },
     )
     logprob = written(batch, [math.log(ratio)]).requires_grad_()
-    surrogate = policy_gradient(0.2, 0.2)
-    loss = add(times(INNER, surrogate), times(OUTER, crediting(BETWEEN, surrogate)))
+    loss = COPO(host=GRPO(clip_high=0.2)).build().updates[0].loss
     value = loss.apply(Outputs(logprob, logprob), batch, 0)[batch.mask].sum()
     (slope,) = torch.autograd.grad(value, logprob)
     return float(value.detach()), float(slope[batch.mask])
