@@ -38,6 +38,9 @@ class Path(Protocol):
     async def close(self) -> Trajectory:
         """The finished record."""
 
+    async def abandon(self) -> None:
+        """Give up a fork that has not gone on; leaves no record."""
+
 
 class Play(Protocol):
     """Plays episodes; the number of the sample tells the episodes of one task apart."""
@@ -55,6 +58,9 @@ class Play(Protocol):
 
     def seats(self, count: int) -> AbstractAsyncContextManager[None]:
         """Room for ``count`` episodes of ``begin`` and ``fork``."""
+
+    def tempered(self, factor: float) -> Play:
+        """The same at ``factor`` times the temperature, in the same seats."""
 
     def rng(self, task: Task, name: str) -> np.random.Generator:
         """Randomness for choices about a task other than what the policy says."""
@@ -145,14 +151,41 @@ class Algorithm:
 
 
 def extend(
-    host: Algorithm, *, credit: Transform | None = None, loss: Loss | None = None
+    host: Algorithm,
+    *,
+    reward: Transform | None = None,
+    credit: Transform | None = None,
+    loss: Loss | None = None,
+    select: Select | None = None,
 ) -> Algorithm:
-    """An algorithm with further credit after its own, and further terms in its first update."""
+    """An algorithm with more to it.
+
+    Args:
+        host: The algorithm.
+        reward: What happens to rewards, before its own credit.
+        credit: Further credit, after its own.
+        loss: Further terms in its first update.
+        select: Further columns of a minibatch in its first update, after its own.
+    """
     first, *others = host.updates
     if loss is not None:
         first = replace(first, loss=add(first.loss, loss))
-    both = host.credit if credit is None else chain(host.credit, credit)
-    return replace(host, credit=both, updates=(first, *others))
+    if select is not None:
+        first = replace(
+            first, select=select if first.select is None else both(first.select, select)
+        )
+    pieces = (reward, host.credit, credit)
+    whole = chain(*(piece for piece in pieces if piece is not None))
+    return replace(host, credit=whole, updates=(first, *others))
+
+
+def both(one: Select, other: Select) -> Select:
+    """The columns of two selections, the second of which sees those of the first."""
+
+    def apply(outputs: Outputs, batch: Batch, generator: torch.Generator) -> Batch:
+        return other.apply(outputs, one.apply(outputs, batch, generator), generator)
+
+    return Select(apply, one.writes | other.writes)
 
 
 def independent(n: int) -> Collect:

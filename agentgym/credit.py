@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from agentgym.batch import Batch, episode_mean
@@ -96,6 +96,23 @@ def mean_by(value: Float[Tensor, " K"], key: Int[Tensor, " K"]) -> Float[Tensor,
 def group_mean(value: Float[Tensor, " E"], batch: Batch) -> Float[Tensor, " E"]:
     """Mean of a per-episode value over the episodes of the same task, for each episode."""
     return mean_by(value, batch.group)
+
+
+def mean_of_episode(
+    value: Float[Tensor, " P"], batch: Batch, inside: Bool[Tensor, " P"] | None = None
+) -> Float[Tensor, " E"]:
+    """Mean of a per-token value over each episode's tokens on the mask; 0 where there are none.
+
+    Args:
+        value: One number per position.
+        batch: Whose episodes.
+        inside: Only these of the tokens on the mask.
+    """
+    at = (batch.mask if inside is None else batch.mask & inside).nonzero().squeeze(-1)
+    zeros = value.new_zeros(len(batch.group))
+    total = zeros.index_add(0, batch.owner[at], value[at])
+    count = zeros.index_add(0, batch.owner[at], torch.ones_like(value[at]))
+    return total / count.clamp(min=1)
 
 
 def centre(value: Float[Tensor, " K"], key: Int[Tensor, " K"]) -> Float[Tensor, " K"]:

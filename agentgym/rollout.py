@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -130,6 +132,13 @@ class Player:
             for _ in range(held):
                 self._slots.release()
 
+    def tempered(self, factor: float) -> Player:
+        """The same at ``factor`` times the temperature, in the same seats."""
+        twin = copy.copy(self)
+        warm = factor * self.sampling.temperature
+        twin.sampling = replace(self.sampling, temperature=warm)
+        return twin
+
     def rng(self, task: Task, name: str) -> np.random.Generator:
         """Randomness for choices about a task, a function of the stream and the name."""
         return np.random.default_rng(derive(self.stream, task.env, task.id, task.seed, name))
@@ -206,41 +215,24 @@ class Episode:
         self._pending = None
         past = [] if fresh else self.context
         self.context = [*past, *prompt, *completion.tokens]
-        thought = self.player.agent.thought(completion)
+        written = partial(
+            Turn,
+            prompt,
+            completion,
+            fresh=fresh,
+            thought=self.player.agent.thought(completion),
+        )
         try:
             action = self.player.agent.parse(completion)
         except MalformedAction as problem:
-            self.turns.append(
-                Turn(
-                    prompt,
-                    completion,
-                    "",
-                    str(problem),
-                    0.0,
-                    fresh,
-                    parsed=False,
-                    valid=False,
-                    thought=thought,
-                )
-            )
+            self.turns.append(written("", str(problem), 0.0, parsed=False, valid=False))
         else:
             with self._breaking():
                 assert self.world is not None, "the episode is over"
                 answer = await _told(self.world.step(action))
                 observation, reward, done, cut, self.info = answer
                 valid = bool(self.info["action_valid"])
-                self.turns.append(
-                    Turn(
-                        prompt,
-                        completion,
-                        action,
-                        observation,
-                        float(reward),
-                        fresh,
-                        valid=valid,
-                        thought=thought,
-                    )
-                )
+                self.turns.append(written(action, observation, float(reward), valid=valid))
                 self.stop = Stop.TERMINATED if done else Stop.MAX_TURNS if cut else None
         if self.stop is None and len(self.turns) >= self.player.limits.turns:
             self.stop = Stop.MAX_TURNS
@@ -269,6 +261,11 @@ class Episode:
     async def leave(self) -> None:
         """Give back what the engine and the world hold."""
         self.player.engine.finish(self.context)
+        if self.world is not None:
+            await self.world.close()
+
+    async def abandon(self) -> None:
+        """Close the world; what the engine holds belongs to the episode this was forked from."""
         if self.world is not None:
             await self.world.close()
 

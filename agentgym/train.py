@@ -13,6 +13,7 @@ import torch
 
 from agentgym.algorithm import Algorithm
 from agentgym.batch import Batch, collate
+from agentgym.law import Course
 from agentgym.learner import Learner
 from agentgym.rollout import Player
 from agentgym.types import Stop, Task, Trajectory
@@ -39,6 +40,8 @@ class Trainer:
         """Start the credit state; give the learner the networks the algorithm needs."""
         self.learner.attach(self.algorithm)
         self.credit_state = self.algorithm.credit.init()
+        self.course = Course()
+        """Entropy and score of the steps so far."""
 
     async def run_step(self, tasks: Sequence[Task]) -> Step:
         """Collect one group per task, credit them, take the updates, publish the weights."""
@@ -50,6 +53,10 @@ class Trainer:
         batch = collate(groups)
         if len(batch):
             metrics |= await asyncio.to_thread(self._learn, batch)
+            if batch.mask.any():
+                score, entropy = metrics["episode/score"], metrics["policy/entropy"]
+                self.course = self.course.after(entropy, score)
+                metrics |= self.course.metrics()
         self.step += 1
         self.publish()
         done = time.perf_counter()
@@ -80,6 +87,7 @@ class Trainer:
             "step": self.step,
             "learner": self.learner.state(),
             "credit": self.credit_state,
+            "course": tuple(self.course),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -87,6 +95,7 @@ class Trainer:
         self.step = state["step"]
         self.learner.restore(state["learner"])
         self.credit_state = state["credit"]
+        self.course = Course(*state["course"])
         self.publish()
 
 

@@ -69,6 +69,38 @@ def turns_of(batch: Batch) -> Turns:
     return Turns(at, turn, key // most, key % most, length)
 
 
+def quantile_by(
+    value: Float[Tensor, " A"], key: Int[Tensor, " A"], level: float, size: int
+) -> Float[Tensor, " K"]:
+    """Quantile of the values under each key in [0, size), interpolated; 0 where there are none."""
+    by_value = value.argsort(stable=True)
+    ordered = value[by_value[key[by_value].argsort(stable=True)]]
+    count = torch.bincount(key, minlength=size)
+    place = level * (count - 1).clamp(min=0).to(value)
+    start = count.cumsum(0) - count
+    last = max(len(value) - 1, 0)
+    below, above = ((start + x.long()).clamp(max=last) for x in (place.floor(), place.ceil()))
+    if not len(value):
+        return value.new_zeros(size)
+    found = torch.lerp(ordered[below], ordered[above], place - place.floor())
+    return torch.where(count > 0, found, torch.zeros_like(found))
+
+
+def windows(value: Float[Tensor, " P"], turns: Turns, width: int) -> Float[Tensor, " A"]:
+    """Mean over each token and the ``width - 1`` after it in the same turn; NaN without so many.
+
+    In double precision inside.
+    """
+    total = torch.cat([value.new_zeros(1).double(), value.double().cumsum(0)])
+    end = (turns.at + width).clamp(max=len(value))
+    mean = (total[end] - total[turns.at]) / width
+    owner = torch.full((len(value) + 1,), -1, device=value.device).index_put(
+        (turns.at,), turns.turn
+    )
+    whole = (owner[end - 1] == turns.turn) & (turns.at + width <= len(value))
+    return torch.where(whole, mean, mean.new_full((), torch.nan)).to(value)
+
+
 def discounted_returns(
     turns: Turns, gain: Float[Tensor, " K"], discount: float
 ) -> Float[Tensor, " K"]:

@@ -50,6 +50,20 @@ def test_a_completion_without_exactly_one_action_is_malformed(text):
         Tags().parse(text)
 
 
+def test_thought_is_what_comes_up_to_the_mark_that_ends_it(agent):
+    zeros = (0.0,) * 99
+
+    def said(text):
+        tokens = tuple(agent.tokenizer.encode(text, add_special_tokens=False))
+        return Completion(tokens, zeros[: len(tokens)], zeros[: len(tokens)])
+
+    whole = said("<think>Higher.</think><action>50</action>")
+    count = agent.thought(whole)
+    assert "</think>" in agent.text(whole.tokens[:count])
+    assert "</think>" not in agent.text(whole.tokens[: count - 1])
+    assert agent.thought(said("<action>50</action>")) == 0 == agent.thought(said(""))
+
+
 def test_a_required_thought_must_be_there():
     with pytest.raises(MalformedAction, match="think"):
         Tags(think=True).parse("<action>look</action>")

@@ -1,4 +1,4 @@
-"""Golden numbers and gradients of the wider entropy family; computed elsewhere, in numpy."""
+"""Methods that choose or weigh tokens: golden numbers and gradients, and the reductions."""
 
 import json
 import math
@@ -19,8 +19,8 @@ from agentgym_trainers.discriminator import (
     near_the_policy,
     tilt,
 )
-from agentgym_trainers.klcov import HELD, distance, hold_covariant, unclipped
-from agentgym_trainers.steer import WEIGHT, decaying, effect, linear, weigh_by_effect
+from agentgym_trainers.klcov import HELD, KLCov, distance, hold_covariant, unclipped
+from agentgym_trainers.steer import STEER, WEIGHT, decaying, effect, linear, weigh_by_effect
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "family.json").read_text())
 FIXTURE = GOLDEN["F1"]
@@ -88,7 +88,7 @@ def test_w3_kl_cov():
     batch = choose(hold_covariant(0.3), batch, outputs)
     held = batch.extra[HELD][batch.mask].nonzero().squeeze(-1).tolist()
     assert held == sorted(golden["top_flat"])
-    mean, slope = mean_and_slope(add(unclipped(), times(HELD, distance())), batch, outputs)
+    mean, slope = mean_and_slope(KLCov().build().updates[0].loss, batch, outputs)
     assert mean == near(golden["token_mean"]) and slope == near(flat(golden["grad"]))
     assert mean_and_slope(unclipped(), batch, outputs)[0] == near(golden["without"])
 
@@ -121,7 +121,7 @@ def test_w4_the_effect_and_both_laws():
     ]:
         chosen = choose(weigh_by_effect(law, 0.8, 1.2), batch, outputs)
         assert chosen.extra[WEIGHT][batch.mask].tolist() == near(flat(golden[weights]))
-        surrogate = times(WEIGHT, policy_gradient(0.2, 0.28, dual=10.0))
+        surrogate = STEER(law=law).build().updates[0].loss
         assert mean_and_slope(surrogate, chosen, outputs)[0] == near(golden[loss])
     extreme = choose(weigh_by_effect("linear", 0.8, 1.2), batch, outputs)
     wide = times(WEIGHT, policy_gradient(0.99, 5.0))

@@ -16,6 +16,7 @@ from agentgym.drift import correct_sampling, importance, stop_on_drift
 from agentgym.errors import CompositionError, ImpossibleValue, TrainingError
 from agentgym.losses import (
     Loss,
+    add,
     entropy_bonus,
     kl_to_reference,
     policy_gradient,
@@ -24,6 +25,7 @@ from agentgym.losses import (
     weigh,
     weighed_by,
 )
+from agentgym.reductions import tempered_logprob
 from agentgym.shaping import punish_length, punish_malformed
 from agentgym.testing import check_algorithm
 from agentgym.testing.algorithms import _Trial
@@ -67,6 +69,71 @@ def test_a_turns_columns_tell_what_it_earned_what_it_saw_and_whether_it_acted(wi
     found = zip(turns.first(batch.parsed).tolist(), turns.first(batch.state).tolist(), strict=True)
     assert list(found) == expected
     assert batch.truncated.tolist() == [episode.reward == 0 for episode in flat]
+
+
+@pytest.mark.parametrize("windowed", [False, True])
+def test_an_episodes_columns_tell_how_it_ended_and_which_tokens_are_thought(windowed):
+    groups = made_up(0, MIXED, windowed=windowed)
+    batch, flat = collate(groups), [episode for group in groups for episode in group]
+    assert batch.won.tolist() == [episode.won for episode in flat] and batch.won.any()
+    assert batch.sample.tolist() == [0, 1, 2, 3] * 3
+    last = [episode.turns[-1] for episode in flat]
+    assert batch.ending.tolist() == [fingerprint(f"{t.action}\n{t.observation}") for t in last]
+    thoughts = [turn.thought for episode in flat for turn in episode.turns]
+    turns = turns_of(batch)
+    assert turns.total(batch.thought.long()).tolist() == thoughts and sum(thoughts) > 0
+    place = torch.cat([torch.arange(int(n)) for n in turns.length])
+    order = turns.turn.argsort(stable=True)
+    ahead = place < torch.tensor(thoughts)[turns.turn[order]]
+    assert batch.thought[turns.at[order]].equal(ahead)
+
+
+def test_reductions_are_columns_before_the_update_and_outputs_during_it():
+    sharp = tempered_logprob("test/sharp", 0.5)
+    same = tempered_logprob("test/same", 1.0)
+    seen = []
+
+    def watch(outputs, batch, step):
+        seen.append((outputs.extra["test/sharp"], batch.extra["test/same"], outputs.logprob))
+        return -outputs.extra["test/sharp"]
+
+    update = Update(loss=Loss(watch, frozenset({"test/same"}), reductions=(sharp,)))
+    asking = stateless(lambda batch: batch, reductions=[same])
+    learner = learner_for(GRPO())
+    learner.how = replace(learner.how, tokens_per_pass=40)
+    algorithm = Algorithm(collect=independent(1), credit=asking, updates=(update,))
+    learner.asked = algorithm.credit.reductions
+    batch = learner.observe(collate(made_up(0, MIXED)))
+    assert torch.allclose(batch.extra["test/same"], batch.logprob, atol=1e-5)
+    assert (batch.extra["test/same"][~batch.mask] == 0).all()
+    learner.gradient(batch, update, 0)
+    now = torch.cat([sharp for sharp, *_ in seen])
+    assert len(seen) > 1 and now.requires_grad
+    for part, before, logprob in seen:
+        assert torch.allclose(before, logprob.detach(), atol=1e-5)
+        assert not torch.allclose(part, logprob)
+
+
+def test_a_loss_that_asks_the_vocabulary_keeps_asking_when_it_is_weighed_and_added():
+    one, other = tempered_logprob("test/one", 2.0), tempered_logprob("test/other", 3.0)
+    asking = Loss(lambda outputs, batch, step: outputs.extra["test/one"], reductions=(one,))
+    second = Loss(lambda outputs, batch, step: outputs.extra["test/other"], reductions=(other,))
+    whole = add(weigh(2.0, asking), weighed_by(TURNS, second), times("a/b", asking))
+    assert whole.asks() == (one, other)
+    both_ = chain(stateless(lambda b: b, reductions=[one]), stateless(lambda b: b))
+    assert chain(both_, stateless(lambda b: b, reductions=[one, other])).reductions == (one, other)
+
+
+def test_two_selections_both_write_and_the_second_sees_the_first():
+    first = Select(lambda o, b, g: b.with_(**{"a/b": b.mask.double()}), frozenset({"a/b"}))
+    second = Select(lambda o, b, g: b.with_(**{"a/c": 2 * b.extra["a/b"]}), frozenset({"a/c"}))
+    host = extend(GRPO().build(), select=first)
+    whole = extend(host, select=second, loss=times("a/c", entropy_bonus()))
+    select = whole.updates[0].select
+    assert select.writes == {"a/b", "a/c"}
+    batch = batch_of([[2]])
+    found = select.apply(None, batch, None)
+    assert found.extra["a/c"].tolist() == (2.0 * batch.mask).tolist()
 
 
 def test_batches_join_and_part_and_survive_a_checkpoint():

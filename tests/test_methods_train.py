@@ -4,10 +4,13 @@ import asyncio
 import copy
 import io
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+import agentgym_trainers
 from agentgym import Task, make, scratch
 from agentgym.agent import ChatAgent
 from agentgym.engines.local import LocalEngine
@@ -18,10 +21,16 @@ from agentgym.settings import Optimisation, Shape
 from agentgym.train import Trainer
 from agentgym.types import Sampling
 from agentgym_trainers.aepo import AEPO
+from agentgym_trainers.aepo_arbitrary import AEPOArbitrary
+from agentgym_trainers.dcpo import DCPO
 from agentgym_trainers.empg import EMPG
 from agentgym_trainers.epo import EPO
+from agentgym_trainers.etmr import ETMR
 from agentgym_trainers.grpo import GRPO
+from agentgym_trainers.gspo import GSPO
+from agentgym_trainers.pear import PEAR
 from agentgym_trainers.ppo import PPO
+from agentgym_trainers.siren import SIREN
 from agentgym_trainers.spear import SPEAR
 
 SMALL = GRPO(group_size=3, minibatches=1)
@@ -61,6 +70,11 @@ def said(step):
         EMPG(host=SMALL),
         SPEAR(),
         AEPO(host=SMALL),
+        SIREN(host=SMALL),
+        DCPO(host=SMALL),
+        AEPOArbitrary(host=SMALL, again=0.0),
+        ETMR(host=SMALL, roots=1, peaks=1, width=2),
+        PEAR(host=SMALL),
     ],
     ids=lambda config: type(config).__name__,
 )
@@ -82,3 +96,22 @@ def test_a_method_trains_and_resumes_from_a_checkpoint(tokenizer, config):
     for name, value in left.metrics.items():
         if not name.startswith(("time/", "tokens_per_second", "policy/logprob_gap")):
             assert right.metrics[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
+
+
+def test_pieces_of_different_methods_train_together(tokenizer):
+    """PEAR's charge and SIREN's regulariser on GSPO, as the algorithms' README mixes them."""
+    text = (Path(agentgym_trainers.__file__).parent / "README.md").read_text()
+    code = next(part for part in text.split("```python\n")[1:] if "charge_thoughts" in part)
+    names = {}
+    exec(code.partition("```")[0], names)
+    one = trainer(tokenizer, GSPO(group_size=3, minibatches=1))
+    one.algorithm = replace(names["mixed"], collect=one.algorithm.collect)
+    one = Trainer(one.algorithm, Learner(one.learner.policy, Optimisation(warmup=1)), one.player)
+    metrics = step(one).metrics
+    assert metrics["update/grad_norm"] > 0 and all(map(math.isfinite, metrics.values()))
+
+
+def test_a_second_play_at_another_temperature_trains(tokenizer):
+    found = step(trainer(tokenizer, AEPOArbitrary(host=SMALL, again=1.0, most=0.5)))
+    assert {len(group) for group in found.groups} == {6}
+    assert all(map(math.isfinite, found.metrics.values()))

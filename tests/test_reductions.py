@@ -17,24 +17,31 @@ from agentgym.testing.episodes import MIXED, STEPS, made_up
 from agentgym.trees import fixed, grow
 from agentgym.weights import TURNS, side_weights
 from agentgym_trainers.aepo import AEPO
+from agentgym_trainers.aepo_arbitrary import AEPOArbitrary
+from agentgym_trainers.ares import ARES
 from agentgym_trainers.arpo import ARPO
 from agentgym_trainers.cispo import CISPO
 from agentgym_trainers.clipcov import ClipCov
+from agentgym_trainers.copo import COPO
 from agentgym_trainers.dapo import DAPO
+from agentgym_trainers.dcpo import DCPO
 from agentgym_trainers.discriminator import ClipB
 from agentgym_trainers.drbot import DrBoT
 from agentgym_trainers.drgrpo import DrGRPO
 from agentgym_trainers.empg import EMPG
 from agentgym_trainers.epo import EPO
+from agentgym_trainers.etmr import ETMR
 from agentgym_trainers.gigpo import GiGPO
 from agentgym_trainers.gppo import GPPO
 from agentgym_trainers.grpo import GRPO
 from agentgym_trainers.gspo import GSPO
 from agentgym_trainers.klcov import KLCov, unclipped
+from agentgym_trainers.pear import PEAR
 from agentgym_trainers.ppo import PPO
 from agentgym_trainers.reinforce_pp import ReinforcePP
 from agentgym_trainers.rloo import RLOO
 from agentgym_trainers.sapo import SAPO
+from agentgym_trainers.siren import SIREN
 from agentgym_trainers.spear import SPEAR
 from agentgym_trainers.steer import STEER
 
@@ -57,18 +64,26 @@ def batch_at(step, rewards, *, drift=0.15, flat=False):
     return batch, Outputs(batch.logprob + moved, column(1.0, 0.1), column(0.5))
 
 
+def made_of(reductions, batch):
+    """What the vocabulary might have said: a little more than the log-probability."""
+    return {r.name: (batch.entropy - 0.3 * batch.logprob) * batch.mask for r in reductions}
+
+
 def trace(algorithm, **kwargs):
     """Advantages, weights, and the gradient of the first update on what the policy says."""
     state, found = algorithm.credit.init(), []
     for step, rewards in enumerate(STEPS):
         batch, outputs = batch_at(step, rewards, **kwargs)
+        batch = batch.with_(**made_of(algorithm.credit.reductions, batch))
         batch, state = algorithm.credit.apply(batch, state, step)
         update = algorithm.updates[0]
+        outputs = outputs._replace(extra=made_of(update.loss.asks(), batch))
         if update.select is not None:
             batch = update.select.apply(outputs, batch, torch.Generator().manual_seed(0))
         leaves = [x.clone().requires_grad_() for x in outputs[:3]]
+        named = dict(zip(("logprob", "entropy", "value"), leaves, strict=True))
         terms = [
-            (term.apply(Outputs(*leaves), batch, step) * batch.column(term.weight)).sum()
+            (term.apply(outputs._replace(**named), batch, step) * batch.column(term.weight)).sum()
             for term in update.loss.terms()
         ]
         gradients = torch.autograd.grad(sum(terms), leaves[:2], allow_unused=True)
@@ -149,6 +164,50 @@ def test_clip_b_that_tolerates_any_deviation_is_grpo():
     for denominator in ("shrink", "keep"):
         assert same(ClipB(spread=1e9, denominator=denominator).build(), GRPO().build())
         assert not same(ClipB(spread=0.1, denominator=denominator).build(), GRPO().build())
+
+
+def test_dcpo_without_pull_is_its_host():
+    host = GRPO(dual=3.0)
+    assert same(DCPO(host=host, bound=0.0).build(), host.build())
+    assert not same(DCPO(host=host, target=9.0).build(), host.build())
+
+
+def test_siren_without_weight_is_its_host():
+    for host in (DrGRPO(), GRPO()):
+        assert same(SIREN(host=host, weight=0.0).build(), host.build())
+
+
+def test_pear_that_charges_nothing_is_its_host():
+    assert same(PEAR(alpha=1e9).build(), GRPO().build())
+    assert not same(PEAR(alpha=0.0).build(), GRPO().build())
+
+
+def test_ares_as_the_paper_has_it_is_its_host():
+    """Its multiplier is the mean less itself."""
+    config = ARES.paper()
+    pairs = zip(trace(config.build()), trace(config.host.build()), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
+    assert not same(ARES(host=config.host).build(), config.host.build())
+
+
+def test_copo_that_never_looks_at_other_tasks_has_the_gradient_of_its_host():
+    """Made-up episodes end alike or by a limit, so a low middle gives all to the task itself."""
+    within = COPO(sharpness=1e4, middle=-1.0).build()
+    for step in range(3):
+        batch, outputs = batch_at(step, MIXED)
+        found, _ = within.credit.apply(batch, within.credit.init(), step)
+        one = within.updates[0].loss.apply(outputs, found, step)
+        plain = GRPO().build()
+        expected, _ = plain.credit.apply(batch, plain.credit.init(), step)
+        assert one.equal(plain.updates[0].loss.apply(outputs, expected, step))
+
+
+def test_etmr_that_counts_every_prefix_has_the_credit_of_its_host():
+    assert same(ETMR(prefix="every").build(), ETMR().host.build())
+
+
+def test_aepo_arbitrary_without_a_second_play_is_its_host():
+    assert same(AEPOArbitrary().build(), AEPOArbitrary().host.build())
 
 
 def test_steer_with_equal_weights_is_grpo():

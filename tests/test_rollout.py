@@ -54,6 +54,17 @@ def test_a_perfect_player_wins_within_seven_turns(agent, number):
     assert len(episode.turns) <= 7
 
 
+def test_a_turn_knows_how_much_of_it_was_thought(agent, tokenizer):
+    def say(prompt, sampling):
+        thought = "<think>Higher.</think>" if sampling.seed % 2 else ""
+        return tuple(tokenizer.encode(f"{thought}<action>1</action>")) + agent.stop
+
+    episode = play(agent, say, limits=Limits(turns=12))
+    thoughts = [agent.text(t.completion.tokens[: t.thought]) for t in episode.turns]
+    assert all(t.parsed for t in episode.turns) and set(map(bool, thoughts)) == {True, False}
+    assert all("</think>" in text for text in thoughts if text)
+
+
 def test_the_turn_limit_counts_every_turn_also_malformed_ones(agent, tokenizer):
     babble = tuple(tokenizer.encode("eh")) + agent.stop
     episode = play(agent, lambda prompt, sampling: babble, limits=Limits(turns=5))

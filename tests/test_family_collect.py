@@ -1,0 +1,272 @@
+"""Methods that play more than n episodes side by side: second plays, and trees from peaks."""
+
+import asyncio
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from agentgym import Opening, Outcome, Task, TextEnv, make
+from agentgym.batch import collate
+from agentgym.engines.scripted import ScriptedEngine
+from agentgym.rollout import Limits, Player
+from agentgym.testing.batches import batch_of
+from agentgym.testing.episodes import made_up
+from agentgym.types import Completion
+from agentgym_trainers.aepo_arbitrary import (
+    AEPOArbitrary,
+    apart,
+    entropy_of,
+    inject,
+    play_again,
+    room,
+    temperature,
+)
+from agentgym_trainers.etmr import ETMR, Shape, from_peaks, reward_majority
+from agentgym_trainers.grpo import GRPO
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "family.json").read_text())
+TASK = Task("agentgym/Hotter-v0", "hotter-3")
+
+
+def near(values, tolerance=1e-6):
+    return pytest.approx(values, abs=tolerance)
+
+
+class Noted(ScriptedEngine):
+    """Guesses by the seed alone; says how unsure it is, and notes the temperature it was asked."""
+
+    def __init__(self, agent, entropy=lambda prompt, sampling: 0.3):
+        def say(prompt, sampling):
+            return agent.write(str(random.Random(sampling.seed).randrange(100)))
+
+        super().__init__(say)
+        self.asked, self.entropy = [], entropy
+
+    async def generate(self, prompt, sampling):
+        self.asked.append((tuple(prompt), sampling.seed, sampling.temperature))
+        said = await super().generate(prompt, sampling)
+        unsure = (self.entropy(prompt, sampling),) * len(said.tokens)
+        return Completion(said.tokens, said.logprobs, unsure, said.version)
+
+
+def player(agent, engine, world=None, **kwargs):
+    made = (lambda task: world()) if world else (lambda task: make(task.env))
+    options = {"limits": Limits(turns=5), **kwargs}
+    return Player(agent=agent, engine=engine, make=made, **options)
+
+
+# ---- AEPO of the arbitrary entropy -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("entropy", "expected"), GOLDEN["W6_ctrl"])
+def test_w6_the_temperature(entropy, expected):
+    assert temperature(float(entropy), 0.5, warm=1.2, cool=0.8) == expected
+
+
+def test_w6_how_many_join():
+    golden = GOLDEN["W6_nsel"]
+    assert room(100, 60, 0.3, 0.5) == golden["low"] and room(7, 60, 0.3, 0.5) == golden["low_few"]
+    assert room(100, 60, 0.7, 0.5) == golden["high"] and room(7, 60, 0.7, 0.5) == golden["high_few"]
+    assert room(1, 60, 0.7, 0.5) == golden["one"] and room(0, 60, 0.3, 0.5) == 0
+    assert AEPOArbitrary.paper().most == near(GOLDEN["W6_alpha"])
+
+
+@pytest.mark.parametrize(("entropy", "factor"), [(0.3, 1.2), (0.7, 0.8)])
+def test_a_second_play_is_warmer_or_cooler_and_numbered_on(agent, entropy, factor):
+    engine = Noted(agent, lambda prompt, sampling: entropy)
+    collect = play_again(3, 1.0, 0.5, warm=1.2, cool=0.8)
+    group = asyncio.run(collect(TASK, player(agent, engine)))
+    assert [t.sample for t in group] == list(range(6))
+    assert entropy_of(group) == near(entropy)
+    first = sum(len(t.turns) for t in group[:3])
+    asked = [temperature for *_, temperature in engine.asked]
+    assert asked == [1.0] * first + [near(factor)] * (len(asked) - first)
+    assert len({seed for _, seed, _ in engine.asked}) == len(asked)
+
+
+def test_without_a_second_play_episodes_are_the_same_and_a_share_of_tasks_has_one(agent):
+    def play(share):
+        collect = play_again(2, share, 0.5, warm=1.2, cool=0.8)
+        someone = player(agent, Noted(agent))
+        tasks = [Task("agentgym/Hotter-v0", f"hotter-{k}") for k in range(1, 21)]
+        return [asyncio.run(collect(task, someone)) for task in tasks]
+
+    none, some = play(0.0), play(0.25)
+    assert [group[:2] for group in some] == none
+    assert 0 < sum(len(group) == 4 for group in some) < 12
+
+
+def second_plays(config, **about):
+    """Two tasks of two episodes each, played twice: fourteen tokens in all."""
+    batch = batch_of(
+        [[1], [2], [1], [3], [1], [2], [2], [2]],
+        reward=[1.0, 0, 1, 0, 1, 0, 1, 1],
+        group=[0, 0, 0, 0, 1, 1, 1, 1],
+    )
+    batch = batch.with_(entropy=0.3 * batch.mask.double(), **about)
+    credit = config.build().credit
+    return batch, credit.apply(batch, credit.init(), 0)[0]
+
+
+SMALL = GRPO(group_size=2)
+
+
+def test_wins_of_a_second_play_replace_others_with_an_advantage_of_one():
+    _, found = second_plays(AEPOArbitrary(host=SMALL, most=0.5))
+    assert len(found.group) == 4 and int((found.sample >= 2).sum()) == 2
+    late = found.sample[found.owner] >= 2
+    assert (found.advantage[found.mask & late] == 1).all()
+    fresh = found.mask & ~late
+    assert found.advantage[fresh].abs().tolist() == near([1] * int(fresh.sum()), 1e-4)
+    assert found.won[found.sample >= 2].all()
+    assert float(found.weight.sum()) == near(1)
+
+
+def test_without_room_it_is_grpo_on_the_first_plays():
+    batch, found = second_plays(AEPOArbitrary(host=SMALL, most=0.0))
+    credit = SMALL.build().credit
+    plain, _ = credit.apply(batch.only(batch.sample < 2), credit.init(), 0)
+    assert found.advantage.equal(plain.advantage) and found.weight.equal(plain.weight)
+
+
+def test_half_as_many_join_above_the_target():
+    low = second_plays(AEPOArbitrary(host=SMALL, most=0.5))[1]
+    high = second_plays(AEPOArbitrary(host=SMALL, most=0.5, target=0.1))[1]
+    assert int((low.sample >= 2).sum()) == 2 and int((high.sample >= 2).sum()) == 1
+    assert len(high.group) == 4
+
+
+def test_the_code_replaces_the_first_and_never_counts_a_task_that_was_always_solved():
+    config = AEPOArbitrary(host=SMALL, most=0.5, good="better", replaced="first")
+    _, found = second_plays(config)
+    late = found.sample >= 2
+    assert int(late.sum()) == 1  # the second play of the second task was won by both
+    assert found.sample[~late].tolist() == [1, 0, 1]
+
+
+def test_the_second_play_has_statistics_of_its_own():
+    batch = collate(made_up(0, [[1.0, 0.0, 1.0, 0.0]]))
+    found = apart(2).apply(batch, (), 0)[0]
+    assert found.group.tolist() == [0, 0, 1, 1]
+    alone = inject(9, 0.5, 0.5, good="won", first=False).apply(batch, (), 0)[0]
+    assert alone.advantage.equal(batch.advantage) and len(alone) == len(batch)
+
+
+# ---- ETMR --------------------------------------------------------------------------------------
+
+
+class Counter(TextEnv):
+    """Adds up what it is told, for four turns; every step is counted, and every world."""
+
+    steps = opened = forked = closed = 0
+
+    def tasks(self, split):
+        return ("count",)
+
+    def start(self, task, rng):
+        self.told = []
+        Counter.opened += 1
+        return Opening("say a number", "say numbers")
+
+    def act(self, action):
+        Counter.steps += 1
+        self.told.append(action)
+        return Outcome(" ".join(self.told), reward=1.0, done=len(self.told) == 4)
+
+    def fork(self):
+        Counter.forked += 1
+        return super().fork()
+
+    def close(self):
+        Counter.closed += 1
+
+
+PEAKED = {0: 0.2, 1: 0.9, 2: 0.1, 3: 0.5}
+
+
+def by_turn(agent):
+    """Uncertainty by the number of answers that the prompt holds."""
+
+    def entropy(prompt, sampling):
+        return PEAKED[agent.tokenizer.decode(prompt).count("<action>")]
+
+    return entropy
+
+
+def tree(agent, shape, world=Counter, entropy=None):
+    Counter.steps = Counter.opened = Counter.forked = Counter.closed = 0
+    engine = Noted(agent, entropy or by_turn(agent))
+    task = Task("count", "count") if world else TASK
+    return asyncio.run(from_peaks(shape)(task, player(agent, engine, world))), engine
+
+
+def test_w13_leaves_and_cost():
+    golden = GOLDEN["W13_ettrl"]
+    assert Shape(12, 2, 2).leaves == golden["leaves_12_2_2"] == ETMR.paper().host.group_size
+    assert Shape(12, 2, 2).cost == near(golden["token_ratio_2_2"])
+    assert Shape(12, 3, 2).cost == near(golden["token_ratio_3_2"])
+
+
+@pytest.mark.parametrize("shape", [Shape(2, 1, 2), Shape(1, 2, 3), Shape(3, 0, 2), Shape(1, 4, 1)])
+def test_branches_begin_at_the_most_uncertain_turns(agent, shape):
+    group, _ = tree(agent, shape)
+    assert [t.sample for t in group] == list(range(shape.leaves))
+    highest = sorted(PEAKED, key=PEAKED.get, reverse=True)[: shape.peaks]
+    expected = sorted([0] * shape.roots + highest * shape.width * shape.roots)
+    assert sorted(t.shared for t in group) == expected
+    for episode in group:
+        told = [turn.action for turn in episode.turns]
+        for number, turn in enumerate(episode.turns):
+            assert turn.observation == " ".join(told[: number + 1])
+        prefix = episode.turns[: episode.shared]
+        roots = [t for t in group[: shape.roots] if t.turns[: episode.shared] == prefix]
+        assert roots and all(a is b for a, b in zip(prefix, roots[0].turns, strict=False))
+
+
+def test_nothing_is_played_or_written_twice_and_every_world_is_closed(agent):
+    group, engine = tree(agent, Shape(2, 2, 2))
+    own = sum(len(t.turns) - t.shared for t in group)
+    assert len(engine.asked) == Counter.steps == own < 10 * 4
+    assert len(set(engine.asked)) == len(engine.asked)
+    assert Counter.opened == 2 and Counter.closed == 2 + Counter.forked
+
+
+def test_an_episode_too_short_for_its_peaks_leaves_its_share_to_whole_ones(agent):
+    group, _ = tree(agent, Shape(1, 6, 1))
+    assert len(group) == 7 and [t.sample for t in group] == list(range(7))
+    assert sorted(t.shared for t in group) == [0, 0, 0, 0, 1, 2, 3]
+    turns = [turn.completion.tokens for t in group if not t.shared for turn in t.turns[:1]]
+    assert len(turns) == 4
+
+
+def test_a_tree_is_the_same_however_many_are_in_flight(agent):
+    def play(concurrency):
+        someone = player(agent, Noted(agent, by_turn(agent)), Counter, concurrency=concurrency)
+        return asyncio.run(from_peaks(Shape(2, 1, 2))(Task("count", "count"), someone))
+
+    assert play(1) == play(64)
+
+
+def test_a_prefix_counts_once_in_the_loss_unless_it_is_the_papers(agent):
+    group, _ = tree(agent, Shape(3, 1, 2))
+    batch = collate([group])
+    batch = batch.with_(reward=torch.arange(9.0))
+    config = ETMR()
+    for made, once in [(config, True), (ETMR(prefix="every"), False)]:
+        credit = made.build().credit
+        found, _ = credit.apply(batch, credit.init(), 0)
+        assert bool((found.weight[found.shared] == 0).all()) is once
+        assert float(found.weight.sum()) == near(1)
+
+
+def test_the_majority_is_right_and_a_tie_is_no_majority():
+    letters = "AAAB" + "AABB" + "ABCC"
+    batch = batch_of([[1]] * 12, ending=list(map(ord, letters)), group=[k // 4 for k in range(12)])
+    late = torch.zeros(12, dtype=torch.bool)
+    late[10:] = True
+    found = reward_majority().apply(batch.with_(truncated=late), (), 0)[0]
+    assert found.reward.tolist() == [1, 1, 1, 0] + [1] * 4 + [1, 1, 0, 0]
+    assert found.gain[found.mask].tolist() == found.reward.tolist()

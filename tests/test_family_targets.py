@@ -1,0 +1,276 @@
+"""Methods that hold entropy at a target: golden numbers, gradients, controllers."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from agentgym import scratch
+from agentgym.batch import collate
+from agentgym.law import Course
+from agentgym.learner import Learner
+from agentgym.losses import Outputs
+from agentgym.policy import Policy
+from agentgym.settings import Optimisation, Shape
+from agentgym.testing.batches import batch_of, written
+from agentgym.testing.episodes import MIXED, made_up
+from agentgym_trainers.dcpo import (
+    COOL,
+    DCPO,
+    WARM,
+    Target,
+    exact_entropy,
+    rewarded,
+    sampled_entropy,
+    share_of_bonus,
+    weigh_in,
+    won,
+)
+from agentgym_trainers.siren import (
+    ANCHOR,
+    MEAN,
+    NUCLEUS,
+    PEAK,
+    SIREN,
+    anchored,
+    find_peaks,
+    height,
+    peaks,
+    squared_distance,
+)
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "family.json").read_text())
+FIXTURE = GOLDEN["F1"]
+
+
+def near(values, tolerance=1e-6):
+    return pytest.approx(values, abs=tolerance)
+
+
+def flat(rows):
+    """Two rows of the fixture without the padding at the end of the second."""
+    return [*rows[0], *rows[1][:3]]
+
+
+def fixture(**about):
+    """Two episodes of four and three tokens; the first was won."""
+    batch = batch_of([[4], [3]], reward=[1.0, 0.0], **about)
+    return batch.with_(
+        advantage=written(batch, flat(FIXTURE["A"])),
+        logprob=written(batch, flat(FIXTURE["old"])),
+        entropy=written(batch, flat(FIXTURE["H"])),
+    )
+
+
+def learner_of(algorithm, tokenizer):
+    """A network whose tokens differ in entropy, and the learner that trains it."""
+    shape = Shape(hidden=16, layers=1, heads=2, kv_heads=1, ffn=16)
+    model = scratch.make_model(tokenizer, shape, context=256, seed=1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(8 if parameter.dim() > 1 else 1)
+    learner = Learner(Policy(model), Optimisation())
+    learner.attach(algorithm)
+    return learner
+
+
+# ---- the law of entropy and score --------------------------------------------------------------
+
+
+def course(entropies, scores):
+    found = Course()
+    for entropy, score in zip(entropies, scores, strict=True):
+        found = found.after(entropy, score)
+    return found
+
+
+def test_w1_the_law_is_found_again():
+    golden = GOLDEN["W1"]
+    law = course(golden["H"], golden["R"]).fit()
+    assert law[:2] == near(golden["fit"], 2e-6) and law.ceiling == near(golden["ceiling"], 2e-6)
+    assert law.residual < 1e-6
+
+
+def test_the_law_is_the_fit_of_least_squares_and_says_how_far_off_it_is():
+    rng = np.random.default_rng(0)
+    entropies, scores = rng.random(40) * 2, rng.random(40)
+    features = np.stack([-np.exp(entropies), np.ones(40)], 1)
+    (a, b), square, *_ = np.linalg.lstsq(features, scores, rcond=None)
+    law = course(entropies.tolist(), scores.tolist()).fit()
+    assert law == near((a, b, math.sqrt(float(square[0]) / 40)), 1e-9)
+
+
+def test_there_is_no_law_without_three_steps_that_differ_in_entropy():
+    assert course([0.1, 0.2], [0, 1]).fit() is None and course([0.5] * 9, range(9)).fit() is None
+    assert course([0.5] * 9, range(9)).metrics() == {}
+    three = course([0.1, 0.2, 0.3], [0.3, 0.2, 0.1])
+    assert set(three.metrics()) == {"law/a", "law/b", "law/ceiling", "law/residual"}
+    assert Course(*tuple(three)) == three
+
+
+# ---- DCPO --------------------------------------------------------------------------------------
+
+
+def mixed(batch, entropy=0.3, late=False, state=0.0):
+    golden = written(batch, flat(GOLDEN["W7_dcpo"]["lT"]))
+    batch = batch.with_(**{WARM: golden, COOL: 2 * golden})
+    transform = weigh_in(Target(0.5, 0.1), lambda _: entropy, won, warm=1.2, cool=0.8, late=late)
+    found, state = transform.apply(batch, state, 0)
+    return found.advantage[batch.mask].tolist(), state
+
+
+def test_w7_the_share_of_the_bonus():
+    golden = GOLDEN["W7_dcpo"]
+    target = Target(0.5, 0.1)
+    assert share_of_bonus(target, 0.3, 0.5) == near(golden["alpha"])
+    assert share_of_bonus(target, 0.45, 0.5) == near(golden["alpha_close"])
+    assert share_of_bonus(target, 0.3, 0.0) == golden["alpha_nocorrect"]
+    assert share_of_bonus(target, 0.5, 0.5) == 0
+    assert share_of_bonus(target, 9.0, 0.01) < 1
+
+
+def test_w7_the_advantage():
+    assert mixed(fixture())[0] == near(flat(GOLDEN["W7_dcpo"]["A"]))
+
+
+def test_w7_at_the_target_and_without_a_win_the_advantage_stays():
+    batch = fixture()
+    before = batch.advantage[batch.mask].tolist()
+    assert mixed(batch, entropy=0.5)[0] == before
+    assert mixed(batch.with_(won=torch.zeros(2, dtype=torch.bool)))[0] == before
+
+
+@pytest.mark.parametrize(("entropy", "column"), GOLDEN["W6_ctrl"])
+def test_w6_the_temperature_is_high_up_to_the_target_and_low_above(entropy, column):
+    """Told apart by the columns: the cool one holds half the logarithm of the probability."""
+    batch = fixture()
+    found = mixed(batch, entropy=float(entropy))[0]
+    share = share_of_bonus(Target(0.5, 0.1), float(entropy), 0.5)
+    tempered = flat(GOLDEN["W7_dcpo"]["lT"])[0] * (1 if column == 1.2 else 2)
+    factor = float(torch.tensor(tempered - FIXTURE["old"][0][0]).exp())
+    assert found[0] == near((1 - share) * 1.2 + share * factor)
+
+
+def test_dcpo_the_code_goes_by_the_step_before_and_starts_from_zero():
+    batch = fixture()
+    first, state = mixed(batch, entropy=9.0, late=True)
+    assert first == near(flat(GOLDEN["W7_dcpo"]["A"])) and state == 9.0
+    assert mixed(batch, entropy=0.0, late=True, state=state)[0] != near(first)
+
+
+def test_dcpo_entropies_and_successes_of_a_batch():
+    batch = fixture()
+    assert sampled_entropy(batch) == near(8 / 7 - 0.0, 0.2)
+    assert sampled_entropy(batch) == near(-sum(flat(FIXTURE["old"])) / 7)
+    assert exact_entropy(batch) == near(sum(flat(FIXTURE["H"])) / 7)
+    part = batch.with_(reward=torch.tensor([0.04, 0.1]), won=torch.tensor([False, False]))
+    assert rewarded(part).tolist() == [False, True] and not won(part).any()
+
+
+def test_dcpo_a_group_that_always_wins_is_learned_from(tokenizer):
+    batch = collate(made_up(0, [[1.0] * 4, [1.0, 0.0, 0.0, 0.0]]))
+    algorithm = DCPO(target=9.0).build()
+    batch = learner_of(algorithm, tokenizer).observe(batch)
+    found, _ = algorithm.credit.apply(batch, algorithm.credit.init(), 0)
+    assert found.weight[found.mask & (found.group[found.owner] == 0)].min() > 0
+
+
+# ---- SIREN -------------------------------------------------------------------------------------
+
+
+def test_w8_peaks_of_one_row():
+    golden = GOLDEN["W8_mask"]
+    batch = batch_of([[5]])
+    found = peaks(written(batch, golden["H"]), batch, 0.8, "episode")
+    assert found[batch.mask].tolist() == golden["mask"]
+
+
+def test_f2_peaks_of_an_episode_and_of_its_turns():
+    batch = batch_of([[2, 2, 1]])
+    value = torch.where(batch.mask, written(batch, [0.2, 0.8, 0.4, 1.6, 0.6]), 5.0)
+    assert peaks(value, batch, 0.8, "episode")[batch.mask].tolist() == [0, 0, 0, 1, 0]
+    assert peaks(value, batch, 0.8, "turn")[batch.mask].tolist() == [0, 1, 0, 1, 0]
+
+
+def test_w8_the_squared_distance_and_its_slope():
+    golden = GOLDEN["W8_reg"]
+    batch = fixture()
+    weight, mean = height(batch.entropy, batch, 0.8, "episode")
+    masks = [*golden["masks"][0], *golden["masks"][1][:3]]
+    assert (weight > 0)[batch.mask].tolist() == masks and mean == near(golden["H"])
+    for anchor, value, slope in [
+        (golden["anchor"], golden["reg"], golden["dreg_dH"]),
+        (mean, golden["perfect"], 0.0),
+    ]:
+        found, gradient = regularised(batch, batch.entropy, anchor)
+        assert 0.005 * found == near(value)
+        assert 0.005 * float(gradient.sum()) == near(slope)
+
+
+def regularised(batch, entropy, anchor, level=0.8):
+    """The term and its gradient, by way of the pieces that the learner puts together."""
+    leaf = entropy.detach().clone().requires_grad_()
+    outputs = Outputs(leaf, leaf, extra={NUCLEUS: leaf})
+    held = anchor * batch.mask.double()
+    batch = find_peaks(level, "episode").apply(
+        outputs._replace(extra={NUCLEUS: leaf.detach()}),
+        batch.with_(**{ANCHOR: held}),
+        torch.Generator(),
+    )
+    value = squared_distance(SIREN().build().credit.reductions[0]).apply(outputs, batch, 0)
+    total = (value * batch.extra[PEAK]).sum()
+    (gradient,) = torch.autograd.grad(total, leaf)
+    return float(total.detach()), gradient
+
+
+def test_siren_the_tangent_has_the_gradient_of_the_square_by_finite_differences():
+    batch = batch_of([[4], [3], [5]])
+    generator = torch.Generator().manual_seed(1)
+    entropy = torch.rand(len(batch.mask), generator=generator, dtype=torch.float64) * batch.mask
+
+    def square(value):
+        return (height(value, batch, 0.5, "episode")[1] - 0.9) ** 2
+
+    found, gradient = regularised(batch, entropy, 0.9, 0.5)
+    assert found == near(square(entropy), 1e-6)
+    for at in batch.mask.nonzero().squeeze(-1).tolist():
+        step = torch.zeros_like(entropy)
+        step[at] = 1e-6
+        slope = (square(entropy + step) - square(entropy - step)) / 2e-6
+        assert float(gradient[at]) == near(slope, 1e-6)
+
+
+def test_siren_the_anchor_is_the_first_batchs_and_stays():
+    batch = fixture()
+    nucleus = SIREN().build().credit.reductions[0]
+    transform = anchored(0.8, "episode", nucleus)
+    alike = batch.with_(**{NUCLEUS: batch.mask.double()})
+    found, state = transform.apply(alike, transform.init(), 0)
+    assert state == () and found.extra[PEAK].sum() == 0
+    found, state = transform.apply(batch.with_(**{NUCLEUS: batch.entropy}), state, 1)
+    assert state == (near(1.55),) and found.extra[ANCHOR][batch.mask].tolist() == near([1.55] * 7)
+    later, state = transform.apply(batch.with_(**{NUCLEUS: 2 * batch.entropy}), state, 2)
+    assert state == (near(1.55),) and later.extra[MEAN][batch.mask].tolist() == near([3.1] * 7)
+
+
+def test_siren_pulls_the_entropy_of_a_network_towards_the_anchor(tokenizer):
+    """Through the learner: the gradient of the network is that of the square, and points down."""
+    algorithm = SIREN(weight=1.0).build()
+    learner = learner_of(algorithm, tokenizer)
+    batch = learner.observe(collate(made_up(0, MIXED)))
+    credit = algorithm.credit
+    batch, _ = credit.apply(batch, credit.init(), 0)
+    update = algorithm.updates[0]
+    loss = squared_distance(credit.reductions[0])
+    for shift in (-0.3, 0.0, 0.3):
+        moved = batch.with_(**{ANCHOR: batch.extra[ANCHOR] + shift * batch.mask})
+        part = learner.prepare(moved, update)
+        outputs = learner.policy(part, credit.reductions)
+        total = (loss.apply(outputs, part, 0) * part.extra[PEAK]).sum()
+        assert float(total.detach()) == near(shift**2, 1e-5)
+        gradient = torch.autograd.grad(total, list(learner.policy.model.parameters()))
+        norm = sum(float(g.square().sum()) for g in gradient)
+        assert (norm > 1e-9) is (shift != 0)

@@ -1,0 +1,135 @@
+"""COPO: where episodes agree, compare tasks instead (2025, arXiv:2508.04138).
+
+Beside the advantage within a task there is one between tasks: a task's return is its share of wins,
+less the less its episodes agree, centred and scaled over the tasks of the batch. With Hc the
+entropy in bits of how the task's episodes ended, ``w = sigmoid(sharpness (Hc - middle))`` of the
+loss is of the advantage within, and ``1 - w`` of the one between: a group that always fails alike
+has none within and is still taught. These are two losses on one ratio; mixing the advantages
+instead would be another method wherever the clip is at work.
+
+Differs from the paper: an answer is the ending of an episode, its last action and the world's
+answer to it; episodes that a limit cut short are not among the answers; a batch of one task has no
+advantage between. ``released()`` leaves agreement out of a task's return. Tasks are compared with
+one another, so their rewards must be of one scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agentgym.algorithm import About, Algorithm
+from agentgym.batch import Batch, episode_mean
+from agentgym.bounds import above
+from agentgym.credit import Transform, chain, group_mean, stateless
+from agentgym.losses import add, crediting, policy_gradient, times
+from agentgym_trainers.empo import disagreement
+from agentgym_trainers.grpo import GRPO
+
+BETWEEN = "copo/between"
+"""Private column: advantage between tasks."""
+INNER = "copo/inner"
+"""Private column: share of the loss that is of the advantage within the task."""
+OUTER = "copo/outer"
+"""Private column: share that is of the advantage between tasks."""
+
+
+def bits(batch: Batch) -> Float[Tensor, " E"]:
+    """Entropy of how each task's episodes ended, in bits."""
+    return disagreement(batch) / torch.log(batch.reward.new_tensor(2.0))
+
+
+def task_return(batch: Batch, *, consistent: bool) -> Float[Tensor, " E"]:
+    """Share of each task's episodes that were won, of which agreement keeps up to all.
+
+    ``1 - lambda Hc`` with ``lambda = (1 - 1/n) / log2 n``: 1 for unanimity, 1/n for no two alike.
+    """
+    wins = group_mean(batch.won.to(batch.reward), batch)
+    if not consistent:
+        return wins
+    size = torch.bincount(batch.group)[batch.group].to(wins)
+    rate = (1 - 1 / size) / size.log2().clamp(min=1e-12)
+    return wins * torch.where(size > 1, 1 - rate * bits(batch), torch.ones_like(wins))
+
+
+def between_tasks(value: Float[Tensor, " E"], batch: Batch) -> Float[Tensor, " E"]:
+    """A per-task value, centred and scaled over the tasks of the batch; 0 for a single task."""
+    tasks = torch.unique(batch.group)
+    if len(tasks) < 2:
+        return torch.zeros_like(value)
+    by_task = value.new_zeros(int(tasks.max()) + 1).index_put((batch.group,), value)[tasks]
+    return (value - by_task.mean()) / (by_task.std() + 1e-6)
+
+
+def compare_tasks(sharpness: float, middle: float, *, consistent: bool) -> Transform:
+    """Write the advantage between tasks, and both shares of the loss."""
+
+    def apply(batch: Batch) -> Batch:
+        advantage = between_tasks(task_return(batch, consistent=consistent), batch)
+        inner = (sharpness * (bits(batch) - middle)).sigmoid()
+        columns = {BETWEEN: advantage, INNER: inner, OUTER: 1 - inner}
+        return batch.with_(
+            **{name: (value[batch.owner] * batch.mask) for name, value in columns.items()}
+        )
+
+    return stateless(apply, writes={BETWEEN, INNER, OUTER})
+
+
+def weigh_either() -> Transform:
+    """Every episode that has an advantage, within or between, counts the same."""
+
+    def apply(batch: Batch) -> Batch:
+        some = (batch.advantage != 0) | (batch.extra[BETWEEN] != 0)
+        return batch.with_(weight=episode_mean(batch, batch.mask & some))
+
+    return stateless(apply, reads={BETWEEN})
+
+
+@dataclass(frozen=True, kw_only=True)
+class COPO:
+    """Consistency-aware policy optimisation: GRPO, and a comparison of tasks where it is silent."""
+
+    about: ClassVar[About] = About(
+        "2508.04138",
+        "n episodes side by side",
+        "return, centred and scaled within the task; and that of the task among tasks",
+        "two clipped surrogates, shared by how far the episodes of a task agree",
+    )
+
+    host: GRPO = field(default_factory=GRPO)
+    """Whose advantage within the task and clip these are."""
+    sharpness: float = 5.0
+    """How fast the loss goes over from one advantage to the other, per bit."""
+    middle: float = 1.0
+    """Entropy of endings at which both have half, in bits."""
+    consistent: bool = True
+    """A task's return is less the less its episodes agree."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        above(0, self, "sharpness")
+
+    @classmethod
+    def paper(cls) -> COPO:
+        """The paper's setting."""
+        return cls(host=GRPO(group_size=6, clip_high=0.2, dual=3.0))
+
+    @classmethod
+    def released(cls) -> COPO:
+        """The authors' code, as its script runs it."""
+        return cls(host=GRPO(group_size=6, clip_high=0.2, dual=3.0), consistent=False)
+
+    def build(self) -> Algorithm:
+        """Compose it."""
+        host = self.host
+        surrogate = policy_gradient(host.clip, host.clip_high, dual=host.dual)
+        comparing = compare_tasks(self.sharpness, self.middle, consistent=self.consistent)
+        weighting = weigh_either() if host.mean == "episodes" else host.weighting()
+        return host.compose(
+            add(times(INNER, surrogate), times(OUTER, crediting(BETWEEN, surrogate))),
+            credit=chain(comparing, weighting),
+        )

@@ -1,0 +1,93 @@
+"""EAR: less credit for uncertain episodes, the reshaping of ETTRL (2025, arXiv:2508.11356).
+
+With H the mean entropy of an episode's tokens before the update, its advantage is multiplied by
+``2 - H / (mean of H in the task's group)``, whose mean over the group is 1; or, in the paper's
+other form, cut to [-2, 2]. The paper's other half, branching, is ``etmr.py``.
+
+Differs from the paper: the factor is kept within [0, 2], as an episode with twice the group's
+entropy would otherwise be punished for a win. ``paper()`` lets it change sign. There is no official
+code; ``released()`` is the paper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agentgym.algorithm import About, Algorithm, extend
+from agentgym.batch import Batch
+from agentgym.bounds import above
+from agentgym.credit import Transform, group_mean, mean_of_episode, stateless
+from agentgym_trainers.dapo import DAPO
+from agentgym_trainers.grpo import GRPO
+
+
+def relative_certainty(batch: Batch) -> Float[Tensor, " E"]:
+    """``2 - H / mean H`` of each episode, over the episodes of its task; 1 without entropy."""
+    entropy = mean_of_episode(batch.entropy, batch)
+    mean = group_mean(entropy, batch)
+    ratio = torch.where(mean > 0, entropy / mean.clamp(min=1e-12), torch.ones_like(entropy))
+    return 2 - ratio
+
+
+def reshape_by_certainty(*, keep_sign: bool) -> Transform:
+    """Multiply advantages by ``relative_certainty``, at least 0 where signs are kept."""
+
+    def apply(batch: Batch) -> Batch:
+        factor = relative_certainty(batch)
+        factor = factor.clamp(min=0) if keep_sign else factor
+        return batch.with_(advantage=batch.advantage * factor[batch.owner])
+
+    return stateless(apply)
+
+
+def cut(bound: float) -> Transform:
+    """Cut advantages to ``[-bound, bound]``."""
+    return stateless(lambda batch: batch.with_(advantage=batch.advantage.clamp(-bound, bound)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EAR:
+    """Entropy-based advantage reshaping, on GRPO or DAPO."""
+
+    about: ClassVar[About] = About(
+        "2508.11356",
+        "its host's",
+        "its host's, less for episodes more uncertain than their group",
+        "its host's",
+    )
+
+    host: GRPO | DAPO = field(default_factory=GRPO)
+    """The method whose advantages are reshaped."""
+    form: Literal["residual", "clip"] = "residual"
+    """Scale by relative certainty, or cut what is extreme."""
+    sign: Literal["kept", "free"] = "kept"
+    """Whether a very uncertain episode keeps the sign of its advantage."""
+    bound: float = 2.0
+    """Where the form ``clip`` cuts."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        above(0, self, "bound")
+
+    @classmethod
+    def paper(cls) -> EAR:
+        """The paper's setting."""
+        return cls(host=GRPO(clip_high=0.2, mean="tokens"), sign="free")
+
+    @classmethod
+    def released(cls) -> EAR:
+        """There is no official code: the paper."""
+        return cls.paper()
+
+    def build(self) -> Algorithm:
+        """Compose it."""
+        forms = {
+            "residual": reshape_by_certainty(keep_sign=self.sign == "kept"),
+            "clip": cut(self.bound),
+        }
+        return extend(self.host.build(), credit=forms[self.form])

@@ -1,0 +1,210 @@
+"""ETMR: branch from the peaks of finished episodes, of ETTRL (2025, arXiv:2508.11356).
+
+A task begins with ``roots`` episodes. From the ``peaks`` most uncertain turns of each, ``width``
+other episodes go on, so that it is worth ``roots * (1 + peaks * width)``; with peaks in the middle
+that costs ``(1 + peaks * width / 2) / (1 + peaks * width)`` of the tokens. The paper knows no right
+answer: the majority of the endings is taken for it. The other half of the method is ``ear.py``.
+
+Which turns are peaks is known only at the end, so a fork is kept at each turn that is among the
+most uncertain so far, and given up when it no longer is; nothing is played or written twice. An
+episode with too few turns leaves its share to episodes that begin at the start.
+
+Differs from the paper: branches begin at turns, by the mean entropy of a turn, not at tokens; a
+prefix counts once in the loss, in the episode that wrote it; rewards are the world's, and the
+branches do not make the majority alone decide. ``paper()`` has 12 roots, 2 peaks and 2 branches,
+counts every copy of a prefix, and rewards the majority. There is no official code: ``released()``
+is the paper.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, NamedTuple
+
+from jaxtyping import Bool
+from torch import Tensor
+
+from agentgym.algorithm import About, Algorithm, Collect, Path, Play, extend
+from agentgym.batch import Batch
+from agentgym.bounds import at_least
+from agentgym.credit import Transform, stateless
+from agentgym.errors import ImpossibleValue
+from agentgym.shaping import reward_episodes
+from agentgym.trees import mean_entropy
+from agentgym.types import Task, Trajectory
+from agentgym.weights import keep
+from agentgym_trainers.empo import agreement
+from agentgym_trainers.grpo import GRPO
+
+
+class Shape(NamedTuple):
+    """How a task's budget is spread."""
+
+    roots: int
+    peaks: int
+    width: int
+
+    @property
+    def leaves(self) -> int:
+        """Episodes of a task."""
+        return self.roots * (1 + self.peaks * self.width)
+
+    @property
+    def cost(self) -> float:
+        """Tokens beside so many whole episodes, with peaks in the middle on average."""
+        branches = self.peaks * self.width
+        return (1 + branches / 2) / (1 + branches)
+
+
+class _Peak(NamedTuple):
+    height: float
+    number: int
+    fork: Path
+
+
+async def climb(path: Path, most: int, numbers: Iterator[int]) -> tuple[Trajectory, list[Path]]:
+    """Play a path to its end; also forks before its ``most`` most uncertain turns.
+
+    Args:
+        path: Under way, nothing pending.
+        most: Forks to keep, the earlier of equal ones first.
+        numbers: Samples of the forks; one that replaces another takes over its number.
+    """
+    held: list[_Peak] = []
+    while not path.over:
+        said = await path.think()
+        if said is not None and most:
+            height = mean_entropy(said)
+            number = next(numbers) if len(held) < most else None
+            lowest = min(held, key=lambda peak: peak.height, default=None)
+            if number is None and lowest is not None and height > lowest.height:
+                held.remove(lowest)
+                await lowest.fork.abandon()
+                number = lowest.number
+            if number is not None:
+                held.append(_Peak(height, number, await path.fork(number)))
+        await path.act()
+    return await path.close(), [peak.fork for peak in sorted(held, key=lambda peak: peak.number)]
+
+
+async def finish(path: Path) -> Trajectory:
+    """Play a path to its end."""
+    while not path.over:
+        await path.think()
+        await path.act()
+    return await path.close()
+
+
+def from_peaks(shape: Shape) -> Collect:
+    """Collect ``shape.leaves`` episodes per task; those from one peak are numbered together."""
+    each = shape.peaks * shape.width
+
+    def number(root: int, branch: int) -> int:
+        return shape.roots + root * each + branch
+
+    async def grow(task: Task, play: Play, root: int) -> list[Trajectory]:
+        path = await play.begin(task, root)
+        first = iter(range(number(root, 0), number(root + 1, 0), shape.width))
+        whole, forks = await climb(path, shape.peaks, first)
+        paths = list(forks)
+        for place, fork in enumerate(forks):
+            beside = range(place * shape.width + 1, (place + 1) * shape.width)
+            paths += [await fork.fork(number(root, k)) for k in beside]
+        for k in range(len(forks) * shape.width, each):
+            paths.append(await play.begin(task, number(root, k)))
+        return [whole, *await asyncio.gather(*map(finish, paths))]
+
+    async def collect(task: Task, play: Play) -> list[Trajectory]:
+        async with play.seats(shape.leaves):
+            grown = await asyncio.gather(*(grow(task, play, root) for root in range(shape.roots)))
+        return sorted((t for tree in grown for t in tree), key=lambda t: t.sample)
+
+    return collect
+
+
+def own(batch: Batch) -> Bool[Tensor, " P"]:
+    """Tokens that the episode wrote itself, not the one it was forked from."""
+    return ~batch.shared
+
+
+def reward_majority() -> Transform:
+    """Replace the reward: 1 for the most frequent ending of the task, 0 for all others.
+
+    Where several are as frequent, all of them count; nobody earns anything by running out of time.
+    """
+
+    def apply(batch: Batch) -> Batch:
+        share = agreement(batch)
+        size = int(batch.group.max()) + 1 if len(batch.group) else 0
+        most = share.new_zeros(size).scatter_reduce(0, batch.group, share, "amax")[batch.group]
+        right = ((share == most) & (share > 0)).to(batch.reward)
+        return reward_episodes(batch, right - batch.reward)
+
+    return stateless(apply)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ETMR:
+    """Entropy-fork tree majority rollout, on GRPO."""
+
+    about: ClassVar[About] = About(
+        "2508.11356",
+        "a few whole episodes, the others forked at the peaks of their uncertainty",
+        "its host's; a prefix counts once",
+        "its host's",
+    )
+
+    host: GRPO = field(default_factory=lambda: GRPO(group_size=9))
+    """Whose credit and loss these are; its group size is the budget of a task."""
+    roots: int = 3
+    """Episodes that begin at the start."""
+    peaks: int = 1
+    """Turns of each from which others go on."""
+    width: int = 2
+    """Episodes that go on from each."""
+    prefix: Literal["once", "every"] = "once"
+    """Whether copies of a prefix count in the loss."""
+    labels: Literal["world", "majority"] = "world"
+    """Who says what is right."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible numbers."""
+        at_least(1, self, "roots", "width")
+        at_least(0, self, "peaks")
+        if self.shape.leaves != self.host.group_size:
+            raise ImpossibleValue(
+                f"ETMR.roots * (1 + peaks * width) is {self.shape.leaves}, expected the budget of "
+                f"a task, host.group_size ({self.host.group_size})"
+            )
+
+    @property
+    def shape(self) -> Shape:
+        """How the budget is spread."""
+        return Shape(self.roots, self.peaks, self.width)
+
+    @classmethod
+    def paper(cls) -> ETMR:
+        """The paper's setting."""
+        return cls(
+            host=GRPO(group_size=60, clip_high=0.2, mean="tokens"),
+            roots=12,
+            peaks=2,
+            prefix="every",
+            labels="majority",
+        )
+
+    @classmethod
+    def released(cls) -> ETMR:
+        """There is no official code: the paper."""
+        return cls.paper()
+
+    def build(self) -> Algorithm:
+        """Compose it."""
+        whole = extend(
+            self.host.build(),
+            reward=reward_majority() if self.labels == "majority" else None,
+            credit=keep(own) if self.prefix == "once" else None,
+        )
+        return replace(whole, collect=from_peaks(self.shape))
