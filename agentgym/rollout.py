@@ -253,8 +253,9 @@ class Episode:
             shared=len(self.turns),
             _pending=None,
         )
+        if self.world is None:
+            return twin  # over before it began, and so is this one
         with twin._breaking():
-            assert self.world is not None, "the episode is over"
             twin.world = await _told(self.world.fork())
         return twin
 

@@ -73,6 +73,14 @@ def mean_entropy(completion: Completion) -> float:
     return sum(completion.entropies) / max(1, len(completion.entropies))
 
 
+async def ended(path: Path, task: Task, play: Play) -> Trajectory:
+    """Close a path; one that its world's breaking spoilt is played anew from the start."""
+    played = await path.close()
+    if played.stop.scored:
+        return played
+    return await play.whole(task, played.sample, spoilt=(played.stop,))
+
+
 async def undecided(tree: Tree) -> None:
     """Branch where a decision has been written but not carried out: the fork decides anew."""
     await tree.think()
@@ -204,12 +212,6 @@ class Tree:
     async def prune(self) -> None:
         """Put the finished paths aside."""
         over = [limb for limb in self.limbs if limb.path.over]
-        self.finished += await asyncio.gather(*(self._finish(limb.path) for limb in over))
+        closing = (ended(limb.path, self.task, self.play) for limb in over)
+        self.finished += await asyncio.gather(*closing)
         self.limbs = [limb for limb in self.limbs if not limb.path.over]
-
-    async def _finish(self, path: Path) -> Trajectory:
-        """Its record; one that its world's breaking spoilt is played anew from the start."""
-        played = await path.close()
-        if played.stop.scored:
-            return played
-        return await self.play.whole(self.task, played.sample, spoilt=(played.stop,))

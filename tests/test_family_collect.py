@@ -14,7 +14,7 @@ from agentgym.engines.scripted import ScriptedEngine
 from agentgym.rollout import Limits, Player
 from agentgym.testing.batches import batch_of
 from agentgym.testing.episodes import made_up
-from agentgym.types import Completion
+from agentgym.types import Completion, Stop
 from agentgym_trainers.aepo_arbitrary import (
     AEPOArbitrary,
     apart,
@@ -248,6 +248,19 @@ def test_a_tree_is_the_same_however_many_are_in_flight(agent):
         return asyncio.run(from_peaks(Shape(2, 1, 2))(Task("count", "count"), someone))
 
     assert play(1) == play(64)
+
+
+class Fragile(Counter):
+    """Breaks when it is copied."""
+
+    def fork(self):
+        raise RuntimeError("no copy")
+
+
+def test_a_branch_whose_world_cannot_be_copied_is_played_from_the_start(agent):
+    group, _ = tree(agent, Shape(1, 2, 2), Fragile)
+    assert [t.stop for t in group] == [Stop.TERMINATED] * 5
+    assert [t.spoilt for t in group] == [(), *[(Stop.WORLD_ERROR,)] * 4]
 
 
 def test_a_prefix_counts_once_in_the_loss_unless_it_is_the_papers(agent):

@@ -32,7 +32,7 @@ from agentgym.bounds import at_least
 from agentgym.credit import Transform, stateless
 from agentgym.errors import ImpossibleValue
 from agentgym.shaping import reward_episodes
-from agentgym.trees import mean_entropy
+from agentgym.trees import ended, mean_entropy
 from agentgym.types import Task, Trajectory
 from agentgym.weights import keep
 from agentgym_trainers.empo import agreement
@@ -64,8 +64,8 @@ class _Peak(NamedTuple):
     fork: Path
 
 
-async def climb(path: Path, most: int, numbers: Iterator[int]) -> tuple[Trajectory, list[Path]]:
-    """Play a path to its end; also forks before its ``most`` most uncertain turns.
+async def climb(path: Path, most: int, numbers: Iterator[int]) -> list[Path]:
+    """Play a path until it is over; forks before its ``most`` most uncertain turns, by number.
 
     Args:
         path: Under way, nothing pending.
@@ -86,15 +86,15 @@ async def climb(path: Path, most: int, numbers: Iterator[int]) -> tuple[Trajecto
             if number is not None:
                 held.append(_Peak(height, number, await path.fork(number)))
         await path.act()
-    return await path.close(), [peak.fork for peak in sorted(held, key=lambda peak: peak.number)]
+    return [peak.fork for peak in sorted(held, key=lambda peak: peak.number)]
 
 
-async def finish(path: Path) -> Trajectory:
+async def finish(path: Path, task: Task, play: Play) -> Trajectory:
     """Play a path to its end."""
     while not path.over:
         await path.think()
         await path.act()
-    return await path.close()
+    return await ended(path, task, play)
 
 
 def from_peaks(shape: Shape) -> Collect:
@@ -107,14 +107,14 @@ def from_peaks(shape: Shape) -> Collect:
     async def grow(task: Task, play: Play, root: int) -> list[Trajectory]:
         path = await play.begin(task, root)
         first = iter(range(number(root, 0), number(root + 1, 0), shape.width))
-        whole, forks = await climb(path, shape.peaks, first)
+        forks = await climb(path, shape.peaks, first)
         paths = list(forks)
         for place, fork in enumerate(forks):
             beside = range(place * shape.width + 1, (place + 1) * shape.width)
             paths += [await fork.fork(number(root, k)) for k in beside]
         for k in range(len(forks) * shape.width, each):
             paths.append(await play.begin(task, number(root, k)))
-        return [whole, *await asyncio.gather(*map(finish, paths))]
+        return await asyncio.gather(*(finish(each, task, play) for each in (path, *paths)))
 
     async def collect(task: Task, play: Play) -> list[Trajectory]:
         async with play.seats(shape.leaves):
