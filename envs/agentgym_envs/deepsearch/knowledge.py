@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -154,9 +154,13 @@ class Knowledge:
 
     entities: dict[str, Entity]
 
-    def of_kind(self, kind: str) -> list[Entity]:
-        """Entities of one kind, in order."""
-        return [entity for entity in self.entities.values() if entity.kind == kind]
+    @cached_property
+    def by_kind(self) -> dict[str, list[str]]:
+        """Names of entities, in order."""
+        found: dict[str, list[str]] = {kind: [] for kind in KINDS}
+        for entity in self.entities.values():
+            found[entity.kind].append(entity.name)
+        return found
 
     def follow(self, name: str, path: tuple[str, ...]) -> tuple[Target, ...]:
         """What each relation of a path leads to, one after the other."""
@@ -182,8 +186,10 @@ def make_knowledge(size: int, seed: int) -> Knowledge:
                     low, high = _NUMBERS[key]
                     facts[key] = int(rng.integers(low, high))
                 elif relation.source == kind:
-                    others = [one for one in names[relation.target] if one != name]
-                    facts[key] = others[int(rng.integers(len(others)))]
+                    targets = names[relation.target]
+                    while (target := targets[int(rng.integers(len(targets)))]) == name:
+                        pass
+                    facts[key] = target
             entities[name] = Entity(name, kind, facts)
     return Knowledge(entities)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agentgym_envs.deepsearch.knowledge import RELATIONS, Knowledge
+from agentgym_envs.deepsearch.knowledge import KINDS, RELATIONS, Knowledge
 
 NUMBERS = {"train": range(4000), "valid": range(4000, 4500), "test": range(4500, 5000)}
 """Which numbers belong to a split."""
@@ -63,10 +63,9 @@ def ask(knowledge: Knowledge, number: int, hops: int) -> Question:
 
 
 def _start(knowledge: Knowledge, split: str, rng: np.random.Generator) -> str:
-    kinds = ("person", "town", "company", "book")
-    entities = knowledge.of_kind(kinds[int(rng.integers(4))])
+    names = knowledge.by_kind[KINDS[int(rng.integers(len(KINDS)))]]
     digits = {"train": range(8), "valid": (8,), "test": (9,)}[split]
-    mine = [entity.name for at, entity in enumerate(entities) if at % 10 in digits]
+    mine = [name for at, name in enumerate(names) if at % 10 in digits]
     return mine[int(rng.integers(len(mine)))]
 
 
