@@ -330,11 +330,10 @@ def test_closing_a_session_ends_its_processes(sandbox):
     one = sandbox.session()
     one.run("1")
     before = _children()
-    assert len(before) >= 2
     one.close()
     deadline = time.monotonic() + 10
-    while len(_children()) > len(before) - 2:
-        assert time.monotonic() < deadline, "the interpreter or its supervisor is left"
+    while len(_children()) > len(before) - 1:
+        assert time.monotonic() < deadline, "the interpreter is left"
         time.sleep(0.01)
 
 
@@ -366,7 +365,7 @@ def test_a_client_that_is_killed_leaves_no_process_behind(tmp_path):
     assert b"seccomp" in client.stdout.readline()
     time.sleep(0.2)
     started = _group(client.pid)
-    assert len(started) >= 3
+    assert len(started) >= 2
     client.kill()
     client.wait()
     client.stdout.close()
@@ -405,7 +404,7 @@ def test_the_layers_are_told_and_a_missing_one_stops_everything(session, monkeyp
     assert set(LAYERS) <= set(session.layers)
     with pytest.raises(ConfigError, match="got firewall, expected namespaces"):
         Sandbox(require=["firewall"])
-    monkeypatch.setattr("agentgym.sandbox.server._open_to_all", lambda folder: False)
+    monkeypatch.setattr("agentgym.sandbox.server._for_nobody", lambda: False)
     with pytest.raises(ConfigError, match=r"lacks nobody \(not put on\)"):
         Sandbox(require=[*LAYERS, "nobody"]).run("1")
 

@@ -87,7 +87,7 @@ class Server:
                 self._process = subprocess.Popen(
                     [
                         *(sys.executable, "-s", "-P", "-c", _START),
-                        json.dumps({"preload": self._preload}),
+                        json.dumps({"preload": self._preload, "nobody": _for_nobody()}),
                         str(Path(__file__).parent),
                     ],
                     stdin=inner.fileno(),
@@ -110,7 +110,7 @@ class Server:
     def _order(self, limits: Limits) -> bytes:
         order = {
             "folder": self._folder,
-            "nobody": all(_open_to_all(folder) for folder in _readable()),
+            "nobody": _for_nobody(),
             "readable": _readable(),
             "disk": limits.disk,
             "files": limits.files,
@@ -137,6 +137,11 @@ def _readable() -> tuple[str, ...]:
     """Folders of libraries: Python's, installed packages', the system's."""
     packages = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     return (os.path.realpath(f"{sys.base_prefix}/lib"), *packages, *_LIBRARIES)
+
+
+def _for_nobody() -> bool:
+    """A user who owns nothing can read the libraries."""
+    return all(map(_open_to_all, _readable()))
 
 
 @cache

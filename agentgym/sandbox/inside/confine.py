@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 import resource
+import signal
 import struct
 from collections.abc import Iterable
 
@@ -15,7 +16,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _NEWNS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 0x20000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 0x4000, 0x40000
 _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
-_CAPSET, _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 126, 444, 445, 446
+_CLONE, _CAPSET, _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 56, 126, 444, 445, 446
 
 
 def _check(result: int) -> int:
@@ -39,10 +40,19 @@ def become_nobody() -> None:
     _prctl(_PR_SET_DUMPABLE, 1)
 
 
-def leave_namespaces() -> None:
-    """New user, network, IPC, mount and process namespaces; the next child is process 1."""
-    uid, gid = os.getuid(), os.getgid()
-    _check(_LIBC.unshare(_NEWUSER | _NEWNET | _NEWIPC | _NEWNS | _NEWPID))
+def fork_apart() -> int:
+    """Fork into new user, network, IPC, mount and process namespaces; like ``os.fork``.
+
+    One system call for all: to fork first and leave later would take another fork to become
+    process 1.
+    """
+    flags = _NEWUSER | _NEWNET | _NEWIPC | _NEWNS | _NEWPID | signal.SIGCHLD
+    # Through PyDLL, which keeps hold of the interpreter's lock on both sides.
+    return _check(ctypes.PyDLL(None, use_errno=True).syscall(_CLONE, flags, 0, 0, 0, 0))
+
+
+def keep_names(uid: int, gid: int) -> None:
+    """Be in the new user namespace who one was outside."""
     for name, text in [
         ("setgroups", "deny"),
         ("uid_map", f"{uid} {uid} 1"),
