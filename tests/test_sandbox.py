@@ -355,17 +355,21 @@ def _children():
     return below(os.getpid())
 
 
-def test_a_client_that_is_killed_leaves_no_process_behind(tmp_path):
+def test_a_client_that_is_killed_leaves_no_process_and_no_folder_behind(tmp_path):
     code = (
         "from agentgym.sandbox import *\nimport time\n"
         "one = Sandbox(Limits(wall=60), preload=()).session()\none.run('1')\n"
         "print(one.layers, flush=True)\none.run('while True: pass')"
     )
-    client = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    client = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
     assert b"seccomp" in client.stdout.readline()
     time.sleep(0.2)
     started = _group(client.pid)
-    assert len(started) >= 2
+    assert len(started) >= 2 and len(list(tmp_path.iterdir())) == 1
     client.kill()
     client.wait()
     client.stdout.close()
@@ -373,6 +377,7 @@ def test_a_client_that_is_killed_leaves_no_process_behind(tmp_path):
     while any(_alive(pid) for pid in started):
         assert time.monotonic() < deadline, "a process outlived its client"
         time.sleep(0.02)
+    assert not list(tmp_path.iterdir())
 
 
 def _group(pid):

@@ -83,11 +83,12 @@ class Server:
             self._folder = tempfile.mkdtemp(prefix="agentgym-sandbox-")
             os.chmod(self._folder, 0o1777)
             self._socket, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            order = {"preload": self._preload, "nobody": _for_nobody(), "folder": self._folder}
             with inner:
                 self._process = subprocess.Popen(
                     [
                         *(sys.executable, "-s", "-P", "-c", _START),
-                        json.dumps({"preload": self._preload, "nobody": _for_nobody()}),
+                        json.dumps(order),
                         str(Path(__file__).parent),
                     ],
                     stdin=inner.fileno(),

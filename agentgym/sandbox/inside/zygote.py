@@ -51,13 +51,18 @@ def main() -> None:
     for name in (*_COMMON.split(), *order["preload"]):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    if "numpy" in sys.modules:
+        # Here, since it loads a library; interpreters start from this state.
+        numpy: Any = sys.modules["numpy"]
+        numpy.random.seed(0)
     gc.collect()
     gc.freeze()
     server.send(b"ready")
     try:
         _serve(server)
     finally:
-        # Without Python's clean-up, in which there is nothing to save.
+        # The client may be gone without having tidied up.
+        shutil.rmtree(order["folder"], ignore_errors=True)
         os._exit(0)
 
 
@@ -149,9 +154,6 @@ def _interpret(link: int, own: str, order: dict[str, Any], missing: dict[str, st
         os.mkdir(folder)
     os.chdir(folder)
     random.seed(0)
-    if "numpy" in sys.modules:
-        numpy: Any = sys.modules["numpy"]
-        numpy.random.seed(0)
     with contextlib.suppress(OSError):
         confine.drop_capabilities()
     put("rlimits", lambda: confine.limit(**order["rlimits"]))
