@@ -3,11 +3,13 @@
 A tool is a typed function, sync or async, or an object with a typed ``__call__``; its JSON schema
 comes from the signature and the docstring (``tool.py``). A model calls it in one of two notations
 (``calls.py``), within limits (``limits.py``). ``WithTools`` adds tools to any world, and a
-``ToolWorld`` is a world that consists of them (``world.py``). Needs the extra ``tools``.
+``ToolWorld`` is a world that consists of them (``world.py``); ``PythonTool`` is an interpreter in
+the sandbox (``python.py``). Needs the extra ``tools``.
 """
 
 from agentgym.tools.calls import Call, CallNotation, HermesCalls, TagCalls
 from agentgym.tools.limits import CallLimits, Cut, cut_characters, cut_tokens
+from agentgym.tools.python import PythonTool
 from agentgym.tools.tool import Tool, tool
 from agentgym.tools.world import ToolWorld, WithTools
 
@@ -17,6 +19,7 @@ __all__ = [
     "CallNotation",
     "Cut",
     "HermesCalls",
+    "PythonTool",
     "TagCalls",
     "Tool",
     "ToolWorld",

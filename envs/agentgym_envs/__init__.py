@@ -7,7 +7,9 @@ def register_all() -> None:
     """Register every world with Gymnasium; imports none of them."""
     for id_, entry, turns in [
         ("agentgym/ALFWorld-v0", "agentgym_envs.alfworld.env:ALFWorld", 50),
+        ("agentgym/DeepSearch-v0", "agentgym_envs.deepsearch.env:DeepSearch", 16),
         ("agentgym/Hotter-v0", "agentgym_envs.hotter:Hotter", 12),
+        ("agentgym/PythonMath-v0", "agentgym_envs.pythonmath.env:PythonMath", 8),
         ("agentgym/ScienceWorld-v0", "agentgym_envs.scienceworld.env:ScienceWorld", 200),
         ("agentgym/TextWorld-v0", "agentgym_envs.textworld.env:TextWorld", 50),
         ("agentgym/WebShop-v0", "agentgym_envs.webshop.env:WebShop", 15),

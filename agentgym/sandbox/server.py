@@ -1,0 +1,152 @@
+"""The client's side of the fork server: one per process and set of libraries, started once."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from functools import cache
+from pathlib import Path
+
+from agentgym.errors import WorldError
+from agentgym.sandbox.limits import Limits
+
+_START = (
+    "import sys; sys.path.insert(0, sys.argv.pop()); import inside.zygote; del sys.path[0]; "
+    "inside.zygote.main()"
+)
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/local/lib", "/usr/share/zoneinfo")
+STARTING = 60.0
+"""Seconds that a server, or an interpreter, may take to start."""
+
+
+@cache
+def server(process: int, preload: tuple[str, ...]) -> Server:
+    """The server of this process; its own, since a forked process must not share its sockets."""
+    return Server(preload)
+
+
+class Server:
+    """A process that imported the libraries and forks an interpreter for each session.
+
+    It is started with an empty environment and no descriptor but its own socket, so nothing of
+    the client can leak into an interpreter.
+    """
+
+    def __init__(self, preload: tuple[str, ...]) -> None:
+        self._preload = preload
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._folder = ""
+        atexit.register(self.close)
+
+    def open(self, limits: Limits) -> tuple[socket.socket, socket.socket]:
+        """A new interpreter: its link and its control; closing the control kills it.
+
+        Raises:
+            WorldError: The server does not start.
+        """
+        link, inner_link = socket.socketpair()
+        control, inner_control = socket.socketpair()
+        with inner_link, inner_control:
+            fds = [inner_link.fileno(), inner_control.fileno()]
+            with self._lock:
+                for attempt in (1, 2):
+                    try:
+                        socket.send_fds(self._running(), [self._order(limits)], fds)
+                        break
+                    except OSError as problem:
+                        self._stop()
+                        if attempt == 2:
+                            link.close()
+                            control.close()
+                            raise WorldError(f"the sandbox does not start: {problem}") from problem
+        return link, control
+
+    def close(self) -> None:
+        """End the server; interpreters end when their sessions do."""
+        with self._lock:
+            self._stop()
+
+    def _running(self) -> socket.socket:
+        """The socket of the server, which is started unless it runs."""
+        if self._process is not None and self._process.poll() is not None:
+            self._stop()
+        if self._socket is None:
+            self._folder = tempfile.mkdtemp(prefix="agentgym-sandbox-")
+            os.chmod(self._folder, 0o1777)
+            self._socket, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            order = {"preload": self._preload, "nobody": _for_nobody(), "folder": self._folder}
+            with inner:
+                self._process = subprocess.Popen(
+                    [
+                        *(sys.executable, "-s", "-P", "-c", _START),
+                        json.dumps(order),
+                        str(Path(__file__).parent),
+                    ],
+                    stdin=inner.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd="/",
+                    env={
+                        # Sets of texts must have one order in every server.
+                        "PYTHONHASHSEED": "0",
+                        "PYTHONDONTWRITEBYTECODE": "1",
+                        "OMP_NUM_THREADS": "1",
+                        "OPENBLAS_NUM_THREADS": "1",
+                    },
+                )
+            self._socket.settimeout(STARTING)
+            if not self._socket.recv(65_536):
+                raise OSError("its server ended at once")
+        return self._socket
+
+    def _order(self, limits: Limits) -> bytes:
+        order = {
+            "folder": self._folder,
+            "nobody": _for_nobody(),
+            "readable": _readable(),
+            "disk": limits.disk,
+            "files": limits.files,
+            "output": limits.output,
+            "rlimits": {"memory": limits.memory, "cpu": limits.cpu, "file": limits.disk},
+        }
+        return json.dumps(order).encode()
+
+    def _stop(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = ""
+
+
+@cache
+def _readable() -> tuple[str, ...]:
+    """Folders of libraries: Python's, installed packages', the system's."""
+    packages = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    return (os.path.realpath(f"{sys.base_prefix}/lib"), *packages, *_LIBRARIES)
+
+
+def _for_nobody() -> bool:
+    """A user who owns nothing can read the libraries."""
+    return all(map(_open_to_all, _readable()))
+
+
+@cache
+def _open_to_all(folder: str) -> bool:
+    """Any user can get into a folder, or it is not there."""
+    way = Path(folder).resolve()
+    return not way.exists() or all(part.stat().st_mode & 0o001 for part in (way, *way.parents))

@@ -1,0 +1,236 @@
+"""Running cells in an interpreter, whose every word is taken for a claim."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from agentgym.errors import ConfigError, WorldError
+from agentgym.sandbox.limits import LAYERS, Limits, Result, Status
+from agentgym.sandbox.server import STARTING, server
+
+PRELOAD = ("numpy", "sympy")
+"""Libraries that every interpreter has at once, where they are installed."""
+
+
+class Sandbox:
+    """Makes confined interpreters; see ``LAYERS`` for what confines them.
+
+    Raises:
+        ConfigError: ``require`` names a layer that there is not.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        preload: Iterable[str] = PRELOAD,
+        require: Iterable[str] = LAYERS,
+    ) -> None:
+        """Nothing is started yet.
+
+        Args:
+            limits: What a session may use.
+            preload: Libraries to import once, before any session.
+            require: Layers without which nothing runs.
+        """
+        self.limits = limits or Limits()
+        self.preload = tuple(preload)
+        self.require = frozenset(require)
+        if unknown := self.require - {*LAYERS, "nobody"}:
+            raise ConfigError(
+                f"require: got {', '.join(sorted(unknown))}, expected {', '.join(LAYERS)}, nobody"
+            )
+
+    def session(self) -> Session:
+        """An interpreter that remembers; started when the first cell is run."""
+        return Session(self)
+
+    def run(self, code: str) -> Result:
+        """Run one program by itself."""
+        session = self.session()
+        try:
+            return session.run(code)
+        finally:
+            session.close()
+
+
+class Session:
+    """An interpreter with variables, made anew when it dies.
+
+    A fork runs the cells of the original again, in an interpreter of its own and not before it is
+    asked something; so it is the same state as far as cells are deterministic, which the clock
+    and addresses are not. Random generators start from a fixed seed.
+    """
+
+    def __init__(self, sandbox: Sandbox, history: tuple[str, ...] = ()) -> None:
+        self.sandbox = sandbox
+        self.history = history
+        """The cells whose traces the variables bear."""
+        self.layers: tuple[str, ...] = ()
+        """What confines the interpreter, once it runs."""
+        self._wires: tuple[socket.socket, socket.socket] | None = None
+        self._number = 0
+
+    def run(self, code: str) -> Result:
+        """Run a cell; whatever it does, there is a result.
+
+        Raises:
+            ConfigError: This machine cannot put on a layer that is required.
+            WorldError: The sandbox does not start.
+        """
+        if len(code) > self.sandbox.limits.code:
+            longest = self.sandbox.limits.code
+            error = f"the cell has {len(code)} characters, expected at most {longest}"
+            return Result(Status.ERROR, error=error)
+        if self._wires is None:
+            self._open()
+            for cell in self.history:
+                if self._run(cell).lost:
+                    break
+        result = self._run(code)
+        self.history = () if result.lost else (*self.history, code)
+        return result
+
+    def fork(self) -> Session:
+        """A session in the same state, going its own way."""
+        return Session(self.sandbox, self.history)
+
+    def close(self) -> None:
+        """End the interpreter; a later cell starts a new one."""
+        self._kill()
+        self.history = ()
+
+    def __del__(self) -> None:
+        self._kill()
+
+    def _kill(self) -> None:
+        if self._wires is not None:
+            for wire in self._wires:
+                wire.close()
+            self._wires = None
+
+    def _open(self) -> None:
+        """Start an interpreter, and see that it is confined enough."""
+        sandbox = self.sandbox
+        self._wires = server(os.getpid(), sandbox.preload).open(sandbox.limits)
+        self._number = 0
+        try:
+            hello = self._receive(time.monotonic() + STARTING)
+        except (EOFError, TimeoutError, ValueError) as problem:
+            self._kill()
+            raise WorldError(f"the sandbox does not start: {problem or 'it ended'}") from problem
+        self.layers = tuple(hello["layers"])
+        if lacking := sandbox.require - set(self.layers):
+            self._kill()
+            reasons = "; ".join(
+                f"{name} ({hello['missing'].get(name, 'not put on')})" for name in sorted(lacking)
+            )
+            raise ConfigError(
+                f"this machine cannot confine foreign code enough: it lacks {reasons}. Use another "
+                f"machine, or require fewer layers of `Sandbox`"
+            )
+
+    def _run(self, code: str) -> Result:
+        if self._wires is None:
+            self._open()
+        assert self._wires is not None, "it was just opened"
+        limits = self.sandbox.limits
+        self._number += 1
+        start = time.monotonic()
+        try:
+            self._send({"number": self._number, "code": code, "wall": limits.wall})
+            reply = self._receive(start + limits.wall + limits.grace)
+            result = _believe(reply, self._number, limits)
+        except TimeoutError:
+            error = f"killed after {limits.wall:g} s"
+            result = Result(Status.TIMEOUT, error=error, lost=True)
+        except (EOFError, OSError):
+            result = Result(Status.CRASHED, error=self._cause(), lost=True)
+        except (ValueError, RecursionError):
+            result = Result(Status.GARBLED, error="the interpreter's answer is garbled", lost=True)
+        if result.lost:
+            self._kill()
+        return result._replace(wall=time.monotonic() - start)
+
+    def _send(self, request: dict[str, object]) -> None:
+        assert self._wires is not None, "nothing is sent before it is opened"
+        data = json.dumps(request).encode()
+        self._wires[0].settimeout(self.sandbox.limits.wall)
+        self._wires[0].sendall(struct.pack("!I", len(data)) + data)
+
+    def _receive(self, deadline: float) -> dict[str, Any]:
+        """One frame.
+
+        Raises:
+            EOFError: The other end is gone.
+            TimeoutError: It is late.
+            ValueError: It is too long, not JSON, or followed by more.
+        """
+        assert self._wires is not None, "nothing is received before it is opened"
+        link = self._wires[0]
+        length = struct.unpack("!I", _exactly(link, 4, deadline))[0]
+        if length > 65_536 + 64 * self.sandbox.limits.output:
+            raise ValueError(f"a frame of {length} bytes")
+        found = json.loads(_exactly(link, length, deadline))
+        link.settimeout(0)
+        try:
+            more = link.recv(1)
+        except BlockingIOError:
+            more = b""
+        if more or not isinstance(found, dict):
+            raise ValueError("more than one answer")
+        return found
+
+    def _cause(self) -> str:
+        """How the interpreter ended, in the words of its supervisor."""
+        assert self._wires is not None, "it ended while it was asked"
+        try:
+            self._wires[1].settimeout(self.sandbox.limits.grace)
+            end = json.loads(self._wires[1].recv(4096))
+            code, cpu = int(end["exit"]), float(end["cpu"])
+        except (OSError, ValueError):
+            return "the interpreter ended"
+        if code == -signal.SIGKILL and cpu >= 0.9 * self.sandbox.limits.cpu:
+            return f"killed after {self.sandbox.limits.cpu} s of processor time"
+        if code < 0:
+            return f"the interpreter was ended by {signal.Signals(-code).name}"
+        return f"the interpreter left with status {code}"
+
+
+def _exactly(link: socket.socket, count: int, deadline: float) -> bytes:
+    data = b""
+    while len(data) < count:
+        link.settimeout(max(0.001, deadline - time.monotonic()))
+        more = link.recv(min(count - len(data), 65_536))
+        if not more:
+            raise EOFError
+        data += more
+    return data
+
+
+def _believe(reply: dict[str, Any], number: int, limits: Limits) -> Result:
+    """A reply as a result, if it could be one; the program may have written it.
+
+    Raises:
+        ValueError: It could not.
+    """
+    texts = [reply.get(name) for name in ("stdout", "value", "error")]
+    cpu = reply.get("cpu")
+    if (
+        reply.get("number") != number
+        or not all(isinstance(text, str) and len(text) <= limits.output + 200 for text in texts)
+        or not isinstance(cpu, float)
+        or not math.isfinite(cpu)
+    ):
+        raise ValueError("not an interpreter's answer")
+    # Halves of characters, which no encoding can write down.
+    stdout, value, error = (str(text).encode(errors="replace").decode() for text in texts)
+    return Result(Status(reply["status"]), stdout, value, error, cpu=cpu)

@@ -1,0 +1,1 @@
+"""Questions that take several searches, over an encyclopaedia made for the purpose."""

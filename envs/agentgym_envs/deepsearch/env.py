@@ -1,0 +1,202 @@
+"""DeepSearch as a world: questions over an encyclopaedia, by searching and reading."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import numpy as np
+
+from agentgym.env import SPLITS, AnyText, Opening, Outcome, one_of, unknown_task
+from agentgym.errors import ConfigError, MissingExtra, WorldError
+from agentgym.panel import unknown_split
+from agentgym.tools import HermesCalls, PythonTool, TagCalls, ToolWorld
+from agentgym_envs.deepsearch.pages import Encyclopaedia, Page, open_encyclopaedia
+from agentgym_envs.deepsearch.questions import NUMBERS, Lookup, Question, ask
+from agentgym_envs.deepsearch.scoring import exact_match, f1
+
+ENV = "agentgym/DeepSearch-v0"
+_NEEDS = ("Stemmer", "docstring_parser", "pydantic")
+_SNIPPET = 160
+"""Characters of a page that a search shows."""
+
+
+class DeepSearch(ToolWorld):
+    """Find the answer to a question by search, visits and, where wanted, Python.
+
+    Facts are made up, so nothing but the pages tells them; some stand in a page's second section,
+    which a search shows nothing of. The first answer counts: 1 where it matches exactly, else 0;
+    with ``reward="f1"`` the reward is the token F1. ``info`` tells ``support_recall``, the share
+    of the pages the answer rests on that were visited, in [0, 1].
+    """
+
+    def __init__(
+        self,
+        *,
+        hops: int = 2,
+        size: int = 2000,
+        corpus_seed: int = 0,
+        reward: Literal["exact", "f1"] = "exact",
+        notation: Literal["tags", "json"] = "tags",
+        python: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        """Make the world; the encyclopaedia is written when it is needed.
+
+        Args:
+            hops: Facts that an answer takes, 1 to 4.
+            size: Pages, at least 200.
+            corpus_seed: Decides all facts.
+            reward: Of the answer.
+            notation: Calls as ``<search>...</search>`` or as JSON.
+            python: There is an interpreter, too; see ``PythonTool``.
+            **kwargs: See ``TextEnv``.
+
+        Raises:
+            ConfigError: A value is not one of those.
+            MissingExtra: A library is not installed.
+        """
+        if not all(map(find_spec, _NEEDS)):
+            raise MissingExtra(f'{ENV} needs more libraries: pip install "agentic-gym[deepsearch]"')
+        one_of("reward", reward, ("exact", "f1"))
+        one_of("notation", notation, ("tags", "json"))
+        if hops not in range(1, 5):
+            raise ConfigError(f"hops: got {hops!r}, expected 1 to 4")
+        if not 200 <= size <= 100_000:
+            raise ConfigError(f"size: got {size!r}, expected 200 to 100000")
+        super().__init__(
+            tools=(
+                self.search,
+                self.visit,
+                self.find_in_page,
+                *((PythonTool(),) if python else ()),
+                self.answer,
+            ),
+            notation=TagCalls("information") if notation == "tags" else HermesCalls(),
+            **kwargs,
+        )
+        self.hops, self.by_f1, self._corpus = hops, reward == "f1", (size, corpus_seed)
+        self._question: Question | None = None
+        self._here: Lookup | None = None
+        self._seen: frozenset[str] = frozenset()
+        self.action_space = AnyText(
+            (self.write("search", "town"), self.write("visit", "x"), self.write("answer", "x"))
+        )
+
+    @property
+    def encyclopaedia(self) -> Encyclopaedia:
+        """All pages; the same object for every world of this process."""
+        return open_encyclopaedia(*self._corpus)
+
+    def tasks(self, split: str) -> Sequence[str]:
+        """Hops and number."""
+        if split not in SPLITS:
+            raise unknown_split(ENV, split, SPLITS)
+        return [f"{self._prefix()}{number}" for number in NUMBERS[split]]
+
+    def open(self, task: str, rng: np.random.Generator) -> Opening:
+        """Ask; the task alone decides what."""
+        number = task.removeprefix(self._prefix())
+        plain = number.isascii() and number.isdecimal() and len(number) < 6
+        known = plain and str(int(number)) == number
+        if number == task or not known or int(number) >= NUMBERS["test"].stop:
+            raise unknown_task(ENV, task, self.tasks("train")[:1])
+        self._question = ask(self.encyclopaedia.knowledge, int(number), self.hops)
+        self._here, self._seen = None, frozenset()
+        goal = (
+            f"Answer this question from the encyclopaedia. Answer once, with the name or number "
+            f"alone.\n\n{self._question.text}"
+        )
+        return Opening("The encyclopaedia is open.", goal, self._question.pattern)
+
+    def search(self, query: str, k: int = 3) -> str:
+        """Find pages; shows how the best ones begin.
+
+        Args:
+            query: Words to look for.
+            k: Number of pages, 1 to 10.
+        """
+        if not 1 <= k <= 10:
+            raise ValueError(f"k is {k}, expected 1 to 10")
+        found = self.encyclopaedia.search(query, k)
+        lines = [
+            f"Doc {place}(Title: {page.title}) {page.sections[0][:_SNIPPET]}"
+            for place, page in enumerate(found, start=1)
+        ]
+        return "\n".join(lines) or "No page has any of these words."
+
+    def visit(self, title: str, section: int = 0) -> str:
+        """Read a page.
+
+        Args:
+            title: Its title; in tags, a section may follow after ``#``.
+            section: Which section; the first unless given.
+        """
+        name, _, after = title.partition("#")
+        number = section or (int(after) if after.strip().isdecimal() else 1)
+        page = self._page(name.strip())
+        if not 1 <= number <= len(page.sections):
+            raise ValueError(f"{page.title} has sections 1 to {len(page.sections)}, got {number}")
+        self._here, self._seen = Lookup(page.title, number), self._seen | {page.title}
+        return (
+            f"{page.title}, section {number} of {len(page.sections)}\n{page.sections[number - 1]}"
+        )
+
+    def find_in_page(self, text: str) -> str:
+        """Find a text on the page visited last; shows the sentences that hold it.
+
+        Args:
+            text: What to find, whatever its case.
+        """
+        if self._here is None:
+            raise ValueError("no page was visited yet")
+        page = self._page(self._here.page)
+        found = [
+            f"[section {number}] {sentence.strip('.')}."
+            for number, section in enumerate(page.sections, start=1)
+            for sentence in section.split(". ")
+            if text.lower() in sentence.lower()
+        ]
+        return "\n".join(found) or f"{page.title} does not hold {text!r}."
+
+    def answer(self, result: str) -> Outcome:
+        """Give the answer, which ends the episode.
+
+        Args:
+            result: A name or a number.
+        """
+        golds = [self._asked().answer]
+        right = exact_match(result, golds)
+        reward = f1(result, golds) if self.by_f1 else float(right)
+        text = "That is right." if right else "That is wrong."
+        return Outcome(text, reward, float(right), right, done=True)
+
+    def oracle(self) -> tuple[str, ...]:
+        """Look up each fact the answer rests on, then answer."""
+        question = self._asked()
+        steps = []
+        for page, section in question.support:
+            steps.append(self.write("search", page))
+            steps.append(self.write("visit", page if section == 1 else f"{page}#{section}"))
+        return (*steps, self.write("answer", question.answer))
+
+    def _prefix(self) -> str:
+        size, seed = self._corpus
+        return f"{self.hops}hop-{size}-{seed}-"
+
+    def _asked(self) -> Question:
+        if self._question is None:
+            raise WorldError("nothing was asked; call reset() first")
+        return self._question
+
+    def _page(self, title: str) -> Page:
+        found = self.encyclopaedia.pages.get(title)
+        if found is None:
+            raise ValueError(f"there is no page {title[:80]!r}; search for its title first")
+        return found
+
+    def _info(self) -> dict[str, Any]:
+        support = {lookup.page for lookup in self._question.support} if self._question else set()
+        recall = len(support & self._seen) / len(support) if support else 0.0
+        return {**super()._info(), "support_recall": recall}

@@ -1,0 +1,220 @@
+"""A made world of people, towns, companies and books: a typed graph of exact facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+Target = int | str
+"""What a relation leads to: a number, or the name of another entity."""
+
+
+class Relation(NamedTuple):
+    """How one kind of entity leads to another, in words."""
+
+    source: str
+    target: str
+    """A kind of entity, or ``number``."""
+    phrase: str
+    """Names the target: ``the author of {x}``."""
+    question: str
+    """Asks for it: ``Who wrote {x}?``."""
+    sentences: tuple[str, ...]
+    """States it, in one of several ways."""
+    section: int
+    """Where on the page it is stated: the second takes another visit."""
+
+
+RELATIONS: dict[str, Relation] = {
+    "author": Relation(
+        "book", "person", "the author of {x}", "Who wrote {x}?",
+        ("{x} was written by {y}.", "{y} is the author of {x}."), 1,
+    ),
+    "setting": Relation(
+        "book", "town", "the town where {x} is set", "In which town is {x} set?",
+        ("The story takes place in {y}.", "{x} is set in {y}."), 2,
+    ),
+    "publisher": Relation(
+        "book", "company", "the publisher of {x}", "Which company published {x}?",
+        ("{y} published {x}.", "It was brought out by {y}."), 1,
+    ),
+    "published": Relation(
+        "book", "number", "", "In which year was {x} published?",
+        ("It came out in {y}.", "The first edition is of {y}."), 2,
+    ),
+    "birthplace": Relation(
+        "person", "town", "the birthplace of {x}", "In which town was {x} born?",
+        ("{x} was born in {y}.", "The native town of {x} is {y}."), 1,
+    ),
+    "employer": Relation(
+        "person", "company", "the employer of {x}", "For which company does {x} work?",
+        ("{x} works for {y}.", "{y} employs {x}."), 2,
+    ),
+    "born": Relation(
+        "person", "number", "", "In which year was {x} born?",
+        ("The year of birth was {y}.", "{x} came into the world in {y}."), 1,
+    ),
+    "mayor": Relation(
+        "town", "person", "the mayor of {x}", "Who is the mayor of {x}?",
+        ("The mayor is {y}.", "{y} was elected mayor of {x}."), 2,
+    ),
+    "population": Relation(
+        "town", "number", "", "How many people live in {x}?",
+        ("{x} has {y} inhabitants.", "{y} people live in {x}."), 1,
+    ),
+    "founder": Relation(
+        "company", "person", "the founder of {x}", "Who founded {x}?",
+        ("{x} was founded by {y}.", "{y} founded {x}."), 1,
+    ),
+    "seat": Relation(
+        "company", "town", "the seat of {x}", "In which town is {x} based?",
+        ("Its seat is {y}.", "{x} has its offices in {y}."), 1,
+    ),
+    "founded": Relation(
+        "company", "number", "", "In which year was {x} founded?",
+        ("The year of its foundation was {y}.", "It began in {y}."), 2,
+    ),
+}  # fmt: skip
+KINDS = ("person", "town", "company", "book")
+_NUMBERS = {
+    "published": (1850, 2020),
+    "born": (1800, 2000),
+    "population": (900, 90_000),
+    "founded": (1820, 2010),
+}
+_SYLLABLES = [
+    "bal",
+    "cor",
+    "den",
+    "fal",
+    "gor",
+    "hal",
+    "jun",
+    "kel",
+    "lor",
+    "mar",
+    "nel",
+    "por",
+    "quin",
+    "ral",
+    "sel",
+    "tor",
+    "ul",
+    "van",
+    "wen",
+    "yor",
+]
+_ENDS = ["a", "am", "an", "as", "e", "en", "er", "ia", "in", "is", "o", "on", "or", "us"]
+_OBJECTS = [
+    "River",
+    "Garden",
+    "Tower",
+    "Mirror",
+    "Harbour",
+    "Letter",
+    "Winter",
+    "Forest",
+    "Clock",
+    "Bridge",
+    "Island",
+    "Lantern",
+]
+_QUALITIES = [
+    "Silent",
+    "Broken",
+    "Golden",
+    "Hidden",
+    "Last",
+    "Distant",
+    "Burning",
+    "Hollow",
+    "Second",
+    "Crooked",
+]
+_TRADES = ["Works", "Press", "Mills", "Shipping", "Instruments", "Trading", "Glass", "Railways"]
+
+
+@dataclass(frozen=True)
+class Entity:
+    """One page's subject."""
+
+    name: str
+    kind: str
+    facts: dict[str, Target]
+    """Relation -> number, or name of an entity."""
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """All entities, by name; their order is part of the world."""
+
+    entities: dict[str, Entity]
+
+    @cached_property
+    def by_kind(self) -> dict[str, list[str]]:
+        """Names of entities, in order."""
+        found: dict[str, list[str]] = {kind: [] for kind in KINDS}
+        for entity in self.entities.values():
+            found[entity.kind].append(entity.name)
+        return found
+
+    def follow(self, name: str, path: tuple[str, ...]) -> tuple[Target, ...]:
+        """What each relation of a path leads to, one after the other."""
+        found: list[Target] = []
+        at: Target = name
+        for relation in path:
+            at = self.entities[str(at)].facts[relation]
+            found.append(at)
+        return tuple(found)
+
+
+@cache
+def make_knowledge(size: int, seed: int) -> Knowledge:
+    """A world of ``size`` entities, a quarter of each kind; the same everywhere."""
+    rng = np.random.default_rng([seed, size])
+    names = {kind: _names(kind, max(2, size // len(KINDS)), rng) for kind in KINDS}
+    entities = {}
+    for kind in KINDS:
+        for name in names[kind]:
+            facts: dict[str, Target] = {}
+            for key, relation in RELATIONS.items():
+                if relation.source == kind and relation.target == "number":
+                    low, high = _NUMBERS[key]
+                    facts[key] = int(rng.integers(low, high))
+                elif relation.source == kind:
+                    targets = names[relation.target]
+                    while (target := targets[int(rng.integers(len(targets)))]) == name:
+                        pass
+                    facts[key] = target
+            entities[name] = Entity(name, kind, facts)
+    return Knowledge(entities)
+
+
+def _names(kind: str, count: int, rng: np.random.Generator) -> list[str]:
+    """Different names, of which many share a part: the distractors of each other."""
+
+    def pick(options: list[str]) -> str:
+        return options[int(rng.integers(len(options)))]
+
+    def word() -> str:
+        return (pick(_SYLLABLES) + pick(_SYLLABLES) + pick(_ENDS)).capitalize()
+
+    shared = [word() for _ in range(max(2, count // 3))]
+    makers: dict[str, Callable[[], str]] = {
+        "person": lambda: f"{word()} {pick(shared)}",
+        "town": lambda: (
+            pick(["", "", "North ", "New ", "Upper "])
+            + pick(shared)
+            + pick(["ford", "ton", "bury", "stead"])
+        ),
+        "company": lambda: f"{pick(shared)} {pick(_TRADES)}",
+        "book": lambda: f"The {pick(_QUALITIES)} {pick(_OBJECTS)} of {word()}",
+    }
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[makers[kind]()] = None
+    return list(found)

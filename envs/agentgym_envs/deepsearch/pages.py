@@ -1,0 +1,77 @@
+"""The encyclopaedia: a page per entity in two sections, and the index that finds pages."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from agentgym_envs.deepsearch.knowledge import RELATIONS, Entity, Knowledge, make_knowledge
+from agentgym_envs.webshop.index import Index, IndexWriter
+
+_INTRODUCTIONS = {
+    "person": "{x} is a person of note.",
+    "town": "{x} is a town.",
+    "company": "{x} is a company.",
+    "book": "{x} is a book.",
+}
+_FILLER = (
+    "Much has been written on the subject.",
+    "Details are given in the following section.",
+    "Sources agree on the main points.",
+    "Older accounts differ.",
+)
+
+
+class Page(NamedTuple):
+    """One document."""
+
+    title: str
+    sections: tuple[str, ...]
+
+
+class Encyclopaedia:
+    """Pages with their index; safe to use from many threads."""
+
+    def __init__(self, knowledge: Knowledge) -> None:
+        self.knowledge = knowledge
+        self.pages = {name: _page(entity) for name, entity in knowledge.entities.items()}
+        self._titles = list(self.pages)
+        writer = IndexWriter()
+        for page in self.pages.values():
+            # The title counts twice, as it does in an index of titles and texts.
+            writer.add(f"{page.title} {page.title} {' '.join(page.sections)}")
+        with tempfile.TemporaryDirectory() as folder:
+            writer.write(Path(folder))
+            # What is mapped stays readable when the folder is gone.
+            self._index = Index(Path(folder), np.arange(len(self._titles)))
+
+    def search(self, query: str, count: int) -> list[Page]:
+        """The best pages, best first."""
+        return [self.pages[self._titles[row]] for row in self._index.search(query, count)]
+
+
+@cache
+def open_encyclopaedia(size: int, seed: int) -> Encyclopaedia:
+    """One per process."""
+    return Encyclopaedia(make_knowledge(size, seed))
+
+
+def _page(entity: Entity) -> Page:
+    """Which wording is a function of the entity, so a page is the same everywhere."""
+    sections = [[_INTRODUCTIONS[entity.kind].format(x=entity.name)], []]
+    for key, target in entity.facts.items():
+        relation = RELATIONS[key]
+        wording = relation.sentences[_choice(entity.name + key, len(relation.sentences))]
+        sections[relation.section - 1].append(wording.format(x=entity.name, y=target))
+    for section in sections:
+        section.append(_FILLER[_choice(entity.name + section[0], len(_FILLER))])
+    return Page(entity.name, tuple(" ".join(section) for section in sections))
+
+
+def _choice(name: str, count: int) -> int:
+    return blake2b(name.encode()).digest()[0] % count

@@ -1,0 +1,142 @@
+"""Questions with exact answers, computed from the graph, and the pages that support them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from agentgym_envs.deepsearch.knowledge import KINDS, RELATIONS, Knowledge
+
+NUMBERS = {"train": range(4000), "valid": range(4000, 4500), "test": range(4500, 5000)}
+"""Which numbers belong to a split."""
+PATTERNS = ("chain", "comparison", "difference")
+
+
+class Lookup(NamedTuple):
+    """One fact that the answer rests on: where it stands."""
+
+    page: str
+    section: int
+
+
+class Question(NamedTuple):
+    """What is asked."""
+
+    text: str
+    answer: str
+    pattern: str
+    support: tuple[Lookup, ...]
+    """In the order in which they can be found."""
+
+
+def ask(knowledge: Knowledge, number: int, hops: int) -> Question:
+    """The question of that number.
+
+    It starts from an entity of its split: the last digit of an entity's place among its kind is
+    9 for test, 8 for valid, and another one for training.
+
+    Args:
+        knowledge: The graph.
+        number: One of ``NUMBERS``.
+        hops: Facts that a chain follows, 1 to 4; a comparison or difference has two such chains
+            of half the length.
+    """
+    split = next(name for name, numbers in NUMBERS.items() if number in numbers)
+    rng = np.random.default_rng([number, hops])
+    pattern = PATTERNS[int(rng.integers(len(PATTERNS)))] if hops > 1 else "chain"
+    if pattern == "chain":
+        start = _start(knowledge, split, rng)
+        path = _path(knowledge, start, hops, rng, last="")
+        return _chain(knowledge, start, path)
+    last = ("born", "founded")[int(rng.integers(2))]
+    while True:
+        one, other = (_start(knowledge, split, rng) for _ in range(2))
+        paths = [_path(knowledge, start, hops // 2, rng, last=last) for start in (one, other)]
+        years = [
+            knowledge.follow(start, path)[-1]
+            for start, path in zip((one, other), paths, strict=True)
+        ]
+        if years[0] != years[1]:
+            return _pair(knowledge, pattern, last, (one, other), paths)
+
+
+def _start(knowledge: Knowledge, split: str, rng: np.random.Generator) -> str:
+    names = knowledge.by_kind[KINDS[int(rng.integers(len(KINDS)))]]
+    digits = {"train": range(8), "valid": (8,), "test": (9,)}[split]
+    mine = [name for at, name in enumerate(names) if at % 10 in digits]
+    return mine[int(rng.integers(len(mine)))]
+
+
+def _path(
+    knowledge: Knowledge, start: str, hops: int, rng: np.random.Generator, *, last: str
+) -> tuple[str, ...]:
+    """Relations to follow from an entity, which come back to no page; a given last one fits."""
+    kind = knowledge.entities[start].kind
+    paths = [path for path in _paths(kind, hops, last) if _straight(knowledge, start, path)]
+    if not paths:
+        return _path(knowledge, start, hops + 1, rng, last=last)
+    return paths[int(rng.integers(len(paths)))]
+
+
+def _paths(kind: str, hops: int, last: str) -> Iterator[tuple[str, ...]]:
+    for key, relation in RELATIONS.items():
+        if relation.source != kind:
+            continue
+        if hops == 1:
+            if last in ("", key):
+                yield (key,)
+        elif relation.target != "number":
+            for rest in _paths(relation.target, hops - 1, last):
+                yield (key, *rest)
+
+
+def _straight(knowledge: Knowledge, start: str, path: tuple[str, ...]) -> bool:
+    visited = [start, *map(str, knowledge.follow(start, path))]
+    return len(set(visited)) == len(visited)
+
+
+def _described(start: str, path: tuple[str, ...]) -> str:
+    phrase = start
+    for key in path:
+        phrase = RELATIONS[key].phrase.format(x=phrase)
+    return phrase
+
+
+def _support(knowledge: Knowledge, start: str, path: tuple[str, ...]) -> tuple[Lookup, ...]:
+    visited = [start, *map(str, knowledge.follow(start, path))]
+    return tuple(
+        Lookup(page, RELATIONS[key].section) for page, key in zip(visited, path, strict=False)
+    )
+
+
+def _chain(knowledge: Knowledge, start: str, path: tuple[str, ...]) -> Question:
+    text = RELATIONS[path[-1]].question.format(x=_described(start, path[:-1]))
+    answer = str(knowledge.follow(start, path)[-1])
+    return Question(text, answer, f"{len(path)}-hop", _support(knowledge, start, path))
+
+
+def _pair(
+    knowledge: Knowledge,
+    pattern: str,
+    last: str,
+    starts: tuple[str, str],
+    paths: list[tuple[str, ...]],
+) -> Question:
+    both = list(zip(starts, paths, strict=True))
+    years = [int(knowledge.follow(start, path)[-1]) for start, path in both]
+    subjects = [str((start, *knowledge.follow(start, path))[-2]) for start, path in both]
+    phrases = [_described(start, path[:-1]) for start, path in both]
+    support = tuple(lookup for start, path in both for lookup in _support(knowledge, start, path))
+    happened = "was born" if last == "born" else "was founded"
+    if pattern == "comparison":
+        text = f"Which {happened} earlier, {phrases[0]} or {phrases[1]}? Answer with the name."
+        answer = subjects[0] if years[0] < years[1] else subjects[1]
+    else:
+        text = (
+            f"How many years lie between the year in which {phrases[0]} {happened} and the year "
+            f"in which {phrases[1]} {happened}?"
+        )
+        answer = str(abs(years[0] - years[1]))
+    return Question(text, answer, pattern, support)

@@ -1,0 +1,1 @@
+"""Mathematics with a Python tool: generated problems, or files of known ones."""

@@ -1,0 +1,131 @@
+"""PythonMath as a world: a problem, a Python interpreter, and one answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import numpy as np
+
+from agentgym.env import SPLITS, AnyText, Opening, Outcome, one_of, unknown_task
+from agentgym.errors import ConfigError, MissingExtra, WorldError
+from agentgym.panel import unknown_split
+from agentgym.sandbox import Limits, Sandbox
+from agentgym.tools import CallLimits, HermesCalls, PythonTool, TagCalls, ToolWorld
+from agentgym_envs.pythonmath.answers import same
+from agentgym_envs.pythonmath.files import ProblemFile, find
+from agentgym_envs.pythonmath.problems import KINDS, NUMBERS, Problem, generate
+
+ENV = "agentgym/PythonMath-v0"
+_NEEDS = ("docstring_parser", "mpmath", "pydantic", "sympy")
+
+
+class PythonMath(ToolWorld):
+    """Solve a problem with a Python interpreter at hand; the first answer counts.
+
+    The interpreter is confined (see ``agentgym.sandbox``) and keeps its variables; answers are
+    compared by value outside of it. Reward and score are 1 for the right answer, else 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        difficulty: int = 2,
+        kinds: str = ",".join(KINDS),
+        data: str = "",
+        data_split: str = "test",
+        notation: Literal["tags", "json"] = "tags",
+        seconds: float = 5.0,
+        **kwargs: Any,
+    ) -> None:
+        """Make the world; the interpreter starts when it is first used.
+
+        Args:
+            difficulty: Of generated problems, 1 to 5.
+            kinds: Which are generated, separated by commas.
+            data: A file of problems, such as GSM8K, MATH-500 or AIME as JSON lines; instead.
+            data_split: The split that the file is; the others are empty.
+            notation: Calls as ``<python>...</python>`` or as JSON.
+            seconds: That a program may run.
+            **kwargs: See ``TextEnv``.
+
+        Raises:
+            ConfigError: A value is not one of those, or the file holds no problems.
+            MissingExtra: A library is not installed.
+        """
+        if not all(map(find_spec, _NEEDS)):
+            raise MissingExtra(f'{ENV} needs more libraries: pip install "agentic-gym[pythonmath]"')
+        one_of("notation", notation, ("tags", "json"))
+        one_of("data_split", data_split, SPLITS)
+        if difficulty not in range(1, 6):
+            raise ConfigError(f"difficulty: got {difficulty!r}, expected 1 to 5")
+        self.kinds = tuple(dict.fromkeys(kind.strip() for kind in str(kinds).split(",")))
+        for kind in self.kinds:
+            one_of("kinds", kind, tuple(KINDS))
+        sandbox = Sandbox(Limits(wall=seconds))
+        super().__init__(
+            tools=(PythonTool(sandbox), self.answer),
+            notation=TagCalls() if notation == "tags" else HermesCalls(),
+            # Longer than any cell, also when a fork first runs its cells again.
+            limits=CallLimits(timeout=120 + 10 * seconds),
+            **kwargs,
+        )
+        self.difficulty, self.data_split = difficulty, data_split
+        self.file: ProblemFile | None = find(data) if data else None
+        self._problem: Problem | None = None
+        self.action_space = AnyText((self.write("python", "1 + 1"), self.write("answer", "0")))
+
+    def tasks(self, split: str) -> Sequence[str]:
+        """Kind, difficulty and number; or the rows of the file."""
+        if split not in SPLITS:
+            raise unknown_split(ENV, split, SPLITS)
+        if self.file is not None:
+            rows = range(len(self.file.problems)) if split == self.data_split else range(0)
+            return [f"file-{self.file.digest}-{row}" for row in rows]
+        return [
+            f"{kind}-{self.difficulty}-{number}" for number in NUMBERS[split] for kind in self.kinds
+        ]
+
+    def open(self, task: str, rng: np.random.Generator) -> Opening:
+        """Pose the problem, which the task alone decides."""
+        self._problem = self._find(task)
+        goal = (
+            f"Solve this problem. Use Python where it helps, then answer once; give the result "
+            f"alone.\n\n{self._problem.question}"
+        )
+        return Opening("The interpreter is ready.", goal, self._problem.kind)
+
+    def answer(self, result: str) -> Outcome:
+        """Give the result, which ends the episode.
+
+        Args:
+            result: A number or an expression, in plain or LaTeX notation.
+        """
+        right = same(result, self._posed().answer)
+        text = "That is right." if right else "That is wrong."
+        return Outcome(text, float(right), float(right), right, done=True)
+
+    def oracle(self) -> tuple[str, ...]:
+        """Run the program that solves the problem, if one is known, then answer."""
+        problem = self._posed()
+        steps = (self.write("python", problem.program),) if problem.program else ()
+        return (*steps, self.write("answer", problem.answer))
+
+    def _posed(self) -> Problem:
+        if self._problem is None:
+            raise WorldError("no problem is posed; call reset() first")
+        return self._problem
+
+    def _find(self, task: str) -> Problem:
+        head, _, last = task.rpartition("-")
+        number = int(last) if last.isascii() and last.isdecimal() and len(last) < 10 else -1
+        if str(number) == last:
+            if self.file is not None:
+                if head == f"file-{self.file.digest}" and number < len(self.file.problems):
+                    return self.file.problems[number]
+            elif number < NUMBERS["test"].stop:
+                kind = head.removesuffix(f"-{self.difficulty}")
+                if kind != head and kind in self.kinds:
+                    return generate(kind, self.difficulty, number)
+        raise unknown_task(ENV, task, self.tasks(self.data_split)[:1])

@@ -1,0 +1,238 @@
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from agentgym.errors import ConfigError, UnknownTask
+from agentgym.host import fork_env
+from agentgym.registry import world
+from agentgym.testing import check_environment
+from agentgym_envs.deepsearch.pages import open_encyclopaedia
+from agentgym_envs.deepsearch.questions import NUMBERS, ask
+from agentgym_envs.deepsearch.scoring import exact_match, f1, normalised
+
+SIZE = 400
+
+
+def make(**kwargs):
+    return world("agentgym/DeepSearch-v0", **{"size": SIZE, **kwargs})
+
+
+def begin(env, number=4500):
+    return env.reset(options={"task": f"{env.hops}hop-{SIZE}-0-{number}"})
+
+
+def questions(hops, split, count=60):
+    knowledge = open_encyclopaedia(SIZE, 0).knowledge
+    return [ask(knowledge, number, hops) for number in NUMBERS[split][:count]]
+
+
+# ---- pages and questions ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hops", [1, 2, 3, 4])
+def test_every_fact_an_answer_rests_on_stands_where_it_is_said_to(hops):
+    book = open_encyclopaedia(SIZE, 0)
+    for question in questions(hops, "train"):
+        assert len(question.support) >= hops or question.pattern in ("comparison", "difference")
+        texts = [book.pages[page].sections[section - 1] for page, section in question.support]
+        if question.pattern.endswith("hop"):
+            for text, after in zip(texts, [*question.support[1:], None], strict=True):
+                assert (after.page if after else question.answer) in text
+        first = question.support[0].page
+        assert first in question.text
+    assert questions(hops, "train") == questions(hops, "train")
+
+
+def test_comparisons_and_differences_agree_with_the_pages():
+    """Read from the text of the pages by a pattern, not from the graph."""
+    book = open_encyclopaedia(SIZE, 0)
+    seen = set()
+    for question in questions(2, "train", 120):
+        if question.pattern.endswith("hop"):
+            continue
+        seen.add(question.pattern)
+        years = {}
+        for page, section in question.support:
+            found = re.findall(r"\b(1[89]\d\d|20[012]\d)\b", book.pages[page].sections[section - 1])
+            if found:
+                (years[page],) = map(int, found)
+        assert len(years) == 2
+        if question.pattern == "difference":
+            one, other = years.values()
+            assert question.answer == str(abs(one - other))
+        else:
+            assert question.answer == min(years, key=years.get)
+    assert seen == {"comparison", "difference"}
+
+
+def test_splits_start_from_different_entities():
+    starts = {
+        split: {q.support[0].page for q in questions(2, split, 200)}
+        for split in ("train", "valid", "test")
+    }
+    assert not starts["train"] & starts["test"]
+    assert not starts["valid"] & (starts["train"] | starts["test"])
+
+
+def test_a_title_finds_its_page():
+    book = open_encyclopaedia(SIZE, 0)
+    places = [
+        [page.title for page in book.search(title, 3)].index(title)
+        for title in book.pages
+        if title in [page.title for page in book.search(title, 3)]
+    ]
+    assert len(places) == len(book.pages)
+    assert places.count(0) > 0.95 * len(places)
+
+
+def test_pages_do_not_depend_on_the_hash_seed_of_the_process():
+    code = (
+        "import hashlib; from agentgym_envs.deepsearch.pages import open_encyclopaedia as o; "
+        "print(hashlib.sha256(repr(o(200, 3).pages).encode()).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={"PYTHONHASHSEED": seed, "PATH": ""},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1 and digests != {""}
+
+
+# ---- scoring ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "gold", "exact", "score"),
+    [
+        ("The Silent River", "silent river.", True, 1.0),
+        ("silent   RIVER", "The Silent River", True, 1.0),
+        ("River", "The Silent River", False, 2 / 3),
+        ("a b c d", "c d e", False, 4 / 6),
+        ("x x x", "x", False, 0.5),
+        ("yes", "yes it is", False, 0.0),
+        ("yes it is", "yes", False, 0.0),
+        ("yes", "Yes.", True, 1.0),
+        ("", "x", False, 0.0),
+        ("19", "91", False, 0.0),
+    ],
+)
+def test_answers_are_scored_as_in_squad(given, gold, exact, score):
+    assert exact_match(given, ["nothing", gold]) is exact
+    assert f1(given, ["nothing", gold]) == pytest.approx(score)
+    assert normalised("An apple, a day") == "apple day"
+
+
+# ---- the world -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"hops": 1, "notation": "json"}, {"hops": 4, "reward": "f1"}, {"hops": 3, "python": True}],
+    ids=str,
+)
+def test_every_form_of_the_world_keeps_the_contract(settings):
+    check_environment("agentgym/DeepSearch-v0", size=SIZE, **settings)
+
+
+@pytest.mark.parametrize("hops", [1, 2, 3, 4])
+def test_the_oracle_wins_within_the_turns_there_are(hops):
+    env = make(hops=hops)
+    for number in (0, 1, 2, 4000, 4500, 4999):
+        begin(env, number)
+        plan = env.oracle()
+        assert len(plan) <= 16
+        for action in plan:
+            *_, info = env.step(action)
+            assert info["action_valid"]
+        assert info["won"] and info["support_recall"] == 1.0
+
+
+def test_pages_are_found_visited_and_searched():
+    env = make()
+    begin(env)
+    title = env._question.support[0].page
+    found = env.step(f"<search>{title}</search>")[0]
+    assert found.startswith(f"<information>\nDoc 1(Title: {title}) {title} is ")
+    assert found.count("(Title: ") == 3
+    assert "no page was visited yet" in env.step("<find_in_page>x</find_in_page>")[0]
+    *_, info = env.step(f"<visit>{title}</visit>")
+    assert 0 < info["support_recall"] <= 1
+    first, second = env.encyclopaedia.pages[title].sections
+    assert second in env.step(f"<visit>{title} # 2</visit>")[0]
+    sentence = first.split(". ")[0]
+    assert (
+        f"[section 1] {sentence}."
+        in env.step(f"<find_in_page>{sentence.upper()}</find_in_page>")[0]
+    )
+    assert "does not hold 'zzz'" in env.step("<find_in_page>zzz</find_in_page>")[0]
+    for action, told in [
+        (f"<visit>{title}#3</visit>", f"ValueError: {title} has sections 1 to 2, got 3"),
+        ("<visit>Nowhere</visit>", "ValueError: there is no page 'Nowhere'"),
+        ("<search>zzz</search>", "No page has any of these words."),
+    ]:
+        assert told in env.step(action)[0]
+
+
+def test_json_calls_take_all_arguments():
+    env = make(notation="json")
+    begin(env)
+    title = env._question.support[0].page
+    for name, arguments, told in [
+        ("search", {"query": title, "k": 7}, "Doc 7("),
+        ("search", {"query": title, "k": 11}, "k is 11, expected 1 to 10"),
+        ("visit", {"title": title, "section": 2}, f"{title}, section 2 of 2"),
+    ]:
+        call = json.dumps({"name": name, "arguments": arguments})
+        assert told in env.step(f"<tool_call>{call}</tool_call>")[0]
+
+
+def test_the_first_answer_counts_and_f1_pays_for_parts():
+    env, partial = make(hops=1), make(hops=1, reward="f1")
+    number = next(
+        n for n, q in zip(NUMBERS["train"], questions(1, "train"), strict=False) if " " in q.answer
+    )
+    for one, expected in [(env, 0.0), (partial, 2 / 3)]:
+        begin(one, number)
+        answer = one._question.answer.split()[-1]
+        _, reward, done, _, info = one.step(f"<answer>{answer}</answer>")
+        assert reward == pytest.approx(expected, abs=0.2) and (reward > 0) is (expected > 0)
+        assert done and not info["won"] and info["score"] == 0
+
+
+def test_a_fork_reads_on_by_itself():
+    env = make()
+    begin(env)
+    title = env._question.support[0].page
+    env.step(f"<visit>{title}</visit>")
+    twin = fork_env(env)
+    other = next(name for name in env.encyclopaedia.pages if name != title)
+    env.step(f"<visit>{other}</visit>")
+    assert "[section 1]" in twin.step(f"<find_in_page>{title}</find_in_page>")[0]
+    assert twin._here.page == title and env._here.page == other
+
+
+def test_a_refused_setting_says_what_was_expected():
+    for settings, told in [
+        ({"hops": 5}, "hops: got 5, expected 1 to 4"),
+        ({"size": 10}, "size: got 10, expected 200 to 100000"),
+        ({"reward": "em"}, "expected one of exact, f1"),
+    ]:
+        with pytest.raises(ConfigError, match=told):
+            make(**settings)
+    for name in (
+        "2hop-400-0-5000",
+        "2hop-400-0-01",
+        "2hop-400-1-0",
+        "2hop-400-0-²",
+        "3hop-400-0-1",
+    ):
+        with pytest.raises(UnknownTask):
+            make().reset(options={"task": name})

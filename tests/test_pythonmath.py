@@ -1,0 +1,312 @@
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from agentgym.errors import ConfigError, UnknownTask
+from agentgym.host import fork_env
+from agentgym.registry import world
+from agentgym.sandbox import Sandbox
+from agentgym.testing import check_environment
+from agentgym.tools import PythonTool
+from agentgym_envs.pythonmath.answers import same
+from agentgym_envs.pythonmath.files import find
+from agentgym_envs.pythonmath.problems import KINDS, NUMBERS, generate
+
+DATA = os.environ.get("AGENTGYM_DATA", "")
+needs_data = pytest.mark.skipif(not DATA, reason="AGENTGYM_DATA is not set")
+
+
+def make(**kwargs):
+    return world("agentgym/PythonMath-v0", **kwargs)
+
+
+def begin(env, task):
+    return env.reset(options={"task": task})
+
+
+# ---- answers ---------------------------------------------------------------------------------
+
+EQUAL = [
+    ("18", "18.0"),
+    ("0.5", r"\frac{1}{2}"),
+    ("1/2", r"\dfrac12"),
+    (r"\boxed{14/3}", r"\frac{14}{3}"),
+    ("1,234,567", "1234567"),
+    ("$18", "18"),
+    (r"18\%", "18"),
+    ("90", r"90^\circ"),
+    ("025", "25"),
+    ("x = 5", "5"),
+    ("f(x) = 2x", "2x"),
+    (r"\sqrt{117}", r"3\sqrt{13}"),
+    ("sqrt(51)", r"\sqrt{51}"),
+    (r"\sqrt[3]{8}", "2"),
+    ("2^100", "1267650600228229401496703205376"),
+    ("10!", "3628800"),
+    (r"\binom{10}{3}", "120"),
+    ("-(3 - 8)", "5"),
+    ("--5", "5"),
+    ("-2^2", "-4"),
+    ("2**-1", "0.5"),
+    ("6 - 5i", "-5i + 6"),
+    ("e^{i\\pi}", "-1"),
+    ("(x+1)^2", "x^2 + 2x + 1"),
+    (r"\frac{1}{\tan x}", r"\cot x"),
+    ("p-q", "-q + p"),
+    ("(3, pi/2)", r"\left( 3, \frac{\pi}{2} \right)"),
+    ("-2, 1", "1,-2"),
+    ("1 and -2", "1,-2"),
+    (r"1 - \sqrt{19}, 1 + \sqrt{19}", r"1 \pm \sqrt{19}"),
+    (r"\{2, 1\}", r"\{1,2\}"),
+    ("(-∞, 0]".replace("∞", r"\infty"), r"(-\infty,0]"),
+    ("evelyn", r"\text{Evelyn}"),
+    ("52_8", "52_8"),
+    ("|-3|", "3"),
+    ("3.", "3"),
+    ("\u22125", "-5"),
+]
+DIFFERENT = [
+    ("0.333", "1/3"),
+    ("0.3333333333333333333333333333", "1/3"),
+    ("3.14159265358979", r"\pi"),
+    ("1e3", "1000000"),
+    ("12 34", "1234"),
+    ("1 1/2", "1/2"),
+    ("(1, 2)", "(2, 1)"),
+    ("(1, 2)", "[1, 2]"),
+    ("(1, 2]", "(1, 2)"),
+    ("1, 1", "1, 2"),
+    ("1, 2, 2", "1, 2"),
+    ("1,23", "123"),
+    ("x", "y"),
+    ("x + 1", "x"),
+    ("x^2 - x", "0 x"),
+    ("Evenly", "Evelyn"),
+    ("52", "52_8"),
+    ("", ""),
+    ("", "0"),
+    (" ", "1"),
+    ("1/0", "1/0 + 1"),
+    ("0/0", "5"),
+    ("nan", "5"),
+    ("the answer is 18", "18"),
+    ("__import__('os').system('touch /tmp/agentgym-pwned')", "0"),
+    ("2^100", "2^100 + 1"),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), EQUAL)
+def test_answers_of_one_value_are_the_same(given, expected):
+    assert same(given, expected) and same(expected, given)
+
+
+@pytest.mark.parametrize(("given", "expected"), DIFFERENT)
+def test_answers_of_two_values_are_not(given, expected):
+    assert not same(given, expected)
+    assert not (expected and same(expected, given))
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "9^9^9^9^9",
+        "10^(10^10)",
+        "99999999!",
+        "((9!)!)!",
+        r"\sqrt[99999999]{2}",
+        r"\binom{99999999}{4999999}",
+        r"\exp(\exp(\exp(\exp(9))))",
+        "(" * 900,
+        "-" * 900 + "1",
+        "2^" * 400 + "2",
+        "1," * 450 + "1",
+        r"\frac" * 150,
+        "9" * 1_000_000,
+        "\\boxed{" * 100_000,
+        "\x00\ud800",
+        "1\\pm" * 200,
+    ],
+)
+def test_a_hostile_answer_is_judged_in_no_time(bomb):
+    start = time.process_time()
+    assert not same(bomb, "7")
+    assert not same(bomb, "1, 2")
+    assert time.process_time() - start < 2
+
+
+def test_answers_are_compared_the_same_in_many_threads():
+    pairs = [(*pair, True) for pair in EQUAL] + [(*pair, False) for pair in DIFFERENT]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda pair: same(pair[0], pair[1]), pairs * 3))
+    assert found == [pair[2] for pair in pairs * 3]
+
+
+# ---- problems --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("difficulty", range(1, 6))
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_independent_program_finds_the_answer(kind, difficulty):
+    sandbox = Sandbox()
+    for number in (*range(8), 8000, 8999):
+        problem = generate(kind, difficulty, number)
+        assert problem == generate(kind, difficulty, number)
+        result = sandbox.run(problem.program)
+        found = (result.stdout or result.value).strip()
+        assert same(found, problem.answer), (problem, result)
+
+
+def test_harder_problems_are_longer_and_their_answers_larger():
+    def size(difficulty):
+        made = [generate(kind, difficulty, n) for kind in KINDS for n in range(40)]
+        return sum(len(p.question) for p in made), sum(len(p.answer) for p in made)
+
+    sizes = [size(difficulty) for difficulty in range(1, 6)]
+    assert sizes == sorted(sizes)
+
+
+def test_no_question_is_in_two_splits():
+    """The range of numbers is smallest at difficulty 1, where questions repeat within a split."""
+    for kind in KINDS:
+        questions = {
+            split: {generate(kind, 1, n).question for n in NUMBERS[split][:400]}
+            for split in NUMBERS
+        }
+        assert not questions["train"] & questions["test"]
+        assert not questions["valid"] & (questions["train"] | questions["test"])
+        assert all(len(found) > 370 for found in questions.values()), kind
+
+
+# ---- files -----------------------------------------------------------------------------------
+
+
+def test_rows_of_three_forms_are_read(tmp_path):
+    rows = [
+        {"question": "How many?", "answer": "3 + 4 = <<3+4=7>>7\n#### 7", "idx": 0},
+        {"problem": "Sum?", "solution": "long", "answer": 70, "id": "0"},
+        {"problem": "Ratio?", "answer": r"\frac{1}{2}", "subject": "Algebra", "level": 2},
+    ]
+    path = tmp_path / "mixed.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    env = make(data=str(path))
+    tasks = env.tasks("test")
+    assert len(tasks) == 3 and not env.tasks("train") and not env.tasks("valid")
+    for task, answer, kind in zip(
+        tasks, ["7", "70", "0.5"], ["mixed", "mixed", "Algebra"], strict=True
+    ):
+        _, info = begin(env, task)
+        assert info["task_type"] == kind
+        assert env.step(f"<answer>{answer}</answer>")[4]["won"]
+    assert len(make(data=str(path), data_split="train").tasks("train")) == 3
+    with pytest.raises(UnknownTask):
+        begin(env, "arithmetic-2-0")
+    with pytest.raises(UnknownTask):
+        begin(env, tasks[0].removesuffix("0") + "3")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("", "holds no problems"),
+        ('{"question": "a", "answer": "1"}\n{', "line 2: not JSON"),
+        ("[1]", "line 1: got a JSON list, expected an object"),
+        ('{"question": "a"}', "expected texts under 'question' .* got the fields question"),
+        ('{"question": "a", "answer": "#### "}', "expected texts"),
+        ('{"question": "a", "answer": true}', "expected texts"),
+        ('{"question": " ", "answer": 1}', "expected texts"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_refused_in_one_line(tmp_path, content, told):
+    path = tmp_path / "x.jsonl"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=told) as error:
+        make(data=str(path))
+    assert "\n" not in str(error.value)
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "count"), [("gsm8k", 1319), ("math500", 500), ("aime24", 30), ("aime25", 30)]
+)
+def test_published_problems_are_read_and_their_answers_told_apart(name, count):
+    file = find(str(Path(DATA) / "arpo" / f"eval_{name}.jsonl"))
+    assert len(file.problems) == count
+    answers = [problem.answer for problem in file.problems]
+    assert all(same(answer, answer) for answer in answers)
+    wrong = sum(same(answer, f"{answer} + 1") for answer in answers)
+    numbers = [answer for answer in answers if "=" not in answer]
+    confused = [pair for pair in pairwise(numbers) if pair[0] != pair[1] and same(*pair)]
+    assert wrong == 0 and not confused
+
+
+# ---- the world -------------------------------------------------------------------------------
+
+
+def test_a_refused_setting_says_what_was_expected(tmp_path):
+    for settings, told in [
+        ({"difficulty": 6}, "difficulty: got 6, expected 1 to 5"),
+        ({"kinds": "algbra"}, "Did you mean 'algebra'"),
+        ({"notation": "xml"}, "expected one of tags, json"),
+        ({"data": "/no/such.jsonl"}, "there is no file /no/such.jsonl"),
+        ({"data_split": "tset"}, "Did you mean 'test'"),
+    ]:
+        with pytest.raises(ConfigError, match=told):
+            make(**settings)
+
+
+def test_the_interpreter_keeps_its_variables_and_forks_with_the_world():
+    env = make()
+    begin(env, "algebra-2-0")
+    env.step("<python>x = [1]</python>")
+    twin = fork_env(env)
+    observation, *_ = env.step("<python>x.append(2)\nprint(len(x))\nx</python>")
+    assert observation == "<result>\n2\n[1, 2]\n</result>"
+    assert "[1]" in twin.step("<python>x</python>")[0]
+    begin(env, "algebra-2-0")
+    assert "NameError: name 'x' is not defined" in env.step("<python>x</python>")[0]
+    twin.close()
+    env.close()
+
+
+def test_errors_and_silence_are_told_and_cost_nothing():
+    env = make(seconds=0.5)
+    begin(env, "algebra-2-0")
+    for code, told in [
+        ("1 / 0", "line 1: ZeroDivisionError: division by zero"),
+        ("x = 1", "(no output)"),
+        ("while True: pass", "Timeout: interrupted after 0.5 s"),
+        ("import os; os._exit(1)", "was started anew: its variables are gone."),
+    ]:
+        observation, reward, done, _, info = env.step(f"<python>{code}</python>")
+        assert told in observation
+        assert (reward, done, info["action_valid"]) == (0.0, False, True)
+    env.close()
+
+
+@pytest.mark.parametrize("notation", ["tags", "json"])
+def test_the_first_answer_counts(notation):
+    env = make(notation=notation)
+    begin(env, "counting-2-5")
+    *_, last = env.oracle()
+    _, reward, done, _, info = env.step(env.write("answer", "-1"))
+    assert (reward, done, info["won"], info["score"]) == (0.0, True, False, 0.0)
+    assert env.step(last)[1] == 0.0
+    begin(env, "counting-2-5")
+    assert env.step(last)[1:3] == (1.0, True)
+
+
+def test_json_calls_keep_the_contract():
+    check_environment("agentgym/PythonMath-v0", notation="json", kinds="counting", difficulty=1)
+
+
+def test_a_tool_left_open_is_closed_with_its_world():
+    one = PythonTool()
+    assert one("1 + 1") == "2"
+    assert one._session._wires is not None
+    one.close()
+    assert one._session._wires is None

@@ -1,0 +1,437 @@
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from agentgym.errors import ConfigError, ImpossibleValue, WorldError
+from agentgym.sandbox import LAYERS, Limits, Sandbox, Status
+from agentgym.sandbox.server import server
+
+PATIENT = Limits(wall=20, memory=256 * 2**20, output=1000)
+"""Time enough for what ends by itself, also on a busy machine."""
+QUICK = Limits(wall=1, grace=0.5, memory=256 * 2**20, output=1000)
+"""For what does not."""
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    made = Sandbox(PATIENT)
+    try:
+        made.run("1")
+    except ConfigError as problem:
+        pytest.skip(str(problem))
+    return made
+
+
+@pytest.fixture
+def session(sandbox):
+    one = sandbox.session()
+    yield one
+    one.close()
+
+
+# ---- what programs get -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "value"),
+    [
+        ("2**100", "", "1267650600228229401496703205376"),
+        ("print('a', end='')\nprint('b')", "ab\n", ""),
+        ("x = 3\nx", "", "3"),
+        ("None", "", ""),
+        ("", "", ""),
+        ("# nothing", "", ""),
+        ("for i in range(3): print(i)", "0\n1\n2\n", ""),
+        ("def f(n):\n    return n * f(n - 1) if n else 1\nf(5)", "", "120"),
+        ("import sympy\nsympy.solve('x**2 - 4')", "", "[-2, 2]"),
+        ("import numpy as np\nnp.arange(4).sum().item()", "", "6"),
+        ("from fractions import Fraction\nFraction(1, 3) + 1", "", "Fraction(4, 3)"),
+        ("import sys; print('x', file=sys.stderr)", "x\n", ""),
+        ("'é 🙂'", "", "'é 🙂'"),
+        ("print('\\ud800')", "?\n", ""),
+        ("import wave, xml.dom.minidom; wave.__name__", "", "'wave'"),
+        ("open('a.txt', 'w').write('hi'); open('a.txt').read()", "", "'hi'"),
+        ("class A: pass\nimport pickle; type(pickle.loads(pickle.dumps(A()))).__name__", "", "'A'"),
+    ],
+)
+def test_ordinary_programs_run(sandbox, code, stdout, value):
+    result = sandbox.run(code)
+    assert (result.status, result.stdout, result.value) == (Status.OK, stdout, value), result.error
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("\n1 / 0", "line 2: ZeroDivisionError: division by zero"),
+        ("def f():\n    raise KeyError('k')\n\nf()", "line 2: KeyError: 'k'"),
+        ("import json\njson.loads('{')", "line 2: JSONDecodeError: Expecting property name"),
+        ("x = (", "line 1: SyntaxError: '(' was never closed"),
+        ("a\x00b", "source code string cannot contain null bytes"),
+        ("'\ud800'", "UnicodeEncodeError"),
+        ("exit()", "SystemExit"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("input()", "EOFError"),
+        ("class E(Exception):\n    def __str__(self): 1 / 0\nraise E", "(its text raised"),
+        ("(" * 5000, "too many nested parentheses"),
+        ("-" * 90_000 + "1", ""),
+        ("x" * 200_000, "200000 characters, expected at most 100000"),
+    ],
+)
+def test_a_program_that_fails_says_where_and_why(session, code, error):
+    result = session.run(code)
+    assert result.status in (Status.ERROR, Status.MEMORY, Status.CRASHED)
+    assert error in result.error and "\n" not in result.error
+    assert session.run("1 + 1").value == "2"
+
+
+def test_what_fails_still_tells_what_was_printed(session):
+    result = session.run("print('before')\n1 / 0\nprint('after')")
+    assert (result.stdout, result.status) == ("before\n", Status.ERROR)
+
+
+# ---- attacks ---------------------------------------------------------------------------------
+
+REFUSED = {
+    "reads a secret of the system": "open('/etc/shadow').read()",
+    "reads the list of users": "open('/etc/passwd').read()",
+    "reads the home folder": "import os; os.listdir(os.path.expanduser('~'))",
+    "reads the code of the client": f"open({__file__!r}).read()",
+    "reads its own environment": "open('/proc/self/environ').read()",
+    "reads another's environment": "open('/proc/1/environ').read()",
+    "reads memory": "open('/proc/self/mem', 'rb').read(1)",
+    "lists the root": "import os; os.listdir('/')",
+    "writes beside its folder": "open('../x', 'w')",
+    "writes to the temporary folder": "open('/tmp/agentgym-escaped', 'w')",
+    "writes into the libraries": "import json; open(json.__file__, 'a')",
+    "deletes a library": "import os, json; os.unlink(json.__file__)",
+    "links to a secret": "import os; os.symlink('/etc/shadow', 's')",
+    "hard-links a library": "import os, json; os.link(json.__file__, 'j')",
+    "makes a device": "import os, stat; os.mknod('d', 0o600 | stat.S_IFCHR, os.makedev(1, 3))",
+    "changes the owner": "import os; open('o', 'w'); os.chown('o', 0, 0)",
+    "changes the root": "import os; os.chroot('.')",
+    "opens a device": "open('/dev/kmsg')",
+    "opens a socket": "import socket; socket.socket()",
+    "opens a local socket": "import socket; socket.socket(socket.AF_UNIX)",
+    "asks the web": "import urllib.request; urllib.request.urlopen('http://127.0.0.1:80')",
+    "forks": "import os; os.fork()",
+    "spawns": "import subprocess; subprocess.run(['/bin/true'])",
+    "executes": "import os; os.execv('/bin/true', ['true'])",
+    "runs a shell": "import os; assert os.system('true') == 0, 'refused'",
+    "starts a thread": "import threading; threading.Thread(target=print).start()",
+    "uses processes": "import multiprocessing; multiprocessing.Process(target=print).start()",
+    "signals its parent": "import os; os.kill(os.getppid() or 1, 9)",
+    "signals everyone": "import os; os.kill(-1, 9)",
+    "raises its own limits": "import resource as r; r.setrlimit(r.RLIMIT_AS, (-1, -1))",
+    "becomes root": "import os; os.setuid(0); open('/etc/shadow')",
+    "mounts": (
+        "import ctypes; c = ctypes.CDLL(None, use_errno=True)\n"
+        "assert c.mount(b'proc', b'.', b'proc', 0, None) == 0, 'refused'"
+    ),
+    "traces": "import ctypes; assert ctypes.CDLL(None).ptrace(16, 1, 0, 0) == 0, 'refused'",
+    "makes a namespace": "import ctypes; assert ctypes.CDLL(None).unshare(1 << 28) == 0, 'refused'",
+    "calls for a socket by number": (
+        "import ctypes; assert ctypes.CDLL(None).syscall(41, 2, 1, 0) >= 0, 'refused'"
+    ),
+    "calls for a process by number": (
+        "import ctypes; assert ctypes.CDLL(None).syscall(56, 17, 0, 0, 0, 0) >= 0, 'refused'"
+    ),
+    "calls through the old interface": (
+        "import ctypes; assert ctypes.CDLL(None).syscall(0x40000029, 2, 1, 0) >= 0, 'refused'"
+    ),
+    "loads a module into the kernel": (
+        "import ctypes; assert ctypes.CDLL(None).syscall(175, 0, 0, 0) == 0, 'refused'"
+    ),
+    "makes a file in memory to execute": "import os; os.memfd_create('x')",
+    "fills the disk": "open('f', 'wb').write(b'x' * 2**25)",
+    "fills the disk with files": "for i in range(10_000): open(f'f{i}', 'w').close()",
+    "opens too many files": "[open(f'g{i % 100}', 'w') for i in range(200)]",
+    "imports the client": "import agentgym",
+}
+
+
+@pytest.mark.parametrize("code", REFUSED.values(), ids=REFUSED)
+def test_what_a_program_must_not_do_is_refused(session, code):
+    result = session.run(code)
+    assert result.status is Status.ERROR, result
+    assert session.run("1 + 1").value == "2"
+
+
+def test_no_secret_of_the_client_reaches_a_program(monkeypatch):
+    """The server is one that starts with the secret set, and a secret file open."""
+    monkeypatch.setenv("API_TOKEN", "hunter2")
+    server.cache_clear()
+    read, write = os.pipe()
+    os.set_inheritable(read, True)
+    try:
+        one = Sandbox(PATIENT, preload=()).session()
+        found = one.run("import os; str(dict(os.environ))").value
+        assert "hunter2" not in found and "HOME" not in found and "PATH" not in found
+        opened = one.run(
+            "import os\nfound = []\nfor fd in range(64):\n    try:\n        os.fstat(fd)\n"
+            "        found.append(fd)\n    except OSError: pass\nfound"
+        )
+        assert opened.value == "[0, 1, 2, 3]"
+        assert one.run("import os; os.getpid(), os.getppid()").value == "(1, 0)"
+        one.close()
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+FATAL = {
+    "loops for ever": ("while True: pass", Status.TIMEOUT, False),
+    "sleeps": ("import time; time.sleep(99)", Status.TIMEOUT, False),
+    "catches everything": (
+        "import time\nwhile True:\n    try: time.sleep(99)\n    except BaseException: pass",
+        Status.TIMEOUT,
+        True,
+    ),
+    "ignores the alarm": (
+        "import signal; signal.signal(14, signal.SIG_IGN)\nwhile True: pass",
+        Status.TIMEOUT,
+        True,
+    ),
+    "is deaf in C": ("sum(range(10**12))", Status.TIMEOUT, True),
+    "hogs memory": ("x = []\nwhile True: x.append(bytearray(2**24))", Status.MEMORY, False),
+    "asks for much at once": ("'x' * 10**10", Status.MEMORY, False),
+    "recurses": ("def f(): f()\nf()", Status.ERROR, False),
+    "breaks the stack": (
+        "import sys; sys.setrecursionlimit(10**9)\nx = 0\nfor _ in range(10**6): x = [x]\nrepr(x)",
+        Status.CRASHED,
+        True,
+    ),
+    "reads address nought": ("import ctypes; ctypes.string_at(0)", Status.CRASHED, True),
+    "aborts": ("import os; os.abort()", Status.CRASHED, True),
+    "leaves": ("import os; os._exit(0)", Status.CRASHED, True),
+    "closes the line": ("import os; os.close(3)", Status.CRASHED, True),
+    "answers nonsense": ("import os; os.write(3, b'\\xff' * 99)", Status.GARBLED, True),
+    "answers twice": (
+        "import os, struct\nd = b'{}'\nos.write(3, struct.pack('!I', 2) + d)",
+        Status.GARBLED,
+        True,
+    ),
+    "announces a long answer": (
+        "import os, time\nos.write(3, b'\\x00\\x0f\\xff\\xff')\ntime.sleep(9)",
+        Status.GARBLED,
+        True,
+    ),
+    "never ends an answer": (
+        "import os\nos.write(3, b'\\x00\\x00\\x0f\\xff')\nwhile True: pass",
+        (Status.TIMEOUT, Status.GARBLED),
+        True,
+    ),
+    "bombs the reader": (
+        "import os, struct\nd = b'[' * 90_000\nos.write(3, struct.pack('!I', len(d)) + d)",
+        Status.GARBLED,
+        True,
+    ),
+    "bombs with forks": (
+        "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
+        Status.TIMEOUT,
+        False,
+    ),
+    "redefines the basics": (
+        "import builtins, json\njson.dumps = builtins.len = lambda *a, **k: 'x'",
+        (Status.OK, Status.CRASHED, Status.GARBLED),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "status", "lost"), FATAL.values(), ids=FATAL)
+def test_a_program_that_will_not_end_or_will_not_obey_is_contained(sandbox, code, status, lost):
+    expected = status if isinstance(status, tuple) else (status,)
+    session = Sandbox(QUICK if Status.TIMEOUT in expected else PATIENT).session()
+    session.run("kept = 1")
+    start = time.monotonic()
+    result = session.run(code)
+    assert result.status in expected, result
+    assert time.monotonic() - start < 30
+    if lost is not None:
+        assert result.lost is lost
+        assert session.run("kept").status is (Status.ERROR if lost else Status.OK)
+    session.close()
+    assert sandbox.run("1 + 1").value == "2"
+
+
+def test_a_flood_of_output_keeps_beginning_and_end(session):
+    result = session.run("for i in range(200_000): print(i)")
+    assert result.status is Status.OK, result
+    assert len(result.stdout) < PATIENT.output + 60
+    assert result.stdout.startswith("0\n1\n2\n") and result.stdout.endswith("199998\n199999\n")
+    assert "characters left out" in result.stdout
+    value = session.run("'y' * 10**7").value
+    assert len(value) < PATIENT.output + 60 and value.endswith("yyy'")
+    error = session.run("raise ValueError('z' * 10**7)").error
+    assert len(error) < PATIENT.output + 60
+
+
+def test_processor_time_of_a_session_is_bounded():
+    one = Sandbox(Limits(wall=20, cpu=1), preload=()).session()
+    result = one.run("while True: pass")
+    assert (result.status, result.lost) == (Status.CRASHED, True)
+    assert result.error == "killed after 1 s of processor time"
+    one.close()
+
+
+def test_a_forged_answer_is_only_ever_about_its_own_program(session):
+    """What comes back is a claim; a right claim of one cell must not pass for the next one's."""
+    forged = {"number": 2, "status": "ok", "stdout": "", "value": "42", "error": "", "cpu": 0.0}
+    session.run("import os, struct, json")
+    result = session.run(
+        f"d = json.dumps({forged!r}).encode()\nos.write(3, struct.pack('!I', len(d)) + d)\n0"
+    )
+    after = session.run("1 + 1")
+    assert result.status is Status.GARBLED or after.status is Status.GARBLED
+    assert session.run("1 + 1").value == "2"
+
+
+# ---- sessions --------------------------------------------------------------------------------
+
+
+def test_a_session_remembers_and_its_fork_goes_its_own_way(session):
+    session.run("import random\nx = [random.random()]")
+    session.run("y = len(x)\nopen('f', 'w').write('kept')")
+    twin = session.fork()
+    session.run("x.append(1)")
+    assert twin.run("len(x), y, open('f').read()").value == "(1, 1, 'kept')"
+    assert twin.run("x[0]").value == session.run("x[0]").value
+    assert session.run("len(x)").value == "2"
+    last = twin.fork()
+    twin.close()
+    assert last.run("y").value == "1"
+    last.close()
+
+
+def test_sets_and_random_numbers_are_the_same_in_every_server():
+    code = "import random, numpy\n{'a', 'b', 'c'}, random.random(), numpy.random.rand()"
+    values = set()
+    for _ in range(2):
+        server.cache_clear()
+        values.add(Sandbox(PATIENT).run(code).value)
+    assert len(values) == 1
+
+
+def test_sessions_do_not_see_each_other(sandbox):
+    one, other = sandbox.session(), sandbox.session()
+    one.run("x = 1\nopen('f', 'w').close()\nimport math; math.pi = 3")
+    assert other.run("import math, os\nos.listdir('.'), math.pi > 3.1").value == "([], True)"
+    assert other.run("x").status is Status.ERROR
+    one.close()
+    other.close()
+
+
+def test_closing_a_session_ends_its_processes(sandbox):
+    one = sandbox.session()
+    one.run("1")
+    before = _children()
+    one.close()
+    deadline = time.monotonic() + 10
+    while len(_children()) > len(before) - 1:
+        assert time.monotonic() < deadline, "the interpreter is left"
+        time.sleep(0.01)
+
+
+def _children():
+    """Processes below the fork servers of this process."""
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            try:
+                with open(f"/proc/{entry}/stat") as stat:
+                    parents[int(entry)] = int(stat.read().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+
+    def below(pid):
+        found = [child for child, parent in parents.items() if parent == pid]
+        return found + [one for child in found for one in below(child)]
+
+    return below(os.getpid())
+
+
+def test_a_client_that_is_killed_leaves_no_process_and_no_folder_behind(tmp_path):
+    code = (
+        "from agentgym.sandbox import *\nimport time\n"
+        "one = Sandbox(Limits(wall=60), preload=()).session()\none.run('1')\n"
+        "print(one.layers, flush=True)\none.run('while True: pass')"
+    )
+    client = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert b"seccomp" in client.stdout.readline()
+    time.sleep(0.2)
+    started = _group(client.pid)
+    assert len(started) >= 2 and len(list(tmp_path.iterdir())) == 1
+    client.kill()
+    client.wait()
+    client.stdout.close()
+    deadline = time.monotonic() + 20
+    while any(_alive(pid) for pid in started):
+        assert time.monotonic() < deadline, "a process outlived its client"
+        time.sleep(0.02)
+    assert not list(tmp_path.iterdir())
+
+
+def _group(pid):
+    me = os.getpid
+    os.getpid = lambda: pid
+    try:
+        return _children()
+    finally:
+        os.getpid = me
+
+
+def _alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_server_that_died_is_started_again(sandbox):
+    running = server(os.getpid(), sandbox.preload)
+    running._process.send_signal(signal.SIGKILL)
+    running._process.wait()
+    assert sandbox.run("1 + 1").value == "2"
+
+
+def test_the_layers_are_told_and_a_missing_one_stops_everything(session, monkeypatch):
+    session.run("1")
+    assert set(LAYERS) <= set(session.layers)
+    with pytest.raises(ConfigError, match="got firewall, expected namespaces"):
+        Sandbox(require=["firewall"])
+    monkeypatch.setattr("agentgym.sandbox.server._for_nobody", lambda: False)
+    with pytest.raises(ConfigError, match=r"lacks nobody \(not put on\)"):
+        Sandbox(require=[*LAYERS, "nobody"]).run("1")
+
+
+def test_limits_that_nothing_can_keep_to_are_refused():
+    for name in ("wall", "cpu", "memory", "output"):
+        with pytest.raises(ImpossibleValue, match=name):
+            Limits(**{name: 0})
+
+
+def test_a_server_that_cannot_start_is_a_broken_world(monkeypatch):
+    monkeypatch.setattr("agentgym.sandbox.server._START", "raise SystemExit")
+    server.cache_clear()
+    with pytest.raises(WorldError, match="the sandbox does not start: its server ended at once"):
+        Sandbox(QUICK, preload=()).run("1")
+    server.cache_clear()
+
+
+def test_the_client_keeps_its_own_limits_and_sockets(sandbox):
+    sandbox.run("1")
+    before = resource.getrlimit(resource.RLIMIT_NPROC), len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        sandbox.run("1")
+    after = resource.getrlimit(resource.RLIMIT_NPROC), len(os.listdir("/proc/self/fd"))
+    assert before == after
