@@ -83,7 +83,7 @@ async def imitate(
     order: list[int] = []
     wins = 0.0
     for step in range(steps):
-        if len(order) < wanted.batch:
+        while len(order) < wanted.batch:
             order += rng.permutation(len(shown)).tolist()
         batch = collate([[shown[order.pop()] for _ in range(wanted.batch)]])
         metrics = learner.update(batch, update, step)

@@ -92,6 +92,8 @@ def test_worlds_in_workers_change_no_number(tmp_path):
     def episodes(workers):
         experiment = replace(
             SMALL,
+            env="agentgym/Hotter-v0",
+            env_args={"high": 8},
             steps=1,
             tasks_per_step=2,
             imitation=Imitation(steps=30, until=1, demonstrations=1),
