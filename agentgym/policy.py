@@ -40,16 +40,18 @@ def packed_attention(
     """
     lengths = cu_seq_lens_q.diff().tolist()
     # Split, not sliced: the gradient of each slice would be as long as all rows.
-    rows = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
+    split = (torch.split(states, lengths, dim=2) for states in (query, key, value))
     pieces = [
         functional.scaled_dot_product_attention(
-            *row,
+            q,
+            k,
+            v,
             dropout_p=dropout,
             is_causal=True,
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         )
-        for row in rows
+        for q, k, v in zip(*split, strict=True)
     ]
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
 
