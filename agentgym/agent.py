@@ -66,6 +66,12 @@ class ChatAgent:
     With ``window=h`` every turn shows the goal and the last ``h`` exchanges in a fresh prompt, so
     every turn is a row of its own. The trainer does not know which.
 
+    Args:
+        tokenizer: With a chat template.
+        form: How actions are written; in tags unless given.
+        system: System prompt; the form's instructions unless given, none if empty.
+        window: Exchanges shown in a fresh prompt each turn; None: the conversation grows.
+
     Raises:
         ConfigError: The tokenizer has no chat template, or its template rewrites earlier turns
             in a way that cannot be appended to.
@@ -76,7 +82,7 @@ class ChatAgent:
         tokenizer: Any,
         *,
         form: ActionFormat | None = None,
-        system: str | None = "",
+        system: str | None = None,
         window: int | None = None,
     ) -> None:
         if not getattr(tokenizer, "chat_template", None):
@@ -86,7 +92,7 @@ class ChatAgent:
             )
         self.tokenizer = tokenizer
         self.form: ActionFormat = form or Tags()
-        self.system = self.form.instructions if system == "" else system
+        self.system = self.form.instructions if system is None else system
         self.window = window
         self._special = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
 

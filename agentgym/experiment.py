@@ -202,11 +202,9 @@ class Job:
     def agent(self, tokenizer: Any) -> ChatAgent:
         """The agent as configured."""
         speech = self.experiment.speech
-        form = form_of(speech)
-        # A model made from nothing cannot read instructions: they would only cost tokens.
-        told = None if self.experiment.model is None else form.instructions
-        system = told if speech.system is None else speech.system
-        return ChatAgent(tokenizer, form=form, system=system, window=speech.window)
+        return ChatAgent(
+            tokenizer, form=form_of(speech), system=speech.system, window=speech.window
+        )
 
     def player(self, tokenizer: Any, model: Any, stream: str) -> Player:
         """An engine with the model's weights, and what it takes to play with it."""

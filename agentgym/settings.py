@@ -21,7 +21,8 @@ class Speech:
     window: int | None = None
     """Exchanges shown in a fresh prompt each turn; none: the conversation grows."""
     system: str | None = None
-    """System prompt; unless given, the format's instructions for a model that can read them."""
+    """System prompt; unless given, the format's instructions. A model made from nothing could not
+    read it: its chat template leaves it out."""
     list_actions: bool = False
     """Show the admissible actions each turn."""
 

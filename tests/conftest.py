@@ -22,4 +22,4 @@ def tokenizer():
 
 @pytest.fixture
 def agent(tokenizer):
-    return ChatAgent(tokenizer, system=None)
+    return ChatAgent(tokenizer)

@@ -141,7 +141,7 @@ def test_a_world_cannot_speak_in_control_tokens(agent, tokenizer):
 
 
 def test_a_window_shows_the_goal_and_the_last_turns_in_a_fresh_prompt(tokenizer):
-    agent = ChatAgent(tokenizer, system=None, window=2)
+    agent = ChatAgent(tokenizer, window=2)
     turns = []
     for number in range(4):
         reading = agent.read(Scene("The goal", "obs0", f"obs{number}"), turns)
@@ -161,7 +161,7 @@ def test_a_template_that_rewrites_the_past_needs_a_window(tokenizer):
         "{% for m in messages %}{% if loop.last or m.role == 'user' %}{{ m.content }}"
         "<|end|>{% endif %}{% endfor %}"
     )
-    agent = ChatAgent(tokenizer, system=None)
+    agent = ChatAgent(tokenizer)
     first = agent.read(Scene("g", "o", "o"), [])
     with pytest.raises(ConfigError, match="window"):
         agent.read(Scene("g", "o", "p"), [turn(first, [1], "", "p")])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agentgym.display import Display
-from agentgym.experiment import run_blocking
+from agentgym.experiment import evaluate_blocking, run_blocking
 from agentgym.records import read_episodes, read_metrics
 from agentgym.report import compare, passes
 from agentgym.runs import RunFolder
@@ -84,6 +84,17 @@ def test_a_loaded_tokenizer_gives_the_tokens_it_gave_before_it_was_saved(tmp_pat
     assert len(loaded) == len(made) == model.config.vocab_size
     for text in ("Higher. 100 knives", "a  b\n\nc 1234's", "<action>go 50</action><|end|>", "ü\t"):
         assert loaded.encode(text) == made.encode(text)
+
+
+def test_a_checkpoint_evaluated_by_itself_plays_as_it_did_in_its_run(finished, tmp_path):
+    folder, _ = finished
+    alone = replace(SMALL, model=str(folder.final))
+    evaluate_blocking(alone, tmp_path / "alone.jsonl", Display())
+    alike = [
+        sorted((e.task, e.sample, [t.text for t in e.turns]) for e in read_episodes(path))
+        for path in (tmp_path / "alone.jsonl", folder.evaluation("after"))
+    ]
+    assert alike[0] == alike[1]
 
 
 def test_worlds_in_workers_change_no_number(tmp_path):

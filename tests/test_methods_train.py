@@ -40,7 +40,7 @@ def trainer(tokenizer, config):
     shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
     model = scratch.make_model(tokenizer, shape, context=256, seed=0)
     player = Player(
-        agent=ChatAgent(tokenizer, system=None),
+        agent=ChatAgent(tokenizer),
         engine=LocalEngine(model, slots=6, context=256),
         make=lambda task: make(task.env),
         limits=Limits(turns=3, tokens=256),

@@ -117,7 +117,7 @@ def test_rows_are_the_transcript_and_nothing_else(tokenizer, form, window):
 
     And whatever the policy says, an action reaches the world exactly when it was one.
     """
-    agent = ChatAgent(tokenizer, form=form, system=None, window=window)
+    agent = ChatAgent(tokenizer, form=form, window=window)
     turns = 0
     for number in range(50):
         rng, told, worlds = random.Random(number), [], []
