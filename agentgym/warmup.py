@@ -20,8 +20,8 @@ from agentgym.rollout import derive
 from agentgym.settings import Imitation, Optimisation
 from agentgym.types import Task, Trajectory
 
-PROBE_EVERY = 20
-"""Optimiser steps between two looks at how often the policy wins."""
+PROBES = 20
+"""Looks at how often the policy wins, spread evenly."""
 
 Probe = Callable[[], Awaitable[float]]
 """Plays a few episodes with the weights as they are; the share that was won."""
@@ -88,7 +88,7 @@ async def imitate(
         batch = collate([[shown[order.pop()] for _ in range(wanted.batch)]])
         metrics = learner.update(batch, update, step)
         # The first quarter learns to speak; there is nothing to win yet.
-        if wanted.until < 1 and step >= steps // 4 and step % PROBE_EVERY == 0:
+        if wanted.until < 1 and step >= steps // 4 and step % max(1, steps // PROBES) == 0:
             wins = await probe()
         advance(step + 1, f"loss {metrics['imitate/loss']:.3f} nats per token, wins {wins:.2f}")
         if wins >= wanted.until:
