@@ -75,7 +75,7 @@ class Optimisation:
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     """Largest gradient norm."""
-    tokens_per_pass: int = 16384
+    tokens_per_pass: int = 4096
     """Tokens per forward and backward pass: bounds memory, never changes the gradient."""
 
 
@@ -84,12 +84,12 @@ class Imitation:
     """Warm-up on demonstrations by the world's oracle, before any reinforcement."""
 
     steps: int | None = None
-    """Most optimiser steps; unless given, 400 for a model made from nothing, 0 for any other."""
+    """Most optimiser steps; unless given, 1000 for a model made from nothing, 0 for any other."""
     until: float = 0.4
     """Stop early once this share of episodes on training tasks is won; 1 takes every step."""
-    batch: int = 32
+    batch: int = 8
     """Demonstrations per step."""
-    demonstrations: int = 4
+    demonstrations: int = 8
     """Per training task."""
     slip: float = 0.15
     """Share of the demonstrator's moves that are random: shows how to recover."""
@@ -121,7 +121,7 @@ class Experiment:
     """Hugging Face folder or hub id; unless given, a small model is made from nothing."""
     seed: int = 0
     """Root of every random choice."""
-    steps: int = 40
+    steps: int = 30
     """Training steps: each plays a group of episodes per task and updates the policy."""
     tasks_per_step: int = 16
     """Tasks per training step."""
