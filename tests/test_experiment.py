@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from agentgym.display import Display
-from agentgym.experiment import run_blocking
+from agentgym.experiment import Job, run_blocking
+from agentgym.policy import load_tokenizer
 from agentgym.records import read_episodes, read_metrics
 from agentgym.report import compare, passes
 from agentgym.runs import RunFolder
@@ -84,6 +85,19 @@ def test_a_loaded_tokenizer_gives_the_tokens_it_gave_before_it_was_saved(tmp_pat
     assert len(loaded) == len(made) == model.config.vocab_size
     for text in ("Higher. 100 knives", "a  b\n\nc 1234's", "<action>go 50</action><|end|>", "ü\t"):
         assert loaded.encode(text) == made.encode(text)
+
+
+def test_a_model_made_from_nothing_is_never_told_instructions_also_when_it_is_loaded(
+    tokenizer, tmp_path
+):
+    """It was trained without them: from a folder it would play worse than in the run."""
+    tokenizer.save_pretrained(tmp_path)
+    for model in (None, str(tmp_path)):
+        job = Job(replace(SMALL, model=model), RunFolder(tmp_path), Display())
+        assert not job.agent(load_tokenizer(tmp_path)).system
+    told = load_tokenizer(tmp_path)
+    told.chat_template = "{{ messages }}"
+    assert "<action>" in job.agent(told).system
 
 
 def test_worlds_in_workers_change_no_number(tmp_path):
