@@ -43,7 +43,7 @@ from agentgym_trainers.grpo import GRPO
 from agentgym_trainers.ppo import PPO
 from agentgym_trainers.spear import SPEAR
 
-HALF = 10
+HALF = 8
 """Training steps in half of a run, for schedules."""
 
 
@@ -91,11 +91,11 @@ PANELS = {
 
 PROFILE = Experiment(
     steps=1000,
-    budget=12_000,
+    budget=9_000,
     tasks_per_step=8,
     optimisation=Optimisation(final=1.0),
 )
-"""The main job's world and model in a run of about twenty steps of 64 episodes. The learning rate
+"""The main job's world and model in a run of about fifteen steps of 64 episodes. The learning rate
 is constant, for the number of steps that a budget of turns is worth differs between arms."""
 
 
