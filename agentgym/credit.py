@@ -31,6 +31,8 @@ class Transform(NamedTuple):
     """Private columns this adds."""
     reductions: tuple[Reduction, ...] = ()
     """What it asks of the vocabulary; the learner writes each as a private column."""
+    health: Callable[[State, int], dict[str, float]] = lambda state, step: {}
+    """Metrics of its state after a step."""
 
 
 def stateless(
@@ -65,8 +67,16 @@ def chain(*transforms: Transform) -> Transform:
             states.append(own)
         return batch, tuple(states)
 
+    def health(state: State, step: int) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for transform, own in zip(transforms, state, strict=True):
+            found |= transform.health(own, step)
+        return found
+
     asked = distinct(r for transform in transforms for r in transform.reductions)
-    return Transform(lambda: tuple(t.init() for t in transforms), apply, needed, written, asked)
+    return Transform(
+        lambda: tuple(t.init() for t in transforms), apply, needed, written, asked, health
+    )
 
 
 def check_columns(

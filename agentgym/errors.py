@@ -6,14 +6,13 @@ AgentGymError
 ├── MissingExtra        an optional package is not installed; the message says how to get it
 ├── UnknownTask         a task id that the world does not have
 ├── WorldError          a world broke (corrupt game, dead process); never the agent's fault
-│   └── Unreachable     what a tool talks to did not answer, or not in time
-
-
+│   ├── Unreachable     what a tool talks to did not answer, or not in time
 │   ├── WorldTimeout    it gave no answer in time
 │   └── WorldLost       it lost its process through no fault of its own
 ├── CompositionError    the pieces of an algorithm do not fit together
 ├── MalformedAction     the agent's text is not an action (becomes an observation, never a crash)
-├── TrainingError       training cannot go on: a loss that is no number, a learner used twice
+├── TrainingError       training cannot go on: engine and trainer differ, a learner used twice
+│   └── NotFinite       a loss or a gradient is no finite number (in agentgym.learner)
 └── NotReplayable       a world gave a different answer to the same task, seed and actions
 """
 

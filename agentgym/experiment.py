@@ -7,6 +7,7 @@ run that was interrupted goes on where it stopped; ``agentgym.runs`` says what l
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from agentgym.engines.local import LocalEngine
 from agentgym.env import TextEnv
 from agentgym.errors import ConfigError
 from agentgym.evaluate import Conduct, evaluate
+from agentgym.failure import kept
 from agentgym.formats import ActionFormat, JsonCall, Plain, Tags
 from agentgym.host import Host, Threads
 from agentgym.imitate import texts
@@ -155,22 +157,26 @@ class Job:
             seed=derive(experiment.seed, "updates"),
             horizon=experiment.steps,
         )
-        trainer = Trainer(algorithm, learner, player)
+        trainer = Trainer(algorithm, learner, player, alarms=experiment.alarms)
         if start is not None:
             trainer.restore(self.folder.load_state(start))
         metrics = MetricsWriter(self.folder.metrics, resume=trainer.step)
         keep_episodes(self.folder.episodes, before_version=trainer.step)
         tasks = self.panel("train").tasks
+        budget = math.inf if experiment.budget is None else experiment.budget
         with self.display.stage("train", experiment.steps) as advance:
-            while trainer.step < experiment.steps:
+            while trainer.step < experiment.steps and player.spent.turns < budget:
                 first = trainer.step * experiment.tasks_per_step
                 chosen = [
                     task_of(tasks, first + i, experiment.seed)
                     for i in range(experiment.tasks_per_step)
                 ]
-                step = await trainer.run_step(chosen)
+                with kept(self.folder, model, tokenizer, learner):
+                    step = await trainer.run_step(chosen)
                 metrics.write(trainer.step, step.metrics)
                 self._record(step, player)
+                for warning in step.warnings:
+                    self.display.say(f"warning at step {trainer.step}: {warning}")
                 advance(trainer.step, _note(step.metrics))
                 if trainer.step % experiment.save_every == 0 and trainer.step < experiment.steps:
                     where = self.folder.step(trainer.step)
@@ -181,7 +187,8 @@ class Job:
         """Table and plot; leaves ``report.txt`` and ``report.png``."""
         table = render(after, before)
         write_atomic(self.folder.table, table)
-        plot_run(read_metrics(self.folder.metrics), before, after, self.folder.plot)
+        if metrics := read_metrics(self.folder.metrics):
+            plot_run(metrics, before, after, self.folder.plot)
         self.display.say(table)
         self.display.say(self.folder.summary())
 
@@ -274,7 +281,10 @@ class Job:
             played = await asyncio.gather(*(player(task, 0) for task in tasks))
             return episode_metrics([played]).get("episode/success", 0.0)
 
-        with self.display.stage("imitate", steps) as advance:
+        with (
+            self.display.stage("imitate", steps) as advance,
+            kept(self.folder, model, tokenizer, None),
+        ):
             await imitate(
                 Policy(model),
                 shown,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,10 +14,34 @@ from torch import Tensor
 from agentgym.algorithm import Algorithm, CriticPlan, Update
 from agentgym.batch import REFERENCE, VALUE, Batch
 from agentgym.errors import TrainingError
+from agentgym.health import gradient_norms, of_pulls, pull
 from agentgym.losses import Outputs
 from agentgym.policy import Critic, Policy
 from agentgym.reductions import Reduction
 from agentgym.settings import Optimisation
+
+PROBE = 2048
+"""Tokens of the rows on which the parts of a loss are measured apart."""
+
+
+class NotFinite(TrainingError):
+    """A loss or a gradient is no finite number; the optimiser step was not taken.
+
+    Args:
+        what: Name of the number.
+        value: What it is.
+        batch: The minibatch, with all its columns.
+        update: Name of the update.
+        step: Training step.
+    """
+
+    def __init__(self, what: str, value: float, batch: Batch, update: str, step: int) -> None:
+        super().__init__(
+            f"{what} of update {update!r} at step {step} is {value}: the step was not taken"
+        )
+        self.batch = batch
+        self.update = update
+        self.step = step
 
 
 class Learner:
@@ -64,10 +89,14 @@ class Learner:
             raise TrainingError("this learner serves another algorithm: make a new `Learner`")
         self.asked = algorithm.credit.reductions
         if algorithm.critic is not None:
-            self.critic = _TrainedCritic(Critic(self.policy), algorithm.critic)
+            self.criticise(algorithm.critic)
         if algorithm.reference:
             twin = copy.deepcopy(self.policy.model).requires_grad_(False)
             self.reference = Policy(twin, temperature=self.policy.temperature)
+
+    def criticise(self, plan: CriticPlan) -> None:
+        """Make a critic, from the policy as it is."""
+        self.critic = _TrainedCritic(Critic(self.policy), plan)
 
     def observe(self, batch: Batch) -> Batch:
         """The batch with what the networks say about its tokens, before any update."""
@@ -108,6 +137,9 @@ class Learner:
         """Take the optimiser steps of one update; returns their mean metrics.
 
         Without a row that takes part and has weight there is nothing to learn, and no step.
+
+        Raises:
+            NotFinite: A loss or a gradient is no finite number.
         """
         weights = torch.stack([batch.column(term.weight) for term in update.loss.terms()]).sum(0)
         rows = update.rows(batch) & (row_weight(batch, weights) > 0)
@@ -115,13 +147,32 @@ class Learner:
             return {}
         sums: dict[str, float] = {}
         count = 0
+        norms: dict[str, float] = {}
         for _ in range(update.epochs):
             for index in self._minibatches(batch, rows, update.minibatches):
-                metrics = self._step(batch.rows(index), update, step)
+                part = self.prepare(batch.rows(index), update)
+                norms = norms or self._apart(part, update, step)
+                metrics = self._step(part, update, step)
                 count += 1
                 for name, value in metrics.items():
                     sums[name] = sums.get(name, 0.0) + value
-        return {f"{update.name}/{name}": value / count for name, value in sums.items()}
+        means = norms | {name: value / count for name, value in sums.items()}
+        return {f"{update.name}/{name}": value for name, value in means.items()}
+
+    def _apart(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
+        """Gradient norm of each part of the loss, where there are several, on a few of the rows.
+
+        They are taken before the first optimiser step, at even distances, ``PROBE`` tokens or one.
+        """
+        if len(list(update.loss.apart())) < 2:
+            return {}
+        rows = max(1, len(batch) * PROBE // len(batch.tokens))
+        index = torch.linspace(0, len(batch) - 1, min(rows, len(batch))).round().long()
+        part = batch.rows(index).to(self.policy.device)
+        outputs = self._outputs(part, update.loss.asks())
+        parameters = [p for p in self.policy.model.parameters() if p.requires_grad]
+        norms = gradient_norms(update.loss, outputs, part, step, parameters)
+        return {f"norm/{name}": value for name, value in norms.items()}
 
     def prepare(self, batch: Batch, update: Update) -> Batch:
         """A minibatch with the columns that depend on the policy as it is now."""
@@ -134,6 +185,7 @@ class Learner:
         shares = {term.weight: batch.column(term.weight).sum() for term in update.loss.terms()}
         terms = [term for term in update.loss.terms() if shares[term.weight] > 0]
         total = {"loss": 0.0, "kl": 0.0, "clipped": 0.0}
+        pulls = []
         for index in passes(batch, self.how.tokens_per_pass):
             part = batch.rows(index).to(self.policy.device)
             outputs = self._outputs(part, update.loss.asks())
@@ -142,32 +194,35 @@ class Learner:
                 weight = part.column(term.weight) / shares[term.weight].to(part.weight.device)
                 losses.append((term.apply(outputs, part, step) * weight).sum())
             loss = sum(losses[1:], start=losses[0])
-            if not loss.isfinite():
-                raise TrainingError(
-                    f"the loss of update {update.name!r} at step {step} is {loss.item()}; the "
-                    f"step was not taken. Lower the learning rate, or look at the advantages"
-                )
+            pulls.append(pull(update.loss, outputs, part, step))
             loss.backward()  # type: ignore[no-untyped-call]
             total["loss"] += loss.item()
             weight = part.weight / batch.weight.sum().clamp(min=1e-12).to(part.weight.device)
             for name, value in _drift(outputs, part).items():
                 total[name] += float((value * weight).sum())
-        return total
+        return total | of_pulls(pulls)
 
     def _step(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
-        batch = self.prepare(batch, update)
         self.optimiser.zero_grad()
         if self.critic is not None:
             self.critic.optimiser.zero_grad()
-        metrics = self.gradient(batch, update, step)
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.how.clip_norm)
+        metrics = self.gradient(batch, update, step) | self._clip()
+        for name in ("loss", *(name for name in metrics if name.endswith("grad_norm"))):
+            if not math.isfinite(metrics[name]):
+                raise NotFinite(name, metrics[name], batch, update.name, step)
         self.taken += 1
         for group in self.optimiser.param_groups:
             group["lr"] = self._rate(step)
         self.optimiser.step()
         if self.critic is not None:
-            metrics |= {"critic_grad_norm": self.critic.step()}
-        return {**metrics, "grad_norm": float(norm)}
+            self.critic.optimiser.step()
+        return metrics
+
+    def _clip(self) -> dict[str, float]:
+        """Bound the gradients; returns their norms before that."""
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.how.clip_norm)
+        critic = {} if self.critic is None else {"critic_grad_norm": self.critic.clip()}
+        return {"grad_norm": float(norm), **critic}
 
     def _rate(self, step: int) -> float:
         """Learning rate of the next optimiser step, in a training step counted from 0."""
@@ -218,12 +273,10 @@ class _TrainedCritic:
             network.model.parameters(), lr=plan.learning_rate, weight_decay=0.0, betas=(0.9, 0.95)
         )
 
-    def step(self) -> float:
-        """One optimiser step; returns the norm of the gradient."""
+    def clip(self) -> float:
+        """Bound the gradient; returns its norm before that."""
         parameters = self.network.model.parameters()
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.plan.clip_norm)
-        self.optimiser.step()
-        return float(norm)
+        return float(torch.nn.utils.clip_grad_norm_(parameters, self.plan.clip_norm))
 
 
 def row_weight(batch: Batch, weight: Tensor) -> Tensor:

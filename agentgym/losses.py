@@ -47,12 +47,21 @@ class Loss(NamedTuple):
     """Further terms, each under a weight column of its own."""
     reductions: tuple[Reduction, ...] = ()
     """What it asks of the vocabulary; found in ``Outputs.extra``."""
+    name: str = "loss"
+    """What it is called where it is measured apart."""
+    parts: tuple[Loss, ...] = ()
+    """What a sum under one weight column was made of."""
 
     def terms(self) -> Iterator[Loss]:
         """This loss and what is added to it, each without the others."""
         yield self._replace(plus=())
         for other in self.plus:
             yield from other.terms()
+
+    def apart(self) -> Iterator[Loss]:
+        """What was added and weighed, each without the others."""
+        for term in self.terms():
+            yield from term.parts or (term,)
 
     def asks(self) -> tuple[Reduction, ...]:
         """What all its terms ask of the vocabulary."""
@@ -70,6 +79,9 @@ def add(*losses: Loss) -> Loss:
 
 
 def _sum(terms: list[Loss]) -> Loss:
+    if len(terms) == 1:
+        return terms[0]
+
     def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
         first, *rest = (term.apply(outputs, batch, step) for term in terms)
         return sum(rest, start=first)
@@ -79,6 +91,7 @@ def _sum(terms: list[Loss]) -> Loss:
         frozenset().union(*(term.reads for term in terms)),
         terms[0].weight,
         reductions=distinct(r for term in terms for r in term.reductions),
+        parts=tuple(part for term in terms for part in (term.parts or (term,))),
     )
 
 
@@ -89,12 +102,17 @@ def weigh(coefficient: float | Schedule, loss: Loss) -> Loss:
         scale = coefficient(step) if callable(coefficient) else coefficient
         return scale * loss.apply(outputs, batch, step)
 
-    return loss._replace(apply=apply, plus=tuple(weigh(coefficient, term) for term in loss.plus))
+    return loss._replace(
+        apply=apply,
+        plus=tuple(weigh(coefficient, term) for term in loss.plus),
+        parts=tuple(weigh(coefficient, part) for part in loss.parts),
+    )
 
 
 def weighed_by(column: str, loss: Loss) -> Loss:
     """A loss of one term under another weight column, such as ``agentgym.weights.TURNS``."""
-    return loss._replace(weight=column, reads=loss.reads | {column})
+    parts = tuple(weighed_by(column, part) for part in loss.parts)
+    return loss._replace(weight=column, reads=loss.reads | {column}, parts=parts)
 
 
 def times(column: str, loss: Loss) -> Loss:
@@ -103,7 +121,8 @@ def times(column: str, loss: Loss) -> Loss:
     def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
         return loss.apply(outputs, batch, step) * batch.extra[column]
 
-    return loss._replace(apply=apply, reads=loss.reads | {column})
+    parts = tuple(times(column, part) for part in loss.parts)
+    return loss._replace(apply=apply, reads=loss.reads | {column}, parts=parts)
 
 
 def crediting(column: str, loss: Loss) -> Loss:
@@ -112,7 +131,8 @@ def crediting(column: str, loss: Loss) -> Loss:
     def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
         return loss.apply(outputs, batch.with_(advantage=batch.extra[column]), step)
 
-    return loss._replace(apply=apply, reads=loss.reads | {column})
+    parts = tuple(crediting(column, part) for part in loss.parts)
+    return loss._replace(apply=apply, reads=loss.reads | {column}, parts=parts)
 
 
 def ratio(outputs: Outputs, batch: Batch) -> Float[Tensor, " P"]:
@@ -159,7 +179,7 @@ def policy_gradient(
         loss = -(ratio * batch.advantage).minimum(clipped * batch.advantage)
         return loss if dual is None else dual_clip(loss, batch.advantage, dual)
 
-    return Loss(apply)
+    return Loss(apply, name="surrogate")
 
 
 def policy_gradient_kept(
@@ -186,12 +206,12 @@ def policy_gradient_kept(
         loss = -(r * batch.advantage).minimum(clipped * batch.advantage)
         return loss if dual is None else dual_clip(loss, batch.advantage, dual)
 
-    return Loss(apply)
+    return Loss(apply, name="surrogate")
 
 
 def reinforce() -> Loss:
     """Minus the advantage times the log-probability: the plain policy gradient."""
-    return Loss(lambda outputs, batch, step: -batch.advantage * outputs.logprob)
+    return Loss(lambda outputs, batch, step: -batch.advantage * outputs.logprob, name="surrogate")
 
 
 def kl_to_reference(bound: float = 10.0) -> Loss:
@@ -205,7 +225,7 @@ def kl_to_reference(bound: float = 10.0) -> Loss:
         move = (batch.extra[REFERENCE] - outputs.logprob).clamp(-20, 20)
         return (move.exp() - 1 - move).clamp(max=bound) * batch.mask
 
-    return Loss(apply, frozenset({REFERENCE}))
+    return Loss(apply, frozenset({REFERENCE}), name="kl")
 
 
 def value_error(clip: float | None, target: str) -> Loss:
@@ -226,14 +246,14 @@ def value_error(clip: float | None, target: str) -> Loss:
             error = error.maximum((near - batch.extra[target]).square())
         return 0.5 * error * batch.mask
 
-    return Loss(apply, frozenset({VALUE, target}))
+    return Loss(apply, frozenset({VALUE, target}), name="value")
 
 
 def negative_log_likelihood() -> Loss:
     """Minus the log-probability of the token: imitation of whatever the batch holds."""
-    return Loss(lambda outputs, batch, step: -outputs.logprob)
+    return Loss(lambda outputs, batch, step: -outputs.logprob, name="likelihood")
 
 
 def entropy_bonus() -> Loss:
     """Minus the token entropy, so that minimising it explores."""
-    return Loss(lambda outputs, batch, step: -outputs.entropy)
+    return Loss(lambda outputs, batch, step: -outputs.entropy, name="entropy")

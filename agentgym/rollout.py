@@ -48,6 +48,16 @@ def derive(*names: object) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+@dataclass
+class Spent:
+    """What playing has cost, forgotten attempts and scouts included; a fork shares its prefix."""
+
+    turns: int = 0
+    """Decisions carried out: steps of the world."""
+    tokens: int = 0
+    """Tokens that the engine wrote."""
+
+
 @dataclass(kw_only=True)
 class Player:
     """Plays episodes: worlds where the host keeps them, the engine in the event loop.
@@ -70,6 +80,8 @@ class Player:
     """Further attempts at an episode whose ending is not scored, with the same seeds."""
     stream: str = "0"
     """Names the run and the training step; part of every seed."""
+    spent: Spent = field(default_factory=Spent)
+    """Shared by all players made from this one."""
 
     def __post_init__(self) -> None:
         """Count the episodes in flight."""
@@ -204,6 +216,7 @@ class Episode:
             return None
         seed = derive(player.stream, task.env, task.id, task.seed, self.sample, len(self.turns))
         completion = await player.engine.generate(context, replace(player.sampling, seed=seed))
+        player.spent.tokens += len(completion.tokens)
         self._pending = prompt, fresh, completion
         return completion
 
@@ -213,6 +226,7 @@ class Episode:
             return
         prompt, fresh, completion = self._pending
         self._pending = None
+        self.player.spent.turns += 1
         past = [] if fresh else self.context
         self.context = [*past, *prompt, *completion.tokens]
         written = partial(

@@ -8,6 +8,7 @@ RUN/metrics.jsonl           one line per training step
 RUN/episodes.jsonl          one line per training episode
 RUN/eval/before.jsonl       one line per episode of the frozen panel; after.jsonl likewise
 RUN/report.txt, report.png  the result
+RUN/failed-step-0003        a step whose loss was no number: see ``agentgym.failure``
 """
 
 from __future__ import annotations
@@ -70,6 +71,10 @@ class RunFolder:
     def step(self, number: int) -> Path:
         """The checkpoint after a training step."""
         return self.root / "checkpoints" / f"step-{number:04d}"
+
+    def failed(self, number: int) -> Path:
+        """What is kept of a training step, counted from 0, whose loss was no number."""
+        return self.root / f"failed-step-{number:04d}"
 
     def latest_step(self) -> Path | None:
         """The newest checkpoint of a training step, if there is one."""

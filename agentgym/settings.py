@@ -99,6 +99,24 @@ class Imitation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Alarms:
+    """When training warns, and when it stops."""
+
+    collapse: float = 0.1
+    """Warn when entropy is below this part of what it was at the first step."""
+    explosion: float = 5.0
+    """Warn when it is above this many times that."""
+    alike: float = 0.9
+    """Warn when in this share of the groups all episodes act the same."""
+    template: float = 0.05
+    """Warn when actions tell less of the task than this, from 0 (nothing) to 1 (which it is)."""
+    patience: int = 3
+    """Steps in a row after which a warning is given, once."""
+    drift: float = 0.1
+    """Stop when engine and trainer differ by more nats per token; in float32 they do by 1e-6."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """The frozen panel that is played before and after."""
 
@@ -123,6 +141,8 @@ class Experiment:
     """Root of every random choice."""
     steps: int = 30
     """Training steps: each plays a group of episodes per task and updates the policy."""
+    budget: int | None = None
+    """Turns in the world after which no further step is begun; none: any number."""
     tasks_per_step: int = 16
     """Tasks per training step."""
     save_every: int = 10
@@ -137,12 +157,15 @@ class Experiment:
     """Warm-up before reinforcement."""
     optimisation: Optimisation = field(default_factory=Optimisation)
     """How weights change."""
+    alarms: Alarms = field(default_factory=Alarms)
+    """When training warns, and when it stops."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     """The panel that is played before and after."""
 
 
 _LEAST = {
     "steps": 0,
+    "budget": 1,
     "tasks_per_step": 1,
     "save_every": 1,
     "speech.window": 0,
@@ -167,6 +190,11 @@ _LEAST = {
     "optimisation.final": 0.0,
     "optimisation.weight_decay": 0.0,
     "optimisation.tokens_per_pass": 1,
+    "alarms.collapse": 0.0,
+    "alarms.explosion": 0.0,
+    "alarms.alike": 0.0,
+    "alarms.template": 0.0,
+    "alarms.patience": 1,
     "evaluation.tasks": 1,
     "evaluation.episodes": 1,
 }
@@ -187,6 +215,7 @@ def check_ranges(experiment: Experiment) -> None:
         "rollout.seconds",
         "rollout.deadline",
         "optimisation.clip_norm",
+        "alarms.drift",
     )
     for name in positive:
         value = attrgetter(name)(experiment)

@@ -6,16 +6,20 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
 
+from agentgym.alarms import Watch
 from agentgym.algorithm import Algorithm
 from agentgym.batch import Batch, collate
+from agentgym.drift import check_drift, drift
+from agentgym.health import of_credit, of_groups
 from agentgym.law import Course
 from agentgym.learner import Learner
-from agentgym.rollout import Player
+from agentgym.rollout import Player, Spent
+from agentgym.settings import Alarms
 from agentgym.types import Stop, Task, Trajectory
 
 
@@ -24,6 +28,8 @@ class Step(NamedTuple):
 
     groups: list[list[Trajectory]]
     metrics: dict[str, float]
+    warnings: tuple[str, ...] = ()
+    """What has gone wrong long enough to be said, each once."""
 
 
 @dataclass
@@ -35,6 +41,8 @@ class Trainer:
     player: Player
     step: int = 0
     """Training steps taken; also the policy version that the engine holds."""
+    alarms: Alarms = field(default_factory=Alarms)
+    """When to warn, and when to stop."""
 
     def __post_init__(self) -> None:
         """Start the credit state; give the learner the networks the algorithm needs."""
@@ -42,6 +50,7 @@ class Trainer:
         self.credit_state = self.algorithm.credit.init()
         self.course = Course()
         """Entropy and score of the steps so far."""
+        self.watch = Watch()
 
     async def run_step(self, tasks: Sequence[Task]) -> Step:
         """Collect one group per task, credit them, take the updates, publish the weights."""
@@ -49,7 +58,7 @@ class Trainer:
         play = replace(self.player, stream=f"{self.player.stream}/train/{self.step}")
         groups = await asyncio.gather(*(self.algorithm.collect(task, play) for task in tasks))
         collected = time.perf_counter()
-        metrics = episode_metrics(groups)
+        metrics = episode_metrics(groups) | of_groups(groups)
         batch = collate(groups)
         if len(batch):
             metrics |= await asyncio.to_thread(self._learn, batch)
@@ -57,6 +66,8 @@ class Trainer:
                 score, entropy = metrics["episode/score"], metrics["policy/entropy"]
                 self.course = self.course.after(entropy, score)
                 metrics |= self.course.metrics()
+        self.watch = self.watch.after(metrics, self.alarms)
+        metrics |= self.watch.metrics()
         self.step += 1
         self.publish()
         done = time.perf_counter()
@@ -64,15 +75,19 @@ class Trainer:
         metrics |= {
             "time/rollout": collected - began,
             "time/update": done - collected,
+            "spent/turns": float(self.player.spent.turns),
+            "spent/tokens": float(self.player.spent.tokens),
             "tokens": tokens,
             "tokens_per_second": tokens / (done - began),
         }
-        return Step(list(groups), metrics)
+        return Step(list(groups), metrics, self.watch.warnings(self.alarms))
 
     def _learn(self, batch: Batch) -> dict[str, float]:
         batch = self.learner.observe(batch)
+        check_drift(batch, self.alarms.drift)
         metrics = batch_metrics(batch)
         batch, self.credit_state = self.algorithm.credit.apply(batch, self.credit_state, self.step)
+        metrics |= of_credit(batch) | self.algorithm.credit.health(self.credit_state, self.step)
         for update in self.algorithm.updates:
             metrics |= self.learner.update(batch, update, self.step)
         return metrics
@@ -88,6 +103,8 @@ class Trainer:
             "learner": self.learner.state(),
             "credit": self.credit_state,
             "course": tuple(self.course),
+            "watch": tuple(self.watch),
+            "spent": astuple(self.player.spent),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -96,11 +113,13 @@ class Trainer:
         self.learner.restore(state["learner"])
         self.credit_state = state["credit"]
         self.course = Course(*state["course"])
+        self.watch = Watch(*state["watch"])
+        self.player.spent = Spent(*state["spent"])
         self.publish()
 
 
 def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
-    """Means over the scored episodes; groups whose episodes disagree are what is learned from."""
+    """Means over the scored episodes, and per task the episodes that were forked off another."""
     scored = [[t for t in group if t.stop.scored] for group in groups]
     episodes = [t for group in scored for t in group]
     metrics = _spoilt([t for group in groups for t in group])
@@ -117,7 +136,6 @@ def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
         "episode/valid": sum(turn.valid for turn in turns) / acts,
         "episode/truncated": sum(t.stop is not Stop.TERMINATED for t in episodes) / count,
         "group/forks": sum(t.shared > 0 for t in episodes) / len(scored),
-        "group/mixed": sum(len({t.reward for t in group}) > 1 for group in scored) / len(scored),
     }
 
 
@@ -136,6 +154,7 @@ def batch_metrics(batch: Batch) -> dict[str, float]:
     return {
         "policy/entropy": float(batch.entropy[mask].mean()),
         "policy/logprob_gap": float(gap.mean()) if len(gap) else 0.0,
+        "policy/drift": drift(batch),
         "policy/logprob_gap_max": float(gap.max()) if len(gap) else 0.0,
         "tokens/chosen": float(mask.sum()),
     }

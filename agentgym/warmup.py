@@ -23,6 +23,9 @@ from agentgym.types import Task, Trajectory
 PROBES = 20
 """Looks at how often the policy wins, spread evenly."""
 
+IMITATION = Update(loss=negative_log_likelihood(), name="imitate")
+"""What is minimised."""
+
 Probe = Callable[[], Awaitable[float]]
 """Plays a few episodes with the weights as they are; the share that was won."""
 
@@ -78,7 +81,6 @@ async def imitate(
     """
     # Without a horizon the learning rate stays: nobody knows yet when this will end.
     learner = Learner(policy, replace(how, learning_rate=wanted.learning_rate, warmup=20))
-    update = Update(loss=negative_log_likelihood(), name="imitate")
     rng = np.random.default_rng(derive(seed, "imitation"))
     order: list[int] = []
     wins = 0.0
@@ -86,7 +88,7 @@ async def imitate(
         while len(order) < wanted.batch:
             order += rng.permutation(len(shown)).tolist()
         batch = collate([[shown[order.pop()] for _ in range(wanted.batch)]])
-        metrics = learner.update(batch, update, step)
+        metrics = learner.update(batch, IMITATION, step)
         # The first quarter learns to speak; there is nothing to win yet.
         if wanted.until < 1 and step >= steps // 4 and step % max(1, steps // PROBES) == 0:
             wins = await probe()

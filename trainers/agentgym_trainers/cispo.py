@@ -29,7 +29,7 @@ def clipped_weight(low: float, high: float) -> Loss:
         weight = ratio(outputs, batch).detach().clamp(1 - low, 1 + high)
         return -weight * batch.advantage * outputs.logprob
 
-    return Loss(apply)
+    return Loss(apply, name="surrogate")
 
 
 @dataclass(frozen=True, kw_only=True)

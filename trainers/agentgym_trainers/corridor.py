@@ -98,7 +98,7 @@ def outside() -> Loss:
         below = (batch.extra[LOW] - outputs.entropy).clamp(min=0)
         return below + (outputs.entropy - batch.extra[HIGH]).clamp(min=0)
 
-    return Loss(apply, frozenset({LOW, HIGH}))
+    return Loss(apply, frozenset({LOW, HIGH}), name="corridor")
 
 
 def outside_indicator() -> Loss:
@@ -108,4 +108,4 @@ def outside_indicator() -> Loss:
         entropy = outputs.entropy
         return (~((entropy > batch.extra[LOW]) & (entropy < batch.extra[HIGH]))).to(entropy)
 
-    return Loss(apply, frozenset({LOW, HIGH}))
+    return Loss(apply, frozenset({LOW, HIGH}), name="corridor")

@@ -14,16 +14,17 @@ groups count every turn.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, extend
 from agentgym.batch import Batch
 from agentgym.bounds import at_least
-from agentgym.credit import Transform, chain, stateless
-from agentgym.turns import turns_of
+from agentgym.credit import State, Transform, chain, stateless
+from agentgym.turns import Turns, turns_of
 from agentgym_trainers.dapo import DAPO
 from agentgym_trainers.grpo import GRPO
 
@@ -34,18 +35,38 @@ def rescale(entropy: Float[Tensor, " K"], epsilon: float = 1e-8) -> Float[Tensor
     return (entropy - low) / (high - low + epsilon)
 
 
+def confidence(batch: Batch, turns: Turns, sharpness: float) -> Float[Tensor, " K"]:
+    """``exp(-sharpness * h)`` of each step over its mean, which is then exactly 1."""
+    weight = (-sharpness * rescale(turns.mean(batch.entropy))).exp()
+    return weight / weight.mean()
+
+
 def scale_by_confidence(sharpness: float) -> Transform:
-    """Multiply advantages by ``exp(-sharpness * h)`` over its mean, which is then exactly 1."""
+    """Multiply advantages by the confidence of their step."""
 
     def apply(batch: Batch) -> Batch:
         turns = turns_of(batch)
         if not len(turns.length):
             return batch
-        weight = (-sharpness * rescale(turns.mean(batch.entropy))).exp()
-        factor = turns.spread(weight / weight.mean(), batch)
+        factor = turns.spread(confidence(batch, turns, sharpness), batch)
         return batch.with_(advantage=batch.advantage * factor)
 
     return stateless(apply)
+
+
+def scale_by_permuted_confidence(sharpness: float) -> Transform:
+    """A placebo: multiply advantages by the confidence of another step of the batch, at random."""
+
+    def apply(batch: Batch, state: State, step: int) -> tuple[Batch, State]:
+        turns = turns_of(batch)
+        if not len(turns.length):
+            return batch, state
+        found = confidence(batch, turns, sharpness)
+        order = torch.randperm(len(found), generator=torch.Generator().manual_seed(step))
+        factor = turns.spread(found[order], batch)
+        return batch.with_(advantage=batch.advantage * factor), state
+
+    return Transform(lambda: (), apply)
 
 
 def reward_clarity(sharpness: float, weight: float) -> Transform:
@@ -94,6 +115,8 @@ class EMPG:
     """How fast the bonus falls with the next step's entropy: k'."""
     clarity: float = 0.05
     """Size of the bonus, in advantages: zeta."""
+    weights: Literal["own", "permuted"] = "own"
+    """Whose confidence a step is scaled by; another's is a control, not a method."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
@@ -111,10 +134,11 @@ class EMPG:
 
     def build(self) -> Algorithm:
         """Compose it."""
+        scale = {"own": scale_by_confidence, "permuted": scale_by_permuted_confidence}
         return extend(
             self.host.build(),
             credit=chain(
-                scale_by_confidence(self.sharpness),
+                scale[self.weights](self.sharpness),
                 reward_clarity(self.clarity_sharpness, self.clarity),
                 centre_steps(),
             ),

@@ -50,7 +50,7 @@ def sequence_ratio(low: float, high: float, *, turn: bool) -> Loss:
         clipped = ratio.clamp(1 - low, 1 + high)
         return -(ratio * batch.advantage).minimum(clipped * batch.advantage)
 
-    return Loss(apply)
+    return Loss(apply, name="surrogate")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,9 @@ def hold_covariant(share: float) -> Select:
 
 def unclipped() -> Loss:
     """Minus the advantage times the ratio, whatever the ratio is."""
-    return Loss(lambda outputs, batch, step: -ratio(outputs, batch) * batch.advantage)
+    return Loss(
+        lambda outputs, batch, step: -ratio(outputs, batch) * batch.advantage, name="surrogate"
+    )
 
 
 def distance() -> Loss:
@@ -53,7 +55,7 @@ def distance() -> Loss:
     def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
         return (outputs.logprob - batch.logprob).abs()
 
-    return Loss(apply)
+    return Loss(apply, name="penalty")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -120,7 +120,19 @@ def replay(
         lambda: ({}, torch.zeros(0, dtype=torch.long), torch.zeros(0)),
         apply,
         writes=frozenset({REPLAYED}) | weighting.writes,
+        health=buffer_health,
     )
+
+
+def buffer_health(state: State, step: int) -> dict[str, float]:
+    """Episodes in the buffer, their mean age in training steps, and the median they must beat."""
+    _, born, means = state
+    found = {"replay/size": float(len(born))}
+    if len(born):
+        found["replay/age"] = float((step - born).float().mean())
+    if len(means):
+        found["replay/median"] = float(means.quantile(0.5))
+    return found
 
 
 def _revived(old: Batch, advantage: Float[Tensor, " S"]) -> Batch:

@@ -37,7 +37,7 @@ def soft_gate(gain: float, loss: float) -> Loss:
         gate = 4 / sharpness * (sharpness * (ratio(outputs, batch) - 1)).sigmoid()
         return -gate * batch.advantage
 
-    return Loss(apply)
+    return Loss(apply, name="surrogate")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,7 +98,7 @@ def squared_distance(nucleus: Reduction) -> Loss:
         gap = batch.extra[MEAN] - batch.extra[ANCHOR]
         return gap * (2 * (outputs.extra[NUCLEUS] - batch.extra[MEAN]) + gap)
 
-    return Loss(apply, frozenset({PEAK, MEAN, ANCHOR}), PEAK, reductions=(nucleus,))
+    return Loss(apply, frozenset({PEAK, MEAN, ANCHOR}), PEAK, reductions=(nucleus,), name="anchor")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,262 @@
+"""Do the methods learn, and is it what they add? All of them from one warm-up, seed by seed.
+
+    scripts/reproduce [--out FOLDER] [--warm FOLDER] [--seeds 3] [--jobs 1] [--arms grpo epo ...]
+
+Every arm trains from the same checkpoint until it has taken the same number of turns in the world,
+with each seed; its last checkpoint, no other, plays the frozen panel. Controls are methods without
+what they claim to add. A run that is done is not done again, one that was cut off goes on; after
+each, OUT/table.md and OUT/curves.png are written anew. `--run.env` chooses another world.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tyro
+from reproduce_report import Study, write_readme, write_report
+from rich.console import Console
+
+from agentgym import config
+from agentgym.display import Display
+from agentgym.errors import AgentGymError, ConfigError, TrainingError, did_you_mean
+from agentgym.experiment import Job, check, run_blocking
+from agentgym.jsonl import write_atomic
+from agentgym.runs import RunFolder
+from agentgym.settings import Experiment, Imitation, Optimisation
+from agentgym_trainers.aepo import AEPO
+from agentgym_trainers.arpo import ARPO
+from agentgym_trainers.dapo import DAPO
+from agentgym_trainers.drbot import DrBoT
+from agentgym_trainers.empg import EMPG
+from agentgym_trainers.epo import EPO
+from agentgym_trainers.grpo import GRPO
+from agentgym_trainers.ppo import PPO
+from agentgym_trainers.spear import SPEAR
+
+HALF = 8
+"""Training steps in half of a run, for schedules."""
+
+
+class Arm(NamedTuple):
+    """What is trained, and what it is compared with."""
+
+    algorithm: str
+    """Registered name."""
+    config: Any
+    against: tuple[str, ...] = ()
+    """Other arms: what it builds on, and controls."""
+
+
+ARMS: dict[str, Arm] = {
+    "grpo": Arm("grpo", GRPO()),
+    "epo": Arm("epo", EPO(middle=HALF), ("grpo", "epo: bonus alone")),
+    "empg": Arm("empg", EMPG(), ("grpo", "empg: permuted weights")),
+    "aepo": Arm("aepo", AEPO(), ("grpo", "arpo", "aepo: random branching")),
+    "dr-bot": Arm("dr-bot", DrBoT(), ("grpo",)),
+    "spear": Arm(
+        "spear", SPEAR(ramp=HALF, fade=2 * HALF), ("dr-bot", "spear: self-imitation alone")
+    ),
+    "arpo": Arm("arpo", ARPO(), ("grpo",)),
+    "epo: bonus alone": Arm("epo", EPO(middle=HALF, penalty=0.0), ("grpo",)),
+    "empg: permuted weights": Arm("empg", EMPG(weights="permuted"), ("grpo",)),
+    "aepo: random branching": Arm(
+        "aepo", AEPO(roots="fixed", slope=0.0, penalty=0.0), ("grpo", "arpo")
+    ),
+    "spear: self-imitation alone": Arm("spear", SPEAR(ramp=HALF, bonus=0.0), ("dr-bot",)),
+    "dapo": Arm("dapo", DAPO(), ("grpo",)),
+    "ppo": Arm("ppo", PPO(), ("grpo",)),
+}
+"""In the order of their runs. Controls hold back one piece: the corridor of EPO; which step gets
+which weight in EMPG; the reward for acting in SPEAR; and in AEPO the scout and the look at entropy,
+so that paths fork by a constant chance."""
+
+PANELS = {
+    "EPO": ("epo", "epo: bonus alone", "grpo"),
+    "EMPG": ("empg", "empg: permuted weights", "grpo"),
+    "SPEAR": ("spear", "spear: self-imitation alone", "dr-bot"),
+    "AEPO": ("aepo", "aepo: random branching", "arpo", "grpo"),
+    "baselines": ("grpo", "dapo", "ppo", "dr-bot"),
+}
+"""What is drawn together."""
+
+PROFILE = Experiment(
+    steps=1000,
+    budget=9_000,
+    tasks_per_step=8,
+    optimisation=Optimisation(final=1.0),
+)
+"""The main job's world and model in a run of about fifteen steps of 64 episodes. The learning rate
+is constant, for the number of steps that a budget of turns is worth differs between arms."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is run."""
+
+    out: Path = Path("runs/reproduce")
+    """Where runs, table and figure go."""
+    warm: Path | None = None
+    """Checkpoint that all begin with; unless given, one is made in OUT/warm."""
+    seeds: int = 3
+    """Runs of each arm; they differ in tasks and draws, not in the checkpoint they begin with."""
+    jobs: int = 1
+    """Runs at a time, 1 or 2."""
+    arms: tuple[str, ...] = tuple(ARMS)
+    """Which of them."""
+    readme: Path | None = None
+    """Put table and figure into this file too, between its lines `<!-- reproduce -->`."""
+    only_report: bool = False
+    """Write table and figure from what there is, and train nothing."""
+    run: Experiment = PROFILE
+    """World, length and panel of a run. Its model and seed are set here."""
+
+
+class Run(NamedTuple):
+    """One training run."""
+
+    arm: str
+    seed: int
+    root: Path
+    experiment: Experiment
+
+    @property
+    def folder(self) -> RunFolder:
+        """Where it goes."""
+        return RunFolder(self.root)
+
+
+def folder_of(out: Path, arm: str, seed: int) -> Path:
+    """Where a run goes; arms have names for people."""
+    return out / f"{arm.replace(': ', '-').replace(' ', '-')}-seed{seed}"
+
+
+def plan(options: Options, warm: Path) -> list[Run]:
+    """The runs, seed by seed, so that what there is can be compared at any time."""
+    base = replace(options.run, model=str(warm), imitation=Imitation(steps=0))
+    return [
+        Run(arm, seed, folder_of(options.out, arm, seed), replace(base, seed=seed))
+        for seed in range(options.seeds)
+        for arm in options.arms
+    ]
+
+
+def make_warm(options: Options, display: Display) -> Path:
+    """The checkpoint that all begin with."""
+    if options.warm is not None:
+        return options.warm
+    folder = RunFolder(options.out / "warm")
+    if not folder.warm.exists():
+        job = Job(options.run, folder, display)
+        job.prepare()
+        asyncio.run(job.warm_up())
+    return folder.warm
+
+
+def train(run: Run) -> str:
+    """Train and evaluate, or go on with it; says how long it took, or why it could not go on.
+
+    Raises:
+        ConfigError: The folder holds a run with other settings.
+    """
+    began = time.monotonic()
+    arm, file = ARMS[run.arm], run.folder.config
+    wanted = config.dump(
+        {
+            **config.encode(run.experiment),
+            "algorithm": arm.algorithm,
+            "algo": config.encode(arm.config),
+        }
+    )
+    with alone(run.root), (run.root / "log.txt").open("a") as log:
+        if not file.exists():
+            write_atomic(file, wanted)
+        elif file.read_text() != wanted:
+            raise ConfigError(f"{run.root} holds a run with other settings: choose another --out")
+        share_before(run)
+        display = Display(Console(file=log, width=120))
+        try:
+            run_blocking(run.experiment, arm.config.build(), run.folder, display)
+        except TrainingError as problem:
+            return f"stopped: {problem}"
+    return f"{(time.monotonic() - began) / 60:.1f} min"
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Wait for a process that is still at this run, such as the child of one that was killed."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def share_before(run: Run) -> None:
+    """Take over the evaluation of the warm-up from a finished arm with the same seed."""
+    mine = run.folder.evaluation("before")
+    for table in sorted(run.root.parent.glob(f"*-seed{run.seed}/report.txt")):
+        if not mine.exists():
+            write_atomic(mine, RunFolder(table.parent).evaluation("before").read_bytes())
+
+
+def results(runs: list[Run], jobs: int) -> Iterator[tuple[Run, str]]:
+    """Train what is missing; yields each run when it is done, with how it went."""
+    missing = [run for run in runs if not run.folder.table.exists()]
+    if jobs == 1:
+        yield from ((run, train(run)) for run in missing)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(train, run): run for run in missing}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+
+def main(options: Options) -> None:
+    """Make the warm-up, train everything, and sum up after every run."""
+    if unknown := [name for name in options.arms if name not in ARMS]:
+        near = did_you_mean(unknown[0], ARMS)
+        raise ConfigError(f"no arm {unknown[0]!r}.{near} Arms: {', '.join(ARMS)}")
+    if options.jobs not in (1, 2) or options.seeds < 1:
+        raise ConfigError(f"got jobs={options.jobs}, seeds={options.seeds}: expected 1 or 2, >= 1")
+    check(options.run)
+    display = Display(Console())
+    warm = options.out / "none" if options.only_report else make_warm(options, display)
+    runs = plan(options, warm)
+    study = Study(
+        {arm: [run.root for run in runs if run.arm == arm] for arm in options.arms},
+        {arm: ARMS[arm].against for arm in options.arms},
+        PANELS,
+    )
+    if not options.only_report:
+        left = sum(not run.folder.table.exists() for run in runs)
+        display.say(f"{len(runs) - left} of {len(runs)} runs are done; folder: {options.out}")
+        began = time.monotonic()
+        for number, (run, note) in enumerate(results(runs, options.jobs), start=1):
+            eta = (time.monotonic() - began) / number * (left - number) / 60
+            place = f"{len(runs) - left + number}/{len(runs)}"
+            display.say(f"{place}  {run.arm}, seed {run.seed}: {note}  eta {eta:.0f} min")
+            write_report(study, options.out)
+    write_report(study, options.out)
+    if options.readme is not None:
+        write_readme(options.out, options.readme)
+    display.say((options.out / "table.md").read_text())
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Options, description=__doc__, config=(tyro.conf.AvoidSubcommands,)))
+    except AgentGymError as error:
+        print(f"reproduce: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        raise SystemExit(130) from None

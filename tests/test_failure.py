@@ -1,0 +1,138 @@
+"""A loss made to blow up in a real run: nothing is applied, and it can be computed again."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from agentgym.algorithm import extend
+from agentgym.batch import token_mean
+from agentgym.credit import stateless
+from agentgym.display import Display
+from agentgym.errors import ConfigError, TrainingError
+from agentgym.experiment import run_blocking
+from agentgym.failure import load_failure, recompute
+from agentgym.losses import weigh
+from agentgym.runs import RunFolder
+from agentgym.settings import (
+    Evaluation,
+    Experiment,
+    Imitation,
+    Optimisation,
+    Rollout,
+    Shape,
+)
+from agentgym.warmup import IMITATION
+from agentgym_trainers.grpo import GRPO
+from agentgym_trainers.ppo import PPO
+
+TINY = Experiment(
+    env="agentgym/Hotter-v0",
+    env_args={"high": 8},
+    steps=3,
+    tasks_per_step=2,
+    save_every=1,
+    imitation=Imitation(steps=10, demonstrations=1, until=1.0),
+    optimisation=Optimisation(learning_rate=1e-3, warmup=0),
+    shape=Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32, vocabulary=400),
+    rollout=Rollout(turns=4, tokens=256, completion=8),
+    evaluation=Evaluation(tasks=2, episodes=1),
+)
+
+
+def tilted(host):
+    """The algorithm with credit for some tokens, so that there is always something to learn."""
+
+    def tilt(batch):
+        return batch.with_(
+            advantage=(batch.tokens % 5 - 2.0) * batch.mask, weight=token_mean(batch.mask)
+        )
+
+    return extend(host.build(), credit=stateless(tilt))
+
+
+def exploding(host, *, step, factor):
+    """The same with a loss that is multiplied by ``factor`` at one training step."""
+    algorithm = tilted(host)
+    update = algorithm.updates[0]
+    loss = weigh(lambda now: factor if now == step else 1.0, update.loss)
+    return replace(algorithm, updates=(replace(update, loss=loss),))
+
+
+def fail(folder, algorithm, experiment=TINY):
+    with pytest.raises(TrainingError) as problem:
+        run_blocking(experiment, algorithm, folder, Display())
+    return str(problem.value)
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    folder = RunFolder(tmp_path_factory.mktemp("warm"))
+    run_blocking(replace(TINY, steps=0), GRPO(group_size=4).build(), folder, Display())
+    return replace(TINY, model=str(folder.warm), imitation=Imitation(steps=0))
+
+
+def weights(where):
+    return AutoModelForCausalLM.from_pretrained(where).state_dict()
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_is_kept_and_not_applied(warm, tmp_path, factor):
+    folder = RunFolder(tmp_path)
+    algorithm = exploding(PPO(group_size=4, minibatches=1), step=1, factor=factor)
+    text = fail(folder, algorithm, warm)
+    where = folder.failed(1)
+    assert "\n" not in text and str(where) in text and "step 1" in text
+    before, kept = weights(folder.step(1)), weights(where)
+    assert all(before[name].equal(kept[name]) for name in before)
+    assert not folder.final.exists()
+    found = recompute(where, algorithm.updates)
+    assert not math.isfinite(found.loss)
+    # The same minibatch under the loss without the mistake: everything it reads was kept.
+    sound = recompute(where, tilted(PPO(group_size=4, minibatches=1)).updates)
+    assert math.isfinite(sound.loss) and sound.grad_norm > 0
+
+
+def test_a_gradient_that_overflows_while_the_loss_does_not_stops_the_run(warm, tmp_path):
+    """A factor at the end of float32's range: the loss is finite, the sum of squares is not."""
+    folder = RunFolder(tmp_path)
+    algorithm = exploding(GRPO(group_size=4, minibatches=1), step=0, factor=1e37)
+    text = fail(folder, algorithm, warm)
+    assert "grad_norm of update 'update' at step 0 is inf" in text
+    found = recompute(folder.failed(0), algorithm.updates)
+    assert math.isfinite(found.loss) and found.grad_norm == math.inf
+    before, kept = weights(folder.warm), weights(folder.failed(0))
+    assert all(before[name].equal(kept[name]) for name in before)
+
+
+def test_the_kept_minibatch_gives_the_very_loss_it_gave_in_the_run(warm, tmp_path):
+    """A learning rate that ruins the weights in the first of two optimiser steps."""
+    folder = RunFolder(tmp_path)
+    ruinous = replace(warm, optimisation=Optimisation(learning_rate=1e30, warmup=0))
+    algorithm = tilted(GRPO(group_size=4, minibatches=2))
+    text = fail(folder, algorithm, ruinous)
+    assert "Lower the learning rate" in text
+    where = folder.failed(0)
+    assert f" is {recompute(where, algorithm.updates).loss}" in text
+    assert max(float(value.abs().max()) for value in weights(where).values()) > 1e20
+
+
+def test_a_warm_up_that_blows_up_is_kept_too(tmp_path):
+    folder = RunFolder(tmp_path)
+    ruinous = replace(TINY, imitation=replace(TINY.imitation, learning_rate=1e30))
+    text = fail(folder, GRPO(group_size=4).build(), ruinous)
+    [where] = Path(tmp_path).glob("failed-step-*")
+    assert str(where) in text
+    assert not math.isfinite(recompute(where, (IMITATION,)).loss)
+    assert load_failure(where).batch.mask.any()
+    with pytest.raises(ConfigError, match="of the update 'imitate', got update"):
+        recompute(where, GRPO().build().updates)
+
+
+def test_a_folder_without_a_failed_step_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="holds no failed step"):
+        recompute(tmp_path, ())
+    assert torch.is_grad_enabled()

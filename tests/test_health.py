@@ -1,0 +1,384 @@
+"""Health of a run: each number by hand, and the alarms on runs that are made to go wrong."""
+
+import asyncio
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from agentgym import make, scratch
+from agentgym.agent import ChatAgent
+from agentgym.alarms import Watch
+from agentgym.batch import collate
+from agentgym.credit import chain, group_advantage, stateless, weigh_episodes
+from agentgym.drift import check_drift, drift
+from agentgym.engines.local import LocalEngine
+from agentgym.errors import TrainingError
+from agentgym.health import (
+    entropy_push,
+    gradient_norms,
+    information,
+    of_credit,
+    of_groups,
+    of_pulls,
+    pull,
+)
+from agentgym.learner import Learner
+from agentgym.losses import (
+    Loss,
+    Outputs,
+    add,
+    entropy_bonus,
+    policy_gradient,
+    policy_gradient_kept,
+    times,
+    weigh,
+)
+from agentgym.policy import Policy
+from agentgym.rollout import Limits, Player
+from agentgym.settings import Alarms, Optimisation, Shape
+from agentgym.train import Trainer
+from agentgym.types import Completion, Sampling, Stop, Task, Trajectory, Turn
+from agentgym_trainers.aepo import AEPO
+from agentgym_trainers.corridor import HIGH, LOW, outside, outside_indicator
+from agentgym_trainers.empg import scale_by_confidence
+from agentgym_trainers.epo import EPO
+from agentgym_trainers.grpo import GRPO
+from agentgym_trainers.replay import replay, sample
+from agentgym_trainers.spear import SPEAR
+
+
+def episode(actions, reward=0.0, *, entropy=0.5, stop=Stop.TERMINATED, learn=True):
+    turns = tuple(
+        Turn(
+            (1,),
+            Completion((5 + k, 6), (-1.0, -1.0), (entropy, entropy)),
+            action,
+            "o",
+            reward if k == len(actions) - 1 else 0.0,
+            fresh=k == 0,
+            learn=learn,
+        )
+        for k, action in enumerate(actions)
+    )
+    return Trajectory(Task("e", "t"), 0, "g", "o", turns, stop)
+
+
+def tokens(**columns):
+    """A batch of one episode of one turn per token, with these columns on its tokens."""
+    size = len(next(iter(columns.values())))
+    turn = Turn((1,), Completion((5,) * size, (-1.0,) * size, (0.5,) * size), "a", "o", 1.0, True)
+    batch = collate([[Trajectory(Task("e", "t"), 0, "g", "o", (turn,), Stop.TERMINATED)]])
+    written = {}
+    for name, values in columns.items():
+        written[name] = torch.zeros(len(batch.mask))
+        written[name][batch.mask] = torch.tensor(values)
+    return batch.with_(**written)
+
+
+# ---- episodes ------------------------------------------------------------------------------------
+
+
+def test_groups_are_measured_by_what_their_episodes_did():
+    groups = [
+        [episode("ab", 1.0), episode("ac", 0.0), episode("ab", 1.0)],
+        [episode("x"), episode("x", entropy=0.8)],
+        [episode("q", stop=Stop.WORLD_ERROR)],
+    ]
+    found = of_groups(groups)
+    assert found["group/tied"] == 1 / 2
+    assert found["group/alike"] == 1 / 2
+    assert found["group/prefixes"] == (3 + 1) / 2  # a, ab, ac; x
+    assert found["policy/entropy_sampled"] == pytest.approx((14 * 0.5 + 2 * 0.8) / 16)
+
+
+def test_tokens_that_are_not_learned_do_not_count_in_the_engines_entropy():
+    found = of_groups([[episode("a"), episode("a", entropy=9.0, learn=False)]])
+    assert found["policy/entropy_sampled"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        (["aa", "bb"], 1.0),
+        (["ab", "ab"], 0.0),
+        (["aa", "ab"], (math.log(4) - 0.75 * math.log(3) - 0.5 * math.log(2)) / math.log(2)),
+        (["aaa", "b"], 1.0),
+    ],
+)
+def test_information_is_what_a_member_tells_about_its_group(groups, expected):
+    assert information(groups) == pytest.approx(expected)
+
+
+def test_nothing_is_measured_where_there_is_nothing():
+    assert of_groups([]) == {} and of_groups([[episode("a", stop=Stop.ABORTED)]]) == {}
+    assert "group/information" not in of_groups([[episode("a"), episode("b")]])
+    assert "group/alike" not in of_groups([[episode("a")], [episode("b")]])
+    assert of_credit(collate([[episode("a", learn=False)]])) == {}
+
+
+# ---- tokens before the update --------------------------------------------------------------------
+
+
+def test_the_predicted_change_of_entropy_is_the_golden_one():
+    """Tokens drawn in proportion to p = (1/2, 1/4, 1/8, 1/8), moved by dz as in the spec, 0.7."""
+    p = torch.tensor([0.5, 0.25, 0.125, 0.125], dtype=torch.float64)
+    dz = torch.tensor([0.001, -0.002, 0.0005, 0.003], dtype=torch.float64)
+    draws = [0, 0, 0, 0, 1, 1, 2, 3]
+    batch = tokens(
+        logprob=[float(p[k].log()) for k in draws], advantage=[float(dz[k]) for k in draws]
+    )
+    assert entropy_push(batch) == pytest.approx(3.249e-5, abs=5e-9)
+
+    def entropy(logits):
+        return float(-(logits.softmax(-1) * logits.log_softmax(-1)).sum())
+
+    exact = entropy(p.log() + dz) - entropy(p.log())
+    assert exact == pytest.approx(3.170e-5, abs=5e-9)
+
+
+def test_what_is_likely_and_good_makes_entropy_fall():
+    assert entropy_push(tokens(logprob=[-0.1, -3.0], advantage=[1.0, -1.0])) < 0
+    assert entropy_push(tokens(logprob=[-0.1, -3.0], advantage=[-1.0, 1.0])) > 0
+
+
+def test_masked_and_reweighted_tokens_are_counted():
+    groups = [[episode("ab", 1.0), episode("cd", 0.0)], [episode("e"), episode("f")]]
+    batch = collate(groups)
+    plain = chain(group_advantage(), weigh_episodes())
+    found = of_credit(plain.apply(batch, plain.init(), 0)[0])
+    assert found["credit/masked"] == pytest.approx(4 / 12)  # the tied group
+    assert found["credit/uneven"] == 0
+    entropy = torch.where(batch.turn == 1, 1.0, 0.2) * batch.mask
+    scaled = chain(group_advantage(), scale_by_confidence(1.0))
+    found = of_credit(scaled.apply(batch.with_(entropy=entropy), scaled.init(), 0)[0])
+    assert found["credit/uneven"] == pytest.approx(8 / 12)
+    assert found["credit/masked"] == 0
+
+
+# ---- tokens in the update ------------------------------------------------------------------------
+
+
+def pulls(loss, ratios, advantages, **columns):
+    size = len(ratios)
+    batch = tokens(logprob=[-1.0] * size, advantage=advantages, weight=[1 / size] * size)
+    batch = batch.with_(**{name: tokens(x=value).extra["x"] for name, value in columns.items()})
+    now = batch.logprob.clone()
+    now[batch.mask] += torch.tensor(ratios).log()
+    outputs = Outputs(now.requires_grad_(), torch.zeros_like(now))
+    return of_pulls([pull(loss, outputs, batch, 0)])
+
+
+def test_clipped_tokens_are_counted_by_the_sign_of_their_advantage():
+    """Gains stop above, losses below; the others move, however far they are."""
+    ratios = [1.5, 0.5, 1.0, 1.0, 1.5, 0.5, 0.5, 1.0]
+    advantages = [1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0]
+    found = pulls(policy_gradient(0.2, 0.28), ratios, advantages)
+    assert found == {"stopped_gains": 1 / 4, "stopped_losses": 2 / 4, "reweighted": 0.0}
+
+
+def test_the_clip_that_counts_is_the_one_of_the_loss():
+    assert pulls(policy_gradient(0.2, 0.6), [1.5, 1.0], [1.0, 1.0])["stopped_gains"] == 0
+    assert pulls(policy_gradient(0.2, 0.4), [1.5, 1.0], [1.0, 1.0])["stopped_gains"] == 1 / 2
+    kept = policy_gradient_kept(0.2, 0.28, below=False)
+    found = pulls(kept, [1.5, 1.0, 1.0, 0.5], [1.0, 1.0, 1.0, -1.0])
+    assert found["stopped_gains"] == 0 and found["stopped_losses"] == 1
+    assert found["reweighted"] == pytest.approx(1 / 3)
+
+
+def test_a_mask_stops_a_weight_reweighs_and_a_constant_does_neither():
+    loss = times("w", policy_gradient())
+    found = pulls(loss, [1.0] * 4, [1.0, -1.0, 1.0, 2.0], w=[0.0, 1.0, 1.0, 3.0])
+    expected = {"stopped_gains": 1 / 3, "stopped_losses": 0, "reweighted": 1 / 3}
+    assert found == pytest.approx(expected)
+    found = pulls(loss, [1.0] * 4, [1.0, -1.0, 1.0, 2.0], w=[7.0] * 4)
+    assert found == {"stopped_gains": 0, "stopped_losses": 0, "reweighted": 0}
+
+
+def test_each_part_of_a_loss_has_the_norm_of_its_own_gradient():
+    """Two parameters: the log-probability is 3 a, the entropy 4 b, a penalty is a constant."""
+    a, b = torch.tensor(1.0, requires_grad=True), torch.tensor(1.0, requires_grad=True)
+    batch = tokens(advantage=[2.0], weight=[1.0], logprob=[0.0])
+    inside = batch.mask.float()
+    outputs = Outputs(3 * a * inside, 4 * b * inside)
+    outputs = outputs._replace(logprob=outputs.logprob - 3 * inside)  # the ratio is 1
+    flat = Loss(lambda outputs, batch, step: torch.ones_like(batch.weight), name="flat")
+    loss = weigh(0.5, add(policy_gradient(), weigh(0.1, entropy_bonus()), flat))
+    found = gradient_norms(loss, outputs, batch, 0, [a, b])
+    assert found == pytest.approx({"surrogate": 0.5 * 2 * 3, "entropy": 0.5 * 0.1 * 4, "flat": 0})
+
+
+# ---- buffers, forks, drift -----------------------------------------------------------------------
+
+
+def test_a_replay_buffer_tells_its_size_and_age():
+    piece = chain(group_advantage(), replay(10, 5, 100, sample(2), weigh_episodes()))
+    state = piece.init()
+    assert piece.health(state, 0) == {"replay/size": 0.0}
+    for step in range(3):
+        batch = collate([[episode("a", 1.0), episode("b"), episode("c")]])
+        _, state = piece.apply(batch, state, step)
+    found = piece.health(state, 2)
+    assert found == {
+        "replay/size": 3,
+        "replay/age": 1.0,  # played at steps 0, 1 and 2
+        "replay/median": pytest.approx(1 / 3),
+    }
+    assert "replay/size" in SPEAR().build().credit.health(SPEAR().build().credit.init(), 0)
+    assert AEPO().build().credit.health(AEPO().build().credit.init(), 0) == {}
+
+
+def test_drift_is_the_median_over_episodes_so_that_a_few_warmer_ones_do_not_count():
+    batch = collate([[episode("a"), episode("b"), episode("c")]])
+    gap = torch.tensor([0.001, 0.002, 0.7])[batch.owner] * batch.mask
+    batch = batch.with_(logprob=batch.logprob_sampled + gap)
+    assert drift(batch) == pytest.approx(0.002, rel=1e-3)
+    check_drift(batch, 0.0021)
+    with pytest.raises(TrainingError, match=r"differ by 0\.002 nats per token, expected at most"):
+        check_drift(batch, 0.0019)
+
+
+# ---- alarms --------------------------------------------------------------------------------------
+
+WELL = {
+    "policy/entropy": 1.0,
+    "group/alike": 0.2,
+    "group/information": 0.6,
+    "update/grad_norm": 0.3,
+}
+
+
+def warnings(steps, limits=Alarms(patience=2)):  # noqa: B008
+    watch, said = Watch(), []
+    for metrics in steps:
+        watch = Watch(*tuple(watch)).after(metrics, limits)
+        said.append([text.partition(",")[0] for text in watch.warnings(limits)])
+    return said
+
+
+def test_a_healthy_run_raises_no_alarm():
+    course = [{**WELL, "policy/entropy": 1.0 - 0.08 * k} for k in range(10)]
+    assert warnings(course) == [[]] * 10
+
+
+@pytest.mark.parametrize(
+    ("name", "ill"),
+    [
+        ("entropy-collapse", {"policy/entropy": 0.05}),
+        ("entropy-explosion", {"policy/entropy": 6.0}),
+        ("same-episodes", {"group/alike": 0.95}),
+        ("template", {"group/information": 0.01}),
+        ("zero-gradient", {"update/grad_norm": 0.0}),
+    ],
+)
+def test_each_alarm_is_said_once_when_it_has_lasted(name, ill):
+    bad = {**WELL, **ill}
+    assert warnings([WELL, bad, bad, bad, bad]) == [[], [], [name], [], []]
+    assert warnings([WELL, bad, WELL, bad, WELL]) == [[]] * 5
+    watch = Watch().after(WELL, Alarms()).after(bad, Alarms()).after(bad, Alarms())
+    assert watch.metrics()[f"alarm/{name}"] == 2
+    assert sum(watch.metrics().values()) == 2
+
+
+def test_a_step_from_which_nothing_was_learned_counts_as_one_without_a_gradient():
+    mute = {name: value for name, value in WELL.items() if name != "update/grad_norm"}
+    assert warnings([mute, mute]) == [[], ["zero-gradient"]]
+    both = {**mute, "update/grad_norm": 0.0, "imitation/grad_norm": 0.1}
+    assert warnings([both, both]) == [[], []]
+
+
+# ---- in a run ------------------------------------------------------------------------------------
+
+
+def trainer(tokenizer, config, *, alarms=Alarms(), how=Optimisation(warmup=1), engine=None):  # noqa: B008
+    shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
+    model = scratch.make_model(tokenizer, shape, context=256, seed=0)
+    player = Player(
+        agent=ChatAgent(tokenizer, system=None),
+        engine=LocalEngine(engine or model, slots=6, context=256),
+        make=lambda task: make(task.env),
+        limits=Limits(turns=3, tokens=256),
+        sampling=Sampling(max_tokens=4),
+        concurrency=6,
+    )
+    return Trainer(config.build(), Learner(Policy(model), how), player, alarms=alarms)
+
+
+def step(trainer):
+    tasks = [Task("agentgym/Hotter-v0", f"hotter-{k}") for k in (1, 2)]
+    return asyncio.run(trainer.run_step(tasks))
+
+
+def test_every_number_is_logged_and_engine_and_trainer_agree(tokenizer):
+    config = EPO(host=GRPO(group_size=3, minibatches=1))
+    one = trainer(tokenizer, config, how=Optimisation(learning_rate=1e-2, warmup=1))
+    one.algorithm = replace(one.algorithm, credit=chain(pretend(), one.algorithm.credit))
+    one = Trainer(one.algorithm, Learner(one.learner.policy, one.learner.how), one.player)
+    step(one)
+    found = step(one)
+    metrics = found.metrics
+    assert metrics["policy/entropy_sampled"] == pytest.approx(metrics["policy/entropy"], rel=1e-4)
+    assert metrics["policy/drift"] < 1e-4
+    assert metrics["update/norm/surrogate"] > 0
+    assert metrics["update/norm/entropy"] > 0
+    assert {"update/norm/corridor", "update/stopped_gains", "update/reweighted"} <= metrics.keys()
+    assert metrics["spent/turns"] == 2 * 2 * 3 * 3  # steps, tasks, episodes, turns
+    written = sum(len(u.completion.tokens) for g in found.groups for t in g for u in t.turns)
+    assert metrics["spent/tokens"] > written > 0
+    assert found.warnings == ()
+
+
+def pretend():
+    """Credit for saying low tokens, so that a world that nobody wins teaches something."""
+
+    def apply(batch):
+        low = torch.zeros(len(batch.group)).index_add(0, batch.owner, batch.tokens.float())
+        return batch.with_(reward=low)
+
+    return stateless(apply)
+
+
+def test_a_penalty_without_a_gradient_shows():
+    """The published indicator of EPO: its norm is 0 while tokens are outside the corridor."""
+    entropy = torch.tensor([0.0, 0.3, 0.9], requires_grad=True)
+    batch = tokens(advantage=[1.0, 1.0], weight=[0.5, 0.5], logprob=[-1.0, -1.0])
+    sides = {LOW: torch.full((3,), 0.4), HIGH: torch.full((3,), 0.6)}
+    batch = batch.with_(**sides)
+    outputs = Outputs(batch.logprob * 1, entropy * batch.mask)
+    distance = gradient_norms(add(entropy_bonus(), outside()), outputs, batch, 0, [entropy])
+    indicator = gradient_norms(
+        add(entropy_bonus(), outside_indicator()), outputs, batch, 0, [entropy]
+    )
+    assert distance["corridor"] == pytest.approx(math.sqrt(0.5))
+    assert indicator["corridor"] == 0 < indicator["entropy"]
+
+
+def test_a_run_stops_when_the_engine_has_other_weights(tokenizer):
+    shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
+    other = scratch.make_model(tokenizer, shape, context=256, seed=1)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(20)
+    one = trainer(tokenizer, GRPO(group_size=3), engine=other)
+    before = [p.clone() for p in one.learner.policy.model.parameters()]
+    with pytest.raises(TrainingError, match="engine and trainer differ by"):
+        step(one)
+    assert all(
+        a.equal(b) for a, b in zip(before, one.learner.policy.model.parameters(), strict=True)
+    )
+
+
+def test_a_run_in_which_nothing_is_learned_warns_once_also_across_a_checkpoint(tokenizer):
+    """Nobody wins in three turns: all groups are tied, and there is no gradient."""
+    config, alarms = GRPO(group_size=2), Alarms(patience=2)
+    one = trainer(tokenizer, config, alarms=alarms)
+    first = step(one)
+    assert first.metrics["group/tied"] == 1 and first.warnings == ()
+    twin = trainer(tokenizer, config, alarms=alarms)
+    twin.restore(one.state())
+    assert twin.player.spent == one.player.spent
+    second = step(twin)
+    assert any(text.startswith("zero-gradient, 2 steps in a row") for text in second.warnings)
+    assert second.metrics["alarm/zero-gradient"] == 2
+    assert step(twin).warnings == ()

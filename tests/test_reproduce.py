@@ -1,0 +1,82 @@
+"""`scripts/reproduce` on the toy world: killed in the middle, and the same command goes on."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from agentgym import scratch
+from agentgym.records import read_metrics
+from agentgym.settings import Shape
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce.py"
+TOY = [
+    *("--run.env", "agentgym/Hotter-v0", "--run.env-args", "high", "8"),
+    *("--run.budget", "220", "--run.tasks-per-step", "3", "--run.save-every", "1"),
+    *("--run.rollout.turns", "6", "--run.rollout.tokens", "256", "--run.rollout.completion", "8"),
+    *("--run.evaluation.tasks", "6", "--run.evaluation.episodes", "2"),
+]
+
+
+def reproduce(out, *more):
+    words = [sys.executable, str(SCRIPT), "--out", str(out), *TOY, *more]
+    return subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def test_two_methods_two_seeds_killed_and_resumed(tokenizer, tmp_path):
+    shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
+    model = scratch.make_model(tokenizer, shape, context=256, seed=0)
+    scratch.save(model, tokenizer, tmp_path / "warm")
+    out = tmp_path / "out"
+    arms = ("--arms", "grpo", "aepo: random branching", "--seeds", "2")
+    arms = (*arms, "--warm", str(tmp_path / "warm"))
+    first = reproduce(out, *arms)
+    second_run = out / "aepo-random-branching-seed0" / "metrics.jsonl"
+    while not (second_run.exists() and second_run.read_text()):
+        assert first.poll() is None, first.stdout.read()
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGKILL)
+    said = first.communicate()[0]
+    assert "1/4  grpo, seed 0" in said and "eta" in said
+    stamp = (out / "grpo-seed0" / "report.txt").stat().st_mtime_ns
+    assert not (out / "aepo-random-branching-seed0" / "report.txt").exists()
+    assert (out / "table.md").read_text().count("| grpo | 1 |") == 1
+
+    readme = tmp_path / "README.md"
+    readme.write_text("Before.\n<!-- reproduce -->\nold\n<!-- /reproduce -->\nAfter.\n")
+    second = reproduce(out, *arms, "--readme", str(readme))
+    said = second.communicate()[0]
+    assert second.returncode == 0, said
+    assert "1 of 4 runs are done" in said and "4/4  aepo: random branching, seed 1" in said
+    assert (out / "grpo-seed0" / "report.txt").stat().st_mtime_ns == stamp
+
+    for run in ("grpo-seed0", "grpo-seed1", "aepo-random-branching-seed0"):
+        lines = read_metrics(out / run / "metrics.jsonl")
+        turns = [line["spent/turns"] for line in lines]
+        assert turns[-1] >= 220 > turns[-2] and turns == sorted(turns)
+        assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
+    before = [path.read_bytes() for path in out.glob("*-seed0/eval/before.jsonl")]
+    assert len(before) == 2 and before[0] == before[1]
+    made = yaml.safe_load((out / "aepo-random-branching-seed1" / "config.yaml").read_text())
+    assert (made["seed"], made["algorithm"], made["algo"]["slope"]) == (1, "aepo", 0.0)
+
+    text = readme.read_text()
+    assert text.startswith("Before.\n<!-- reproduce -->\n| arm") and text.endswith("After.\n")
+    assert "old" not in text and (tmp_path / "reproduce.png").stat().st_size > 10_000
+    number = r"[+-]\d\.\d\d \[[+-]\d\.\d\d, [+-]\d\.\d\d\]"
+    row = next(line for line in text.splitlines() if line.startswith("| aepo: random"))
+    assert re.search(rf"\| 2 \| [^|]+ \| {number} \| grpo \| {number} \| {number} \|", row)
+
+
+def test_a_mistake_is_one_line(tmp_path):
+    done = reproduce(tmp_path / "out", "--arms", "aepo: random")
+    said = done.communicate()[0]
+    assert done.returncode == 2 and "Did you mean 'aepo: random branching'?" in said
+    assert said.count("\n") == 1 and not (tmp_path / "out").exists()
