@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -44,8 +44,11 @@ Without options: makes text-adventure games, trains a tokenizer and a small mode
 imitates walkthroughs, improves by reinforcement, and plays a frozen panel of unseen games before
 and after. `--model FOLDER_OR_HUB_ID` trains any Hugging Face causal language model instead.
 
-    agentgym train [ALGORITHM] [--config FILE.yaml] [options]
+    agentgym train [ALGORITHM] [--world NAME | --config FILE.yaml] [options]
     agentgym train --resume RUN
+
+`--world alfworld` (or textworld, webshop, scienceworld, any other) trains in that world, with the
+settings of the recipe that comes with it.
 
 `agentgym algorithms` lists the algorithms. `epo` is the corrected method, `epo.paper` what the
 paper says, `epo.released` what the authors' code does.
@@ -65,20 +68,26 @@ T = TypeVar("T")
 
 
 def train(arguments: list[str]) -> int:
-    """``train [ALGORITHM] [--config FILE] [--resume RUN] [options]``."""
+    """``train [ALGORITHM] [--world NAME | --config FILE] [--resume RUN] [options]``."""
     rest = list(arguments)
     named = rest.pop(0) if rest and not rest[0].startswith("-") else None
     resumed = _take(rest, "--resume")
-    file = _take(rest, "--config")
+    file: str | Path | None = _take(rest, "--config")
+    world = _take(rest, "--world")
+    if world and file:
+        raise ConfigError("--world and --config both name a file of settings: give one of them")
     if resumed is not None:
-        if rest or file or named:
+        if rest or file or named or world:
             raise ConfigError(
                 f"a resumed run keeps its settings: run `agentgym train --resume {resumed}` alone"
             )
         file = str(Path(resumed) / "config.yaml")
+    env = registry.full_id(world) if world else None
+    file = registry.recipe(env) if env else file
     name = named or (config.peek(file, "algorithm") if file else None) or "grpo"
     plan_type = _plan(name)
     default = config.load(plan_type, file) if file else plan_type()
+    default = replace(default, env=env) if env else default
     plan = _parse(plan_type, rest, prog=f"agentgym train {name}", default=default)
     return _train(plan, None if resumed is None else Path(resumed))
 
@@ -316,7 +325,8 @@ def new_env(arguments: list[str]) -> int:
         f"wrote {folder}; next:\n"
         f"  pip install -e {folder}\n"
         f"  agentgym check {env}\n"
-        f"  agentgym play {env}"
+        f"  agentgym play {env}\n"
+        f"  agentgym train --env {env}"
     )
     return 0
 

@@ -327,7 +327,7 @@ class _Mute:
 async def host_of(rollout: Rollout) -> AsyncIterator[Host]:
     """Where a configuration lets worlds live, for as long as it is used."""
     if not rollout.workers:
-        yield Threads()
+        yield Threads(rollout.deadline)
         return
     async with Pool(workers=rollout.workers, deadline=rollout.deadline) as pool:
         yield pool

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -64,26 +66,57 @@ class Host(Protocol):
         """The world of a task."""
 
 
+@dataclass(frozen=True)
 class Threads:
-    """Worlds live in this process and are called in its threads: nothing protects from them."""
+    """Worlds live in this process and are called in its threads: nothing protects from them.
+
+    A thread cannot be stopped, so a world that hangs holds up its episode for ever. All that can be
+    done is to say so: a ``RuntimeWarning`` names the task and what the world was asked.
+    """
+
+    deadline: float = 60.0
+    """Seconds after which a world that has not answered is warned of."""
 
     async def open(self, make: Make, task: Task) -> World:
         """The world of a task."""
-        return _Local(await asyncio.to_thread(make, task))
+        return _Local(await asyncio.to_thread(make, task), self.deadline)
 
 
 @dataclass(frozen=True)
 class _Local:
     env: Env
+    deadline: float
 
     async def reset(self, task: Task) -> Start:
-        return Start(*await asyncio.to_thread(reset_env, self.env, task))
+        with self._watched(f"to start {task.id!r}"):
+            return Start(*await asyncio.to_thread(reset_env, self.env, task))
 
     async def step(self, action: str) -> Answer:
-        return Answer(*await asyncio.to_thread(step_env, self.env, action))
+        with self._watched(f"{action[:60]!r}"):
+            return Answer(*await asyncio.to_thread(step_env, self.env, action))
 
     async def fork(self) -> World:
-        return _Local(await asyncio.to_thread(fork_env, self.env))
+        with self._watched("to fork"):
+            return _Local(await asyncio.to_thread(fork_env, self.env), self.deadline)
+
+    @contextmanager
+    def _watched(self, asked: str) -> Iterator[None]:
+        alarm = asyncio.get_running_loop().call_later(self.deadline, self._warn, asked)
+        try:
+            yield
+        finally:
+            alarm.cancel()
+
+    def _warn(self, asked: str) -> None:
+        bare = self.env.unwrapped
+        named = f", task {bare.task_id!r}," if isinstance(bare, TextEnv) and bare.task_id else ""
+        warnings.warn(
+            f"{type(bare).__name__}{named} has not answered for {self.deadline:g} s; it was asked "
+            f"{asked}. If it hangs, the run hangs with it: a world in this process cannot be "
+            f"stopped, one in a process of its own can (`--rollout.workers 1`)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     async def close(self) -> None:
         await asyncio.to_thread(self.env.close)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -58,14 +60,36 @@ def make(env: str, **kwargs: Any) -> gymnasium.Env[str, str]:
     """
     register_environments()
     if ":" not in env and env not in gymnasium.registry:
-        known = environments()
-        raise ConfigError(
-            f"no environment {env!r}.{did_you_mean(env, known)} Known: {', '.join(known)}"
-        )
+        raise _unknown(env)
     try:
         return gymnasium.make(env, disable_env_checker=True, **kwargs)
     except TypeError as problem:
         raise ConfigError(f"{env}: {problem}") from problem
+
+
+def _unknown(env: str) -> ConfigError:
+    known = environments()
+    return ConfigError(
+        f"no environment {env!r}.{did_you_mean(env, known)} Known: {', '.join(known)}"
+    )
+
+
+def recipe(env: str) -> Path | None:
+    """The settings to train a world with, where they differ from the defaults.
+
+    They are the file ``recipe.yaml`` beside the module of the world, of anybody's package; None
+    where there is none. The world itself is not imported.
+
+    Raises:
+        ConfigError: No installed package registers this id.
+    """
+    register_environments()
+    if env not in gymnasium.registry:
+        raise _unknown(env)
+    entry = gymnasium.registry[env].entry_point
+    module = find_spec(entry.partition(":")[0]) if isinstance(entry, str) else None
+    file = Path(module.origin).with_name("recipe.yaml") if module and module.origin else None
+    return file if file and file.is_file() else None
 
 
 @dataclass(frozen=True, kw_only=True)

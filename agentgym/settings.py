@@ -46,7 +46,9 @@ class Rollout:
     workers: int = 0
     """Processes that worlds live in, each with many; 0: in this process."""
     deadline: float = 60.0
-    """Seconds in which a world in a worker must answer an action."""
+    """Seconds in which a world must answer an action. In a worker the episode then ends as a
+    ``tool_timeout`` and is played again; in this process nothing can stop it, and you are warned.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,31 +1,21 @@
-"""What the ScienceWorld world costs over the simulator it wraps, and whether its memory is bounded.
+"""Whether ScienceWorld's Java machine stays bounded, and what finding gold actions costs.
 
-    .venv/bin/python scripts/bench_scienceworld.py [RESETS]
+    scripts/bench scienceworld [RESETS]
 
-Speeds come from the same lines played in turn by the library's own class and by the world, on
-Java machines with the same options; medians. Then RESETS (default 1,000) tasks are begun, played
-a little and forked in one process, and the memory of the Java machine is printed on the way.
+RESETS (default 1,000) tasks are begun, played a little and forked in one process, and the memory of
+the Java machine is printed on the way. Steps, resets and forks are in `scripts/bench worlds`.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
-from statistics import median
 
 from agentgym.registry import world
-from agentgym_envs.scienceworld import jvm, tasks
 from agentgym_envs.scienceworld.simulator import STAGE
 
-os.environ["JAVA_TOOL_OPTIONS"] = " ".join(jvm.OPTIONS)  # for the library's own machine
-
-from scienceworld import ScienceWorldEnv
-
 ENV = "agentgym/ScienceWorld-v0"
-TASKS = ("boil-full-v0", "find-plant-easy-v0", "grow-fruit-easy-v0")
-REPETITIONS = 5
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -33,36 +23,6 @@ def timed(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return (time.perf_counter() - start) * 1e3
-
-
-def speeds(task: str, library: ScienceWorldEnv) -> None:
-    """Print what a step, a start and a fork cost."""
-    spec = tasks.parse(task)
-    plain, listing = world(ENV), world(ENV, admissible=True)
-    plain.reset(options={"task": task})
-    lines = [step for step in plain.oracle() or () for step in ("look around", step)][:40]
-    times: dict[str, list[float]] = {}
-
-    def note(name: str, value: float) -> None:
-        times.setdefault(name, []).append(value)
-
-    def library_start() -> None:
-        library.load(spec.name, spec.variation, spec.simplifications)
-        library.reset()
-
-    for _ in range(REPETITIONS):
-        note("library: load and reset", timed(library_start))
-        note("library: step", timed(lambda: [library.step(x) for x in lines]) / len(lines))
-        for name, env in (("world", plain), ("world, admissible", listing)):
-            note(f"{name}: reset", timed(lambda env=env: env.reset(options={"task": task})))
-            steps = timed(lambda env=env: [env.step(x) for x in lines])
-            note(f"{name}: step", steps / len(lines))
-        note(f"fork after {len(lines)} lines", timed(lambda: plain.fork().close()))
-    print(task)
-    for name, values in sorted(times.items()):
-        print(f"  {name:28} {median(values):8.2f} ms  {1e3 / median(values):7.1f} /s")
-    plain.close()
-    listing.close()
 
 
 def oracle() -> None:
@@ -105,10 +65,6 @@ def leak(resets: int) -> None:
 
 
 if __name__ == "__main__":
-    theirs = ScienceWorldEnv()
-    for each in TASKS:
-        speeds(each, theirs)
-    theirs.close()
     oracle()
     seats(64)
     leak(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)

@@ -531,3 +531,22 @@ def test_reading_the_tables_leaves_home_and_environment_alone():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "True []", done.stderr
     assert {len(tables.layout(plan).receptacles) > 2 for plan in tables.PLANS} == {True}
+
+
+def test_generated_games_can_be_limited_to_kinds_of_room():
+    env = world(ENV, types="1", rooms="Bathroom", train_games=40)
+    plans = {tasks.parse(id_).plan for split in ("train", "test") for id_ in env.tasks(split)}
+    assert {plan // 100 for plan in plans} == {4} and 424 in plans
+    assert set(tasks.kinds_of_room("Bathroom, Kitchen")) == {"Bathroom", "Kitchen"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"rooms": "bathroom"}, "Did you mean 'Bathroom'"),
+        ({"types": "4", "rooms": "Bedroom"}, "no pick_heat"),
+    ],
+)
+def test_rooms_that_do_not_exist_or_have_no_such_task_are_refused(settings, expected):
+    with pytest.raises(ConfigError, match=expected):
+        world(ENV, **settings).tasks("train")

@@ -166,6 +166,15 @@ def test_a_world_that_hangs_is_written_off_and_its_process_ends_after_its_neighb
     asyncio.run(play())
 
 
+def test_a_world_that_hangs_in_this_process_is_warned_of_by_name():
+    async def main():
+        world = await opened(Threads(deadline=0.05))
+        with pytest.warns(RuntimeWarning, match="Odd, task 'odd', .* asked 'sleep 0.3'.*workers 1"):
+            return await world.step("sleep 0.3")
+
+    assert asyncio.run(main()).observation == "sleep 0.3"
+
+
 def test_a_world_that_lets_no_thread_run_is_killed():
     async def play():
         async with Pool(workers=1, deadline=1.0) as pool:

@@ -1,5 +1,6 @@
-"""A package that `agentgym new-env` writes installs, keeps the contract, and can be played."""
+"""A package that `agentgym new-env` writes installs, is right, is played and trained on."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,16 +23,29 @@ def fresh(tmp_path):
     return home / "bin" / "python"
 
 
+TINY = """
+algo: {group_size: 2}
+steps: 2
+tasks_per_step: 2
+rollout: {tokens: 256, completion: 12}
+imitation: {steps: 3, until: 1, demonstrations: 1}
+evaluation: {tasks: 2, episodes: 2}
+shape: {hidden: 16, layers: 1, heads: 1, kv_heads: 1, ffn: 32, vocabulary: 280}
+"""
+"""A recipe that takes seconds."""
+
+
 def run(python, *words, **how):
     done = subprocess.run([python, *words], capture_output=True, text=True, **how)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def test_a_new_world_is_written_installed_checked_and_played(tmp_path, fresh, capsys):
+def test_a_new_world_is_written_installed_checked_played_and_trained_on(tmp_path, fresh, capsys):
     assert main(["new-env", "lost-key", "--into", str(tmp_path)]) == 0
     folder, env = tmp_path / "lost-key", "lost_key/LostKey-v0"
-    assert f"agentgym check {env}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert all(f"agentgym {verb} {env}" in told for verb in ("check", "play", "train --env"))
     assert len((folder / "lost_key" / "world.py").read_text().splitlines()) < 45
     install = ["-m", "pip", "--python", str(fresh), "install", "--quiet", "--no-index"]
     run(sys.executable, *install, "--no-deps", "--no-build-isolation", "-e", str(folder))
@@ -39,6 +53,13 @@ def test_a_new_world_is_written_installed_checked_and_played(tmp_path, fresh, ca
     assert f"{env} keeps the contract" in checked
     played = run(fresh, "-m", "agentgym.cli", "play", env, input="dig 1\n:hint\n", cwd=tmp_path)
     assert "You see 30 trees" in played and "Further right." in played
+    (folder / "lost_key" / "recipe.yaml").write_text(TINY)
+    words = ["train", "--world", "lostkey", "--out", "run"]
+    trained = run(fresh, "-m", "agentgym.cli", *words, cwd=tmp_path)
+    assert f"{env} test: 2 tasks" in trained
+    steps = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [step["step"] for step in steps] == [1, 2]
+    assert all(step["episode/turns"] > 0 for step in steps)
     tested = run(fresh, "-m", "pytest", "-q", str(folder / "tests"), cwd=folder)
     assert "1 passed" in tested
 

@@ -129,6 +129,19 @@ def test_reading_an_action_takes_time_in_proportion_to_its_length():
     assert parse("a" + "[" * 100_000 + "]" * 100_000).argument.startswith("]]")
 
 
+def test_a_searching_oracle_types_what_the_instruction_says_and_buys_the_same():
+    env, typed = shop(oracle="searching", products=60), 0
+    for task in env.tasks("test")[:30]:
+        _, info = env.reset(seed=0, options={"task": task})
+        plan = env.oracle()
+        words = parse(plan[0]).argument
+        typed += words in info["goal"].lower()
+        for action in plan:
+            *_, info = env.step(action)
+        assert info["won"]
+    assert typed == 30
+
+
 def test_the_oracle_buys_what_is_asked_for_wherever_it_is_asked():
     rng = random.Random(0)
     for number in rng.sample(range(3968), 30):

@@ -29,6 +29,7 @@ class ALFWorld(TextEnv):
         *,
         games: str = "generated",
         types: str = "all",
+        rooms: str = "all",
         wording: Literal["new", "old"] = "new",
         oracle: Literal["searching", "omniscient"] = "searching",
         train_games: int = 2048,
@@ -42,6 +43,8 @@ class ALFWorld(TextEnv):
             games: ``generated``, or the folder of official games to play, or ``official`` for the
                 one that ``ALFWORLD_DATA`` names.
             types: Task types or their numbers 1 to 6, joined by commas, or ``all``.
+            rooms: Of generated games: ``Kitchen``, ``LivingRoom``, ``Bedroom``, ``Bathroom``, or
+                some of them joined by commas, or ``all``.
             wording: Of generated games: ``move cup 1 to desk 1`` since version 0.4, or the old
                 ``put cup 1 in/on desk 1``. The other command is understood, too.
             oracle: Whether ``oracle`` goes straight to what it needs, or looks for it first.
@@ -52,7 +55,8 @@ class ALFWorld(TextEnv):
         """
         super().__init__(**kwargs)
         self.folder = None if games == "generated" else files.root(games)
-        self.types = tasks.families(types)
+        self.types = tasks.families(str(types))
+        self.rooms = tasks.kinds_of_room(rooms)
         one_of("wording", wording, ("new", "old"))
         one_of("oracle", oracle, ("searching", "omniscient"))
         self.wording = wording
@@ -69,7 +73,7 @@ class ALFWorld(TextEnv):
             self._panels[name] = (
                 files.listed(self.folder, name, self.types)
                 if self.folder
-                else tasks.panel_ids(name, self._sizes[name], self.types)
+                else tasks.panel_ids(name, self._sizes[name], self.types, self.rooms)
             )
         return self._panels[name]
 

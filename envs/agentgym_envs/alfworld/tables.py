@@ -70,8 +70,8 @@ def _root() -> Path:
         return Path(str(distribution("alfworld").locate_file("alfworld")))
     except PackageNotFoundError:
         raise MissingExtra(
-            f"{ENV} needs ALFWorld's tables: pip install 'agentic-gym[alfworld]', or only the "
-            f"tables, without a compiler: pip install --no-deps 'alfworld>=0.4.2,<0.5'"
+            f"{ENV} needs the tables in ALFWorld's wheel, and nothing that the wheel asks for: "
+            f'pip install --no-deps "alfworld>=0.4.2,<0.5"'
         ) from None
 
 

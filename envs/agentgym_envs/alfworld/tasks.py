@@ -31,6 +31,7 @@ TOOLS = {
     "pick_heat_then_place_in_recep": ("heatable", "Microwave"),
     "pick_cool_then_place_in_recep": ("coolable", "Fridge"),
 }
+ROOMS = tuple(tables.KINDS_OF_ROOM.values())
 LAMPS = ("DeskLamp", "FloorLamp")
 LAMP_STANDS = ("CoffeeTable", "Desk", "DiningTable", "Dresser", "Shelf", "SideTable")
 EXTRA = {"Sink": "SinkBasin", "Bathtub": "BathtubBasin"}
@@ -151,17 +152,43 @@ def official_split(split: str) -> str:
     return name
 
 
-def panel_ids(split: str, count: int, types: Sequence[str]) -> tuple[str, ...]:
+def kinds_of_room(names: str) -> tuple[str, ...]:
+    """Kinds of room from ``all``, or from names joined by commas.
+
+    Raises:
+        ConfigError: There is no such kind.
+
+    Examples:
+        >>> kinds_of_room("Bathroom,Kitchen")
+        ('Kitchen', 'Bathroom')
+    """
+    chosen = ROOMS if names == "all" else [name.strip() for name in names.split(",")]
+    for name in chosen:
+        if name not in ROOMS:
+            raise ConfigError(
+                f"{ENV} has no kind of room {name!r}.{did_you_mean(name, ROOMS)} Kinds: "
+                f"{', '.join(ROOMS)}, joined by commas, or all"
+            )
+    return tuple(name for name in ROOMS if name in chosen)
+
+
+def panel_ids(
+    split: str, count: int, types: Sequence[str], rooms: Sequence[str] = ROOMS
+) -> tuple[str, ...]:
     """The generated tasks of a split: for each seed a family, a floor plan, a pair of classes.
 
     Raises:
-        ConfigError: There is no such split.
+        ConfigError: There is no such split, or a family has no task in these rooms.
         MissingExtra: ALFWorld is not installed.
     """
     name = official_split(split)
-    plans = UNSEEN if name == "valid_unseen" else [p for p in tables.PLANS if p not in UNSEEN]
+    within = [plan for plan in tables.PLANS if tables.KINDS_OF_ROOM[plan // 100] in rooms]
+    plans = [plan for plan in within if (plan in UNSEEN) == (name == "valid_unseen")]
     first = FIRST_SEEDS[name]
     choice = {name: [plan for plan in plans if pairs(name, plan)] for name in types}
+    for family in types:
+        if not choice[family]:
+            raise ConfigError(f"{ENV} has no {family} in {', '.join(rooms)}: choose other rooms")
     return tuple(_draw(first + i, choice).id for i in range(count))
 
 

@@ -69,6 +69,10 @@ class TextWorld(TextEnv):
         self._score = 0.0
         self._over = self._won = self._read = False
 
+    def missing(self) -> str:
+        """How to install TextWorld, if it is not there."""
+        return games.missing()
+
     def tasks(self, split: str) -> tuple[str, ...]:
         """Consecutive seeds of the split, taking turns with families and settings."""
         if split not in self._panels:

@@ -9,6 +9,7 @@ import threading
 from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from agentgym.errors import MissingExtra, UnknownTask, WorldError
 from agentgym_envs.cache import cache_root
 from agentgym_envs.textworld.tasks import ENV, Spec, parse
 
+HOW_TO_INSTALL = f'{ENV} needs TextWorld: pip install "agentic-gym[textworld]"'
 FILE_SCHEME = "file:"
 DIGEST = "agentgym/z8_sha256"
 """Key in a game's metadata: the digest of the compiled half, so that damage is noticed."""
@@ -44,7 +46,7 @@ def textworld_module(name: str) -> Any:
     except ModuleNotFoundError as missing:
         if (missing.name or "").partition(".")[0] not in ("textworld", "jericho"):
             raise
-        raise _missing() from None
+        raise MissingExtra(HOW_TO_INSTALL) from None
 
 
 def cache_folder() -> Path:
@@ -61,11 +63,12 @@ def _release() -> str:
     try:
         return version("textworld")
     except PackageNotFoundError:
-        raise _missing() from None
+        raise MissingExtra(HOW_TO_INSTALL) from None
 
 
-def _missing() -> MissingExtra:
-    return MissingExtra(f'{ENV} needs TextWorld: pip install "agentic-gym[textworld]"')
+def missing() -> str:
+    """How to install TextWorld; empty when it is there."""
+    return "" if find_spec("textworld") and find_spec("jericho") else HOW_TO_INSTALL
 
 
 def game_file(task: str) -> Path:

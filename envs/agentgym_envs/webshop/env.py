@@ -43,6 +43,7 @@ class WebShop(TextEnv):
         observation: pages.Mode = "text",
         rules: Rules = "fixed",
         reward: Literal["outcome", "dense"] = "outcome",
+        oracle: Literal["omniscient", "searching"] = "omniscient",
         show_attributes: bool = False,
         search_anywhere: bool = False,
         tagger: str = LEXICON,
@@ -59,6 +60,8 @@ class WebShop(TextEnv):
             observation: How a page is shown.
             rules: How a purchase is compared with the goal; see ``reward``.
             reward: 1 for buying exactly what was asked for, or the score of any purchase.
+            oracle: Whether ``oracle`` types the title of the product, or, to be imitated, words of
+                the instruction.
             show_attributes: Items have a page that lists their attributes.
             search_anywhere: Searching works on every page.
             tagger: What finds the nouns of a title; see ``nouns``.
@@ -75,11 +78,13 @@ class WebShop(TextEnv):
         one_of("observation", observation, pages.MODES)
         one_of("rules", rules, get_args(Rules))
         one_of("reward", reward, ("outcome", "dense"))
+        one_of("oracle", oracle, ("omniscient", "searching"))
         self.source: Source = (
             files.find(data) if data else SyntheticCatalogue(products, catalogue_seed)
         )
         self.kind, self.mode, self.rules, self.tagger = goals, observation, rules, tagger
         self.dense = reward == "dense"
+        self.searching = oracle == "searching"
         self._flags = (show_attributes, search_anywhere)
         self._shop: Shop | None = None
         self._goal: Goal | None = None
@@ -144,6 +149,7 @@ class WebShop(TextEnv):
             self.session,
             self._wanted(),
             lambda product, chosen: self._worth(product, chosen).total == 1,
+            searching=self.searching,
         )
 
     def website(self) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from agentgym_envs.webshop.goals import Goal
 from agentgym_envs.webshop.products import Product
@@ -22,11 +22,15 @@ Wins = Callable[[Product, dict[str, str]], bool]
 """Whether buying a product with these options has reward 1."""
 
 
-def plan(shop: Shop, session: Session, goal: Goal, wins: Wins) -> tuple[str, ...] | None:
+def plan(
+    shop: Shop, session: Session, goal: Goal, wins: Wins, *, searching: bool = False
+) -> tuple[str, ...] | None:
     """Actions that end in reward 1, or None where the goal's product cannot be found or won.
 
-    Some goals of real catalogues cannot be reached at all: two options may share a value, and a
-    click then always means the second.
+    A searching shopper types words of the instruction, and the product's title only where those
+    do not find it; the other one types the title, which no agent can know. Some goals of real
+    catalogues cannot be reached at all: two options may share a value, and a click then always
+    means the second.
     """
     row = shop.catalogue.row(goal.asin)
     if row is None or session.place is Place.DONE:
@@ -36,7 +40,7 @@ def plan(shop: Shop, session: Session, goal: Goal, wins: Wins) -> tuple[str, ...
     clicks = _clicks(product, goal, chosen)
     if not wins(product, chosen):
         return None
-    way = _way(shop, session, row)
+    way = _way(shop, session, row, (said(goal.instruction),) if searching else ())
     return None if way is None else (*way, *(f"click[{c}]" for c in (*clicks, BUY.lower())))
 
 
@@ -51,8 +55,19 @@ def _clicks(product: Product, goal: Goal, chosen: dict[str, str]) -> list[str]:
     return clicks
 
 
-def _way(shop: Shop, session: Session, row: int) -> list[str] | None:
-    """Actions that lead to the page of a product."""
+def said(instruction: str) -> str:
+    """What an instruction says is wanted, without options and price.
+
+    Examples:
+        >>> said("Find me solid wood sofas with color: olive, and price lower than 900.00 dollars")
+        'solid wood sofas'
+    """
+    wish = instruction.partition(", and price lower than ")[0].partition(" with ")[0]
+    return wish.removeprefix("Find me ")
+
+
+def _way(shop: Shop, session: Session, row: int, queries: Sequence[str]) -> list[str] | None:
+    """Actions that lead to the page of a product; ``queries`` are tried before its title."""
     if session.row == row:
         return [f"click[{PREVIOUS.lower()}]"] if session.place is Place.SUB_PAGE else []
     asin = shop.catalogue.card(row).asin.lower()
@@ -60,7 +75,7 @@ def _way(shop: Shop, session: Session, row: int) -> list[str] | None:
         return [f"click[{asin}]"]
     start = [] if session.place is Place.INDEX else [f"click[{BACK.lower()}]"]
     product = shop.catalogue.product(row)
-    for query in (product.title, product.document):
+    for query in (*queries, product.title, product.document):
         words = " ".join(query.lower().replace("[", " ").replace("]", " ").split())
         found = shop.catalogue.search(words)
         if row in found:

@@ -1,0 +1,283 @@
+"""What the worlds cost, each beside the library it stands for: steps, resets, forks, memory, pool.
+
+    scripts/bench worlds [--worlds textworld alfworld ...] [--repetitions 7] [--pool]
+
+Library and world play the same lines in the same tasks, in interleaved repetitions: everything the
+oracle does, and between two of its actions `look`, `inventory` and nonsense. Figures are medians,
+`times` is the ratio of the medians. Times are CPU seconds of this process, so that other work on
+the machine hardly counts; ScienceWorld's work is done in a Java process, so its are of the wall
+clock. Memory is what this process and its children hold, shared pages by their share; a world is
+one under way, a fork one of the middle of an episode. A library that is not installed has no
+figures (ALFWorld's is the extra `alfworld-reference`), WebShop's cannot be installed beside a
+current Python, the others are worlds of our own. `--pool` adds `scripts/bench pool`.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import bench_pool
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from agentgym.env import TextEnv
+from agentgym.errors import AgentGymError, MissingExtra
+from agentgym.registry import environments, full_id, world
+
+BETWEEN = ("look", "inventory", "xyzzy")
+LONGEST = 160
+"""Lines of an episode that are played."""
+MEMORY = 32
+"""Worlds, and forks, that are held at once to see what one takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How much is measured."""
+
+    worlds: tuple[str, ...] = ()
+    """Ids or short names; every world unless given."""
+    repetitions: int = 7
+    tasks: int = 3
+    """Tasks of a world that are played."""
+    pool: bool = False
+    """Compare the pool with Gymnasium's AsyncVectorEnv, too."""
+
+
+class Player(NamedTuple):
+    """What both sides are reduced to."""
+
+    begin: Callable[[], object]
+    step: Callable[[str], object]
+    close: Callable[[], object]
+
+
+Library = Callable[[str, bool], Player]
+"""The library's own class on a task, asked for the admissible actions or not."""
+
+
+def textworld(task: str, listing: bool) -> Player:
+    """The interpreter, asked for what the world needs to know."""
+    from textworld import EnvInfos, start
+
+    from agentgym_envs.textworld.games import ensure
+
+    asked = EnvInfos(
+        facts=True, score=True, won=True, lost=True, max_score=True, admissible_commands=listing
+    )
+    env = start(str(ensure(task)), asked)
+    return Player(env.reset, env.step, env.close)
+
+
+def alfworld(task: str, listing: bool) -> Player:
+    """TextWorld's PDDL engine; it lists what is admissible at every step."""
+    from agentgym_envs.alfworld import files
+    from agentgym_envs.alfworld.reference import Reference
+
+    folder = tempfile.TemporaryDirectory()
+    game = Reference(files.write(Path(folder.name), "train", task) / files.GAME)
+    return Player(game.reset, game.step, folder.cleanup)
+
+
+def scienceworld(task: str, listing: bool) -> Player:
+    """The simulator's own class, on a Java machine with our options; it lists at every step."""
+    from agentgym_envs.scienceworld import jvm, tasks
+
+    if lacking := jvm.missing():
+        raise MissingExtra(lacking)
+    os.environ["JAVA_TOOL_OPTIONS"] = " ".join(jvm.OPTIONS)
+    from scienceworld import ScienceWorldEnv
+
+    spec, env = tasks.parse(task), ScienceWorldEnv()
+    del os.environ["JAVA_TOOL_OPTIONS"]
+
+    def begin() -> None:
+        env.load(spec.name, spec.variation, spec.simplifications)
+        env.reset()
+
+    return Player(begin, env.step, env.close)
+
+
+LIBRARIES: dict[str, Library] = {
+    "agentgym/ALFWorld-v0": alfworld,
+    "agentgym/ScienceWorld-v0": scienceworld,
+    "agentgym/TextWorld-v0": textworld,
+}
+OUTSIDE = ("agentgym/ScienceWorld-v0",)
+"""Worlds whose work is done in another process."""
+
+
+class Speed(NamedTuple):
+    """Seconds: of a step, and of a start."""
+
+    step: float
+    begin: float
+
+
+def ours(env: TextEnv, task: str) -> Player:
+    """A world."""
+    return Player(lambda: env.reset(seed=0, options={"task": task}), env.step, env.close)
+
+
+def lines_of(name: str, task: str) -> list[str]:
+    """What is said in an episode, to its end."""
+    env = world(name)
+    env.reset(seed=0, options={"task": task})
+    said = [line for action in env.oracle() or () for line in (*BETWEEN, action)]
+    env.close()
+    return said[:LONGEST] or list(BETWEEN)
+
+
+def play(player: Player, lines: Sequence[str], clock: Callable[[], float]) -> Speed:
+    """One episode."""
+    start = clock()
+    player.begin()
+    begun = clock()
+    for line in lines:
+        player.step(line)
+    return Speed((clock() - begun) / len(lines), begun - start)
+
+
+def speeds(name: str, task: str, *, listing: bool, times: int) -> list[list[Speed]]:
+    """Episodes of the world, and of its library where there is one, by turns."""
+    clock = time.perf_counter if name in OUTSIDE else time.process_time
+    lines = lines_of(name, task)
+    players = [ours(world(name, admissible=listing), task)]
+    if name in LIBRARIES:
+        try:
+            players.append(LIBRARIES[name](task, listing))
+        except MissingExtra as missing:
+            print(f"without the library: {missing}", flush=True)
+    found: list[list[Speed]] = [[] for _ in players]
+    for player in players:
+        player.begin()  # What is read or started once is no part of it.
+    for _ in range(times):
+        for player, taken in zip(players, found, strict=True):
+            taken.append(play(player, lines, clock))
+    for player in players:
+        player.close()
+    return found
+
+
+def held() -> int:
+    """Bytes that this process and its children hold."""
+    gc.collect()
+    return sum(_held(pid) for pid in (os.getpid(), *_children(os.getpid())))
+
+
+def _held(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        for child in map(int, (thread / "children").read_text().split()):
+            found += [child, *_children(child)]
+    return found
+
+
+class Copies(NamedTuple):
+    """What holding many costs."""
+
+    fork: float
+    """Seconds."""
+    fork_bytes: float
+    world_bytes: float
+
+
+def copies(name: str, task: str) -> Copies:
+    """Fork a world in the middle of an episode; begin many more."""
+    clock = time.perf_counter if name in OUTSIDE else time.process_time
+    env = world(name)
+    env.reset(seed=0, options={"task": task})
+    lines = lines_of(name, task)
+    for line in lines[: len(lines) // 2]:
+        env.step(line)
+    kept, taken = [env.fork()], []
+    before = held()
+    for _ in range(MEMORY):
+        start = clock()
+        kept.append(env.fork())
+        taken.append(clock() - start)
+    forks = (held() - before) / MEMORY
+    before = held()
+    for number in range(MEMORY):
+        kept.append(world(name))
+        kept[-1].reset(seed=number, options={"task": task})
+    worlds = (held() - before) / MEMORY
+    for one in (env, *kept):
+        one.close()
+    return Copies(median(taken), forks, worlds)
+
+
+HEAD = ("world", "library /s", "ours /s", "times", "reset", "fork", "of a fork", "of a world")
+
+
+def rows(name: str, options: Options) -> list[tuple[str, ...]]:
+    """The lines of a world: without, and with, the list of admissible actions."""
+    env = world(name)
+    env.prepare("test")
+    tasks = [env.tasks("test")[number] for number in range(options.tasks)]
+    env.close()
+    shared = copies(name, tasks[0])
+    found = []
+    for listing in (False, True):
+        played = [speeds(name, task, listing=listing, times=options.repetitions) for task in tasks]
+        sides = [[speed for one in side for speed in one] for side in zip(*played, strict=True)]
+        step = [median(speed.step for speed in side) for side in sides]
+        library = (f"{1 / step[1]:,.1f}", f"{step[1] / step[0]:,.2f}") if step[1:] else ("", "")
+        begin = median(speed.begin for speed in sides[0])
+        memory = () if listing else (short(shared.fork), size(shared.fork_bytes))
+        found.append(
+            (
+                f"{name}{', actions listed' if listing else ''}",
+                library[0],
+                f"{1 / step[0]:,.0f}",
+                library[1],
+                short(begin),
+                *(memory or ("", "")),
+                "" if listing else size(shared.world_bytes),
+            )
+        )
+    return found
+
+
+def short(seconds: float) -> str:
+    """A time to read."""
+    return f"{seconds * 1e3:,.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:,.1f} us"
+
+
+def size(count: float) -> str:
+    """Bytes to read."""
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
+
+
+def main(options: Options) -> None:
+    """One table."""
+    console, table = Console(width=120), Table(*HEAD)
+    for name in [full_id(word) for word in options.worlds] or environments():
+        try:
+            found = rows(name, options)
+        except AgentGymError as problem:
+            print(f"left out: {problem}", flush=True)
+            continue
+        for row in found:
+            table.add_row(*row)
+    console.print(table)
+    if options.pool:
+        bench_pool.main(bench_pool.Options())
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,68 @@
+"""`--world NAME` trains in a world with the settings of the recipe that lies beside its code."""
+
+import gymnasium
+import pytest
+from gymnasium.envs.registration import EnvSpec
+
+from agentgym import config, registry
+from agentgym.cli import main
+from agentgym.errors import ConfigError, MissingExtra
+from agentgym.experiment import check
+from agentgym.settings import Experiment
+
+SHIPPED = [id_ for id_ in registry.environments() if registry.recipe(id_)]
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Somebody's installed package with one world; its recipe is still to be written."""
+    package = tmp_path / f"of_{tmp_path.name}"  # A name of its own: imported packages stay.
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "world.py").write_text("from agentgym_envs.hotter import Hotter as World\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = EnvSpec(id="mine/Mine-v0", entry_point=f"{package.name}.world:World")
+    monkeypatch.setitem(gymnasium.registry, spec.id, spec)
+    return package / "recipe.yaml"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flags", "expected"),
+    [
+        ("steps: -1\n", [], "steps is -1"),
+        ("steps: -1\n", ["--steps", "-2"], "steps is -2"),
+        ("stpes: 1\n", [], "Did you mean 'steps'?"),
+        ("env_args: {hihg: 3}\n", [], "mine/Mine-v0: "),
+        ("algorithm: gpppo\n", [], "Did you mean 'gppo'?"),
+        ("algorithm: gpppo\n", ["--config", "x.yaml"], "give one of them"),
+    ],
+)
+def test_a_recipe_sets_what_it_names_and_flags_come_on_top(
+    mine, capsys, tmp_path, recipe, flags, expected
+):
+    mine.write_text(recipe)
+    words = ["train", "--world", "mine", "--out", str(tmp_path / "out"), *flags]
+    assert main(words) == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_world_without_a_recipe_is_trained_with_the_defaults(mine, capsys, tmp_path):
+    words = ["train", "--world", "mine", "--out", str(tmp_path / "out"), "--env-args", "hihg", "3"]
+    assert main(words) == 2
+    assert "mine/Mine-v0: " in capsys.readouterr().err
+
+
+def test_a_world_that_does_not_exist_has_no_recipe():
+    with pytest.raises(ConfigError, match="Did you mean 'agentgym/Hotter-v0'"):
+        registry.recipe("agentgym/Hoter-v0")
+
+
+@pytest.mark.parametrize("env_id", SHIPPED)
+def test_a_recipe_that_ships_fits_its_world(env_id):
+    recipe = config.load(Experiment, registry.recipe(env_id))
+    assert recipe.env == env_id
+    try:
+        check(recipe)
+    except MissingExtra as missing:
+        pytest.skip(str(missing))
