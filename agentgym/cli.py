@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from rich.console import Console
@@ -29,7 +29,7 @@ usage: agentgym VERB [options]
   train        train an agent in a world, and show that it got better
   eval         play a frozen panel of tasks with a model and report pass@k
   play         play a world yourself, in the terminal
-  serve        let people play a world in a web browser
+  serve        let people play a world in a web browser, or programs by MCP; or a service
   check        check that a world keeps the contract
   new-env      write a package with a world of your own
   envs         list the worlds: splits, tasks, horizon, what is installed
@@ -253,12 +253,18 @@ def play(arguments: list[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """Let people play a world in a web browser, each an episode of their own."""
+    """Let people play a world in a web browser, each an episode of their own.
+
+    With `--mcp`, programs play it through the Model Context Protocol instead. `serve retrieve`
+    answers searches over HTTP.
+    """
 
     env: tyro.conf.Positional[str] = "webshop"
-    """Registered environment id, or its short name."""
+    """Registered environment id, or its short name; or the name of a service."""
     env_args: dict[str, Value] = field(default_factory=dict)
-    """Keyword arguments of the world."""
+    """Keyword arguments of the world, or of the service."""
+    mcp: Literal["no", "stdio", "http"] = "no"
+    """Speak MCP: over standard input and output, or over streamable HTTP at /mcp."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 lets other machines in."""
     port: int = 8000
@@ -267,15 +273,33 @@ class ServeOptions:
 def serve(arguments: list[str]) -> int:
     """``serve [ENV] [options]``."""
     options = _parse(ServeOptions, arguments, prog="agentgym serve")
-    env = registry.full_id(options.env)
-    site = registry.world(env, **options.env_args).website()
+    name, path = registry.full_id(options.env), "/"
+    if options.mcp != "no":
+        from agentgym.serving import mcp_server
+
+        server = mcp_server(name, options.env_args)
+        if options.mcp == "stdio":
+            server.run("stdio")
+            return 0
+        site, path = server.streamable_http_app(host=options.host), "/mcp"
+    elif service := registry.service(options.env):
+        path = ""
+        try:
+            site = service(**options.env_args)
+        except TypeError as problem:
+            raise ConfigError(f"{name}: {problem}") from problem
+    else:
+        site = registry.world(name, **options.env_args).website()
     if site is None:
-        raise ConfigError(f"{env} has no web pages; `agentgym play {env}` plays it in the terminal")
+        raise ConfigError(
+            f"{name} has no web pages; `agentgym play {name}` plays it in the terminal, and "
+            f"`--mcp http` serves it to programs"
+        )
     try:
         import uvicorn
     except ModuleNotFoundError:
         raise MissingExtra('serving needs Uvicorn: pip install "agentic-gym[serve]"') from None
-    print(f"{env} is at http://{options.host}:{options.port}/ (Ctrl-C ends it)", flush=True)
+    print(f"{name} is at http://{options.host}:{options.port}{path} (Ctrl-C ends it)", flush=True)
     uvicorn.run(site, host=options.host, port=options.port, log_level="warning")
     return 0
 

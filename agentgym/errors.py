@@ -4,10 +4,11 @@ AgentGymError
 ├── ConfigError         a name, a field or a value in a configuration is wrong
 ├── ImpossibleValue     a hyper-parameter has a value that no run could have
 ├── MissingExtra        an optional package is not installed; the message says how to get it
+│   └── Unconfined      this machine cannot confine foreign code as it must
 ├── UnknownTask         a task id that the world does not have
 ├── WorldError          a world broke (corrupt game, dead process); never the agent's fault
-│   ├── Unreachable     what a tool talks to did not answer, or not in time
-│   ├── WorldTimeout    it gave no answer in time
+│   ├── Unreachable     what a tool talks to was not reached
+│   ├── WorldTimeout    it, or a tool in it, gave no answer in time
 │   └── WorldLost       it lost its process through no fault of its own
 ├── CompositionError    the pieces of an algorithm do not fit together
 ├── MalformedAction     the agent's text is not an action (becomes an observation, never a crash)
@@ -41,6 +42,10 @@ class MissingExtra(AgentGymError, ImportError):
     """An optional package is not installed."""
 
 
+class Unconfined(MissingExtra, ConfigError):
+    """This machine cannot confine foreign code as it must; the message says what it lacks."""
+
+
 class UnknownTask(AgentGymError, ValueError):
     """A task id that the world does not have."""
 
@@ -50,11 +55,11 @@ class WorldError(AgentGymError, RuntimeError):
 
 
 class Unreachable(WorldError):
-    """What a tool talks to did not answer, or not in time; a call may be worth another try."""
+    """What a tool talks to was not reached; a call may be worth another try."""
 
 
 class WorldTimeout(WorldError):
-    """A world gave no answer in time."""
+    """A world, or a tool in it, gave no answer in time."""
 
 
 class WorldLost(WorldError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -114,6 +114,15 @@ def world(env: str, **kwargs: Any) -> TextEnv:
     if not isinstance(bare, TextEnv):
         raise ConfigError(f"{env} is a {type(bare).__name__}, expected an agentgym.TextEnv")
     return bare
+
+
+def service(name: str) -> Callable[..., Any] | None:
+    """What makes the ASGI application of an installed service, if there is one of this name.
+
+    Each entry point of the group ``agentgym.services`` names a function of keywords.
+    """
+    found = [entry for entry in entry_points(group="agentgym.services") if entry.name == name]
+    return found[0].load() if found else None
 
 
 def algorithms() -> dict[str, Any]:

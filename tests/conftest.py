@@ -12,6 +12,8 @@ import pytest
 
 from agentgym import scratch
 from agentgym.agent import ChatAgent
+from agentgym.errors import Unconfined
+from agentgym.sandbox import Sandbox
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +25,12 @@ def tokenizer():
 @pytest.fixture
 def agent(tokenizer):
     return ChatAgent(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def confined():
+    """Skips, with the reason, where no foreign code can be confined."""
+    try:
+        Sandbox().run("1")
+    except Unconfined as lacking:
+        pytest.skip(str(lacking))

@@ -8,12 +8,14 @@ import pytest
 from agentgym.errors import ConfigError, UnknownTask
 from agentgym.host import fork_env
 from agentgym.registry import world
-from agentgym.testing import check_environment
+from agentgym.testing import Effort, check_environment
 from agentgym_envs.deepsearch.pages import open_encyclopaedia
 from agentgym_envs.deepsearch.questions import NUMBERS, ask
 from agentgym_envs.deepsearch.scoring import exact_match, f1, normalised
 
 SIZE = 400
+BRISK = Effort(steps=50, resets=60, seconds=0.3)
+"""Every check of the contract, each for a short while."""
 
 
 def make(**kwargs):
@@ -138,8 +140,10 @@ def test_answers_are_scored_as_in_squad(given, gold, exact, score):
     [{"hops": 1, "notation": "json"}, {"hops": 4, "reward": "f1"}, {"hops": 3, "python": True}],
     ids=str,
 )
-def test_every_form_of_the_world_keeps_the_contract(settings):
-    check_environment("agentgym/DeepSearch-v0", size=SIZE, **settings)
+def test_every_form_of_the_world_keeps_the_contract(settings, request):
+    if settings.get("python"):
+        request.getfixturevalue("confined")
+    check_environment("agentgym/DeepSearch-v0", BRISK, size=200, **settings)
 
 
 @pytest.mark.parametrize("hops", [1, 2, 3, 4])

@@ -11,12 +11,14 @@ from agentgym.errors import ConfigError, UnknownTask
 from agentgym.host import fork_env
 from agentgym.registry import world
 from agentgym.sandbox import Sandbox
-from agentgym.testing import check_environment
+from agentgym.testing import Effort, check_environment
 from agentgym.tools import PythonTool
 from agentgym_envs.pythonmath.answers import same
 from agentgym_envs.pythonmath.files import find
 from agentgym_envs.pythonmath.problems import KINDS, NUMBERS, generate
 
+BRISK = Effort(steps=50, resets=60, seconds=0.3)
+"""Every check of the contract, each for a short while."""
 DATA = os.environ.get("AGENTGYM_DATA", "")
 needs_data = pytest.mark.skipif(not DATA, reason="AGENTGYM_DATA is not set")
 
@@ -149,6 +151,7 @@ def test_answers_are_compared_the_same_in_many_threads():
 # ---- problems --------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("confined")
 @pytest.mark.parametrize("difficulty", range(1, 6))
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_independent_program_finds_the_answer(kind, difficulty):
@@ -259,6 +262,7 @@ def test_a_refused_setting_says_what_was_expected(tmp_path):
             make(**settings)
 
 
+@pytest.mark.usefixtures("confined")
 def test_the_interpreter_keeps_its_variables_and_forks_with_the_world():
     env = make()
     begin(env, "algebra-2-0")
@@ -273,6 +277,7 @@ def test_the_interpreter_keeps_its_variables_and_forks_with_the_world():
     env.close()
 
 
+@pytest.mark.usefixtures("confined")
 def test_errors_and_silence_are_told_and_cost_nothing():
     env = make(seconds=0.5)
     begin(env, "algebra-2-0")
@@ -300,10 +305,13 @@ def test_the_first_answer_counts(notation):
     assert env.step(last)[1:3] == (1.0, True)
 
 
+@pytest.mark.usefixtures("confined")
 def test_json_calls_keep_the_contract():
-    check_environment("agentgym/PythonMath-v0", notation="json", kinds="counting", difficulty=1)
+    settings = {"notation": "json", "kinds": "counting", "difficulty": 1}
+    check_environment("agentgym/PythonMath-v0", BRISK, **settings)
 
 
+@pytest.mark.usefixtures("confined")
 def test_a_tool_left_open_is_closed_with_its_world():
     one = PythonTool()
     assert one("1 + 1") == "2"

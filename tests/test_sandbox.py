@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from agentgym.errors import ConfigError, ImpossibleValue, WorldError
+from agentgym.errors import ConfigError, ImpossibleValue, MissingExtra, Unconfined, WorldError
 from agentgym.sandbox import LAYERS, Limits, Sandbox, Status
 from agentgym.sandbox.server import server
+from agentgym.testing import check_environment
 
 PATIENT = Limits(wall=20, memory=256 * 2**20, output=1000)
 """Time enough for what ends by itself, also on a busy machine."""
@@ -18,13 +19,8 @@ QUICK = Limits(wall=1, grace=0.5, memory=256 * 2**20, output=1000)
 
 
 @pytest.fixture(scope="module")
-def sandbox():
-    made = Sandbox(PATIENT)
-    try:
-        made.run("1")
-    except ConfigError as problem:
-        pytest.skip(str(problem))
-    return made
+def sandbox(confined):
+    return Sandbox(PATIENT)
 
 
 @pytest.fixture
@@ -412,6 +408,15 @@ def test_the_layers_are_told_and_a_missing_one_stops_everything(session, monkeyp
     monkeypatch.setattr("agentgym.sandbox.server._for_nobody", lambda: False)
     with pytest.raises(ConfigError, match=r"lacks nobody \(not put on\)"):
         Sandbox(require=[*LAYERS, "nobody"]).run("1")
+
+
+def test_other_machines_are_told_apart_and_skipped(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with pytest.raises(Unconfined, match="needs Linux on x86-64, this is linux on aarch64"):
+        Sandbox().run("1")
+    # No violation of the contract, but a reason to skip, like a package that is not there.
+    with pytest.raises(MissingExtra, match="needs Linux on x86-64"):
+        check_environment("agentgym/PythonMath-v0")
 
 
 def test_limits_that_nothing_can_keep_to_are_refused():

@@ -8,7 +8,14 @@ import pytest
 from pydantic import Field
 
 from agentgym.env import Outcome
-from agentgym.errors import ConfigError, ImpossibleValue, MalformedAction, Unreachable, WorldError
+from agentgym.errors import (
+    ConfigError,
+    ImpossibleValue,
+    MalformedAction,
+    Unreachable,
+    WorldError,
+    WorldTimeout,
+)
 from agentgym.formats import Plain
 from agentgym.host import fork_env
 from agentgym.registry import world
@@ -303,7 +310,7 @@ def nap(seconds: float) -> str:
 def test_a_tool_that_does_not_answer_in_time_breaks_the_world_and_is_not_asked_again(one):
     env = hotter(one, timeout=0.2, retries=5)
     start = time.monotonic()
-    with pytest.raises(Unreachable, match=f"tool '{one.__name__}' did not answer within 0.2 s"):
+    with pytest.raises(WorldTimeout, match=f"tool '{one.__name__}' did not answer within 0.2 s"):
         env.step(call(one.__name__, seconds=3.0))
     assert time.monotonic() - start < 2
 

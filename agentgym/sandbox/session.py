@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import signal
 import socket
 import struct
+import sys
 import time
 from collections.abc import Iterable
 from typing import Any
 
-from agentgym.errors import ConfigError, WorldError
+from agentgym.errors import ConfigError, Unconfined, WorldError
 from agentgym.sandbox.limits import LAYERS, Limits, Result, Status
 from agentgym.sandbox.server import STARTING, server
 
@@ -83,7 +85,7 @@ class Session:
         """Run a cell; whatever it does, there is a result.
 
         Raises:
-            ConfigError: This machine cannot put on a layer that is required.
+            Unconfined: This machine cannot put on a layer that is required.
             WorldError: The sandbox does not start.
         """
         if len(code) > self.sandbox.limits.code:
@@ -120,6 +122,9 @@ class Session:
     def _open(self) -> None:
         """Start an interpreter, and see that it is confined enough."""
         sandbox = self.sandbox
+        here = f"{sys.platform} on {platform.machine()}"
+        if here != "linux on x86_64":
+            raise Unconfined(f"the sandbox needs Linux on x86-64, this is {here}")
         self._wires = server(os.getpid(), sandbox.preload).open(sandbox.limits)
         self._number = 0
         try:
@@ -133,7 +138,7 @@ class Session:
             reasons = "; ".join(
                 f"{name} ({hello['missing'].get(name, 'not put on')})" for name in sorted(lacking)
             )
-            raise ConfigError(
+            raise Unconfined(
                 f"this machine cannot confine foreign code enough: it lacks {reasons}. Use another "
                 f"machine, or require fewer layers of `Sandbox`"
             )

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from agentgym.bounds import above, at_least
-from agentgym.errors import Unreachable
+from agentgym.errors import Unreachable, WorldTimeout
 
 Cut = Callable[[str], str]
 """Shortens a text that is too long."""
@@ -67,7 +67,7 @@ class CallLimits:
     """What one episode may ask of its tools."""
 
     timeout: float = 30.0
-    """Seconds for one call. A sync tool that takes longer is left behind in its thread."""
+    """Seconds for one call. What takes longer is cancelled if it is async, else left behind."""
     retries: int = 2
     """More tries for a call that did not reach its tool; never for what a tool answered."""
     backoff: float = 0.2
@@ -89,14 +89,17 @@ class CallLimits:
         """Call a tool in time; try again where it was not reached.
 
         Raises:
-            Unreachable: No answer in time, or none of the tries reached it.
+            WorldTimeout: No answer in time.
+            Unreachable: None of the tries reached it.
             Exception: Whatever else the tool raises.
         """
         for retry in range(self.retries + 1):
+            future = _started(call, arguments)
             try:
-                return _started(call, arguments).result(self.timeout)
+                return future.result(self.timeout)
             except TimeoutError:
-                raise Unreachable(
+                future.cancel()
+                raise WorldTimeout(
                     f"tool {name!r} did not answer within {self.timeout:g} s"
                 ) from None
             except (ConnectionError, Unreachable) as fault:
@@ -111,8 +114,10 @@ def _started(call: Callable[..., Any], arguments: dict[str, Any]) -> Future[Any]
     """A call under way: an async one on the shared event loop, a sync one in its own thread."""
     body = call if inspect.isroutine(call) else type(call).__call__
     if inspect.iscoroutinefunction(body):
-        return asyncio.run_coroutine_threadsafe(call(**arguments), _loop(os.getpid()))
+        return asyncio.run_coroutine_threadsafe(call(**arguments), event_loop())
     future: Future[Any] = Future()
+    # From here on it cannot be cancelled: nothing stops a thread.
+    future.set_running_or_notify_cancel()
 
     def run() -> None:
         try:
@@ -122,6 +127,11 @@ def _started(call: Callable[..., Any], arguments: dict[str, Any]) -> Future[Any]
 
     threading.Thread(target=run, name="tool", daemon=True).start()
     return future
+
+
+def event_loop() -> asyncio.AbstractEventLoop:
+    """Where async tools run: one loop in a thread of this process."""
+    return _loop(os.getpid())
 
 
 @cache

@@ -126,7 +126,8 @@ def tool(function: Callable[..., Any] | Tool, *, name: str = "") -> Tool:
         )
     described = _docstring(text)
     adapter = _adapter(name, body, inspect.signature(function), described[1])
-    return Tool(name, described[0], _plain(adapter.json_schema()), _checker(adapter), function)
+    schema = without_titles(adapter.json_schema())
+    return Tool(name, described[0], schema, _checker(adapter), function)
 
 
 def _docstring(text: str) -> tuple[str, dict[str, str]]:
@@ -203,12 +204,12 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:60]}..."
 
 
-def _plain(schema: dict[str, Any]) -> dict[str, Any]:
+def without_titles(schema: dict[str, Any]) -> dict[str, Any]:
     """A schema without the titles, which repeat the names."""
     kept = {key: value for key, value in schema.items() if key != "title"}
     for group in ("properties", "$defs"):
         if group in kept:
-            kept[group] = {key: _plain(value) for key, value in kept[group].items()}
+            kept[group] = {key: without_titles(value) for key, value in kept[group].items()}
     return kept
 
 

@@ -12,23 +12,28 @@ from agentgym.env import SPLITS, AnyText, Opening, Outcome, one_of, unknown_task
 from agentgym.errors import ConfigError, MissingExtra, WorldError
 from agentgym.panel import unknown_split
 from agentgym.tools import HermesCalls, PythonTool, TagCalls, ToolWorld
-from agentgym_envs.deepsearch.pages import Encyclopaedia, Page, open_encyclopaedia
+from agentgym_envs.deepsearch.corpora import open_corpus
+from agentgym_envs.deepsearch.files import QuestionFile, find
+from agentgym_envs.deepsearch.pages import Encyclopaedia, open_encyclopaedia
 from agentgym_envs.deepsearch.questions import NUMBERS, Lookup, Question, ask
+from agentgym_envs.deepsearch.remote import open_remote
 from agentgym_envs.deepsearch.scoring import exact_match, f1
+from agentgym_envs.deepsearch.sources import Page, Source
 
 ENV = "agentgym/DeepSearch-v0"
 _NEEDS = ("Stemmer", "docstring_parser", "pydantic")
-_SNIPPET = 160
-"""Characters of a page that a search shows."""
+_LOOKUPS = 7
+"""Facts that the oracle looks up at most, so that turns are left for the answer."""
 
 
 class DeepSearch(ToolWorld):
     """Find the answer to a question by search, visits and, where wanted, Python.
 
-    Facts are made up, so nothing but the pages tells them; some stand in a page's second section,
-    which a search shows nothing of. The first answer counts: 1 where it matches exactly, else 0;
-    with ``reward="f1"`` the reward is the token F1. ``info`` tells ``support_recall``, the share
-    of the pages the answer rests on that were visited, in [0, 1].
+    Unless a file of questions is given, facts are made up, so nothing but the pages tells them;
+    some stand in a page's second section, which a search shows nothing of. The first answer
+    counts: 1 where it matches exactly, else 0; with ``reward="f1"`` the reward is the token F1.
+    ``info`` tells ``support_recall``, the share of the pages the answer rests on that were
+    visited, in [0, 1]; 0 where the file does not name them.
     """
 
     def __init__(
@@ -37,6 +42,9 @@ class DeepSearch(ToolWorld):
         hops: int = 2,
         size: int = 2000,
         corpus_seed: int = 0,
+        questions: str = "",
+        corpus: str = "",
+        data_split: str = "test",
         reward: Literal["exact", "f1"] = "exact",
         notation: Literal["tags", "json"] = "tags",
         python: bool = False,
@@ -48,6 +56,11 @@ class DeepSearch(ToolWorld):
             hops: Facts that an answer takes, 1 to 4.
             size: Pages, at least 200.
             corpus_seed: Decides all facts.
+            questions: A file of questions instead, such as HotpotQA, MuSiQue or BEIR's folder; see
+                ``files.py``.
+            corpus: The pages for it: a file, see ``corpora.py``, or the address of a server, see
+                ``remote.py``. Unless given, the pages that the questions bring with them.
+            data_split: The split that the file is; the others are empty.
             reward: Of the answer.
             notation: Calls as ``<search>...</search>`` or as JSON.
             python: There is an interpreter, too; see ``PythonTool``.
@@ -57,6 +70,7 @@ class DeepSearch(ToolWorld):
             ConfigError: A value is not one of those.
             MissingExtra: A library is not installed.
         """
+        one_of("data_split", data_split, SPLITS)
         if not all(map(find_spec, _NEEDS)):
             raise MissingExtra(f'{ENV} needs more libraries: pip install "agentic-gym[deepsearch]"')
         one_of("reward", reward, ("exact", "f1"))
@@ -77,6 +91,11 @@ class DeepSearch(ToolWorld):
             **kwargs,
         )
         self.hops, self.by_f1, self._corpus = hops, reward == "f1", (size, corpus_seed)
+        self.data_split = data_split
+        self.file: QuestionFile | None = find(questions) if questions else None
+        self._source = _source(self.file, corpus) if self.file else None
+        if corpus and not questions:
+            raise ConfigError(f"corpus {corpus} needs questions: name a file of them, too")
         self._question: Question | None = None
         self._here: Lookup | None = None
         self._seen: frozenset[str] = frozenset()
@@ -89,24 +108,27 @@ class DeepSearch(ToolWorld):
         """All pages; the same object for every world of this process."""
         return open_encyclopaedia(*self._corpus)
 
+    @property
+    def source(self) -> Source:
+        """What is searched."""
+        return self._source or self.encyclopaedia
+
     def tasks(self, split: str) -> Sequence[str]:
-        """Hops and number."""
+        """Hops and number; or the rows of the file."""
         if split not in SPLITS:
             raise unknown_split(ENV, split, SPLITS)
+        if self.file is not None:
+            rows = range(len(self.file.questions)) if split == self.data_split else range(0)
+            return [f"{self._prefix()}{row}" for row in rows]
         return [f"{self._prefix()}{number}" for number in NUMBERS[split]]
 
     def open(self, task: str, rng: np.random.Generator) -> Opening:
         """Ask; the task alone decides what."""
-        number = task.removeprefix(self._prefix())
-        plain = number.isascii() and number.isdecimal() and len(number) < 6
-        known = plain and str(int(number)) == number
-        if number == task or not known or int(number) >= NUMBERS["test"].stop:
-            raise unknown_task(ENV, task, self.tasks("train")[:1])
-        self._question = ask(self.encyclopaedia.knowledge, int(number), self.hops)
+        self._question = self._find(task)
         self._here, self._seen = None, frozenset()
         goal = (
-            f"Answer this question from the encyclopaedia. Answer once, with the name or number "
-            f"alone.\n\n{self._question.text}"
+            f"Answer this question from the {'pages' if self.file else 'encyclopaedia'}. Answer "
+            f"once, with the name or number alone.\n\n{self._question.text}"
         )
         return Opening("The encyclopaedia is open.", goal, self._question.pattern)
 
@@ -119,10 +141,9 @@ class DeepSearch(ToolWorld):
         """
         if not 1 <= k <= 10:
             raise ValueError(f"k is {k}, expected 1 to 10")
-        found = self.encyclopaedia.search(query, k)
         lines = [
-            f"Doc {place}(Title: {page.title}) {page.sections[0][:_SNIPPET]}"
-            for place, page in enumerate(found, start=1)
+            f"Doc {place}(Title: {hit.title}) {hit.text[: self.source.snippet]}"
+            for place, hit in enumerate(self.source.search(query, k), start=1)
         ]
         return "\n".join(lines) or "No page has any of these words."
 
@@ -133,9 +154,11 @@ class DeepSearch(ToolWorld):
             title: Its title; in tags, a section may follow after ``#``.
             section: Which section; the first unless given.
         """
-        name, _, after = title.partition("#")
-        number = section or (int(after) if after.strip().isdecimal() else 1)
-        page = self._page(name.strip())
+        title, number = title.strip(), section or 1
+        name, _, after = title.rpartition("#")
+        if name and after.strip().isdecimal() and self.source.page(title) is None:
+            title, number = name.strip(), section or int(after)
+        page = self._page(title)
         if not 1 <= number <= len(page.sections):
             raise ValueError(f"{page.title} has sections 1 to {len(page.sections)}, got {number}")
         self._here, self._seen = Lookup(page.title, number), self._seen | {page.title}
@@ -166,7 +189,7 @@ class DeepSearch(ToolWorld):
         Args:
             result: A name or a number.
         """
-        golds = [self._asked().answer]
+        golds = self._asked().answers
         right = exact_match(result, golds)
         reward = f1(result, golds) if self.by_f1 else float(right)
         text = "That is right." if right else "That is wrong."
@@ -176,12 +199,25 @@ class DeepSearch(ToolWorld):
         """Look up each fact the answer rests on, then answer."""
         question = self._asked()
         steps = []
-        for page, section in question.support:
+        for page, section in question.support[:_LOOKUPS]:
             steps.append(self.write("search", page))
             steps.append(self.write("visit", page if section == 1 else f"{page}#{section}"))
         return (*steps, self.write("answer", question.answer))
 
+    def _find(self, task: str) -> Question:
+        """The question of a task."""
+        number = task.removeprefix(self._prefix())
+        plain = number.isascii() and number.isdecimal() and len(number) < 9
+        if number != task and plain and str(int(number)) == number:
+            if self.file is None and int(number) < NUMBERS["test"].stop:
+                return ask(self.encyclopaedia.knowledge, int(number), self.hops)
+            if self.file is not None and int(number) < len(self.file.questions):
+                return self.file.questions[int(number)]
+        raise unknown_task(ENV, task, self.tasks(self.data_split)[:1])
+
     def _prefix(self) -> str:
+        if self.file is not None:
+            return f"file-{self.file.digest}-"
         size, seed = self._corpus
         return f"{self.hops}hop-{size}-{seed}-"
 
@@ -191,7 +227,7 @@ class DeepSearch(ToolWorld):
         return self._question
 
     def _page(self, title: str) -> Page:
-        found = self.encyclopaedia.pages.get(title)
+        found = self.source.page(title)
         if found is None:
             raise ValueError(f"there is no page {title[:80]!r}; search for its title first")
         return found
@@ -200,3 +236,14 @@ class DeepSearch(ToolWorld):
         support = {lookup.page for lookup in self._question.support} if self._question else set()
         recall = len(support & self._seen) / len(support) if support else 0.0
         return {**super()._info(), "support_recall": recall}
+
+
+def _source(file: QuestionFile, corpus: str) -> Source:
+    """The pages for a file of questions."""
+    if corpus.startswith(("http://", "https://")):
+        return open_remote(corpus)
+    if corpus:
+        return open_corpus(corpus)
+    if not file.documents:
+        raise ConfigError("the questions bring no pages with them: name a corpus, too")
+    return file.corpus

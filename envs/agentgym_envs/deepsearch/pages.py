@@ -6,12 +6,13 @@ import tempfile
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
+from agentgym_envs.deepsearch.corpora import ScoredIndex
 from agentgym_envs.deepsearch.knowledge import RELATIONS, Entity, Knowledge, make_knowledge
-from agentgym_envs.webshop.index import Index, IndexWriter
+from agentgym_envs.deepsearch.sources import Hit, Page
+from agentgym_envs.webshop.index import IndexWriter
 
 _INTRODUCTIONS = {
     "person": "{x} is a person of note.",
@@ -27,15 +28,10 @@ _FILLER = (
 )
 
 
-class Page(NamedTuple):
-    """One document."""
-
-    title: str
-    sections: tuple[str, ...]
-
-
 class Encyclopaedia:
     """Pages with their index; safe to use from many threads."""
+
+    snippet = 160
 
     def __init__(self, knowledge: Knowledge) -> None:
         self.knowledge = knowledge
@@ -48,11 +44,20 @@ class Encyclopaedia:
         with tempfile.TemporaryDirectory() as folder:
             writer.write(Path(folder))
             # What is mapped stays readable when the folder is gone.
-            self._index = Index(Path(folder), np.arange(len(self._titles)))
+            self._index = ScoredIndex(Path(folder), np.arange(len(self._titles)))
 
-    def search(self, query: str, count: int) -> list[Page]:
-        """The best pages, best first."""
-        return [self.pages[self._titles[row]] for row in self._index.search(query, count)]
+    def search(self, query: str, count: int) -> list[Hit]:
+        """The best pages, best first; their first sections are shown."""
+        rows = self._index.search(query, count)
+        found = [self.pages[self._titles[row]] for row in rows]
+        return [
+            Hit(page.title, page.title, page.sections[0], score)
+            for page, score in zip(found, self._index.scores(query, rows), strict=True)
+        ]
+
+    def page(self, title: str) -> Page | None:
+        """A page by its title."""
+        return self.pages.get(title)
 
 
 @cache

@@ -29,6 +29,13 @@ class Question(NamedTuple):
     pattern: str
     support: tuple[Lookup, ...]
     """In the order in which they can be found."""
+    aliases: tuple[str, ...] = ()
+    """Other answers that are as good."""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """All that are right."""
+        return (self.answer, *self.aliases)
 
 
 def ask(knowledge: Knowledge, number: int, hops: int) -> Question:

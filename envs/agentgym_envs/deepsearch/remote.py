@@ -1,0 +1,78 @@
+"""Search behind a server that keeps Search-R1's contract: ``POST /retrieve``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from agentgym.errors import WorldError
+from agentgym_envs.deepsearch.corpora import titled
+from agentgym_envs.deepsearch.sources import Hit, Page, split
+
+if TYPE_CHECKING:
+    from agentgym.tools.http import Web
+
+
+class RemoteCorpus:
+    """A corpus that is asked over HTTP; a page is what the server finds by its title.
+
+    Source:
+        Search-R1 (arXiv:2503.09516) and its retrieval server: ``queries``, ``topk`` and
+        ``return_scores`` go out, ``result`` comes back: for each query a list of
+        ``{"document": {"id", "contents"}, "score"}``, or of bare documents.
+    """
+
+    snippet = 500
+
+    def __init__(self, url: str, web: Web | None = None) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            url: Such as ``http://127.0.0.1:8000/retrieve``.
+            web: The client; its cache may record and replay what the server says.
+
+        Raises:
+            MissingExtra: httpx is not installed.
+        """
+        from agentgym.tools.http import Web
+
+        self.url, self.web = url, web or Web()
+
+    def search(self, query: str, count: int) -> list[Hit]:
+        """The best documents, as the server ranks them.
+
+        Raises:
+            WorldError: It cannot be asked, or does not keep the contract.
+            WorldTimeout: It does not answer in time.
+        """
+        asked = {"queries": [query], "topk": count, "return_scores": True}
+        answer = self.web.post(self.url, asked)
+        if answer.status != 200:
+            raise WorldError(f"{self.url} answered {answer.status}: {answer.text[:100]!r}")
+        try:
+            (found,) = answer.json()["result"]
+            return [_hit(each) for each in found][:count]
+        except (AttributeError, KeyError, TypeError, ValueError) as problem:
+            raise WorldError(
+                f"{self.url} answered {answer.text[:100]!r}, expected an object with one list of "
+                f"documents under 'result' ({problem!r:.80})"
+            ) from None
+
+    def page(self, title: str) -> Page | None:
+        """All documents of exactly this title among the ten that the title finds."""
+        texts = [hit.text for hit in self.search(title, 10) if hit.title == title]
+        return Page(title, tuple(s for text in texts for s in split(text))) if texts else None
+
+
+@cache
+def open_remote(url: str) -> RemoteCorpus:
+    """One per process, so that its connections are used again."""
+    return RemoteCorpus(url)
+
+
+def _hit(found: Mapping[str, Any]) -> Hit:
+    scored = found.get("document")
+    document: Mapping[str, Any] = found if scored is None else scored
+    title, text = titled(document["contents"])
+    return Hit(str(document.get("id", title)), title, text, float(found.get("score", 0.0)))

@@ -1,0 +1,306 @@
+"""MCP both ways, against real server processes: over stdio and over streamable HTTP."""
+
+import contextlib
+import gc
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from agentgym.errors import ConfigError, ImpossibleValue, Unreachable, WorldError, WorldTimeout
+from agentgym.registry import world
+from agentgym.tools import CallLimits, TagCalls, WithTools
+
+pytest.importorskip("mcp")
+from agentgym.tools.mcp import ToolServer, _checker
+
+SHOP = str(Path(__file__).with_name("mcp_shop.py"))
+COMMAND = [sys.executable, SHOP]
+PATIENT = 120
+"""Seconds for a process to start, on a busy machine."""
+
+
+def call(name, **arguments):
+    return f"<tool_call>{json.dumps({'name': name, 'arguments': arguments})}</tool_call>"
+
+
+def hotter(server, notation=None, timeout=PATIENT, count=None):
+    limits = CallLimits(timeout=timeout, retries=5, backoff=0.01)
+    tools = server.tools[:count]
+    env = WithTools(world("agentgym/Hotter-v0"), tools, notation=notation, limits=limits)
+    env.reset(options={"task": "hotter-3"})
+    return env
+
+
+def said(env, name, **arguments):
+    """What a call returned, without its tags, and whether it was accepted."""
+    observation, *_, info = env.step(call(name, **arguments))
+    text = observation.removeprefix("<tool_response>\n").removesuffix("\n</tool_response>")
+    return text, info["action_valid"]
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def over_http(*command, path="/mcp"):
+    """A server process, and its address once it answers."""
+    port = free_port()
+    process = subprocess.Popen([*command, str(port)], stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + PATIENT
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            assert process.poll() is None and time.monotonic() < deadline, "it does not start"
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}{path}", process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def shops():
+    """A connection over each transport, for the tests that leave the server alive."""
+    with (
+        over_http(*COMMAND) as (url, _),
+        ToolServer(COMMAND, timeout=PATIENT) as stdio,
+        ToolServer(url) as http,
+    ):
+        yield {"stdio": stdio, "http": http}
+
+
+both = pytest.mark.parametrize("transport", ["stdio", "http"])
+
+
+# ---- a server's tools as ours ----------------------------------------------------------------
+
+
+@both
+def test_the_tools_of_a_server_are_called_like_any_others(shops, transport):
+    env = hotter(shops[transport])
+    assert [tool.signature for tool in env.tools] == [
+        "price(item: string, count: integer = 1)",
+        "double(number: integer)",
+        "total()",
+        "nap(seconds: number)",
+        "die()",
+    ]
+    assert "What an item costs." in env.manual
+    before = json.loads(said(env, "total")[0])["asked"]
+    assert said(env, "price", item="tea", count=2) == ("2 x tea: 6", True)
+    assert said(env, "double", number=21) == ("42", True)
+    assert json.loads(said(env, "total")[0])["asked"] == before + 1
+
+
+@both
+def test_what_a_model_gets_wrong_is_told_and_costs_no_episode(shops, transport):
+    env = hotter(shops[transport])
+    for arguments, told in [
+        ({"item": 3}, "$.item: 3 is not of type 'string'. Expected price(item: string"),
+        ({}, "'item' is a required property"),
+        ({"item": "moon"}, "the moon is not for sale"),
+    ]:
+        text, valid = said(env, "price", **arguments)
+        assert told in text and not valid
+    assert said(env, "price", item="tea")[1]
+
+
+def test_tags_carry_texts_that_may_stand_for_numbers(shops):
+    env = hotter(shops["stdio"], notation=TagCalls(), count=2)
+    assert env.step("<double>21</double>")[0] == "<result>\n42\n</result>"
+    assert "'x' is not of type 'integer'" in env.step("<double>x</double>")[0]
+    assert env.step("<price>12</price>")[0] == "<result>\n1 x 12: 3\n</result>"
+
+
+@both
+def test_a_call_that_takes_too_long_is_a_timeout_and_the_server_goes_on(shops, transport):
+    env = hotter(shops[transport], timeout=0.5)
+    start = time.monotonic()
+    with pytest.raises(WorldTimeout, match=r"tool 'nap' did not answer within 0.5 s"):
+        env.step(call("nap", seconds=3))
+    assert time.monotonic() - start < 3
+    env.limits = CallLimits(timeout=PATIENT)
+    assert said(env, "double", number=2) == ("4", True)
+
+
+def test_a_server_that_dies_breaks_the_world_and_the_next_episode_gets_a_new_one():
+    with ToolServer(COMMAND, timeout=PATIENT) as server:
+        env = hotter(server)
+        said(env, "price", item="tea")
+        with pytest.raises(WorldError, match="Connection closed; its last words: out of memory"):
+            env.step(call("die"))
+        with pytest.raises(WorldError, match="Connection closed"):
+            env.step(call("total"))
+        env.reset(options={"task": "hotter-3"})
+        assert json.loads(said(env, "total")[0]) == {"asked": 0}
+
+
+def test_a_server_on_the_web_that_dies_breaks_the_world_and_stays_away():
+    with over_http(*COMMAND) as (url, process), ToolServer(url) as server:
+        env = hotter(server)
+        process.kill()
+        process.wait()
+        with pytest.raises(WorldError, match=f"the MCP server '{url}' failed: "):
+            env.step(call("total"))
+        with pytest.raises(Unreachable, match="failed: ConnectError"):
+            env.reset(options={"task": "hotter-3"})
+
+
+@pytest.mark.parametrize(
+    ("server", "error", "told"),
+    [
+        (["/no/such/server"], Unreachable, "FileNotFoundError"),
+        ([sys.executable, "-c", "raise SystemExit('no key')"], Unreachable, "last words: no key"),
+        ([sys.executable, "-c", "input(); print('{}')"], Unreachable, "Connection closed"),
+        ("http://127.0.0.1:9/mcp", Unreachable, "ConnectError"),
+        ("", ConfigError, "expected an address or a command"),
+    ],
+)
+def test_a_server_that_is_none_is_told_in_one_line(server, error, told):
+    with pytest.raises(error, match=told) as raised:
+        ToolServer(server, timeout=PATIENT)
+    assert "\n" not in str(raised.value)
+
+
+class Website(BaseHTTPRequestHandler):
+    """Speaks HTTP, but not MCP."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-type", "text/html")
+        self.send_header("content-length", "6")
+        self.end_headers()
+        self.wfile.write(b"<html>")
+
+    do_GET = do_DELETE = do_POST
+
+
+def test_a_website_is_no_server_of_tools():
+    site = HTTPServer(("127.0.0.1", 0), Website)
+    thread = threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        with pytest.raises((Unreachable, WorldTimeout), match="the MCP server 'http") as raised:
+            ToolServer(f"http://127.0.0.1:{site.server_port}/mcp", timeout=20)
+        assert "\n" not in str(raised.value)
+    finally:
+        site.shutdown()
+        thread.join()
+        site.server_close()
+
+
+def test_a_server_that_never_answers_is_a_timeout():
+    with pytest.raises(WorldTimeout, match=r"did not tell its tools within 0.5 s"):
+        ToolServer([sys.executable, "-c", "import time; time.sleep(99)"], timeout=0.5)
+    with pytest.raises(ImpossibleValue, match="timeout"):
+        ToolServer(COMMAND, timeout=0)
+
+
+def test_a_schema_is_checked_without_fetching_anything():
+    with pytest.raises(ConfigError, match="tool 'x' has no valid schema"):
+        _checker("x", {"type": "nothing"})
+    check = _checker("x", {"type": "object", "properties": {"n": {"type": ["null", "integer"]}}})
+    assert check({"n": "null"}, True) == {"n": None}
+    remote = _checker("x", {"$ref": "http://127.0.0.1:9/schema"})
+    with pytest.raises(Exception, match="Unresolvable"):
+        remote({}, False)
+
+
+def processes(marker):
+    """Ids of the processes whose command holds a text."""
+    found = []
+    for entry in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if marker.encode() in Path("/proc", entry, "cmdline").read_bytes():
+                found.append(int(entry))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are read from /proc")
+@pytest.mark.parametrize("how", ["close", "forget"])
+def test_a_started_server_ends_when_it_is_closed_or_forgotten(how):
+    marker = f"shop-{how}-{os.getpid()}"
+    server = ToolServer([*COMMAND[:1], "-c", f"'{marker}'; import runpy, sys; "
+                         f"sys.argv = [{SHOP!r}]; runpy.run_path({SHOP!r}, run_name='__main__')"],
+                        timeout=PATIENT)  # fmt: skip
+    env = hotter(server)
+    assert len(processes(marker)) == 1
+    if how == "close":
+        server.close()
+        with pytest.raises(WorldError, match="was closed"):
+            env.step(call("total"))
+        env.reset(options={"task": "hotter-3"})
+    del server, env
+    gc.collect()
+    deadline = time.monotonic() + PATIENT
+    while processes(marker):
+        assert time.monotonic() < deadline, "the server is left"
+        time.sleep(0.05)
+
+
+# ---- our worlds as a server ------------------------------------------------------------------
+
+SERVE = [sys.executable, "-m", "agentgym.cli", "serve"]
+
+
+def play(env, goal="Find the number"):
+    """Win a game of Hotter through the server's own tools."""
+    listed = json.loads(said(env, "tasks", split="test")[0])
+    assert len(listed["tasks"]) <= listed["total"]
+    task = listed["tasks"][0]
+    seen = json.loads(said(env, "reset", task=task)[0])
+    assert goal in seen["goal"] and not seen["done"]
+    plan = world("agentgym/Hotter-v0")
+    plan.reset(options={"task": task})
+    for action in plan.oracle():
+        seen = json.loads(said(env, "step", episode=seen["episode"], action=action)[0])
+    assert seen["won"] and seen["done"] and seen["score"] == 1
+    text, valid = said(env, "step", episode=seen["episode"], action="1")
+    assert "is over; reset() starts another" in text and not valid
+    assert said(env, "close", episode=seen["episode"]) == ("closed", True)
+    return seen
+
+
+def test_a_world_is_played_through_mcp_over_stdio_and_over_http():
+    with ToolServer([*SERVE, "hotter", "--mcp", "stdio"], timeout=PATIENT) as server:
+        play(hotter(server))
+    with (
+        over_http(*SERVE, "hotter", "--mcp", "http", "--port") as (url, _),
+        ToolServer(url) as server,
+    ):
+        env = hotter(server)
+        play(env)
+        for name, arguments, told in [
+            ("reset", {"task": "hotter-x"}, "has no task 'hotter-x'"),
+            ("step", {"episode": "nobody", "action": "1"}, "there is no episode 'nobody'"),
+            ("tasks", {"split": "tset"}, "tset"),
+        ]:
+            text, valid = said(env, name, **arguments)
+            assert told in text and not valid
+        one, other = (json.loads(said(env, "reset", task="hotter-3")[0]) for _ in range(2))
+        assert one["episode"] != other["episode"]
+        assert one["observation"] == other["observation"]
+
+
+def test_a_world_that_cannot_be_served_is_told_in_one_line():
+    done = subprocess.run(
+        [*SERVE, "hoter", "--mcp", "stdio"], capture_output=True, text=True, timeout=PATIENT
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.fullmatch(r"agentgym: no environment 'hoter'.*\n", done.stderr)

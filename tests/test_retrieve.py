@@ -1,0 +1,236 @@
+"""Search over HTTP: our server and our client against each other and against strangers."""
+
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from agentgym.errors import ConfigError, WorldError, WorldTimeout
+from agentgym.registry import world
+from agentgym.tools.http import Cache, Patience, Web
+from agentgym_envs.deepsearch.corpora import Document, corpus_of
+from agentgym_envs.deepsearch.pages import open_encyclopaedia
+from agentgym_envs.deepsearch.remote import RemoteCorpus
+from agentgym_envs.deepsearch.service import application, retrieve
+
+for needed in ("Stemmer", "httpx", "starlette"):
+    pytest.importorskip(needed)
+uvicorn = pytest.importorskip("uvicorn")
+DOCUMENTS = [
+    Document("0", "Jane Austen", "She was born in Steventon."),
+    Document("1", "Emma", "A novel by Jane Austen."),
+    Document("2", "Jane Austen", "She died in Winchester."),
+]
+
+
+@contextlib.contextmanager
+def serving(app):
+    """A running server; the address of its one service."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/retrieve"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+@pytest.fixture(scope="module")
+def address():
+    with serving(application(corpus_of(DOCUMENTS))) as url:
+        yield url
+
+
+def ask(url, body):
+    """A plain request, as any client makes it: status and content."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            return refusal.code, json.load(refusal)
+
+
+def passages(result):
+    """How Search-R1's agent reads one list of documents, by its published form."""
+    shown = []
+    for number, item in enumerate(result, start=1):
+        title, *rest = item["document"]["contents"].split("\n")
+        shown.append(f"Doc {number}(Title: {title}) {' '.join(rest)}")
+    return shown
+
+
+def test_the_request_of_search_r1s_client_is_answered_as_it_expects(address):
+    body = {"queries": ["Where did Jane Austen die?", "Emma"], "topk": 2, "return_scores": True}
+    status, found = ask(address, body)
+    assert status == 200 and set(found) == {"result"} and len(found["result"]) == 2
+    for each in found["result"][0]:
+        assert set(each) == {"document", "score"} and set(each["document"]) == {"id", "contents"}
+        assert isinstance(each["document"]["id"], str) and isinstance(each["score"], float)
+    scores = [each["score"] for each in found["result"][0]]
+    assert len(scores) == 2 and scores == sorted(scores, reverse=True)
+    assert passages(found["result"][1])[0] == 'Doc 1(Title: "Emma") A novel by Jane Austen.'
+
+
+def test_the_request_of_verl_agents_client_is_answered_too(address):
+    body = {"query": "Emma", "topk": 1, "return_scores": True}
+    assert ask(address, body)[1]["result"][0][0]["document"]["id"] == "1"
+
+
+def test_without_scores_documents_come_bare_and_three_by_default(address):
+    status, found = ask(address, {"queries": ["Jane Austen novel"], "topk": None})
+    assert status == 200
+    assert sorted(each["id"] for each in found["result"][0]) == ["0", "1", "2"]
+    assert {"id": "1", "contents": '"Emma"\nA novel by Jane Austen.'} in found["result"][0]
+    assert ask(address, {"queries": ["zzz"]})[1] == {"result": [[]]}
+    assert ask(address, {"queries": []})[1] == {"result": []}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        (b"", 422, "expected a JSON object"),
+        (b"[" * 100_000, 422, "expected a JSON object"),
+        ([], 422, "expected a JSON object"),
+        ({}, 422, "expected a list of texts under 'queries'"),
+        ({"queries": [3]}, 422, "expected a list of texts under 'queries'"),
+        ({"queries": ["a"] * 513}, 422, "expected at most 512 queries, got 513"),
+        ({"queries": ["a"], "topk": 101}, 422, "expected 1 to 100 under 'topk'"),
+        ({"queries": ["a"], "topk": "3"}, 422, "expected 1 to 100 under 'topk'"),
+        ({"queries": ["a"], "return_scores": 1}, 422, "expected true or false"),
+        (b" " * 1_100_000, 413, "more than 1048576 bytes"),
+    ],
+)
+def test_what_is_no_request_is_refused_with_a_reason(address, body, status, told):
+    code, found = ask(address, body)
+    assert code == status and told in found["detail"]
+
+
+def test_client_and_server_agree_with_the_corpus_itself(address):
+    ours, remote = corpus_of(DOCUMENTS), RemoteCorpus(address)
+    for query in ("Jane Austen novel", "Where was she born?", "zzz", 'quotes " and \n lines'):
+        assert remote.search(query, 3) == ours.search(query, 3)
+    for title in ("Jane Austen", "Emma", "Nobody"):
+        assert remote.page(title) == ours.page(title)
+    remote.web.close()
+
+
+def test_a_world_over_http_is_the_world_in_process(address, tmp_path):
+    rows = [{"question": "Where did Jane Austen die?", "answer": "Winchester"}]
+    path, pages = tmp_path / "questions.jsonl", tmp_path / "pages.jsonl"
+    path.write_text(json.dumps(rows[0]))
+    pages.write_text(
+        "".join(
+            json.dumps({"id": d.id, "contents": f'"{d.title}"\n{d.text}'}) + "\n" for d in DOCUMENTS
+        )
+    )
+    worlds = [
+        world("agentgym/DeepSearch-v0", questions=str(path), corpus=corpus)
+        for corpus in (address, str(pages))
+    ]
+    for env in worlds:
+        env.reset(options={"task": env.tasks("test")[0]})
+    for action in (
+        "<search>Austen die</search>",
+        "<visit>Jane Austen</visit>",
+        "<visit>Jane Austen#2</visit>",
+        "<visit>Nowhere</visit>",
+        "<find_in_page>Winchester</find_in_page>",
+        "<answer>Winchester</answer>",
+    ):
+        one, other = (env.step(action) for env in worlds)
+        assert one == other
+    assert one[4]["won"]
+
+
+def say(status, body):
+    """An application that says the same to everybody."""
+
+    async def app(scope, receive, send):
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": status, "headers": []})
+            await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (200, b"<html>", "expected JSON, got '<html>'"),
+        (200, b"[]", "expected an object with one list of documents"),
+        (200, b'{"result": []}', "expected an object with one list"),
+        (200, b'{"result": [[{"document": {"id": 1}}]]}', "expected an object with one list"),
+        (200, b'{"result": [[3]]}', "expected an object with one list"),
+        (404, b"gone", "answered 404: 'gone'"),
+        (500, b"", "failed in 1 tries: it answered 500"),
+    ],
+)
+def test_a_server_that_answers_nonsense_breaks_the_world_not_the_agent(status, body, told):
+    with serving(say(status, body)) as url:
+        remote = RemoteCorpus(url, Web(patience=Patience(retries=0)))
+        with pytest.raises(WorldError, match=told) as error:
+            remote.search("Emma", 3)
+        assert "\n" not in str(error.value)
+        remote.web.close()
+
+
+def test_a_server_that_never_answers_is_a_timeout():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/retrieve"
+        remote = RemoteCorpus(url, Web(patience=Patience(deadline=0.3)))
+        with pytest.raises(WorldTimeout, match=r"did not answer within 0.3 s"):
+            remote.search("Emma", 3)
+        remote.web.close()
+
+
+def test_what_the_server_said_is_replayed_without_it(tmp_path):
+    with serving(application(corpus_of(DOCUMENTS))) as url:
+        recording = RemoteCorpus(url, Web(cache=Cache(tmp_path, "record")))
+        found = recording.search("Emma", 3)
+        recording.web.close()
+    assert RemoteCorpus(url, Web(cache=Cache(tmp_path, "replay"))).search("Emma", 3) == found != []
+
+
+def test_the_command_serves_the_encyclopaedia_and_refuses_what_is_none(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [sys.executable, "-m", "agentgym.cli", "serve", "retrieve"]
+    process = subprocess.Popen(
+        [*command, "--port", str(port), "--env-args", "size", "400"], stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout.readline().startswith(b"retrieve is at http://127.0.0.1:")
+        remote = RemoteCorpus(
+            f"http://127.0.0.1:{port}/retrieve", Web(patience=Patience(retries=9))
+        )
+        book = open_encyclopaedia(400, 0)
+        title = next(iter(book.pages))
+        assert remote.search(title, 5) == book.search(title, 5)
+        remote.web.close()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    done = subprocess.run(
+        [*command, "--env-args", "corpus", str(tmp_path / "no.jsonl")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stderr.startswith("agentgym: corpus: there is no file")
+    with pytest.raises(ConfigError, match="topk: got 0, expected 1 to 100"):
+        retrieve(topk=0)
