@@ -21,7 +21,15 @@ from rich.table import Table
 from agentgym import config, registry
 from agentgym.display import Display
 from agentgym.errors import AgentGymError, ConfigError, MissingExtra, did_you_mean
-from agentgym.settings import Effort, Evaluation, Experiment, Rollout, Speech, Value
+from agentgym.settings import (
+    Effort,
+    EngineKind,
+    Evaluation,
+    Experiment,
+    Rollout,
+    Speech,
+    Value,
+)
 
 USAGE = """\
 usage: agentgym VERB [options]
@@ -32,6 +40,7 @@ usage: agentgym VERB [options]
   serve        let people play a world in a web browser, or programs by MCP; or a service
   check        check that a world keeps the contract
   new-env      write a package with a world of your own
+  doctor       say which engines work on this machine, and why others do not
   envs         list the worlds: splits, tasks, horizon, what is installed
   algorithms   list the algorithms: paper, and what each chooses
 
@@ -121,7 +130,7 @@ def _train(plan: Any, resumed: Path | None) -> int:
     if resumed is None and (root / "config.yaml").exists():
         raise ConfigError(f"{root} holds a run: `agentgym train --resume {root}` continues it")
     algorithm = plan.algo.build()
-    check(plan)
+    check(plan, trains=True)
     write_atomic(root / "config.yaml", config.dump(plan))
     display = Display(Console())
     display.say(f"run folder: {root}")
@@ -151,6 +160,10 @@ class EvalOptions:
     """Keyword arguments of the world, such as `family cooking difficulty easy`."""
     out: Path = Path("evaluation.jsonl")
     """One JSON line per episode."""
+    engine: EngineKind = "local"
+    """What samples: this process, vLLM in it, a vLLM server, or a chat endpoint."""
+    server: str | None = None
+    """Address of a running server, without /v1; unless given, vllm-server starts one."""
     seed: int = 0
     panel: Evaluation = field(default_factory=Evaluation)
     """Which tasks, how often."""
@@ -170,6 +183,8 @@ def evaluate(arguments: list[str]) -> int:
         env=options.env,
         env_args=options.env_args,
         model=options.model,
+        engine=options.engine,
+        server=options.server,
         seed=options.seed,
         rollout=options.rollout,
         speech=options.speech,
@@ -330,6 +345,26 @@ def check(arguments: list[str]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Try every engine with a small model and say which work here, and why others do not.
+
+    Each samples, and again after new weights; its log-probabilities are compared with the model's.
+    """
+
+    server: str | None = None
+    """Address of a chat endpoint, without /v1, to ask which models it serves."""
+
+
+def doctor(arguments: list[str]) -> int:
+    """``doctor [options]``."""
+    options = _parse(DoctorOptions, arguments, prog="agentgym doctor")
+    from agentgym.doctor import examine, table
+
+    Console().print(table(examine(options.server)))
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class NewEnvOptions:
     """Write a package with a small world, an entry point and a test, ready to be changed."""
 
@@ -364,6 +399,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "serve": serve,
     "check": check,
     "new-env": new_env,
+    "doctor": doctor,
     "envs": envs,
     "algorithms": algorithms,
 }

@@ -12,6 +12,7 @@ AgentGymError
 │   └── WorldLost       it lost its process through no fault of its own
 ├── CompositionError    the pieces of an algorithm do not fit together
 ├── MalformedAction     the agent's text is not an action (becomes an observation, never a crash)
+├── EngineError         an engine broke, or is not the one expected; what was asked for is lost
 ├── TrainingError       training cannot go on: engine and trainer differ, a learner used twice
 │   └── NotFinite       a loss or a gradient is no finite number (in agentgym.learner)
 └── NotReplayable       a world gave a different answer to the same task, seed and actions
@@ -72,6 +73,10 @@ class CompositionError(AgentGymError, TypeError):
 
 class MalformedAction(AgentGymError):
     """The agent's text is not an action; the message is shown to the agent."""
+
+
+class EngineError(AgentGymError, RuntimeError):
+    """An engine broke or is not the one expected; a completion that was asked for is lost."""
 
 
 class TrainingError(AgentGymError, RuntimeError):

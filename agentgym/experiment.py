@@ -18,7 +18,7 @@ from agentgym import scratch
 from agentgym.agent import Agent, ChatAgent, Reading, Scene
 from agentgym.algorithm import Algorithm
 from agentgym.display import Display
-from agentgym.engines.local import LocalEngine
+from agentgym.engines.choice import Engines
 from agentgym.env import TextEnv
 from agentgym.errors import ConfigError
 from agentgym.evaluate import Conduct, evaluate
@@ -50,6 +50,8 @@ from agentgym.warmup import demonstrations, imitate
 
 SCRATCH_STEPS = 1000
 """Most imitation steps for a model made from nothing."""
+SMALLEST = 267
+"""Tokens of the smallest vocabulary: bytes, marks and tags."""
 PROBE_TASKS = 64
 """Training tasks that are played to see how far the warm-up is."""
 
@@ -65,8 +67,9 @@ async def run(
     experiment: Experiment, algorithm: Algorithm, folder: RunFolder, display: Display
 ) -> Result:
     """The whole job; call it again on the same folder to go on after an interruption."""
-    async with host_of(experiment.rollout) as host:
-        job = Job(experiment, folder, display, host)
+    engines = Engines(experiment.engine, experiment.server)
+    async with host_of(experiment.rollout) as host, engines:
+        job = Job(experiment, folder, display, host, engines)
         job.prepare()
         if not folder.warm.exists():
             await job.warm_up()
@@ -87,6 +90,8 @@ class Job:
     display: Display
     host: Host = field(default_factory=Threads)
     """Where worlds live while they are played."""
+    engines: Engines = field(default_factory=Engines)
+    """Makes the engine that samples."""
 
     # ---- stages ------------------------------------------------------------------------------
 
@@ -128,7 +133,7 @@ class Job:
         """Play the frozen panel with a model; leaves one JSON line per episode at ``path``."""
         wanted = self.experiment.evaluation
         panel = self.panel(wanted.split).head(wanted.tasks)
-        player = self.player(load_tokenizer(checkpoint), load_model(checkpoint), "evaluation")
+        player = self.player(*self._loaded(checkpoint), "evaluation")
         with self.display.stage(f"evaluate: {name}", len(panel) * wanted.episodes) as advance:
             return await evaluate(
                 panel,
@@ -218,7 +223,9 @@ class Job:
         wanted = self.experiment.rollout
         return Player(
             agent=self.agent(tokenizer),
-            engine=LocalEngine(model, slots=wanted.concurrency, context=wanted.tokens),
+            engine=self.engines.make(
+                model, tokenizer, slots=wanted.concurrency, context=wanted.tokens
+            ),
             make=Maker(kwargs=self._env_args(), turns=wanted.turns),
             host=self.host,
             limits=Limits(turns=wanted.turns, tokens=wanted.tokens, seconds=wanted.seconds),
@@ -226,6 +233,14 @@ class Job:
             concurrency=wanted.concurrency,
             stream=f"{self.experiment.seed}/{stream}",
         )
+
+    def _loaded(self, checkpoint: str | Path) -> tuple[Any, Any]:
+        """Tokenizer and model; the model only where it is sampled from here."""
+        if self.engines.kind == "openai":
+            return scratch.make_tokenizer((), SMALLEST), checkpoint
+        tokenizer = load_tokenizer(checkpoint)
+        here = self.engines.kind == "local"
+        return tokenizer, load_model(checkpoint) if here else checkpoint
 
     def subject(self, checkpoint: str | Path) -> Subject:
         """What an evaluation's result depends on."""
@@ -242,6 +257,7 @@ class Job:
                 "form": speech.form,
                 "window": speech.window,
                 "list_actions": speech.list_actions,
+                **({} if self.engines.kind == "local" else {"engine": self.engines.kind}),
                 **{f"env.{name}": value for name, value in self.experiment.env_args.items()},
             },
         )
@@ -356,18 +372,27 @@ def _note(metrics: dict[str, float]) -> str:
     return f"{numbers} {metrics['tokens_per_second'] / 1000:.1f}k tok/s"
 
 
-def check(experiment: Experiment) -> None:
+def check(experiment: Experiment, *, trains: bool = False) -> None:
     """Find mistakes before anything is written: the numbers, the world, the panel, the model.
+
+    Args:
+        experiment: What is wanted.
+        trains: It is a training run, which a chat endpoint cannot sample for.
 
     Raises:
         ConfigError: Naming what is wrong.
     """
     check_ranges(experiment)
+    if trains and experiment.engine == "openai":
+        raise ConfigError(
+            "a chat endpoint cannot be trained, only evaluated: `agentgym eval MODEL --engine "
+            "openai`, or train with `--engine local`, `vllm` or `vllm-server`"
+        )
     bare = world(experiment.env, **experiment.env_args)
     wanted = experiment.evaluation
     panel_of(experiment.env, bare, wanted.split).head(wanted.tasks)
     bare.close()
-    if experiment.model is not None:
+    if experiment.model is not None and experiment.engine != "openai":
         check_model(experiment.model)
 
 
@@ -386,7 +411,8 @@ def evaluate_blocking(experiment: Experiment, path: Path, display: Display) -> R
 
 
 async def _evaluate(experiment: Experiment, model: str, path: Path, display: Display) -> Report:
-    async with host_of(experiment.rollout) as host:
-        job = Job(experiment, RunFolder(path.parent), display, host)
+    engines = Engines(experiment.engine, experiment.server)
+    async with host_of(experiment.rollout) as host, engines:
+        job = Job(experiment, RunFolder(path.parent), display, host, engines)
         job.prepare_split(experiment.evaluation.split)
         return await job.evaluate(model, experiment.evaluation.split, path)

@@ -11,6 +11,8 @@ from agentgym.errors import ConfigError
 # Tried in this order, and everything is a string.
 Value = int | float | bool | str
 
+EngineKind = Literal["local", "vllm", "vllm-server", "openai"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Speech:
@@ -139,6 +141,10 @@ class Experiment:
     """Keyword arguments of the world, such as `family cooking difficulty easy`."""
     model: str | None = None
     """Hugging Face folder or hub id; unless given, a small model is made from nothing."""
+    engine: EngineKind = "local"
+    """What samples: this process, vLLM in it, a vLLM server, or a chat endpoint (to evaluate)."""
+    server: str | None = None
+    """Address of a running server, without /v1; unless given, vllm-server starts one."""
     seed: int = 0
     """Root of every random choice."""
     steps: int = 30

@@ -6,6 +6,20 @@ import math
 import numpy as np
 import pytest
 import torch
+from engine_contract import (
+    CONTEXT,
+    TIED,
+    UNTIED,
+    Subject,
+    V,
+    agrees,
+    by_hand,
+    every_rule,
+    model_of,
+    shaped,
+    together,
+    words,
+)
 from transformers import (
     GPT2Config,
     LlamaConfig,
@@ -14,7 +28,6 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
 )
-from transformers.models.auto import AutoModelForCausalLM
 
 from agentgym.engines import sampling
 from agentgym.engines.generic import GenericDecoder
@@ -22,24 +35,6 @@ from agentgym.engines.local import LocalEngine
 from agentgym.engines.slotted import SlottedDecoder
 from agentgym.errors import ConfigError
 from agentgym.types import Sampling
-
-V = 50
-CONTEXT = 160
-
-
-def shaped(**changes):
-    """Two layers, four heads that share two key/value heads."""
-    common = {
-        "vocab_size": V,
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "intermediate_size": 48,
-        "max_position_embeddings": CONTEXT,
-    }
-    return {**common, **changes}
-
 
 SCALED = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
 FUSED = {
@@ -69,55 +64,12 @@ GENERIC = {
 }
 
 
-def model_of(config, seed=0):
-    """A model with an opinion: fresh weights are so small that any error would hide."""
-    model = AutoModelForCausalLM.from_config(config).float().eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator) * 0.3
-            one = parameter.dim() == 1 and "norm" in name and "bias" not in name
-            parameter.copy_(1 + noise if one else noise)
-    return model
-
-
-def words(count, seed):
-    return np.random.default_rng(seed).integers(0, V, count).tolist()
-
-
-def judge(model, prompt, tokens):
-    """[tokens, V] log-probabilities of a plain forward pass over the whole text, in nats."""
-    with torch.no_grad():
-        logits = model(input_ids=torch.tensor([[*prompt, *tokens]])).logits[0]
-    return logits[len(prompt) - 1 : -1].double().log_softmax(-1)
-
-
-def agrees(model, prompt, completion, logprobs=None):
-    """A completion's numbers are those of the model's plain forward pass."""
-    expected = judge(model, prompt, completion.tokens)
-    picked = expected.gather(-1, torch.tensor(completion.tokens)[:, None])[:, 0]
-    entropy = -(expected.exp() * expected).sum(-1)
-    np.testing.assert_allclose(completion.logprobs, picked, atol=2e-5)
-    np.testing.assert_allclose(completion.entropies, entropy, atol=5e-5)
-
-
-async def talk(engine, seed, turns, *, length=11):
-    """A growing conversation; each turn's prompt and completion."""
-    context = words(length + seed % 5, seed)
-    told = []
-    for turn in range(turns):
-        completion = await engine.generate(context, Sampling(seed=97 * seed + turn, max_tokens=6))
-        told.append((tuple(context), completion))
-        context = [*context, *completion.tokens, *words(3 + turn % 3, 1000 * seed + turn)]
-    engine.finish(context)
-    return told
-
-
-def together(engine, seeds, turns=4):
-    async def all_of_them():
-        return await asyncio.gather(*(talk(engine, seed, turns) for seed in seeds))
-
-    return asyncio.run(all_of_them())
+@pytest.mark.parametrize("config", [TIED, UNTIED], ids=["tied", "untied"])
+@every_rule
+def test_the_contract(rule, config):
+    model = model_of(config)
+    # The model's own limit of CONTEXT binds.
+    rule(Subject(LocalEngine(model, slots=8, context=1000), model))
 
 
 # ---- numbers -----------------------------------------------------------------------------------
@@ -147,21 +99,6 @@ def test_a_trainer_may_change_its_model_while_the_engine_samples():
         agrees(kept, prompt, completion)
 
 
-def test_a_stop_token_ends_a_completion_and_is_part_of_it():
-    model = model_of(FUSED["qwen2"])
-    engine = LocalEngine(model, context=CONTEXT)
-
-    def say(stop):
-        sampling = Sampling(seed=5, max_tokens=20, stop=stop)
-        return asyncio.run(engine.generate(words(9, 0), sampling)).tokens
-
-    whole = say(())
-    assert len(whole) == 20
-    first = whole.index(whole[7])
-    assert say((whole[7],)) == whole[: first + 1]
-    assert say((whole[19], whole[7])) == whole[: min(first, whole.index(whole[19])) + 1]
-
-
 def test_it_can_be_made_from_a_saved_model(tmp_path):
     model = model_of(FUSED["qwen3"])
     model.save_pretrained(tmp_path)
@@ -171,23 +108,6 @@ def test_it_can_be_made_from_a_saved_model(tmp_path):
 
 
 # ---- the distribution sampled from -------------------------------------------------------------
-
-
-def by_hand(logits, *, temperature=1.0, top_k=0, top_p=1.0):
-    """Probabilities, one token at a time in plain Python."""
-    if temperature == 0:
-        return [float(i == logits.index(max(logits))) for i in range(len(logits))]
-    weight = [math.exp(x / temperature) for x in logits]
-    ranked = sorted(range(len(logits)), key=lambda i: (-weight[i], i))
-    ranked = ranked[: top_k or None]
-    total = sum(weight[i] for i in ranked)
-    kept, mass = [], 0.0
-    for i in ranked:
-        if top_p < 1.0 and mass >= top_p * total:
-            break
-        kept.append(i)
-        mass += weight[i]
-    return [weight[i] / mass if i in kept else 0.0 for i in range(len(logits))]
 
 
 WAYS = [
@@ -253,24 +173,6 @@ def test_no_token_of_a_large_vocabulary_is_lost_to_rounding():
     assert drawn.tokens.tolist() == wanted
 
 
-def test_the_engine_draws_from_the_distribution_it_reports():
-    """2,000 completions of one prompt, each its own seed, under cuts."""
-    model = model_of(FUSED["qwen2"])
-    prompt, way = words(20, 4), {"temperature": 1.3, "top_k": 6, "top_p": 0.9}
-    engine = LocalEngine(model, slots=64, context=CONTEXT)
-
-    async def many():
-        asked = (Sampling(seed=seed, max_tokens=1, **way) for seed in range(2000))
-        return await asyncio.gather(*(engine.generate(prompt, one) for one in asked))
-
-    completions = asyncio.run(many())
-    p = np.array(by_hand(judge(model, prompt, [0])[0].tolist(), **way))
-    seen = np.bincount([c.tokens[0] for c in completions], minlength=V) / 2000
-    assert (np.abs(seen - p) <= 5 * np.sqrt(p * (1 - p) / 2000)).all() and (p > 0).sum() > 2
-    told = np.array([c.logprobs[0] for c in completions])
-    np.testing.assert_allclose(told, np.log(p[[c.tokens[0] for c in completions]]), atol=2e-5)
-
-
 def test_the_numbers_of_a_seed_are_uniform_and_a_longer_list_begins_with_the_shorter():
     assert sampling.uniforms(7, 5) == sampling.uniforms(7, 9)[:5]
     assert sampling.uniforms(7, 5) != sampling.uniforms(8, 5)
@@ -280,38 +182,6 @@ def test_the_numbers_of_a_seed_are_uniform_and_a_longer_list_begins_with_the_sho
 
 
 # ---- what is refused ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("prompt", "params", "expected"),
-    [
-        ([], {}, "a prompt must have 1 to 96 tokens, got 0"),
-        ([1] * 97, {}, "a prompt must have 1 to 96 tokens, got 97"),
-        ([1] * 96, {"max_tokens": 65}, "got 96: the engine's context is 160"),
-        ([1, V], {}, "token ids must be in"),
-        ([-1], {}, "token ids must be in"),
-        ([1], {"temperature": -1.0}, "temperature"),
-        ([1], {"temperature": math.nan}, "temperature"),
-        ([1], {"top_p": 0.0}, "top_p"),
-        ([1], {"top_p": 1.1}, "top_p"),
-        ([1], {"top_k": -1}, "top_k"),
-        ([1], {"max_tokens": 0}, "max_tokens"),
-        ([1], {"seed": -1}, "seed"),
-    ],
-)
-def test_a_request_that_cannot_be_served_is_refused_in_one_line(prompt, params, expected):
-    engine = LocalEngine(model_of(FUSED["qwen2"]), context=1000)  # The model's 160 bind.
-    with pytest.raises(ConfigError) as error:
-        asyncio.run(engine.generate(prompt, Sampling(**params)))
-    assert expected in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_context_filled_to_the_last_token_is_served():
-    model = model_of(FUSED["qwen2"])
-    engine = LocalEngine(model, context=CONTEXT)
-    prompt = words(CONTEXT - 8, 0)
-    completion = asyncio.run(engine.generate(prompt, Sampling(max_tokens=8)))
-    agrees(model, prompt, completion)
 
 
 @pytest.mark.parametrize("options", [{"slots": 0}, {"context": 1}])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from agentgym.engines import fused, sampling
+from agentgym.engines import fused
 from agentgym.engines.batching import Batcher, EngineStats
 from agentgym.engines.decoding import Decoder
 from agentgym.engines.generic import GenericDecoder
+from agentgym.engines.requests import Room, check_request
 from agentgym.engines.slotted import SlottedDecoder
 from agentgym.errors import ConfigError
 from agentgym.types import Completion, Sampling
@@ -94,7 +95,7 @@ class LocalEngine:
                 outside the vocabulary; or a sampling parameter is out of range.
         """
         tokens = list(prompt)
-        self._check(tokens, sampling)
+        check_request(tokens, sampling, Room(self.context, self._decoder.vocabulary))
         return await self._batcher.submit(tokens, sampling)
 
     def finish(self, context: Sequence[int]) -> None:
@@ -114,17 +115,3 @@ class LocalEngine:
     def stats(self) -> EngineStats:
         """Counters so far; ``now.since(before)`` is what happened in between."""
         return self._batcher.stats
-
-    def _check(self, prompt: list[int], params: Sampling) -> None:
-        sampling.check(params)
-        room = self.context - params.max_tokens
-        if not 0 < len(prompt) <= room:
-            raise ConfigError(
-                f"a prompt must have 1 to {room} tokens, got {len(prompt)}: the engine's context "
-                f"is {self.context} and max_tokens is {params.max_tokens}"
-            )
-        if min(prompt) < 0 or max(prompt) >= self._decoder.vocabulary:
-            raise ConfigError(
-                f"token ids must be in [0, {self._decoder.vocabulary}), got {min(prompt)} to "
-                f"{max(prompt)}; do the tokenizer and the model belong together?"
-            )

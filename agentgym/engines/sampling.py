@@ -27,24 +27,6 @@ class Draw(NamedTuple):
     """[R] float32, nats, of that distribution."""
 
 
-def check(sampling: Sampling) -> None:
-    """Refuse parameters that describe no distribution.
-
-    Raises:
-        ConfigError: A field is out of its range; the message names it.
-    """
-    if not 0.0 <= sampling.temperature < float("inf"):
-        raise ConfigError(f"temperature must be finite and >= 0, got {sampling.temperature}")
-    if not 0.0 < sampling.top_p <= 1.0:
-        raise ConfigError(f"top_p must be in (0, 1], got {sampling.top_p}")
-    if sampling.top_k < 0:
-        raise ConfigError(f"top_k must be >= 0 (0 keeps every token), got {sampling.top_k}")
-    if sampling.max_tokens < 1:
-        raise ConfigError(f"max_tokens must be >= 1, got {sampling.max_tokens}")
-    if sampling.seed < 0:
-        raise ConfigError(f"seed must be >= 0, got {sampling.seed}")
-
-
 def uniforms(seed: int, count: int) -> list[float]:
     """The numbers in [0, 1) that decide a completion; entry i belongs to its token i.
 

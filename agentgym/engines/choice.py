@@ -1,0 +1,95 @@
+"""Which engine samples: one function that makes any of them, and whoever closes it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from agentgym.engines import Engine
+from agentgym.errors import ConfigError
+from agentgym.settings import EngineKind
+
+KEY = "OPENAI_API_KEY"
+"""Environment variable with the key of a chat endpoint."""
+ENDPOINT = "https://api.openai.com"
+"""The chat endpoint unless another is named."""
+
+
+@dataclass
+class Engines:
+    """Makes a run's engine, again whenever asked; one lives at a time, none after ``close``."""
+
+    kind: EngineKind = "local"
+    server: str | None = None
+    """Address of a running server, without ``/v1``; ``vllm-server`` starts one unless given."""
+    _closing: list[Callable[[], None]] = field(default_factory=list)
+
+    def make(self, model: Any, tokenizer: Any, *, slots: int, context: int) -> Engine:
+        """End the last engine and start another.
+
+        Args:
+            model: A Hugging Face model, or the folder, hub id or endpoint's name of one.
+            tokenizer: The model's; a chat endpoint's conversations are written with it.
+            slots: Completions at once.
+            context: Longest prompt plus completion, in tokens.
+
+        Raises:
+            ConfigError: The choice does not fit the model.
+            MissingExtra: A package is not installed.
+            EngineError: The engine could not be started.
+        """
+        self.close()
+        if self.kind == "local":
+            from agentgym.engines.local import LocalEngine
+
+            if isinstance(model, str | Path):
+                return LocalEngine.from_pretrained(str(model), slots=slots, context=context)
+            return LocalEngine(model, slots=slots, context=context)
+        if self.kind == "openai":
+            from agentgym.engines.chat import ChatEngine
+            from agentgym.engines.endpoint import Endpoint
+
+            endpoint = Endpoint(self.server or ENDPOINT, key=os.environ.get(KEY))
+            return ChatEngine(str(model), endpoint, tokenizer)
+        path = str(model) if isinstance(model, str | Path) else self._save(model, tokenizer)
+        return self._vllm(path, slots, context)
+
+    def close(self) -> None:
+        """End the engine, if there is one."""
+        while self._closing:
+            self._closing.pop()()
+
+    async def __aenter__(self) -> Self:
+        """Nothing is started yet."""
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        """End the engine."""
+        self.close()
+
+    def _vllm(self, path: str, slots: int, context: int) -> Engine:
+        if self.kind == "vllm":
+            if self.server is not None:
+                raise ConfigError("the engine vllm needs no server: use `--engine vllm-server`")
+            from agentgym.engines.vllm import VLLMEngine
+
+            engine = VLLMEngine(path, slots=slots, context=context)
+            self._closing.append(engine.close)
+            return engine
+        from agentgym.engines.server import ServerEngine
+
+        server = ServerEngine(path, url=self.server, slots=slots, context=context)
+        self._closing.append(server.close)
+        return server
+
+    def _save(self, model: Any, tokenizer: Any) -> str:
+        """Where vLLM finds a model that is in memory."""
+        folder = tempfile.TemporaryDirectory(prefix="agentgym-model-")
+        self._closing.append(folder.cleanup)
+        model.save_pretrained(folder.name)
+        tokenizer.save_pretrained(folder.name)
+        return folder.name

@@ -1,0 +1,122 @@
+"""A server process of our own: started, watched, started again, ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+
+from agentgym.errors import EngineError
+
+
+class ServerProcess:
+    """A Python module that serves HTTP on this machine and answers ``/health`` when it is ready.
+
+    Args:
+        module: Run as ``python -m module *arguments --port PORT``; reads its standard input, and
+            ends when that does.
+        arguments: Its command line.
+        environment: Variables that are set unless they are in our own.
+        log: File that what it prints is added to.
+        deadline: Seconds until it must be ready.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        log: Path,
+        deadline: float,
+    ) -> None:
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = log
+        self._command = [sys.executable, "-m", module, *arguments, "--port", str(self.port)]
+        self._environment = {**environment, **os.environ}
+        self._deadline = deadline
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def alive(self) -> bool:
+        """It runs, ready or not."""
+        return self._process is not None and self._process.poll() is None
+
+    def ensure(self) -> bool:
+        """Start it unless it runs, and wait until it is ready; whether it was started.
+
+        Raises:
+            EngineError: It ended, or was not ready in time; with the last line of its log.
+        """
+        with self._lock:
+            if self.alive:
+                return False
+            self._end()
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    self._command,
+                    env=self._environment,
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            self._wait()
+            return True
+
+    def stop(self) -> None:
+        """End it and all that it started."""
+        with self._lock:
+            self._end()
+
+    def _end(self) -> None:
+        if self._process is None:
+            return
+        # Also when it is gone itself: its children may not be.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        assert self._process.stdin is not None, "it was opened"
+        self._process.stdin.close()
+        self._process = None
+
+    def _wait(self) -> None:
+        end = time.monotonic() + self._deadline
+        while time.monotonic() < end:
+            if not self.alive:
+                raise EngineError(f"the server ended before it was ready: {self._last_words()}")
+            try:
+                if httpx.get(
+                    f"{self.url}/health", timeout=5.0, verify=False, trust_env=False
+                ).is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        words = self._last_words()
+        self._end()
+        raise EngineError(f"the server was not ready in {self._deadline:g} s: {words}")
+
+    def _last_words(self) -> str:
+        """The last line that names an error, else the last one; and where the rest is."""
+        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines()]
+        lines = [line for line in lines if line] or ["it printed nothing"]
+        errors = [line for line in lines if "Error" in line]
+        return f"{(errors or lines)[-1][-300:]} (log: {self.log})"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,57 @@
+"""What an engine refuses before it spends anything on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from agentgym.errors import ConfigError
+from agentgym.types import Sampling
+
+
+class Room(NamedTuple):
+    """What a model can read."""
+
+    context: int
+    """Longest prompt plus completion, in tokens."""
+    vocabulary: int
+    """Number of token ids."""
+
+
+def check_request(prompt: Sequence[int], sampling: Sampling, room: Room) -> None:
+    """Refuse what the model cannot read, and parameters that describe no distribution.
+
+    Raises:
+        ConfigError: The prompt is empty, leaves no room for ``max_tokens``, or holds an id
+            outside the vocabulary; or a sampling parameter is out of range.
+    """
+    check_sampling(sampling)
+    left = room.context - sampling.max_tokens
+    if not 0 < len(prompt) <= left:
+        raise ConfigError(
+            f"a prompt must have 1 to {left} tokens, got {len(prompt)}: the engine's context "
+            f"is {room.context} and max_tokens is {sampling.max_tokens}"
+        )
+    if min(prompt) < 0 or max(prompt) >= room.vocabulary:
+        raise ConfigError(
+            f"token ids must be in [0, {room.vocabulary}), got {min(prompt)} to {max(prompt)}; do "
+            f"the tokenizer and the model belong together?"
+        )
+
+
+def check_sampling(sampling: Sampling) -> None:
+    """Refuse parameters that describe no distribution.
+
+    Raises:
+        ConfigError: A field is out of its range; the message names it.
+    """
+    if not 0.0 <= sampling.temperature < float("inf"):
+        raise ConfigError(f"temperature must be finite and >= 0, got {sampling.temperature}")
+    if not 0.0 < sampling.top_p <= 1.0:
+        raise ConfigError(f"top_p must be in (0, 1], got {sampling.top_p}")
+    if sampling.top_k < 0:
+        raise ConfigError(f"top_k must be >= 0 (0 keeps every token), got {sampling.top_k}")
+    if sampling.max_tokens < 1:
+        raise ConfigError(f"max_tokens must be >= 1, got {sampling.max_tokens}")
+    if sampling.seed < 0:
+        raise ConfigError(f"seed must be >= 0, got {sampling.seed}")

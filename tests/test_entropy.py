@@ -1,0 +1,23 @@
+import math
+
+import numpy as np
+import pytest
+
+from agentgym.engines.entropy import entropy_at_least
+
+
+@pytest.mark.parametrize("known", [1, 3, 20, 49, 50])
+def test_the_bound_is_below_the_entropy_by_no_more_than_it_says(known):
+    for seed in range(50):
+        logits = np.random.default_rng(seed).normal(0, 2, 50)
+        p = np.sort(np.exp(logits) / np.exp(logits).sum())[::-1]
+        entropy, rest = -(p * np.log(p)).sum(), p[known:].sum()
+        bound = entropy_at_least(np.log(p[:known]).tolist())
+        slack = rest * math.log(max(1, 50 - known))
+        assert entropy - slack - 1e-5 <= bound <= entropy + 1e-5
+        if known >= 49:
+            assert bound == pytest.approx(entropy, abs=1e-5)
+
+
+def test_tokens_that_cannot_be_drawn_add_nothing():
+    assert entropy_at_least([math.log(0.5), math.log(0.5), -math.inf]) == pytest.approx(math.log(2))

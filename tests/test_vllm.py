@@ -1,0 +1,61 @@
+"""vLLM in this process; run by scripts/test-vllm."""
+
+import pytest
+
+pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
+
+from engine_contract import TIED, UNTIED, Subject, ask, every_rule, model_of, words
+
+from agentgym.engines.vllm import VLLMEngine
+from agentgym.errors import ConfigError, EngineError
+
+# vLLM and what it imports warn of their own affairs.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module", params=[TIED, UNTIED], ids=["tied", "untied"])
+def subject(request, tmp_path_factory):
+    model = model_of(request.param)
+    folder = tmp_path_factory.mktemp("model")
+    model.save_pretrained(folder)
+    engine = VLLMEngine(str(folder), slots=8, context=1000)  # The model's own limit binds.
+    yield Subject(engine, model)
+    engine.close()
+
+
+@every_rule
+def test_the_contract(rule, subject):
+    rule(subject)
+
+
+def test_entropies_are_exact(subject):
+    assert subject.engine.exact_entropies
+
+
+def test_a_turn_finds_the_past_in_the_prefix_cache_until_weights_change(subject):
+    """Whole blocks of 32 tokens: two of the 70 that were read."""
+    engine = subject.engine
+
+    def reused(context):
+        before = engine.stats()
+        said = ask(engine, context, max_tokens=4)
+        return [*context, *said.tokens], engine.stats().since(before).prompt_reused
+
+    context, _ = reused(words(70, 9))
+    context, found = reused([*context, *words(5, 1)])
+    assert found == 64
+    engine.load(subject.model.state_dict(), 0)
+    assert reused(context)[1] == 0
+
+
+def test_an_engine_that_was_closed_says_so(tmp_path):
+    model_of(TIED).save_pretrained(tmp_path)
+    engine = VLLMEngine(str(tmp_path), context=64)
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        ask(engine, [1], max_tokens=1)
+
+
+def test_a_temperature_that_vllm_would_replace_is_refused(subject):
+    with pytest.raises(ConfigError, match=r"temperature 0 or 0\.01 to 2, got 0\.001"):
+        ask(subject.engine, [1], temperature=0.001)

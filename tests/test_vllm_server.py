@@ -1,0 +1,113 @@
+"""A vLLM server in processes of its own; run by scripts/test-vllm."""
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+
+pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
+
+from engine_contract import TIED, Subject, agrees, ask, every_rule, model_of, words
+
+from agentgym.engines.server import ServerEngine
+from agentgym.errors import ConfigError, EngineError
+from agentgym.types import Sampling
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    where = tmp_path_factory.mktemp("ours")
+    model_of(TIED).save_pretrained(where)
+    return where
+
+
+@pytest.fixture(scope="module")
+def subject(folder):
+    engine = ServerEngine(str(folder), slots=8, context=1000)  # The model's own limit binds.
+    yield Subject(engine, model_of(TIED))
+    engine.close()
+
+
+@every_rule
+def test_the_contract(rule, subject):
+    rule(subject)
+
+
+def test_entropies_are_exact(subject):
+    assert subject.engine.exact_entropies
+
+
+def test_a_running_server_is_used_and_left_running(subject, folder):
+    url = subject.engine._endpoint.url
+    guest = ServerEngine(str(folder), url=url, context=1000)
+    other = model_of(TIED, seed=1)
+    try:
+        agrees(subject.model, words(20, 1), ask(guest, words(20, 1), max_tokens=9))
+        guest.load(other.state_dict(), 3)
+        completion = ask(guest, words(20, 1), max_tokens=9)
+        assert completion.version == 3
+        agrees(other, words(20, 1), completion)
+    finally:
+        guest.load(subject.model.state_dict(), 0)
+        guest.close()
+    agrees(subject.model, words(20, 2), ask(subject.engine, words(20, 2), max_tokens=9))
+
+
+def test_a_server_of_another_model_is_refused_in_one_line(subject, tmp_path):
+    model_of(TIED).save_pretrained(tmp_path / "another")
+    with pytest.raises(EngineError, match=r"serves .*, expected .*another") as error:
+        ServerEngine(str(tmp_path / "another"), url=subject.engine._endpoint.url)
+    assert "\n" not in str(error.value)
+
+
+def test_a_server_killed_in_mid_batch_comes_back_and_no_completion_is_lost(subject):
+    """With the weights loaded last, which are not those it was started with."""
+    engine, other = subject.engine, model_of(TIED, seed=1)
+    engine.load(other.state_dict(), 4)
+
+    async def play():
+        asked = [(words(20, n), Sampling(seed=n, max_tokens=120)) for n in range(8)]
+        flying = [asyncio.create_task(engine.generate(*one)) for one in asked]
+        await engine.generate(words(20, 0), Sampling(max_tokens=3))
+        assert not any(task.done() for task in flying)
+        os.killpg(engine._process._process.pid, signal.SIGKILL)
+        return await asyncio.wait_for(asyncio.gather(*flying), 600)
+
+    try:
+        for number, completion in enumerate(asyncio.run(play())):
+            assert completion.version == 4
+            agrees(other, words(20, number), completion)
+    finally:
+        engine.load(subject.model.state_dict(), 0)
+
+
+def test_a_server_that_cannot_start_says_why_in_one_line(tmp_path):
+    model_of(TIED).save_pretrained(tmp_path)
+    for file in tmp_path.glob("*.safetensors"):
+        file.unlink()
+    with pytest.raises(EngineError, match="ended before it was ready") as error:
+        ServerEngine(str(tmp_path))
+    assert "\n" not in str(error.value)
+
+
+def test_there_must_be_such_a_model(tmp_path):
+    with pytest.raises(ConfigError, match="no causal language model"):
+        ServerEngine(str(tmp_path / "nothing"))
+
+
+def test_a_closed_server_leaves_no_process(folder):
+    engine = ServerEngine(str(folder))
+    group = engine._process._process.pid
+    engine.close()
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    raise AssertionError("processes are left")
