@@ -219,6 +219,9 @@ def test_beirs_and_wikis_documents_are_found_and_read(tmp_path):
     assert (hit.id, hit.title, hit.text) == ("2", "Jane Austen", "She died in Winchester.")
     scores = [hit.score for hit in wiki.search("Jane Austen novel", 3)]
     assert len(scores) == 3 and scores == sorted(scores, reverse=True) and scores[-1] > 0
+    # A document is paid for the words it holds, and for no others.
+    (emma,) = (hit for hit in wiki.search("Jane Austen novel", 3) if hit.title == "Emma")
+    assert emma == wiki.search("novel", 1)[0]
     # Passages of one title are the sections of one page.
     assert wiki.page("Jane Austen").sections == (
         "She was born in Steventon.",
