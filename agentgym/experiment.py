@@ -18,6 +18,7 @@ from agentgym import scratch
 from agentgym.agent import Agent, ChatAgent, Reading, Scene
 from agentgym.algorithm import Algorithm
 from agentgym.display import Display
+from agentgym.engines import chat
 from agentgym.engines.choice import Engines
 from agentgym.env import TextEnv
 from agentgym.errors import ConfigError
@@ -237,7 +238,9 @@ class Job:
     def _loaded(self, checkpoint: str | Path) -> tuple[Any, Any]:
         """Tokenizer and model; the model only where it is sampled from here."""
         if self.engines.kind == "openai":
-            return scratch.make_tokenizer((), SMALLEST), checkpoint
+            tokenizer = scratch.make_tokenizer((), SMALLEST)
+            tokenizer.chat_template = chat.TEMPLATE
+            return tokenizer, checkpoint
         tokenizer = load_tokenizer(checkpoint)
         here = self.engines.kind == "local"
         return tokenizer, load_model(checkpoint) if here else checkpoint
