@@ -19,6 +19,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -153,10 +154,8 @@ def speeds(name: str, task: str, *, listing: bool, times: int) -> list[list[Spee
     lines = lines_of(name, task)
     players = [ours(world(name, admissible=listing), task)]
     if name in LIBRARIES:
-        try:
+        with suppress(MissingExtra):
             players.append(LIBRARIES[name](task, listing))
-        except MissingExtra as missing:
-            print(f"without the library: {missing}", flush=True)
     found: list[list[Speed]] = [[] for _ in players]
     for player in players:
         player.begin()  # What is read or started once is no part of it.
@@ -236,7 +235,9 @@ def rows(name: str, options: Options) -> list[tuple[str, ...]]:
         played = [speeds(name, task, listing=listing, times=options.repetitions) for task in tasks]
         sides = [[speed for one in side for speed in one] for side in zip(*played, strict=True)]
         step = [median(speed.step for speed in side) for side in sides]
-        library = (f"{1 / step[1]:,.1f}", f"{step[1] / step[0]:,.2f}") if step[1:] else ("", "")
+        library = ("not installed" if name in LIBRARIES else "", "")
+        if step[1:]:
+            library = (f"{1 / step[1]:,.1f}", f"{step[1] / step[0]:,.2f}")
         begin = median(speed.begin for speed in sides[0])
         memory = () if listing else (short(shared.fork), size(shared.fork_bytes))
         found.append(

@@ -189,7 +189,7 @@ class Lab:
             tasks = self.few(env, 4)
             for number in count():
                 task = tasks[number % len(tasks)]
-                walks.append(self.walk(env, task, number, _LONG))
+                walks.append(self.walk(env, task, number, min(_LONG, self.effort.steps)))
                 steps += len(walks[-1].actions)
                 if steps >= self.effort.steps or late():
                     break
