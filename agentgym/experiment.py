@@ -170,7 +170,7 @@ class Job:
         keep_episodes(self.folder.episodes, before_version=trainer.step)
         tasks = self.panel("train").tasks
         budget = math.inf if experiment.budget is None else experiment.budget
-        with self.display.stage("train", experiment.steps) as advance:
+        with self.display.stage("train", experiment.budget or experiment.steps) as advance:
             while trainer.step < experiment.steps and player.spent.turns < budget:
                 first = trainer.step * experiment.tasks_per_step
                 chosen = [
@@ -183,7 +183,8 @@ class Job:
                 self._record(step, player)
                 for warning in step.warnings:
                     self.display.say(f"warning at step {trainer.step}: {warning}")
-                advance(trainer.step, _note(step.metrics))
+                done = trainer.step if experiment.budget is None else player.spent.turns
+                advance(done, _note(step.metrics))
                 if trainer.step % experiment.save_every == 0 and trainer.step < experiment.steps:
                     where = self.folder.step(trainer.step)
                     self.folder.save(where, model, tokenizer, trainer.state())
