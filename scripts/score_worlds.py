@@ -3,8 +3,8 @@
     .venv/bin/python scripts/score_worlds.py [--tasks 64] [WORLD ...]
 
 Plays the first tasks of each default test panel, once each, to the world's own limit on turns. The
-random player draws evenly from the admissible actions. Success, with 95 % intervals, tasks
-resampled; a Markdown table goes to standard output.
+random player draws evenly from the admissible actions, where a world lists them. Success, with
+95 % intervals, tasks resampled; a Markdown table goes to standard output.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Score(NamedTuple):
 
     oracle: float
     moves: int
-    random: float
+    random: float | None
+    """None in a world that lists no actions."""
 
 
 def play(env: gymnasium.Env[str, str], task: str, rng: np.random.Generator) -> Score:
@@ -47,6 +48,8 @@ def play(env: gymnasium.Env[str, str], task: str, rng: np.random.Generator) -> S
     over = False
     while not over:
         allowed = world.admissible()
+        if not allowed:
+            return Score(won, moves, None)
         *_, done, cut, info = env.step(allowed[int(rng.integers(len(allowed)))])
         over = done or cut
     return Score(won, moves, float(info["won"]))
@@ -62,8 +65,11 @@ def row(name: str, count: int) -> tuple[str, ...]:
     rng = np.random.default_rng(0)
     scores = [play(env, task.id, rng) for task in chosen]
     oracle, random = (
-        str(bootstrap_mean(values, np.random.default_rng(0), support=(0.0, 1.0)))
-        for values in ([s.oracle for s in scores], [s.random for s in scores])
+        str(bootstrap_mean(values, np.random.default_rng(0), support=(0.0, 1.0))) if values else "-"
+        for values in (
+            [s.oracle for s in scores],
+            [s.random for s in scores if s.random is not None],
+        )
     )
     moves = sorted(score.moves for score in scores)
     sizes = " / ".join(str(len(world.tasks(split))) for split in SPLITS)
