@@ -49,7 +49,7 @@ from agentgym.train import Step, Trainer, episode_metrics, task_of
 from agentgym.types import Completion, Sampling, Trajectory, Turn
 from agentgym.warmup import demonstrations, imitate
 
-SCRATCH_STEPS = 1000
+SCRATCH_STEPS = 400
 """Most imitation steps for a model made from nothing."""
 SMALLEST = 267
 """Tokens of the smallest vocabulary: bytes, marks and tags."""

@@ -88,12 +88,12 @@ class Imitation:
     """Warm-up on demonstrations by the world's oracle, before any reinforcement."""
 
     steps: int | None = None
-    """Most optimiser steps; unless given, 1000 for a model made from nothing, 0 for any other."""
+    """Most optimiser steps; unless given, 400 for a model made from nothing, 0 for any other."""
     until: float = 0.4
     """Stop early once this share of episodes on training tasks is won; 1 takes every step."""
-    batch: int = 8
+    batch: int = 32
     """Demonstrations per step."""
-    demonstrations: int = 8
+    demonstrations: int = 4
     """Per training task."""
     slip: float = 0.15
     """Share of the demonstrator's moves that are random: shows how to recover."""
@@ -147,7 +147,7 @@ class Experiment:
     """Address of a running server, without /v1; unless given, vllm-server starts one."""
     seed: int = 0
     """Root of every random choice."""
-    steps: int = 30
+    steps: int = 40
     """Training steps: each plays a group of episodes per task and updates the policy."""
     budget: int | None = None
     """Turns in the world after which no further step is begun; none: any number."""
