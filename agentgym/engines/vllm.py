@@ -231,9 +231,10 @@ class VLLMEngine:
         except Exception as problem:
             self._fail(problem)
             return
+        # Counted first: whoever waits for an answer may ask for the counters at once.
+        self._count(rows, answers, time.perf_counter() - begun)
         for answer in answers:
             self._deliver(answer)
-        self._count(rows, answers, time.perf_counter() - begun)
 
     def _deliver(self, answer: Any) -> None:
         job = self._flying.pop(answer.request_id)
