@@ -250,7 +250,7 @@ def test_a_machine_that_hangs_is_noticed_in_time_and_replaced(begin, undisturbed
     assert play(hit, LINES[2:]) == undisturbed[2:]
 
 
-# In the whole suite, not alone, the Java machine sometimes answers for 120 s nothing: not understood.
+# In the whole suite, not alone, the Java machine gave no answer for 120 s: not understood yet.
 @pytest.mark.skipif("AGENTGYM_SLOW" not in os.environ, reason="set AGENTGYM_SLOW to run it")
 def test_an_interrupted_call_does_not_shift_the_answers(begin, undisturbed):
     env = begin(BOIL)
