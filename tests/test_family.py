@@ -2,10 +2,10 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
+from family_fixture import GOLDEN, fixture, flat, near
 
 from agentgym.losses import Outputs, add, policy_gradient, times, weigh
 from agentgym.reductions import expected_tilt, nucleus_entropy, tempered_logprob
@@ -21,28 +21,6 @@ from agentgym_trainers.discriminator import (
 )
 from agentgym_trainers.klcov import HELD, KLCov, distance, hold_covariant, unclipped
 from agentgym_trainers.steer import STEER, WEIGHT, decaying, effect, linear, weigh_by_effect
-
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "family.json").read_text())
-FIXTURE = GOLDEN["F1"]
-
-
-def near(values, tolerance=1e-6):
-    return pytest.approx(values, abs=tolerance)
-
-
-def flat(rows):
-    """Two rows of the fixture without the padding at the end of the second."""
-    return [*rows[0], *rows[1][:3]]
-
-
-def fixture():
-    """Two episodes of four and three tokens, and what the policy says a little later."""
-    batch = batch_of([[4], [3]])
-    batch = batch.with_(
-        advantage=written(batch, flat(FIXTURE["A"])), logprob=written(batch, flat(FIXTURE["old"]))
-    )
-    logprob = written(batch, flat(FIXTURE["new"])).requires_grad_()
-    return batch, Outputs(logprob, written(batch, flat(FIXTURE["H"])))
 
 
 def choose(select, batch, outputs, seed=0):

@@ -1,14 +1,14 @@
 """Methods that play more than n episodes side by side: second plays, and trees from peaks."""
 
 import asyncio
-import json
 import random
-from pathlib import Path
 
 import pytest
 import torch
+from counting import Counter
+from family_fixture import GOLDEN, near
 
-from agentgym import Opening, Outcome, Task, TextEnv, make
+from agentgym import Task, make
 from agentgym.batch import collate
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.rollout import Limits, Player
@@ -27,12 +27,7 @@ from agentgym_trainers.aepo_arbitrary import (
 from agentgym_trainers.etmr import ETMR, Shape, from_peaks, reward_majority
 from agentgym_trainers.grpo import GRPO
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "family.json").read_text())
 TASK = Task("agentgym/Hotter-v0", "hotter-3")
-
-
-def near(values, tolerance=1e-6):
-    return pytest.approx(values, abs=tolerance)
 
 
 class Noted(ScriptedEngine):
@@ -156,32 +151,6 @@ def test_the_second_play_has_statistics_of_its_own():
 
 
 # ---- ETMR --------------------------------------------------------------------------------------
-
-
-class Counter(TextEnv):
-    """Adds up what it is told, for four turns; every step is counted, and every world."""
-
-    steps = opened = forked = closed = 0
-
-    def tasks(self, split):
-        return ("count",)
-
-    def start(self, task, rng):
-        self.told = []
-        Counter.opened += 1
-        return Opening("say a number", "say numbers")
-
-    def act(self, action):
-        Counter.steps += 1
-        self.told.append(action)
-        return Outcome(" ".join(self.told), reward=1.0, done=len(self.told) == 4)
-
-    def fork(self):
-        Counter.forked += 1
-        return super().fork()
-
-    def close(self):
-        Counter.closed += 1
 
 
 PEAKED = {0: 0.2, 1: 0.9, 2: 0.1, 3: 0.5}

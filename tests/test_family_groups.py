@@ -1,11 +1,10 @@
 """Methods that compare endings and tasks: golden numbers, and what they leave alone."""
 
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
+from family_fixture import GOLDEN, near
 
 from agentgym.credit import group_advantage
 from agentgym.losses import Outputs, policy_gradient
@@ -33,12 +32,6 @@ from agentgym_trainers.riskpo import (
     risk_tracked,
     scores,
 )
-
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "family.json").read_text())
-
-
-def near(values, tolerance=1e-6):
-    return pytest.approx(values, abs=tolerance)
 
 
 def run(transform, batch, state=None, step=0):

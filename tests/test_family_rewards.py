@@ -1,13 +1,11 @@
 """Methods that shape rewards and advantages by entropy: golden numbers computed elsewhere."""
 
 import itertools
-import json
-from pathlib import Path
 
 import pytest
 import torch
+from family_fixture import GOLDEN, fixture, near
 
-from agentgym.losses import Outputs
 from agentgym.testing.batches import batch_of, written
 from agentgym.turns import quantile_by, turns_of, windows
 from agentgym_trainers.ares import (
@@ -24,29 +22,6 @@ from agentgym_trainers.ares import (
 )
 from agentgym_trainers.ear import cut, relative_certainty, reshape_by_certainty
 from agentgym_trainers.pear import charge_thoughts, unsettled
-
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "family.json").read_text())
-FIXTURE = GOLDEN["F1"]
-
-
-def near(values, tolerance=1e-6):
-    return pytest.approx(values, abs=tolerance)
-
-
-def flat(rows):
-    """Two rows of the fixture without the padding at the end of the second."""
-    return [*rows[0], *rows[1][:3]]
-
-
-def fixture():
-    """Two episodes of four and three tokens, and what the policy says a little later."""
-    batch = batch_of([[4], [3]])
-    batch = batch.with_(
-        advantage=written(batch, flat(FIXTURE["A"])), logprob=written(batch, flat(FIXTURE["old"]))
-    )
-    logprob = written(batch, flat(FIXTURE["new"])).requires_grad_()
-    return batch, Outputs(logprob, written(batch, flat(FIXTURE["H"])))
-
 
 # ---- PEAR --------------------------------------------------------------------------------------
 

@@ -1,12 +1,11 @@
 """Methods that hold entropy at a target: golden numbers, gradients, controllers."""
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from family_fixture import FIXTURE, GOLDEN, episodes, flat, near
 
 from agentgym import scratch
 from agentgym.batch import collate
@@ -42,27 +41,11 @@ from agentgym_trainers.siren import (
     squared_distance,
 )
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "family.json").read_text())
-FIXTURE = GOLDEN["F1"]
-
-
-def near(values, tolerance=1e-6):
-    return pytest.approx(values, abs=tolerance)
-
-
-def flat(rows):
-    """Two rows of the fixture without the padding at the end of the second."""
-    return [*rows[0], *rows[1][:3]]
-
 
 def fixture(**about):
-    """Two episodes of four and three tokens; the first was won."""
-    batch = batch_of([[4], [3]], reward=[1.0, 0.0], **about)
-    return batch.with_(
-        advantage=written(batch, flat(FIXTURE["A"])),
-        logprob=written(batch, flat(FIXTURE["old"])),
-        entropy=written(batch, flat(FIXTURE["H"])),
-    )
+    """The two episodes; the first was won."""
+    batch = episodes(reward=[1.0, 0.0], **about)
+    return batch.with_(entropy=written(batch, flat(FIXTURE["H"])))
 
 
 def learner_of(algorithm, tokenizer):

@@ -4,8 +4,9 @@ import asyncio
 import random
 
 import pytest
+from counting import Counter
 
-from agentgym import Opening, Outcome, Stop, Task, TextEnv, make
+from agentgym import Stop, Task, make
 from agentgym.batch import collate
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.errors import ConfigError
@@ -20,26 +21,6 @@ from agentgym_trainers.forking import by_task, monitored, summed_entropy
 from agentgym_trainers.grpo import GRPO
 
 TASK = Task("agentgym/Hotter-v0", "hotter-3")
-
-
-class Counter(TextEnv):
-    """Adds up what it is told; its state is the whole history, and every step is counted."""
-
-    steps = 0
-    opened = 0
-
-    def tasks(self, split):
-        return ("count",)
-
-    def start(self, task, rng):
-        self.told = []
-        Counter.opened += 1
-        return Opening("say a number", "say numbers")
-
-    def act(self, action):
-        Counter.steps += 1
-        self.told.append(action)
-        return Outcome(" ".join(self.told), reward=1.0, done=len(self.told) == 4)
 
 
 def guess(agent, seen=None):

@@ -1,0 +1,32 @@
+"""A world that counts what is asked of it."""
+
+from agentgym.env import Opening, Outcome, TextEnv
+
+
+class Counter(TextEnv):
+    """Adds up what it is told, for four turns; its state is the whole history.
+
+    Every step is counted, and every world that is opened, forked or closed.
+    """
+
+    steps = opened = forked = closed = 0
+
+    def tasks(self, split):
+        return ("count",)
+
+    def start(self, task, rng):
+        self.told = []
+        Counter.opened += 1
+        return Opening("say a number", "say numbers")
+
+    def act(self, action):
+        Counter.steps += 1
+        self.told.append(action)
+        return Outcome(" ".join(self.told), reward=1.0, done=len(self.told) == 4)
+
+    def fork(self):
+        Counter.forked += 1
+        return super().fork()
+
+    def close(self):
+        Counter.closed += 1
