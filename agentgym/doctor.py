@@ -21,7 +21,7 @@ from agentgym.errors import AgentGymError
 from agentgym.settings import EngineKind, Shape
 from agentgym.types import Completion, Sampling
 
-SHAPE = Shape(hidden=64, layers=2, heads=2, kv_heads=1, ffn=96, vocabulary=267)
+SHAPE = Shape(hidden=64, layers=2, heads=2, kv_heads=1, ffn=96, vocabulary=scratch.SMALLEST)
 PROMPT = tuple(range(10, 80))
 SECONDS = 20.0
 """In which a chat endpoint must answer."""

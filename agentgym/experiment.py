@@ -18,7 +18,6 @@ from agentgym import scratch
 from agentgym.agent import Agent, ChatAgent, Reading, Scene
 from agentgym.algorithm import Algorithm
 from agentgym.display import Display
-from agentgym.engines import chat
 from agentgym.engines.choice import Engines
 from agentgym.env import TextEnv
 from agentgym.errors import ConfigError
@@ -51,8 +50,6 @@ from agentgym.warmup import demonstrations, imitate
 
 SCRATCH_STEPS = 400
 """Most imitation steps for a model made from nothing."""
-SMALLEST = 267
-"""Tokens of the smallest vocabulary: bytes, marks and tags."""
 PROBE_TASKS = 64
 """Training tasks that are played to see how far the warm-up is."""
 
@@ -239,8 +236,8 @@ class Job:
     def _loaded(self, checkpoint: str | Path) -> tuple[Any, Any]:
         """Tokenizer and model; the model only where it is sampled from here."""
         if self.engines.kind == "openai":
-            tokenizer = scratch.make_tokenizer((), SMALLEST)
-            tokenizer.chat_template = chat.TEMPLATE
+            tokenizer = scratch.make_tokenizer((), scratch.SMALLEST)
+            tokenizer.chat_template = scratch.DIALOGUE
             return tokenizer, checkpoint
         tokenizer = load_tokenizer(checkpoint)
         here = self.engines.kind == "local"

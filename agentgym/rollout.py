@@ -276,8 +276,7 @@ class Episode:
     async def leave(self) -> None:
         """Give back what the engine and the world hold."""
         self.player.engine.finish(self.context)
-        if self.world is not None:
-            await self.world.close()
+        await self.abandon()
 
     async def abandon(self) -> None:
         """Close the world; what the engine holds belongs to the episode this was forked from."""

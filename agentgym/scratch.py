@@ -8,17 +8,20 @@ from typing import Any
 
 from agentgym.settings import Shape
 
-TEMPLATE = (
-    "{% for message in messages if message.role != 'system' %}"
-    "<|{{ message.role }}|>{{ message.content }}"
+DIALOGUE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}"
     "{% if message.role == 'assistant' %}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-"""One token per role, so that a turn of a short conversation is mostly conversation; no system
-prompt, which a model that has seen nothing else could not read."""
+"""One token per role, so that a turn of a short conversation is mostly conversation."""
+
+TEMPLATE = DIALOGUE.replace("in messages %}", "in messages if message.role != 'system' %}")
+"""The same without system prompts, which a model that has seen nothing else could not read."""
 
 MARKS = ("<|endoftext|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 TAGS = ("<action>", "</action>", "<think>", "</think>", "<tool_call>", "</tool_call>")
+SMALLEST = 256 + len(MARKS) + len(TAGS)
+"""Tokens of the smallest vocabulary: bytes, marks and tags."""
 
 
 def make_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:

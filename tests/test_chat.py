@@ -17,7 +17,7 @@ from agentgym.engines.endpoint import Endpoint, Patience
 from agentgym.errors import ConfigError, EngineError
 from agentgym.types import Sampling
 
-TOKENIZER = scratch.make_tokenizer((), 267)
+TOKENIZER = scratch.make_tokenizer((), scratch.SMALLEST)
 QUICK = Patience(deadline=5.0, first=0.01)
 
 

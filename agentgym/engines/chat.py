@@ -18,13 +18,6 @@ from agentgym.types import Completion, Sampling
 if TYPE_CHECKING:
     import torch
 
-TEMPLATE = (
-    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}"
-    "{% if message.role == 'assistant' %}<|end|>{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-"""Chat template that a conversation is read back from, system prompt included."""
-
 _ROLE = re.compile(r"<\|(system|user|assistant)\|>")
 
 
@@ -43,7 +36,7 @@ class ChatEngine:
     Args:
         model: Its name at the service.
         endpoint: The service, without ``/v1``.
-        tokenizer: Of ``scratch.make_tokenizer``, with ``TEMPLATE``.
+        tokenizer: Of ``scratch.make_tokenizer``, with the template ``scratch.DIALOGUE``.
         extra: Further fields of every request; None removes one of ours.
     """
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agentgym.errors import ConfigError
-from agentgym_envs.cache import cache_root
+from agentgym_envs.cache import cache_root, write_folder
 from agentgym_envs.deepsearch.sources import Hit, Page, split
 from agentgym_envs.webshop.index import Index, IndexWriter, mapped, term_key
 
@@ -184,22 +183,15 @@ def _opened(path: Path, size: int, changed: int) -> Corpus:
 
 
 def _build(path: Path, folder: Path) -> None:
-    """Index a file beside its place in the cache, then put it there in one step."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
-    try:
+    """Index a file; nothing is half-written."""
+
+    def write(beside: Path) -> None:
         starts: list[int] = []
-        if not write_index(_documents(path, starts), temporary):
+        if not write_index(_documents(path, starts), beside):
             raise ConfigError(f"{path} holds no documents, expected a JSON object per line")
-        np.save(temporary / "starts.npy", np.array(starts, np.int64))
-        try:
-            temporary.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
-            # Another process was faster.
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        np.save(beside / "starts.npy", np.array(starts, np.int64))
+
+    write_folder(folder, write)
 
 
 def _documents(path: Path, starts: list[int]) -> Iterator[Document]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from functools import cache
 from pathlib import Path
 
 from agentgym.errors import ConfigError
+from agentgym.jsonl import parse_object
 from agentgym_envs.pythonmath.problems import Problem
 
 _QUESTIONS = ("question", "problem")
@@ -62,11 +62,9 @@ def _problem(line: str, where: str, stem: str) -> Problem:
     GSM8K's answers are worked solutions whose result follows the last ``####``.
     """
     try:
-        row = json.loads(line)
-    except ValueError as problem:
-        raise ConfigError(f"{where}: not JSON: {problem}") from problem
-    if not isinstance(row, dict):
-        raise ConfigError(f"{where}: got a JSON {type(row).__name__}, expected an object")
+        row = parse_object(line)
+    except ConfigError as problem:
+        raise ConfigError(f"{where}: {problem}") from problem
     question = next((row[name] for name in _QUESTIONS if isinstance(row.get(name), str)), "")
     answer = row.get("answer")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):

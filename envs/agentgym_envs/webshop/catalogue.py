@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import tempfile
 import threading
 from collections.abc import Iterator
 from functools import cache, lru_cache
@@ -16,7 +15,7 @@ import numpy as np
 
 from agentgym.env import Progress
 from agentgym.errors import WorldError
-from agentgym_envs.cache import cache_root
+from agentgym_envs.cache import cache_root, write_folder
 from agentgym_envs.webshop import goals
 from agentgym_envs.webshop.files import ReadSoFar
 from agentgym_envs.webshop.index import Index, IndexWriter, mapped
@@ -148,18 +147,9 @@ def _opened(folder: Path, kind: goals.GoalKind) -> Catalogue:
 
 
 def _build(source: Source, folder: Path, progress: Progress) -> None:
-    """Make the files beside their final place and move them there: nothing is half-written."""
+    """Make the files; nothing is half-written."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=folder.parent) as made:
-            inner = Path(made) / "catalogue"
-            inner.mkdir()
-            _write(source, inner, progress)
-            try:
-                inner.rename(folder)
-            except OSError:
-                if not folder.is_dir():  # unless another process was faster
-                    raise
+        write_folder(folder, lambda beside: _write(source, beside, progress))
     except OSError as problem:
         raise WorldError(
             f"cannot make a catalogue: {problem.strerror or problem}; make room in "
