@@ -43,7 +43,7 @@ def serving(answer):
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST
+        do_GET = do_DELETE = do_POST
 
         def log_message(self, *_):
             pass

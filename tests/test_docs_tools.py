@@ -1,15 +1,12 @@
 """The page on tools: every Python block is run, in order, with a web service at hand or not."""
 
-import contextlib
-import json
 import re
 import runpy
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from http_service import serving
 
 for needed in ("httpx", "mcp", "Stemmer"):
     pytest.importorskip(needed)
@@ -17,31 +14,10 @@ for needed in ("httpx", "mcp", "Stemmer"):
 PAGE = Path(__file__).parents[1] / "docs" / "tools.md"
 
 
-class Forecast(BaseHTTPRequestHandler):
+def forecast(path, body):
     """Stands for the service of the page."""
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        body = json.dumps({"current": {"temperature_2m": 7.5}}).encode()
-        self.send_response(200 if self.path.startswith("/v1/forecast?latitude=52.5") else 404)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-
-@contextlib.contextmanager
-def service():
-    server = HTTPServer(("127.0.0.1", 0), Forecast)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    found = path.startswith("/v1/forecast?latitude=52.5")
+    return 200 if found else 404, {"current": {"temperature_2m": 7.5}}
 
 
 def blocks():
@@ -66,7 +42,7 @@ def test_every_block_of_the_page_runs(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     ran = 0
     try:
-        with service() as address:
+        with serving(forecast) as (_, address):
             monkeypatch.setenv("WEATHER_API", address)
             parts = list(enumerate(blocks()))
             while '"replay"' not in parts[0][1]:

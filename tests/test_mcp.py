@@ -8,12 +8,11 @@ import re
 import socket
 import subprocess
 import sys
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from http_service import serving
 
 from agentgym.errors import ConfigError, ImpossibleValue, Unreachable, WorldError, WorldTimeout
 from agentgym.registry import world
@@ -174,35 +173,12 @@ def test_a_server_that_is_none_is_told_in_one_line(server, error, told):
     assert "\n" not in str(raised.value)
 
 
-class Website(BaseHTTPRequestHandler):
-    """Speaks HTTP, but not MCP."""
-
-    def log_message(self, *_):
-        pass
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        self.send_response(200)
-        self.send_header("content-type", "text/html")
-        self.send_header("content-length", "6")
-        self.end_headers()
-        self.wfile.write(b"<html>")
-
-    do_GET = do_DELETE = do_POST
-
-
 def test_a_website_is_no_server_of_tools():
-    site = HTTPServer(("127.0.0.1", 0), Website)
-    thread = threading.Thread(target=site.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    page = (200, b"<html>", ("content-type", "text/html"))
+    with serving(lambda path, body: page) as (_, url):
         with pytest.raises((Unreachable, WorldTimeout), match="the MCP server 'http") as raised:
-            ToolServer(f"http://127.0.0.1:{site.server_port}/mcp", timeout=20)
+            ToolServer(f"{url}/mcp", timeout=20)
         assert "\n" not in str(raised.value)
-    finally:
-        site.shutdown()
-        thread.join()
-        site.server_close()
 
 
 def test_a_server_that_never_answers_is_a_timeout():
