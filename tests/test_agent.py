@@ -1,7 +1,9 @@
+import copy
 import random
 
 import pytest
 
+from agentgym import scratch
 from agentgym.agent import ChatAgent, Scene
 from agentgym.errors import ConfigError, MalformedAction
 from agentgym.formats import JsonCall, Tags
@@ -91,8 +93,6 @@ def test_a_bad_tool_call_is_malformed(call):
 @pytest.mark.parametrize("template", [None, CHATML, LLAMA])
 def test_a_growing_context_decodes_to_the_whole_conversation(tokenizer, template):
     """Over thousands of random turns: what was read and written is the template's own text."""
-    import copy
-
     tokenizer = copy.deepcopy(tokenizer)
     if template:
         tokenizer.chat_template = template
@@ -154,8 +154,6 @@ def test_a_window_shows_the_goal_and_the_last_turns_in_a_fresh_prompt(tokenizer)
 
 
 def test_a_template_that_rewrites_the_past_needs_a_window(tokenizer):
-    import copy
-
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = (
         "{% for m in messages %}{% if loop.last or m.role == 'user' %}{{ m.content }}"
@@ -168,9 +166,16 @@ def test_a_template_that_rewrites_the_past_needs_a_window(tokenizer):
 
 
 def test_a_tokenizer_without_a_template_is_refused(tokenizer):
-    import copy
-
     bare = copy.deepcopy(tokenizer)
     bare.chat_template = None
     with pytest.raises(ConfigError, match="chat template"):
         ChatAgent(bare)
+
+
+def test_a_model_made_from_nothing_reads_no_system_prompt_whoever_gives_one(tokenizer):
+    scene = Scene("goal", "start", "start")
+    told, silent = (ChatAgent(tokenizer, system=text).read(scene, []) for text in ("Act.", ""))
+    assert told == silent
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = scratch.DIALOGUE
+    assert ChatAgent(tokenizer, system="Act.").read(scene, []) != silent
