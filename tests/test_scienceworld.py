@@ -250,8 +250,15 @@ def test_a_machine_that_hangs_is_noticed_in_time_and_replaced(begin, undisturbed
     assert play(hit, LINES[2:]) == undisturbed[2:]
 
 
-# In the whole suite, not alone, the Java machine gave no answer for 120 s: not understood yet.
-@pytest.mark.skipif("AGENTGYM_SLOW" not in os.environ, reason="set AGENTGYM_SLOW to run it")
+@pytest.fixture
+def interruptible():
+    """A shell starts what runs in its background with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_call_does_not_shift_the_answers(begin, undisturbed):
     env = begin(BOIL)
     play(env, LINES[:4])
