@@ -211,6 +211,43 @@ def test_the_first_answer_counts_and_f1_pays_for_parts():
         assert done and not info["won"] and info["score"] == 0
 
 
+SEARCH, PYTHON = "<search>x</search>", "<python>1</python>"
+
+
+@pytest.mark.parametrize(
+    ("actions", "expected"),
+    [
+        ([SEARCH, PYTHON, "<answer>{}</answer>"], 1.1),
+        ([SEARCH + PYTHON + "<answer>{}</answer>"], 1.1),
+        ([SEARCH, SEARCH, "<answer>{}</answer>"], 1.0),
+        ([PYTHON, "<answer>{}</answer>"], 1.0),
+        ([SEARCH, PYTHON, "<answer>{} x</answer>"], None),
+        ([SEARCH, PYTHON, "<answer>zzz</answer>"], 0.0),
+        # A page that is not there is a result; a call that is none is not.
+        ([SEARCH, "<visit>Nowhere</visit>", PYTHON, "<answer>{}</answer>"], 1.1),
+        ([SEARCH, "Let me think.", PYTHON, "<answer>{}</answer>"], -1.0),
+        ([SEARCH, "<python>1", PYTHON, "<answer>{}</answer>"], -1.0),
+        ([5 * SEARCH, PYTHON, "<answer>{}</answer>"], -1.0),
+        ([SEARCH, PYTHON], -1.0),
+        (["<answer>{}"], -1.0),
+    ],
+)
+def test_aepos_reward_is_minus_one_for_bad_form_else_f1_and_a_bonus_for_both_tools(
+    actions, expected, confined
+):
+    env = make(hops=1, reward="aepo", python=True)
+    begin(env)
+    answer = env._question.answer
+    if expected is None:
+        expected = f1(f"{answer} x", [answer]) + 0.1
+    first, *others = (action.format(answer) for action in actions)
+    paid = env.step(first)[1]
+    for one in (env, fork_env(env)):
+        assert paid + sum(one.step(action)[1] for action in others) == pytest.approx(expected)
+    begin(env)
+    assert env.step(f"<answer>{answer}</answer>")[1] == 1.0
+
+
 def test_a_fork_reads_on_by_itself():
     env = make()
     begin(env)
@@ -227,7 +264,7 @@ def test_a_refused_setting_says_what_was_expected():
     for settings, told in [
         ({"hops": 5}, "hops: got 5, expected 1 to 4"),
         ({"size": 10}, "size: got 10, expected 200 to 100000"),
-        ({"reward": "em"}, "expected one of exact, f1"),
+        ({"reward": "em"}, "expected one of exact, f1, aepo"),
     ]:
         with pytest.raises(ConfigError, match=told):
             make(**settings)

@@ -58,8 +58,10 @@ class ToolWorld(TextEnv):
         self.manual = self.notation.explain(self.tools)
         """What the model is told about the tools."""
         self.limits = limits or CallLimits()
-        self.calls = 0
-        """Calls made in this episode."""
+        self.called: tuple[str, ...] = ()
+        """Tools called in this episode, in their order."""
+        self.well_formed = True
+        """Nothing in this episode was a malformed call, or none where one was expected."""
 
     @abstractmethod
     def open(self, task: str, rng: np.random.Generator) -> Opening:
@@ -67,6 +69,7 @@ class ToolWorld(TextEnv):
 
     def act_plainly(self, action: str) -> Outcome:
         """Carry out an action without any call; a world made of tools has none."""
+        self.well_formed = False
         example = self.notation.write(self.tools[0], _blanks(self.tools[0])) if self.tools else ""
         return self._stay(f"That holds no tool call. Expected one such as {example}", valid=False)
 
@@ -78,7 +81,7 @@ class ToolWorld(TextEnv):
     def start(self, task: str, rng: np.random.Generator) -> Opening:
         """Begin a task with fresh tools."""
         opening = self.open(task, rng)
-        self.calls = 0
+        self.called, self.well_formed = (), True
         self._each("begin")
         return opening._replace(goal=f"{opening.goal}\n\n{self.manual}")
 
@@ -95,6 +98,7 @@ class ToolWorld(TextEnv):
             if number == self.limits.per_turn:
                 text = f"Only {number} calls in a turn, got {len(calls)}: the rest was not made."
                 last = last._replace(observation=text, reward=0.0, valid=False)
+                self.well_formed = False
             else:
                 last = self._make(call, last)
             texts.append(self.notation.result(last.observation))
@@ -120,11 +124,12 @@ class ToolWorld(TextEnv):
         try:
             one = self._named(call)
             arguments = one.arguments(call.arguments, texts=call.texts)
-            if self.calls >= self.limits.calls:
+            if len(self.called) >= self.limits.calls:
                 raise MalformedAction(f"All {self.limits.calls} calls of the episode are made.")
-            self.calls += 1
+            self.called = (*self.called, one.name)
             found = self.limits.run(one.name, one.call, arguments)
         except MalformedAction as refusal:
+            self.well_formed = False
             return stay._replace(observation=self.limits.cut(str(refusal)), valid=False)
         except AgentGymError:
             raise
@@ -164,7 +169,7 @@ class ToolWorld(TextEnv):
                 found()
 
     def _info(self) -> dict[str, Any]:
-        return {**super()._info(), "tool_calls": self.calls}
+        return {**super()._info(), "tool_calls": len(self.called)}
 
 
 class WithTools(ToolWorld):

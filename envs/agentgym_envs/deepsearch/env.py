@@ -17,7 +17,7 @@ from agentgym_envs.deepsearch.files import QuestionFile, find
 from agentgym_envs.deepsearch.pages import Encyclopaedia, open_encyclopaedia
 from agentgym_envs.deepsearch.questions import NUMBERS, Lookup, Question, ask
 from agentgym_envs.deepsearch.remote import open_remote
-from agentgym_envs.deepsearch.scoring import exact_match, f1
+from agentgym_envs.deepsearch.scoring import aepo, exact_match, f1
 from agentgym_envs.deepsearch.sources import Page, Source
 
 ENV = "agentgym/DeepSearch-v0"
@@ -31,7 +31,8 @@ class DeepSearch(ToolWorld):
 
     Unless a file of questions is given, facts are made up, so nothing but the pages tells them;
     some stand in a page's second section, which a search shows nothing of. The first answer
-    counts: 1 where it matches exactly, else 0; with ``reward="f1"`` the reward is the token F1.
+    counts: 1 where it matches exactly, else 0; with ``reward="f1"`` the reward is the token F1, and
+    with ``reward="aepo"`` that of ``scoring.aepo``, and -1 for an episode without an answer.
     ``info`` tells ``support_recall``, the share of the pages the answer rests on that were
     visited, in [0, 1]; 0 where the file does not name them.
     """
@@ -45,7 +46,7 @@ class DeepSearch(ToolWorld):
         questions: str = "",
         corpus: str = "",
         data_split: str = "test",
-        reward: Literal["exact", "f1"] = "exact",
+        reward: Literal["exact", "f1", "aepo"] = "exact",
         notation: Literal["tags", "json"] = "tags",
         python: bool = False,
         **kwargs: Any,
@@ -73,7 +74,7 @@ class DeepSearch(ToolWorld):
         one_of("data_split", data_split, SPLITS)
         if not all(map(find_spec, _NEEDS)):
             raise MissingExtra(f'{ENV} needs more libraries: pip install "agentic-gym[deepsearch]"')
-        one_of("reward", reward, ("exact", "f1"))
+        one_of("reward", reward, ("exact", "f1", "aepo"))
         one_of("notation", notation, ("tags", "json"))
         if hops not in range(1, 5):
             raise ConfigError(f"hops: got {hops!r}, expected 1 to 4")
@@ -90,7 +91,7 @@ class DeepSearch(ToolWorld):
             notation=TagCalls("information") if notation == "tags" else HermesCalls(),
             **kwargs,
         )
-        self.hops, self.by_f1, self._corpus = hops, reward == "f1", (size, corpus_seed)
+        self.hops, self.reward, self._corpus = hops, reward, (size, corpus_seed)
         self.data_split = data_split
         self.file: QuestionFile | None = find(questions) if questions else None
         self._source = _source(self.file, corpus) if self.file else None
@@ -99,6 +100,7 @@ class DeepSearch(ToolWorld):
         self._question: Question | None = None
         self._here: Lookup | None = None
         self._seen: frozenset[str] = frozenset()
+        self._staked = False
         self.action_space = AnyText(
             (self.write("search", "town"), self.write("visit", "x"), self.write("answer", "x"))
         )
@@ -125,12 +127,23 @@ class DeepSearch(ToolWorld):
     def open(self, task: str, rng: np.random.Generator) -> Opening:
         """Ask; the task alone decides what."""
         self._question = self._find(task)
-        self._here, self._seen = None, frozenset()
+        self._here, self._seen, self._staked = None, frozenset(), False
         goal = (
             f"Answer this question from the {'pages' if self.file else 'encyclopaedia'}. Answer "
             f"once, with the name or number alone.\n\n{self._question.text}"
         )
         return Opening("The encyclopaedia is open.", goal, self._question.pattern)
+
+    def act(self, action: str) -> Outcome:
+        """Make the calls; by AEPO's reward the first action costs 1, which the answer brings back.
+
+        So an episode that ends without an answer has -1, whichever limit ends it.
+        """
+        outcome = super().act(action)
+        if self.reward != "aepo" or self._staked:
+            return outcome
+        self._staked = True
+        return outcome._replace(reward=outcome.reward - 1)
 
     def search(self, query: str, k: int = 3) -> str:
         """Find pages; shows how the best ones begin.
@@ -189,11 +202,9 @@ class DeepSearch(ToolWorld):
         Args:
             result: A name or a number.
         """
-        golds = self._asked().answers
-        right = exact_match(result, golds)
-        reward = f1(result, golds) if self.by_f1 else float(right)
+        right = exact_match(result, self._asked().answers)
         text = "That is right." if right else "That is wrong."
-        return Outcome(text, reward, float(right), right, done=True)
+        return Outcome(text, self._worth(result, right), float(right), right, done=True)
 
     def oracle(self) -> tuple[str, ...]:
         """Look up each fact the answer rests on, then answer."""
@@ -203,6 +214,14 @@ class DeepSearch(ToolWorld):
             steps.append(self.write("search", page))
             steps.append(self.write("visit", page if section == 1 else f"{page}#{section}"))
         return (*steps, self.write("answer", question.answer))
+
+    def _worth(self, result: str, right: bool) -> float:
+        if self.reward == "exact":
+            return float(right)
+        score = f1(result, self._asked().answers)
+        if self.reward == "f1":
+            return score
+        return 1 + aepo(score, well_formed=self.well_formed, called=self.called)
 
     def _find(self, task: str) -> Question:
         """The question of a task."""

@@ -1,11 +1,11 @@
-"""How answers are scored: exact match and token F1 after SQuAD's normalisation."""
+"""How answers are scored: exact match, token F1 after SQuAD's normalisation, and AEPO's reward."""
 
 from __future__ import annotations
 
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -42,6 +42,29 @@ def f1(given: str, golds: Iterable[str]) -> float:
         0.8
     """
     return max((_f1(normalised(given), normalised(gold)) for gold in golds), default=0.0)
+
+
+def aepo(score: float, *, well_formed: bool, called: Collection[str]) -> float:
+    """What an answer brings, in [-1, 1.1]: nothing well formed, no reward but -1.
+
+    Args:
+        score: Its F1.
+        well_formed: So was every call before it.
+        called: Tools that were used.
+
+    Source:
+        The released code of AEPO (arXiv:2510.14545): -1 for a broken format, else F1, and 0.1 more
+        for an answer worth something that took both search and Python. Differs: the answer is a
+        call that carries nothing else, so no box is looked for in it; and that thoughts are
+        closed is the business of the agent's form.
+
+    Examples:
+        >>> aepo(0.5, well_formed=True, called=["search", "visit", "python"])
+        0.6
+    """
+    if not well_formed:
+        return -1.0
+    return score + (0.1 if score > 0 and {"search", "python"} <= set(called) else 0.0)
 
 
 def _f1(given: str, gold: str) -> float:
