@@ -12,7 +12,9 @@ import sys
 import time
 from collections.abc import Callable
 
+from agentgym.errors import Unconfined
 from agentgym.sandbox import Sandbox
+from agentgym.sandbox.limits import REQUIRED
 
 CODE = "import sympy\nprint(sympy.factorint(360))"
 
@@ -59,6 +61,12 @@ def main() -> None:
                 lambda command=command: subprocess.run(command, capture_output=True, check=True),
             )
     session.close()
+    for backend in REQUIRED:
+        try:
+            apart = Sandbox(backend=backend)
+            measure(f"a program behind {backend}", lambda apart=apart: apart.run("print(1 + 1)"))
+        except Unconfined as lacking:
+            print(lacking)
 
 
 if __name__ == "__main__":

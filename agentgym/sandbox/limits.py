@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from agentgym.bounds import above, at_least
 
@@ -17,6 +17,16 @@ no file beyond the libraries and that folder can be opened. ``seccomp``: only th
 a list, none of which starts a process, opens a socket or sends a signal. A sixth, ``nobody``,
 is put on where the client is root and the libraries are readable by everybody.
 """
+
+Backend = Literal["fork-server", "bubblewrap", "gvisor"]
+"""What sets an interpreter apart: our server that forks it, or a program around each one."""
+REQUIRED: dict[Backend, tuple[str, ...]] = {
+    "fork-server": LAYERS,
+    "bubblewrap": LAYERS,
+    # Its own kernel has no Landlock, and shows an interpreter the libraries and nothing else.
+    "gvisor": ("namespaces", "disk", "rlimits", "seccomp"),
+}
+"""Layers without which a backend runs nothing, unless told otherwise."""
 
 
 class Status(StrEnum):

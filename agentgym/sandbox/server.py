@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 
 from agentgym.errors import WorldError
-from agentgym.sandbox.limits import Limits
+from agentgym.sandbox import wrappers
+from agentgym.sandbox.limits import Backend, Limits
 
 _START = (
     "import sys; sys.path.insert(0, sys.argv.pop()); import inside.zygote; del sys.path[0]; "
@@ -27,20 +28,21 @@ STARTING = 60.0
 
 
 @cache
-def server(process: int, preload: tuple[str, ...]) -> Server:
+def server(process: int, preload: tuple[str, ...], backend: Backend) -> Server:
     """The server of this process; its own, since a forked process must not share its sockets."""
-    return Server(preload)
+    return Server(preload, backend)
 
 
 class Server:
     """A process that imported the libraries and forks an interpreter for each session.
 
+    With another backend it starts a process around each interpreter, which imports them then.
     It is started with an empty environment and no descriptor but its own socket, so nothing of
     the client can leak into an interpreter.
     """
 
-    def __init__(self, preload: tuple[str, ...]) -> None:
-        self._preload = preload
+    def __init__(self, preload: tuple[str, ...], backend: Backend) -> None:
+        self._preload, self._backend = preload, backend
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
@@ -51,8 +53,11 @@ class Server:
         """A new interpreter: its link and its control; closing the control kills it.
 
         Raises:
+            Unconfined: The backend does not work here.
             WorldError: The server does not start.
         """
+        if self._backend != "fork-server":
+            wrappers.program(self._backend)
         link, inner_link = socket.socketpair()
         control, inner_control = socket.socketpair()
         with inner_link, inner_control:
@@ -83,25 +88,23 @@ class Server:
             self._folder = tempfile.mkdtemp(prefix="agentgym-sandbox-")
             os.chmod(self._folder, 0o1777)
             self._socket, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            order = {"preload": self._preload, "nobody": _for_nobody(), "folder": self._folder}
+            order = {
+                "preload": self._preload if self._backend == "fork-server" else (),
+                "nobody": _for_nobody(),
+                "folder": self._folder,
+            }
             with inner:
                 self._process = subprocess.Popen(
                     [
                         *(sys.executable, "-s", "-P", "-c", _START),
                         json.dumps(order),
-                        str(Path(__file__).parent),
+                        str(wrappers.INSIDE.parent),
                     ],
                     stdin=inner.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     cwd="/",
-                    env={
-                        # Sets of texts must have one order in every server.
-                        "PYTHONHASHSEED": "0",
-                        "PYTHONDONTWRITEBYTECODE": "1",
-                        "OMP_NUM_THREADS": "1",
-                        "OPENBLAS_NUM_THREADS": "1",
-                    },
+                    env=wrappers.ENVIRONMENT,
                 )
             self._socket.settimeout(STARTING)
             if not self._socket.recv(65_536):
@@ -109,7 +112,8 @@ class Server:
         return self._socket
 
     def _order(self, limits: Limits) -> bytes:
-        order = {
+        order: dict[str, object] = {
+            "command": (),
             "folder": self._folder,
             "nobody": _for_nobody(),
             "readable": _readable(),
@@ -118,7 +122,22 @@ class Server:
             "output": limits.output,
             "rlimits": {"memory": limits.memory, "cpu": limits.cpu, "file": limits.disk},
         }
+        if self._backend != "fork-server":
+            order["command"] = self._command(limits, order)
         return json.dumps(order).encode()
+
+    def _command(self, limits: Limits, order: dict[str, object]) -> list[str]:
+        """What starts an interpreter in a process of its own."""
+        apart = {
+            **order,
+            "folder": wrappers.BOX,
+            "preload": self._preload,
+            "packages": _packages(),
+        }
+        if self._backend == "bubblewrap":
+            return wrappers.bubblewrap(_readable(), limits.disk, json.dumps(apart))
+        told = json.dumps({**apart, "files": 0})
+        return wrappers.gvisor(_readable(), Path(self._folder), told)
 
     def _stop(self) -> None:
         if self._socket is not None:
@@ -136,8 +155,13 @@ class Server:
 @cache
 def _readable() -> tuple[str, ...]:
     """Folders of libraries: Python's, installed packages', the system's."""
-    packages = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
-    return (os.path.realpath(f"{sys.base_prefix}/lib"), *packages, *_LIBRARIES)
+    return (os.path.realpath(f"{sys.base_prefix}/lib"), *_packages(), *_LIBRARIES)
+
+
+@cache
+def _packages() -> tuple[str, ...]:
+    """Folders of installed packages."""
+    return tuple(path for path in sys.path if Path(path).name in ("site-packages", "dist-packages"))
 
 
 def _for_nobody() -> bool:

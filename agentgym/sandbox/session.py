@@ -15,18 +15,20 @@ from collections.abc import Iterable
 from typing import Any
 
 from agentgym.errors import ConfigError, Unconfined, WorldError
-from agentgym.sandbox.limits import LAYERS, Limits, Result, Status
+from agentgym.sandbox.limits import LAYERS, REQUIRED, Backend, Limits, Result, Status
 from agentgym.sandbox.server import STARTING, server
 
 PRELOAD = ("numpy", "sympy")
 """Libraries that every interpreter has at once, where they are installed."""
+
+_SIGNALS = {each.value: each.name for each in signal.Signals}
 
 
 class Sandbox:
     """Makes confined interpreters; see ``LAYERS`` for what confines them.
 
     Raises:
-        ConfigError: ``require`` names a layer that there is not.
+        ConfigError: ``backend`` or ``require`` names what there is not.
     """
 
     def __init__(
@@ -34,18 +36,24 @@ class Sandbox:
         limits: Limits | None = None,
         *,
         preload: Iterable[str] = PRELOAD,
-        require: Iterable[str] = LAYERS,
+        require: Iterable[str] | None = None,
+        backend: Backend = "fork-server",
     ) -> None:
         """Nothing is started yet.
 
         Args:
             limits: What a session may use.
             preload: Libraries to import once, before any session.
-            require: Layers without which nothing runs.
+            require: Layers without which nothing runs; unless given, all that the backend has.
+            backend: What sets interpreters apart; the others start slowly, but need not be trusted
+                alone.
         """
+        if backend not in REQUIRED:
+            raise ConfigError(f"backend: got {backend!r}, expected one of {', '.join(REQUIRED)}")
         self.limits = limits or Limits()
         self.preload = tuple(preload)
-        self.require = frozenset(require)
+        self.backend: Backend = backend
+        self.require = frozenset(REQUIRED[backend] if require is None else require)
         if unknown := self.require - {*LAYERS, "nobody"}:
             raise ConfigError(
                 f"require: got {', '.join(sorted(unknown))}, expected {', '.join(LAYERS)}, nobody"
@@ -125,13 +133,14 @@ class Session:
         here = f"{sys.platform} on {platform.machine()}"
         if here != "linux on x86_64":
             raise Unconfined(f"the sandbox needs Linux on x86-64, this is {here}")
-        self._wires = server(os.getpid(), sandbox.preload).open(sandbox.limits)
+        self._wires = server(os.getpid(), sandbox.preload, sandbox.backend).open(sandbox.limits)
         self._number = 0
         try:
             hello = self._receive(time.monotonic() + STARTING)
-        except (EOFError, TimeoutError, ValueError) as problem:
+        except (EOFError, OSError, ValueError) as problem:
+            cause = str(problem) or self._cause()
             self._kill()
-            raise WorldError(f"the sandbox does not start: {problem or 'it ended'}") from problem
+            raise WorldError(f"the sandbox does not start: {cause}") from problem
         self.layers = tuple(hello["layers"])
         if lacking := sandbox.require - set(self.layers):
             self._kill()
@@ -200,14 +209,17 @@ class Session:
         try:
             self._wires[1].settimeout(self.sandbox.limits.grace)
             end = json.loads(self._wires[1].recv(4096))
-            code, cpu = int(end["exit"]), float(end["cpu"])
+            code, cpu, words = int(end["exit"]), float(end["cpu"]), str(end["words"])
         except (OSError, ValueError):
             return "the interpreter ended"
-        if code == -signal.SIGKILL and cpu >= 0.9 * self.sandbox.limits.cpu:
+        # Bubblewrap and gVisor tell of a signal as shells do.
+        number = -code if code < 0 else code - 128
+        if number == signal.SIGKILL and cpu >= 0.9 * self.sandbox.limits.cpu:
             return f"killed after {self.sandbox.limits.cpu} s of processor time"
-        if code < 0:
-            return f"the interpreter was ended by {signal.Signals(-code).name}"
-        return f"the interpreter left with status {code}"
+        if number in _SIGNALS:
+            return f"the interpreter was ended by {_SIGNALS[number]}"
+        last = words.strip().rpartition("\n")[2]
+        return f"the interpreter left with status {code}" + (f": {last}" if last else "")
 
 
 def _exactly(link: socket.socket, count: int, deadline: float) -> bytes:

@@ -51,6 +51,13 @@ def fork_apart() -> int:
     return _check(ctypes.PyDLL(None, use_errno=True).syscall(_CLONE, flags, 0, 0, 0, 0))
 
 
+def own_mounts() -> None:
+    """Leave for new user and mount namespaces, in which this process may mount."""
+    user, group = os.getuid(), os.getgid()
+    _check(_LIBC.unshare(_NEWUSER | _NEWNS))
+    keep_names(user, group)
+
+
 def keep_names(uid: int, gid: int) -> None:
     """Be in the new user namespace who one was outside."""
     for name, text in [
@@ -63,9 +70,17 @@ def keep_names(uid: int, gid: int) -> None:
 
 
 def mount_empty(folder: str, size: int, files: int) -> None:
-    """An empty disk in memory over a folder, seen by this process and its children alone."""
-    _check(_LIBC.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None))
-    options = f"size={size},nr_inodes={files},mode=700".encode()
+    """An empty disk in memory over a folder, seen by this process and its children alone.
+
+    Args:
+        folder: Where.
+        size: Bytes of all files.
+        files: Number of files and folders; 0 for a kernel that cannot count them.
+    """
+    # Nothing is checked: a kernel without propagation of mounts, such as gVisor's, refuses this.
+    _LIBC.mount(None, b"/", None, _MS_REC | _MS_PRIVATE, None)
+    count = f",nr_inodes={files}" if files else ""
+    options = f"size={size}{count},mode=700".encode()
     flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
     _check(_LIBC.mount(b"tmpfs", folder.encode(), b"tmpfs", flags, options))
 

@@ -1,32 +1,28 @@
-"""The fork server: imports the libraries once, and forks a confined interpreter per session.
+"""The server: imports the libraries once, and forks a confined interpreter per session.
 
-It runs no foreign code itself. It kills an interpreter, process 1 of its own namespace, when the
-client closes the session's control socket or is gone.
+Or, where it is told a command, starts that for each session, such as bubblewrap around an
+interpreter. It runs no foreign code itself. It kills an interpreter, process 1 of its own
+namespace, when the client closes the session's control socket or is gone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
-import importlib
 import json
 import os
-import random
-import resource
 import select
 import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from . import cells, confine
+from . import confine
+from .interpreter import interpret, warm
 
-_COMMON = (
-    "bisect cmath collections copy csv dataclasses datetime decimal enum fractions functools "
-    "heapq itertools json math operator pathlib random re statistics string textwrap time typing"
-)
+_COMPLAINTS = "complaints"
+"""File for what a command writes to standard error."""
 
 
 class Child(NamedTuple):
@@ -48,15 +44,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the client, which then closes.
     if os.getuid() == 0 and order["nobody"]:
         confine.become_nobody()
-    for name in (*_COMMON.split(), *order["preload"]):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
-    if "numpy" in sys.modules:
-        # Here, since it loads a library; interpreters start from this state.
-        numpy: Any = sys.modules["numpy"]
-        numpy.random.seed(0)
-    gc.collect()
-    gc.freeze()
+    warm(order["preload"])
     server.send(b"ready")
     try:
         _serve(server)
@@ -81,6 +69,8 @@ def _serve(server: socket.socket) -> None:
                     gone = True
                     poll.unregister(server)
                     break
+                for each in fds:
+                    os.set_inheritable(each, False)
                 child = _start(fds[0], fds[1], json.loads(message))
                 by_control[child.control] = by_end[child.ended] = child
                 poll.register(child.control, select.POLLIN)
@@ -98,9 +88,19 @@ def _serve(server: socket.socket) -> None:
 
 
 def _start(link: int, control: int, order: dict[str, Any]) -> Child:
+    """Start an interpreter."""
+    own = f"{order['folder']}/{os.urandom(8).hex()}"
+    if order["command"]:
+        pid = _spawn(link, own, order["command"])
+    else:
+        pid = _fork(link, control, own, order)
+    os.close(link)
+    return Child(pid, os.pidfd_open(pid), control, own)
+
+
+def _fork(link: int, control: int, own: str, order: dict[str, Any]) -> int:
     """Fork an interpreter, into namespaces of its own where the kernel lets us."""
     missing: dict[str, str] = {}
-    own = f"{order['folder']}/{os.urandom(8).hex()}"
     user, group = os.getuid(), os.getgid()
     try:
         pid = confine.fork_apart()
@@ -113,51 +113,34 @@ def _start(link: int, control: int, order: dict[str, Any]) -> Child:
             os.close(control)
             if not missing:
                 confine.keep_names(user, group)
-            _interpret(link, own, order, missing)
+            nobody = order["nobody"] and user == confine.NOBODY
+            layers = ["nobody"] * nobody + ["namespaces"] * (not missing)
+            interpret(link, own, order, layers, missing)
         finally:
             os._exit(1)
-    os.close(link)
-    return Child(pid, os.pidfd_open(pid), control, own)
+    return pid
+
+
+def _spawn(link: int, own: str, command: list[str]) -> int:
+    """Start a command with the link for its standard input; keep what it complains of."""
+    os.mkdir(own)
+    write = os.O_WRONLY | os.O_CREAT
+    files = [
+        (os.POSIX_SPAWN_DUP2, link, 0),
+        (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 2, f"{own}/{_COMPLAINTS}", write, 0o600),
+    ]
+    return os.posix_spawn(command[0], command, os.environ, file_actions=files)
 
 
 def _bury(child: Child) -> None:
     """Clean up after an interpreter that ended, and tell the client how it did."""
     _, status, usage = os.wait4(child.pid, 0)
     os.close(child.ended)
+    complaints = Path(child.folder, _COMPLAINTS)
+    words = complaints.read_text(errors="replace")[-500:] if complaints.exists() else ""
     shutil.rmtree(child.folder, ignore_errors=True)
-    end = {"exit": os.waitstatus_to_exitcode(status), "cpu": usage.ru_utime + usage.ru_stime}
+    cpu = usage.ru_utime + usage.ru_stime
+    end = {"exit": os.waitstatus_to_exitcode(status), "cpu": cpu, "words": words}
     with contextlib.suppress(OSError), socket.socket(fileno=child.control) as control:
         control.send(json.dumps(end).encode(), socket.MSG_NOSIGNAL)
-
-
-def _interpret(link: int, own: str, order: dict[str, Any], missing: dict[str, str]) -> None:
-    """Give up all rights, then run cells until the client goes."""
-    layers = ["nobody"] if order["nobody"] and os.getuid() == confine.NOBODY else []
-    layers += [] if missing else ["namespaces"]
-
-    def put(name: str, layer: Callable[[], None]) -> None:
-        try:
-            layer()
-            layers.append(name)
-        except (OSError, ValueError) as problem:
-            missing[name] = str(problem)
-
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
-    os.dup2(link, 3)
-    os.closerange(4, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    folder: str = order["folder"]
-    put("disk", lambda: confine.mount_empty(folder, order["disk"], order["files"]))
-    if "disk" in missing:
-        folder = own
-        os.mkdir(folder)
-    os.chdir(folder)
-    random.seed(0)
-    with contextlib.suppress(OSError):
-        confine.drop_capabilities()
-    put("rlimits", lambda: confine.limit(**order["rlimits"]))
-    put("landlock", lambda: confine.landlock(order["readable"], folder))
-    put("seccomp", confine.seccomp)
-    cells.write_frame(3, {"layers": layers, "missing": missing})
-    cells.serve(3, order["output"])

@@ -1,0 +1,24 @@
+"""An interpreter in a process of its own, which bubblewrap or gVisor has set apart already."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+
+from . import confine
+from .interpreter import interpret, warm
+
+
+def main() -> None:
+    """Run the cells of one session; the order is an argument, the link is standard input."""
+    order = json.loads(sys.argv[1])
+    sys.path += order["packages"]
+    link = os.dup(0)
+    warm(order["preload"])
+    if os.getuid() != 0:
+        # Who is no superuser here may mount a disk in a namespace of their own only.
+        with contextlib.suppress(OSError):
+            confine.own_mounts()
+    interpret(link, order["folder"], order, ["namespaces"], {})
