@@ -1,12 +1,15 @@
-"""The page on tools: every Python block is run, in order, with a web service at hand or not."""
+"""The page on tools: every block is run, in order, with a service at hand or not."""
 
 import re
 import runpy
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 from http_service import serving
+
+from agentgym.cli import main
 
 for needed in ("httpx", "mcp", "Stemmer"):
     pytest.importorskip(needed)
@@ -20,12 +23,36 @@ def forecast(path, body):
     return 200 if found else 404, {"current": {"temperature_2m": 7.5}}
 
 
+def chat(path, body):
+    """Stands for the model: looks for the author, then for the town, and answers."""
+    turn = sum(message["role"] == "assistant" for message in body["messages"])
+    said = ["<search>author of Emma</search>", "<search>Jane Austen</search>"][turn:]
+    if not said and "Steventon" in body["messages"][-1]["content"]:
+        said = ["<answer>Steventon</answer>"]
+    message = {"role": "assistant", "content": said[0]}
+    return 200, {"choices": [{"message": message, "finish_reason": "stop"}]}
+
+
 def blocks():
-    return re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    """Language and text of each."""
+    page = PAGE.read_text()
+    return re.findall(r"^```(python|bash)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
 
 
-def run(number, block):
+def command(text):
+    """A command of ours, with a service at its address."""
+    name, *words = shlex.split(text.replace("\\\n", " "))
+    assert name == "agentgym"
+    with serving(chat) as (service, address):
+        assert main([address if word == "http://127.0.0.1:8000" else word for word in words]) == 0
+    assert len(service.asked) == 3 * 4
+
+
+def run(number, language, block):
     """A file is written, and its tests are run; anything else is run as it is."""
+    if language == "bash":
+        command(block)
+        return 0
     named = re.match(r"# (\w+\.py)\n", block)
     path = Path(named[1] if named else f"block_{number}.py")
     path.write_text(block)
@@ -36,7 +63,7 @@ def run(number, block):
     return len(tests)
 
 
-def test_every_block_of_the_page_runs(tmp_path, monkeypatch):
+def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AGENTGYM_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -44,15 +71,17 @@ def test_every_block_of_the_page_runs(tmp_path, monkeypatch):
     try:
         with serving(forecast) as (_, address):
             monkeypatch.setenv("WEATHER_API", address)
-            parts = list(enumerate(blocks()))
-            while '"replay"' not in parts[0][1]:
+            parts = [(number, *block) for number, block in enumerate(blocks())]
+            while '"replay"' not in parts[0][2]:
                 run(*parts.pop(0))
         # The service is gone: what follows needs none.
         for part in parts:
             ran += run(*part)
     finally:
         sys.modules.pop("weather", None)
-    assert len(blocks()) == 7 and ran == 1 and list(Path("recorded").rglob("*.json"))
+    assert len(blocks()) == 8 and ran == 1 and list(Path("recorded").rglob("*.json"))
+    assert re.search(r"pass@1 .* 1\.00", capsys.readouterr().out)
+    assert len(Path("episodes.jsonl").read_text().splitlines()) == 1 + 4
 
 
 def test_the_page_has_no_other_code():

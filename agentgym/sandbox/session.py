@@ -214,7 +214,7 @@ class Session:
             return "the interpreter ended"
         # Bubblewrap and gVisor tell of a signal as shells do.
         number = -code if code < 0 else code - 128
-        if number == signal.SIGKILL and cpu >= 0.9 * self.sandbox.limits.cpu:
+        if number == signal.SIGKILL and cpu >= 0.5 * self.sandbox.limits.cpu:
             return f"killed after {self.sandbox.limits.cpu} s of processor time"
         if number in _SIGNALS:
             return f"the interpreter was ended by {_SIGNALS[number]}"
