@@ -108,6 +108,22 @@ def test_pages_do_not_depend_on_the_hash_seed_of_the_process():
     assert len(digests) == 1 and digests != {""}
 
 
+def test_common_names_are_of_few_words_and_tell_splits_apart_by_their_combination():
+    env = make(hops=1, size=1000, names="common")
+    book = env.encyclopaedia
+    assert len(book.pages) == 1000
+    words = {word for title in book.pages for word in title.split()}
+    assert len(words) < 170
+    asked = {split: ask(book.knowledge, NUMBERS[split][0], 1) for split in ("train", "test")}
+    assert asked["train"].support[0].page != asked["test"].support[0].page
+    env.reset(options={"task": env.tasks("test")[0]})
+    for action in env.oracle():
+        *_, info = env.step(action)
+    assert info["won"] and info["task_id"].startswith("1hop-1000-0-common-")
+    with pytest.raises(UnknownTask):
+        make(hops=1, size=1000).reset(options={"task": env.tasks("test")[0]})
+
+
 # ---- scoring ---------------------------------------------------------------------------------
 
 
@@ -264,6 +280,8 @@ def test_a_refused_setting_says_what_was_expected():
     for settings, told in [
         ({"hops": 5}, "hops: got 5, expected 1 to 4"),
         ({"size": 10}, "size: got 10, expected 200 to 100000"),
+        ({"size": 2000, "names": "common"}, "size: got 2000, expected 200 to 1000"),
+        ({"names": "rare"}, "expected one of made-up, common"),
         ({"reward": "em"}, "expected one of exact, f1, aepo"),
     ]:
         with pytest.raises(ConfigError, match=told):

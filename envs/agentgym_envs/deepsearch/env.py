@@ -14,6 +14,7 @@ from agentgym.panel import unknown_split
 from agentgym.tools import HermesCalls, PythonTool, TagCalls, ToolWorld
 from agentgym_envs.deepsearch.corpora import open_corpus
 from agentgym_envs.deepsearch.files import QuestionFile, find
+from agentgym_envs.deepsearch.names import MOST_COMMON, NAMES, Names
 from agentgym_envs.deepsearch.pages import Encyclopaedia, open_encyclopaedia
 from agentgym_envs.deepsearch.questions import NUMBERS, Lookup, Question, ask
 from agentgym_envs.deepsearch.remote import open_remote
@@ -43,6 +44,7 @@ class DeepSearch(ToolWorld):
         hops: int = 2,
         size: int = 2000,
         corpus_seed: int = 0,
+        names: Names = "made-up",
         questions: str = "",
         corpus: str = "",
         data_split: str = "test",
@@ -57,6 +59,7 @@ class DeepSearch(ToolWorld):
             hops: Facts that an answer takes, 1 to 4.
             size: Pages, at least 200.
             corpus_seed: Decides all facts.
+            names: Of syllables; or of a few common words, in at most 1,000 pages.
             questions: A file of questions instead, such as HotpotQA, MuSiQue or BEIR's folder; see
                 ``files.py``.
             corpus: The pages for it: a file, see ``corpora.py``, or the address of a server, see
@@ -78,8 +81,10 @@ class DeepSearch(ToolWorld):
         one_of("notation", notation, ("tags", "json"))
         if hops not in range(1, 5):
             raise ConfigError(f"hops: got {hops!r}, expected 1 to 4")
-        if not 200 <= size <= 100_000:
-            raise ConfigError(f"size: got {size!r}, expected 200 to 100000")
+        one_of("names", names, NAMES)
+        most = MOST_COMMON if names == "common" else 100_000
+        if not 200 <= size <= most:
+            raise ConfigError(f"size: got {size!r}, expected 200 to {most}")
         super().__init__(
             tools=(
                 self.search,
@@ -91,7 +96,7 @@ class DeepSearch(ToolWorld):
             notation=TagCalls("information") if notation == "tags" else HermesCalls(),
             **kwargs,
         )
-        self.hops, self.reward, self._corpus = hops, reward, (size, corpus_seed)
+        self.hops, self.reward, self._corpus = hops, reward, (size, corpus_seed, names)
         self.data_split = data_split
         self.file: QuestionFile | None = find(questions) if questions else None
         self._source = _source(self.file, corpus) if self.file else None
@@ -237,8 +242,8 @@ class DeepSearch(ToolWorld):
     def _prefix(self) -> str:
         if self.file is not None:
             return f"file-{self.file.digest}-"
-        size, seed = self._corpus
-        return f"{self.hops}hop-{size}-{seed}-"
+        size, seed, names = self._corpus
+        return f"{self.hops}hop-{size}-{seed}-" + ("" if names == "made-up" else f"{names}-")
 
     def _asked(self) -> Question:
         if self._question is None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import NamedTuple
 
 import numpy as np
+
+from agentgym_envs.deepsearch.names import Names, make
 
 Target = int | str
 """What a relation leads to: a number, or the name of another entity."""
@@ -86,56 +87,6 @@ _NUMBERS = {
     "population": (900, 90_000),
     "founded": (1820, 2010),
 }
-_SYLLABLES = [
-    "bal",
-    "cor",
-    "den",
-    "fal",
-    "gor",
-    "hal",
-    "jun",
-    "kel",
-    "lor",
-    "mar",
-    "nel",
-    "por",
-    "quin",
-    "ral",
-    "sel",
-    "tor",
-    "ul",
-    "van",
-    "wen",
-    "yor",
-]
-_ENDS = ["a", "am", "an", "as", "e", "en", "er", "ia", "in", "is", "o", "on", "or", "us"]
-_OBJECTS = [
-    "River",
-    "Garden",
-    "Tower",
-    "Mirror",
-    "Harbour",
-    "Letter",
-    "Winter",
-    "Forest",
-    "Clock",
-    "Bridge",
-    "Island",
-    "Lantern",
-]
-_QUALITIES = [
-    "Silent",
-    "Broken",
-    "Golden",
-    "Hidden",
-    "Last",
-    "Distant",
-    "Burning",
-    "Hollow",
-    "Second",
-    "Crooked",
-]
-_TRADES = ["Works", "Press", "Mills", "Shipping", "Instruments", "Trading", "Glass", "Railways"]
 
 
 @dataclass(frozen=True)
@@ -173,10 +124,10 @@ class Knowledge:
 
 
 @cache
-def make_knowledge(size: int, seed: int) -> Knowledge:
+def make_knowledge(size: int, seed: int, names_of: Names = "made-up") -> Knowledge:
     """A world of ``size`` entities, a quarter of each kind; the same everywhere."""
     rng = np.random.default_rng([seed, size])
-    names = {kind: _names(kind, max(2, size // len(KINDS)), rng) for kind in KINDS}
+    names = {kind: make(names_of, kind, max(2, size // len(KINDS)), rng) for kind in KINDS}
     entities = {}
     for kind in KINDS:
         for name in names[kind]:
@@ -192,29 +143,3 @@ def make_knowledge(size: int, seed: int) -> Knowledge:
                     facts[key] = target
             entities[name] = Entity(name, kind, facts)
     return Knowledge(entities)
-
-
-def _names(kind: str, count: int, rng: np.random.Generator) -> list[str]:
-    """Different names, of which many share a part: the distractors of each other."""
-
-    def pick(options: list[str]) -> str:
-        return options[int(rng.integers(len(options)))]
-
-    def word() -> str:
-        return (pick(_SYLLABLES) + pick(_SYLLABLES) + pick(_ENDS)).capitalize()
-
-    shared = [word() for _ in range(max(2, count // 3))]
-    makers: dict[str, Callable[[], str]] = {
-        "person": lambda: f"{word()} {pick(shared)}",
-        "town": lambda: (
-            pick(["", "", "North ", "New ", "Upper "])
-            + pick(shared)
-            + pick(["ford", "ton", "bury", "stead"])
-        ),
-        "company": lambda: f"{pick(shared)} {pick(_TRADES)}",
-        "book": lambda: f"The {pick(_QUALITIES)} {pick(_OBJECTS)} of {word()}",
-    }
-    found: dict[str, None] = {}
-    while len(found) < count:
-        found[makers[kind]()] = None
-    return list(found)

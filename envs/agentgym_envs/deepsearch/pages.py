@@ -11,6 +11,7 @@ import numpy as np
 
 from agentgym_envs.deepsearch.corpora import ScoredIndex
 from agentgym_envs.deepsearch.knowledge import RELATIONS, Entity, Knowledge, make_knowledge
+from agentgym_envs.deepsearch.names import Names
 from agentgym_envs.deepsearch.sources import Hit, Page
 from agentgym_envs.webshop.index import IndexWriter
 
@@ -61,9 +62,9 @@ class Encyclopaedia:
 
 
 @cache
-def open_encyclopaedia(size: int, seed: int) -> Encyclopaedia:
+def open_encyclopaedia(size: int, seed: int, names: Names = "made-up") -> Encyclopaedia:
     """One per process."""
-    return Encyclopaedia(make_knowledge(size, seed))
+    return Encyclopaedia(make_knowledge(size, seed, names))
 
 
 def _page(entity: Entity) -> Page:
