@@ -26,9 +26,9 @@ def begin(env, number=4500):
     return env.reset(options={"task": f"{env.hops}hop-{SIZE}-0-{number}"})
 
 
-def questions(hops, split, count=60):
+def questions(hops, split, count=60, **kwargs):
     knowledge = open_encyclopaedia(SIZE, 0).knowledge
-    return [ask(knowledge, number, hops) for number in NUMBERS[split][:count]]
+    return [ask(knowledge, number, hops, **kwargs) for number in NUMBERS[split][:count]]
 
 
 # ---- pages and questions ---------------------------------------------------------------------
@@ -37,18 +37,20 @@ def questions(hops, split, count=60):
 @pytest.mark.parametrize("hops", [1, 2, 3, 4])
 def test_every_fact_an_answer_rests_on_stands_where_it_is_said_to(hops):
     book = open_encyclopaedia(SIZE, 0)
+    aliases = book.knowledge.aliases
     for question in questions(hops, "train"):
         assert len(question.support) >= hops or question.pattern in ("comparison", "difference")
         texts = [book.pages[page].sections[section - 1] for page, section in question.support]
         if question.pattern.endswith("hop"):
             for text, after in zip(texts, [*question.support[1:], None], strict=True):
-                assert (after.page if after else question.answer) in text
+                name = after.page if after else question.answer
+                assert name in text or (after and aliases[name] in text)
         first = question.support[0].page
         assert first in question.text
     assert questions(hops, "train") == questions(hops, "train")
 
 
-def test_comparisons_and_differences_agree_with_the_pages():
+def test_comparisons_differences_and_counts_agree_with_the_pages():
     """Read from the text of the pages by a pattern, not from the graph."""
     book = open_encyclopaedia(SIZE, 0)
     seen = set()
@@ -61,13 +63,60 @@ def test_comparisons_and_differences_agree_with_the_pages():
             found = re.findall(r"\b(1[89]\d\d|20[012]\d)\b", book.pages[page].sections[section - 1])
             if found:
                 (years[page],) = map(int, found)
-        assert len(years) == 2
-        if question.pattern == "difference":
+        if question.pattern == "count":
+            limit = int(re.search(r"before (\d+):", question.text)[1])
+            assert question.answer == str(sum(year < limit for year in years.values()))
+            assert all(page in question.text for page in years) and len(years) == 3
+        elif question.pattern == "difference":
             one, other = years.values()
             assert question.answer == str(abs(one - other))
         else:
             assert question.answer == min(years, key=years.get)
-    assert seen == {"comparison", "difference"}
+    assert seen == {"comparison", "difference", "count"}
+
+
+def test_some_people_are_told_by_another_name_which_finds_their_page_and_is_as_good_an_answer():
+    book = open_encyclopaedia(SIZE, 0)
+    short = {alias: name for name, alias in book.knowledge.aliases.items()}
+    assert len(short) == len(book.knowledge.aliases) > 50
+    told = [question for question in questions(1, "train", 400) if question.answer in short]
+    assert told
+    for question in told:
+        full = short[question.answer]
+        assert (
+            question.aliases == (full,)
+            and f"often written {question.answer}." in (book.page(full).sections[0])
+        )
+        assert full in [hit.title for hit in book.search(question.answer, 10)]
+    full = [q for q in questions(1, "train", 400) if q.answer in book.knowledge.aliases]
+    assert full and all(q.aliases == (book.knowledge.aliases[q.answer],) for q in full)
+
+
+@pytest.mark.parametrize("hops", [1, 2, 3])
+def test_splits_by_pattern_ask_for_different_relations(hops):
+    """A question's words, without the names in it, tell what it asks for."""
+
+    def asked(split):
+        found = set()
+        for question in questions(hops, split, 100, by_pattern=True):
+            names = sorted({lookup.page for lookup in question.support}, key=len, reverse=True)
+            text = question.text
+            for name in names:
+                text = text.replace(name, "X")
+            found.add(re.sub(r"\d+", "N", text))
+        return found
+
+    train, valid, test = map(asked, ("train", "valid", "test"))
+    assert len(train) > len(test) > 0 < len(valid)
+    assert not train & test and not valid & (train | test)
+
+
+def test_what_one_hop_asks_for_can_be_chosen():
+    env = make(hops=1, relations="mayor, author")
+    for task in env.tasks("train")[:40]:
+        goal = env.reset(options={"task": task})[1]["goal"]
+        assert "Who wrote" in goal or "Who is the mayor" in goal
+    assert task.startswith("1hop-400-0-mayor-author-")
 
 
 def test_splits_start_from_different_entities():
@@ -282,6 +331,8 @@ def test_a_refused_setting_says_what_was_expected():
         ({"size": 10}, "size: got 10, expected 200 to 100000"),
         ({"size": 2000, "names": "common"}, "size: got 2000, expected 200 to 1000"),
         ({"names": "rare"}, "expected one of made-up, common"),
+        ({"hops": 1, "relations": "mayr"}, "Did you mean 'mayor'"),
+        ({"hops": 2, "relations": "mayor"}, "relations can be chosen for hops 1 alone"),
         ({"reward": "em"}, "expected one of exact, f1, aepo"),
     ]:
         with pytest.raises(ConfigError, match=told):

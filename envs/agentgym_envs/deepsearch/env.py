@@ -14,6 +14,7 @@ from agentgym.panel import unknown_split
 from agentgym.tools import HermesCalls, PythonTool, TagCalls, ToolWorld
 from agentgym_envs.deepsearch.corpora import open_corpus
 from agentgym_envs.deepsearch.files import QuestionFile, find
+from agentgym_envs.deepsearch.knowledge import RELATIONS
 from agentgym_envs.deepsearch.names import MOST_COMMON, NAMES, Names
 from agentgym_envs.deepsearch.pages import Encyclopaedia, open_encyclopaedia
 from agentgym_envs.deepsearch.questions import NUMBERS, Lookup, Question, ask
@@ -45,6 +46,8 @@ class DeepSearch(ToolWorld):
         size: int = 2000,
         corpus_seed: int = 0,
         names: Names = "made-up",
+        split_by: Literal["entity", "pattern"] = "entity",
+        relations: str = "",
         questions: str = "",
         corpus: str = "",
         data_split: str = "test",
@@ -60,6 +63,10 @@ class DeepSearch(ToolWorld):
             size: Pages, at least 200.
             corpus_seed: Decides all facts.
             names: Of syllables; or of a few common words, in at most 1,000 pages.
+            split_by: Questions of two splits start from different entities; or they ask for
+                different relations, too.
+            relations: What questions of one hop ask for, such as ``author,mayor``; see
+                ``knowledge.py``. Anything unless given.
             questions: A file of questions instead, such as HotpotQA, MuSiQue or BEIR's folder; see
                 ``files.py``.
             corpus: The pages for it: a file, see ``corpora.py``, or the address of a server, see
@@ -82,6 +89,12 @@ class DeepSearch(ToolWorld):
         if hops not in range(1, 5):
             raise ConfigError(f"hops: got {hops!r}, expected 1 to 4")
         one_of("names", names, NAMES)
+        one_of("split_by", split_by, ("entity", "pattern"))
+        self.relations = tuple(filter(None, map(str.strip, relations.split(","))))
+        for relation in self.relations:
+            one_of("relations", relation, tuple(RELATIONS))
+        if self.relations and (hops > 1 or split_by == "pattern"):
+            raise ConfigError("relations can be chosen for hops 1 alone, split by entity")
         most = MOST_COMMON if names == "common" else 100_000
         if not 200 <= size <= most:
             raise ConfigError(f"size: got {size!r}, expected 200 to {most}")
@@ -97,7 +110,7 @@ class DeepSearch(ToolWorld):
             **kwargs,
         )
         self.hops, self.reward, self._corpus = hops, reward, (size, corpus_seed, names)
-        self.data_split = data_split
+        self.data_split, self.by_pattern = data_split, split_by == "pattern"
         self.file: QuestionFile | None = find(questions) if questions else None
         self._source = _source(self.file, corpus) if self.file else None
         if corpus and not questions:
@@ -234,7 +247,14 @@ class DeepSearch(ToolWorld):
         plain = number.isascii() and number.isdecimal() and len(number) < 9
         if number != task and plain and str(int(number)) == number:
             if self.file is None and int(number) < NUMBERS["test"].stop:
-                return ask(self.encyclopaedia.knowledge, int(number), self.hops)
+                knowledge = self.encyclopaedia.knowledge
+                return ask(
+                    knowledge,
+                    int(number),
+                    self.hops,
+                    by_pattern=self.by_pattern,
+                    relations=self.relations,
+                )
             if self.file is not None and int(number) < len(self.file.questions):
                 return self.file.questions[int(number)]
         raise unknown_task(ENV, task, self.tasks(self.data_split)[:1])
@@ -243,7 +263,8 @@ class DeepSearch(ToolWorld):
         if self.file is not None:
             return f"file-{self.file.digest}-"
         size, seed, names = self._corpus
-        return f"{self.hops}hop-{size}-{seed}-" + ("" if names == "made-up" else f"{names}-")
+        marks = (names * (names != "made-up"), "pattern" * self.by_pattern, *self.relations)
+        return "-".join([f"{self.hops}hop", str(size), str(seed), *filter(None, marks), ""])
 
     def _asked(self) -> Question:
         if self._question is None:

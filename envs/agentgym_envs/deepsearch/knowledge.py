@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache, cached_property
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -113,6 +115,18 @@ class Knowledge:
             found[entity.kind].append(entity.name)
         return found
 
+    @cached_property
+    def aliases(self) -> dict[str, str]:
+        """Other names of people, such as ``H. Gray``; of those whom it tells from all others."""
+        short = {name: f"{name[0]}. {name.rpartition(' ')[2]}" for name in self.by_kind["person"]}
+        count = Counter(short.values())
+        return {name: alias for name, alias in short.items() if count[alias] == 1}
+
+    def stated(self, name: str, relation: str) -> str:
+        """A target in the words of the page it stands on: of some, their other name."""
+        target = str(self.entities[name].facts[relation])
+        return self.aliases.get(target, target) if pick(f"{name} {relation}", 4) == 0 else target
+
     def follow(self, name: str, path: tuple[str, ...]) -> tuple[Target, ...]:
         """What each relation of a path leads to, one after the other."""
         found: list[Target] = []
@@ -143,3 +157,8 @@ def make_knowledge(size: int, seed: int, names_of: Names = "made-up") -> Knowled
                     facts[key] = target
             entities[name] = Entity(name, kind, facts)
     return Knowledge(entities)
+
+
+def pick(name: str, count: int) -> int:
+    """A number below ``count`` that depends on the name alone; the same everywhere."""
+    return blake2b(name.encode()).digest()[0] % count

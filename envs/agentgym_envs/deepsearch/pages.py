@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from functools import cache
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 
 from agentgym_envs.deepsearch.corpora import ScoredIndex
-from agentgym_envs.deepsearch.knowledge import RELATIONS, Entity, Knowledge, make_knowledge
+from agentgym_envs.deepsearch.knowledge import RELATIONS, Entity, Knowledge, make_knowledge, pick
 from agentgym_envs.deepsearch.names import Names
 from agentgym_envs.deepsearch.sources import Hit, Page
 from agentgym_envs.webshop.index import IndexWriter
@@ -36,7 +35,7 @@ class Encyclopaedia:
 
     def __init__(self, knowledge: Knowledge) -> None:
         self.knowledge = knowledge
-        self.pages = {name: _page(entity) for name, entity in knowledge.entities.items()}
+        self.pages = {name: _page(knowledge, entity) for name, entity in knowledge.entities.items()}
         self._titles = list(self.pages)
         writer = IndexWriter()
         for page in self.pages.values():
@@ -67,17 +66,16 @@ def open_encyclopaedia(size: int, seed: int, names: Names = "made-up") -> Encycl
     return Encyclopaedia(make_knowledge(size, seed, names))
 
 
-def _page(entity: Entity) -> Page:
+def _page(knowledge: Knowledge, entity: Entity) -> Page:
     """Which wording is a function of the entity, so a page is the same everywhere."""
     sections = [[_INTRODUCTIONS[entity.kind].format(x=entity.name)], []]
-    for key, target in entity.facts.items():
+    if alias := knowledge.aliases.get(entity.name):
+        sections[0].append(f"The name is often written {alias}.")
+    for key in entity.facts:
         relation = RELATIONS[key]
-        wording = relation.sentences[_choice(entity.name + key, len(relation.sentences))]
-        sections[relation.section - 1].append(wording.format(x=entity.name, y=target))
+        wording = relation.sentences[pick(entity.name + key, len(relation.sentences))]
+        told = wording.format(x=entity.name, y=knowledge.stated(entity.name, key))
+        sections[relation.section - 1].append(told)
     for section in sections:
-        section.append(_FILLER[_choice(entity.name + section[0], len(_FILLER))])
+        section.append(_FILLER[pick(entity.name + section[0], len(_FILLER))])
     return Page(entity.name, tuple(" ".join(section) for section in sections))
-
-
-def _choice(name: str, count: int) -> int:
-    return blake2b(name.encode()).digest()[0] % count

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from agentgym_envs.deepsearch.knowledge import KINDS, RELATIONS, Knowledge
+from agentgym_envs.deepsearch.knowledge import KINDS, RELATIONS, Knowledge, pick
 
 NUMBERS = {"train": range(4000), "valid": range(4000, 4500), "test": range(4500, 5000)}
 """Which numbers belong to a split."""
-PATTERNS = ("chain", "comparison", "difference")
+PATTERNS = ("chain", "comparison", "difference", "count")
+_HELD_OUT = {0: "test", 1: "valid"}
+"""Of five parts of all patterns, those that are not for training."""
+
+_HAPPENED = {"born": "was born", "founded": "was founded"}
 
 
 class Lookup(NamedTuple):
@@ -38,7 +42,14 @@ class Question(NamedTuple):
         return (self.answer, *self.aliases)
 
 
-def ask(knowledge: Knowledge, number: int, hops: int) -> Question:
+def ask(
+    knowledge: Knowledge,
+    number: int,
+    hops: int,
+    *,
+    by_pattern: bool = False,
+    relations: Collection[str] = (),
+) -> Question:
     """The question of that number.
 
     It starts from an entity of its split: the last digit of an entity's place among its kind is
@@ -48,29 +59,51 @@ def ask(knowledge: Knowledge, number: int, hops: int) -> Question:
         knowledge: The graph.
         number: One of ``NUMBERS``.
         hops: Facts that a chain follows, 1 to 4; a comparison or difference has two such chains
-            of half the length.
+            of half the length, a count has one fact more.
+        by_pattern: What is asked is of its split, too: no relation, or sequence of relations, is
+            asked for in two splits.
+        relations: What a question of one hop may ask for; anything unless given.
     """
     split = next(name for name, numbers in NUMBERS.items() if number in numbers)
     rng = np.random.default_rng([number, hops])
+    while True:
+        question, asked = _drawn(knowledge, split, hops, rng)
+        if relations and asked not in relations:
+            continue
+        if not by_pattern or split == _HELD_OUT.get(pick(f"81 {asked}", 5), "train"):
+            return question
+
+
+def _drawn(
+    knowledge: Knowledge, split: str, hops: int, rng: np.random.Generator
+) -> tuple[Question, str]:
+    """A question, and the pattern and relations it asks for."""
     pattern = PATTERNS[int(rng.integers(len(PATTERNS)))] if hops > 1 else "chain"
     if pattern == "chain":
         start = _start(knowledge, split, rng)
         path = _path(knowledge, start, hops, rng, last="")
-        return _chain(knowledge, start, path)
+        return _chain(knowledge, start, path), " ".join(path)
     last = ("born", "founded")[int(rng.integers(2))]
     while True:
-        one, other = (_start(knowledge, split, rng) for _ in range(2))
-        paths = [_path(knowledge, start, hops // 2, rng, last=last) for start in (one, other)]
-        years = [
-            knowledge.follow(start, path)[-1]
-            for start, path in zip((one, other), paths, strict=True)
-        ]
-        if years[0] != years[1]:
-            return _pair(knowledge, pattern, last, (one, other), paths)
+        if pattern == "count":
+            kind = RELATIONS[last].source
+            starts = [_start(knowledge, split, rng, kind) for _ in range(hops + 1)]
+            paths: list[tuple[str, ...]] = [(last,)] * len(starts)
+        else:
+            starts = [_start(knowledge, split, rng) for _ in range(2)]
+            paths = [_path(knowledge, start, hops // 2, rng, last=last) for start in starts]
+        both = list(zip(starts, paths, strict=True))
+        years = [int(knowledge.follow(start, path)[-1]) for start, path in both]
+        if len(set(years)) == len(years):
+            break
+    asked = " ".join([pattern, *("/".join(path) for path in paths)])
+    if pattern == "count":
+        return _count(last, starts, years, rng), asked
+    return _pair(knowledge, pattern, last, both, years), asked
 
 
-def _start(knowledge: Knowledge, split: str, rng: np.random.Generator) -> str:
-    names = knowledge.by_kind[KINDS[int(rng.integers(len(KINDS)))]]
+def _start(knowledge: Knowledge, split: str, rng: np.random.Generator, kind: str = "") -> str:
+    names = knowledge.by_kind[kind or KINDS[int(rng.integers(len(KINDS)))]]
     digits = {"train": range(8), "valid": (8,), "test": (9,)}[split]
     mine = [name for at, name in enumerate(names) if at % 10 in digits]
     return mine[int(rng.integers(len(mine)))]
@@ -120,30 +153,47 @@ def _support(knowledge: Knowledge, start: str, path: tuple[str, ...]) -> tuple[L
 
 def _chain(knowledge: Knowledge, start: str, path: tuple[str, ...]) -> Question:
     text = RELATIONS[path[-1]].question.format(x=_described(start, path[:-1]))
-    answer = str(knowledge.follow(start, path)[-1])
-    return Question(text, answer, f"{len(path)}-hop", _support(knowledge, start, path))
+    *way, target = map(str, (start, *knowledge.follow(start, path)))
+    answer = knowledge.stated(way[-1], path[-1])
+    support = _support(knowledge, start, path)
+    return Question(text, answer, f"{len(path)}-hop", support, _others(knowledge, target, answer))
 
 
 def _pair(
     knowledge: Knowledge,
     pattern: str,
     last: str,
-    starts: tuple[str, str],
-    paths: list[tuple[str, ...]],
+    both: Sequence[tuple[str, tuple[str, ...]]],
+    years: Sequence[int],
 ) -> Question:
-    both = list(zip(starts, paths, strict=True))
-    years = [int(knowledge.follow(start, path)[-1]) for start, path in both]
     subjects = [str((start, *knowledge.follow(start, path))[-2]) for start, path in both]
     phrases = [_described(start, path[:-1]) for start, path in both]
     support = tuple(lookup for start, path in both for lookup in _support(knowledge, start, path))
-    happened = "was born" if last == "born" else "was founded"
     if pattern == "comparison":
-        text = f"Which {happened} earlier, {phrases[0]} or {phrases[1]}? Answer with the name."
-        answer = subjects[0] if years[0] < years[1] else subjects[1]
-    else:
         text = (
-            f"How many years lie between the year in which {phrases[0]} {happened} and the year "
-            f"in which {phrases[1]} {happened}?"
+            f"Which {_HAPPENED[last]} earlier, {phrases[0]} or {phrases[1]}? Answer with the name."
         )
-        answer = str(abs(years[0] - years[1]))
-    return Question(text, answer, pattern, support)
+        answer = subjects[0] if years[0] < years[1] else subjects[1]
+        return Question(text, answer, pattern, support, _others(knowledge, answer, answer))
+    text = (
+        f"How many years lie between the year in which {phrases[0]} {_HAPPENED[last]} and the "
+        f"year in which {phrases[1]} {_HAPPENED[last]}?"
+    )
+    return Question(text, str(abs(years[0] - years[1])), pattern, support)
+
+
+def _count(
+    last: str, starts: Sequence[str], years: Sequence[int], rng: np.random.Generator
+) -> Question:
+    """How many are older than one of them, or than all: from 0 to their number less 1."""
+    answer = int(rng.integers(len(years)))
+    listed = f"{', '.join(starts[:-1])} and {starts[-1]}"
+    verb = _HAPPENED[last].replace("was", "were")
+    text = f"How many of these {verb} before {sorted(years)[answer]}: {listed}?"
+    support = tuple(Lookup(start, RELATIONS[last].section) for start in starts)
+    return Question(text, str(answer), "count", support)
+
+
+def _others(knowledge: Knowledge, name: str, said: str) -> tuple[str, ...]:
+    """What a name is called, too, besides what is said."""
+    return tuple({name, knowledge.aliases.get(name, name)} - {said})
