@@ -42,6 +42,7 @@ def test_every_fact_an_answer_rests_on_stands_where_it_is_said_to(hops):
         assert len(question.support) >= hops or question.pattern in ("comparison", "difference")
         texts = [book.pages[page].sections[section - 1] for page, section in question.support]
         if question.pattern.endswith("hop"):
+            assert question.answer not in question.text
             for text, after in zip(texts, [*question.support[1:], None], strict=True):
                 name = after.page if after else question.answer
                 assert name in text or (after and aliases[name] in text)

@@ -256,6 +256,8 @@ def test_an_index_is_built_once_and_again_when_the_file_changes(tmp_path, cache)
         ("x.jsonl", '{"id": 1, "contents": "a"}\nnonsense\n', "line 2: not JSON"),
         ("x.jsonl", '{"id": 1}', "line 1: expected an object with the text 'contents'"),
         ("x.jsonl", "[1]", "line 1: expected an object"),
+        ("x.jsonl", '{"contents": ' + "[" * 100_000, "line 1: not JSON"),
+        ("x.jsonl", "\udcff\udcfe", "line 1: not JSON"),
         ("x.json", "[]", "is no search cache"),
         ("x.json", '{"a": 3}', "is no search cache"),
         ("x.json", '{"a": "nothing"}', "holds no search results"),
@@ -266,7 +268,7 @@ def test_a_corpus_of_something_else_is_refused_and_leaves_nothing(
     tmp_path, cache, name, content, told
 ):
     path = tmp_path / name
-    path.write_text(content)
+    path.write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(ConfigError, match=told) as error:
         open_corpus(str(path))
     assert "\n" not in str(error.value)
