@@ -243,6 +243,7 @@ def test_a_client_that_is_killed_leaves_no_process_and_no_folder_behind(tmp_path
 
 
 def test_a_server_that_died_is_started_again(sandbox):
+    sandbox.run("1")
     running = server(os.getpid(), sandbox.preload, "fork-server")
     running._process.send_signal(signal.SIGKILL)
     running._process.wait()

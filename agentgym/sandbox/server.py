@@ -90,7 +90,7 @@ class Server:
             self._socket, inner = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             order = {
                 "preload": self._preload if self._backend == "fork-server" else (),
-                "nobody": _for_nobody(),
+                "nobody": self._nobody(),
                 "folder": self._folder,
             }
             with inner:
@@ -115,7 +115,7 @@ class Server:
         order: dict[str, object] = {
             "command": (),
             "folder": self._folder,
-            "nobody": _for_nobody(),
+            "nobody": self._nobody(),
             "readable": _readable(),
             "disk": limits.disk,
             "files": limits.files,
@@ -138,6 +138,15 @@ class Server:
             return wrappers.bubblewrap(_readable(), limits.disk, json.dumps(apart))
         told = json.dumps({**apart, "files": 0})
         return wrappers.gvisor(_readable(), Path(self._folder), told)
+
+    def _nobody(self) -> bool:
+        """Interpreters need not be root's; in processes of their own they read their code, too.
+
+        gVisor's user is one of its own kernel.
+        """
+        if self._backend == "bubblewrap":
+            return _for_nobody() and _open_to_all(str(wrappers.INSIDE))
+        return _for_nobody() and self._backend == "fork-server"
 
     def _stop(self) -> None:
         if self._socket is not None:

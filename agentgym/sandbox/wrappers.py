@@ -45,6 +45,9 @@ _TRIALS = {
     "gvisor": (*_GVISOR, "do"),
 }
 
+_TRIAL = 60.0
+"""Seconds that it may take to start an empty program."""
+
 
 @cache
 def program(backend: Backend) -> str:
@@ -61,10 +64,16 @@ def program(backend: Backend) -> str:
             f"apt-get install {'bubblewrap' if name == 'bwrap' else name}"
         )
     trial = [found, *_TRIALS[backend], shutil.which("true") or "/bin/true"]
-    tried = subprocess.run(trial, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
-    if tried.returncode:
-        words = tried.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        raise Unconfined(f"the backend {backend} does not work on this machine: {words[:300]}")
+    try:
+        subprocess.run(
+            trial, stdin=subprocess.DEVNULL, capture_output=True, timeout=_TRIAL, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as problem:
+        output = getattr(problem, "stderr", None) or str(problem).encode()
+        words = output.decode(errors="replace").strip().rpartition("\n")[2]
+        raise Unconfined(
+            f"the backend {backend} does not work on this machine: {words[:300]}"
+        ) from None
     return found
 
 

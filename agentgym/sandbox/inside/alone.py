@@ -21,4 +21,5 @@ def main() -> None:
         # Who is no superuser here may mount a disk in a namespace of their own only.
         with contextlib.suppress(OSError):
             confine.own_mounts()
-    interpret(link, order["folder"], order, ["namespaces"], {})
+    nobody = order["nobody"] and os.getuid() == confine.NOBODY
+    interpret(link, order["folder"], order, ["nobody"] * nobody + ["namespaces"], {})
