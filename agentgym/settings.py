@@ -254,3 +254,5 @@ class Effort:
     """Resets of one world over which memory must stay level."""
     seconds: float = 10.0
     """After this long, a check that repeats itself makes do with what it has seen."""
+    episodes: int = 4
+    """Episodes that such a check plays, or tasks it looks at, however long that takes."""

@@ -1,22 +1,36 @@
 """What WebShop costs: building, memory of many sessions, steps, searches, forks.
 
-    .venv/bin/python scripts/bench_webshop.py [--products 100000] [--sessions 128]
+    scripts/bench webshop [--products 100000] [--sessions 128] [--workers 4] [--official 100000]
 
 Times are CPU seconds of this process, so that a busy machine does not change them; memory is what
-this process holds (Pss: pages shared with other processes count by their share).
+this process holds (Pss: pages shared with other processes count by their share). With `--workers`
+the sessions live in worker processes, and memory is that of all of them and this one together.
+`--official N` only writes files of the official schema with N products and loads them as a stream,
+in a process of its own whose peak memory is told.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import json
+import os
 import random
+import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
-from agentgym.registry import world
+from bench_worlds import held
+
+from agentgym.pool import Pool
+from agentgym.registry import Maker, world
+from agentgym.types import Task
 from agentgym_envs.webshop.env import WebShop
+from agentgym_envs.webshop.synthetic import records
 
 ENV = "agentgym/WebShop-v0"
 
@@ -104,6 +118,67 @@ def many(env: WebShop, count: int) -> None:
     print(f"of it private: {megabytes('Private_Dirty'):.0f} MB")
 
 
+async def shared(env: WebShop, count: int, workers: int) -> None:
+    """Memory of so many visits in worker processes."""
+    rng, tasks = random.Random(2), env.tasks("train")
+    async with Pool(workers=workers) as pool:
+        for _ in range(count):
+            task = Task(ENV, tasks[rng.randrange(len(tasks))])
+            actions = episode(env, task.id, rng)
+            session = await pool.open(Maker(kwargs={"products": env.source.size}), task)
+            await session.reset(task)
+            for action in actions:
+                await session.step(action)
+        print(
+            f"{count} sessions in {workers} processes: {held() / 2**20:.0f} MB in all processes "
+            f"together (Pss)"
+        )
+
+
+def official(products: int) -> None:
+    """Write files as the original's, and load them."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["AGENTGYM_CACHE"] = str(folder / "cache")
+        with (
+            (folder / "items_shuffle.json").open("w") as entries,
+            (folder / "items_ins_v2.json").open("w") as known,
+        ):
+            for row in range(products):
+                record, attributes = records(row, 0)
+                between = ",\n" if row else ""
+                entries.write((between or "[") + json.dumps(record))
+                known.write((between or "{") + f'"{record["asin"]}": {json.dumps(attributes)}')
+            entries.write("]\n")
+            known.write("}\n")
+        size = sum(file.stat().st_size for file in folder.glob("*.json"))
+        print(f"official files of {products:,} products: {size / 2**20:.0f} MB", flush=True)
+        with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+            print(alone.submit(load, name).result())
+
+
+def load(folder: str) -> str:
+    """What loading takes, in a process that does nothing else."""
+    before, told = _peak(), list[tuple[int, int]]()
+    env = world(ENV, data=folder)
+    start = time.process_time()
+    env.prepare("train", lambda done, total: told.append((done, total)))
+    spent = time.process_time() - start
+    assert isinstance(env, WebShop)
+    size, goals = env.catalogue.size, env.catalogue.goal_count
+    return (
+        f"loaded {size:,} products, {goals:,} goals: {spent:.1f} s of CPU "
+        f"({1e6 * spent / size:.0f} us each), told of progress {len(told):,} times, "
+        f"peak memory {_peak():.0f} MB, {before:.0f} MB before"
+    )
+
+
+def _peak() -> float:
+    """The most memory that this process has held, in MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+
+
 def micro(run: Callable[[], object], times: int = 2000) -> float:
     """Median microseconds of CPU per call."""
     return median(seconds(run) for _ in range(times)) * 1e6
@@ -114,8 +189,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--products", type=int, default=100_000)
     parser.add_argument("--sessions", type=int, default=128)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--official", type=int, default=0)
     options = parser.parse_args()
+    if options.official:
+        official(options.official)
+        return
     env = build(options.products)
+    if options.workers:
+        asyncio.run(shared(env, options.sessions, options.workers))
+        return
     many(env, options.sessions)
     print(f"steps, every query new: {steps(env):,.0f} per second of one core")
     print(f"the same, with admissible actions: {steps(env, admissible=True):,.0f}")

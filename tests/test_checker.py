@@ -11,6 +11,7 @@ from defects import DEFECTS, Corridor, Drawers
 from gymnasium.utils.env_checker import check_env
 
 from agentgym.cli import main
+from agentgym.errors import ConfigError
 from agentgym.registry import world
 from agentgym.testing import Effort, check_environment
 from agentgym.testing.findings import Verdict
@@ -130,6 +131,15 @@ def test_the_command_names_the_violations_and_ends_with_status_one(registered, c
     shown = capsys.readouterr().out
     assert re.search("forks go their own way +│ failed", shown)
     assert "share no mutable state" in shown and "1 violation" in shown
+
+
+def test_a_slow_world_is_looked_at_for_as_few_episodes_as_are_asked(registered):
+    hasty = Effort(steps=8, resets=10, seconds=1e-9, episodes=2)
+    notes = {finding.check: finding.note for finding in findings(registered(Corridor), hasty)}
+    assert re.search("of 2 episodes won", notes["random agents lose"])
+    assert notes["repeating agents lose"].endswith("in 2 tasks")
+    with pytest.raises(ConfigError, match=r"effort\.episodes is 1, expected at least 2"):
+        check_environment("agentgym/Hotter-v0", Effort(episodes=1))
 
 
 def test_a_mistake_in_the_command_is_one_line(capsys):

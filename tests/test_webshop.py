@@ -95,6 +95,7 @@ def test_the_same_task_of_another_catalogue_is_refused():
         ({"goals": "people"}, "expected one of synthetic, human"),
         ({"reward": "sparse"}, "expected one of outcome, dense"),
         ({"products": 3}, "at least 8"),
+        ({"per_page": 0}, "at least 1"),
         ({"data": "/nowhere"}, "neither a folder nor a file"),
     ],
 )
@@ -159,18 +160,30 @@ def test_the_oracle_buys_what_is_asked_for_wherever_it_is_asked():
 def test_results_come_ten_to_a_page_and_can_be_left_in_every_direction():
     env = begin()
     env.step("search[women's shoes]")
-    assert env.session.results and len(env.session.shown) == 10
+    assert env.session.results and len(env._open().shown(env.session)) == 10
     assert "click[< prev]" not in env.admissible()
     assert not env.step("click[< prev]")[4]["action_valid"]
     for _ in range(5):
         env.step("click[next >]")
-    assert env.session.number == 6 and env.session.shown == ()
+    assert env.session.number == 6 and env._open().shown(env.session) == ()
     assert env.step("click[next >]")[4]["action_valid"], "shown even past the end"
     for _ in range(6):
         env.step("click[< prev]")
     assert env.session.number == 1
     env.step("click[back to search]")
     assert env.session == Session()
+
+
+def test_pages_of_results_can_be_shorter_and_the_oracle_turns_them():
+    env, turned = shop(products=300, per_page=1, oracle="searching"), 0
+    for task in env.tasks("test")[:30]:
+        env.reset(seed=0, options={"task": task})
+        for action in env.oracle():
+            *_, info = env.step(action)
+            turned += action == "click[next >]"
+            assert len(env._open().shown(env.session)) <= 1
+        assert info["won"]
+    assert turned
 
 
 def test_only_products_on_the_page_can_be_opened():
@@ -251,7 +264,7 @@ def test_text_pages_have_the_original_layout():
     assert page == [*head, *item.bullets]
     env.step("click[< prev]")
     found = env.step("click[< prev]")[0].split(" [SEP] ")
-    cards = [text for row in env.session.shown for text in env.catalogue.card(row)]
+    cards = [text for row in env._open().shown(env.session) for text in env.catalogue.card(row)]
     assert found == [*head[:3], "Page 1 (Total results: 50)", "Next >", *cards]
     assert env.step("click[back to search]")[0].split(" [SEP] ") == ["WebShop", *head[:2], "Search"]
 

@@ -29,7 +29,7 @@ SMALL = {
 
 BRISK = Effort(steps=100, resets=300, seconds=3.0)
 """Most of what the defaults look at, in a fraction of the time."""
-SLOW = {"agentgym/ScienceWorld-v0": Effort(steps=20, resets=20, seconds=0.5)}
+SLOW = {"agentgym/ScienceWorld-v0": Effort(steps=8, resets=20, seconds=0.2, episodes=2)}
 """Less where a reset takes a fifth of a second; `agentgym check scienceworld` looks for longer."""
 
 CASES = [(id_, how) for id_ in agentgym.environments() for how in SMALL.get(id_, [{}])]

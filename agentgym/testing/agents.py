@@ -14,10 +14,8 @@ from agentgym.testing.lab import NONSENSE, Lab, Step
 
 _TURNS = 50
 """Longest episode of an agent that knows nothing, where the world sets no limit."""
-_FEWEST = 4
-"""Episodes that are played however slow the world is."""
 _FEWEST_TURNS = 20
-"""Turns that are played in each of them."""
+"""Turns of an episode that are played however slow the world is, where so many steps are asked."""
 
 Choose = Callable[[Step], str]
 """An agent: the last answer to an action."""
@@ -122,7 +120,7 @@ def random_agents_lose(lab: Lab) -> str:
         agent = _at_random(env, np.random.default_rng(number))
         wins += _play(lab, env, task, agent, late, turns).won
         played += 1
-        if late() and played >= _FEWEST:
+        if late() and played >= lab.effort.episodes:
             break
     lab.require(
         wins <= played / 2,
@@ -143,7 +141,7 @@ def listed_order_tells_nothing(lab: Lab) -> str:
         for place in wins:
             wins[place] += _play(lab, env, task, _listed(place), late).won
         played += 1
-        if late() and played >= _FEWEST:
+        if late() and played >= lab.effort.episodes:
             break
     if not played:
         raise Skipped("no list of admissible actions, or one action repeated is the whole task")
@@ -173,7 +171,7 @@ def repeating_agents_lose(lab: Lab) -> str:
             if set(plan) != {action}:
                 wins[action] = wins.get(action, 0) + result.won
         played += 1
-        if late() and played >= _FEWEST:
+        if late() and played >= lab.effort.episodes:
             break
     for action, count in wins.items():
         lab.require(
@@ -206,9 +204,9 @@ def _play(
 ) -> Played:
     """An episode to its end, to a limit on turns, or less far once it is late."""
     step, reward = lab.begin(env, task), 0.0
-    limit = lab.horizon or _TURNS
+    limit, fewest = lab.horizon or _TURNS, min(_FEWEST_TURNS, lab.effort.steps)
     for turn in range(min(limit, turns or limit)):
-        if step.terminated or (turn >= _FEWEST_TURNS and late()):
+        if step.terminated or (turn >= fewest and late()):
             break
         step = lab.act(env, choose(step))
         reward += step.reward

@@ -189,7 +189,7 @@ class Lab:
             tasks = self.few(env, 4)
             for number in count():
                 task = tasks[number % len(tasks)]
-                walks.append(self.walk(env, task, number, min(_LONG, self.effort.steps)))
+                walks.append(self.walk(env, task, number, _LONG))
                 steps += len(walks[-1].actions)
                 if steps >= self.effort.steps or late():
                     break
@@ -205,7 +205,7 @@ class Lab:
             yield walk
 
     def walk(self, env: TextEnv, task: str, seed: int, limit: int = _STEPS) -> Walk:
-        """Play a task at random."""
+        """Play a task at random, for no more steps than were asked for."""
         start = self.begin(env, task, seed)
         actions, steps = self.wander(env, np.random.default_rng(seed), limit)
         return Walk(task, seed, tuple(actions), (start, *steps))
@@ -216,6 +216,7 @@ class Lab:
         """Go on at random from here; returns the actions and their answers."""
         actions: list[str] = []
         steps: list[Step] = []
+        limit = min(limit, self.effort.steps)
         while len(actions) < limit and not (steps and steps[-1].terminated):
             action, admissible = self._choose(env, rng)
             actions.append(action)

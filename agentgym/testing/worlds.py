@@ -89,9 +89,9 @@ def findings(env_id: str, effort: Effort | None = None, /, **kwargs: Any) -> Ite
     Arguments and errors are those of ``check_environment``, except that violations are findings.
     """
     effort = effort or Effort()
-    for name, value in (("steps", effort.steps), ("resets", effort.resets)):
-        if value < 1:
-            raise ConfigError(f"effort.{name} is {value}, expected at least 1")
+    for name, least in (("steps", 1), ("resets", 1), ("episodes", 2)):
+        if (value := getattr(effort, name)) < least:
+            raise ConfigError(f"effort.{name} is {value}, expected at least {least}")
     world(env_id, **kwargs).close()
     lab = Lab(env_id, kwargs, effort)
     return (_finding(check, lab) for check in CHECKS)

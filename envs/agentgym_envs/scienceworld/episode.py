@@ -33,6 +33,7 @@ class Episode:
         self.spec = spec
         self.patience = patience
         self.said: list[tuple[str, Reply]] = []
+        self._valid: tuple[str, ...] | None = None
         self._simulator: Simulator | None = None
         with STAGE.lock:
             self._simulator = STAGE.seat(spec, patience)
@@ -55,6 +56,7 @@ class Episode:
         with STAGE.lock:
             reply = self._live(lambda simulator: simulator.step(line))
             self.said.append((line, reply))
+            self._valid = None
             return reply
 
     def ask(self, what: str) -> str:
@@ -63,11 +65,14 @@ class Episode:
             return self._live(lambda simulator: simulator.ask(what))
 
     def valid(self) -> tuple[str, ...]:
-        """Every action that means something now: numbers, when a question is open."""
-        if numbers := text.choices(self.now.text):
-            return numbers
-        with STAGE.lock:
-            return self._live(Simulator.valid)
+        """Every action that means something now: numbers, when a question is open.
+
+        Asked of the simulator once after each line: it takes longer than a step.
+        """
+        if self._valid is None:
+            with STAGE.lock:
+                self._valid = text.choices(self.now.text) or self._live(Simulator.valid)
+        return self._valid
 
     def plan(self) -> tuple[str, ...] | None:
         """The rest of the gold actions, or None when play has left them or they do not win.
@@ -96,7 +101,7 @@ class Episode:
         """
         other = object.__new__(type(self))
         other.spec, other.patience, other.goal = self.spec, self.patience, self.goal
-        other.said = list(self.said)
+        other.said, other._valid = list(self.said), self._valid
         other._simulator = None
         with STAGE.lock:
             other._revive()

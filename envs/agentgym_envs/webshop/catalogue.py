@@ -6,12 +6,14 @@ import hashlib
 import json
 import mmap
 import threading
+from array import array
 from collections.abc import Iterator
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from agentgym.env import Progress
 from agentgym.errors import WorldError
@@ -161,10 +163,10 @@ def _write(source: Source, folder: Path, progress: Progress) -> None:
     index = IndexWriter()
     digest = hashlib.sha256()
     asins: list[bytes] = []
-    wanted: dict[goals.GoalKind, list[tuple[int, int]]] = {"synthetic": [], "human": []}
+    wanted: dict[goals.GoalKind, array[int]] = {"synthetic": array("I"), "human": array("I")}
     total = source.size
     with _BlobWriter(folder, "products") as products, _BlobWriter(folder, "cards") as cards:
-        for row, product in enumerate(source.read(lambda done: progress(done, total))):
+        for product in source.read(lambda done: progress(done, total)):
             line = _json(pack(product))
             digest.update(line)
             products.add(line)
@@ -172,8 +174,8 @@ def _write(source: Source, folder: Path, progress: Progress) -> None:
             cards.add(_SEPARATOR.join((product.asin, title, product.price_tag)).encode())
             index.add(product.document)
             asins.append(product.asin.encode())
-            for kind, found in wanted.items():
-                found.append((row, goals.count(product, kind)))
+            for kind, counts in wanted.items():
+                counts.append(goals.count(product, kind))
     if not asins:
         raise WorldError("the catalogue has no products; check the product file")
     index.write(folder)
@@ -181,19 +183,18 @@ def _write(source: Source, folder: Path, progress: Progress) -> None:
     np.save(folder / "asins.npy", np.array(asins)[order])
     np.save(folder / "asin_rows.npy", order.astype(np.int32))
     np.save(folder / "asin_ranks.npy", np.argsort(order).astype(np.int32))
-    for kind, found in wanted.items():
-        np.save(folder / f"goals_{kind}.npy", _goal_table(found))
+    for kind, counts in wanted.items():
+        np.save(folder / f"goals_{kind}.npy", _goal_table(np.array(counts, np.int64)))
     facts = {"digest": digest.hexdigest(), "products": len(asins)}
     (folder / "facts.json").write_text(json.dumps(facts))
     progress(total, total)
 
 
-def _goal_table(counts: list[tuple[int, int]]) -> np.ndarray:
+def _goal_table(many: npt.NDArray[np.int64]) -> np.ndarray:
     """(goals, 2): product row and number of the goal within it, in the original's order."""
-    rows, many = np.array(counts, np.int64).T
     total = int(many.sum())
     first = np.repeat(np.cumsum(many) - many, many)
-    table = np.stack([np.repeat(rows, many), np.arange(total) - first], axis=1)
+    table = np.stack([np.repeat(np.arange(len(many)), many), np.arange(total) - first], axis=1)
     shuffled: np.ndarray = table[goals.shuffled(total)].astype(np.int32)
     return shuffled
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 
 from agentgym.env import Opening, Outcome, Progress, TextEnv, one_of, unknown_task
-from agentgym.errors import MissingExtra, WorldError
+from agentgym.errors import ConfigError, MissingExtra, WorldError
 from agentgym_envs.webshop import files, pages
 from agentgym_envs.webshop.catalogue import Catalogue, Source, open_catalogue
 from agentgym_envs.webshop.goals import ENV, Goal, GoalKind, Names, split_range
@@ -16,7 +16,7 @@ from agentgym_envs.webshop.nouns import LEXICON
 from agentgym_envs.webshop.oracle import plan
 from agentgym_envs.webshop.products import Product
 from agentgym_envs.webshop.reward import Reward, Rules, judge
-from agentgym_envs.webshop.session import Place, Session, Shop, act, parse
+from agentgym_envs.webshop.session import PER_PAGE, Place, Session, Shop, act, parse
 from agentgym_envs.webshop.synthetic import SyntheticCatalogue
 
 _NEEDS = ("Stemmer", "rapidfuzz", "textblob")
@@ -46,6 +46,7 @@ class WebShop(TextEnv):
         oracle: Literal["omniscient", "searching"] = "omniscient",
         show_attributes: bool = False,
         search_anywhere: bool = False,
+        per_page: int = PER_PAGE,
         tagger: str = LEXICON,
         **kwargs: Any,
     ) -> None:
@@ -64,6 +65,7 @@ class WebShop(TextEnv):
                 the instruction.
             show_attributes: Items have a page that lists their attributes.
             search_anywhere: Searching works on every page.
+            per_page: Products on a page of results; fewer make shorter texts.
             tagger: What finds the nouns of a title; see ``nouns``.
             **kwargs: See ``TextEnv``.
 
@@ -85,7 +87,9 @@ class WebShop(TextEnv):
         self.kind, self.mode, self.rules, self.tagger = goals, observation, rules, tagger
         self.dense = reward == "dense"
         self.searching = oracle == "searching"
-        self._flags = (show_attributes, search_anywhere)
+        if per_page < 1:
+            raise ConfigError(f"per_page={per_page}: a page of results shows at least 1")
+        self._layout = (show_attributes, search_anywhere, per_page)
         self._shop: Shop | None = None
         self._goal: Goal | None = None
         self.session = Session()
@@ -179,7 +183,7 @@ class WebShop(TextEnv):
 
     def _open(self) -> Shop:
         if self._shop is None:
-            self._shop = Shop(open_catalogue(self.source, self.kind), *self._flags)
+            self._shop = Shop(open_catalogue(self.source, self.kind), *self._layout)
         return self._shop
 
     def _prefix(self) -> str:

@@ -116,14 +116,14 @@ class IndexWriter:
         total = len(self._sizes)
         keys = np.array([term_key(stem) for stem in self._stems], np.uint64)
         by_key = np.argsort(keys)
-        rank = np.empty(len(keys), np.int64)
-        rank[by_key] = np.arange(len(keys))
+        rank = np.empty(len(keys), np.uint32)
+        rank[by_key] = np.arange(len(keys), dtype=np.uint32)
         terms = rank[np.frombuffer(self._terms, np.uint32)]
         order = np.argsort(terms, kind="stable")
         docs = np.repeat(np.arange(total, dtype=np.int32), np.frombuffer(self._sizes, np.uint32))
         docs, counts = docs[order], np.frombuffer(self._counts, np.uint32)[order]
         lengths = np.frombuffer(self._lengths, np.uint32).astype(np.int64)
-        starts = np.searchsorted(terms[order], np.arange(len(keys) + 1))
+        starts = np.concatenate([[0], np.cumsum(np.bincount(terms, minlength=len(keys)))])
         mean = lengths.sum() / max(1, total)
         # In 32 bits and in Lucene's order of operations: ties must be ties here, too.
         norm = np.float32(1) / (

@@ -10,7 +10,6 @@ from agentgym_envs.webshop.session import (
     BACK,
     BUY,
     NEXT,
-    PER_PAGE,
     PREVIOUS,
     Place,
     Session,
@@ -71,7 +70,7 @@ def _way(shop: Shop, session: Session, row: int, queries: Sequence[str]) -> list
     if session.row == row:
         return [f"click[{PREVIOUS.lower()}]"] if session.place is Place.SUB_PAGE else []
     asin = shop.catalogue.card(row).asin.lower()
-    if session.place is Place.RESULTS and row in session.shown:
+    if session.place is Place.RESULTS and row in shop.shown(session):
         return [f"click[{asin}]"]
     start = [] if session.place is Place.INDEX else [f"click[{BACK.lower()}]"]
     product = shop.catalogue.product(row)
@@ -79,7 +78,7 @@ def _way(shop: Shop, session: Session, row: int, queries: Sequence[str]) -> list
         words = " ".join(query.lower().replace("[", " ").replace("]", " ").split())
         found = shop.catalogue.search(words)
         if row in found:
-            turns = found.index(row) // PER_PAGE
+            turns = found.index(row) // shop.per_page
             return [
                 *start,
                 f"search[{words}]",

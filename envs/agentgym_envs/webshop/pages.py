@@ -72,7 +72,7 @@ def _results(shop: Shop, session: Session) -> list[Node]:
     if session.number > 1:
         shown.append(Node(Kind.BUTTON, PREVIOUS))
     shown.append(Node(Kind.BUTTON, NEXT))
-    for row in session.shown:
+    for row in shop.shown(session):
         asin, title, price_tag = shop.catalogue.card(row)
         shown += (
             Node(Kind.PRODUCT, asin, row in session.seen),

@@ -9,7 +9,7 @@ from agentgym_envs.webshop.catalogue import Catalogue
 from agentgym_envs.webshop.products import Product
 
 PER_PAGE = 10
-"""Products on a page of results."""
+"""Products on a page of results, in the original."""
 BACK, PREVIOUS, NEXT, BUY = "Back to Search", "< Prev", "Next >", "Buy Now"
 SUB_PAGES = ("Description", "Features", "Reviews")
 ATTRIBUTES = "Attributes"
@@ -44,11 +44,6 @@ class Session(NamedTuple):
     seen: frozenset[int] = frozenset()
     """Products visited since the search page."""
 
-    @property
-    def shown(self) -> tuple[int, ...]:
-        """Rows on this page of results."""
-        return self.results[(self.number - 1) * PER_PAGE : self.number * PER_PAGE]
-
 
 class Action(NamedTuple):
     """``name[argument]``."""
@@ -80,11 +75,17 @@ class Shop(NamedTuple):
     show_attributes: bool = False
     search_anywhere: bool = False
     """Let ``search[...]`` work on pages without a search bar, as the original simulator does."""
+    per_page: int = PER_PAGE
+    """Products on a page of results."""
 
     @property
     def sub_pages(self) -> tuple[str, ...]:
         """Names of the sub-pages of an item."""
         return (*SUB_PAGES, ATTRIBUTES) if self.show_attributes else SUB_PAGES
+
+    def shown(self, session: Session) -> tuple[int, ...]:
+        """Rows on the session's page of results."""
+        return session.results[(session.number - 1) * self.per_page :][: self.per_page]
 
 
 def act(shop: Shop, session: Session, action: Action) -> Session | None:
@@ -112,7 +113,7 @@ def _click_result(shop: Shop, session: Session, target: str) -> Session | None:
         return session._replace(number=session.number + 1)
     if target == PREVIOUS.lower():
         return session._replace(number=session.number - 1) if session.number > 1 else None
-    for row in session.shown:
+    for row in shop.shown(session):
         if shop.catalogue.card(row).asin.lower() == target:
             return session._replace(place=Place.ITEM, row=row, seen=session.seen | {row})
     return None
