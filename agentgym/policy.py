@@ -11,14 +11,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from agentgym.batch import Batch
 from agentgym.errors import ConfigError
+from agentgym.halves import Halves
 from agentgym.losses import Outputs
 from agentgym.reductions import Reduction
 
 PACKED = "agentgym_packed"
 """Name under which our attention is known to transformers."""
+AT_ONCE = 2**24
+"""Logits in memory at once, 64 MiB in float32; further ones are computed again for the gradient."""
 
 
 def packed_attention(
@@ -125,6 +129,7 @@ class Policy:
         if temperature <= 0:
             raise ConfigError(f"training needs a temperature above 0, got {temperature}")
         self.model = model
+        self.halves = Halves(model)
         self.temperature = temperature
         self.packs = bool(getattr(model, "_supports_attention_backend", False))
         if self.packs:
@@ -148,42 +153,66 @@ class Policy:
         zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
         if not len(at):
             return Outputs(zeros, zeros, extra={r.name: zeros for r in reductions})
-        logp = (self.logits(batch, at - 1) / self.temperature).log_softmax(-1)
-        chosen = logp.gather(-1, batch.tokens[at, None]).squeeze(-1)
+        hidden, tokens = self._hidden(batch, at - 1), batch.tokens[at]
+        size = max(1, AT_ONCE // self.model.config.get_text_config().vocab_size)
+        if len(at) <= size:
+            said = self._read(hidden, tokens, reductions)
+        else:
+            pieces = zip(torch.split(hidden, size), torch.split(tokens, size), strict=True)
+            said = torch.cat([self._read_again(*piece, reductions) for piece in pieces])
+        logprob, entropy, *others = (zeros.index_put((at,), column) for column in said.unbind(-1))
+        names = (reduction.name for reduction in reductions)
+        return Outputs(logprob, entropy, extra=dict(zip(names, others, strict=True)))
+
+    def _read(
+        self,
+        hidden: Float[Tensor, "A H"],
+        tokens: Int[Tensor, " A"],
+        reductions: Sequence[Reduction],
+    ) -> Float[Tensor, "A C"]:
+        """Log-probability, entropy and every reduction after some hidden states."""
+        logits = self.halves.logits(hidden).float()
+        logp = (logits / self.temperature).log_softmax(-1)
+        chosen = logp.gather(-1, tokens[:, None]).squeeze(-1)
         entropy = -(logp.exp() * logp).sum(-1)
-        extra = {
-            r.name: zeros.index_put((at,), r.apply(logp, batch.tokens[at])) for r in reductions
-        }
-        return Outputs(zeros.index_put((at,), chosen), zeros.index_put((at,), entropy), extra=extra)
+        return torch.stack([chosen, entropy, *(r.apply(logp, tokens) for r in reductions)], -1)
+
+    def _read_again(self, *arguments: Any) -> Float[Tensor, "A C"]:
+        """The same; the gradient reads anew, instead of keeping what it needs."""
+        said: Tensor = checkpoint(
+            self._read, *arguments, use_reentrant=False, preserve_rng_state=False
+        )
+        return said
 
     def logits(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
         """The network's raw answer after each of the given positions, in float32."""
-        return (self._packed(batch, at) if self.packs else self._padded(batch, at)).float()
+        return self.halves.logits(self._hidden(batch, at)).float()
 
-    def _packed(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
+    def _hidden(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A H"]:
+        """What the network's trunk says at each of the given positions."""
+        return self._packed(batch, at) if self.packs else self._padded(batch, at)
+
+    def _packed(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A H"]:
         before = self.model.config._attn_implementation
         self.model.config._attn_implementation = PACKED
         try:
-            out = self.model(
+            hidden = self.halves.hidden(
                 input_ids=batch.tokens[None],
                 position_ids=positions(batch)[None],
                 cu_seq_lens_q=functional.pad(batch.lengths.cumsum(0), (1, 0)),
-                logits_to_keep=at,
                 use_cache=False,
             )
         finally:
             self.model.config._attn_implementation = before
-        logits: Tensor = out.logits[0]
-        return logits
+        return hidden[0, at]
 
-    def _padded(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
+    def _padded(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A H"]:
         lengths = batch.lengths.tolist()
         split = list(torch.split(batch.tokens, lengths))
         rows = torch.nn.utils.rnn.pad_sequence(split, batch_first=True)
         keep = torch.arange(rows.shape[1], device=rows.device) < batch.lengths[:, None]
-        logits = self.model(input_ids=rows, attention_mask=keep.long(), use_cache=False).logits
-        picked: Tensor = logits[batch.row[at], positions(batch)[at]]
-        return picked
+        hidden = self.halves.hidden(input_ids=rows, attention_mask=keep.long(), use_cache=False)
+        return hidden[batch.row[at], positions(batch)[at]]
 
 
 class Critic:
