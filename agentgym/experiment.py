@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentgym import scratch
+from agentgym.adapters import adapt, base_of, merged
 from agentgym.agent import Agent, ChatAgent, Reading, Scene
 from agentgym.algorithm import Algorithm
 from agentgym.display import Display
@@ -122,6 +123,7 @@ class Job:
             )
         else:
             tokenizer, model = load_tokenizer(experiment.model), load_model(experiment.model)
+            self._adapt(model)
             steps = experiment.imitation.steps or 0
         if steps:
             await self._imitate(tokenizer, model, steps)
@@ -152,6 +154,7 @@ class Job:
         start = self.folder.latest_step()
         begin = self.folder.warm if start is None else start
         tokenizer, model = load_tokenizer(begin), load_model(begin)
+        self._adapt(model)
         player = self.player(tokenizer, model, "train")
         policy = Policy(model, temperature=experiment.rollout.temperature)
         learner = Learner(
@@ -233,14 +236,18 @@ class Job:
             stream=f"{self.experiment.seed}/{stream}",
         )
 
+    def _adapt(self, model: Any) -> None:
+        if self.experiment.lora.rank is not None:
+            adapt(model, self.experiment.lora, seed=derive(self.experiment.seed, "adapters"))
+
     def _loaded(self, checkpoint: str | Path) -> tuple[Any, Any]:
-        """Tokenizer and model; the model only where it is sampled from here."""
+        """Tokenizer and model; the model only where it is sampled from here, or has adapters."""
         if self.engines.kind == "openai":
             tokenizer = scratch.make_tokenizer((), scratch.SMALLEST)
             tokenizer.chat_template = scratch.DIALOGUE
             return tokenizer, checkpoint
         tokenizer = load_tokenizer(checkpoint)
-        here = self.engines.kind == "local"
+        here = self.engines.kind == "local" or base_of(checkpoint) is not None
         return tokenizer, load_model(checkpoint) if here else checkpoint
 
     def subject(self, checkpoint: str | Path) -> Subject:
@@ -294,7 +301,7 @@ class Job:
         tasks = self.panel("train").tasks[:PROBE_TASKS]
 
         async def probe() -> float:
-            player.engine.load(model.state_dict(), 0)
+            player.engine.load(merged(model).state_dict(), 0)
             played = await asyncio.gather(*(player(task, 0) for task in tasks))
             return episode_metrics([played]).get("episode/success", 0.0)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from agentgym.adapters import base_of, load_adapters, merged, twin
 from agentgym.batch import Batch
 from agentgym.errors import ConfigError
 from agentgym.halves import Halves
@@ -63,6 +63,8 @@ def packed_attention(
 def load_model(path: str | Path, *, device: str | None = None) -> Any:
     """A causal language model from a folder or hub id, in float32 on a CPU, bfloat16 on a GPU.
 
+    Adapters are loaded on top of their base, ready to be trained further.
+
     Raises:
         ConfigError: There is no such model.
     """
@@ -72,11 +74,14 @@ def load_model(path: str | Path, *, device: str | None = None) -> Any:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32 if where == "cpu" else torch.bfloat16
+    base = base_of(path)
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(base or str(path), dtype=dtype)
     except (OSError, ValueError, KeyError) as problem:
-        raise ConfigError(_no_model(path, problem)) from problem
-    return cast(Any, model).to(where)
+        raise ConfigError(_no_model(path, problem, base)) from problem
+    if base is not None:
+        load_adapters(model, path)
+    return model.to(where)
 
 
 def check_model(path: str | Path) -> None:
@@ -87,17 +92,18 @@ def check_model(path: str | Path) -> None:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    base = base_of(path)
     try:
-        found = AutoConfig.from_pretrained(str(path))
+        found = AutoConfig.from_pretrained(base or str(path))
     except (OSError, ValueError, KeyError) as problem:
-        raise ConfigError(_no_model(path, problem)) from problem
+        raise ConfigError(_no_model(path, problem, base)) from problem
     if type(found) not in AutoModelForCausalLM._model_mapping:
         raise ConfigError(_no_model(path, ValueError(f"its type is {found.model_type}")))
     load_tokenizer(path)
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """The tokenizer beside a model.
+    """The tokenizer beside a model; adapters without one have that of their base.
 
     Raises:
         ConfigError: There is none.
@@ -107,13 +113,18 @@ def load_tokenizer(path: str | Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(str(path))
     except (OSError, ValueError, KeyError) as problem:
+        if base := base_of(path):
+            return load_tokenizer(base)
         raise ConfigError(_no_model(path, problem)) from problem
 
 
-def _no_model(path: str | Path, problem: Exception) -> str:
+def _no_model(path: str | Path, problem: Exception, base: str | None = None) -> str:
     first = str(problem).strip().splitlines()[0] if str(problem).strip() else repr(problem)
+    where = (
+        f"{str(path)!r}" if base is None else f"{base!r}, which {str(path)!r} names as its base,"
+    )
     return (
-        f"{str(path)!r} is no causal language model: expected a Hugging Face model folder "
+        f"{where} is no causal language model: expected a Hugging Face model folder "
         f"or hub id ({first})"
     )
 
@@ -134,6 +145,11 @@ class Policy:
         self.packs = bool(getattr(model, "_supports_attention_backend", False))
         if self.packs:
             _register()
+
+    def weights(self) -> dict[str, Tensor]:
+        """What an engine is given: a state dict to which adapters have been added."""
+        weights: dict[str, Tensor] = merged(self.model).state_dict()
+        return weights
 
     @property
     def device(self) -> torch.device:
@@ -222,7 +238,7 @@ class Critic:
     """
 
     def __init__(self, policy: Policy) -> None:
-        model = copy.deepcopy(policy.model)
+        model = twin(policy.model)
         head = nn.Linear(model.get_output_embeddings().in_features, 1, bias=False)
         nn.init.zeros_(head.weight)
         model.set_output_embeddings(head.to(policy.device, next(model.parameters()).dtype))

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agentgym.adapters import base_of
+
 KEPT = 2
 """Step checkpoints that stay; older ones are removed."""
 
@@ -124,7 +126,8 @@ class RunFolder:
 def fingerprint(model: str | Path) -> str:
     """What a result is filed under: changes with the weights or the tokenizer of a folder.
 
-    Sixteen hexadecimal digits for a folder; a hub id is its own name.
+    Sixteen hexadecimal digits for a folder; a hub id is its own name. Adapters change with their
+    base, too.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -135,4 +138,6 @@ def fingerprint(model: str | Path) -> str:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
+    if base := base_of(folder):
+        digest.update(fingerprint(base).encode())
     return digest.hexdigest()

@@ -84,6 +84,19 @@ class Optimisation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Adapters (LoRA): small matrices that are trained in the place of the weights."""
+
+    rank: int | None = None
+    """Their rank, such as 16; none: all weights are trained."""
+    alpha: int = 32
+    """What they add to a layer is multiplied by ``alpha / rank``."""
+    targets: tuple[str, ...] = ()
+    """Names of the modules that have one, such as q_proj v_proj; unless given, every linear layer
+    of attention and MLP."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Imitation:
     """Warm-up on demonstrations by the world's oracle, before any reinforcement."""
 
@@ -165,6 +178,8 @@ class Experiment:
     """Warm-up before reinforcement."""
     optimisation: Optimisation = field(default_factory=Optimisation)
     """How weights change."""
+    lora: Lora = field(default_factory=Lora)
+    """Train adapters, not the weights. A model made from nothing gets them after its warm-up."""
     alarms: Alarms = field(default_factory=Alarms)
     """When training warns, and when it stops."""
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -198,6 +213,8 @@ _LEAST = {
     "optimisation.final": 0.0,
     "optimisation.weight_decay": 0.0,
     "optimisation.tokens_per_pass": 1,
+    "lora.rank": 1,
+    "lora.alpha": 1,
     "alarms.collapse": 0.0,
     "alarms.explosion": 0.0,
     "alarms.alike": 0.0,
