@@ -122,8 +122,7 @@ class Job:
                 SCRATCH_STEPS if experiment.imitation.steps is None else experiment.imitation.steps
             )
         else:
-            tokenizer, model = load_tokenizer(experiment.model), load_model(experiment.model)
-            self._adapt(model)
+            tokenizer, model = self._trainable(experiment.model)
             steps = experiment.imitation.steps or 0
         if steps:
             await self._imitate(tokenizer, model, steps)
@@ -153,8 +152,7 @@ class Job:
         experiment = self.experiment
         start = self.folder.latest_step()
         begin = self.folder.warm if start is None else start
-        tokenizer, model = load_tokenizer(begin), load_model(begin)
-        self._adapt(model)
+        tokenizer, model = self._trainable(begin)
         player = self.player(tokenizer, model, "train")
         policy = Policy(model, temperature=experiment.rollout.temperature)
         learner = Learner(
@@ -236,9 +234,13 @@ class Job:
             stream=f"{self.experiment.seed}/{stream}",
         )
 
-    def _adapt(self, model: Any) -> None:
-        if self.experiment.lora.rank is not None:
-            adapt(model, self.experiment.lora, seed=derive(self.experiment.seed, "adapters"))
+    def _trainable(self, checkpoint: str | Path) -> tuple[Any, Any]:
+        """Tokenizer and model; what is to be trained of the model wants gradients."""
+        experiment = self.experiment
+        model = load_model(checkpoint, full=experiment.optimisation.autocast)
+        if experiment.lora.rank is not None:
+            adapt(model, experiment.lora, seed=derive(experiment.seed, "adapters"))
+        return load_tokenizer(checkpoint), model
 
     def _loaded(self, checkpoint: str | Path) -> tuple[Any, Any]:
         """Tokenizer and model; the model only where it is sampled from here, or has adapters."""

@@ -65,6 +65,8 @@ class Learner:
         self.policy = policy
         self.how = how or Optimisation()
         self.horizon = horizon
+        if self.how.gradient_checkpointing:
+            policy.recompute()
         self.optimiser = torch.optim.AdamW(
             [p for p in policy.model.parameters() if p.requires_grad],
             lr=self.how.learning_rate,
@@ -128,10 +130,12 @@ class Learner:
     def _outputs(
         self, batch: Batch, asked: Sequence[Reduction] = (), *, policy: Policy | None = None
     ) -> Outputs:
-        outputs = (policy or self.policy)(batch, asked)
-        if self.critic is None or policy is not None:
-            return outputs
-        return outputs._replace(value=self.critic.network(batch))
+        where, low = self.policy.device.type, torch.bfloat16
+        with torch.autocast(where, low, enabled=self.how.autocast):
+            outputs = (policy or self.policy)(batch, asked)
+            if self.critic is None or policy is not None:
+                return outputs
+            return outputs._replace(value=self.critic.network(batch))
 
     def update(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
         """Take the optimiser steps of one update; returns their mean metrics.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +62,15 @@ def packed_attention(
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
 
 
-def load_model(path: str | Path, *, device: str | None = None) -> Any:
+def load_model(path: str | Path, *, device: str | None = None, full: bool = False) -> Any:
     """A causal language model from a folder or hub id, in float32 on a CPU, bfloat16 on a GPU.
 
     Adapters are loaded on top of their base, ready to be trained further.
+
+    Args:
+        path: Of the folder, or the hub id.
+        device: Where to; a GPU unless given, where there is one.
+        full: In float32 on a GPU, too, as autocast has it.
 
     Raises:
         ConfigError: There is no such model.
@@ -73,7 +80,7 @@ def load_model(path: str | Path, *, device: str | None = None) -> Any:
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float32 if where == "cpu" else torch.bfloat16
+    dtype = torch.float32 if full or where == "cpu" else torch.bfloat16
     base = base_of(path)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(base or str(path), dtype=dtype)
@@ -157,6 +164,31 @@ class Policy:
         device: torch.device = next(iter(self.model.parameters())).device
         return device
 
+    def recompute(self) -> None:
+        """From now on, keep no activations within layers; the gradient computes them again.
+
+        Raises:
+            ConfigError: The architecture has no layers that know how to.
+        """
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        model = self.model
+        again = partial(_packing, model.config) if self.packs else nullcontext
+        if not model.supports_gradient_checkpointing:
+            raise ConfigError(
+                f"{type(model).__name__} knows no gradient checkpointing: leave "
+                f"`optimisation.gradient_checkpointing` out"
+            )
+        model.gradient_checkpointing_enable(
+            {"use_reentrant": False, "context_fn": lambda: (nullcontext(), again())}
+        )
+        model.disable_input_require_grads()
+        # Layers do so in training mode only. What is within them stays as it is: with dropout, the
+        # log-probabilities of a policy would not be its own.
+        for module in model.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.training = True
+
     def __call__(self, batch: Batch, reductions: Sequence[Reduction] = ()) -> Outputs:
         """Log-probability and entropy of every token on the mask, both (P,), 0 elsewhere.
 
@@ -209,17 +241,13 @@ class Policy:
         return self._packed(batch, at) if self.packs else self._padded(batch, at)
 
     def _packed(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A H"]:
-        before = self.model.config._attn_implementation
-        self.model.config._attn_implementation = PACKED
-        try:
+        with _packing(self.model.config):
             hidden = self.halves.hidden(
                 input_ids=batch.tokens[None],
                 position_ids=positions(batch)[None],
                 cu_seq_lens_q=functional.pad(batch.lengths.cumsum(0), (1, 0)),
                 use_cache=False,
             )
-        finally:
-            self.model.config._attn_implementation = before
         return hidden[0, at]
 
     def _padded(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A H"]:
@@ -243,6 +271,8 @@ class Critic:
         nn.init.zeros_(head.weight)
         model.set_output_embeddings(head.to(policy.device, next(model.parameters()).dtype))
         self.network = Policy(model)
+        if model.is_gradient_checkpointing:
+            self.network.recompute()
 
     @property
     def model(self) -> nn.Module:
@@ -264,6 +294,17 @@ def positions(batch: Batch) -> Int[Tensor, " P"]:
     lengths = batch.lengths
     starts = lengths.cumsum(0) - lengths
     return torch.arange(len(batch.row), device=batch.row.device) - starts[batch.row]
+
+
+@contextmanager
+def _packing(config: Any) -> Iterator[None]:
+    """A network attends to packed rows; before and after, it is as everybody knows it."""
+    before = config._attn_implementation
+    config._attn_implementation = PACKED
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
 def _register() -> None:

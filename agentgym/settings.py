@@ -80,7 +80,14 @@ class Optimisation:
     clip_norm: float = 1.0
     """Largest gradient norm."""
     tokens_per_pass: int = 4096
-    """Tokens per forward and backward pass: bounds memory, never changes the gradient."""
+    """Tokens per forward and backward pass, whose gradients accumulate until the optimiser steps:
+    bounds memory, never changes the gradient."""
+    autocast: bool = False
+    """Compute in bfloat16 where that is safe (automatic mixed precision); weights and what the
+    optimiser keeps stay in float32, also on a GPU."""
+    gradient_checkpointing: bool = False
+    """Keep no activations within layers, and compute them again for the gradient: less memory for
+    about a third more time, the same gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
