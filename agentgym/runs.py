@@ -1,7 +1,8 @@
 """Where a run keeps what it makes.
 
 RUN/config.yaml             the resolved configuration
-RUN/checkpoints/warm        the model before reinforcement, an ordinary Hugging Face folder
+RUN/checkpoints/warm        the model before reinforcement, an ordinary Hugging Face folder;
+                            where adapters are trained, a folder in PEFT's format, or their base
 RUN/checkpoints/step-0010   the same during it, with the trainer's state in trainer.pt
 RUN/checkpoints/final       and after it
 RUN/metrics.jsonl           one line per training step

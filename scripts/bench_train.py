@@ -1,11 +1,12 @@
-"""What laying rows end to end saves over padding them, and what reading logits in pieces does.
+"""What laying rows end to end saves over padding them, and what saves memory besides.
 
     scripts/bench train [--rows 64] [--repetitions 5] [--model FOLDER]
 
 First: one forward and backward pass over the same rows, whose lengths are spread as those of
 episodes are: most end early, some run to the limit. Both ways in turn, several times; times are
-medians. Then: one pass over rows in which every token is learned from, with a large vocabulary.
-Memory is measured in a fresh process per way, above what was in use before.
+medians. Then: one pass over rows in which every token is learned from, with a large vocabulary:
+all logits at once; in pieces, as is always done; with gradient checkpointing, too; and with
+adapters, too. Memory is measured in a fresh process per way, above what was in use before.
 """
 
 from __future__ import annotations
@@ -24,12 +25,16 @@ import tyro
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from agentgym import policy, scratch
+from agentgym.adapters import adapt
 from agentgym.algorithm import Update
 from agentgym.batch import Batch, collate
 from agentgym.learner import Learner
 from agentgym.losses import negative_log_likelihood
-from agentgym.settings import Optimisation, Shape
+from agentgym.settings import Lora, Optimisation, Shape
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
+
+SAVINGS = ("whole", "pieces", "checkpoints", "adapters")
+"""Of memory, each with those before it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +52,27 @@ class Options:
     model: str | None = None
     """Hugging Face folder or hub id; unless given, the default model made from nothing."""
     vocabulary: int = 32768
-    """Of the model with which pieces are compared."""
+    """Of the model with which savings are compared."""
     tokens: int = 8192
     """Tokens that are learned from at once there, in rows of 1024."""
-    measure: Literal["all", "packed", "padded", "whole", "pieces"] = "all"
+    measure: Literal["all", "packed", "padded", "whole", "pieces", "checkpoints", "adapters"] = (
+        "all"
+    )
     """One way alone prints the seconds of a pass and the peak of its memory in MiB."""
 
 
 def make_learner(options: Options, way: str) -> Learner:
     """A learner that does it one way."""
-    if way in ("whole", "pieces"):
-        policy.AT_ONCE = policy.AT_ONCE if way == "pieces" else sys.maxsize
-        return Learner(policy.Policy(large(options)), Optimisation(tokens_per_pass=options.tokens))
+    if way in SAVINGS:
+        policy.AT_ONCE = sys.maxsize if way == "whole" else policy.AT_ONCE
+        model = large(options)
+        if way == "adapters":
+            adapt(model, Lora(rank=16), seed=0)
+        how = Optimisation(
+            tokens_per_pass=options.tokens,
+            gradient_checkpointing=way in ("checkpoints", "adapters"),
+        )
+        return Learner(policy.Policy(model), how)
     if options.model is not None:
         model = policy.load_model(options.model)
     else:
@@ -167,12 +181,12 @@ def main(options: Options) -> None:
     """Times of packing here, everything else in processes of its own."""
     if options.measure != "all":
         learner = make_learner(options, options.measure)
-        large_ = options.measure in ("whole", "pieces")
-        batch = make_monologue(options) if large_ else make_batch(options, vocabulary_of(learner))
+        saves = options.measure in SAVINGS
+        batch = make_monologue(options) if saves else make_batch(options, vocabulary_of(learner))
         print(*growth(learner, batch))
         return
     compare_packing(options)
-    compare_pieces(options)
+    compare_savings(options)
 
 
 def compare_packing(options: Options) -> None:
@@ -197,14 +211,16 @@ def compare_packing(options: Options) -> None:
     print(f"  ratio {ratio:.2f} in time, {memory['padded'] / memory['packed']:.2f} in memory")
 
 
-def compare_pieces(options: Options) -> None:
-    """Logits in pieces, and all at once."""
+def compare_savings(options: Options) -> None:
+    """What saves memory, one after another."""
     print(f"{options.tokens} tokens learned from, {options.vocabulary} words")
-    found = {way: measure_alone(way) for way in ("pieces", "whole")}
+    found = {way: measure_alone(way) for way in SAVINGS}
+    most, slow = found["whole"][1], found["pieces"][0]
     for way, (seconds, peak) in found.items():
-        print(f"  logits {way:<8}  {seconds:6.2f} s  peak +{peak:.0f} MiB")
-    times, peaks = zip(*found.values(), strict=True)
-    print(f"  ratio {times[1] / times[0]:.2f} in time, {peaks[1] / peaks[0]:.2f} in memory")
+        print(
+            f"  {way:<11}  {seconds:7.2f} s ({seconds / slow:.2f} of pieces)"
+            f"  peak +{peak:.0f} MiB ({peak / most:.2f} of whole)"
+        )
 
 
 if __name__ == "__main__":
