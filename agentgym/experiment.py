@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentgym import scratch
+from agentgym.adapters import adapt, base_of, merged
 from agentgym.agent import Agent, ChatAgent, Reading, Scene
 from agentgym.algorithm import Algorithm
 from agentgym.display import Display
@@ -121,7 +122,7 @@ class Job:
                 SCRATCH_STEPS if experiment.imitation.steps is None else experiment.imitation.steps
             )
         else:
-            tokenizer, model = load_tokenizer(experiment.model), load_model(experiment.model)
+            tokenizer, model = self._trainable(experiment.model)
             steps = experiment.imitation.steps or 0
         if steps:
             await self._imitate(tokenizer, model, steps)
@@ -151,7 +152,7 @@ class Job:
         experiment = self.experiment
         start = self.folder.latest_step()
         begin = self.folder.warm if start is None else start
-        tokenizer, model = load_tokenizer(begin), load_model(begin)
+        tokenizer, model = self._trainable(begin)
         player = self.player(tokenizer, model, "train")
         policy = Policy(model, temperature=experiment.rollout.temperature)
         learner = Learner(
@@ -233,14 +234,22 @@ class Job:
             stream=f"{self.experiment.seed}/{stream}",
         )
 
+    def _trainable(self, checkpoint: str | Path) -> tuple[Any, Any]:
+        """Tokenizer and model; what is to be trained of the model wants gradients."""
+        experiment = self.experiment
+        model = load_model(checkpoint, full=experiment.optimisation.autocast)
+        if experiment.lora.rank is not None:
+            adapt(model, experiment.lora, seed=derive(experiment.seed, "adapters"))
+        return load_tokenizer(checkpoint), model
+
     def _loaded(self, checkpoint: str | Path) -> tuple[Any, Any]:
-        """Tokenizer and model; the model only where it is sampled from here."""
+        """Tokenizer and model; the model only where it is sampled from here, or has adapters."""
         if self.engines.kind == "openai":
             tokenizer = scratch.make_tokenizer((), scratch.SMALLEST)
             tokenizer.chat_template = scratch.DIALOGUE
             return tokenizer, checkpoint
         tokenizer = load_tokenizer(checkpoint)
-        here = self.engines.kind == "local"
+        here = self.engines.kind == "local" or base_of(checkpoint) is not None
         return tokenizer, load_model(checkpoint) if here else checkpoint
 
     def subject(self, checkpoint: str | Path) -> Subject:
@@ -294,7 +303,7 @@ class Job:
         tasks = self.panel("train").tasks[:PROBE_TASKS]
 
         async def probe() -> float:
-            player.engine.load(model.state_dict(), 0)
+            player.engine.load(merged(model).state_dict(), 0)
             played = await asyncio.gather(*(player(task, 0) for task in tasks))
             return episode_metrics([played]).get("episode/success", 0.0)
 

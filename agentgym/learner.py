@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from agentgym.adapters import own, twin
 from agentgym.algorithm import Algorithm, CriticPlan, Update
 from agentgym.batch import REFERENCE, VALUE, Batch
 from agentgym.errors import TrainingError
@@ -65,8 +65,10 @@ class Learner:
         self.policy = policy
         self.how = how or Optimisation()
         self.horizon = horizon
+        if self.how.gradient_checkpointing:
+            policy.recompute()
         self.optimiser = torch.optim.AdamW(
-            policy.model.parameters(),
+            [p for p in policy.model.parameters() if p.requires_grad],
             lr=self.how.learning_rate,
             weight_decay=self.how.weight_decay,
             betas=(0.9, 0.95),
@@ -91,8 +93,8 @@ class Learner:
         if algorithm.critic is not None:
             self.criticise(algorithm.critic)
         if algorithm.reference:
-            twin = copy.deepcopy(self.policy.model).requires_grad_(False)
-            self.reference = Policy(twin, temperature=self.policy.temperature)
+            frozen = twin(self.policy.model).requires_grad_(False)
+            self.reference = Policy(frozen, temperature=self.policy.temperature)
 
     def criticise(self, plan: CriticPlan) -> None:
         """Make a critic, from the policy as it is."""
@@ -128,10 +130,12 @@ class Learner:
     def _outputs(
         self, batch: Batch, asked: Sequence[Reduction] = (), *, policy: Policy | None = None
     ) -> Outputs:
-        outputs = (policy or self.policy)(batch, asked)
-        if self.critic is None or policy is not None:
-            return outputs
-        return outputs._replace(value=self.critic.network(batch))
+        where, low = self.policy.device.type, torch.bfloat16
+        with torch.autocast(where, low, enabled=self.how.autocast):
+            outputs = (policy or self.policy)(batch, asked)
+            if self.critic is None or policy is not None:
+                return outputs
+            return outputs._replace(value=self.critic.network(batch))
 
     def update(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
         """Take the optimiser steps of one update; returns their mean metrics.
@@ -245,10 +249,10 @@ class Learner:
             "taken": self.taken,
         }
         if self.critic is not None:
-            state["critic"] = self.critic.network.model.state_dict()
+            state["critic"] = own(self.critic.network.model, self.policy.model)
             state["critic_optimiser"] = self.critic.optimiser.state_dict()
         if self.reference is not None:
-            state["reference"] = self.reference.model.state_dict()
+            state["reference"] = own(self.reference.model, self.policy.model)
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -257,10 +261,10 @@ class Learner:
         self.generator.set_state(state["generator"])
         self.taken = state["taken"]
         if self.critic is not None:
-            self.critic.network.model.load_state_dict(state["critic"])
+            self.critic.network.model.load_state_dict(state["critic"], strict=False)
             self.critic.optimiser.load_state_dict(state["critic_optimiser"])
         if self.reference is not None:
-            self.reference.model.load_state_dict(state["reference"])
+            self.reference.model.load_state_dict(state["reference"], strict=False)
 
 
 class _TrainedCritic:
@@ -270,7 +274,10 @@ class _TrainedCritic:
         self.network = network
         self.plan = plan
         self.optimiser = torch.optim.AdamW(
-            network.model.parameters(), lr=plan.learning_rate, weight_decay=0.0, betas=(0.9, 0.95)
+            [p for p in network.model.parameters() if p.requires_grad],
+            lr=plan.learning_rate,
+            weight_decay=0.0,
+            betas=(0.9, 0.95),
         )
 
     def clip(self) -> float:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
+from agentgym.adapters import base_of, load_adapters, merged, twin
 from agentgym.batch import Batch
 from agentgym.errors import ConfigError
+from agentgym.halves import Halves
 from agentgym.losses import Outputs
 from agentgym.reductions import Reduction
 
 PACKED = "agentgym_packed"
 """Name under which our attention is known to transformers."""
+AT_ONCE = 2**24
+"""Logits in memory at once, 64 MiB in float32; further ones are computed again for the gradient."""
 
 
 def packed_attention(
@@ -56,8 +62,15 @@ def packed_attention(
     return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
 
 
-def load_model(path: str | Path, *, device: str | None = None) -> Any:
+def load_model(path: str | Path, *, device: str | None = None, full: bool = False) -> Any:
     """A causal language model from a folder or hub id, in float32 on a CPU, bfloat16 on a GPU.
+
+    Adapters are loaded on top of their base, ready to be trained further.
+
+    Args:
+        path: Of the folder, or the hub id.
+        device: Where to; a GPU unless given, where there is one.
+        full: In float32 on a GPU, too, as autocast has it.
 
     Raises:
         ConfigError: There is no such model.
@@ -67,12 +80,15 @@ def load_model(path: str | Path, *, device: str | None = None) -> Any:
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float32 if where == "cpu" else torch.bfloat16
+    dtype = torch.float32 if full or where == "cpu" else torch.bfloat16
+    base = base_of(path)
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(base or str(path), dtype=dtype)
     except (OSError, ValueError, KeyError) as problem:
-        raise ConfigError(_no_model(path, problem)) from problem
-    return cast(Any, model).to(where)
+        raise ConfigError(_no_model(path, problem, base)) from problem
+    if base is not None:
+        load_adapters(model, path)
+    return model.to(where)
 
 
 def check_model(path: str | Path) -> None:
@@ -83,17 +99,18 @@ def check_model(path: str | Path) -> None:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    base = base_of(path)
     try:
-        found = AutoConfig.from_pretrained(str(path))
+        found = AutoConfig.from_pretrained(base or str(path))
     except (OSError, ValueError, KeyError) as problem:
-        raise ConfigError(_no_model(path, problem)) from problem
+        raise ConfigError(_no_model(path, problem, base)) from problem
     if type(found) not in AutoModelForCausalLM._model_mapping:
         raise ConfigError(_no_model(path, ValueError(f"its type is {found.model_type}")))
     load_tokenizer(path)
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """The tokenizer beside a model.
+    """The tokenizer beside a model; adapters without one have that of their base.
 
     Raises:
         ConfigError: There is none.
@@ -103,13 +120,18 @@ def load_tokenizer(path: str | Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(str(path))
     except (OSError, ValueError, KeyError) as problem:
+        if base := base_of(path):
+            return load_tokenizer(base)
         raise ConfigError(_no_model(path, problem)) from problem
 
 
-def _no_model(path: str | Path, problem: Exception) -> str:
+def _no_model(path: str | Path, problem: Exception, base: str | None = None) -> str:
     first = str(problem).strip().splitlines()[0] if str(problem).strip() else repr(problem)
+    where = (
+        f"{str(path)!r}" if base is None else f"{base!r}, which {str(path)!r} names as its base,"
+    )
     return (
-        f"{str(path)!r} is no causal language model: expected a Hugging Face model folder "
+        f"{where} is no causal language model: expected a Hugging Face model folder "
         f"or hub id ({first})"
     )
 
@@ -125,16 +147,47 @@ class Policy:
         if temperature <= 0:
             raise ConfigError(f"training needs a temperature above 0, got {temperature}")
         self.model = model
+        self.halves = Halves(model)
         self.temperature = temperature
         self.packs = bool(getattr(model, "_supports_attention_backend", False))
         if self.packs:
             _register()
+
+    def weights(self) -> dict[str, Tensor]:
+        """What an engine is given: a state dict to which adapters have been added."""
+        weights: dict[str, Tensor] = merged(self.model).state_dict()
+        return weights
 
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         device: torch.device = next(iter(self.model.parameters())).device
         return device
+
+    def recompute(self) -> None:
+        """From now on, keep no activations within layers; the gradient computes them again.
+
+        Raises:
+            ConfigError: The architecture has no layers that know how to.
+        """
+        from transformers.modeling_layers import GradientCheckpointingLayer
+
+        model = self.model
+        again = partial(_packing, model.config) if self.packs else nullcontext
+        if not model.supports_gradient_checkpointing:
+            raise ConfigError(
+                f"{type(model).__name__} knows no gradient checkpointing: leave "
+                f"`optimisation.gradient_checkpointing` out"
+            )
+        model.gradient_checkpointing_enable(
+            {"use_reentrant": False, "context_fn": lambda: (nullcontext(), again())}
+        )
+        model.disable_input_require_grads()
+        # Layers do so in training mode only. What is within them stays as it is: with dropout, the
+        # log-probabilities of a policy would not be its own.
+        for module in model.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.training = True
 
     def __call__(self, batch: Batch, reductions: Sequence[Reduction] = ()) -> Outputs:
         """Log-probability and entropy of every token on the mask, both (P,), 0 elsewhere.
@@ -148,42 +201,62 @@ class Policy:
         zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
         if not len(at):
             return Outputs(zeros, zeros, extra={r.name: zeros for r in reductions})
-        logp = (self.logits(batch, at - 1) / self.temperature).log_softmax(-1)
-        chosen = logp.gather(-1, batch.tokens[at, None]).squeeze(-1)
+        hidden, tokens = self._hidden(batch, at - 1), batch.tokens[at]
+        size = max(1, AT_ONCE // self.model.config.get_text_config().vocab_size)
+        if len(at) <= size:
+            said = self._read(hidden, tokens, reductions)
+        else:
+            pieces = zip(torch.split(hidden, size), torch.split(tokens, size), strict=True)
+            said = torch.cat([self._read_again(*piece, reductions) for piece in pieces])
+        logprob, entropy, *others = (zeros.index_put((at,), column) for column in said.unbind(-1))
+        names = (reduction.name for reduction in reductions)
+        return Outputs(logprob, entropy, extra=dict(zip(names, others, strict=True)))
+
+    def _read(
+        self,
+        hidden: Float[Tensor, "A H"],
+        tokens: Int[Tensor, " A"],
+        reductions: Sequence[Reduction],
+    ) -> Float[Tensor, "A C"]:
+        """Log-probability, entropy and every reduction after some hidden states."""
+        logits = self.halves.logits(hidden).float()
+        logp = (logits / self.temperature).log_softmax(-1)
+        chosen = logp.gather(-1, tokens[:, None]).squeeze(-1)
         entropy = -(logp.exp() * logp).sum(-1)
-        extra = {
-            r.name: zeros.index_put((at,), r.apply(logp, batch.tokens[at])) for r in reductions
-        }
-        return Outputs(zeros.index_put((at,), chosen), zeros.index_put((at,), entropy), extra=extra)
+        return torch.stack([chosen, entropy, *(r.apply(logp, tokens) for r in reductions)], -1)
+
+    def _read_again(self, *arguments: Any) -> Float[Tensor, "A C"]:
+        """The same; the gradient reads anew, instead of keeping what it needs."""
+        said: Tensor = checkpoint(
+            self._read, *arguments, use_reentrant=False, preserve_rng_state=False
+        )
+        return said
 
     def logits(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
         """The network's raw answer after each of the given positions, in float32."""
-        return (self._packed(batch, at) if self.packs else self._padded(batch, at)).float()
+        return self.halves.logits(self._hidden(batch, at)).float()
 
-    def _packed(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
-        before = self.model.config._attn_implementation
-        self.model.config._attn_implementation = PACKED
-        try:
-            out = self.model(
+    def _hidden(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A H"]:
+        """What the network's trunk says at each of the given positions."""
+        return self._packed(batch, at) if self.packs else self._padded(batch, at)
+
+    def _packed(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A H"]:
+        with _packing(self.model.config):
+            hidden = self.halves.hidden(
                 input_ids=batch.tokens[None],
                 position_ids=positions(batch)[None],
                 cu_seq_lens_q=functional.pad(batch.lengths.cumsum(0), (1, 0)),
-                logits_to_keep=at,
                 use_cache=False,
             )
-        finally:
-            self.model.config._attn_implementation = before
-        logits: Tensor = out.logits[0]
-        return logits
+        return hidden[0, at]
 
-    def _padded(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
+    def _padded(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A H"]:
         lengths = batch.lengths.tolist()
         split = list(torch.split(batch.tokens, lengths))
         rows = torch.nn.utils.rnn.pad_sequence(split, batch_first=True)
         keep = torch.arange(rows.shape[1], device=rows.device) < batch.lengths[:, None]
-        logits = self.model(input_ids=rows, attention_mask=keep.long(), use_cache=False).logits
-        picked: Tensor = logits[batch.row[at], positions(batch)[at]]
-        return picked
+        hidden = self.halves.hidden(input_ids=rows, attention_mask=keep.long(), use_cache=False)
+        return hidden[batch.row[at], positions(batch)[at]]
 
 
 class Critic:
@@ -193,11 +266,13 @@ class Critic:
     """
 
     def __init__(self, policy: Policy) -> None:
-        model = copy.deepcopy(policy.model)
+        model = twin(policy.model)
         head = nn.Linear(model.get_output_embeddings().in_features, 1, bias=False)
         nn.init.zeros_(head.weight)
         model.set_output_embeddings(head.to(policy.device, next(model.parameters()).dtype))
         self.network = Policy(model)
+        if model.is_gradient_checkpointing:
+            self.network.recompute()
 
     @property
     def model(self) -> nn.Module:
@@ -219,6 +294,17 @@ def positions(batch: Batch) -> Int[Tensor, " P"]:
     lengths = batch.lengths
     starts = lengths.cumsum(0) - lengths
     return torch.arange(len(batch.row), device=batch.row.device) - starts[batch.row]
+
+
+@contextmanager
+def _packing(config: Any) -> Iterator[None]:
+    """A network attends to packed rows; before and after, it is as everybody knows it."""
+    before = config._attn_implementation
+    config._attn_implementation = PACKED
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
 def _register() -> None:

@@ -1,7 +1,8 @@
 """Where a run keeps what it makes.
 
 RUN/config.yaml             the resolved configuration
-RUN/checkpoints/warm        the model before reinforcement, an ordinary Hugging Face folder
+RUN/checkpoints/warm        the model before reinforcement, an ordinary Hugging Face folder;
+                            where adapters are trained, a folder in PEFT's format, or their base
 RUN/checkpoints/step-0010   the same during it, with the trainer's state in trainer.pt
 RUN/checkpoints/final       and after it
 RUN/metrics.jsonl           one line per training step
@@ -18,6 +19,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from agentgym.adapters import base_of
 
 KEPT = 2
 """Step checkpoints that stay; older ones are removed."""
@@ -124,7 +127,8 @@ class RunFolder:
 def fingerprint(model: str | Path) -> str:
     """What a result is filed under: changes with the weights or the tokenizer of a folder.
 
-    Sixteen hexadecimal digits for a folder; a hub id is its own name.
+    Sixteen hexadecimal digits for a folder; a hub id is its own name. Adapters change with their
+    base, too.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -135,4 +139,6 @@ def fingerprint(model: str | Path) -> str:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
+    if base := base_of(folder):
+        digest.update(fingerprint(base).encode())
     return digest.hexdigest()

@@ -80,7 +80,27 @@ class Optimisation:
     clip_norm: float = 1.0
     """Largest gradient norm."""
     tokens_per_pass: int = 4096
-    """Tokens per forward and backward pass: bounds memory, never changes the gradient."""
+    """Tokens per forward and backward pass, whose gradients accumulate until the optimiser steps:
+    bounds memory, never changes the gradient."""
+    autocast: bool = False
+    """Compute in bfloat16 where that is safe (automatic mixed precision); weights and what the
+    optimiser keeps stay in float32, also on a GPU."""
+    gradient_checkpointing: bool = False
+    """Keep no activations within layers, and compute them again for the gradient: less memory for
+    about a third more time, the same gradient."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Adapters (LoRA): small matrices that are trained in the place of the weights."""
+
+    rank: int | None = None
+    """Their rank, such as 16; none: all weights are trained."""
+    alpha: int = 32
+    """What they add to a layer is multiplied by ``alpha / rank``."""
+    targets: tuple[str, ...] = ()
+    """Names of the modules that have one, such as q_proj v_proj; unless given, every linear layer
+    of attention and MLP."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +185,8 @@ class Experiment:
     """Warm-up before reinforcement."""
     optimisation: Optimisation = field(default_factory=Optimisation)
     """How weights change."""
+    lora: Lora = field(default_factory=Lora)
+    """Train adapters, not the weights. A model made from nothing gets them after its warm-up."""
     alarms: Alarms = field(default_factory=Alarms)
     """When training warns, and when it stops."""
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -198,6 +220,8 @@ _LEAST = {
     "optimisation.final": 0.0,
     "optimisation.weight_decay": 0.0,
     "optimisation.tokens_per_pass": 1,
+    "lora.rank": 1,
+    "lora.alpha": 1,
     "alarms.collapse": 0.0,
     "alarms.explosion": 0.0,
     "alarms.alike": 0.0,

@@ -94,7 +94,7 @@ class Trainer:
 
     def publish(self) -> None:
         """Give the engine the current weights."""
-        self.player.engine.load(self.learner.policy.model.state_dict(), self.step)
+        self.player.engine.load(self.learner.policy.weights(), self.step)
 
     def state(self) -> dict[str, Any]:
         """Everything but the weights that a resumed run needs."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from agentgym.adapters import merged
 from agentgym.engines import Engine
 from agentgym.errors import ConfigError
 from agentgym.settings import EngineKind
@@ -87,9 +88,9 @@ class Engines:
         return server
 
     def _save(self, model: Any, tokenizer: Any) -> str:
-        """Where vLLM finds a model that is in memory."""
+        """Where vLLM finds a model that is in memory, with adapters added to the weights."""
         folder = tempfile.TemporaryDirectory(prefix="agentgym-model-")
         self._closing.append(folder.cleanup)
-        model.save_pretrained(folder.name)
+        merged(model).save_pretrained(folder.name)
         tokenizer.save_pretrained(folder.name)
         return folder.name

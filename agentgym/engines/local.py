@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from agentgym.adapters import merged
 from agentgym.engines import fused
 from agentgym.engines.batching import Batcher, EngineStats
 from agentgym.engines.decoding import Decoder
@@ -38,6 +39,7 @@ class LocalEngine:
     Args:
         model: A Hugging Face causal language model. Llama, Qwen2 and Qwen3 run on fused weights
             and one cache for all rows; anything else through its own cache, one row at a time.
+            Adapters are added to the weights.
         slots: Contexts kept, and the largest batch.
         context: Longest prompt plus completion, in tokens; cut to what the model can address.
         dtype: Of weights and cache; the model's own by default.
@@ -60,6 +62,7 @@ class LocalEngine:
 
         if slots < 1 or context < 2:
             raise ConfigError(f"slots must be >= 1 and context >= 2, got {slots} and {context}")
+        model = merged(model)
         parameter = next(model.parameters())
         dtype = dtype or parameter.dtype
         device = torch.device(device) if device is not None else parameter.device

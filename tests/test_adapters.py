@@ -1,0 +1,283 @@
+"""Adapters: trained alone, saved as PEFT does, added to the weights that engines sample with."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from engine_contract import CONTEXT, TIED, UNTIED, V, agrees, ask, model_of, shaped, words
+from peft import LoraConfig, PeftModel
+from transformers import GPT2Config
+from transformers.models.auto import AutoModelForCausalLM
+
+from agentgym.adapters import adapt, merged, twin
+from agentgym.algorithm import extend
+from agentgym.batch import token_mean
+from agentgym.credit import stateless
+from agentgym.display import Display
+from agentgym.engines.local import LocalEngine
+from agentgym.errors import ConfigError
+from agentgym.experiment import evaluate_blocking, run_blocking
+from agentgym.policy import Policy, check_model, load_model
+from agentgym.records import read_episodes, read_metrics
+from agentgym.runs import RunFolder, fingerprint
+from agentgym.settings import (
+    Evaluation,
+    Experiment,
+    Imitation,
+    Lora,
+    Optimisation,
+    Rollout,
+    Shape,
+)
+from agentgym_trainers.ppo import PPO
+
+LORA = Lora(rank=3, alpha=6)
+OLD = GPT2Config(n_positions=CONTEXT, n_embd=32, n_layer=2, n_head=2, vocab_size=V)
+KINDS = {"tied": TIED, "untied": UNTIED, "transposed": OLD}
+
+
+def nudge(model, seed=0):
+    """Adapters with an opinion: fresh ones add nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += torch.randn(parameter.shape, generator=generator) * 0.1
+    return model
+
+
+@pytest.fixture(params=KINDS)
+def pair(request, tmp_path):
+    """A model with adapters, and PEFT's own of the same, from the folders that were saved."""
+    model_of(KINDS[request.param]).save_pretrained(tmp_path / "base")
+    model = load_model(tmp_path / "base")
+    adapt(model, LORA, seed=0)
+    nudge(model).save_pretrained(tmp_path / "adapters")
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    return model, PeftModel.from_pretrained(base, tmp_path / "adapters").eval()
+
+
+def test_fresh_adapters_change_nothing_and_a_seed_decides_them():
+    model = model_of(TIED)
+    before = model(input_ids=torch.tensor([words(9, 0)])).logits
+    state = torch.get_rng_state()
+    adapt(model, LORA, seed=5)
+    assert torch.get_rng_state().equal(state)
+    assert model(input_ids=torch.tensor([words(9, 0)])).logits.equal(before)
+    again = model_of(TIED)
+    adapt(again, LORA, seed=5)
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert all(model.get_parameter(n).equal(again.get_parameter(n)) for n in names)
+    # Query, key, value, output, gate, up and down of two layers, two matrices each.
+    assert len(names) == 7 * 2 * 2 and all("lora_" in name for name in names)
+
+
+def test_the_engine_samples_with_what_peft_computes(pair, tmp_path):
+    model, theirs = pair
+    engine = LocalEngine(model, slots=2, context=CONTEXT)
+    prompt = words(20, 1)
+    agrees(theirs, prompt, ask(engine, prompt, max_tokens=12))
+    nudge(model, seed=1).save_pretrained(tmp_path / "adapters")
+    theirs.load_adapter(tmp_path / "adapters", "newer")
+    theirs.set_adapter("newer")
+    engine.load(Policy(model).weights(), 1)
+    agrees(theirs, prompt, ask(engine, prompt, max_tokens=12))
+
+
+def test_a_loaded_folder_says_what_was_saved_and_trains_on(pair, tmp_path):
+    model, theirs = pair
+    again = load_model(tmp_path / "adapters")
+    ids = torch.tensor([words(30, 2)])
+    expected = theirs(input_ids=ids).logits
+    assert torch.allclose(again(input_ids=ids).logits, expected, atol=1e-5)
+    assert torch.allclose(merged(again)(input_ids=ids).logits, expected, atol=1e-5)
+    trained = [[n for n, p in m.named_parameters() if p.requires_grad] for m in (model, again)]
+    assert trained[0] == trained[1]
+    files = {path.name for path in (tmp_path / "adapters").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= files
+    assert "model.safetensors" not in files
+
+
+def test_a_merged_model_shares_all_other_weights_and_leaves_the_model_as_it_was(pair):
+    model, _ = pair
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    whole = merged(model)
+    assert merged(whole) is whole
+    shared = whole.get_input_embeddings().weight
+    assert shared.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+    assert all(before[name].equal(tensor) for name, tensor in model.state_dict().items())
+    plain = type(model)(model.config).state_dict()
+    assert {k: v.shape for k, v in whole.state_dict().items()} == {
+        k: v.shape for k, v in plain.items()
+    }
+
+
+def test_a_twin_has_adapters_of_its_own_on_weights_that_are_shared(pair):
+    model, _ = pair
+    own = dict(twin(model).named_parameters())
+    for name, parameter in model.named_parameters():
+        assert (own[name] is not parameter) == parameter.requires_grad
+
+
+# ---- a run -------------------------------------------------------------------------------------
+
+TINY = Experiment(
+    env="agentgym/Hotter-v0",
+    env_args={"high": 8},
+    steps=4,
+    tasks_per_step=2,
+    save_every=2,
+    lora=Lora(rank=2, alpha=8),
+    imitation=Imitation(steps=10, demonstrations=1, until=1.0),
+    optimisation=Optimisation(learning_rate=1e-2, warmup=0),
+    shape=Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32, vocabulary=400),
+    rollout=Rollout(turns=4, tokens=256, completion=8),
+    evaluation=Evaluation(tasks=2, episodes=2),
+)
+
+
+def algorithm():
+    """With a critic and a reference, and with credit for tokens, so that there is always some."""
+
+    def tilt(batch):
+        return batch.with_(
+            advantage=(batch.tokens % 5 - 2.0) * batch.mask, weight=token_mean(batch.mask)
+        )
+
+    host = PPO(group_size=4, minibatches=1, kl=0.01)
+    return extend(host.build(), credit=stateless(tilt))
+
+
+def adapters(where):
+    from safetensors.torch import load_file
+
+    return load_file(where / "adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = RunFolder(tmp_path_factory.mktemp("run"))
+    run_blocking(TINY, algorithm(), folder, Display())
+    return folder
+
+
+def test_a_run_trains_adapters_on_the_warm_model(finished):
+    assert (finished.warm / "model.safetensors").exists()
+    assert not (finished.final / "model.safetensors").exists()
+    named = json.loads((finished.final / "adapter_config.json").read_text())
+    assert named["base_model_name_or_path"] == str(finished.warm.resolve())
+    first, last = adapters(finished.step(2)), adapters(finished.final)
+    assert first.keys() == last.keys()
+    assert any(not first[name].equal(last[name]) for name in first)
+    assert all(row["policy/logprob_gap_max"] < 1e-4 for row in read_metrics(finished.metrics))
+    assert any(row["update/grad_norm"] > 0 for row in read_metrics(finished.metrics))
+
+
+def test_a_checkpoint_holds_no_frozen_weights(finished):
+    state = finished.load_state(finished.step(2))["learner"]
+    assert state["critic"].keys() - state["reference"].keys() == {"lm_head.weight"}
+    assert state["reference"] and all("lora_" in name for name in state["reference"])
+
+
+def test_an_interrupted_run_ends_with_the_same_adapters(finished, tmp_path):
+    cut = RunFolder(tmp_path / "cut")
+    shutil.copytree(finished.root, cut.root)
+    shutil.rmtree(cut.final)
+    cut.evaluation("after").unlink()
+    run_blocking(TINY, algorithm(), cut, Display())
+    first, second = adapters(finished.final), adapters(cut.final)
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+def test_a_folder_of_adapters_is_evaluated_as_it_was_in_its_run(finished, tmp_path):
+    alone = replace(TINY, model=str(finished.final), lora=Lora())
+    evaluate_blocking(alone, tmp_path / "alone.jsonl", Display())
+    played = [
+        sorted((e.task, e.sample, [t.text for t in e.turns]) for e in read_episodes(path))
+        for path in (tmp_path / "alone.jsonl", finished.evaluation("after"))
+    ]
+    assert played[0] == played[1]
+
+
+def test_adapters_of_a_given_model_are_imitated_and_trained_on_it(finished, tmp_path):
+    """The warm checkpoint is adapters, too: the given model is neither changed nor copied."""
+    folder = RunFolder(tmp_path)
+    before = fingerprint(finished.warm)
+    given = replace(TINY, model=str(finished.warm), steps=1)
+    run_blocking(given, algorithm(), folder, Display())
+    assert fingerprint(finished.warm) == before
+    for where in (folder.warm, folder.final):
+        named = json.loads((where / "adapter_config.json").read_text())
+        assert named["base_model_name_or_path"] == str(finished.warm.resolve())
+    first, last = adapters(folder.warm), adapters(folder.final)
+    assert max(float(first[name].abs().max()) for name in first if "lora_B" in name) > 0
+    assert any(not first[name].equal(last[name]) for name in first)
+
+
+def test_a_result_is_filed_under_adapters_and_base(finished, tmp_path):
+    moved = tmp_path / "base"
+    shutil.copytree(finished.warm, moved)
+    shutil.copytree(finished.final, tmp_path / "adapters")
+    found = [fingerprint(tmp_path / "adapters")]
+    for change in (str(moved), "somebody/else"):
+        path = tmp_path / "adapters" / "adapter_config.json"
+        path.write_text(
+            json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": change})
+        )
+        found.append(fingerprint(tmp_path / "adapters"))
+    assert found[0] == found[1] != found[2]
+
+
+# ---- what is refused ---------------------------------------------------------------------------
+
+
+def refused(call):
+    with pytest.raises(ConfigError) as problem:
+        call()
+    assert "\n" not in str(problem.value)
+    return str(problem.value)
+
+
+def test_targets_that_the_model_does_not_have():
+    wanted = replace(LORA, targets=("elbow",))
+    assert "lora.targets: Target modules" in refused(lambda: adapt(model_of(TIED), wanted, seed=0))
+
+
+def test_adapters_that_would_part_tied_weights():
+    model = model_of(TIED)
+    adapt(model, replace(LORA, targets=("lm_head",)), seed=0)
+    assert "leave both out of `lora.targets`" in refused(lambda: merged(model))
+
+
+def test_adapters_of_another_size_than_is_wanted(pair):
+    text = refused(lambda: adapt(pair[0], replace(LORA, rank=5), seed=0))
+    assert "has adapters of rank 3 and alpha 6, got lora.rank 5" in text
+
+
+def test_a_base_that_is_gone_or_another(pair, tmp_path):
+    _ = pair
+    other = replace_config(tmp_path / "adapters", str(tmp_path / "nothing"))
+    assert f"{str(tmp_path / 'nothing')!r}, which {other!r} names" in refused(
+        lambda: load_model(other)
+    )
+    assert "names as its base" in refused(lambda: check_model(other))
+    model_of(type(TIED)(**shaped(hidden_size=48, num_hidden_layers=3))).save_pretrained(
+        tmp_path / "large"
+    )
+    other = replace_config(tmp_path / "adapters", str(tmp_path / "large"))
+    assert "do not fit their base" in refused(lambda: load_model(other))
+
+
+def replace_config(folder, base):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": base}))
+    return str(folder)
+
+
+def test_adapters_that_are_more_than_a_sum(tmp_path):
+    model = model_of(TIED)
+    model.add_adapter(LoraConfig(r=2, target_modules=["q_proj"], use_dora=True))
+    model.save_pretrained(tmp_path)
+    assert "expected plain LoRA" in refused(lambda: load_model(tmp_path))

@@ -1,0 +1,86 @@
+"""Adapters in vLLM: added to the weights by us, or reloaded by vLLM; run by scripts/test-vllm."""
+
+import pytest
+
+pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
+
+import torch
+from engine_contract import TIED, agrees, ask, model_of, words
+
+from agentgym import scratch
+from agentgym.adapters import adapt, merged
+from agentgym.engines.choice import Engines
+from agentgym.engines.vllm import completed, parameters, start
+from agentgym.policy import Policy, load_model
+from agentgym.settings import Lora
+from agentgym.types import Sampling
+
+# vLLM and what it imports warn of their own affairs.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]
+
+PROMPT = words(70, 1)
+"""Longer than two blocks of the prefix cache, which must not outlive the adapters."""
+
+
+@pytest.fixture
+def model(tmp_path):
+    model_of(TIED).save_pretrained(tmp_path / "base")
+    model = load_model(tmp_path / "base")
+    adapt(model, Lora(rank=8, alpha=16), seed=0)
+    return nudge(model, 0)
+
+
+def nudge(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += torch.randn(parameter.shape, generator=generator) * 0.05
+    return model
+
+
+def test_vllm_samples_with_adapters_added_to_the_weights(model):
+    tokenizer = scratch.make_tokenizer((), scratch.SMALLEST)
+    engines = Engines("vllm")
+    try:
+        engine = engines.make(model, tokenizer, slots=4, context=160)
+        agrees(model, PROMPT, ask(engine, PROMPT, max_tokens=12))
+        engine.load(Policy(nudge(model, 1)).weights(), 1)
+        agrees(model, PROMPT, ask(engine, PROMPT, max_tokens=12))
+    finally:
+        engines.close()
+
+
+def test_a_checkpoint_that_vllm_reloads_equals_merged_weights(model, tmp_path):
+    """``load_inplace``: the same name, new adapters, while the server runs."""
+    from vllm import TokensPrompt
+    from vllm.lora.request import LoRARequest
+
+    engine, _ = start(
+        {
+            "model": str(tmp_path / "base"),
+            "max_num_seqs": 4,
+            "max_model_len": 160,
+            "dtype": "float32",
+            "enable_lora": True,
+            "max_lora_rank": 8,
+        }
+    )
+    sampling = Sampling(max_tokens=12, seed=3)
+    try:
+        for version in range(3):
+            nudge(model, version).save_pretrained(tmp_path / "adapters")
+            request = LoRARequest("policy", 1, str(tmp_path / "adapters"), load_inplace=True)
+            assert engine.reset_prefix_cache()
+            prompt = TokensPrompt(prompt_token_ids=PROMPT)
+            engine.add_request(str(version), prompt, parameters(sampling, 1), lora_request=request)
+            answers = []
+            while not answers:
+                answers = engine.step()
+            told = answers[0].outputs[0]
+            rows = [[entry.logprob for entry in step.values()] for step in told.logprobs]
+            completion = completed(told.token_ids, rows, sampling, version)
+            agrees(merged(model), PROMPT, completion)
+            agrees(model, PROMPT, completion)
+    finally:
+        engine.engine_core.shutdown()
