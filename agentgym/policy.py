@@ -10,50 +10,18 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 
+from agentgym import attention
 from agentgym.batch import Batch
 from agentgym.errors import ConfigError
 from agentgym.losses import Outputs
+from agentgym.prefixes import Forest, grow
 from agentgym.reductions import Reduction
 
-PACKED = "agentgym_packed"
-"""Name under which our attention is known to transformers."""
-
-
-def packed_attention(
-    module: nn.Module,
-    query: Float[Tensor, "1 H P D"],
-    key: Float[Tensor, "1 G P D"],
-    value: Float[Tensor, "1 G P D"],
-    attention_mask: Tensor | None,
-    *,
-    cu_seq_lens_q: Int[Tensor, " N1"],
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **_: Any,
-) -> tuple[Float[Tensor, "1 P H D"], None]:
-    """Causal attention of rows laid end to end: each row sees itself only.
-
-    A loop over rows without any mask: on a CPU several times faster than one dense block mask,
-    which costs P x P.
-    """
-    lengths = cu_seq_lens_q.diff().tolist()
-    # Split, not sliced: the gradient of each slice would be as long as all rows.
-    split = (torch.split(states, lengths, dim=2) for states in (query, key, value))
-    pieces = [
-        functional.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            dropout_p=dropout,
-            is_causal=True,
-            scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
-        for q, k, v in zip(*split, strict=True)
-    ]
-    return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
+FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Model types whose tokens meet in attention alone, and see all that is before them."""
+ROTARY = frozenset({"default", "linear", "llama3", "yarn"})
+"""Rotary embeddings that depend on the position alone, not on the longest row beside it."""
 
 
 def load_model(path: str | Path, *, device: str | None = None) -> Any:
@@ -114,11 +82,30 @@ def _no_model(path: str | Path, problem: Exception) -> str:
     )
 
 
+def forests(model: Any) -> bool:
+    """Whether a model can read a forest: its attention is ours to replace, and nothing else is.
+
+    A family that is not known, a window that slides, a rotary embedding that depends on the length
+    of the row, or dropout between tokens says no.
+    """
+    config = model.config
+    rope = getattr(config, "rope_parameters", None) or {}
+    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return (
+        config.model_type in FAMILIES
+        and rope.get("rope_type") in ROTARY
+        and layers == {"full_attention"}
+        and getattr(config, "sliding_window", None) is None
+        and not config.attention_dropout
+    )
+
+
 class Policy:
     """A causal language model seen as a distribution over the tokens of a batch.
 
-    Rows are packed end to end without padding where the architecture lets its attention be
-    replaced, and padded to the longest otherwise; both give the same numbers.
+    Where the model is of a known shape (``forests``), rows that begin alike share what they share:
+    such a token is computed once, and nothing is padded. Other models read rows padded to the
+    longest. Both give the same numbers and gradients.
     """
 
     def __init__(self, model: Any, *, temperature: float = 1.0) -> None:
@@ -126,9 +113,9 @@ class Policy:
             raise ConfigError(f"training needs a temperature above 0, got {temperature}")
         self.model = model
         self.temperature = temperature
-        self.packs = bool(getattr(model, "_supports_attention_backend", False))
-        if self.packs:
-            _register()
+        self.shares = forests(model)
+        if self.shares:
+            attention.register()
 
     @property
     def device(self) -> torch.device:
@@ -148,31 +135,53 @@ class Policy:
         zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
         if not len(at):
             return Outputs(zeros, zeros, extra={r.name: zeros for r in reductions})
-        logp = (self.logits(batch, at - 1) / self.temperature).log_softmax(-1)
-        chosen = logp.gather(-1, batch.tokens[at, None]).squeeze(-1)
+        forest = grow(batch.tokens, batch.lengths)
+        once, back = forest.distinct(at)
+        tokens = batch.tokens[once]
+        logp = (self.logits(batch, forest, once - 1) / self.temperature).log_softmax(-1)
+        chosen = logp.gather(-1, tokens[:, None]).squeeze(-1)
         entropy = -(logp.exp() * logp).sum(-1)
-        extra = {
-            r.name: zeros.index_put((at,), r.apply(logp, batch.tokens[at])) for r in reductions
-        }
-        return Outputs(zeros.index_put((at,), chosen), zeros.index_put((at,), entropy), extra=extra)
+        extra = {r.name: zeros.index_put((at,), r.apply(logp, tokens)[back]) for r in reductions}
+        return Outputs(
+            zeros.index_put((at,), chosen[back]),
+            zeros.index_put((at,), entropy[back]),
+            extra=extra,
+        )
 
-    def logits(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
-        """The network's raw answer after each of the given positions, in float32."""
-        return (self._packed(batch, at) if self.packs else self._padded(batch, at)).float()
+    def logits(self, batch: Batch, forest: Forest, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
+        """The network's raw answer after each of the given positions, in float32.
 
-    def _packed(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
-        before = self.model.config._attn_implementation
-        self.model.config._attn_implementation = PACKED
+        Args:
+            batch: What is read.
+            forest: Its rows.
+            at: Positions of the batch.
+        """
+        if not self.shares:
+            return self._padded(batch, at).float()
+        return self.read(forest, forest.node[at], flex=attention.flexes(self.device)).float()
+
+    def read(self, forest: Forest, nodes: Int[Tensor, " A"], *, flex: bool) -> Float[Tensor, "A V"]:
+        """The network's raw answer after each of the given nodes.
+
+        Args:
+            forest: What is read.
+            nodes: Of the forest.
+            flex: With FlexAttention, which is for GPUs, instead of blocks.
+        """
+        config = self.model.config
+        before = config._attn_implementation
+        config._attn_implementation = attention.FLEX if flex else attention.BLOCKS
         try:
             out = self.model(
-                input_ids=batch.tokens[None],
-                position_ids=positions(batch)[None],
-                cu_seq_lens_q=functional.pad(batch.lengths.cumsum(0), (1, 0)),
-                logits_to_keep=at,
+                input_ids=forest.tokens[None],
+                position_ids=forest.depth[None],
+                attention_mask=attention.flex_mask(forest) if flex else None,
+                blocks=() if flex else attention.blocks(forest),
+                logits_to_keep=nodes,
                 use_cache=False,
             )
         finally:
-            self.model.config._attn_implementation = before
+            config._attn_implementation = before
         logits: Tensor = out.logits[0]
         return logits
 
@@ -211,7 +220,10 @@ class Critic:
         zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
         if not len(at):
             return zeros
-        return zeros.index_put((at,), self.network.logits(batch, at - 1).squeeze(-1))
+        forest = grow(batch.tokens, batch.lengths)
+        once, back = forest.distinct(at)
+        value = self.network.logits(batch, forest, once - 1).squeeze(-1)
+        return zeros.index_put((at,), value[back])
 
 
 def positions(batch: Batch) -> Int[Tensor, " P"]:
@@ -219,12 +231,3 @@ def positions(batch: Batch) -> Int[Tensor, " P"]:
     lengths = batch.lengths
     starts = lengths.cumsum(0) - lengths
     return torch.arange(len(batch.row), device=batch.row.device) - starts[batch.row]
-
-
-def _register() -> None:
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    if PACKED not in ALL_ATTENTION_FUNCTIONS:
-        ALL_ATTENTION_FUNCTIONS.register(PACKED, packed_attention)
-        ALL_MASK_ATTENTION_FUNCTIONS.register(PACKED, lambda *args, **kwargs: None)

@@ -80,7 +80,8 @@ class Optimisation:
     clip_norm: float = 1.0
     """Largest gradient norm."""
     tokens_per_pass: int = 4096
-    """Tokens per forward and backward pass: bounds memory, never changes the gradient."""
+    """Tokens per forward and backward pass, those that rows share counted once: bounds memory,
+    never changes the gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
