@@ -10,10 +10,12 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from agentgym import attention
 from agentgym.batch import Batch
 from agentgym.errors import ConfigError
+from agentgym.halves import Halves
 from agentgym.losses import Outputs
 from agentgym.prefixes import Forest, grow
 from agentgym.reductions import Reduction
@@ -22,6 +24,8 @@ FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Model types whose tokens meet in attention alone, and see all that is before them."""
 ROTARY = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary embeddings that depend on the position alone, not on the longest row beside it."""
+AT_ONCE = 2**24
+"""Logits in memory at once, 64 MiB in float32; further ones are computed again for the gradient."""
 
 
 def load_model(path: str | Path, *, device: str | None = None) -> Any:
@@ -82,7 +86,7 @@ def _no_model(path: str | Path, problem: Exception) -> str:
     )
 
 
-def forests(model: Any) -> bool:
+def can_share(model: Any) -> bool:
     """Whether a model can read a forest: its attention is ours to replace, and nothing else is.
 
     A family that is not known, a window that slides, a rotary embedding that depends on the length
@@ -103,17 +107,18 @@ def forests(model: Any) -> bool:
 class Policy:
     """A causal language model seen as a distribution over the tokens of a batch.
 
-    Where the model is of a known shape (``forests``), rows that begin alike share what they share:
-    such a token is computed once, and nothing is padded. Other models read rows padded to the
-    longest. Both give the same numbers and gradients.
+    Where the model is of a known shape (``can_share``), a token that rows share is computed once,
+    and nothing is padded. Other models read rows padded to the longest. Both give the same numbers
+    and gradients.
     """
 
     def __init__(self, model: Any, *, temperature: float = 1.0) -> None:
         if temperature <= 0:
             raise ConfigError(f"training needs a temperature above 0, got {temperature}")
         self.model = model
+        self.halves = Halves(model)
         self.temperature = temperature
-        self.shares = forests(model)
+        self.shares = can_share(model)
         if self.shares:
             attention.register()
 
@@ -137,16 +142,37 @@ class Policy:
             return Outputs(zeros, zeros, extra={r.name: zeros for r in reductions})
         forest = grow(batch.tokens, batch.lengths)
         once, back = forest.distinct(at)
-        tokens = batch.tokens[once]
-        logp = (self.logits(batch, forest, once - 1) / self.temperature).log_softmax(-1)
+        hidden, tokens = self._hidden(batch, forest, once - 1), batch.tokens[once]
+        size = max(1, AT_ONCE // self.model.config.get_text_config().vocab_size)
+        if len(once) <= size:
+            said = self._read(hidden, tokens, reductions)
+        else:
+            pieces = zip(torch.split(hidden, size), torch.split(tokens, size), strict=True)
+            said = torch.cat([self._read_again(*piece, reductions) for piece in pieces])
+        spread = (zeros.index_put((at,), column[back]) for column in said.unbind(-1))
+        logprob, entropy, *others = spread
+        names = (reduction.name for reduction in reductions)
+        return Outputs(logprob, entropy, extra=dict(zip(names, others, strict=True)))
+
+    def _read(
+        self,
+        hidden: Float[Tensor, "A H"],
+        tokens: Int[Tensor, " A"],
+        reductions: Sequence[Reduction],
+    ) -> Float[Tensor, "A C"]:
+        """Log-probability, entropy and every reduction after some hidden states."""
+        logits = self.halves.logits(hidden).float()
+        logp = (logits / self.temperature).log_softmax(-1)
         chosen = logp.gather(-1, tokens[:, None]).squeeze(-1)
         entropy = -(logp.exp() * logp).sum(-1)
-        extra = {r.name: zeros.index_put((at,), r.apply(logp, tokens)[back]) for r in reductions}
-        return Outputs(
-            zeros.index_put((at,), chosen[back]),
-            zeros.index_put((at,), entropy[back]),
-            extra=extra,
+        return torch.stack([chosen, entropy, *(r.apply(logp, tokens) for r in reductions)], -1)
+
+    def _read_again(self, *arguments: Any) -> Float[Tensor, "A C"]:
+        """The same; the gradient reads anew, instead of keeping what it needs."""
+        said: Tensor = checkpoint(
+            self._read, *arguments, use_reentrant=False, preserve_rng_state=False
         )
+        return said
 
     def logits(self, batch: Batch, forest: Forest, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
         """The network's raw answer after each of the given positions, in float32.
@@ -156,43 +182,43 @@ class Policy:
             forest: Its rows.
             at: Positions of the batch.
         """
-        if not self.shares:
-            return self._padded(batch, at).float()
-        return self.read(forest, forest.node[at], flex=attention.flexes(self.device)).float()
+        return self.halves.logits(self._hidden(batch, forest, at)).float()
 
-    def read(self, forest: Forest, nodes: Int[Tensor, " A"], *, flex: bool) -> Float[Tensor, "A V"]:
-        """The network's raw answer after each of the given nodes.
+    def _hidden(self, batch: Batch, forest: Forest, at: Int[Tensor, " A"]) -> Float[Tensor, "A H"]:
+        """What the network's trunk says at each of the given positions."""
+        if not self.shares:
+            return self._padded(batch, at)
+        return self.read(forest, flex=attention.flexes(self.device))[forest.node[at]]
+
+    def read(self, forest: Forest, *, flex: bool) -> Float[Tensor, "T H"]:
+        """What the network's trunk says at each node.
 
         Args:
             forest: What is read.
-            nodes: Of the forest.
             flex: With FlexAttention, which is for GPUs, instead of blocks.
         """
         config = self.model.config
         before = config._attn_implementation
         config._attn_implementation = attention.FLEX if flex else attention.BLOCKS
         try:
-            out = self.model(
+            hidden = self.halves.hidden(
                 input_ids=forest.tokens[None],
                 position_ids=forest.depth[None],
                 attention_mask=attention.flex_mask(forest) if flex else None,
                 blocks=() if flex else attention.blocks(forest),
-                logits_to_keep=nodes,
                 use_cache=False,
             )
         finally:
             config._attn_implementation = before
-        logits: Tensor = out.logits[0]
-        return logits
+        return hidden[0]
 
-    def _padded(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
+    def _padded(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A H"]:
         lengths = batch.lengths.tolist()
         split = list(torch.split(batch.tokens, lengths))
         rows = torch.nn.utils.rnn.pad_sequence(split, batch_first=True)
         keep = torch.arange(rows.shape[1], device=rows.device) < batch.lengths[:, None]
-        logits = self.model(input_ids=rows, attention_mask=keep.long(), use_cache=False).logits
-        picked: Tensor = logits[batch.row[at], positions(batch)[at]]
-        return picked
+        hidden = self.halves.hidden(input_ids=rows, attention_mask=keep.long(), use_cache=False)
+        return hidden[batch.row[at], positions(batch)[at]]
 
 
 class Critic:

@@ -1,10 +1,14 @@
-"""What laying rows end to end saves over padding them: tokens per second and peak memory.
+"""What it saves to compute shared tokens once, not to pad, and to read logits in pieces.
 
-    scripts/bench train [--rows 64] [--repetitions 5] [--model FOLDER]
+    scripts/bench train [--rows 24] [--repetitions 3] [--model FOLDER]
 
-One forward and backward pass over the same rows, whose lengths are spread as those of episodes
-are: most end early, some run to the limit. Both ways in turn, several times; times are medians.
-Memory is measured in a fresh process per way, above what was in use before.
+First: an episode in which every turn has a fresh prompt with all that came before, so each turn is
+a row; with shared tokens computed once, and row by row (every row begins with a token of its own).
+Then: rows whose lengths are spread as those of episodes are, most end early, some run to the limit;
+end to end, end to end in the way of transformers itself (a dense mask), and padded. Last: rows in
+which every token is learned from, with a large vocabulary. Times are of one forward and backward
+pass, the ways in turn, several times: medians. Memory is measured in a fresh process per way, above
+what was in use before.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -20,13 +25,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from agentgym import scratch
+from agentgym import policy, scratch
 from agentgym.algorithm import Update
 from agentgym.batch import Batch, collate
 from agentgym.learner import Learner
 from agentgym.losses import negative_log_likelihood
-from agentgym.policy import Policy, load_model
+from agentgym.prefixes import Forest, grow
 from agentgym.settings import Optimisation, Shape
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
@@ -35,30 +41,67 @@ from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 class Options:
     """What is learned from."""
 
-    rows: int = 64
+    turns: int = 50
+    """Of the episode with a row per turn."""
+    rows: int = 24
     """Episodes in the batch, one row each."""
     longest: int = 1024
     """Tokens of the longest row."""
     pass_tokens: int = 16384
     """Tokens per forward and backward pass, before padding."""
-    repetitions: int = 5
-    """Of both ways."""
+    repetitions: int = 3
+    """Of all ways."""
     model: str | None = None
     """Hugging Face folder or hub id; unless given, the default model made from nothing."""
-    measure: Literal["both", "packed", "padded"] = "both"
-    """One way alone prints the peak of its memory in MiB."""
+    vocabulary: int = 32768
+    """Of the model with which pieces are compared."""
+    tokens: int = 8192
+    """Tokens that are learned from at once there, in rows of 1024."""
+    measure: Literal["all", "packed", "theirs", "padded", "whole", "pieces"] = "all"
+    """One way alone prints the seconds of a pass and the peak of its memory in MiB."""
 
 
-def make_learner(options: Options, *, packs: bool) -> Learner:
-    """A learner that packs or pads."""
+class Theirs(policy.Policy):
+    """Rows end to end as transformers packs them: it sees where positions begin again."""
+
+    def _hidden(self, batch: Batch, forest: Forest, at: torch.Tensor) -> torch.Tensor:
+        places = policy.positions(batch)[None]
+        said = self.halves.hidden(
+            input_ids=batch.tokens[None], position_ids=places, use_cache=False
+        )
+        return said[0, at]
+
+
+def make_learner(options: Options, way: str) -> Learner:
+    """A learner that does it one way."""
+    if way in ("whole", "pieces"):
+        policy.AT_ONCE = policy.AT_ONCE if way == "pieces" else sys.maxsize
+        return Learner(policy.Policy(large(options)), Optimisation(tokens_per_pass=options.tokens))
     if options.model is not None:
-        model = load_model(options.model)
+        model = policy.load_model(options.model)
     else:
         tokenizer = scratch.make_tokenizer(["Kitchen. You see: closed fridge; oven."], 400)
         model = scratch.make_model(tokenizer, Shape(), context=options.longest, seed=0)
-    policy = Policy(model)
-    policy.packs = packs
-    return Learner(policy, Optimisation(tokens_per_pass=options.pass_tokens))
+    found = (Theirs if way == "theirs" else policy.Policy)(model)
+    found.shares = way != "padded"
+    return Learner(found, Optimisation(tokens_per_pass=options.pass_tokens))
+
+
+def large(options: Options) -> Any:
+    """The default model made from nothing, with more words."""
+    torch.manual_seed(0)
+    shape = Shape()
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=options.vocabulary,
+            hidden_size=shape.hidden,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.kv_heads,
+            intermediate_size=shape.ffn,
+            tie_word_embeddings=True,
+        )
+    )
 
 
 def make_batch(options: Options, vocabulary: int) -> Batch:
@@ -74,12 +117,45 @@ def _episode(rng: np.random.Generator, count: int, vocabulary: int) -> Trajector
     def words(length: int) -> tuple[int, ...]:
         return tuple(rng.integers(0, vocabulary, length).tolist())
 
-    zeros = (0.0,) * 12
-    turns = tuple(
-        Turn(words(48), Completion(words(12), zeros, zeros), "", "", 0.0, number == 0)
-        for number in range(count)
-    )
-    return Trajectory(Task("", ""), 0, "", "", turns, Stop.TERMINATED)
+    return _played([_turn(words(48), words(12), number == 0) for number in range(count)])
+
+
+def _turn(read: Sequence[int], written: Sequence[int], fresh: bool) -> Turn:
+    zeros = (0.0,) * len(written)
+    return Turn(tuple(read), Completion(tuple(written), zeros, zeros), "", "", 0.0, fresh)
+
+
+def _played(turns: Sequence[Turn]) -> Trajectory:
+    return Trajectory(Task("", ""), 0, "", "", tuple(turns), Stop.TERMINATED)
+
+
+def make_turns(options: Options, vocabulary: int, *, thought: int, alone: bool) -> Batch:
+    """A row per turn: 24 tokens more to read, and a thought and 8 more tokens to write.
+
+    Args:
+        options: How many turns.
+        vocabulary: Token ids there are, more than turns.
+        thought: Tokens that are written but never shown again, so that rows branch off.
+        alone: Every row begins with a token of its own and shares nothing.
+    """
+    rng = np.random.default_rng(0)
+    seen: list[int] = []
+    turns = []
+    for number in range(options.turns):
+        seen += rng.integers(0, vocabulary, 24).tolist()
+        written = rng.integers(0, vocabulary, thought + 8).tolist()
+        turns.append(_turn((number if alone else 0, *seen), written, True))
+        seen += written[thought:]
+    return collate([[_played(turns)]])
+
+
+def make_monologue(options: Options) -> Batch:
+    """Rows of 1024 tokens, all written but the first."""
+    rng = np.random.default_rng(0)
+    rows = [
+        rng.integers(0, options.vocabulary, 1024).tolist() for _ in range(options.tokens // 1024)
+    ]
+    return collate([[_played([_turn(row[:1], row[1:], True)]) for row in rows]])
 
 
 def run(learner: Learner, batch: Batch) -> float:
@@ -92,17 +168,17 @@ def run(learner: Learner, batch: Batch) -> float:
     return time.perf_counter() - begun
 
 
-def growth(learner: Learner, batch: Batch) -> float:
-    """How far one gradient raises the memory in use above what it was, MiB."""
+def growth(learner: Learner, batch: Batch) -> tuple[float, float]:
+    """Seconds of one gradient, and how far it raises the memory in use above what it was, MiB."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        run(learner, batch)
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
+        seconds = run(learner, batch)
+        return seconds, (torch.cuda.max_memory_allocated() - before) / 2**20
     Path("/proc/self/clear_refs").write_text("5")  # The peak is now what is in use; Linux.
     before = _peak()
-    run(learner, batch)
-    return (_peak() - before) / 1024
+    seconds = run(learner, batch)
+    return seconds, (_peak() - before) / 1024
 
 
 def _peak() -> int:
@@ -110,10 +186,12 @@ def _peak() -> int:
     return int(status.partition("VmHWM:")[2].split()[0])
 
 
-def measure_alone(way: str) -> float:
-    """The peak of a fresh process."""
+def measure_alone(way: str) -> tuple[float, float]:
+    """Seconds and peak of a fresh process."""
     command = [sys.executable, __file__, *sys.argv[1:], "--measure", way]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    seconds, peak = map(float, told.split())
+    return seconds, peak
 
 
 def vocabulary_of(learner: Learner) -> int:
@@ -123,30 +201,76 @@ def vocabulary_of(learner: Learner) -> int:
 
 
 def main(options: Options) -> None:
-    """Times here, memory in processes of their own."""
-    if options.measure != "both":
-        learner = make_learner(options, packs=options.measure == "packed")
-        batch = make_batch(options, vocabulary_of(learner))
-        print(growth(learner, batch))
+    """Times of rows here, everything else in processes of its own."""
+    if options.measure != "all":
+        learner = make_learner(options, options.measure)
+        large_ = options.measure in ("whole", "pieces")
+        batch = make_monologue(options) if large_ else make_batch(options, vocabulary_of(learner))
+        print(*growth(learner, batch))
         return
-    ways = {name: make_learner(options, packs=name == "packed") for name in ("packed", "padded")}
-    batch = make_batch(options, vocabulary_of(ways["packed"]))
+    compare_sharing(options)
+    compare_packing(options)
+    compare_pieces(options)
+
+
+def in_turn(repetitions: int, ways: Mapping[str, tuple[Learner, Batch]]) -> dict[str, list[float]]:
+    """Seconds of every way, the ways taking turns."""
+    rounds = [{name: run(*way) for name, way in ways.items()} for _ in range(repetitions)]
+    return {name: [found[name] for found in rounds] for name in ways}
+
+
+def compare_sharing(options: Options) -> None:
+    """A row per turn: shared tokens once, and every row by itself."""
+    learner = make_learner(options, "packed")
+    for thought, what in ((0, "all is shown again"), (16, "thoughts are not shown again")):
+        ways = {
+            name: (
+                learner,
+                make_turns(options, vocabulary_of(learner), thought=thought, alone=alone),
+            )
+            for name, alone in (("shared", False), ("alone", True))
+        }
+        batch = ways["shared"][1]
+        different = len(grow(batch.tokens, batch.lengths).tokens)
+        seconds = in_turn(options.repetitions, ways)
+        print(f"{options.turns} turns, {what}: {len(batch.tokens)} tokens, {different} different")
+        for name, values in seconds.items():
+            print(f"  {name:<7} {_spread(values)}")
+        print(f"  ratio {median(seconds['alone']) / median(seconds['shared']):.2f} in time")
+
+
+def compare_packing(options: Options) -> None:
+    """Rows end to end in our way and in that of transformers, and padded."""
+    names = ("packed", "theirs", "padded")
+    learners = {name: make_learner(options, name) for name in names}
+    batch = make_batch(options, vocabulary_of(learners["packed"]))
     tokens, lengths = len(batch.tokens), batch.lengths.tolist()
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(options.repetitions):
-        for name, learner in ways.items():
-            seconds[name].append(run(learner, batch))
+    seconds = in_turn(options.repetitions, {n: (learners[n], batch) for n in names})
     print(f"{len(lengths)} rows of {min(lengths)} to {max(lengths)} tokens, {tokens} in all")
-    memory = {name: measure_alone(name) for name in ways}
+    memory = {name: measure_alone(name)[1] for name in names}
     for name, values in seconds.items():
         rate = tokens / median(values)
-        spread = f"{min(values):.2f}-{max(values):.2f}"
+        print(f"  {name:<7} {_spread(values)}  {rate:7.0f} tokens/s  peak +{memory[name]:.0f} MiB")
+    for name in names[1:]:
+        ratio = median(seconds[name]) / median(seconds["packed"])
         print(
-            f"  {name}  {median(values):6.2f} s ({spread})  {rate:7.0f} tokens/s"
-            f"  peak +{memory[name]:.0f} MiB"
+            f"  ratio to {name} {ratio:.2f} in time, "
+            f"{memory[name] / memory['packed']:.2f} in memory"
         )
-    ratio = median(seconds["padded"]) / median(seconds["packed"])
-    print(f"  ratio {ratio:.2f} in time, {memory['padded'] / memory['packed']:.2f} in memory")
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    return f"{median(seconds):6.2f} s ({min(seconds):.2f}-{max(seconds):.2f})"
+
+
+def compare_pieces(options: Options) -> None:
+    """Logits in pieces, and all at once."""
+    print(f"{options.tokens} tokens learned from, {options.vocabulary} words")
+    found = {way: measure_alone(way) for way in ("pieces", "whole")}
+    for way, (seconds, peak) in found.items():
+        print(f"  logits {way:<8}  {seconds:6.2f} s  peak +{peak:.0f} MiB")
+    times, peaks = zip(*found.values(), strict=True)
+    print(f"  ratio {times[1] / times[0]:.2f} in time, {peaks[1] / peaks[0]:.2f} in memory")
 
 
 if __name__ == "__main__":

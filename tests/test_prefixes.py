@@ -207,9 +207,8 @@ def test_the_mask_for_a_gpu_gives_the_numbers_of_the_blocks():
     """FlexAttention as transformers calls it, uncompiled; on a CPU it has no gradient."""
     batch, policy = forest_of(3), Policy(model_of(SHARING["qwen3"]))
     forest = grow(batch.tokens, batch.lengths)
-    nodes = torch.arange(len(forest.tokens))
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-        close(policy.read(forest, nodes, flex=True), policy.read(forest, nodes, flex=False))
+        close(policy.read(forest, flex=True), policy.read(forest, flex=False))
 
 
 # ---- cost --------------------------------------------------------------------------------------
