@@ -91,14 +91,20 @@ class Batch:
         private = {name: value for name, value in columns.items() if name not in _COLUMNS}
         return replace(self, **known, extra={**self.extra, **private})
 
-    def rows(self, index: Int[Tensor, " M"]) -> Batch:
-        """The given rows, in that order; columns of episodes stay whole so indices hold."""
+    def places(self, index: Int[Tensor, " M"]) -> Int[Tensor, " Q"]:
+        """Positions of the given rows, one row after another."""
         lengths = self.lengths
         starts = lengths.cumsum(0) - lengths
         taken = lengths[index]
-        row = torch.repeat_interleave(torch.arange(len(index), device=index.device), taken)
-        offset = torch.arange(len(row), device=index.device) - (taken.cumsum(0) - taken)[row]
-        at = starts[index][row] + offset
+        shift = starts[index] - (taken.cumsum(0) - taken)
+        steps = torch.arange(int(taken.sum()), device=index.device)
+        return steps + torch.repeat_interleave(shift, taken)
+
+    def rows(self, index: Int[Tensor, " M"]) -> Batch:
+        """The given rows, in that order; columns of episodes stay whole so indices hold."""
+        at = self.places(index)
+        numbers = torch.arange(len(index), device=index.device)
+        row = torch.repeat_interleave(numbers, self.lengths[index])
         picked: dict[str, Any] = {name: getattr(self, name)[at] for name in _PER_POSITION}
         extra = {name: value[at] for name, value in self.extra.items()}
         return replace(

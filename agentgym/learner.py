@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from agentgym.errors import TrainingError
 from agentgym.health import gradient_norms, of_pulls, pull
 from agentgym.losses import Outputs
 from agentgym.policy import Critic, Policy
+from agentgym.prefixes import beginnings, split
 from agentgym.reductions import Reduction
 from agentgym.settings import Optimisation
 
@@ -114,18 +115,27 @@ class Learner:
         self, batch: Batch, asked: Sequence[Reduction] = (), *, policy: Policy | None = None
     ) -> Outputs:
         """What the networks say about all rows, without a gradient, on the CPU."""
+        order = list(self._passes(batch))
         with torch.no_grad():
             parts = [
                 self._outputs(batch.rows(index).to(self.policy.device), asked, policy=policy)
-                for index in passes(batch, self.how.tokens_per_pass)
+                for index in order
             ]
         logprob, entropy, value, extra = zip(*parts, strict=True)
+        back = batch.places(torch.cat(order)).argsort()
+
+        def joined(columns: Iterable[Tensor]) -> Tensor:
+            return torch.cat(list(columns)).cpu()[back]
+
         return Outputs(
-            torch.cat(logprob).cpu(),
-            torch.cat(entropy).cpu(),
-            None if value[0] is None else torch.cat(value).cpu(),
-            {name: torch.cat([part[name] for part in extra]).cpu() for name in extra[0]},
+            joined(logprob),
+            joined(entropy),
+            None if value[0] is None else joined(value),
+            {name: joined(part[name] for part in extra) for name in extra[0]},
         )
+
+    def _passes(self, batch: Batch) -> Iterator[Int[Tensor, " M"]]:
+        return passes(batch, self.how.tokens_per_pass, shares=self.policy.shares)
 
     def _outputs(
         self, batch: Batch, asked: Sequence[Reduction] = (), *, policy: Policy | None = None
@@ -190,7 +200,7 @@ class Learner:
         terms = [term for term in update.loss.terms() if shares[term.weight] > 0]
         total = {"loss": 0.0, "kl": 0.0, "clipped": 0.0}
         pulls = []
-        for index in passes(batch, self.how.tokens_per_pass):
+        for index in self._passes(batch):
             part = batch.rows(index).to(self.policy.device)
             outputs = self._outputs(part, update.loss.asks())
             losses = []
@@ -291,16 +301,23 @@ def row_weight(batch: Batch, weight: Tensor) -> Tensor:
     return weight.new_zeros(len(batch)).index_add_(0, batch.row, weight)
 
 
-def passes(batch: Batch, tokens: int) -> Iterator[Int[Tensor, " M"]]:
-    """Consecutive rows in runs of at most ``tokens`` tokens, or one row if that is longer."""
+def passes(batch: Batch, tokens: int, *, shares: bool) -> Iterator[Int[Tensor, " M"]]:
+    """Rows in runs of at most ``tokens`` tokens, or one row if that is longer.
+
+    With ``shares``, rows that begin alike come together, and what they share counts once. Where a
+    run ends between such rows, the next one computes what they share again: its gradient is then a
+    sum of two parts instead of one, so the split never changes it. Without, rows keep their order.
+    """
+    rows = split(batch.tokens, batch.lengths)
     run: list[int] = []
     used = 0
-    for index, length in enumerate(batch.lengths.tolist()):
-        if run and used + length > tokens:
+    for index, shared in beginnings(rows) if shares else ((n, 0) for n in range(len(rows))):
+        new = len(rows[index]) - shared
+        if run and used + new > tokens:
             yield torch.tensor(run)
-            run, used = [], 0
+            run, used, new = [], 0, len(rows[index])
         run.append(index)
-        used += length
+        used += new
     if run:
         yield torch.tensor(run)
 

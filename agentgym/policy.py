@@ -11,55 +11,23 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from agentgym import attention
 from agentgym.adapters import base_of, load_adapters, merged, twin
 from agentgym.batch import Batch
 from agentgym.errors import ConfigError
 from agentgym.halves import Halves
 from agentgym.losses import Outputs
+from agentgym.prefixes import Forest, grow
 from agentgym.reductions import Reduction
 
-PACKED = "agentgym_packed"
-"""Name under which our attention is known to transformers."""
+FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+"""Model types whose tokens meet in attention alone, and see all that is before them."""
+ROTARY = frozenset({"default", "linear", "llama3", "yarn"})
+"""Rotary embeddings that depend on the position alone, not on the longest row beside it."""
 AT_ONCE = 2**24
 """Logits in memory at once, 64 MiB in float32; further ones are computed again for the gradient."""
-
-
-def packed_attention(
-    module: nn.Module,
-    query: Float[Tensor, "1 H P D"],
-    key: Float[Tensor, "1 G P D"],
-    value: Float[Tensor, "1 G P D"],
-    attention_mask: Tensor | None,
-    *,
-    cu_seq_lens_q: Int[Tensor, " N1"],
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **_: Any,
-) -> tuple[Float[Tensor, "1 P H D"], None]:
-    """Causal attention of rows laid end to end: each row sees itself only.
-
-    A loop over rows without any mask: on a CPU several times faster than one dense block mask,
-    which costs P x P.
-    """
-    lengths = cu_seq_lens_q.diff().tolist()
-    # Split, not sliced: the gradient of each slice would be as long as all rows.
-    split = (torch.split(states, lengths, dim=2) for states in (query, key, value))
-    pieces = [
-        functional.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            dropout_p=dropout,
-            is_causal=True,
-            scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )
-        for q, k, v in zip(*split, strict=True)
-    ]
-    return torch.cat(pieces, dim=2).transpose(1, 2).contiguous(), None
 
 
 def load_model(path: str | Path, *, device: str | None = None, full: bool = False) -> Any:
@@ -136,11 +104,30 @@ def _no_model(path: str | Path, problem: Exception, base: str | None = None) -> 
     )
 
 
+def can_share(model: Any) -> bool:
+    """Whether a model can read a forest: its attention is ours to replace, and nothing else is.
+
+    A family that is not known, a window that slides, a rotary embedding that depends on the length
+    of the row, or dropout between tokens says no.
+    """
+    config = model.config
+    rope = getattr(config, "rope_parameters", None) or {}
+    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return (
+        config.model_type in FAMILIES
+        and rope.get("rope_type") in ROTARY
+        and layers == {"full_attention"}
+        and getattr(config, "sliding_window", None) is None
+        and not config.attention_dropout
+    )
+
+
 class Policy:
     """A causal language model seen as a distribution over the tokens of a batch.
 
-    Rows are packed end to end without padding where the architecture lets its attention be
-    replaced, and padded to the longest otherwise; both give the same numbers.
+    Where the model is of a known shape (``can_share``), a token that rows share is computed once,
+    and nothing is padded. Other models read rows padded to the longest. Both give the same numbers
+    and gradients.
     """
 
     def __init__(self, model: Any, *, temperature: float = 1.0) -> None:
@@ -149,9 +136,9 @@ class Policy:
         self.model = model
         self.halves = Halves(model)
         self.temperature = temperature
-        self.packs = bool(getattr(model, "_supports_attention_backend", False))
-        if self.packs:
-            _register()
+        self.shares = can_share(model)
+        if self.shares:
+            attention.register()
 
     def weights(self) -> dict[str, Tensor]:
         """What an engine is given: a state dict to which adapters have been added."""
@@ -173,7 +160,8 @@ class Policy:
         from transformers.modeling_layers import GradientCheckpointingLayer
 
         model = self.model
-        again = partial(_packing, model.config) if self.packs else nullcontext
+        name = _name(attention.flexes(self.device))
+        again = partial(_attending, model.config, name) if self.shares else nullcontext
         if not model.supports_gradient_checkpointing:
             raise ConfigError(
                 f"{type(model).__name__} knows no gradient checkpointing: leave "
@@ -201,14 +189,17 @@ class Policy:
         zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
         if not len(at):
             return Outputs(zeros, zeros, extra={r.name: zeros for r in reductions})
-        hidden, tokens = self._hidden(batch, at - 1), batch.tokens[at]
+        forest = grow(batch.tokens, batch.lengths)
+        once, back = forest.distinct(at)
+        hidden, tokens = self._hidden(batch, forest, once - 1), batch.tokens[once]
         size = max(1, AT_ONCE // self.model.config.get_text_config().vocab_size)
-        if len(at) <= size:
+        if len(once) <= size:
             said = self._read(hidden, tokens, reductions)
         else:
             pieces = zip(torch.split(hidden, size), torch.split(tokens, size), strict=True)
             said = torch.cat([self._read_again(*piece, reductions) for piece in pieces])
-        logprob, entropy, *others = (zeros.index_put((at,), column) for column in said.unbind(-1))
+        spread = (zeros.index_put((at,), column[back]) for column in said.unbind(-1))
+        logprob, entropy, *others = spread
         names = (reduction.name for reduction in reductions)
         return Outputs(logprob, entropy, extra=dict(zip(names, others, strict=True)))
 
@@ -232,23 +223,38 @@ class Policy:
         )
         return said
 
-    def logits(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
-        """The network's raw answer after each of the given positions, in float32."""
-        return self.halves.logits(self._hidden(batch, at)).float()
+    def logits(self, batch: Batch, forest: Forest, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
+        """The network's raw answer after each of the given positions, in float32.
 
-    def _hidden(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A H"]:
+        Args:
+            batch: What is read.
+            forest: Its rows.
+            at: Positions of the batch.
+        """
+        return self.halves.logits(self._hidden(batch, forest, at)).float()
+
+    def _hidden(self, batch: Batch, forest: Forest, at: Int[Tensor, " A"]) -> Float[Tensor, "A H"]:
         """What the network's trunk says at each of the given positions."""
-        return self._packed(batch, at) if self.packs else self._padded(batch, at)
+        if not self.shares:
+            return self._padded(batch, at)
+        return self.read(forest, flex=attention.flexes(self.device))[forest.node[at]]
 
-    def _packed(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A H"]:
-        with _packing(self.model.config):
+    def read(self, forest: Forest, *, flex: bool) -> Float[Tensor, "T H"]:
+        """What the network's trunk says at each node.
+
+        Args:
+            forest: What is read.
+            flex: With FlexAttention, which is for GPUs, instead of blocks.
+        """
+        with _attending(self.model.config, _name(flex)):
             hidden = self.halves.hidden(
-                input_ids=batch.tokens[None],
-                position_ids=positions(batch)[None],
-                cu_seq_lens_q=functional.pad(batch.lengths.cumsum(0), (1, 0)),
+                input_ids=forest.tokens[None],
+                position_ids=forest.depth[None],
+                attention_mask=attention.flex_mask(forest) if flex else None,
+                blocks=() if flex else attention.blocks(forest),
                 use_cache=False,
             )
-        return hidden[0, at]
+        return hidden[0]
 
     def _padded(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A H"]:
         lengths = batch.lengths.tolist()
@@ -286,7 +292,10 @@ class Critic:
         zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
         if not len(at):
             return zeros
-        return zeros.index_put((at,), self.network.logits(batch, at - 1).squeeze(-1))
+        forest = grow(batch.tokens, batch.lengths)
+        once, back = forest.distinct(at)
+        value = self.network.logits(batch, forest, once - 1).squeeze(-1)
+        return zeros.index_put((at,), value[back])
 
 
 def positions(batch: Batch) -> Int[Tensor, " P"]:
@@ -296,21 +305,16 @@ def positions(batch: Batch) -> Int[Tensor, " P"]:
     return torch.arange(len(batch.row), device=batch.row.device) - starts[batch.row]
 
 
+def _name(flex: bool) -> str:
+    return attention.FLEX if flex else attention.BLOCKS
+
+
 @contextmanager
-def _packing(config: Any) -> Iterator[None]:
-    """A network attends to packed rows; before and after, it is as everybody knows it."""
+def _attending(config: Any, name: str) -> Iterator[None]:
+    """A network attends our way; before and after, it is as everybody knows it."""
     before = config._attn_implementation
-    config._attn_implementation = PACKED
+    config._attn_implementation = name
     try:
         yield
     finally:
         config._attn_implementation = before
-
-
-def _register() -> None:
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    if PACKED not in ALL_ATTENTION_FUNCTIONS:
-        ALL_ATTENTION_FUNCTIONS.register(PACKED, packed_attention)
-        ALL_MASK_ATTENTION_FUNCTIONS.register(PACKED, lambda *args, **kwargs: None)

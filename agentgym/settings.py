@@ -80,8 +80,8 @@ class Optimisation:
     clip_norm: float = 1.0
     """Largest gradient norm."""
     tokens_per_pass: int = 4096
-    """Tokens per forward and backward pass, whose gradients accumulate until the optimiser steps:
-    bounds memory, never changes the gradient."""
+    """Tokens per forward and backward pass, those that rows share counted once; gradients
+    accumulate until the optimiser steps. Bounds memory, never changes the gradient."""
     autocast: bool = False
     """Compute in bfloat16 where that is safe (automatic mixed precision); weights and what the
     optimiser keeps stay in float32, also on a GPU."""

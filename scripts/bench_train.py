@@ -1,12 +1,15 @@
-"""What laying rows end to end saves over padding them, and what saves memory besides.
+"""What it saves to compute shared tokens once, not to pad, and what saves memory besides.
 
-    scripts/bench train [--rows 64] [--repetitions 5] [--model FOLDER]
+    scripts/bench train [--rows 24] [--repetitions 3] [--model FOLDER]
 
-First: one forward and backward pass over the same rows, whose lengths are spread as those of
-episodes are: most end early, some run to the limit. Both ways in turn, several times; times are
-medians. Then: one pass over rows in which every token is learned from, with a large vocabulary:
-all logits at once; in pieces, as is always done; with gradient checkpointing, too; and with
-adapters, too. Memory is measured in a fresh process per way, above what was in use before.
+First: an episode in which every turn has a fresh prompt with all that came before, so each turn is
+a row; with shared tokens computed once, and row by row (every row begins with a token of its own).
+Then: rows whose lengths are spread as those of episodes are, most end early, some run to the limit;
+end to end, end to end in the way of transformers itself (a dense mask), and padded. Last: rows in
+which every token is learned from, with a large vocabulary: all logits at once; in pieces, as is
+always done; with gradient checkpointing, too; and with adapters, too. Times are of one forward and
+backward pass, the ways in turn, several times: medians. Memory is measured in a fresh process per
+way, above what was in use before.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -30,6 +34,7 @@ from agentgym.algorithm import Update
 from agentgym.batch import Batch, collate
 from agentgym.learner import Learner
 from agentgym.losses import negative_log_likelihood
+from agentgym.prefixes import Forest, grow
 from agentgym.settings import Lora, Optimisation, Shape
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
@@ -41,24 +46,37 @@ SAVINGS = ("whole", "pieces", "checkpoints", "adapters")
 class Options:
     """What is learned from."""
 
-    rows: int = 64
+    turns: int = 50
+    """Of the episode with a row per turn."""
+    rows: int = 24
     """Episodes in the batch, one row each."""
     longest: int = 1024
     """Tokens of the longest row."""
     pass_tokens: int = 16384
     """Tokens per forward and backward pass, before padding."""
-    repetitions: int = 5
-    """Of both ways."""
+    repetitions: int = 3
+    """Of all ways."""
     model: str | None = None
     """Hugging Face folder or hub id; unless given, the default model made from nothing."""
     vocabulary: int = 32768
     """Of the model with which savings are compared."""
     tokens: int = 8192
     """Tokens that are learned from at once there, in rows of 1024."""
-    measure: Literal["all", "packed", "padded", "whole", "pieces", "checkpoints", "adapters"] = (
-        "all"
-    )
+    measure: Literal[
+        "all", "packed", "theirs", "padded", "whole", "pieces", "checkpoints", "adapters"
+    ] = "all"
     """One way alone prints the seconds of a pass and the peak of its memory in MiB."""
+
+
+class Theirs(policy.Policy):
+    """Rows end to end as transformers packs them: it sees where positions begin again."""
+
+    def _hidden(self, batch: Batch, forest: Forest, at: torch.Tensor) -> torch.Tensor:
+        places = policy.positions(batch)[None]
+        said = self.halves.hidden(
+            input_ids=batch.tokens[None], position_ids=places, use_cache=False
+        )
+        return said[0, at]
 
 
 def make_learner(options: Options, way: str) -> Learner:
@@ -78,8 +96,8 @@ def make_learner(options: Options, way: str) -> Learner:
     else:
         tokenizer = scratch.make_tokenizer(["Kitchen. You see: closed fridge; oven."], 400)
         model = scratch.make_model(tokenizer, Shape(), context=options.longest, seed=0)
-    found = policy.Policy(model)
-    found.packs = way != "padded"
+    found = (Theirs if way == "theirs" else policy.Policy)(model)
+    found.shares = way != "padded"
     return Learner(found, Optimisation(tokens_per_pass=options.pass_tokens))
 
 
@@ -113,12 +131,36 @@ def _episode(rng: np.random.Generator, count: int, vocabulary: int) -> Trajector
     def words(length: int) -> tuple[int, ...]:
         return tuple(rng.integers(0, vocabulary, length).tolist())
 
-    zeros = (0.0,) * 12
-    turns = tuple(
-        Turn(words(48), Completion(words(12), zeros, zeros), "", "", 0.0, number == 0)
-        for number in range(count)
-    )
-    return Trajectory(Task("", ""), 0, "", "", turns, Stop.TERMINATED)
+    return _played([_turn(words(48), words(12), number == 0) for number in range(count)])
+
+
+def _turn(read: Sequence[int], written: Sequence[int], fresh: bool) -> Turn:
+    zeros = (0.0,) * len(written)
+    return Turn(tuple(read), Completion(tuple(written), zeros, zeros), "", "", 0.0, fresh)
+
+
+def _played(turns: Sequence[Turn]) -> Trajectory:
+    return Trajectory(Task("", ""), 0, "", "", tuple(turns), Stop.TERMINATED)
+
+
+def make_turns(options: Options, vocabulary: int, *, thought: int, alone: bool) -> Batch:
+    """A row per turn: 24 tokens more to read, and a thought and 8 more tokens to write.
+
+    Args:
+        options: How many turns.
+        vocabulary: Token ids there are, more than turns.
+        thought: Tokens that are written but never shown again, so that rows branch off.
+        alone: Every row begins with a token of its own and shares nothing.
+    """
+    rng = np.random.default_rng(0)
+    seen: list[int] = []
+    turns = []
+    for number in range(options.turns):
+        seen += rng.integers(0, vocabulary, 24).tolist()
+        written = rng.integers(0, vocabulary, thought + 8).tolist()
+        turns.append(_turn((number if alone else 0, *seen), written, True))
+        seen += written[thought:]
+    return collate([[_played(turns)]])
 
 
 def make_monologue(options: Options) -> Batch:
@@ -127,12 +169,7 @@ def make_monologue(options: Options) -> Batch:
     rows = [
         rng.integers(0, options.vocabulary, 1024).tolist() for _ in range(options.tokens // 1024)
     ]
-    zeros = (0.0,) * 1023
-    turns = [
-        Turn((first,), Completion(tuple(rest), zeros, zeros), "", "", 0.0, True)
-        for first, *rest in rows
-    ]
-    return collate([[Trajectory(Task("", ""), 0, "", "", (t,), Stop.TERMINATED) for t in turns]])
+    return collate([[_played([_turn(row[:1], row[1:], True)]) for row in rows]])
 
 
 def run(learner: Learner, batch: Batch) -> float:
@@ -178,37 +215,66 @@ def vocabulary_of(learner: Learner) -> int:
 
 
 def main(options: Options) -> None:
-    """Times of packing here, everything else in processes of its own."""
+    """Times of rows here, everything else in processes of its own."""
     if options.measure != "all":
         learner = make_learner(options, options.measure)
         saves = options.measure in SAVINGS
         batch = make_monologue(options) if saves else make_batch(options, vocabulary_of(learner))
         print(*growth(learner, batch))
         return
+    compare_sharing(options)
     compare_packing(options)
     compare_savings(options)
 
 
+def in_turn(repetitions: int, ways: Mapping[str, tuple[Learner, Batch]]) -> dict[str, list[float]]:
+    """Seconds of every way, the ways taking turns."""
+    rounds = [{name: run(*way) for name, way in ways.items()} for _ in range(repetitions)]
+    return {name: [found[name] for found in rounds] for name in ways}
+
+
+def compare_sharing(options: Options) -> None:
+    """A row per turn: shared tokens once, and every row by itself."""
+    learner = make_learner(options, "packed")
+    for thought, what in ((0, "all is shown again"), (16, "thoughts are not shown again")):
+        ways = {
+            name: (
+                learner,
+                make_turns(options, vocabulary_of(learner), thought=thought, alone=alone),
+            )
+            for name, alone in (("shared", False), ("alone", True))
+        }
+        batch = ways["shared"][1]
+        different = len(grow(batch.tokens, batch.lengths).tokens)
+        seconds = in_turn(options.repetitions, ways)
+        print(f"{options.turns} turns, {what}: {len(batch.tokens)} tokens, {different} different")
+        for name, values in seconds.items():
+            print(f"  {name:<7} {_spread(values)}")
+        print(f"  ratio {median(seconds['alone']) / median(seconds['shared']):.2f} in time")
+
+
 def compare_packing(options: Options) -> None:
-    """Rows end to end, and padded."""
-    ways = {name: make_learner(options, name) for name in ("packed", "padded")}
-    batch = make_batch(options, vocabulary_of(ways["packed"]))
+    """Rows end to end in our way and in that of transformers, and padded."""
+    names = ("packed", "theirs", "padded")
+    learners = {name: make_learner(options, name) for name in names}
+    batch = make_batch(options, vocabulary_of(learners["packed"]))
     tokens, lengths = len(batch.tokens), batch.lengths.tolist()
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(options.repetitions):
-        for name, learner in ways.items():
-            seconds[name].append(run(learner, batch))
+    seconds = in_turn(options.repetitions, {n: (learners[n], batch) for n in names})
     print(f"{len(lengths)} rows of {min(lengths)} to {max(lengths)} tokens, {tokens} in all")
-    memory = {name: measure_alone(name)[1] for name in ways}
+    memory = {name: measure_alone(name)[1] for name in names}
     for name, values in seconds.items():
         rate = tokens / median(values)
-        spread = f"{min(values):.2f}-{max(values):.2f}"
+        print(f"  {name:<7} {_spread(values)}  {rate:7.0f} tokens/s  peak +{memory[name]:.0f} MiB")
+    for name in names[1:]:
+        ratio = median(seconds[name]) / median(seconds["packed"])
         print(
-            f"  {name}  {median(values):6.2f} s ({spread})  {rate:7.0f} tokens/s"
-            f"  peak +{memory[name]:.0f} MiB"
+            f"  ratio to {name} {ratio:.2f} in time, "
+            f"{memory[name] / memory['packed']:.2f} in memory"
         )
-    ratio = median(seconds["padded"]) / median(seconds["packed"])
-    print(f"  ratio {ratio:.2f} in time, {memory['padded'] / memory['packed']:.2f} in memory")
+
+
+def _spread(seconds: Sequence[float]) -> str:
+    return f"{median(seconds):6.2f} s ({min(seconds):.2f}-{max(seconds):.2f})"
 
 
 def compare_savings(options: Options) -> None:

@@ -121,7 +121,7 @@ def test_picked_rows_keep_their_columns_together():
 
 def test_passes_cover_every_row_once_within_the_budget():
     batch = collate(groups())
-    found = [index.tolist() for index in passes(batch, 60)]
+    found = [index.tolist() for index in passes(batch, 60, shares=False)]
     assert functools.reduce(operator.iadd, found, []) == list(range(len(batch)))
     lengths = batch.lengths
     assert all(len(run) == 1 or lengths[run].sum() <= 60 for run in found)
@@ -238,7 +238,7 @@ def test_packed_and_padded_rows_give_the_same_numbers_as_single_rows(learner):
     batch = collate(groups(windowed=True))
     with torch.no_grad():
         packed = learner.policy(batch)
-        learner.policy.packs = False
+        learner.policy.shares = False
         padded = learner.policy(batch)
     assert torch.allclose(packed.logprob, padded.logprob, atol=1e-5)
     assert torch.allclose(packed.entropy, padded.entropy, atol=1e-5)
