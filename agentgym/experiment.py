@@ -44,9 +44,10 @@ from agentgym.registry import Maker, world
 from agentgym.report import Report, Subject, render
 from agentgym.rollout import Limits, Player, derive
 from agentgym.runs import RunFolder, fingerprint
+from agentgym.schedule import Scheduler, Tasks, correct, scheduler
 from agentgym.settings import Experiment, Rollout, Speech, check_ranges
 from agentgym.train import Step, Trainer, episode_metrics, task_of
-from agentgym.types import Completion, Sampling, Trajectory, Turn
+from agentgym.types import Completion, Sampling, Task, Trajectory, Turn
 from agentgym.warmup import demonstrations, imitate
 
 SCRATCH_STEPS = 400
@@ -161,32 +162,51 @@ class Job:
             seed=derive(experiment.seed, "updates"),
             horizon=experiment.steps,
         )
-        trainer = Trainer(algorithm, learner, player, alarms=experiment.alarms)
-        if start is not None:
-            trainer.restore(self.folder.load_state(start))
+        whole = correct(algorithm, experiment.schedule)
+        trainer = Trainer(whole, learner, player, alarms=experiment.alarms)
+        state: dict[str, Any] = {} if start is None else self.folder.load_state(start)
+        if state:
+            trainer.restore(state)
+        schedule = scheduler(experiment.schedule, trainer, self._tasks(), state.get("schedule", {}))
+        try:
+            await self._take_steps(tokenizer, trainer, schedule, state.get("recorded", 0))
+        finally:
+            await schedule.close()
+        self.folder.save(self.folder.final, model, tokenizer)
+
+    async def _take_steps(
+        self, tokenizer: Any, trainer: Trainer, schedule: Scheduler, recorded: int
+    ) -> None:
+        """Train to the end; ``recorded`` episodes are those of the steps taken so far."""
+        experiment, player, learner = self.experiment, trainer.player, trainer.learner
+        model = learner.policy.model
         metrics = MetricsWriter(self.folder.metrics, resume=trainer.step)
-        keep_episodes(self.folder.episodes, before_version=trainer.step)
-        tasks = self.panel("train").tasks
+        keep_episodes(self.folder.episodes, recorded)
         budget = math.inf if experiment.budget is None else experiment.budget
         with self.display.stage("train", experiment.budget or experiment.steps) as advance:
             while trainer.step < experiment.steps and player.spent.turns < budget:
-                first = trainer.step * experiment.tasks_per_step
-                chosen = [
-                    task_of(tasks, first + i, experiment.seed)
-                    for i in range(experiment.tasks_per_step)
-                ]
                 with kept(self.folder, model, tokenizer, learner):
-                    step = await trainer.run_step(chosen)
+                    step = await schedule.step()
                 metrics.write(trainer.step, step.metrics)
                 self._record(step, player)
+                recorded += sum(len(group) for group in step.groups)
                 for warning in step.warnings:
                     self.display.say(f"warning at step {trainer.step}: {warning}")
                 done = trainer.step if experiment.budget is None else player.spent.turns
                 advance(done, _note(step.metrics))
                 if trainer.step % experiment.save_every == 0 and trainer.step < experiment.steps:
                     where = self.folder.step(trainer.step)
-                    self.folder.save(where, model, tokenizer, trainer.state())
-        self.folder.save(self.folder.final, model, tokenizer)
+                    state = {"schedule": schedule.state(), "recorded": recorded}
+                    self.folder.save(where, model, tokenizer, trainer.state() | state)
+
+    def _tasks(self) -> Tasks:
+        """The tasks of a training step, from its number."""
+        tasks, count = self.panel("train").tasks, self.experiment.tasks_per_step
+
+        def of(step: int) -> list[Task]:
+            return [task_of(tasks, step * count + i, self.experiment.seed) for i in range(count)]
+
+        return of
 
     def report(self, before: Report, after: Report) -> None:
         """Table and plot; leaves ``report.txt`` and ``report.png``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -163,15 +164,15 @@ def read_episodes(path: Path) -> tuple[EpisodeRecord, ...]:
     )
 
 
-def keep_episodes(path: Path, *, before_version: int) -> None:
+def keep_episodes(path: Path, count: int) -> None:
     """Drop the episodes of training steps that a resumed run will play again.
 
     Args:
         path: The file; nothing happens when there is none.
-        before_version: Episodes sampled by this policy version or a later one are dropped.
+        count: Episodes to keep, the first ones.
     """
     if path.exists():
-        kept = [line for line in read_objects(path) if line["version"] < before_version]
+        kept = islice(read_objects(path), count)
         write_atomic(path, "".join(dumps(line) + "\n" for line in kept))
 
 

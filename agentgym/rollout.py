@@ -144,6 +144,12 @@ class Player:
             for _ in range(held):
                 self._slots.release()
 
+    def named(self, stream: str) -> Player:
+        """The same with the seeds of another stream, in the same seats."""
+        twin = copy.copy(self)
+        twin.stream = stream
+        return twin
+
     def tempered(self, factor: float) -> Player:
         """The same at ``factor`` times the temperature, in the same seats."""
         twin = copy.copy(self)

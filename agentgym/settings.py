@@ -54,6 +54,31 @@ class Rollout:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """When episodes are played and when the policy learns; see ``agentgym.schedule``."""
+
+    kind: Literal["sync", "one-step-off", "async"] = "sync"
+    """In turn; the next step's episodes during this one's update; or all the time."""
+    staleness: int = 1
+    """async: steps that a group of episodes may be behind when it is learned from; bounds how many
+    are begun and not yet learned from, too."""
+    deadline: float | None = None
+    """async: seconds of waiting after which a step learns from the groups that are finished, at
+    least one, and the others carry over; none: waits for as many as it has tasks."""
+    old: Literal["drop", "mask"] = "drop"
+    """async: a group that is too old is given up, or its turns that are teach nothing."""
+    correct: Literal["none", "token", "turn", "episode"] | None = None
+    """Whose probability under the policy now, over that at sampling, weighs the advantage; unless
+    given, none for sync and that of each token for the others."""
+    beyond: Literal["truncate", "mask"] = "truncate"
+    """Such a ratio above the cap counts as the cap; or nothing, and so does one below ``low``."""
+    cap: float = 2.0
+    """Largest ratio."""
+    low: float = 0.5
+    """Least ratio that is not masked."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shape:
     """Size of a model made from nothing; the default has about a million parameters."""
 
@@ -179,6 +204,8 @@ class Experiment:
     """How the agent reads and writes."""
     rollout: Rollout = field(default_factory=Rollout)
     """How episodes are played."""
+    schedule: Schedule = field(default_factory=Schedule)
+    """When they are, and when the policy learns."""
     shape: Shape = field(default_factory=Shape)
     """Size of a model made from nothing."""
     imitation: Imitation = field(default_factory=Imitation)
@@ -203,6 +230,8 @@ _LEAST = {
     "rollout.completion": 1,
     "rollout.concurrency": 1,
     "rollout.workers": 0,
+    "schedule.staleness": 0,
+    "schedule.low": 0.0,
     "shape.hidden": 1,
     "shape.layers": 1,
     "shape.heads": 1,
@@ -246,6 +275,8 @@ def check_ranges(experiment: Experiment) -> None:
         "rollout.temperature",
         "rollout.seconds",
         "rollout.deadline",
+        "schedule.deadline",
+        "schedule.cap",
         "optimisation.clip_norm",
         "alarms.drift",
     )

@@ -1,4 +1,7 @@
-"""One training step, told in order: collect, credit, update, publish. Knows no algorithm."""
+"""One training step, told in order: collect, credit, update, publish. Knows no algorithm.
+
+In which order several steps do so is ``agentgym.schedule``.
+"""
 
 from __future__ import annotations
 
@@ -53,15 +56,29 @@ class Trainer:
         self.watch = Watch()
 
     async def run_step(self, tasks: Sequence[Task]) -> Step:
-        """Collect one group per task, credit them, take the updates, publish the weights."""
+        """Collect one group per task, learn from them, publish the weights."""
         began = time.perf_counter()
-        play = replace(self.player, stream=f"{self.player.stream}/train/{self.step}")
-        groups = await asyncio.gather(*(self.algorithm.collect(task, play) for task in tasks))
-        collected = time.perf_counter()
-        metrics = episode_metrics(groups) | of_groups(groups)
+        groups = await self.play(tasks, self.step)
+        step = await self.learn(groups, time.perf_counter() - began)
+        self.publish()
+        return step
+
+    async def play(self, tasks: Sequence[Task], number: int) -> list[list[Trajectory]]:
+        """Collect one group per task, with the seeds of a step."""
+        player = replace(self.player, stream=self.stream(number))
+        return await asyncio.gather(*(self.algorithm.collect(task, player) for task in tasks))
+
+    def stream(self, number: int) -> str:
+        """What names a step in every seed."""
+        return f"{self.player.stream}/train/{number}"
+
+    async def learn(self, groups: Sequence[list[Trajectory]], waited: float) -> Step:
+        """Credit the groups and take the updates; ``waited`` seconds for them are reported."""
+        began = time.perf_counter()
+        metrics = episode_metrics(groups) | of_groups(groups) | staleness(groups, self.step)
         batch = collate(groups)
         if len(batch):
-            metrics |= await asyncio.to_thread(self._learn, batch)
+            metrics |= await asyncio.to_thread(self._learn, batch, current(groups, self.step))
             if batch.mask.any():
                 score, entropy = metrics["episode/score"], metrics["policy/entropy"]
                 self.course = self.course.after(entropy, score)
@@ -69,22 +86,22 @@ class Trainer:
         self.watch = self.watch.after(metrics, self.alarms)
         metrics |= self.watch.metrics()
         self.step += 1
-        self.publish()
-        done = time.perf_counter()
+        spent = time.perf_counter() - began
         tokens = float(len(batch.tokens))
         metrics |= {
-            "time/rollout": collected - began,
-            "time/update": done - collected,
+            "time/rollout": waited,
+            "time/update": spent,
             "spent/turns": float(self.player.spent.turns),
             "spent/tokens": float(self.player.spent.tokens),
             "tokens": tokens,
-            "tokens_per_second": tokens / (done - began),
+            "tokens_per_second": tokens / (waited + spent),
         }
         return Step(list(groups), metrics, self.watch.warnings(self.alarms))
 
-    def _learn(self, batch: Batch) -> dict[str, float]:
+    def _learn(self, batch: Batch, current: Sequence[bool]) -> dict[str, float]:
         batch = self.learner.observe(batch)
-        check_drift(batch, self.alarms.drift)
+        # Older weights differ for a good reason.
+        check_drift(batch.only(torch.tensor(current)), self.alarms.drift)
         metrics = batch_metrics(batch)
         batch, self.credit_state = self.algorithm.credit.apply(batch, self.credit_state, self.step)
         metrics |= of_credit(batch) | self.algorithm.credit.health(self.credit_state, self.step)
@@ -137,6 +154,34 @@ def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
         "episode/truncated": sum(t.stop is not Stop.TERMINATED for t in episodes) / count,
         "group/forks": sum(t.shared > 0 for t in episodes) / len(scored),
     }
+
+
+def staleness(groups: Sequence[Sequence[Trajectory]], step: int) -> dict[str, float]:
+    """How many steps ago the weights were published that wrote each token; nothing of no tokens."""
+    ages = [
+        (step - turn.completion.version, len(turn.completion.tokens))
+        for group in groups
+        for episode in group
+        for turn in episode.turns
+        if turn.learn and episode.stop.scored
+    ]
+    count = sum(tokens for _, tokens in ages)
+    if not count:
+        return {}
+    return {
+        "policy/staleness": sum(age * tokens for age, tokens in ages) / count,
+        "policy/staleness_max": float(max(age for age, _ in ages)),
+    }
+
+
+def current(groups: Sequence[Sequence[Trajectory]], step: int) -> list[bool]:
+    """Of each scored episode, whether all of it is of the weights of this step."""
+    return [
+        all(turn.completion.version == step for turn in episode.turns)
+        for group in groups
+        for episode in group
+        if episode.stop.scored
+    ]
 
 
 def _spoilt(episodes: Sequence[Trajectory]) -> dict[str, float]:

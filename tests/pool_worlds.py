@@ -67,6 +67,18 @@ class Doomed(Hotter):
         return super().act(action)
 
 
+class Dawdling(Hotter):
+    """Answers after up to 20 ms, more or less at random."""
+
+    def act(self, action):
+        time.sleep(random.SystemRandom().uniform(0, 0.02))
+        return super().act(action)
+
+
+def dawdling(task):
+    return Dawdling()
+
+
 def doomed(task):
     return Doomed()
 

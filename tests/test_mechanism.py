@@ -16,6 +16,7 @@ from agentgym.drift import correct_sampling, importance, stop_on_drift
 from agentgym.errors import CompositionError, ImpossibleValue, TrainingError
 from agentgym.losses import (
     Loss,
+    Outputs,
     add,
     entropy_bonus,
     kl_to_reference,
@@ -370,6 +371,39 @@ def test_importance_is_per_token_turn_or_episode_and_capped():
         assert importance(batch, per=per)[batch.mask].tolist() == near(expected), per
     found, _ = correct_sampling().apply(batch.with_(advantage=2.0 * batch.mask), (), 0)
     assert found.advantage.tolist() == near((2 * importance(batch)).tolist())
+
+
+MASKED = {
+    "token": [1.105171, 0.904837, 1.349859, 0.0, 0.0],
+    "turn": [1.105171, 1.221403, 1.221403, 0.0, 0.0],
+    "episode": [1.349859, 1.349859, 1.349859, 0.0, 0.0],
+}
+TRUNCATED = {
+    "token": [1.105171, 0.904837, 1.349859, 2.0, 0.367879],
+    "turn": [1.105171, 1.221403, 1.221403, 2.0, 0.367879],
+    "episode": [1.349859, 1.349859, 1.349859, 2.0, 0.367879],
+}
+
+
+@pytest.mark.parametrize("per", MASKED)
+@pytest.mark.parametrize("beyond", ["mask", "truncate"])
+def test_what_is_out_of_bounds_counts_as_the_cap_or_nothing_and_so_does_its_gradient(per, beyond):
+    """Ratios exp(0.1), exp(-0.1), exp(0.3), exp(2) and exp(-1), in five turns of three episodes."""
+    batch = batch_of([[1, 2], [1], [1]])
+    batch = batch.with_(
+        logprob=written(batch, [-1, -1, -1, -1, -2]),
+        logprob_sampled=written(batch, [-1.1, -0.9, -1.3, -3, -1]),
+        advantage=written(batch, [1, -1, 1, 1, -1]),
+    )
+    expected = {"mask": MASKED, "truncate": TRUNCATED}[beyond][per]
+    credit = correct_sampling(per=per, low=0.5, cap=2.0, beyond=beyond)
+    corrected, _ = credit.apply(batch, (), 0)
+    logprob = corrected.logprob.clone().requires_grad_()
+    policy_gradient(0.2).apply(Outputs(logprob, corrected.entropy), corrected, 0).sum().backward()
+    # At the policy of before the update the ratio of the surrogate is 1.
+    signs = [1, -1, 1, 1, -1]
+    gradient = [-sign * weight for sign, weight in zip(signs, expected, strict=True)]
+    assert logprob.grad[batch.mask].tolist() == near(gradient)
 
 
 def test_a_run_stops_when_engine_and_trainer_disagree():

@@ -32,7 +32,8 @@ class LocalEngine:
     The engine owns a copy of the weights: a trainer may change its model while the engine
     samples. ``load`` drops every cache, because old weights computed it, and completions in
     flight begin again, so a completion is of one version. A completion depends on its prompt,
-    its ``Sampling`` and the weights, up to rounding; not on what else is in flight.
+    its ``Sampling`` and the weights, not on what else is in flight: bit by bit for models on
+    fused weights in float32 on a CPU (``agentgym.engines.exact``), else up to rounding.
 
     The model runs in a thread of the engine's own. One event loop at a time.
 

@@ -109,6 +109,8 @@ def draw(logits: Tensor, params: Sequence[Sampling], uniform: Sequence[float]) -
     target = torch.tensor(uniform, dtype=torch.float64, device=logits.device) * total[:, -1]
     tokens = torch.searchsorted(total, target[:, None], right=True)
     # 0 * log 0 = 0: a removed token adds nothing.
-    entropies = -(probs * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(-1)
+    least = torch.finfo(logprobs.dtype).min
+    # 64 bits: the sum of a row that is alone may be taken in another order.
+    entropies = -(probs * logprobs.clamp(min=least)).sum(-1, dtype=torch.float64).float()
     picked = logprobs.gather(-1, tokens)[:, 0]
     return Draw(tokens[:, 0], picked, entropies.clamp(min=0.0))

@@ -2,7 +2,10 @@
 
 Linear layers run on the packed new tokens of all rows, so no row is padded. Only attention sees
 rows: those with one new token run together over neighbouring slots of the cache, those with more
-run one by one at their exact length.
+run one by one.
+
+On a CPU in float32 no number depends on what shares the call or on what was cached before, not in
+its last bit: see ``agentgym.engines.exact``.
 
 Axes: N packed new tokens, R rows, H hidden, K key/value heads, G query heads per key/value head,
 D head size, S cached positions, V vocabulary.
@@ -19,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from agentgym.engines import exact
+from agentgym.engines.exact import up
 from agentgym.engines.fused import FusedWeights, head_size
 
 _GAP = 2
@@ -34,6 +39,7 @@ class _Run(NamedTuple):
     dense: Tensor | None
     """Where in ``slots`` each row is; None when the run has no idle slot."""
     length: int
+    """Cached positions that are looked at."""
     mask: Tensor | None
     """[slots, 1, 1, S], 0 or -inf."""
 
@@ -44,17 +50,18 @@ class _Chunk(NamedTuple):
     slot: int
     packed: slice
     length: int
-    """Cached positions including the new ones."""
+    """Cached positions that are looked at, the new ones among them."""
     mask: Tensor | None
-    """[new, S], 0 or -inf."""
+    """[queries, S], 0 or -inf."""
 
 
 class _Packing(NamedTuple):
-    """One call of the model, laid out."""
+    """One call of the model, laid out; tokens and last are filled up by repeating their end."""
 
     tokens: Tensor
-    slots: Tensor
     positions: Tensor
+    slots: Tensor
+    """[N], as many as there are tokens to keep."""
     last: Tensor
     """[R] packed place of each row's last token, in the caller's order."""
     runs: list[_Run]
@@ -74,11 +81,13 @@ class SlottedDecoder:
         device: torch.device,
     ) -> None:
         self.vocabulary = int(config.vocab_size)
-        self._context, self._dtype, self._device = context, dtype, device
+        self._dtype, self._device = dtype, device
+        self._context = context
         self._weights = FusedWeights(config, weights, dtype=dtype, device=device)
         self._heads: int = config.num_attention_heads
         self._kv: int = config.num_key_value_heads
         self._size = head_size(config)
+        self._grain = exact.grain(self._size) if device.type == "cpu" else exact.NONE
         self._eps: float = config.rms_norm_eps
         self._cos, self._sin = self._rotary(config.rope_parameters["rope_theta"])
         self._cache = [(self._empty(0, 0), self._empty(0, 0)) for _ in self._weights.layers]
@@ -111,7 +120,7 @@ class SlottedDecoder:
     @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy cached keys and values between slots."""
-        self._reserve(target + 1, length)
+        self._reserve(target + 1, self._grain.seen(length))
         for pair in self._cache:
             for part in pair:
                 part[target, :, :length] = part[source, :, :length]
@@ -123,7 +132,7 @@ class SlottedDecoder:
             return
         slots = max(slots, held if slots <= held else held * 3 // 2)
         if length > room:
-            length = min(self._context, -(-max(length, room * 3 // 2) // 64) * 64)
+            length = min(self._grain.seen(self._context), up(max(length, room * 3 // 2), 64))
         length = max(length, room)
         for i, pair in enumerate(self._cache):
             grown = []
@@ -141,8 +150,9 @@ class SlottedDecoder:
     ) -> Tensor:
         """Append tokens to rows; [R, V] logits after the last token of each."""
         ends = [start + len(new) for start, new in zip(starts, tokens, strict=True)]
-        self._reserve(max(rows) + 1, max(ends))
+        self._reserve(max(rows) + 1, self._grain.seen(max(ends)))
         pack = self._pack(rows, starts, tokens)
+        kept = len(pack.slots)
         x = F.embedding(pack.tokens, self._weights.embedding)
         cos, sin = self._cos[pack.positions], self._sin[pack.positions]
         rotated = self._heads + self._kv
@@ -153,19 +163,20 @@ class SlottedDecoder:
             if layer.qk_norm is not None:
                 qk = F.rms_norm(qk, (self._size,), None, self._eps) * layer.qk_norm
             qk = torch.addcmul(qk * cos, qk.roll(self._size // 2, -1), sin)
-            keys[pack.slots, :, pack.positions] = qk[:, self._heads :]
-            values[pack.slots, :, pack.positions] = qkv[:, rotated:]
+            places = pack.slots, slice(None), pack.positions[:kept]
+            keys[places] = qk[:kept, self._heads :]
+            values[places] = qkv[:kept, rotated:]
             mixed = self._attend(qk[:, : self._heads], keys, values, pack)
             x = x + F.linear(mixed, layer.out, layer.out_bias)
             h = F.rms_norm(x, x.shape[-1:], layer.norm_mlp, self._eps)
             gate, up = F.linear(h, layer.gate_up).chunk(2, -1)
             x = x + F.linear(F.silu(gate) * up, layer.down)
         x = F.rms_norm(x[pack.last], x.shape[-1:], self._weights.norm, self._eps)
-        return F.linear(x, self._weights.head)
+        return F.linear(x, self._weights.head)[: len(rows)]
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, pack: _Packing) -> Tensor:
         """[N, heads * D]: each token over its own row up to its own position."""
-        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        out = torch.zeros_like(query, memory_format=torch.contiguous_format)
         query = query.view(-1, self._kv, self._heads // self._kv, self._size)
         mixed = out.view_as(query)
         for run in pack.runs:
@@ -175,7 +186,8 @@ class SlottedDecoder:
                 spread = q.new_zeros((run.slots.stop - run.slots.start, *q.shape[1:]))
                 q = spread.index_copy_(0, run.dense, q)
             k, v = keys[run.slots, :, : run.length], values[run.slots, :, : run.length]
-            o = F.scaled_dot_product_attention(q, k, v, attn_mask=run.mask)
+            o = F.scaled_dot_product_attention(self._filled(q), k, v, attn_mask=run.mask)
+            o = o[:, :, : q.shape[2]]
             mixed[run.packed] = o if run.dense is None else o[run.dense]
         for chunk in pack.chunks:
             # The group axis takes the place of the batch axis, over which keys are expanded.
@@ -183,9 +195,16 @@ class SlottedDecoder:
             k = keys[chunk.slot, :, : chunk.length].expand(len(q), -1, -1, -1)
             v = values[chunk.slot, :, : chunk.length].expand(len(q), -1, -1, -1)
             causal = chunk.mask is None
-            o = F.scaled_dot_product_attention(q, k, v, attn_mask=chunk.mask, is_causal=causal)
-            mixed[chunk.packed] = o.permute(2, 1, 0, 3)
+            o = F.scaled_dot_product_attention(
+                self._filled(q), k, v, attn_mask=chunk.mask, is_causal=causal
+            )
+            mixed[chunk.packed] = o[:, :, : q.shape[2]].permute(2, 1, 0, 3)
         return out.view(len(out), -1)
+
+    def _filled(self, query: Tensor) -> Tensor:
+        """Queries of zeros after the others, up to the grain."""
+        count = query.shape[2]
+        return F.pad(query, (0, 0, 0, up(count, self._grain.queries) - count))
 
     # ---- layout ------------------------------------------------------------------------------
 
@@ -204,16 +223,20 @@ class SlottedDecoder:
         flat = np.fromiter(chain.from_iterable(tokens[i] for i in order), np.int64, int(stop[-1]))
         single = int((count == 1).sum())
         return _Packing(
-            tokens=self._tensor(flat),
+            tokens=self._tensor(self._repeated(flat)),
+            positions=self._tensor(self._repeated(np.repeat(start, count) + within)),
             slots=self._tensor(np.repeat(slot, count)),
-            positions=self._tensor(np.repeat(start, count) + within),
-            last=self._tensor(last),
+            last=self._tensor(self._repeated(last)),
             runs=list(self._runs(slot[:single], start[:single] + 1)),
             chunks=[
                 self._chunk(int(slot[i]), int(start[i]), int(count[i]), int(stop[i]))
                 for i in range(single, len(order))
             ],
         )
+
+    def _repeated(self, values: np.ndarray) -> np.ndarray:
+        """The last value again and again, up to the grain."""
+        return np.pad(values, (0, up(len(values), self._grain.tokens) - len(values)), "edge")
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self._device)
@@ -224,7 +247,7 @@ class SlottedDecoder:
         breaks = np.flatnonzero(np.diff(slot) > _GAP + 1) + 1
         for first, stop in zip([0, *breaks.tolist()], [*breaks.tolist(), len(slot)], strict=True):
             low, high = int(slot[first]), int(slot[stop - 1]) + 1
-            longest = int(length[first:stop].max())
+            longest = self._grain.seen(int(length[first:stop].max()))
             dense = None if high - low == stop - first else self._tensor(slot[first:stop] - low)
             # An idle slot attends to its first entry: a row of nothing but -inf would be NaN.
             visible = np.ones(high - low, dtype=np.int64)
@@ -238,8 +261,9 @@ class SlottedDecoder:
 
     def _chunk(self, slot: int, start: int, count: int, stop: int) -> _Chunk:
         packed = slice(stop - count, stop)
+        seen = self._grain.seen(start + count)
         if start == 0:
-            return _Chunk(slot, packed, count, None)
-        shape = (count, start + count)
+            return _Chunk(slot, packed, seen, None)
+        shape = (up(count, self._grain.queries), seen)
         mask = torch.full(shape, -torch.inf, dtype=self._dtype, device=self._device)
-        return _Chunk(slot, packed, start + count, mask.triu_(start + 1))
+        return _Chunk(slot, packed, seen, mask.triu_(start + 1))

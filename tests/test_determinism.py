@@ -1,0 +1,123 @@
+"""What a run finds depends on its seed, never on what happened to be ready first: bit by bit."""
+
+import asyncio
+import hashlib
+import random
+from contextlib import AsyncExitStack
+
+import pytest
+import torch
+from pool_worlds import dawdling
+from transformers import LlamaConfig, Qwen2Config, Qwen3Config
+from transformers.models.auto import AutoModelForCausalLM
+
+from agentgym import scratch
+from agentgym.engines.local import LocalEngine
+from agentgym.host import Threads
+from agentgym.learner import Learner
+from agentgym.policy import Policy
+from agentgym.pool import Pool
+from agentgym.rollout import Limits, Player
+from agentgym.settings import Shape
+from agentgym.train import Trainer
+from agentgym.types import Sampling, Task
+from agentgym_trainers.grpo import GRPO
+
+V = 97
+SHAPES = {
+    "one query per key": Qwen2Config(
+        vocab_size=V, hidden_size=32, num_hidden_layers=2, intermediate_size=48,
+        num_attention_heads=2, num_key_value_heads=2,
+    ),
+    "four queries per key": Qwen3Config(
+        vocab_size=V, hidden_size=64, num_hidden_layers=2, intermediate_size=96,
+        num_attention_heads=4, num_key_value_heads=1, head_dim=16,
+    ),
+    "three queries per key": LlamaConfig(
+        vocab_size=V, hidden_size=96, num_hidden_layers=2, intermediate_size=64,
+        num_attention_heads=6, num_key_value_heads=2,
+    ),
+}  # fmt: skip
+CONTEXT = 900
+
+
+def words(count, seed):
+    return torch.randint(V, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def model_of(kind):
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(SHAPES[kind]).eval()
+
+
+async def converse(engine, number, pauses):
+    """Siblings share an opening; contexts pass the lengths at which sums are cut."""
+    opening = (5, 150, 330, 520)[number % 4]
+    context, said = words(opening, number % 4), []
+    for turn in range(3):
+        for _ in range(pauses.randrange(12)):
+            await asyncio.sleep(0)
+        asked = Sampling(seed=10 * number + turn, max_tokens=2 + (number + turn) % 5)
+        said.append(await engine.generate(context, asked))
+        context = [*context, *said[-1].tokens, *words(1 + 17 * turn, number + turn)]
+    engine.finish(context)
+    return said
+
+
+def crowd(model, slots, flying, seed):
+    """Twelve conversations in some order with some pauses; what was said, by number."""
+
+    async def play():
+        engine, pauses = LocalEngine(model, slots=slots, context=CONTEXT), random.Random(seed)
+        gate, order = asyncio.Semaphore(flying), pauses.sample(range(12), 12)
+
+        async def one(number):
+            async with gate:
+                return number, await converse(engine, number, pauses)
+
+        return dict(await asyncio.gather(*map(one, order)))
+
+    return asyncio.run(play())
+
+
+@pytest.mark.parametrize(("kind", "threads"), [*zip(SHAPES, (1, 2, 2), strict=True)])
+def test_no_bit_of_a_completion_depends_on_what_shares_the_model_call(kind, threads):
+    model, before = model_of(kind), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        alone = crowd(model, slots=1, flying=1, seed=0)
+        for slots, flying, seed in [(2, 2, 1), (4, 12, 2), (16, 12, 3)]:
+            assert crowd(model, slots, flying, seed) == alone
+    finally:
+        torch.set_num_threads(before)
+
+
+async def train(workers, agent, tokenizer):
+    """Two steps in worlds that take their time; digests of all that was played and learned."""
+    shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
+    model = scratch.make_model(tokenizer, shape, context=256, seed=0)
+    seen = hashlib.sha256()
+    async with AsyncExitStack() as stack:
+        pool = Pool(workers=workers) if workers else None
+        player = Player(
+            agent=agent,
+            engine=LocalEngine(model, slots=5, context=256),
+            make=dawdling,
+            host=await stack.enter_async_context(pool) if pool else Threads(),
+            limits=Limits(turns=4, tokens=256),
+            sampling=Sampling(max_tokens=4),
+            concurrency=9,
+        )
+        trainer = Trainer(GRPO(group_size=4).build(), Learner(Policy(model)), player)
+        for step in range(2):
+            tasks = [Task("tests/Dawdling", f"hotter-{3 * step + i}", i) for i in range(3)]
+            seen.update(repr((await trainer.run_step(tasks)).groups).encode())
+    learned = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        learned.update(name.encode() + weight.numpy().tobytes())
+    return seen.hexdigest(), learned.hexdigest()
+
+
+def test_runs_with_any_number_of_workers_and_random_delays_are_the_same_run(agent, tokenizer):
+    found = [asyncio.run(train(workers, agent, tokenizer)) for workers in (0, 0, 1, 2, 4)]
+    assert len(set(found)) == 1, found

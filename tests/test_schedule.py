@@ -1,0 +1,221 @@
+"""When is played and when is learned: what each order promises, with real weights and worlds."""
+
+import asyncio
+import hashlib
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+from pool_worlds import dawdling, hotter
+from test_resume import PLAN
+
+from agentgym import scratch
+from agentgym.display import Display
+from agentgym.engines.local import LocalEngine
+from agentgym.experiment import run_blocking
+from agentgym.learner import Learner
+from agentgym.policy import Policy
+from agentgym.records import read_episodes, read_metrics
+from agentgym.rollout import Limits, Player
+from agentgym.runs import RunFolder
+from agentgym.schedule import Asynchronous, scheduler
+from agentgym.settings import Evaluation, Imitation, Schedule, Shape
+from agentgym.train import Trainer
+from agentgym.types import Sampling, Task
+from agentgym_trainers.grpo import GRPO
+
+SIZE = 3
+
+
+def tasks(step):
+    return [Task("tests/Hotter", f"hotter-{SIZE * step + i}", i) for i in range(SIZE)]
+
+
+@pytest.fixture
+def trainer(agent, tokenizer):
+    def make(world=hotter, turns=4):
+        shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
+        model = scratch.make_model(tokenizer, shape, context=256, seed=0)
+        player = Player(
+            agent=agent,
+            engine=LocalEngine(model, slots=8, context=256),
+            make=world,
+            limits=Limits(turns=turns, tokens=256),
+            sampling=Sampling(max_tokens=4),
+            concurrency=8,
+        )
+        return Trainer(GRPO(group_size=2).build(), Learner(Policy(model)), player)
+
+    return make
+
+
+def run(how, trainer, steps, state=None):
+    """Some steps, and what the schedule would save after them."""
+
+    async def take():
+        schedule = scheduler(how, trainer, tasks, state or {})
+        try:
+            return [await schedule.step() for _ in range(steps)], schedule.state()
+        finally:
+            await schedule.close()
+
+    return asyncio.run(asyncio.wait_for(take(), 120))
+
+
+def digest(steps, trainer):
+    found = hashlib.sha256(repr([step.groups for step in steps]).encode())
+    for _, weight in sorted(trainer.learner.policy.model.state_dict().items()):
+        found.update(weight.numpy().tobytes())
+    return found.hexdigest()
+
+
+def versions(step):
+    """Of every turn, by episode."""
+    return [
+        [turn.completion.version for turn in episode.turns]
+        for group in step.groups
+        for episode in group
+    ]
+
+
+def test_one_step_off_learns_from_the_weights_of_the_step_before(trainer):
+    learner = trainer()
+    steps, _ = run(Schedule(kind="one-step-off"), learner, 4)
+    for number, step in enumerate(steps):
+        assert {v for episode in versions(step) for v in episode} == {max(0, number - 1)}
+        assert step.metrics["policy/staleness"] == min(number, 1)
+        assert [group[0].task for group in step.groups] == tasks(number)
+    again = trainer()
+    assert digest(run(Schedule(kind="one-step-off"), again, 4)[0], again) == digest(steps, learner)
+
+
+def test_one_step_off_plays_while_it_learns(trainer):
+    learner, seen = trainer(), []
+    learn = learner._learn
+
+    def slow(*args):
+        before = learner.player.spent.turns
+        found = learn(*args)
+        for _ in range(1000):
+            if learner.player.spent.turns > before:  # only the next step's episodes take turns
+                seen.append(True)
+                break
+            time.sleep(0.02)
+        return found
+
+    learner._learn = slow
+    run(Schedule(kind="one-step-off"), learner, 1)
+    assert seen
+
+
+def test_without_staleness_and_deadline_async_is_sync_bit_by_bit(trainer):
+    one, other = trainer(), trainer(dawdling)
+    expected = digest(run(Schedule(), one, 3)[0], one)
+    assert digest(run(Schedule(kind="async", staleness=0), other, 3)[0], other) == expected
+
+
+@pytest.mark.parametrize("staleness", [1, 2])
+def test_async_changes_weights_under_episodes_and_bounds_their_age(trainer, staleness):
+    learner = trainer(dawdling, turns=12)
+    steps, state = run(Schedule(kind="async", staleness=staleness), learner, 6)
+    for number, step in enumerate(steps):
+        assert len(step.groups) == SIZE
+        ages = [number - v for episode in versions(step) for v in episode]
+        assert min(ages) >= 0 and max(ages) <= staleness
+        assert step.metrics["policy/staleness_max"] == max(ages)
+        assert all(episode == sorted(episode) for episode in versions(step))
+    assert any(len(set(episode)) > 1 for step in steps for episode in versions(step))
+    learned = [group[0].task for step in steps for group in step.groups]
+    dropped = sum(step.metrics["schedule/dropped"] for step in steps)
+    assert len(set(learned)) == len(learned)
+    assert state["begun"] - len(state["again"]) == len(learned) + dropped
+    assert len(state["again"]) <= SIZE * staleness
+
+
+@pytest.mark.parametrize("old", ["drop", "mask"])
+def test_stragglers_carry_over_and_what_is_too_old_teaches_nothing(trainer, old):
+    """With a deadline of next to nothing a step learns from whatever is there."""
+    learner = trainer(dawdling, turns=12)
+    how = Schedule(kind="async", staleness=1, deadline=0.001, old=old)
+    steps, _ = run(how, learner, 8)
+    assert min(len(step.groups) for step in steps) < SIZE
+    assert any(step.metrics["schedule/carried"] for step in steps)
+    for number, step in enumerate(steps):
+        turns = [t for group in step.groups for episode in group for t in episode.turns]
+        assert all(number - t.completion.version <= 1 for t in turns if t.learn)
+        masked = sum(not t.learn for t in turns)
+        assert masked == step.metrics["schedule/masked"]
+        assert old == "mask" or not masked
+    gone = {"drop": "schedule/dropped", "mask": "schedule/masked"}[old]
+    assert sum(step.metrics[gone] for step in steps) > 0
+
+
+def test_a_resumed_async_run_plays_again_what_was_not_learned_from(trainer):
+    learner = trainer()
+    how = Schedule(kind="async", staleness=1)
+    first, state = run(how, learner, 2)
+    before = learner.state()
+    second = trainer()
+    second.learner.policy.model.load_state_dict(learner.learner.policy.model.state_dict())
+    second.restore(before)
+    later, _ = run(how, second, 2, state)
+    assert len(state["again"]) == SIZE
+    played = [group[0].task for step in (*first, *later) for group in step.groups]
+    assert sorted(task.id for task in played) == sorted(t.id for n in range(4) for t in tasks(n))
+
+
+class Stopping(Display):
+    """Ends the run after some training steps, as Ctrl-C does."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    @contextmanager
+    def stage(self, title, total):
+        def advance(done, note=""):
+            if title == "train" and done == self.after:
+                raise KeyboardInterrupt
+
+        yield advance
+
+
+@pytest.mark.parametrize("kind", ["one-step-off", "async"])
+def test_an_interrupted_job_goes_on_and_records_every_episode_once(kind, tmp_path):
+    folder = RunFolder(tmp_path)
+    plan = replace(
+        PLAN,
+        steps=4,
+        save_every=2,
+        schedule=Schedule(kind=kind),
+        imitation=Imitation(steps=2, demonstrations=1),
+        evaluation=Evaluation(tasks=2, episodes=1),
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run_blocking(plan, GRPO(group_size=2).build(), folder, Stopping(after=3))
+    assert len(read_episodes(folder.episodes)) == 3 * 4 * 2
+    run_blocking(plan, GRPO(group_size=2).build(), folder, Display())
+    assert [row["step"] for row in read_metrics(folder.metrics)] == [1, 2, 3, 4]
+    played = [
+        (record.task, record.seed, record.sample) for record in read_episodes(folder.episodes)
+    ]
+    assert len(played) == 4 * 4 * 2
+    assert len(set(played)) == len(played)
+
+
+def test_what_goes_wrong_in_an_episode_ends_the_run_and_leaves_nothing_behind(trainer):
+    learner = trainer()
+
+    async def take():
+        schedule = Asynchronous(
+            learner, lambda step: [Task("tests/Hotter", "nowhere")], Schedule(kind="async")
+        )
+        try:
+            with pytest.raises(Exception, match="nowhere"):
+                await schedule.step()
+        finally:
+            await schedule.close()
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(take()) == 1
