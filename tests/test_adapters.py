@@ -16,9 +16,10 @@ from agentgym.algorithm import extend
 from agentgym.batch import token_mean
 from agentgym.credit import stateless
 from agentgym.display import Display
+from agentgym.engines.choice import Engines
 from agentgym.engines.local import LocalEngine
 from agentgym.errors import ConfigError
-from agentgym.experiment import evaluate_blocking, run_blocking
+from agentgym.experiment import Job, evaluate_blocking, run_blocking
 from agentgym.policy import Policy, check_model, load_model
 from agentgym.records import read_episodes, read_metrics
 from agentgym.runs import RunFolder, fingerprint
@@ -121,6 +122,14 @@ def test_a_twin_has_adapters_of_its_own_on_weights_that_are_shared(pair):
         assert (own[name] is not parameter) == parameter.requires_grad
 
 
+def test_adapters_are_in_float32_beside_weights_that_are_not():
+    model = model_of(UNTIED).bfloat16()
+    adapt(model, LORA, seed=0)
+    kinds = {p.requires_grad: p.dtype for p in model.parameters()}
+    assert kinds == {True: torch.float32, False: torch.bfloat16}
+    assert {w.dtype for w in merged(nudge(model)).state_dict().values()} == {torch.bfloat16}
+
+
 # ---- a run -------------------------------------------------------------------------------------
 
 TINY = Experiment(
@@ -199,6 +208,12 @@ def test_a_folder_of_adapters_is_evaluated_as_it_was_in_its_run(finished, tmp_pa
         for path in (tmp_path / "alone.jsonl", finished.evaluation("after"))
     ]
     assert played[0] == played[1]
+
+
+def test_vllm_is_given_a_whole_model_for_a_folder_of_adapters(finished):
+    job = Job(TINY, finished, Display(), engines=Engines("vllm"))
+    assert job._loaded(finished.warm)[1] == finished.warm
+    assert type(job._loaded(finished.final)[1]).__name__ == "Qwen2ForCausalLM"
 
 
 def test_adapters_of_a_given_model_are_imitated_and_trained_on_it(finished, tmp_path):
