@@ -216,13 +216,20 @@ def test_the_mask_for_a_gpu_gives_the_numbers_of_the_blocks():
 
 def test_a_shared_token_is_computed_once():
     batch, model = forest_of(4, rows=30), model_of(SHARING["llama"])
-    rows = batch.tokens.split(batch.lengths.tolist())
-    prefixes = {tuple(row[: k + 1].tolist()) for row in rows for k in range(len(row))}
+    lengths = batch.lengths.tolist()
+    rows = [row.tolist() for row in batch.tokens.split(lengths)]
+    prefixes = {tuple(row[: k + 1]) for row in rows for k in range(len(row))}
+    learned = {
+        tuple(row[: k + 1])
+        for row, mask in zip(rows, batch.mask.split(lengths), strict=True)
+        for k in mask.nonzero().squeeze(-1).tolist()
+    }
     counted = []
-    model.model.layers[0].register_forward_hook(lambda m, i, out: counted.append(out.shape[:2]))
+    for part in (model.model.layers[0], model.lm_head):
+        part.register_forward_hook(lambda m, i, out: counted.append(out.shape[1]))
     Policy(model)(batch)
-    assert counted == [(1, len(prefixes))]
-    assert len(prefixes) < len(batch.tokens) / 1.5
+    assert counted == [len(prefixes), len(learned)]
+    assert len(prefixes) < len(batch.tokens) / 1.5 and len(learned) < int(batch.mask.sum()) / 1.2
 
 
 def test_a_pass_holds_rows_that_begin_alike_and_counts_what_they_share_once():
