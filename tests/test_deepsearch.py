@@ -74,6 +74,8 @@ def test_comparisons_differences_and_counts_agree_with_the_pages():
         else:
             assert question.answer == min(years, key=years.get)
     assert seen == {"comparison", "difference", "count"}
+    counts = [q.answer for q in questions(2, "train", 120) if q.pattern == "count"]
+    assert set(counts) == {"0", "1", "2"}
 
 
 def test_some_people_are_told_by_another_name_which_finds_their_page_and_is_as_good_an_answer():
