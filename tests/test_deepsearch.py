@@ -23,7 +23,7 @@ def make(**kwargs):
 
 
 def begin(env, number=4500):
-    return env.reset(options={"task": f"{env.hops}hop-{SIZE}-0-{number}"})
+    return env.reset(options={"task": f"{env.made.hops}hop-{SIZE}-0-{number}"})
 
 
 def questions(hops, split, count=60, **kwargs):
@@ -74,6 +74,8 @@ def test_comparisons_differences_and_counts_agree_with_the_pages():
         else:
             assert question.answer == min(years, key=years.get)
     assert seen == {"comparison", "difference", "count"}
+    counts = [q.answer for q in questions(2, "train", 120) if q.pattern == "count"]
+    assert set(counts) == {"0", "1", "2"}
 
 
 def test_some_people_are_told_by_another_name_which_finds_their_page_and_is_as_good_an_answer():
@@ -110,6 +112,21 @@ def test_splits_by_pattern_ask_for_different_relations(hops):
     train, valid, test = map(asked, ("train", "valid", "test"))
     assert len(train) > len(test) > 0 < len(valid)
     assert not train & test and not valid & (train | test)
+
+
+def test_of_more_corpora_every_split_has_its_own_facts():
+    env = make(hops=1, size=200, corpora=3)
+    books = {}
+    for split, numbers in NUMBERS.items():
+        for number in list(numbers)[:4]:
+            env.reset(options={"task": f"1hop-200-0-3corpora-{number}"})
+            books.setdefault(split, []).append(env.encyclopaedia)
+            for action in env.oracle():
+                *_, info = env.step(action)
+            assert info["won"]
+    assert all(first is fourth for first, *_, fourth in books.values())
+    texts = {repr(book.pages) for found in books.values() for book in found}
+    assert len(texts) == 9
 
 
 def test_what_one_hop_asks_for_can_be_chosen():
@@ -332,6 +349,7 @@ def test_a_refused_setting_says_what_was_expected():
         ({"size": 10}, "size: got 10, expected 200 to 100000"),
         ({"size": 2000, "names": "common"}, "size: got 2000, expected 200 to 1000"),
         ({"names": "rare"}, "expected one of made-up, common"),
+        ({"corpora": 0}, "corpora: got 0, expected 1 to 500"),
         ({"hops": 1, "relations": "mayr"}, "Did you mean 'mayor'"),
         ({"hops": 2, "relations": "mayor"}, "relations can be chosen for hops 1 alone"),
         ({"reward": "em"}, "expected one of exact, f1, aepo"),

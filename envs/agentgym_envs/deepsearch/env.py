@@ -14,10 +14,10 @@ from agentgym.panel import unknown_split
 from agentgym.tools import HermesCalls, PythonTool, TagCalls, ToolWorld
 from agentgym_envs.deepsearch.corpora import open_corpus
 from agentgym_envs.deepsearch.files import QuestionFile, find
-from agentgym_envs.deepsearch.knowledge import RELATIONS
-from agentgym_envs.deepsearch.names import MOST_COMMON, NAMES, Names
-from agentgym_envs.deepsearch.pages import Encyclopaedia, open_encyclopaedia
-from agentgym_envs.deepsearch.questions import NUMBERS, Lookup, Question, ask
+from agentgym_envs.deepsearch.made import Made, SplitBy
+from agentgym_envs.deepsearch.names import Names
+from agentgym_envs.deepsearch.pages import Encyclopaedia
+from agentgym_envs.deepsearch.questions import NUMBERS, Lookup, Question
 from agentgym_envs.deepsearch.remote import open_remote
 from agentgym_envs.deepsearch.scoring import aepo, exact_match, f1
 from agentgym_envs.deepsearch.sources import Page, Source
@@ -45,8 +45,9 @@ class DeepSearch(ToolWorld):
         hops: int = 2,
         size: int = 2000,
         corpus_seed: int = 0,
+        corpora: int = 1,
         names: Names = "made-up",
-        split_by: Literal["entity", "pattern"] = "entity",
+        split_by: SplitBy = "entity",
         relations: str = "",
         questions: str = "",
         corpus: str = "",
@@ -62,6 +63,8 @@ class DeepSearch(ToolWorld):
             hops: Facts that an answer takes, 1 to 4.
             size: Pages, at least 200.
             corpus_seed: Decides all facts.
+            corpora: Encyclopaedias, each with facts of its own. Of more than one every split has as
+                many for itself, and no facts can be learned by heart.
             names: Of syllables; or of a few common words, in at most 1,000 pages.
             split_by: Questions of two splits start from different entities; or they ask for
                 different relations, too.
@@ -86,18 +89,15 @@ class DeepSearch(ToolWorld):
             raise MissingExtra(f'{ENV} needs more libraries: pip install "agentic-gym[deepsearch]"')
         one_of("reward", reward, ("exact", "f1", "aepo"))
         one_of("notation", notation, ("tags", "json"))
-        if hops not in range(1, 5):
-            raise ConfigError(f"hops: got {hops!r}, expected 1 to 4")
-        one_of("names", names, NAMES)
-        one_of("split_by", split_by, ("entity", "pattern"))
-        self.relations = tuple(filter(None, map(str.strip, relations.split(","))))
-        for relation in self.relations:
-            one_of("relations", relation, tuple(RELATIONS))
-        if self.relations and (hops > 1 or split_by == "pattern"):
-            raise ConfigError("relations can be chosen for hops 1 alone, split by entity")
-        most = MOST_COMMON if names == "common" else 100_000
-        if not 200 <= size <= most:
-            raise ConfigError(f"size: got {size!r}, expected 200 to {most}")
+        self.made = Made(
+            hops=hops,
+            size=size,
+            corpus_seed=corpus_seed,
+            corpora=corpora,
+            names=names,
+            split_by=split_by,
+            relations=tuple(filter(None, map(str.strip, relations.split(",")))),
+        )
         super().__init__(
             tools=(
                 self.search,
@@ -109,12 +109,12 @@ class DeepSearch(ToolWorld):
             notation=TagCalls("information") if notation == "tags" else HermesCalls(),
             **kwargs,
         )
-        self.hops, self.reward, self._corpus = hops, reward, (size, corpus_seed, names)
-        self.data_split, self.by_pattern = data_split, split_by == "pattern"
+        self.reward, self.data_split = reward, data_split
         self.file: QuestionFile | None = find(questions) if questions else None
         self._source = _source(self.file, corpus) if self.file else None
         if corpus and not questions:
             raise ConfigError(f"corpus {corpus} needs questions: name a file of them, too")
+        self._number = 0
         self._question: Question | None = None
         self._here: Lookup | None = None
         self._seen: frozenset[str] = frozenset()
@@ -125,8 +125,8 @@ class DeepSearch(ToolWorld):
 
     @property
     def encyclopaedia(self) -> Encyclopaedia:
-        """All pages; the same object for every world of this process."""
-        return open_encyclopaedia(*self._corpus)
+        """All pages of the task; the same object for every world of this process."""
+        return self.made.book(self._number)
 
     @property
     def source(self) -> Source:
@@ -144,7 +144,10 @@ class DeepSearch(ToolWorld):
 
     def open(self, task: str, rng: np.random.Generator) -> Opening:
         """Ask; the task alone decides what."""
-        self._question = self._find(task)
+        self._number = self._find(task)
+        self._question = (
+            self.file.questions[self._number] if self.file else self.made.ask(self._number)
+        )
         self._here, self._seen, self._staked = None, frozenset(), False
         goal = (
             f"Answer this question from the {'pages' if self.file else 'encyclopaedia'}. Answer "
@@ -241,30 +244,17 @@ class DeepSearch(ToolWorld):
             return score
         return 1 + aepo(score, well_formed=self.well_formed, called=self.called)
 
-    def _find(self, task: str) -> Question:
-        """The question of a task."""
+    def _find(self, task: str) -> int:
+        """The number of a task."""
         number = task.removeprefix(self._prefix())
+        end = len(self.file.questions) if self.file else NUMBERS["test"].stop
         plain = number.isascii() and number.isdecimal() and len(number) < 9
-        if number != task and plain and str(int(number)) == number:
-            if self.file is None and int(number) < NUMBERS["test"].stop:
-                knowledge = self.encyclopaedia.knowledge
-                return ask(
-                    knowledge,
-                    int(number),
-                    self.hops,
-                    by_pattern=self.by_pattern,
-                    relations=self.relations,
-                )
-            if self.file is not None and int(number) < len(self.file.questions):
-                return self.file.questions[int(number)]
+        if number != task and plain and str(int(number)) == number and int(number) < end:
+            return int(number)
         raise unknown_task(ENV, task, self.tasks(self.data_split)[:1])
 
     def _prefix(self) -> str:
-        if self.file is not None:
-            return f"file-{self.file.digest}-"
-        size, seed, names = self._corpus
-        marks = (names * (names != "made-up"), "pattern" * self.by_pattern, *self.relations)
-        return "-".join([f"{self.hops}hop", str(size), str(seed), *filter(None, marks), ""])
+        return f"file-{self.file.digest}-" if self.file else self.made.prefix
 
     def _asked(self) -> Question:
         if self._question is None:

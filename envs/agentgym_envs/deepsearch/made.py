@@ -1,0 +1,78 @@
+"""Questions that are made here: which encyclopaedia each is about, and what tasks are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from agentgym.env import one_of
+from agentgym.errors import ConfigError
+from agentgym_envs.deepsearch.knowledge import RELATIONS
+from agentgym_envs.deepsearch.names import MOST_COMMON, NAMES, Names
+from agentgym_envs.deepsearch.pages import Encyclopaedia, open_encyclopaedia
+from agentgym_envs.deepsearch.questions import NUMBERS, Question, ask
+
+SplitBy = Literal["entity", "pattern"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What decides the questions; the world's arguments of the same names say what each means.
+
+    Raises:
+        ConfigError: A value is not one of those there are.
+    """
+
+    hops: int
+    size: int
+    corpus_seed: int
+    corpora: int
+    names: Names
+    split_by: SplitBy
+    relations: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what no questions can be made of."""
+        if self.hops not in range(1, 5):
+            raise ConfigError(f"hops: got {self.hops!r}, expected 1 to 4")
+        one_of("names", self.names, NAMES)
+        one_of("split_by", self.split_by, ("entity", "pattern"))
+        for relation in self.relations:
+            one_of("relations", relation, tuple(RELATIONS))
+        if self.relations and (self.hops > 1 or self.split_by == "pattern"):
+            raise ConfigError("relations can be chosen for hops 1 alone, split by entity")
+        most = MOST_COMMON if self.names == "common" else 100_000
+        if not 200 <= self.size <= most:
+            raise ConfigError(f"size: got {self.size!r}, expected 200 to {most}")
+        if not 1 <= self.corpora <= 500:
+            raise ConfigError(f"corpora: got {self.corpora!r}, expected 1 to 500")
+
+    @property
+    def prefix(self) -> str:
+        """What the ids of its tasks begin with; their number follows."""
+        marks = (
+            self.names if self.names != "made-up" else "",
+            f"{self.corpora}corpora" if self.corpora > 1 else "",
+            "pattern" if self.split_by == "pattern" else "",
+            *self.relations,
+        )
+        parts = [f"{self.hops}hop", str(self.size), str(self.corpus_seed)]
+        return "-".join([*parts, *filter(None, marks), ""])
+
+    def book(self, number: int) -> Encyclopaedia:
+        """The encyclopaedia a question is about; each split has its own where there are more."""
+        seed = self.corpus_seed
+        if self.corpora > 1:
+            place = next(at for at, numbers in enumerate(NUMBERS.values()) if number in numbers)
+            seed += self.corpora * place + number % self.corpora
+        return open_encyclopaedia(self.size, seed, self.names)
+
+    def ask(self, number: int) -> Question:
+        """A question by its number."""
+        return ask(
+            self.book(number).knowledge,
+            number,
+            self.hops,
+            by_pattern=self.split_by == "pattern",
+            relations=self.relations,
+        )
