@@ -101,14 +101,14 @@ class SlowHost:
 def trainer_of(options: Options, how: Schedule) -> Trainer:
     """A model made from nothing, and what it takes to train it."""
     tokenizer = scratch.make_tokenizer(["Higher. Lower. I hide a number from 1 to 100."], 400)
-    model = scratch.make_model(tokenizer, Shape(), context=1024, seed=0)
+    model = scratch.make_model(tokenizer, Shape(), context=4096, seed=0)
     count = options.tasks * options.group
     player = Player(
         agent=ChatAgent(tokenizer),
-        engine=LocalEngine(model, slots=count, context=1024),
+        engine=LocalEngine(model, slots=count, context=4096),
         make=Maker(turns=options.turns),
         host=SlowHost(options.delay),
-        limits=Limits(turns=options.turns, tokens=1024),
+        limits=Limits(turns=options.turns, tokens=4096),
         sampling=Sampling(max_tokens=12),
         concurrency=count,
     )
