@@ -287,7 +287,12 @@ def check_ranges(experiment: Experiment) -> None:
             raise ConfigError(f"{name} is {value}, expected more than 0")
     if not experiment.imitation.slip < 1:
         raise ConfigError(f"imitation.slip is {experiment.imitation.slip}, expected less than 1")
-    rollout, shape = experiment.rollout, experiment.shape
+    rollout, shape, schedule = experiment.rollout, experiment.shape, experiment.schedule
+    if not schedule.low <= schedule.cap:
+        raise ConfigError(
+            f"schedule.low is {schedule.low}, expected at most schedule.cap, which is "
+            f"{schedule.cap}"
+        )
     if rollout.tokens <= rollout.completion:
         raise ConfigError(
             f"rollout.tokens is {rollout.tokens}, expected more than rollout.completion, "

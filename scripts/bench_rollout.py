@@ -40,6 +40,8 @@ class Options:
     """Tokens that the world adds each turn."""
     completion: int = 12
     """Tokens that the policy adds each turn, on average: from half to one and a half times it."""
+    slow: float = 0.3
+    """Seconds that a slow tool takes; one call in five is slow where tools are."""
     repetitions: int = 3
     """Of every way."""
     model: str | None = None
@@ -62,10 +64,15 @@ class Play:
         self.engine = LocalEngine(model, slots=options.episodes, context=room)
         self.options = options
         self.vocabulary = model.config.vocab_size
+        self.slow = 0.0
+        """Share of the tool calls that are slow."""
 
     async def turn(self, context: list[int], seed: int) -> list[int]:
-        """Observe and answer; the longer context."""
-        drawn = np.random.default_rng(seed).integers(0, self.vocabulary, self.options.observation)
+        """Observe, perhaps after a while, and answer; the longer context."""
+        rng = np.random.default_rng(seed)
+        if rng.random() < self.slow:
+            await asyncio.sleep(self.options.slow)
+        drawn = rng.integers(0, self.vocabulary, self.options.observation)
         context = [*context, *drawn.tolist()]
         least = -(-self.options.completion // 2)
         length = least + seed % (2 * (self.options.completion - least) + 1)
@@ -153,14 +160,17 @@ def main(options: Options) -> None:
         "prompt anew every turn": partial(play.continuous, plain, caching=False),
     }
     compare(f"cache, {options.turns} turns", play, ways, sum(plain))
-    for success in (0.3, 0.6, 0.85):
-        some = lengths(4 * options.episodes, success, options.turns)
+    for success, slow in ((0.3, 0.0), (0.6, 0.0), (0.85, 0.0), (0.85, 0.2)):
+        some, play.slow = lengths(4 * options.episodes, success, options.turns), slow
         ways = {
             "continuous": partial(play.continuous, some),
             "lock-step, ended dropped": partial(play.lockstep, some, drop=True),
             "lock-step, whole batch": partial(play.lockstep, some, drop=False),
         }
-        compare(f"scheduling, {success:.0%} of the episodes end early", play, ways, sum(some))
+        tools = f", {slow:.0%} of the tool calls are slow" if slow else ""
+        compare(
+            f"scheduling, {success:.0%} of the episodes end early{tools}", play, ways, sum(some)
+        )
 
 
 if __name__ == "__main__":

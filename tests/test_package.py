@@ -77,6 +77,7 @@ def test_a_third_partys_package_adds_its_own(tmp_path):
         (["train", "--imitation.slip", "1", "--out", "OUT"], "imitation.slip is 1.0"),
         (["train", "--rollout.temperature", "0", "--out", "OUT"], "expected more than 0"),
         (["train", "--rollout.workers", "-1", "--out", "OUT"], "rollout.workers is -1"),
+        (["train", "--schedule.low", "3", "--out", "OUT"], "schedule.low is 3.0"),
         (["train", "--rollout.deadline", "0", "--out", "OUT"], "rollout.deadline is 0.0"),
         (["train", "--rollout.seconds", "0", "--out", "OUT"], "rollout.seconds is 0.0"),
         (["train", "--optimisation.learning-rate", "nan", "--out", "OUT"], "learning_rate is nan"),

@@ -1,0 +1,161 @@
+"""What it saves to play while the policy learns: one-step-off and async against sync.
+
+    scripts/bench schedule [--steps 6] [--delay 0.1] [--repetitions 3]
+
+Every schedule trains a model made from nothing on the same world, one step of warm-up and then the
+measured ones; the schedules take turns, figures are medians of seconds per step. The world answers
+after a delay that varies from turn to turn, one answer in five after ten times as long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from statistics import mean, median
+
+import numpy as np
+import tyro
+
+from agentgym import scratch
+from agentgym.agent import ChatAgent
+from agentgym.engines.local import LocalEngine
+from agentgym.host import Answer, Make, Start, Threads, World
+from agentgym.learner import Learner
+from agentgym.policy import Policy
+from agentgym.registry import Maker
+from agentgym.rollout import Limits, Player
+from agentgym.schedule import correct, scheduler
+from agentgym.settings import Schedule, Shape
+from agentgym.train import Step, Trainer
+from agentgym.types import Sampling, Task
+from agentgym_trainers.grpo import GRPO
+
+WAYS = {
+    "sync": Schedule(),
+    "one-step-off": Schedule(kind="one-step-off"),
+    "async, staleness 1": Schedule(kind="async", staleness=1),
+    "async, staleness 2": Schedule(kind="async", staleness=2),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How much is played."""
+
+    steps: int = 6
+    """Training steps that are measured."""
+    tasks: int = 8
+    """Per step."""
+    group: int = 4
+    """Episodes per task."""
+    turns: int = 10
+    """Longest episode."""
+    delay: float = 0.1
+    """Mean seconds that an ordinary answer of the world takes."""
+    repetitions: int = 3
+    """Of every schedule."""
+
+
+@dataclass(frozen=True)
+class Slow:
+    """A world that answers late, which costs no processor time."""
+
+    world: World
+    rng: np.random.Generator
+    mean: float
+
+    async def reset(self, task: Task) -> Start:
+        """At once."""
+        return await self.world.reset(task)
+
+    async def step(self, action: str) -> Answer:
+        """After a while."""
+        factor = 10.0 if self.rng.random() < 0.2 else 1.0
+        await asyncio.sleep(factor * self.mean * self.rng.uniform(0.5, 1.5))
+        return await self.world.step(action)
+
+    async def fork(self) -> World:
+        """At once."""
+        return Slow(await self.world.fork(), self.rng, self.mean)
+
+    async def close(self) -> None:
+        """At once."""
+        await self.world.close()
+
+
+@dataclass(frozen=True)
+class SlowHost:
+    """Where slow worlds live."""
+
+    mean: float
+    """Seconds of an ordinary answer, on average."""
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+    host: Threads = field(default_factory=Threads)
+
+    async def open(self, make: Make, task: Task) -> World:
+        """The world of a task."""
+        return Slow(await self.host.open(make, task), self.rng, self.mean)
+
+
+def trainer_of(options: Options, how: Schedule) -> Trainer:
+    """A model made from nothing, and what it takes to train it."""
+    tokenizer = scratch.make_tokenizer(["Higher. Lower. I hide a number from 1 to 100."], 400)
+    model = scratch.make_model(tokenizer, Shape(), context=4096, seed=0)
+    count = options.tasks * options.group
+    player = Player(
+        agent=ChatAgent(tokenizer),
+        engine=LocalEngine(model, slots=count, context=4096),
+        make=Maker(turns=options.turns),
+        host=SlowHost(options.delay),
+        limits=Limits(turns=options.turns, tokens=4096),
+        sampling=Sampling(max_tokens=12),
+        concurrency=count,
+    )
+    algorithm = correct(GRPO(group_size=options.group).build(), how)
+    return Trainer(algorithm, Learner(Policy(model)), player)
+
+
+async def train(options: Options, how: Schedule) -> tuple[float, list[Step]]:
+    """Seconds per step after the first, and what the steps did."""
+
+    def tasks(step: int) -> list[Task]:
+        first = step * options.tasks
+        numbers = range(first, first + options.tasks)
+        return [Task("agentgym/Hotter-v0", f"hotter-{n}", n) for n in numbers]
+
+    schedule = scheduler(how, trainer_of(options, how), tasks, {})
+    try:
+        await schedule.step()
+        began = time.perf_counter()
+        steps = [await schedule.step() for _ in range(options.steps)]
+        return (time.perf_counter() - began) / options.steps, steps
+    finally:
+        await schedule.close()
+
+
+def main(options: Options) -> None:
+    """A line per schedule."""
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    last: dict[str, list[Step]] = {}
+    for _ in range(options.repetitions):
+        for name, how in WAYS.items():
+            value, last[name] = asyncio.run(train(options, how))
+            seconds[name].append(value)
+    for name, values in seconds.items():
+        steps = last[name]
+        waited = mean(step.metrics["time/rollout"] for step in steps)
+        learned = mean(step.metrics["time/update"] for step in steps)
+        age = mean(step.metrics.get("policy/staleness", 0.0) for step in steps)
+        dropped = sum(step.metrics.get("schedule/dropped", 0.0) for step in steps)
+        print(
+            f"{name:20} {median(values):6.2f} s a step ({min(values):.2f}-{max(values):.2f})"
+            f" {median(seconds['sync']) / median(values):5.2f} x"
+            f"  waits {waited:.2f} s, learns {learned:.2f} s, staleness {age:.2f},"
+            f" dropped {dropped:.0f} of {options.steps * options.tasks}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
