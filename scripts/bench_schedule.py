@@ -20,6 +20,7 @@ import tyro
 from agentgym import scratch
 from agentgym.agent import ChatAgent
 from agentgym.engines.local import LocalEngine
+from agentgym.formats import Plain
 from agentgym.host import Answer, Make, Start, Threads, World
 from agentgym.learner import Learner
 from agentgym.policy import Policy
@@ -104,7 +105,7 @@ def trainer_of(options: Options, how: Schedule) -> Trainer:
     model = scratch.make_model(tokenizer, Shape(), context=4096, seed=0)
     count = options.tasks * options.group
     player = Player(
-        agent=ChatAgent(tokenizer),
+        agent=ChatAgent(tokenizer, form=Plain()),
         engine=LocalEngine(model, slots=count, context=4096),
         make=Maker(turns=options.turns),
         host=SlowHost(options.delay),
