@@ -67,7 +67,8 @@ async def run(
     experiment: Experiment, algorithm: Algorithm, folder: RunFolder, display: Display
 ) -> Result:
     """The whole job; call it again on the same folder to go on after an interruption."""
-    engines = Engines(experiment.engine, experiment.server)
+    served = None if experiment.server is None else experiment.model
+    engines = Engines(experiment.engine, experiment.server, served)
     async with host_of(experiment.rollout) as host, engines:
         job = Job(experiment, folder, display, host, engines)
         job.prepare()
@@ -269,7 +270,8 @@ class Job:
             tokenizer.chat_template = scratch.DIALOGUE
             return tokenizer, checkpoint
         tokenizer = load_tokenizer(checkpoint)
-        here = self.engines.kind == "local" or base_of(checkpoint) is not None
+        engines = self.engines
+        here = engines.kind == "local" or engines.served or base_of(checkpoint) is not None
         return tokenizer, load_model(checkpoint) if here else checkpoint
 
     def subject(self, checkpoint: str | Path) -> Subject:
@@ -417,6 +419,11 @@ def check(experiment: Experiment, *, trains: bool = False) -> None:
         raise ConfigError(
             "a chat endpoint cannot be trained, only evaluated: `agentgym eval MODEL --engine "
             "openai`, or train with `--engine local`, `vllm` or `vllm-server`"
+        )
+    if trains and experiment.server is not None and experiment.model is None:
+        raise ConfigError(
+            f"the server at {experiment.server} serves a model of its own: name it with `--model`, "
+            f"or leave `--server` out and one is started for the model made here"
         )
     bare = world(experiment.env, **experiment.env_args)
     wanted = experiment.evaluation

@@ -188,6 +188,13 @@ def test_it_says_that_it_cannot_be_trained(capsys):
     assert "a chat endpoint cannot be trained, only evaluated" in line
 
 
+def test_a_running_server_trains_the_model_that_it_serves(capsys):
+    command = ["train", "--env", "agentgym/Hotter-v0", "--engine", "vllm-server"]
+    assert main([*command, "--server", "http://127.0.0.1:9"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "serves a model of its own: name it with `--model`" in line
+
+
 def test_it_is_evaluated_from_the_command_line(tmp_path, capsys):
     """The service is a perfect player, who reads the conversation."""
 

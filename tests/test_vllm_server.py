@@ -11,6 +11,7 @@ pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
 
 from engine_contract import TIED, Subject, agrees, ask, every_rule, model_of, words
 
+from agentgym.engines.choice import Engines
 from agentgym.engines.server import ServerEngine
 from agentgym.errors import ConfigError, EngineError
 from agentgym.types import Sampling
@@ -55,6 +56,17 @@ def test_a_running_server_is_used_and_left_running(subject, folder):
         guest.load(subject.model.state_dict(), 0)
         guest.close()
     agrees(subject.model, words(20, 2), ask(subject.engine, words(20, 2), max_tokens=9))
+
+
+def test_training_gives_a_running_server_the_weights_in_memory(subject, folder):
+    engines = Engines("vllm-server", subject.engine._endpoint.url, str(folder))
+    other = model_of(TIED, seed=1)
+    try:
+        guest = engines.make(other, None, slots=8, context=160)
+        agrees(other, words(20, 1), ask(guest, words(20, 1), max_tokens=9))
+    finally:
+        guest.load(subject.model.state_dict(), 0)
+        engines.close()
 
 
 def test_a_server_of_another_model_is_refused_in_one_line(subject, tmp_path):

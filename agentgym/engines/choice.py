@@ -27,6 +27,9 @@ class Engines:
     kind: EngineKind = "local"
     server: str | None = None
     """Address of a running server, without ``/v1``; ``vllm-server`` starts one unless given."""
+    served: str | None = None
+    """What a running server was started with, when it is to be given the weights of other models:
+    those that training makes of it."""
     _closing: list[Callable[[], None]] = field(default_factory=list)
 
     def make(self, model: Any, tokenizer: Any, *, slots: int, context: int) -> Engine:
@@ -56,6 +59,10 @@ class Engines:
 
             endpoint = Endpoint(self.server or ENDPOINT, key=os.environ.get(KEY))
             return ChatEngine(str(model), endpoint, tokenizer)
+        if self.served is not None:
+            engine = self._vllm(self.served, slots, context)
+            engine.load(merged(model).state_dict(), 0)
+            return engine
         path = str(model) if isinstance(model, str | Path) else self._save(model, tokenizer)
         return self._vllm(path, slots, context)
 
