@@ -3,10 +3,12 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from transformers import Qwen2Config
 
 from agentgym.advantages import RETURN
 from agentgym.batch import REFERENCE, VALUE
@@ -80,10 +82,12 @@ class Fixed(Policy):
     """A policy that always gives the same logits."""
 
     def __init__(self, logits, temperature=1.0):
-        self.given, self.temperature = logits, temperature
+        self.temperature = temperature
+        self.model = SimpleNamespace(config=Qwen2Config(vocab_size=logits.shape[-1]))
+        self.halves = SimpleNamespace(logits=lambda hidden: logits.expand(len(hidden), -1))
 
-    def logits(self, batch, at):
-        return self.given.expand(len(at), -1)
+    def _hidden(self, batch, forest, at):
+        return torch.zeros(len(at), 1)
 
 
 def test_g1_entropy_and_its_gradient():
