@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -54,6 +55,9 @@ class Trainer:
         self.course = Course()
         """Entropy and score of the steps so far."""
         self.watch = Watch()
+        # Of its own: memory that one thread has freed is of no use to another, and updates that
+        # take turns on many threads hold the peak of each.
+        self._thread = ThreadPoolExecutor(1, "learner")
 
     async def run_step(self, tasks: Sequence[Task]) -> Step:
         """Collect one group per task, learn from them, publish the weights."""
@@ -78,7 +82,10 @@ class Trainer:
         metrics = episode_metrics(groups) | of_groups(groups) | staleness(groups, self.step)
         batch = collate(groups)
         if len(batch):
-            metrics |= await asyncio.to_thread(self._learn, batch, current(groups, self.step))
+            loop = asyncio.get_running_loop()
+            metrics |= await loop.run_in_executor(
+                self._thread, self._learn, batch, current(groups, self.step)
+            )
             if batch.mask.any():
                 score, entropy = metrics["episode/score"], metrics["policy/entropy"]
                 self.course = self.course.after(entropy, score)

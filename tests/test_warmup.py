@@ -15,12 +15,11 @@ ENV = "agentgym/Hotter-v0"
 STEPS = 100
 
 
-def shown(agent, **how):
+def shown(agent, *, learn_slips=False):
     tasks = [Task(ENV, f"hotter-{number}") for number in range(4)]
     told = []
-    found = demonstrations(
-        world(ENV), agent, tasks, 2, Imitation(slip=0.3, **how), seed=0, advance=told.append
-    )
+    wanted = Imitation(slip=0.3, learn_slips=learn_slips)
+    found = demonstrations(world(ENV), agent, tasks, 2, wanted, seed=0, advance=told.append)
     assert told == list(range(1, 9))
     return found
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import tempfile
 import threading
+import warnings
 from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -110,7 +111,11 @@ def _build(task: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".making-", dir=path.parent) as folder:
             made = Path(folder) / path.name
-            _compile(parse(task), made)
+            with warnings.catch_warnings():
+                # TextWorld's makers say which synonyms they ran out of, Jericho that it does not
+                # know a game that was made a second ago.
+                warnings.simplefilter("ignore")
+                _compile(parse(task), made)
             made.with_suffix(".json").replace(path.with_suffix(".json"))
             made.replace(path)  # last: a game exists when its .z8 does
     except (OSError, compiler_failed) as problem:
