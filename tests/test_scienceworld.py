@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import gymnasium
 import pytest
@@ -213,13 +214,21 @@ def test_a_machine_killed_between_steps_loses_no_episode(begin, undisturbed):
     assert STAGE.machine.pid != pid
 
 
+def stop(pid):
+    """Stop a process and wait until all its threads did: on a busy computer one still answers."""
+    os.kill(pid, signal.SIGSTOP)
+    threads = list(Path(f"/proc/{pid}/task").iterdir())
+    while any((t / "stat").read_text().rpartition(")")[2].split()[0] != "T" for t in threads):
+        time.sleep(0.01)
+
+
 def test_a_machine_killed_in_a_step_costs_that_step_only(begin, undisturbed):
     hit, bystander = begin(BOIL), begin(BOIL)
     for env in (hit, bystander):
         play(env, LINES[:4])
     pid = STAGE.machine.pid
     # Stopped first, so that the step is surely in progress.
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     killer = threading.Timer(0.5, os.kill, (pid, signal.SIGKILL))
     killer.start()
     with pytest.raises(WorldError, match="ended during a call") as problem:
@@ -239,7 +248,7 @@ def test_a_machine_that_hangs_is_noticed_in_time_and_replaced(begin, undisturbed
     pid = STAGE.machine.pid
     assert hit._episode._simulator.patience == jvm.PATIENCE
     hit._episode._simulator.patience = 2.0  # only now: a busy computer may take longer to load
-    os.kill(pid, signal.SIGSTOP)
+    stop(pid)
     start = time.monotonic()
     with pytest.raises(WorldError, match="did not answer within 2 s and was killed"):
         hit.step(LINES[2])
@@ -262,7 +271,7 @@ def interruptible():
 def test_an_interrupted_call_does_not_shift_the_answers(begin, undisturbed):
     env = begin(BOIL)
     play(env, LINES[:4])
-    os.kill(STAGE.machine.pid, signal.SIGSTOP)
+    stop(STAGE.machine.pid)
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
