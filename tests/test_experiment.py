@@ -26,7 +26,7 @@ SMALL = Experiment(
     tasks_per_step=8,
     save_every=10,
     imitation=Imitation(steps=150, batch=16, slip=0.5, learn_slips=True, until=1.0),
-    optimisation=Optimisation(learning_rate=1e-3, warmup=10),
+    optimisation=Optimisation(learning_rate=2e-3, warmup=10),
     shape=Shape(hidden=64, layers=2, heads=2, kv_heads=1, ffn=128, vocabulary=400),
     rollout=Rollout(turns=6, tokens=512, completion=16),
     evaluation=Evaluation(tasks=12, episodes=8),
@@ -37,7 +37,7 @@ TASKS = SMALL.tasks_per_step
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("run"))
-    return folder, run_blocking(SMALL, GRPO(minibatches=8).build(), folder, Display())
+    return folder, run_blocking(SMALL, GRPO(minibatches=4).build(), folder, Display())
 
 
 def test_training_improves_the_score(finished):
@@ -126,7 +126,7 @@ def test_worlds_in_workers_change_no_number(tmp_path):
 def test_a_run_that_is_done_is_not_done_again(finished):
     folder, result = finished
     stamp = folder.final.stat().st_mtime_ns
-    again = run_blocking(SMALL, GRPO(minibatches=8).build(), folder, Display())
+    again = run_blocking(SMALL, GRPO(minibatches=4).build(), folder, Display())
     assert again == result
     assert folder.final.stat().st_mtime_ns == stamp
 
@@ -147,7 +147,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(finished, tmp_path: P
         gone.unlink()
     with cut.episodes.open("a") as file:
         file.write('{"schema": 1, "half a li')
-    again = run_blocking(SMALL, GRPO(minibatches=8).build(), cut, Display())
+    again = run_blocking(SMALL, GRPO(minibatches=4).build(), cut, Display())
     assert len(read_metrics(cut.metrics)) == SMALL.steps
     assert len(read_episodes(cut.episodes)) == SMALL.steps * TASKS * 8
     first = AutoModelForCausalLM.from_pretrained(whole.final).state_dict()
