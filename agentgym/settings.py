@@ -134,17 +134,17 @@ class Imitation:
 
     steps: int | None = None
     """Most optimiser steps; unless given, 400 for a model made from nothing, 0 for any other."""
-    until: float = 0.3
+    until: float = 0.4
     """Stop early once this share of episodes on training tasks is won; 1 takes every step."""
     batch: int = 32
     """Demonstrations per step."""
     demonstrations: int = 4
     """Per training task."""
-    slip: float = 0.2
+    slip: float = 0.15
     """Share of the demonstrator's moves that are random: shows how to recover."""
-    learn_slips: bool = True
+    learn_slips: bool = False
     """Imitate the random moves, too: a player who knows the game but is careless. Such a policy
-    still tries things, which is what reinforcement learns from; else it may repeat itself."""
+    still tries things, which is what reinforcement learns from; its episodes are longer."""
     learning_rate: float = 2e-3
 
 
