@@ -23,6 +23,8 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from statistics import median, quantiles
 
+from processes import megabytes
+
 from agentgym.errors import WorldError
 from agentgym_envs.deepsearch.corpora import open_corpus
 from agentgym_envs.deepsearch.knowledge import make_knowledge
@@ -30,14 +32,6 @@ from agentgym_envs.deepsearch.pages import Encyclopaedia
 from agentgym_envs.deepsearch.questions import ask
 from agentgym_envs.deepsearch.remote import RemoteCorpus
 from agentgym_envs.deepsearch.sources import Source
-
-
-def megabytes(process: int | str = "self") -> float:
-    """Memory of a process, in MB."""
-    for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError("no Pss in smaps_rollup")
 
 
 def spent(process: int | str = "self") -> float:

@@ -25,6 +25,7 @@ from pathlib import Path
 from statistics import median
 
 from bench_worlds import held
+from processes import megabytes
 
 from agentgym.pool import Pool
 from agentgym.registry import Maker, world
@@ -33,14 +34,6 @@ from agentgym_envs.webshop.env import WebShop
 from agentgym_envs.webshop.synthetic import records
 
 ENV = "agentgym/WebShop-v0"
-
-
-def megabytes(key: str = "Pss") -> float:
-    """Memory of this process, in MB."""
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"no {key} in smaps_rollup")
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -115,7 +108,7 @@ def many(env: WebShop, count: int) -> None:
             session.step(action)
     after = megabytes()
     print(f"{count} sessions: {after:.0f} MB in all (Pss), {after - before:.0f} MB added by them")
-    print(f"of it private: {megabytes('Private_Dirty'):.0f} MB")
+    print(f"of it private: {megabytes(key='Private_Dirty'):.0f} MB")
 
 
 async def shared(env: WebShop, count: int, workers: int) -> None:

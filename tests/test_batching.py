@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from engine_contract import model_of as opinionated
 from transformers import GPT2Config, MistralConfig, Qwen2Config
-from transformers.models.auto import AutoModelForCausalLM
 
 from agentgym.engines import Engine
 from agentgym.engines.batching import Batcher
@@ -28,13 +28,7 @@ every_decoder = pytest.mark.parametrize("kind", CONFIGS)
 
 
 def model_of(kind="fused", seed=0):
-    model = AutoModelForCausalLM.from_config(CONFIGS[kind]).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator) * 0.3
-            parameter.copy_(1 + noise if parameter.dim() == 1 and "bias" not in name else noise)
-    return model
+    return opinionated(CONFIGS[kind], seed)
 
 
 def engine_of(kind="fused", slots=8):

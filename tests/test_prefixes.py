@@ -7,6 +7,7 @@ from operator import add as plus
 import numpy as np
 import pytest
 import torch
+from engine_contract import model_of
 from transformers import (
     GPT2Config,
     LlamaConfig,
@@ -48,16 +49,6 @@ PADDING = {
     "dropout": LlamaConfig(**SIZE, **HEADS, attention_dropout=0.1),
 }
 UPDATE = Update(loss=add(negative_log_likelihood(), weigh(0.3, entropy_bonus())))
-
-
-def model_of(config, seed=0):
-    model = AutoModelForCausalLM.from_config(config).eval()
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator) * 0.3
-            parameter.copy_(1 + noise if parameter.dim() == 1 and "bias" not in name else noise)
-    return model
 
 
 def branching(rng, rows, longest=40):
