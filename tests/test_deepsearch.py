@@ -3,12 +3,14 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from agentgym.errors import ConfigError, UnknownTask
 from agentgym.host import fork_env
 from agentgym.registry import world
 from agentgym.testing import Effort, check_environment
+from agentgym_envs.deepsearch import names
 from agentgym_envs.deepsearch.pages import open_encyclopaedia
 from agentgym_envs.deepsearch.questions import NUMBERS, ask
 from agentgym_envs.deepsearch.scoring import exact_match, f1, normalised
@@ -191,6 +193,14 @@ def test_common_names_are_of_few_words_and_tell_splits_apart_by_their_combinatio
         make(hops=1, size=1000).reset(options={"task": env.tasks("test")[0]})
 
 
+def test_there_are_names_for_any_number_of_pages():
+    few, many = (
+        names.make("made-up", "company", count, np.random.default_rng(0)) for count in (500, 60_000)
+    )
+    assert len(set(many)) == 60_000
+    assert max(map(len, few)) < max(map(len, many))  # of three syllables where two do not suffice
+
+
 # ---- scoring ---------------------------------------------------------------------------------
 
 
@@ -346,8 +356,8 @@ def test_a_fork_reads_on_by_itself():
 def test_a_refused_setting_says_what_was_expected():
     for settings, told in [
         ({"hops": 5}, "hops: got 5, expected 1 to 4"),
-        ({"size": 10}, "size: got 10, expected 200 to 100000"),
-        ({"size": 2000, "names": "common"}, "size: got 2000, expected 200 to 1000"),
+        ({"size": 10}, "size: got 10, expected at least 200"),
+        ({"size": 2000, "names": "common"}, "size: got 2000, expected at most 1000 with common"),
         ({"names": "rare"}, "expected one of made-up, common"),
         ({"corpora": 0}, "corpora: got 0, expected 1 to 500"),
         ({"hops": 1, "relations": "mayr"}, "Did you mean 'mayor'"),

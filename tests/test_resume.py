@@ -50,7 +50,9 @@ def test_a_run_killed_in_one_stage_after_another_goes_on_and_ends_whole(tmp_path
     file.write_text(config.dump(PLAN))
     before, after = folder.evaluation("before"), folder.evaluation("after")
     stages = [
+        lambda: "demonstrations" in log.read_text(),  # for the tokenizer
         lambda: log.read_text().count("demonstrations") == 2,  # imitation begins
+        lambda: lines(before) > 20,
         lambda: lines(folder.metrics) >= 4,
         lambda: lines(after) > 20,
     ]
@@ -64,6 +66,8 @@ def test_a_run_killed_in_one_stage_after_another_goes_on_and_ends_whole(tmp_path
         found.append([path.exists() for path in made])
     assert found == [
         [False, False, False, False, False],
+        [False, False, False, False, False],
+        [True, True, False, False, False],
         [True, True, True, False, False],
         [True, True, True, True, True],
     ]

@@ -41,9 +41,13 @@ class Made:
             one_of("relations", relation, tuple(RELATIONS))
         if self.relations and (self.hops > 1 or self.split_by == "pattern"):
             raise ConfigError("relations can be chosen for hops 1 alone, split by entity")
-        most = MOST_COMMON if self.names == "common" else 100_000
-        if not 200 <= self.size <= most:
-            raise ConfigError(f"size: got {self.size!r}, expected 200 to {most}")
+        if self.size < 200:
+            raise ConfigError(f"size: got {self.size!r}, expected at least 200")
+        if self.names == "common" and self.size > MOST_COMMON:
+            raise ConfigError(
+                f"size: got {self.size!r}, expected at most {MOST_COMMON} with common names; "
+                f"made-up names suffice for any size"
+            )
         if not 1 <= self.corpora <= 500:
             raise ConfigError(f"corpora: got {self.corpora!r}, expected 1 to 500")
 

@@ -104,8 +104,11 @@ def _made_up(kind: str, count: int, rng: np.random.Generator) -> Callable[[], st
     def pick(options: list[str]) -> str:
         return _pick(options, rng)
 
+    syllables = _syllables(count)
+
     def word() -> str:
-        return (pick(_SYLLABLES) + pick(_SYLLABLES) + pick(_ENDS)).capitalize()
+        parts = [pick(_SYLLABLES) for _ in range(syllables)]
+        return "".join([*parts, pick(_ENDS)]).capitalize()
 
     shared = [word() for _ in range(max(2, count // 3))]
     makers: dict[str, Callable[[], str]] = {
@@ -119,6 +122,17 @@ def _made_up(kind: str, count: int, rng: np.random.Generator) -> Callable[[], st
         "book": lambda: f"The {pick(_QUALITIES)} {pick(_OBJECTS)} of {word()}",
     }
     return makers[kind]
+
+
+def _syllables(count: int) -> int:
+    """Syllables of a word, two or more, so that ``count`` names are soon found.
+
+    Companies have the fewest names for a number of words: one word and a trade.
+    """
+    number = 2
+    while 2 * len(_SYLLABLES) ** number * len(_ENDS) * len(_TRADES) < 3 * count:
+        number += 1
+    return number
 
 
 def _common(kind: str, count: int, rng: np.random.Generator) -> Callable[[], str]:
