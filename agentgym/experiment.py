@@ -50,7 +50,7 @@ from agentgym.train import Step, Trainer, episode_metrics, task_of
 from agentgym.types import Completion, Sampling, Task, Trajectory, Turn
 from agentgym.warmup import demonstrations, imitate
 
-SCRATCH_STEPS = 400
+SCRATCH_STEPS = 600
 """Most imitation steps for a model made from nothing."""
 PROBE_TASKS = 64
 """Training tasks that are played to see how far the warm-up is."""

@@ -82,11 +82,11 @@ class Schedule:
 class Shape:
     """Size of a model made from nothing; the default has about a million parameters."""
 
-    hidden: int = 128
-    layers: int = 4
+    hidden: int = 192
+    layers: int = 2
     heads: int = 4
     kv_heads: int = 2
-    ffn: int = 384
+    ffn: int = 576
     vocabulary: int = 1024
     """Largest number of tokens; world text of little variety may need fewer."""
 
@@ -133,12 +133,12 @@ class Imitation:
     """Warm-up on demonstrations by the world's oracle, before any reinforcement."""
 
     steps: int | None = None
-    """Most optimiser steps; unless given, 400 for a model made from nothing, 0 for any other."""
+    """Most optimiser steps; unless given, 600 for a model made from nothing, 0 for any other."""
     until: float = 0.4
     """Stop early once this share of episodes on training tasks is won; 1 takes every step."""
     batch: int = 32
     """Demonstrations per step."""
-    demonstrations: int = 4
+    demonstrations: int = 8
     """Per training task."""
     slip: float = 0.15
     """Share of the demonstrator's moves that are random: shows how to recover."""

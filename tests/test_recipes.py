@@ -5,10 +5,9 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 
 from agentgym import config, registry
-from agentgym.cli import main
+from agentgym.cli import METHOD, _plan, main
 from agentgym.errors import ConfigError, MissingExtra
 from agentgym.experiment import check
-from agentgym.settings import Experiment
 
 SHIPPED = [id_ for id_ in registry.environments() if registry.recipe(id_)]
 
@@ -60,7 +59,8 @@ def test_a_world_that_does_not_exist_has_no_recipe():
 
 @pytest.mark.parametrize("env_id", SHIPPED)
 def test_a_recipe_that_ships_fits_its_world(env_id):
-    recipe = config.load(Experiment, registry.recipe(env_id))
+    file = registry.recipe(env_id)
+    recipe = config.load(_plan(config.peek(file, "algorithm") or METHOD), file)
     assert recipe.env == env_id
     try:
         check(recipe)
