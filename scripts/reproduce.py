@@ -39,6 +39,7 @@ from agentgym_trainers.dapo import DAPO
 from agentgym_trainers.drbot import DrBoT
 from agentgym_trainers.empg import EMPG
 from agentgym_trainers.epo import EPO
+from agentgym_trainers.gigpo import GiGPO
 from agentgym_trainers.grpo import GRPO
 from agentgym_trainers.ppo import PPO
 from agentgym_trainers.spear import SPEAR
@@ -75,6 +76,7 @@ ARMS: dict[str, Arm] = {
     "spear: self-imitation alone": Arm("spear", SPEAR(ramp=HALF, bonus=0.0), ("dr-bot",)),
     "dapo": Arm("dapo", DAPO(), ("grpo",)),
     "ppo": Arm("ppo", PPO(), ("grpo",)),
+    "gigpo": Arm("gigpo", GiGPO(), ("grpo",)),
 }
 """In the order of their runs. Controls hold back one piece: the corridor of EPO; which step gets
 which weight in EMPG; the reward for acting in SPEAR; and in AEPO the scout and the look at entropy,
@@ -85,7 +87,7 @@ PANELS = {
     "EMPG": ("empg", "empg: permuted weights", "grpo"),
     "SPEAR": ("spear", "spear: self-imitation alone", "dr-bot"),
     "AEPO": ("aepo", "aepo: random branching", "arpo", "grpo"),
-    "baselines": ("grpo", "dapo", "ppo", "dr-bot"),
+    "baselines": ("grpo", "dapo", "ppo", "dr-bot", "gigpo"),
 }
 """What is drawn together."""
 

@@ -28,6 +28,7 @@ LOOKS = (
     {"color": "#D55E00", "linewidth": 1.6, "linestyle": "--"},
     {"color": "#555555", "linewidth": 1.6},
     {"color": "#009E73", "linewidth": 1.6, "linestyle": ":"},
+    {"color": "#CC79A7", "linewidth": 1.6, "linestyle": "-."},
 )
 """The first line of a panel, the second, and so on; apart for any colour vision."""
 
