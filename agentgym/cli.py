@@ -68,7 +68,7 @@ with the settings it was started with.
 
 OUT_HELP = "Where the run goes; unless given, runs/ALGORITHM-seedSEED-TIME."
 METHOD = "gigpo"
-"""What trains where none is named: of those tried on the main job, it gains the most."""
+"""What trains where none is named: on the main job it gained with every seed that was tried."""
 FORMS = ("paper", "released")
 """Constructors of an algorithm, besides the default."""
 
