@@ -24,6 +24,7 @@ def fresh(tmp_path):
 
 
 TINY = """
+algorithm: grpo
 algo: {group_size: 2}
 steps: 2
 tasks_per_step: 2
