@@ -47,7 +47,9 @@ usage: agentgym VERB [options]
 `agentgym VERB --help` explains a verb's options.
 """
 
-TRAIN_HELP = """Train an agent in a world, and show that it got better.
+METHOD = "gigpo"
+"""What trains where none is named: on the main job it gained with every seed that was tried."""
+TRAIN_HELP = f"""Train an agent in a world, and show that it got better.
 
 Without options: makes text-adventure games, trains a tokenizer and a small model from nothing,
 imitates walkthroughs, improves by reinforcement, and plays a frozen panel of unseen games before
@@ -59,7 +61,7 @@ and after. `--model FOLDER_OR_HUB_ID` trains any Hugging Face causal language mo
 `--world alfworld` (or textworld, webshop, scienceworld, any other) trains in that world, with the
 settings of the recipe that comes with it.
 
-`agentgym algorithms` lists the algorithms; where none is named it is `gigpo`. `epo` is the
+`agentgym algorithms` lists the algorithms; where none is named it is `{METHOD}`. `epo` is the
 corrected method, `epo.paper` what the paper says, `epo.released` what the authors' code does.
 
 A file sets what it names and flags come on top. A resumed run continues after Ctrl-C or a kill
@@ -67,8 +69,6 @@ with the settings it was started with.
 """
 
 OUT_HELP = "Where the run goes; unless given, runs/ALGORITHM-seedSEED-TIME."
-METHOD = "gigpo"
-"""What trains where none is named: on the main job it gained with every seed that was tried."""
 FORMS = ("paper", "released")
 """Constructors of an algorithm, besides the default."""
 
@@ -95,12 +95,19 @@ def train(arguments: list[str]) -> int:
         file = str(Path(resumed) / "config.yaml")
     env = registry.full_id(world) if world else None
     file = registry.recipe(env) if env else file
-    name = named or (config.peek(file, "algorithm") if file else None) or METHOD
-    plan_type = _plan(name)
-    default = config.load(plan_type, file) if file else plan_type()
+    default = planned(named, file)
     default = replace(default, env=env) if env else default
-    plan = _parse(plan_type, rest, prog=f"agentgym train {name}", default=default)
+    prog = f"agentgym train {default.algorithm}"
+    plan = _parse(type(default), rest, prog=prog, default=default)
     return _train(plan, None if resumed is None else Path(resumed))
+
+
+def planned(named: str | None, file: str | Path | None) -> Any:
+    """What a file sets, with a method: the one named, else the file's, else ``METHOD``."""
+    name = named or (config.peek(file, "algorithm") if file else None) or METHOD
+    kind = _plan(name)
+    # The file may name another method than the one that is wanted.
+    return replace(config.load(kind, file), algorithm=name) if file else kind()
 
 
 def _plan(name: str) -> type[Any]:

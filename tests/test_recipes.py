@@ -5,7 +5,7 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 
 from agentgym import config, registry
-from agentgym.cli import METHOD, _plan, main
+from agentgym.cli import main, planned
 from agentgym.errors import ConfigError, MissingExtra
 from agentgym.experiment import check
 
@@ -46,6 +46,16 @@ def test_a_recipe_sets_what_it_names_and_flags_come_on_top(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_method_that_is_named_is_the_one_that_is_kept(mine, tmp_path):
+    """A run folder must say what trained in it, or it cannot be resumed."""
+    mine.write_text("algorithm: grpo\nsteps: 7\n")
+    assert [planned(named, mine).algorithm for named in (None, "epo")] == ["grpo", "epo"]
+    kept = tmp_path / "config.yaml"
+    kept.write_text(config.dump(planned("epo", mine)))
+    assert config.encode(planned(None, kept)) == config.encode(planned("epo", mine))
+    assert planned("epo", mine).steps == 7
+
+
 def test_a_world_without_a_recipe_is_trained_with_the_defaults(mine, capsys, tmp_path):
     words = ["train", "--world", "mine", "--out", str(tmp_path / "out"), "--env-args", "hihg", "3"]
     assert main(words) == 2
@@ -59,8 +69,7 @@ def test_a_world_that_does_not_exist_has_no_recipe():
 
 @pytest.mark.parametrize("env_id", SHIPPED)
 def test_a_recipe_that_ships_fits_its_world(env_id):
-    file = registry.recipe(env_id)
-    recipe = config.load(_plan(config.peek(file, "algorithm") or METHOD), file)
+    recipe = planned(None, registry.recipe(env_id))
     assert recipe.env == env_id
     try:
         check(recipe)
