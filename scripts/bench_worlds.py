@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 import bench_pool
 import tyro
+from processes import megabytes
 from rich.console import Console
 from rich.table import Table
 
@@ -170,12 +171,8 @@ def speeds(name: str, task: str, *, listing: bool, times: int) -> list[list[Spee
 def held() -> int:
     """Bytes that this process and its children hold."""
     gc.collect()
-    return sum(_held(pid) for pid in (os.getpid(), *_children(os.getpid())))
-
-
-def _held(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    here = os.getpid()
+    return int(sum(megabytes(pid) for pid in (here, *_children(here))) * 2**20)
 
 
 def _children(pid: int) -> list[int]:
