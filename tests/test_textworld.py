@@ -477,6 +477,22 @@ def test_200_random_continuations_of_forks_are_those_of_the_original():
     assert env._won
 
 
+def test_as_many_forks_as_a_step_plays_start_no_interpreter_twice():
+    """Starting one takes milliseconds, going on with an idle one a tenth of one."""
+    env = begin(HUNTER)
+
+    def forked():
+        forks = [env.fork() for _ in range(64)]
+        used = {id(fork._session.interpreter) for fork in forks}
+        for fork in forks:
+            fork.close()
+        return used
+
+    first = forked()
+    assert len(first) == 64 and forked() == first
+    env.close()
+
+
 def test_a_fork_has_its_own_score_end_and_generator():
     env = begin(KITCHEN)
     fork = env.fork()

@@ -36,10 +36,15 @@ class Interpreter(jericho.FrotzEnv):  # type: ignore[misc]
         return answer.decode("cp1252", "replace")
 
 
+KEPT = 128
+"""Idle interpreters of a process: the episodes and forks of a training step, twice over, for the
+next step plays other games. One has about 1.3 MiB."""
+
+
 class Interpreters:
     """Idle interpreters: starting one copies and maps a library, which takes milliseconds."""
 
-    def __init__(self, keep: int = 16) -> None:
+    def __init__(self, keep: int = KEPT) -> None:
         self._idle: deque[Interpreter] = deque(maxlen=keep)
         self._lock = threading.Lock()
 
