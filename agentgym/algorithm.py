@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from torch import Tensor
 from agentgym.batch import REFERENCE, VALUE, Batch
 from agentgym.credit import Transform, chain, check_columns
 from agentgym.losses import Loss, Outputs, add
+from agentgym.together import together
 from agentgym.types import Completion, Stop, Task, Trajectory
 
 
@@ -56,8 +56,8 @@ class Play(Protocol):
     def begin(self, task: Task, sample: int) -> Awaitable[Path]:
         """Start an episode that is played decision by decision."""
 
-    def seats(self, count: int) -> AbstractAsyncContextManager[None]:
-        """Room for ``count`` episodes of ``begin`` and ``fork``."""
+    def seats(self, count: int) -> AbstractAsyncContextManager[Play]:
+        """Room for ``count`` episodes; those begun there and not closed are given up at the end."""
 
     def tempered(self, factor: float) -> Play:
         """The same at ``factor`` times the temperature, in the same seats."""
@@ -192,6 +192,6 @@ def independent(n: int) -> Collect:
     """``n`` episodes of one task, played side by side from the same start."""
 
     async def collect(task: Task, play: Play) -> list[Trajectory]:
-        return list(await asyncio.gather(*(play(task, sample) for sample in range(n))))
+        return await together(play(task, sample) for sample in range(n))
 
     return collect

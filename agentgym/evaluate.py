@@ -6,7 +6,6 @@ episode, added when it ends. Calling ``evaluate`` again on the file plays what i
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from agentgym.jsonl import append_line, dumps, read_objects
 from agentgym.panel import Panel
 from agentgym.records import SCHEMA, Decode, EpisodeRecord, append, read_episodes
 from agentgym.report import Report, Subject
+from agentgym.together import together
 from agentgym.types import Task, Trajectory
 
 Play = Callable[[Task, int], Awaitable[Trajectory]]
@@ -74,16 +74,7 @@ async def evaluate(
     missing = [pair for pair in pairs if pair not in done]
     session = _Session(panel, play, path, conduct, len(pairs) - len(missing), len(pairs))
     queue = iter(missing)
-    workers = [
-        asyncio.create_task(session.work(queue))
-        for _ in range(min(conduct.concurrency, len(missing)))
-    ]
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+    await together(session.work(queue) for _ in range(min(conduct.concurrency, len(missing))))
     return Report.of(panel, subject, read_episodes(path), episodes=episodes)
 
 

@@ -46,6 +46,7 @@ from agentgym.rollout import Limits, Player, derive
 from agentgym.runs import RunFolder, fingerprint
 from agentgym.schedule import Scheduler, Tasks, correct, scheduler
 from agentgym.settings import Experiment, Rollout, Speech, check_ranges
+from agentgym.together import together
 from agentgym.train import Step, Trainer, episode_metrics, task_of
 from agentgym.types import Completion, Sampling, Task, Trajectory, Turn
 from agentgym.warmup import demonstrations, imitate
@@ -326,7 +327,7 @@ class Job:
 
         async def probe() -> float:
             player.engine.load(merged(model).state_dict(), 0)
-            played = await asyncio.gather(*(player(task, 0) for task in tasks))
+            played = await together(player(task, 0) for task in tasks)
             return episode_metrics([played]).get("episode/success", 0.0)
 
         with (

@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import gymnasium
 
@@ -16,6 +17,7 @@ from agentgym.env import TextEnv
 from agentgym.errors import ConfigError
 from agentgym.types import Task
 
+T = TypeVar("T")
 Env = gymnasium.Env[str, str]
 Make = Callable[[Task], Env]
 """Makes the world of a task, not yet reset."""
@@ -79,7 +81,7 @@ class Threads:
 
     async def open(self, make: Make, task: Task) -> World:
         """The world of a task."""
-        return _Local(await asyncio.to_thread(make, task), self.deadline)
+        return _Local(await _call(make, task, undo=_close), self.deadline)
 
 
 @dataclass(frozen=True)
@@ -89,15 +91,15 @@ class _Local:
 
     async def reset(self, task: Task) -> Start:
         with self._watched(f"to start {task.id!r}"):
-            return Start(*await asyncio.to_thread(reset_env, self.env, task))
+            return Start(*await _call(reset_env, self.env, task))
 
     async def step(self, action: str) -> Answer:
         with self._watched(f"{action[:60]!r}"):
-            return Answer(*await asyncio.to_thread(step_env, self.env, action))
+            return Answer(*await _call(step_env, self.env, action))
 
     async def fork(self) -> World:
         with self._watched("to fork"):
-            return _Local(await asyncio.to_thread(fork_env, self.env), self.deadline)
+            return _Local(await _call(fork_env, self.env, undo=_close), self.deadline)
 
     @contextmanager
     def _watched(self, asked: str) -> Iterator[None]:
@@ -119,7 +121,26 @@ class _Local:
         )
 
     async def close(self) -> None:
-        await asyncio.to_thread(self.env.close)
+        await _call(_close, self.env)
+
+
+async def _call(
+    function: Callable[..., T], *args: Any, undo: Callable[[T], None] = lambda result: None
+) -> T:
+    """Call in a thread. It cannot be stopped: who is cancelled waits, so that a world is in one
+    call at a time and what was made is not lost, but undone."""
+    running = asyncio.get_running_loop().run_in_executor(None, partial(function, *args))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        if running.exception() is None:
+            await asyncio.to_thread(undo, running.result())
+        raise
+
+
+def _close(env: Env) -> None:
+    env.close()
 
 
 def reset_env(env: Env, task: Task) -> tuple[str, dict[str, Any]]:

@@ -85,6 +85,7 @@ class Player:
 
     def __post_init__(self) -> None:
         """Count the episodes in flight."""
+        self._open: set[Episode] = set()
         self._slots = asyncio.Semaphore(self.concurrency)
         self._queue = asyncio.Lock()
         self.sampling = replace(self.sampling, stop=self.agent.stop)
@@ -128,19 +129,25 @@ class Player:
         return episode
 
     @asynccontextmanager
-    async def seats(self, count: int) -> AsyncIterator[None]:
+    async def seats(self, count: int) -> AsyncIterator[Player]:
         """Room for ``count`` episodes at once, or for all there can be if that is fewer.
 
-        One caller gathers seats at a time, so that two never wait for what the other holds.
+        Episodes that the yielded player begins, and their forks, are given up at the end if they
+        were not closed, as when one beside them failed. One caller gathers seats at a time, so that
+        two never wait for what the other holds.
         """
         wanted, held = min(count, self.concurrency), 0
+        seated = copy.copy(self)
+        seated._open = set()
         try:
             async with self._queue:
                 while held < wanted:
                     await self._slots.acquire()
                     held += 1
-            yield
+            yield seated
         finally:
+            for episode in list(seated._open):
+                await episode.leave()
             for _ in range(held):
                 self._slots.release()
 
@@ -162,7 +169,7 @@ class Player:
         return np.random.default_rng(derive(self.stream, task.env, task.id, task.seed, name))
 
 
-@dataclass
+@dataclass(eq=False)
 class Episode:
     """One episode while it is played: ``think``, then ``act``, until it is ``over``.
 
@@ -188,6 +195,10 @@ class Episode:
     """When it did, in seconds of a clock that only counts."""
     _pending: tuple[tuple[int, ...], bool, Completion] | None = None
     """What was read for the next turn, whether it replaces the context, and what was written."""
+
+    def __post_init__(self) -> None:
+        """Be known to the player until the world is closed."""
+        self.player._open.add(self)
 
     @property
     def over(self) -> bool:
@@ -286,6 +297,7 @@ class Episode:
 
     async def abandon(self) -> None:
         """Close the world; what the engine holds belongs to the episode this was forked from."""
+        self.player._open.discard(self)
         if self.world is not None:
             await self.world.close()
 

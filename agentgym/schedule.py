@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 from agentgym.algorithm import Algorithm, extend
 from agentgym.drift import correct_sampling
 from agentgym.settings import Schedule
+from agentgym.together import cancel
 from agentgym.train import Step, Trainer
 from agentgym.types import Task, Trajectory
 
@@ -103,7 +104,7 @@ class OneStepOff:
 
     async def close(self) -> None:
         """Give up what is being played."""
-        await _cancel([self._ahead] if self._ahead else [])
+        await cancel([self._ahead] if self._ahead else [])
 
     def state(self) -> dict[str, Any]:
         """Nothing: tasks and seeds are a function of the step."""
@@ -203,7 +204,7 @@ class Asynchronous:
             return 0
         oldest = self.trainer.step - self.how.staleness
         late = [place for place, group in self._groups.items() if group.version < oldest]
-        await _cancel([self._groups.pop(place).played for place in late])
+        await cancel([self._groups.pop(place).played for place in late])
         return len(late)
 
     async def _ready(self) -> list[int]:
@@ -220,7 +221,7 @@ class Asynchronous:
 
     async def close(self) -> None:
         """Give up what is being played."""
-        await _cancel([group.played for group in self._groups.values()])
+        await cancel([group.played for group in self._groups.values()])
         self._groups.clear()
 
     def state(self) -> dict[str, Any]:
@@ -235,9 +236,3 @@ def unlearn(episode: Trajectory, oldest: int) -> Trajectory:
         for turn in episode.turns
     )
     return replace(episode, turns=tuple(turns))
-
-
-async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

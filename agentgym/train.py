@@ -24,6 +24,7 @@ from agentgym.law import Course
 from agentgym.learner import Learner
 from agentgym.rollout import Player, Spent
 from agentgym.settings import Alarms
+from agentgym.together import together
 from agentgym.types import Stop, Task, Trajectory
 
 
@@ -70,7 +71,7 @@ class Trainer:
     async def play(self, tasks: Sequence[Task], number: int) -> list[list[Trajectory]]:
         """Collect one group per task, with the seeds of a step."""
         player = replace(self.player, stream=self.stream(number))
-        return await asyncio.gather(*(self.algorithm.collect(task, player) for task in tasks))
+        return await together(self.algorithm.collect(task, player) for task in tasks)
 
     def stream(self, number: int) -> str:
         """What names a step in every seed."""

@@ -7,7 +7,6 @@ task take their turns side by side: write, decide who branches, act.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agentgym.algorithm import Collect, Path, Play
+from agentgym.together import together
 from agentgym.types import Completion, Task, Trajectory
 
 
@@ -128,9 +128,9 @@ def grow(
     """
 
     async def collect(task: Task, play: Play) -> list[Trajectory]:
-        async with play.seats(n):
-            played, first = await roots(task, play)
-            tree = Tree(task, play, n, branch, width, count, list(played), len(played))
+        async with play.seats(n) as seated:
+            played, first = await roots(task, seated)
+            tree = Tree(task, seated, n, branch, width, count, list(played), len(played))
             await tree.plant(max(1, first))
             while tree.limbs:
                 await spot(tree)
@@ -173,21 +173,21 @@ class Tree:
     async def plant(self, roots: int) -> None:
         """Begin paths at the start, as many as wanted and the budget allows."""
         fresh = range(self.used, min(self.n, self.used + roots))
-        begun = await asyncio.gather(*(self.play.begin(self.task, k) for k in fresh))
+        begun = await together(self.play.begin(self.task, k) for k in fresh)
         self.limbs += [_Limb(path) for path in begun]
         self.used += len(begun)
         await self.prune()
 
     async def think(self) -> None:
         """Every path writes."""
-        written = await asyncio.gather(*(limb.path.think() for limb in self.limbs))
+        written = await together(limb.path.think() for limb in self.limbs)
         for limb, completion in zip(self.limbs, written, strict=True):
             limb.written = completion
             limb.first = limb.first or completion
 
     async def act(self) -> None:
         """Every path carries out what it wrote; forks made since then have written nothing."""
-        await asyncio.gather(*(limb.path.act() for limb in self.limbs))
+        await together(limb.path.act() for limb in self.limbs)
 
     async def branch(self) -> None:
         """Fork the paths that should, in order, while there is budget."""
@@ -213,5 +213,5 @@ class Tree:
         """Put the finished paths aside."""
         over = [limb for limb in self.limbs if limb.path.over]
         closing = (ended(limb.path, self.task, self.play) for limb in over)
-        self.finished += await asyncio.gather(*closing)
+        self.finished += await together(closing)
         self.limbs = [limb for limb in self.limbs if not limb.path.over]

@@ -17,7 +17,6 @@ the trainer's numbers differ on purpose on what was played again.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
@@ -30,6 +29,7 @@ from agentgym.batch import Batch
 from agentgym.bounds import above, at_least, within
 from agentgym.credit import State, Transform, chain
 from agentgym.errors import ImpossibleValue
+from agentgym.together import together
 from agentgym.trees import mean_entropy
 from agentgym.types import Completion, Task, Trajectory
 from agentgym_trainers.grpo import GRPO
@@ -52,14 +52,12 @@ def play_again(n: int, share: float, target: float, *, warm: float, cool: float)
     """``n`` episodes; for a ``share`` of the tasks ``n`` more, numbered from ``n``, tempered."""
 
     async def collect(task: Task, play: Play) -> list[Trajectory]:
-        group = list(await asyncio.gather(*(play(task, sample) for sample in range(n))))
+        group = await together(play(task, sample) for sample in range(n))
         if play.rng(task, "again").random() >= share:
             return group
         factor = temperature(entropy_of(group), target, warm=warm, cool=cool)
         tempered = play.tempered(factor)
-        return group + list(
-            await asyncio.gather(*(tempered(task, sample) for sample in range(n, 2 * n)))
-        )
+        return group + await together(tempered(task, sample) for sample in range(n, 2 * n))
 
     return collect
 

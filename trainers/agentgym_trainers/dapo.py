@@ -10,7 +10,6 @@ since the tasks of a step are fixed ahead of it; the group's deviation is added 
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -20,6 +19,7 @@ from agentgym.bounds import at_least, within
 from agentgym.credit import chain, group_advantage
 from agentgym.losses import add, kl_to_reference, policy_gradient, weigh
 from agentgym.shaping import punish_length
+from agentgym.together import together
 from agentgym.types import Task, Trajectory
 from agentgym.weights import weigh_tokens
 
@@ -31,7 +31,7 @@ def until_mixed(n: int, attempts: int) -> Collect:
         group: list[Trajectory] = []
         for attempt in range(attempts):
             samples = range(attempt * n, (attempt + 1) * n)
-            group = list(await asyncio.gather(*(play(task, sample) for sample in samples)))
+            group = await together(play(task, sample) for sample in samples)
             if len({t.reward for t in group if t.stop.scored}) > 1:
                 break
         return group

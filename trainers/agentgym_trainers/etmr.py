@@ -18,7 +18,6 @@ is the paper.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, NamedTuple
@@ -32,6 +31,7 @@ from agentgym.bounds import at_least
 from agentgym.credit import Transform, stateless
 from agentgym.errors import ImpossibleValue
 from agentgym.shaping import reward_episodes
+from agentgym.together import together
 from agentgym.trees import ended, mean_entropy
 from agentgym.types import Task, Trajectory
 from agentgym.weights import keep
@@ -114,11 +114,11 @@ def from_peaks(shape: Shape) -> Collect:
             paths += [await fork.fork(number(root, k)) for k in beside]
         for k in range(len(forks) * shape.width, each):
             paths.append(await play.begin(task, number(root, k)))
-        return await asyncio.gather(*(finish(each, task, play) for each in (path, *paths)))
+        return await together(finish(each, task, play) for each in (path, *paths))
 
     async def collect(task: Task, play: Play) -> list[Trajectory]:
-        async with play.seats(shape.leaves):
-            grown = await asyncio.gather(*(grow(task, play, root) for root in range(shape.roots)))
+        async with play.seats(shape.leaves) as seated:
+            grown = await together(grow(task, seated, root) for root in range(shape.roots))
         return sorted((t for tree in grown for t in tree), key=lambda t: t.sample)
 
     return collect

@@ -1,0 +1,88 @@
+"""What goes wrong in one episode of a group ends the others too, and leaves no world open."""
+
+import asyncio
+import random
+
+import pytest
+from counting import Counter
+from test_trees import TASK
+
+from agentgym import registry
+from agentgym.engines.scripted import ScriptedEngine
+from agentgym.rollout import Limits, Player
+from agentgym.together import together
+
+
+def test_results_come_in_order_whichever_is_first():
+    async def job(k):
+        await asyncio.sleep(0.001 * (3 - k))
+        return k
+
+    assert asyncio.run(together(job(k) for k in range(4))) == [0, 1, 2, 3]
+
+
+def test_one_failure_ends_the_others_before_it_is_raised():
+    ended = []
+
+    async def fails():
+        raise LookupError("lost")
+
+    async def waits():
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0)
+            ended.append(True)
+
+    async def all_of_them():
+        with pytest.raises(LookupError, match="lost"):
+            await together([waits(), fails(), waits()])
+        return len(asyncio.all_tasks())
+
+    assert asyncio.run(all_of_them()) == 1
+    assert ended == [True, True]
+
+
+class Failing(ScriptedEngine):
+    """Unsure by chance, so that trees branch; breaks, or hangs, at one of its completions."""
+
+    def __init__(self, agent, last, hangs):
+        super().__init__(lambda prompt, sampling: agent.write(str(sampling.seed % 100)))
+        self.last, self.hangs, self.calls = last, hangs, 0
+        self.reached = asyncio.Event()
+
+    async def generate(self, prompt, sampling):
+        self.calls += 1
+        self.entropy = random.Random(sampling.seed).uniform(0.0, 3.0)
+        await asyncio.sleep(0)
+        if self.calls >= self.last:
+            self.reached.set()
+            if not self.hangs:
+                raise LookupError("no engine")
+            await asyncio.sleep(60)
+        return await super().generate(prompt, sampling)
+
+
+@pytest.mark.parametrize("hangs", [False, True], ids=["fails", "is given up"])
+@pytest.mark.parametrize("last", [1, 6, 13])
+@pytest.mark.parametrize("name", sorted(registry.algorithms()))
+def test_a_group_that_comes_to_nothing_leaves_nothing_behind(agent, name, last, hangs):
+    Counter.opened = Counter.forked = Counter.closed = 0
+
+    async def play():
+        engine = Failing(agent, last, hangs)
+        someone = Player(
+            agent=agent, engine=engine, make=lambda task: Counter(), limits=Limits(turns=5)
+        )
+        collect = registry.algorithm(name)().build().collect
+        group = asyncio.ensure_future(collect(TASK, someone))
+        if hangs:
+            await engine.reached.wait()
+            group.cancel()
+        with pytest.raises(asyncio.CancelledError if hangs else LookupError):
+            await group
+        return len(asyncio.all_tasks()), someone._slots._value, someone.concurrency
+
+    tasks, free, seats = asyncio.run(play())
+    assert tasks == 1 and free == seats
+    assert Counter.closed == Counter.opened + Counter.forked > 0
