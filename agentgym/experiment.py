@@ -155,6 +155,7 @@ class Job:
         experiment = self.experiment
         start = self.folder.latest_step()
         begin = self.folder.warm if start is None else start
+        state: dict[str, Any] = {} if start is None else self.folder.load_state(start)
         tokenizer, model = self._trainable(begin)
         player = self.player(tokenizer, model, "train")
         policy = Policy(model, temperature=experiment.rollout.temperature)
@@ -166,7 +167,6 @@ class Job:
         )
         whole = correct(algorithm, experiment.schedule)
         trainer = Trainer(whole, learner, player, alarms=experiment.alarms)
-        state: dict[str, Any] = {} if start is None else self.folder.load_state(start)
         if state:
             trainer.restore(state)
         schedule = scheduler(experiment.schedule, trainer, self._tasks(), state.get("schedule", {}))

@@ -127,8 +127,10 @@ class _Local:
 async def _call(
     function: Callable[..., T], *args: Any, undo: Callable[[T], None] = lambda result: None
 ) -> T:
-    """Call in a thread. It cannot be stopped: who is cancelled waits, so that a world is in one
-    call at a time and what was made is not lost, but undone."""
+    """Call in a thread, which cannot be stopped: whoever is cancelled waits for it to return.
+
+    So a world is in one call at a time, and what was made for nobody is undone.
+    """
     running = asyncio.get_running_loop().run_in_executor(None, partial(function, *args))
     try:
         return await asyncio.shield(running)

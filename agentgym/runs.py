@@ -21,9 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from agentgym.adapters import base_of
+from agentgym.errors import ConfigError
 
 KEPT = 2
 """Step checkpoints that stay; older ones are removed."""
+BESIDE = "beside"
+"""In the trainer's state: fingerprint of the model folder it was saved with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +100,28 @@ class RunFolder:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         if state is not None:
-            torch.save(state, partial / "trainer.pt")
+            torch.save(state | {BESIDE: fingerprint(partial)}, partial / "trainer.pt")
         shutil.rmtree(where, ignore_errors=True)
         partial.rename(where)
         for old in sorted(self.root.glob("checkpoints/step-*"))[:-KEPT]:
             shutil.rmtree(old)
 
     def load_state(self, where: Path) -> dict[str, Any]:
-        """The trainer's state of a step checkpoint."""
+        """The trainer's state of a step checkpoint.
+
+        Raises:
+            ConfigError: It was saved beside other weights or another tokenizer, so that what it
+                remembers (moments, episodes to replay) is of another model.
+        """
         import torch
 
-        state: dict[str, Any] = torch.load(where / "trainer.pt", weights_only=True)
+        file = where / "trainer.pt"
+        state: dict[str, Any] = torch.load(file, weights_only=True)
+        if state.pop(BESIDE, None) != fingerprint(where):
+            raise ConfigError(
+                f"{file} is of another model or tokenizer than the one beside it: put back the "
+                f"files it was saved with, or remove {where} to go on from the step before"
+            )
         return state
 
     def summary(self) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from agentgym.display import Display
+from agentgym.errors import ConfigError
 from agentgym.experiment import evaluate_blocking, run_blocking
 from agentgym.records import read_episodes, read_metrics
 from agentgym.report import compare, passes
@@ -154,3 +155,24 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(finished, tmp_path: P
     second = AutoModelForCausalLM.from_pretrained(cut.final).state_dict()
     assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
     assert again.after.pass_at(1).value == pytest.approx(result.after.pass_at(1).value, abs=0.05)
+
+
+@pytest.mark.parametrize("swapped", ["tokenizer.json", "model.safetensors"])
+def test_what_was_remembered_with_another_model_is_refused(finished, tmp_path: Path, swapped):
+    """As a copied checkpoint, or one whose tokenizer was replaced; before any model is loaded."""
+    import shutil
+
+    whole, _result = finished
+    cut = RunFolder(tmp_path / "cut")
+    shutil.copytree(whole.root, cut.root)
+    shutil.rmtree(cut.final)
+    last = cut.step(20)
+    (last / "config.json").unlink()  # so that loading the model would fail in another way
+    assert cut.load_state(last)["step"] == 20
+    if swapped == "tokenizer.json":
+        text = (last / swapped).read_text()
+        (last / swapped).write_text(text.replace("'", "`", 1))
+    else:
+        shutil.copy(cut.warm / swapped, last / swapped)
+    with pytest.raises(ConfigError, match=r"trainer\.pt is of another model or tokenizer"):
+        run_blocking(SMALL, GRPO(minibatches=4).build(), cut, Display())
