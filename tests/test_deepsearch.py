@@ -2,6 +2,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -250,6 +251,19 @@ def test_the_oracle_wins_within_the_turns_there_are(hops):
             *_, info = env.step(action)
             assert info["action_valid"]
         assert info["won"] and info["support_recall"] == 1.0
+
+
+@pytest.mark.parametrize("hops", [1, 2, 3, 4])
+def test_who_never_reads_a_page_wins_little(hops):
+    """What it can know is the pattern of a question and the answers to those of training."""
+    seen = {}
+    for question in questions(hops, "train", 2000):
+        seen.setdefault(question.pattern, Counter())[question.answer] += 1
+    won = [
+        seen[question.pattern].most_common(1)[0][0] in question.answers
+        for question in questions(hops, "test", 300)
+    ]
+    assert sum(won) / len(won) < 0.15
 
 
 def test_pages_are_found_visited_and_searched():

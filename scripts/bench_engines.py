@@ -1,0 +1,296 @@
+"""Engines against each other, and what the agent's loop costs on top of vLLM.
+
+    scripts/bench engines [--episodes 64] [--turns 20] [--repetitions 3] [--model FOLDER]
+
+First: episodes in which every turn adds an observation and asks for an answer, with the naive loop
+(transformers' ``generate`` over the whole history, all episodes in lock-step), the local engine and
+vLLM in this process. Then vLLM by itself, asked for the very prompts and lengths that an agent in a
+world asked for, against that agent's loop. The ways take turns, figures are medians. vLLM is left
+out where it is not installed; scripts/setup-vllm installs a CPU build in an environment of its own,
+which this benchmark uses when it is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from agentgym import scratch
+from agentgym.agent import ChatAgent
+from agentgym.engines import Engine
+from agentgym.engines.local import LocalEngine
+from agentgym.engines.vllm import VLLMEngine, parameters
+from agentgym.formats import Plain
+from agentgym.policy import load_model, load_tokenizer
+from agentgym.registry import Maker
+from agentgym.rollout import Limits, Player
+from agentgym.settings import Shape
+from agentgym.together import together
+from agentgym.types import Completion, Sampling, Task, Trajectory
+
+Way = Callable[[], int]
+"""Plays once; tokens generated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How much is played."""
+
+    episodes: int = 64
+    """In flight together."""
+    turns: int = 20
+    """Per episode."""
+    observation: int = 60
+    """Tokens that the world adds each turn, on average: ten more or less."""
+    completion: int = 8
+    """Tokens of an answer."""
+    repetitions: int = 3
+    """Of every way."""
+    naive: bool = True
+    """Measure the naive loop, too, once: it takes minutes."""
+    model: str | None = None
+    """Hugging Face folder or hub id; unless given, one of 3 million parameters is made."""
+
+    @property
+    def context(self) -> int:
+        """Longest context."""
+        return (self.turns + 1) * (self.observation + 10 + self.completion)
+
+
+SHAPE = Shape(hidden=256, layers=4, heads=4, kv_heads=2, ffn=768)
+"""Of the model that is made: 3 million parameters with its vocabulary."""
+
+
+def save_model(options: Options, folder: str) -> str:
+    """Where the model is that every way loads."""
+    if options.model is not None:
+        return options.model
+    texts = ["Higher. Lower. I hide a number from 1 to 100. Guess. Find the number. Found."] * 20
+    tokenizer = scratch.make_tokenizer([*texts, *map(str, range(101))], 2000)
+    model = scratch.make_model(tokenizer, SHAPE, context=8192, seed=0)
+    scratch.save(model, tokenizer, Path(folder))
+    return folder
+
+
+class Worldless:
+    """Episodes of random observations."""
+
+    def __init__(self, options: Options, vocabulary: int) -> None:
+        self.options, self.vocabulary = options, vocabulary
+
+    def observe(self, episode: int, turn: int) -> list[int]:
+        """What the world says, the longer the first time."""
+        rng = np.random.default_rng([episode, turn])
+        length = self.options.observation + int(rng.integers(-10, 11)) + (20 if turn == 0 else 0)
+        drawn: list[int] = rng.integers(0, self.vocabulary, length).tolist()
+        return drawn
+
+    def on(self, engine: Engine) -> int:
+        """By an engine; every episode goes on as soon as it has its answer."""
+        options = self.options
+
+        async def one(episode: int) -> None:
+            context: list[int] = []
+            for turn in range(options.turns):
+                context += self.observe(episode, turn)
+                asked = Sampling(seed=1000 * episode + turn, max_tokens=options.completion)
+                context += (await engine.generate(context, asked)).tokens
+            engine.finish(context)
+
+        async def everyone() -> None:
+            await asyncio.gather(*map(one, range(options.episodes)))
+
+        asyncio.run(everyone())
+        return options.episodes * options.turns * options.completion
+
+    @torch.inference_mode()
+    def naive(self, model: Any) -> int:
+        """By ``generate``: the history of every episode is read again each turn, padded."""
+        options = self.options
+        contexts: list[list[int]] = [[] for _ in range(options.episodes)]
+        for turn in range(options.turns):
+            for episode, context in enumerate(contexts):
+                context += self.observe(episode, turn)
+            width = max(map(len, contexts))
+            rows = torch.tensor([[0] * (width - len(c)) + c for c in contexts])
+            mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts])
+            told = model.generate(
+                rows,
+                attention_mask=mask,
+                do_sample=True,
+                min_new_tokens=options.completion,
+                max_new_tokens=options.completion,
+                pad_token_id=0,
+            )
+            for context, answer in zip(contexts, told[:, width:].tolist(), strict=True):
+                context += answer
+        return options.episodes * options.turns * options.completion
+
+
+class Recorded:
+    """An engine that keeps what it was asked, and what it said."""
+
+    def __init__(self, engine: VLLMEngine) -> None:
+        self.engine = engine
+        self.asked: list[tuple[list[int], Sampling, list[int]]] = []
+
+    async def generate(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
+        """Pass it on."""
+        completion = await self.engine.generate(prompt, sampling)
+        told = list(completion.tokens)
+        self.asked.append((list(prompt), replace(sampling, max_tokens=len(told), stop=()), told))
+        return completion
+
+    def finish(self, context: Sequence[int]) -> None:
+        """Nothing to do."""
+
+    def chains(self) -> list[list[tuple[list[int], Sampling]]]:
+        """The requests of each episode, in order."""
+        found: list[list[tuple[list[int], Sampling]]] = []
+        ends: list[list[int]] = []
+        for prompt, sampling, told in sorted(self.asked, key=lambda asked: len(asked[0])):
+            at = next((k for k, end in enumerate(ends) if prompt[: len(end)] == end), len(ends))
+            if at == len(ends):
+                found.append([])
+                ends.append([])
+            found[at].append((prompt, sampling))
+            ends[at] = prompt + told
+        return found
+
+
+def in_a_world(options: Options, folder: str, engine: Any) -> int:
+    """The agent's loop in the guessing game."""
+    player = Player(
+        agent=ChatAgent(load_tokenizer(folder), form=Plain()),
+        engine=engine,
+        make=Maker(turns=options.turns),
+        limits=Limits(turns=options.turns, tokens=8192),
+        sampling=Sampling(max_tokens=options.completion),
+        concurrency=options.episodes,
+    )
+    tasks = [Task("agentgym/Hotter-v0", f"hotter-{k}", k) for k in range(options.episodes)]
+    played = asyncio.run(all_of(player, tasks))
+    return sum(len(turn.completion.tokens) for t in played for turn in t.turns)
+
+
+async def all_of(player: Player, tasks: list[Task]) -> list[Trajectory]:
+    """All of them at once."""
+    return await together(player(task, 0) for task in tasks)
+
+
+def by_itself(engine: VLLMEngine, chains: list[list[tuple[list[int], Sampling]]]) -> int:
+    """Recorded requests in the loop of vLLM, each when the one before it has been answered."""
+    from vllm import TokensPrompt
+
+    done: Future[int] = Future()
+
+    def loop() -> None:
+        core, generated = engine._engine, 0
+        following = [iter(chain) for chain in chains]
+
+        def ask(k: int) -> None:
+            for prompt, sampling in islice(following[k], 1):
+                asked = parameters(sampling, 1)
+                core.add_request(str(k), TokensPrompt(prompt_token_ids=prompt), asked)
+
+        for k in range(len(chains)):
+            ask(k)
+        while core.has_unfinished_requests():
+            for answer in core.step():
+                generated += len(answer.outputs[0].token_ids)
+                ask(int(answer.request_id))
+        done.set_result(generated)
+
+    engine._notes.put(loop)
+    return done.result()
+
+
+def forget(engine: VLLMEngine) -> None:
+    """Empty vLLM's prefix cache, so that no way finds what another left."""
+    done: Future[None] = Future()
+    engine._notes.put(lambda: done.set_result(engine._engine.reset_prefix_cache() and None))
+    done.result()
+
+
+def compare(title: str, ways: dict[str, Way], repetitions: int) -> None:
+    """A line per way: seconds over interleaved repetitions, and its speed over the first way's."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    rates: dict[str, float] = {}
+    for number in range(repetitions):
+        for name, way in ways.items():
+            if number and name.startswith("naive"):
+                continue
+            begun = time.perf_counter()
+            tokens = way()
+            seconds[name].append(time.perf_counter() - begun)
+            rates[name] = tokens / median(seconds[name])
+    print(title)
+    first = next(iter(ways))
+    for name, values in seconds.items():
+        print(
+            f"  {name:22} {median(values):7.2f} s ({min(values):.2f}-{max(values):.2f})"
+            f"  {rates[name]:6.0f} tokens/s {rates[name] / rates[first]:6.2f} x",
+            flush=True,
+        )
+
+
+def main(options: Options) -> None:
+    """Both comparisons."""
+    with tempfile.TemporaryDirectory() as folder:
+        where = save_model(options, folder)
+        model = load_model(where)
+        size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        play = Worldless(options, model.config.vocab_size)
+        local = LocalEngine(model, slots=options.episodes, context=options.context)
+        ways: dict[str, Way] = {"local": lambda: play.on(local)}
+        if options.naive:
+            ways["naive, generate"] = lambda: play.naive(model)
+        vllm = None
+        if find_spec("vllm"):
+            vllm = VLLMEngine(where, slots=options.episodes, context=8192)
+
+            def on_vllm() -> int:
+                forget(vllm)
+                return play.on(vllm)
+
+            ways["vllm"] = on_vllm
+        title = f"{options.episodes} episodes x {options.turns} turns, {size:.1f} M parameters"
+        compare(title, ways, options.repetitions)
+        if vllm is None:
+            print("vLLM is not installed here: scripts/setup-vllm makes an environment that has it")
+            return
+        recorded = Recorded(vllm)
+        in_a_world(options, where, recorded)
+        chains = recorded.chains()
+
+        def loop() -> int:
+            forget(vllm)
+            return in_a_world(options, where, vllm)
+
+        def alone() -> int:
+            forget(vllm)
+            return by_itself(vllm, chains)
+
+        compare(
+            f"agents in a world, {sum(map(len, chains))} requests of {len(chains)} episodes",
+            {"vllm by itself": alone, "agent's loop on vllm": loop},
+            options.repetitions,
+        )
+        vllm.close()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
