@@ -1,13 +1,16 @@
 """vLLM in this process; run by scripts/test-vllm."""
 
+import asyncio
+
 import pytest
 
 pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
 
-from engine_contract import TIED, UNTIED, Subject, ask, every_rule, model_of, words
+from engine_contract import TIED, UNTIED, Subject, agrees, ask, every_rule, model_of, words
 
 from agentgym.engines.vllm import VLLMEngine
 from agentgym.errors import ConfigError, EngineError
+from agentgym.types import Sampling
 
 # vLLM and what it imports warn of their own affairs.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -46,6 +49,22 @@ def test_a_turn_finds_the_past_in_the_prefix_cache_until_weights_change(subject)
     assert found == 64
     engine.load(subject.model.state_dict(), 0)
     assert reused(context)[1] == 0
+
+
+def test_more_prompts_at_once_than_one_model_call_may_read(tmp_path):
+    """Eight of 100 tokens where 200 may be read: none in pieces, each by its own seed."""
+    model = model_of(TIED)
+    model.save_pretrained(tmp_path)
+    engine = VLLMEngine(str(tmp_path), slots=8, context=160, max_num_batched_tokens=200)
+
+    async def all_of_them():
+        asked = [(words(100, k), Sampling(seed=k, max_tokens=4)) for k in range(8)]
+        told = await asyncio.gather(*(engine.generate(*one) for one in asked))
+        return [prompt for prompt, _ in asked], told
+
+    for prompt, completion in zip(*asyncio.run(all_of_them()), strict=True):
+        agrees(model, prompt, completion)
+    engine.close()
 
 
 def test_an_engine_that_was_closed_says_so(tmp_path):

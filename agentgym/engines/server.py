@@ -216,7 +216,10 @@ class ServerEngine:
         }
         words = ["--disable-uvicorn-access-log"]
         for name, value in settings.items():
-            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+            if isinstance(value, bool):
+                words += [f"--{name}" if value else f"--no-{name}"]
+            else:
+                words += [f"--{name}", str(value)]
         return ServerProcess(
             "agentgym.engines.vllm_serve",
             words,

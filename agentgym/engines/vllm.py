@@ -336,8 +336,9 @@ def defaults(gpu: bool) -> dict[str, Any]:
     if gpu:
         # The trainer's model is on the same one, unless told otherwise.
         return {**common, "gpu_memory_utilization": 0.5}
-    # Compiling takes a minute and gains little; attention wants blocks of 32 tokens or more.
-    return {**common, "enforce_eager": True, "block_size": 32}
+    # Compiling takes a minute and gains little; attention wants blocks of 32 tokens or more. A
+    # prompt in pieces makes vLLM wind back the generator of its seed, which a CPU's cannot do.
+    return {**common, "enforce_eager": True, "block_size": 32, "enable_chunked_prefill": False}
 
 
 def parameters(sampling: Sampling, top: int) -> Any:
