@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 import tyro
@@ -97,10 +99,10 @@ PROFILE = Experiment(
     tasks_per_step=8,
     optimisation=Optimisation(learning_rate=2e-4, final=1.0),
 )
-"""The main job's world and model in a run of about twenty steps of 64 episodes. The learning rate is
-constant, for the number of steps that a budget of turns is worth differs between arms. It was chosen
-for GRPO on the valid split, and is every arm's: 4e-4, of the main job, was too high for steps of half
-its size (entropy rose from 0.1 to 0.5 nats), 1e-4 gained less."""
+"""The main job's world and model in a run of about twenty steps of 64 episodes. The learning rate
+is constant, for the number of steps that a budget of turns is worth differs between arms. It was
+chosen for GRPO on the valid split, and is every arm's: the main job's 4e-4 is too high for steps of
+half its size (entropy rose from 0.1 to 0.5 nats), 1e-4 gained less."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,13 +214,26 @@ def share_before(run: Run) -> None:
             write_atomic(mine, RunFolder(table.parent).evaluation("before").read_bytes())
 
 
+def end_with_parent() -> None:
+    """In a process of a pool: end when the one that started it does, even if that was killed."""
+    parent = parent_process()
+    assert parent is not None, "this process was started by another"
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=wait, daemon=True).start()
+
+
 def results(runs: list[Run], jobs: int) -> Iterator[tuple[Run, str]]:
     """Train what is missing; yields each run when it is done, with how it went."""
     missing = [run for run in runs if not run.folder.table.exists()]
     if jobs == 1:
         yield from ((run, train(run)) for run in missing)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
         futures = {pool.submit(train, run): run for run in missing}
         for future in as_completed(futures):
             yield futures[future], future.result()

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -73,6 +74,25 @@ def test_two_methods_two_seeds_killed_and_resumed(tokenizer, tmp_path):
     number = r"[+-]\d\.\d\d \[[+-]\d\.\d\d, [+-]\d\.\d\d\]"
     row = next(line for line in text.splitlines() if line.startswith("| aepo: random"))
     assert re.search(rf"\| 2 \| [^|]+ \| {number} \| grpo \| {number} \| {number} \|", row)
+
+
+def test_runs_end_with_the_process_that_started_them(tokenizer, tmp_path):
+    """Only that one is killed; its output is at an end when nobody holds it any more."""
+    shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
+    model = scratch.make_model(tokenizer, shape, context=256, seed=0)
+    scratch.save(model, tokenizer, tmp_path / "warm")
+    endless = ("--run.budget", "1000000", "--jobs", "2", "--arms", "grpo", "gigpo")
+    whole = reproduce(tmp_path / "out", "--warm", str(tmp_path / "warm"), *endless)
+    files = [tmp_path / "out" / f"{arm}-seed0" / "metrics.jsonl" for arm in ("grpo", "gigpo")]
+    try:
+        while not all(file.exists() and file.read_text() for file in files):
+            assert whole.poll() is None, whole.stdout.read()
+            time.sleep(0.02)
+        whole.kill()
+        whole.communicate(timeout=20)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(whole.pid, signal.SIGKILL)
 
 
 def test_a_mistake_is_one_line(tmp_path):
