@@ -8,9 +8,16 @@ pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
 
 from engine_contract import TIED, UNTIED, Subject, agrees, ask, every_rule, model_of, words
 
+from agentgym.display import Display
 from agentgym.engines.vllm import VLLMEngine
 from agentgym.errors import ConfigError, EngineError
+from agentgym.experiment import run_blocking
+from agentgym.records import read_metrics
+from agentgym.runs import RunFolder, fingerprint
+from agentgym.settings import Evaluation, Experiment, Imitation, Optimisation, Rollout, Shape
 from agentgym.types import Sampling
+from agentgym_trainers.epo import EPO
+from agentgym_trainers.grpo import GRPO
 
 # vLLM and what it imports warn of their own affairs.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -65,6 +72,32 @@ def test_more_prompts_at_once_than_one_model_call_may_read(tmp_path):
     for prompt, completion in zip(*asyncio.run(all_of_them()), strict=True):
         agrees(model, prompt, completion)
     engine.close()
+
+
+def test_a_run_is_trained_on_its_completions(tmp_path):
+    """Every step's numbers are those of the trainer's weights of that moment, which change."""
+    plan = Experiment(
+        env="agentgym/Hotter-v0",
+        env_args={"high": 8},
+        engine="vllm",
+        steps=3,
+        tasks_per_step=2,
+        imitation=Imitation(steps=10, demonstrations=1),
+        optimisation=Optimisation(learning_rate=1e-2, warmup=0),
+        shape=Shape(hidden=64, layers=1, heads=2, kv_heads=1, ffn=64, vocabulary=400),
+        rollout=Rollout(turns=4, tokens=256, completion=8),
+        evaluation=Evaluation(tasks=2, episodes=2),
+    )
+    folder = RunFolder(tmp_path / "run")
+    # Whether or not an episode wins, its entropy is worth something.
+    method = EPO(host=GRPO(group_size=2), entropy=1.0)
+    result = run_blocking(plan, method.build(), folder, Display())
+    steps = read_metrics(folder.metrics)
+    assert len(steps) == 3
+    assert all(step["policy/logprob_gap_max"] < 2e-5 for step in steps)
+    assert steps[-1]["policy/entropy_sampled"] > steps[0]["policy/entropy_sampled"] + 1e-3
+    assert fingerprint(folder.final) != fingerprint(folder.warm)
+    assert result.after.episodes == 2
 
 
 def test_an_engine_that_was_closed_says_so(tmp_path):

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from functools import partial
 
 import pytest
 
@@ -74,6 +75,27 @@ def test_a_server_of_another_model_is_refused_in_one_line(subject, tmp_path):
     with pytest.raises(EngineError, match=r"serves .*, expected .*another") as error:
         ServerEngine(str(tmp_path / "another"), url=subject.engine._endpoint.url)
     assert "\n" not in str(error.value)
+
+
+def test_a_server_that_pauses_in_mid_batch_keeps_what_it_has_begun(subject):
+    """As an operator may, beside us; what goes on later is of the same weights and seed."""
+    engine = subject.engine
+
+    async def play():
+        asked = [(words(20, n), Sampling(seed=n, max_tokens=120)) for n in range(8)]
+        flying = [asyncio.create_task(engine.generate(*one)) for one in asked]
+        await engine.generate(words(20, 0), Sampling(max_tokens=3))
+        tell = partial(asyncio.to_thread, engine._endpoint.ask, "POST")
+        await tell("/pause", params={"mode": "keep"})
+        still = [task for task in flying if not task.done()]
+        await asyncio.sleep(2)
+        assert still and not any(task.done() for task in still)
+        await tell("/resume")
+        return await asyncio.wait_for(asyncio.gather(*flying), 600)
+
+    for number, completion in enumerate(asyncio.run(play())):
+        assert len(completion.tokens) == 120
+        agrees(subject.model, words(20, number), completion)
 
 
 def test_a_server_killed_in_mid_batch_comes_back_and_no_completion_is_lost(subject):
