@@ -26,7 +26,7 @@ from agentgym.errors import ConfigError
 KEPT = 2
 """Step checkpoints that stay; older ones are removed."""
 BESIDE = "beside"
-"""In the trainer's state: fingerprint of the model folder it was saved with."""
+"""In the trainer's state: hash of the weights and the tokenizer it was saved with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class RunFolder:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         if state is not None:
-            torch.save(state | {BESIDE: fingerprint(partial)}, partial / "trainer.pt")
+            torch.save(state | {BESIDE: _hash(partial).hexdigest()}, partial / "trainer.pt")
         shutil.rmtree(where, ignore_errors=True)
         partial.rename(where)
         for old in sorted(self.root.glob("checkpoints/step-*"))[:-KEPT]:
@@ -117,7 +117,7 @@ class RunFolder:
 
         file = where / "trainer.pt"
         state: dict[str, Any] = torch.load(file, weights_only=True)
-        if state.pop(BESIDE, None) != fingerprint(where):
+        if state.pop(BESIDE, None) != _hash(where).hexdigest():
             raise ConfigError(
                 f"{file} is of another model or tokenizer than the one beside it: put back the "
                 f"files it was saved with, or remove {where} to go on from the step before"
@@ -147,12 +147,18 @@ def fingerprint(model: str | Path) -> str:
     folder = Path(model)
     if not folder.is_dir():
         return str(model)
+    digest = _hash(folder)
+    if base := base_of(folder):
+        digest.update(fingerprint(base).encode())
+    return digest.hexdigest()
+
+
+def _hash(folder: Path) -> hashlib.blake2b:
+    """Of the weights and the tokenizer in a folder."""
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("token*.json")):
         digest.update(path.name.encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-    if base := base_of(folder):
-        digest.update(fingerprint(base).encode())
-    return digest.hexdigest()
+    return digest
