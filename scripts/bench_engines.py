@@ -22,11 +22,11 @@ from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
 import tyro
+from naive import answers
 
 from agentgym import scratch
 from agentgym.agent import ChatAgent
@@ -41,6 +41,7 @@ from agentgym.settings import Shape
 from agentgym.together import together
 from agentgym.types import Completion, Sampling, Task, Trajectory
 
+T = TypeVar("T")
 Way = Callable[[], int]
 """Plays once; tokens generated."""
 
@@ -116,7 +117,6 @@ class Worldless:
         asyncio.run(everyone())
         return options.episodes * options.turns * options.completion
 
-    @torch.inference_mode()
     def naive(self, model: Any) -> int:
         """By ``generate``: the history of every episode is read again each turn, padded."""
         options = self.options
@@ -124,18 +124,9 @@ class Worldless:
         for turn in range(options.turns):
             for episode, context in enumerate(contexts):
                 context += self.observe(episode, turn)
-            width = max(map(len, contexts))
-            rows = torch.tensor([[0] * (width - len(c)) + c for c in contexts])
-            mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts])
-            told = model.generate(
-                rows,
-                attention_mask=mask,
-                do_sample=True,
-                min_new_tokens=options.completion,
-                max_new_tokens=options.completion,
-                pad_token_id=0,
-            )
-            for context, answer in zip(contexts, told[:, width:].tolist(), strict=True):
+            length = options.completion
+            told = answers(model, contexts, min_new_tokens=length, max_new_tokens=length)
+            for context, answer in zip(contexts, told, strict=True):
                 context += answer
         return options.episodes * options.turns * options.completion
 
@@ -195,9 +186,7 @@ def by_itself(engine: VLLMEngine, chains: list[list[tuple[list[int], Sampling]]]
     """Recorded requests in the loop of vLLM, each when the one before it has been answered."""
     from vllm import TokensPrompt
 
-    done: Future[int] = Future()
-
-    def loop() -> None:
+    def loop() -> int:
         core, generated = engine._engine, 0
         following = [iter(chain) for chain in chains]
 
@@ -212,17 +201,28 @@ def by_itself(engine: VLLMEngine, chains: list[list[tuple[list[int], Sampling]]]
             for answer in core.step():
                 generated += len(answer.outputs[0].token_ids)
                 ask(int(answer.request_id))
-        done.set_result(generated)
+        return generated
 
-    engine._notes.put(loop)
-    return done.result()
+    return in_its_thread(engine, loop)
 
 
 def forget(engine: VLLMEngine) -> None:
     """Empty vLLM's prefix cache, so that no way finds what another left."""
-    done: Future[None] = Future()
-    engine._notes.put(lambda: done.set_result(engine._engine.reset_prefix_cache() and None))
-    done.result()
+    in_its_thread(engine, lambda: engine._engine.reset_prefix_cache())
+
+
+def in_its_thread(engine: VLLMEngine, function: Callable[[], T]) -> T:
+    """What a function gives that is called in the thread that owns vLLM."""
+    done: Future[T] = Future()
+
+    def call() -> None:
+        try:
+            done.set_result(function())
+        except Exception as problem:
+            done.set_exception(problem)
+
+    engine._notes.put(call)
+    return done.result()
 
 
 def compare(title: str, ways: dict[str, Way], repetitions: int) -> None:

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import torch
 import tyro
+from naive import answers
 
 from agentgym import scratch
 from agentgym.agent import ChatAgent, Scene
@@ -205,22 +206,18 @@ class Loop:
             "returned": [episode.reward for episode in episodes],
         }
 
-    @torch.no_grad()
     def write(self, model: Any, contexts: list[list[int]]) -> list[list[int]]:
         """The next completion of each, up to and with its stop token."""
-        width, stop = max(map(len, contexts)), self.setting.agent.stop
-        rows = torch.tensor([[0] * (width - len(c)) + c for c in contexts])
-        mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts])
-        told = model.generate(
-            rows,
-            attention_mask=mask,
-            do_sample=True,
+        stop = self.setting.agent.stop
+        told = answers(
+            model,
+            contexts,
+            padding=stop[0],
             temperature=1.0,
             top_k=0,
             max_new_tokens=self.setting.options.completion,
             eos_token_id=list(stop),
-            pad_token_id=stop[0],
-        )[:, width:].tolist()
+        )
         ends = [[k for k, token in enumerate(row) if token in stop] for row in told]
         return [row[: end[0] + 1] if end else row for row, end in zip(told, ends, strict=True)]
 
