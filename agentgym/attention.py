@@ -1,32 +1,38 @@
 """Attention over a forest of rows: a token sees its own row up to itself, wherever that lies.
 
 On a CPU a loop over blocks of new tokens, each against the keys of its path; on a GPU
-FlexAttention, whose mask leaves out the blocks that no row passes through. Neither pads, and
-neither makes T x T scores.
+FlexAttention, told which tiles of the T x T scores no row passes through. Neither pads, and neither
+makes T x T scores.
 
 Axes: T nodes, G key/value heads, R query heads on each, D head size; of a block, M new tokens and
-L tokens of their row up to them.
+L tokens of their row up to them; Y tiles along T.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from agentgym.prefixes import Forest
 
 BLOCKS = "agentgym_blocks"
 """Name under which the attention of a CPU is known to transformers."""
-FLEX = "flex_attention"
-"""The name that transformers gives to FlexAttention."""
+FLEX = "agentgym_flex"
+"""And that of a GPU."""
 BLOCK = 128
 """Most new tokens at once: their scores stay in the processor's cache."""
+TILE = 128
+"""Nodes along an edge of a tile of FlexAttention."""
+LEAST = 16
+"""Smallest head for which it has a kernel."""
 
 
 class Block(NamedTuple):
@@ -133,28 +139,83 @@ def _shares(query: Tensor, key: Tensor, repeats: int) -> Float[Tensor, "G MR L"]
     return scores.softmax(-1)
 
 
-def flexes(device: torch.device) -> bool:
-    """Whether FlexAttention has a kernel there, with a gradient."""
-    return device.type == "cuda" and find_spec("triton") is not None
+def flexes(forest: Forest) -> bool:
+    """Whether FlexAttention has a kernel for it, with a gradient: on a GPU, for a tile or more."""
+    where = forest.tokens.device
+    return where.type == "cuda" and len(forest.tokens) >= TILE and find_spec("triton") is not None
+
+
+class Tiles(NamedTuple):
+    """What a tile of queries (the first axis) needs of a tile of keys."""
+
+    part: Bool[Tensor, "Y Y"]
+    """Some of it."""
+    whole: Bool[Tensor, "Y Y"]
+    """All of it."""
+
+
+def tiles(end: Int[Tensor, " T"]) -> Tiles:
+    """Which tiles no row passes through, from the ends of all nodes, without T x T of anything."""
+    count = -(-len(end) // TILE)
+    # Beyond the last node is nobody; the last tile of keys is its own queries' alone.
+    many = F.pad(end, (0, count * TILE - len(end)), value=0).view(count, TILE)
+    first = torch.arange(count, device=end.device)[:, None] * TILE
+    before = first > first.mT
+    whole = before & (many.amin(-1) >= first + TILE)
+    reached = before & (many.amax(-1) > first)
+    return Tiles((reached & ~whole) | (first == first.mT), whole)
 
 
 def flex_mask(forest: Forest) -> BlockMask:
     """What FlexAttention may look at, the same for all heads: a node's row, up to itself."""
-    size = len(forest.tokens)
-    return create_block_mask(
-        lambda batch, head, query, key: (key <= query) & (query < forest.end[key]),
-        B=None,
-        H=None,
-        Q_LEN=size,
-        KV_LEN=size,
-        device=str(forest.tokens.device),
+    end, size = forest.end, len(forest.end)
+    part, whole = (_listed(tile) for tile in tiles(end))
+    return BlockMask.from_kv_blocks(
+        *part,
+        *whole,
+        BLOCK_SIZE=TILE,
+        mask_mod=lambda batch, head, query, key: (key <= query) & (query < end[key]),
+        seq_lengths=(size, size),
     )
 
 
+def _listed(tile: Bool[Tensor, "Y Y"]) -> tuple[Tensor, Tensor]:
+    """How many tiles of keys each tile of queries needs, and which, these first."""
+    order = tile.int().argsort(dim=-1, descending=True, stable=True)
+    return tile.sum(-1, dtype=torch.int32)[None, None], order.int()[None, None]
+
+
+def flex(
+    module: nn.Module,
+    query: Float[Tensor, "1 H T D"],
+    key: Float[Tensor, "1 G T D"],
+    value: Float[Tensor, "1 G T D"],
+    attention_mask: Tensor | None,
+    *,
+    mask: BlockMask,
+    scaling: float,
+    **_: Any,
+) -> tuple[Float[Tensor, "1 T H D"], None]:
+    """What transformers calls on a GPU."""
+    # Under autocast the rotated ones are of higher precision than the others.
+    size = value.shape[-1]
+    states = (F.pad(x.to(value.dtype), (0, max(0, LEAST - size))) for x in (query, key, value))
+    attend = _compiled() if value.is_cuda else flex_attention
+    mixed: Tensor = attend(*states, block_mask=mask, scale=scaling, enable_gqa=True)
+    return mixed[..., :size].transpose(1, 2), None
+
+
+@cache
+def _compiled() -> Any:
+    # Every batch is of another size.
+    return torch.compile(flex_attention, dynamic=True)
+
+
 def register() -> None:
-    """Tell transformers about the attention of a CPU, which needs no mask."""
+    """Tell transformers about both; it need not make a mask for either."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    ALL_ATTENTION_FUNCTIONS.register(BLOCKS, block_attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(BLOCKS, lambda *args, **kwargs: None)
+    for name, attend in ((BLOCKS, block_attention), (FLEX, flex)):
+        ALL_ATTENTION_FUNCTIONS.register(name, attend)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(name, lambda *args, **kwargs: None)

@@ -173,6 +173,8 @@ class EvalOptions:
     """What samples: this process, vLLM in it, a vLLM server, or a chat endpoint."""
     server: str | None = None
     """Address of a running server, without /v1; unless given, vllm-server starts one."""
+    engine_device: str | None = None
+    """Where the local engine samples, such as cuda:1; a GPU where there is one, unless given."""
     seed: int = 0
     panel: Evaluation = field(default_factory=Evaluation)
     """Which tasks, how often."""
@@ -194,6 +196,7 @@ def evaluate(arguments: list[str]) -> int:
         model=options.model,
         engine=options.engine,
         server=options.server,
+        engine_device=options.engine_device,
         seed=options.seed,
         rollout=options.rollout,
         speech=options.speech,

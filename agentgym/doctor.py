@@ -85,7 +85,7 @@ def _sample(kind: EngineKind) -> str:
     if max(gaps) > CLOSE[dtype]:
         raise AgentGymError(f"wrong: {told.replace('also', f'{gaps[0]:.0e} before,')}")
     exact = getattr(engine, "exact_entropies", True)
-    return f"{told}; entropies {'exact' if exact else 'are lower bounds'}; {_device(gpu)}"
+    return f"{told}; entropies {'exact' if exact else 'are lower bounds'}; {device()}"
 
 
 def _ask(engine: Engine) -> Completion:
@@ -102,8 +102,11 @@ def _gap(model: Any, completion: Completion) -> float:
     return float((picked - torch.tensor(completion.logprobs)).abs().max())
 
 
-def _device(gpu: bool) -> str:
-    return torch.cuda.get_device_name() if gpu else f"CPU, {torch.get_num_threads()} threads"
+def device() -> str:
+    """What a model runs on here unless told otherwise."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {torch.get_num_threads()} threads"
 
 
 def _endpoint(server: str | None) -> str:

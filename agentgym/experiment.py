@@ -19,7 +19,7 @@ from agentgym.adapters import adapt, base_of, merged
 from agentgym.agent import Agent, ChatAgent, Reading, Scene
 from agentgym.algorithm import Algorithm
 from agentgym.display import Display
-from agentgym.engines.choice import Engines
+from agentgym.engines.choice import Engines, check_device
 from agentgym.env import TextEnv
 from agentgym.errors import ConfigError
 from agentgym.evaluate import Conduct, evaluate
@@ -69,7 +69,7 @@ async def run(
 ) -> Result:
     """The whole job; call it again on the same folder to go on after an interruption."""
     served = None if experiment.server is None else experiment.model
-    engines = Engines(experiment.engine, experiment.server, served)
+    engines = Engines(experiment.engine, experiment.server, experiment.engine_device, served)
     async with host_of(experiment.rollout) as host, engines:
         job = Job(experiment, folder, display, host, engines)
         job.prepare()
@@ -426,6 +426,8 @@ def check(experiment: Experiment, *, trains: bool = False) -> None:
             f"the server at {experiment.server} serves a model of its own: name it with `--model`, "
             f"or leave `--server` out and one is started for the model made here"
         )
+    if experiment.engine_device is not None:
+        check_device(experiment.engine, experiment.engine_device)
     bare = world(experiment.env, **experiment.env_args)
     wanted = experiment.evaluation
     panel_of(experiment.env, bare, wanted.split).head(wanted.tasks)
@@ -449,7 +451,7 @@ def evaluate_blocking(experiment: Experiment, path: Path, display: Display) -> R
 
 
 async def _evaluate(experiment: Experiment, model: str, path: Path, display: Display) -> Report:
-    engines = Engines(experiment.engine, experiment.server)
+    engines = Engines(experiment.engine, experiment.server, experiment.engine_device)
     async with host_of(experiment.rollout) as host, engines:
         job = Job(experiment, RunFolder(path.parent), display, host, engines)
         job.prepare_split(experiment.evaluation.split)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,16 +158,21 @@ class Policy:
         """
         from transformers.modeling_layers import GradientCheckpointingLayer
 
-        model = self.model
-        name = _name(attention.flexes(self.device))
-        again = partial(_attending, model.config, name) if self.shares else nullcontext
+        model, config = self.model, self.model.config
         if not model.supports_gradient_checkpointing:
             raise ConfigError(
                 f"{type(model).__name__} knows no gradient checkpointing: leave "
                 f"`optimisation.gradient_checkpointing` out"
             )
         model.gradient_checkpointing_enable(
-            {"use_reentrant": False, "context_fn": lambda: (nullcontext(), again())}
+            {
+                "use_reentrant": False,
+                # As it is when a layer is asked first.
+                "context_fn": lambda: (
+                    nullcontext(),
+                    _attending(config, config._attn_implementation),
+                ),
+            }
         )
         model.disable_input_require_grads()
         # Layers do so in training mode only. What is within them stays as it is: with dropout, the
@@ -237,7 +241,7 @@ class Policy:
         """What the network's trunk says at each of the given positions."""
         if not self.shares:
             return self._padded(batch, at)
-        return self.read(forest, flex=attention.flexes(self.device))[forest.node[at]]
+        return self.read(forest, flex=attention.flexes(forest))[forest.node[at]]
 
     def read(self, forest: Forest, *, flex: bool) -> Float[Tensor, "T H"]:
         """What the network's trunk says at each node.
@@ -246,13 +250,15 @@ class Policy:
             forest: What is read.
             flex: With FlexAttention, which is for GPUs, instead of blocks.
         """
-        with _attending(self.model.config, _name(flex)):
+        told: dict[str, Any] = (
+            {"mask": attention.flex_mask(forest)} if flex else {"blocks": attention.blocks(forest)}
+        )
+        with _attending(self.model.config, attention.FLEX if flex else attention.BLOCKS):
             hidden = self.halves.hidden(
                 input_ids=forest.tokens[None],
                 position_ids=forest.depth[None],
-                attention_mask=attention.flex_mask(forest) if flex else None,
-                blocks=() if flex else attention.blocks(forest),
                 use_cache=False,
+                **told,
             )
         return hidden[0]
 
@@ -303,10 +309,6 @@ def positions(batch: Batch) -> Int[Tensor, " P"]:
     lengths = batch.lengths
     starts = lengths.cumsum(0) - lengths
     return torch.arange(len(batch.row), device=batch.row.device) - starts[batch.row]
-
-
-def _name(flex: bool) -> str:
-    return attention.FLEX if flex else attention.BLOCKS
 
 
 @contextmanager

@@ -191,6 +191,8 @@ class Experiment:
     """What samples: this process, vLLM in it, a vLLM server, or a chat endpoint (to evaluate)."""
     server: str | None = None
     """Address of a running server, without /v1; unless given, vllm-server starts one."""
+    engine_device: str | None = None
+    """Where the local engine samples, such as cuda:1; unless given, where the trainer learns."""
     seed: int = 0
     """Root of every random choice."""
     steps: int = 40

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -26,9 +27,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import tyro
+from made import Size, made
 from naive import answers
 
-from agentgym import scratch
+from agentgym import doctor, scratch
 from agentgym.agent import ChatAgent
 from agentgym.engines import Engine
 from agentgym.engines.local import LocalEngine
@@ -37,7 +39,6 @@ from agentgym.formats import Plain
 from agentgym.policy import load_model, load_tokenizer
 from agentgym.registry import Maker
 from agentgym.rollout import Limits, Player
-from agentgym.settings import Shape
 from agentgym.together import together
 from agentgym.types import Completion, Sampling, Task, Trajectory
 
@@ -63,7 +64,9 @@ class Options:
     naive: bool = True
     """Measure the naive loop, too, once: it takes minutes."""
     model: str | None = None
-    """Hugging Face folder or hub id; unless given, one of 3 million parameters is made."""
+    """Hugging Face folder or hub id; unless given, one is made."""
+    size: Size = "small"
+    """Of a model that is made: 3 million parameters, or half a billion with 151,936 words."""
 
     @property
     def context(self) -> int:
@@ -71,17 +74,11 @@ class Options:
         return (self.turns + 1) * (self.observation + 10 + self.completion)
 
 
-SHAPE = Shape(hidden=256, layers=4, heads=4, kv_heads=2, ffn=768)
-"""Of the model that is made: 3 million parameters with its vocabulary."""
-
-
 def save_model(options: Options, folder: str) -> str:
     """Where the model is that every way loads."""
     if options.model is not None:
         return options.model
-    texts = ["Higher. Lower. I hide a number from 1 to 100. Guess. Find the number. Found."] * 20
-    tokenizer = scratch.make_tokenizer([*texts, *map(str, range(101))], 2000)
-    model = scratch.make_model(tokenizer, SHAPE, context=8192, seed=0)
+    tokenizer, model = made(options.size, context=8192)
     scratch.save(model, tokenizer, Path(folder))
     return folder
 
@@ -146,6 +143,9 @@ class Recorded:
         return completion
 
     def finish(self, context: Sequence[int]) -> None:
+        """Nothing to do."""
+
+    def rest(self) -> None:
         """Nothing to do."""
 
     def chains(self) -> list[list[tuple[list[int], Sampling]]]:
@@ -254,8 +254,12 @@ def main(options: Options) -> None:
         model = load_model(where)
         size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         play = Worldless(options, model.config.vocab_size)
-        local = LocalEngine(model, slots=options.episodes, context=options.context)
+        engine = partial(LocalEngine, model, slots=options.episodes, context=options.context)
+        local = engine()
         ways: dict[str, Way] = {"local": lambda: play.on(local)}
+        if local.device.type == "cuda":
+            plain = engine(graphs=False)
+            ways["local, no graphs"] = lambda: play.on(plain)
         if options.naive:
             ways["naive, generate"] = lambda: play.naive(model)
         vllm = None
@@ -267,7 +271,10 @@ def main(options: Options) -> None:
                 return play.on(vllm)
 
             ways["vllm"] = on_vllm
-        title = f"{options.episodes} episodes x {options.turns} turns, {size:.1f} M parameters"
+        title = (
+            f"{options.episodes} episodes x {options.turns} turns, {size:.1f} M parameters, "
+            f"{model.dtype} on {doctor.device()}"
+        )
         compare(title, ways, options.repetitions)
         if vllm is None:
             print("vLLM is not installed here: scripts/setup-vllm makes an environment that has it")

@@ -26,9 +26,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
+from made import Size, made
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from agentgym import policy, scratch
+from agentgym import policy
 from agentgym.adapters import adapt
 from agentgym.algorithm import Update
 from agentgym.batch import Batch, collate
@@ -38,6 +39,7 @@ from agentgym.prefixes import Forest, grow
 from agentgym.settings import Lora, Optimisation, Shape
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
+AT_ONCE = policy.AT_ONCE
 SAVINGS = ("whole", "pieces", "checkpoints", "adapters")
 """Of memory, each with those before it."""
 
@@ -57,7 +59,9 @@ class Options:
     repetitions: int = 3
     """Of all ways."""
     model: str | None = None
-    """Hugging Face folder or hub id; unless given, the default model made from nothing."""
+    """Hugging Face folder or hub id; unless given, one is made from nothing."""
+    size: Size = "default"
+    """Of that: small or large, 3 or 500 million parameters, or the default model's."""
     vocabulary: int = 32768
     """Of the model with which savings are compared."""
     tokens: int = 8192
@@ -82,7 +86,7 @@ class Theirs(policy.Policy):
 def make_learner(options: Options, way: str) -> Learner:
     """A learner that does it one way."""
     if way in SAVINGS:
-        policy.AT_ONCE = sys.maxsize if way == "whole" else policy.AT_ONCE
+        policy.AT_ONCE = sys.maxsize if way == "whole" else AT_ONCE
         model = large(options)
         if way == "adapters":
             adapt(model, Lora(rank=16), seed=0)
@@ -94,8 +98,7 @@ def make_learner(options: Options, way: str) -> Learner:
     if options.model is not None:
         model = policy.load_model(options.model)
     else:
-        tokenizer = scratch.make_tokenizer(["Kitchen. You see: closed fridge; oven."], 400)
-        model = scratch.make_model(tokenizer, Shape(), context=options.longest, seed=0)
+        model = made(options.size, context=options.longest)[1]
     found = (Theirs if way == "theirs" else policy.Policy)(model)
     found.shares = way != "padded"
     return Learner(found, Optimisation(tokens_per_pass=options.pass_tokens))
@@ -115,7 +118,7 @@ def large(options: Options) -> Any:
             intermediate_size=shape.ffn,
             tie_word_embeddings=True,
         )
-    )
+    ).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def make_batch(options: Options, vocabulary: int) -> Batch:
@@ -200,12 +203,23 @@ def _peak() -> int:
     return int(status.partition("VmHWM:")[2].split()[0])
 
 
-def measure_alone(way: str) -> tuple[float, float]:
-    """Seconds and peak of a fresh process."""
+def measured(options: Options, way: str) -> tuple[float, float]:
+    """Seconds and peak of a pass; on a CPU, whose peak nobody can reset, of a fresh process."""
+    if torch.cuda.is_available():
+        run(*prepared(options, way))
+        return growth(*prepared(options, way))
     command = [sys.executable, __file__, *sys.argv[1:], "--measure", way]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     seconds, peak = map(float, told.split())
     return seconds, peak
+
+
+def prepared(options: Options, way: str) -> tuple[Learner, Batch]:
+    """A learner that does it one way, and what it learns from."""
+    learner = make_learner(options, way)
+    if way in SAVINGS:
+        return learner, make_monologue(options)
+    return learner, make_batch(options, vocabulary_of(learner))
 
 
 def vocabulary_of(learner: Learner) -> int:
@@ -217,10 +231,7 @@ def vocabulary_of(learner: Learner) -> int:
 def main(options: Options) -> None:
     """Times of rows here, everything else in processes of its own."""
     if options.measure != "all":
-        learner = make_learner(options, options.measure)
-        saves = options.measure in SAVINGS
-        batch = make_monologue(options) if saves else make_batch(options, vocabulary_of(learner))
-        print(*growth(learner, batch))
+        print(*growth(*prepared(options, options.measure)))
         return
     compare_sharing(options)
     compare_packing(options)
@@ -228,7 +239,9 @@ def main(options: Options) -> None:
 
 
 def in_turn(repetitions: int, ways: Mapping[str, tuple[Learner, Batch]]) -> dict[str, list[float]]:
-    """Seconds of every way, the ways taking turns."""
+    """Seconds of every way, the ways taking turns; each is tried once before."""
+    for way in ways.values():
+        run(*way)
     rounds = [{name: run(*way) for name, way in ways.items()} for _ in range(repetitions)]
     return {name: [found[name] for found in rounds] for name in ways}
 
@@ -261,7 +274,7 @@ def compare_packing(options: Options) -> None:
     tokens, lengths = len(batch.tokens), batch.lengths.tolist()
     seconds = in_turn(options.repetitions, {n: (learners[n], batch) for n in names})
     print(f"{len(lengths)} rows of {min(lengths)} to {max(lengths)} tokens, {tokens} in all")
-    memory = {name: measure_alone(name)[1] for name in names}
+    memory = {name: measured(options, name)[1] for name in names}
     for name, values in seconds.items():
         rate = tokens / median(values)
         print(f"  {name:<7} {_spread(values)}  {rate:7.0f} tokens/s  peak +{memory[name]:.0f} MiB")
@@ -280,7 +293,7 @@ def _spread(seconds: Sequence[float]) -> str:
 def compare_savings(options: Options) -> None:
     """What saves memory, one after another."""
     print(f"{options.tokens} tokens learned from, {options.vocabulary} words")
-    found = {way: measure_alone(way) for way in SAVINGS}
+    found = {way: measured(options, way) for way in SAVINGS}
     most, slow = found["whole"][1], found["pieces"][0]
     for way, (seconds, peak) in found.items():
         print(

@@ -326,6 +326,15 @@ def a_model_gone_wrong_is_an_error_and_not_a_token(subject):
             agrees(subject.model, prompt, completion)
 
 
+def who_rests_answers_all_the_same(subject):
+    """And what it held before is not taken for what it holds."""
+    context = words(70, 0)
+    said = ask(subject.engine, context, max_tokens=3)
+    subject.engine.rest()
+    context = [*context, *said.tokens, *words(4, 1)]
+    agrees(subject.model, context, ask(subject.engine, context, max_tokens=6))
+
+
 # ---- who asks ----------------------------------------------------------------------------------
 
 

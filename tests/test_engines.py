@@ -29,7 +29,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from agentgym.engines import sampling
+from agentgym.engines import exact, graphs, sampling
 from agentgym.engines.generic import GenericDecoder
 from agentgym.engines.local import LocalEngine
 from agentgym.engines.slotted import SlottedDecoder
@@ -86,6 +86,35 @@ def test_log_probabilities_and_entropies_are_those_of_a_plain_forward_pass(name)
         for prompt, completion in told:
             assert len(completion.tokens) == 6
             agrees(model, prompt, completion)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "llama, untied, no groups"])
+def test_what_a_gpu_is_asked_to_do_gives_the_same_logits(name, monkeypatch):
+    """Without a graph, which tests/test_gpu.py has; rows of one new token and of several."""
+
+    def capture(step, memory):
+        made.append(step)
+        return step
+
+    made = []
+    monkeypatch.setattr(exact, "grain", lambda size: exact.NONE)
+    monkeypatch.setattr(graphs, "capture", capture)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    model = model_of(FUSED[name])
+    here = {"context": CONTEXT, "dtype": torch.float32, "device": torch.device("cpu")}
+    plain = SlottedDecoder(model.config, model.state_dict(), **here)
+    fast = graphs.GraphedDecoder(model.config, model.state_dict(), slots=9, **here)
+    rng = np.random.default_rng(0)
+    held = np.zeros(9, int)
+    for _ in range(50):
+        rows = rng.permutation(9)[: rng.integers(1, 8)].tolist()
+        counts = np.where(rng.random(len(rows)) < 0.6, 1, rng.integers(2, 40, len(rows)))
+        held[rows] = np.where(held[rows] + counts > CONTEXT, 5, held[rows])
+        tokens = [rng.integers(0, V, count).tolist() for count in counts]
+        asked = rows, held[rows].tolist(), tokens
+        held[rows] += counts
+        torch.testing.assert_close(fast.extend(*asked), plain.extend(*asked), atol=2e-5, rtol=1e-5)
+    assert held.max() > 128 and 3 <= len(made) <= 5, made
 
 
 def test_a_trainer_may_change_its_model_while_the_engine_samples():

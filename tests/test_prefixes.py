@@ -192,13 +192,29 @@ def test_a_model_whose_rotation_depends_on_the_longest_row_is_left_alone():
     assert not Policy(AutoModelForCausalLM.from_config(config)).shares
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # The compiler's, of its own parts.
+@pytest.mark.parametrize("seed", range(6))
+def test_a_tile_is_read_if_and_only_if_a_row_passes_through_it(seed, monkeypatch):
+    monkeypatch.setattr(attention, "TILE", 4)
+    batch = forest_of(seed, rows=1 + 3 * seed)
+    forest = grow(batch.tokens, batch.lengths)
+    size = len(forest.tokens)
+    count = -(-size // 4)
+    sees = torch.zeros(count * 4, count * 4, dtype=torch.bool)
+    for query, key in np.ndindex(size, size):
+        sees[query, key] = key <= query < int(forest.end[key])
+    by_tile = sees.view(count, 4, count, 4).transpose(1, 2).flatten(2)
+    found = attention.tiles(forest.end)
+    assert torch.equal(found.part | found.whole, by_tile.any(-1))
+    assert torch.equal(found.whole, by_tile.all(-1))
+    assert not (found.part & found.whole).any()
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 def test_the_mask_for_a_gpu_gives_the_numbers_of_the_blocks():
     """FlexAttention as transformers calls it, uncompiled; on a CPU it has no gradient."""
     batch, policy = forest_of(3), Policy(model_of(SHARING["qwen3"]))
     forest = grow(batch.tokens, batch.lengths)
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+    with torch.no_grad():
         close(policy.read(forest, flex=True), policy.read(forest, flex=False))
 
 

@@ -26,5 +26,11 @@ class Engine(Protocol):
     def finish(self, context: Sequence[int]) -> None:
         """The episode with this context is over; whatever was kept for it may go."""
 
+    def rest(self) -> None:
+        """Nobody will ask before new weights come: memory that can be made again may go.
+
+        A trainer on the same GPU has it meanwhile. Whoever asks all the same is answered.
+        """
+
     def load(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Adopt new policy weights; every later completion carries ``version``."""

@@ -98,7 +98,7 @@ class _Plan(NamedTuple):
     jobs: list[_Job]
     copies: list[_Copy]
     loads: int
-    """How often weights had been loaded when it was decided."""
+    """How often everything cached had become void when it was decided."""
 
 
 class _Drawn(NamedTuple):
@@ -152,6 +152,12 @@ class Batcher:
             self._decoder.load(weights)
             self._loads += 1
             self.version = version
+
+    def rest(self) -> None:
+        """Free the caches, from any thread."""
+        with self._lock:
+            self._decoder.release()
+            self._loads += 1
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
         """Serve a new event loop. Nobody is left to read what a stopped one had asked for."""

@@ -79,6 +79,9 @@ class ChatEngine:
     def finish(self, context: Sequence[int]) -> None:
         """Nothing is kept."""
 
+    def rest(self) -> None:
+        """There is no memory to give back."""
+
     def load(self, weights: Mapping[str, torch.Tensor], version: int) -> NoReturn:
         """Refused: nobody can give the service new weights.
 

@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,29 @@ ENDPOINT = "https://api.openai.com"
 """The chat endpoint unless another is named."""
 
 
+def check_device(kind: EngineKind, name: str) -> None:
+    """Refuse a device that is not there, or is not the local engine's to choose.
+
+    Raises:
+        ConfigError: Naming it.
+    """
+    import torch
+
+    if kind != "local":
+        raise ConfigError(
+            f"the engine {kind} finds its own device: set CUDA_VISIBLE_DEVICES for it, and leave "
+            f"`--engine-device` out"
+        )
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as problem:
+        reason = (str(problem).splitlines() or [type(problem).__name__])[0]
+        raise ConfigError(
+            f"`--engine-device` must be a device of this machine such as cpu or cuda:0, got "
+            f"{name!r} ({reason})"
+        ) from problem
+
+
 @dataclass
 class Engines:
     """Makes a run's engine, again whenever asked; one lives at a time, none after ``close``."""
@@ -27,6 +51,8 @@ class Engines:
     kind: EngineKind = "local"
     server: str | None = None
     """Address of a running server, without ``/v1``; ``vllm-server`` starts one unless given."""
+    device: str | None = None
+    """Where the local engine is; beside the model unless given."""
     served: str | None = None
     """What a running server was started with, when it is to be given the weights of other models:
     those that training makes of it."""
@@ -51,8 +77,10 @@ class Engines:
             from agentgym.engines.local import LocalEngine
 
             if isinstance(model, str | Path):
-                return LocalEngine.from_pretrained(str(model), slots=slots, context=context)
-            return LocalEngine(model, slots=slots, context=context)
+                make = partial(LocalEngine.from_pretrained, str(model))
+            else:
+                make = partial(LocalEngine, model)
+            return make(slots=slots, context=context, device=self.device)
         if self.kind == "openai":
             from agentgym.engines.chat import ChatEngine
             from agentgym.engines.endpoint import Endpoint

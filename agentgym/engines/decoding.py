@@ -38,6 +38,9 @@ class Decoder(Protocol):
     def copy(self, source: int, target: int, length: int) -> None:
         """Give row ``target`` the first ``length`` cached tokens of row ``source``."""
 
+    def release(self) -> None:
+        """Give the memory of the cache back: no row holds anything."""
+
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Adopt a state dict of the same architecture; everything cached so far is void.
 

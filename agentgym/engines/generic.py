@@ -57,6 +57,10 @@ class GenericDecoder:
             for name, tensor in needed.items():
                 tensor.copy_(weights[name])
 
+    def release(self) -> None:
+        """Give the memory of all caches back."""
+        self._rows.clear()
+
     @torch.inference_mode()
     def extend(
         self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[Sequence[int]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from agentgym.adapters import merged
@@ -10,6 +11,7 @@ from agentgym.engines import fused
 from agentgym.engines.batching import Batcher, EngineStats
 from agentgym.engines.decoding import Decoder
 from agentgym.engines.generic import GenericDecoder
+from agentgym.engines.graphs import GraphedDecoder
 from agentgym.engines.requests import Room, check_request
 from agentgym.engines.slotted import SlottedDecoder
 from agentgym.errors import ConfigError
@@ -44,7 +46,9 @@ class LocalEngine:
         slots: Contexts kept, and the largest batch.
         context: Longest prompt plus completion, in tokens; cut to what the model can address.
         dtype: Of weights and cache; the model's own by default.
-        device: Where to run; the model's own by default.
+        device: Where to run, such as a GPU that the trainer has not; the model's own by default.
+        graphs: On a GPU, start a step of the model with one call. Not for an engine that samples
+            while a trainer learns on the same GPU.
 
     Raises:
         ConfigError: ``slots`` or ``context`` is not positive.
@@ -58,6 +62,7 @@ class LocalEngine:
         context: int = 4096,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
+        graphs: bool = True,
     ) -> None:
         import torch
 
@@ -67,11 +72,15 @@ class LocalEngine:
         parameter = next(model.parameters())
         dtype = dtype or parameter.dtype
         device = torch.device(device) if device is not None else parameter.device
+        self.device = device
         limit = getattr(model.config, "max_position_embeddings", None)
         self.context = min(context, limit) if limit else context
         self._decoder: Decoder
         if fused.supports(model):
-            self._decoder = SlottedDecoder(
+            kind: Callable[..., Decoder] = SlottedDecoder
+            if device.type == "cuda" and graphs:
+                kind = partial(GraphedDecoder, slots=slots)
+            self._decoder = kind(
                 model.config, model.state_dict(), context=self.context, dtype=dtype, device=device
             )
         else:
@@ -105,6 +114,10 @@ class LocalEngine:
     def finish(self, context: Sequence[int]) -> None:
         """The slot of this context may be given away. What it holds stays useful until then."""
         self._batcher.pool.finish(context)
+
+    def rest(self) -> None:
+        """Every cache goes; completions in flight begin again."""
+        self._batcher.rest()
 
     def load(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Copy new weights in, a state dict of the same architecture; drops every cache.

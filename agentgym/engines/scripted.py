@@ -30,6 +30,9 @@ class ScriptedEngine:
     def finish(self, context: Sequence[int]) -> None:
         """Nothing is kept."""
 
+    def rest(self) -> None:
+        """There is no memory to give back."""
+
     def load(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Remember the version; there are no weights."""
         self.version = version

@@ -127,6 +127,9 @@ class ServerEngine:
     def finish(self, context: Sequence[int]) -> None:
         """Nothing to do: vLLM forgets what has not been used for longest."""
 
+    def rest(self) -> None:
+        """Nothing to do: a server has memory of its own."""
+
     def load(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Write new weights to a folder and have the server read them; drops every cache.
 

@@ -30,7 +30,7 @@ _GAP = 2
 """Idle slots that may lie inside a run: reading them costs less than one more attention call."""
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """Rows with one new token in neighbouring slots: one attention call."""
 
     slots: slice
@@ -55,7 +55,7 @@ class _Chunk(NamedTuple):
     """[queries, S], 0 or -inf."""
 
 
-class _Packing(NamedTuple):
+class Packing(NamedTuple):
     """One call of the model, laid out; tokens and last are filled up by repeating their end."""
 
     tokens: Tensor
@@ -64,8 +64,9 @@ class _Packing(NamedTuple):
     """[N], as many as there are tokens to keep."""
     last: Tensor
     """[R] packed place of each row's last token, in the caller's order."""
-    runs: list[_Run]
-    chunks: list[_Chunk]
+    runs: list[Run]
+    chunks: list[Any]
+    """Rows with several new tokens, as ``_attend_chunks`` wants them."""
 
 
 class SlottedDecoder:
@@ -82,6 +83,9 @@ class SlottedDecoder:
     ) -> None:
         self.vocabulary = int(config.vocab_size)
         self._dtype, self._device = dtype, device
+        if device.type == "cuda":
+            # cuDNN plans anew for every shape, and no two calls are of one.
+            torch.backends.cuda.enable_cudnn_sdp(False)
         self._context = context
         self._weights = FusedWeights(config, weights, dtype=dtype, device=device)
         self._heads: int = config.num_attention_heads
@@ -90,8 +94,9 @@ class SlottedDecoder:
         self._grain = exact.grain(self._size) if device.type == "cpu" else exact.NONE
         self._eps: float = config.rms_norm_eps
         self._cos, self._sin = self._rotary(config.rope_parameters["rope_theta"])
-        self._cache = [(self._empty(0, 0), self._empty(0, 0)) for _ in self._weights.layers]
+        self._cache: list[tuple[Tensor, Tensor]] = []
         """Keys and values per layer, [slots, K, S, D]."""
+        self.release()
 
     def _empty(self, slots: int, length: int) -> Tensor:
         # Zeros: attention multiplies masked values by 0, and 0 * NaN would not be 0.
@@ -117,6 +122,10 @@ class SlottedDecoder:
 
     # ---- cache -------------------------------------------------------------------------------
 
+    def release(self) -> None:
+        """Give the memory of the cache back."""
+        self._cache = [(self._empty(0, 0), self._empty(0, 0)) for _ in self._weights.layers]
+
     @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy cached keys and values between slots."""
@@ -125,11 +134,11 @@ class SlottedDecoder:
             for part in pair:
                 part[target, :, :length] = part[source, :, :length]
 
-    def _reserve(self, slots: int, length: int) -> None:
-        """Grow the cache, by half at least, so that many small steps cost few copies."""
+    def _reserve(self, slots: int, length: int) -> bool:
+        """Grow the cache where it must, by half at least: many small steps cost few copies."""
         held, _, room, _ = self._cache[0][0].shape
         if slots <= held and length <= room:
-            return
+            return False
         slots = max(slots, held if slots <= held else held * 3 // 2)
         if length > room:
             length = min(self._grain.seen(self._context), up(max(length, room * 3 // 2), 64))
@@ -141,6 +150,7 @@ class SlottedDecoder:
                 new[:held, :, :room] = part
                 grown.append(new)
             self._cache[i] = (grown[0], grown[1])
+        return True
 
     # ---- one call ----------------------------------------------------------------------------
 
@@ -151,7 +161,10 @@ class SlottedDecoder:
         """Append tokens to rows; [R, V] logits after the last token of each."""
         ends = [start + len(new) for start, new in zip(starts, tokens, strict=True)]
         self._reserve(max(rows) + 1, self._grain.seen(max(ends)))
-        pack = self._pack(rows, starts, tokens)
+        return self._forward(self._pack(rows, starts, tokens))[: len(rows)]
+
+    def _forward(self, pack: Packing) -> Tensor:
+        """[R, V] logits after the last tokens."""
         kept = len(pack.slots)
         x = F.embedding(pack.tokens, self._weights.embedding)
         cos, sin = self._cos[pack.positions], self._sin[pack.positions]
@@ -172,9 +185,9 @@ class SlottedDecoder:
             gate, up = F.linear(h, layer.gate_up).chunk(2, -1)
             x = x + F.linear(F.silu(gate) * up, layer.down)
         x = F.rms_norm(x[pack.last], x.shape[-1:], self._weights.norm, self._eps)
-        return F.linear(x, self._weights.head)[: len(rows)]
+        return F.linear(x, self._weights.head)
 
-    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, pack: _Packing) -> Tensor:
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, pack: Packing) -> Tensor:
         """[N, heads * D]: each token over its own row up to its own position."""
         out = torch.zeros_like(query, memory_format=torch.contiguous_format)
         query = query.view(-1, self._kv, self._heads // self._kv, self._size)
@@ -189,7 +202,14 @@ class SlottedDecoder:
             o = F.scaled_dot_product_attention(self._filled(q), k, v, attn_mask=run.mask)
             o = o[:, :, : q.shape[2]]
             mixed[run.packed] = o if run.dense is None else o[run.dense]
-        for chunk in pack.chunks:
+        self._attend_chunks(query, mixed, keys, values, pack.chunks)
+        return out.view(len(out), -1)
+
+    def _attend_chunks(
+        self, query: Tensor, mixed: Tensor, keys: Tensor, values: Tensor, chunks: Sequence[Any]
+    ) -> None:
+        """Rows with several new tokens; both [N, K, G, D]."""
+        for chunk in chunks:
             # The group axis takes the place of the batch axis, over which keys are expanded.
             q = query[chunk.packed].permute(2, 1, 0, 3)
             k = keys[chunk.slot, :, : chunk.length].expand(len(q), -1, -1, -1)
@@ -199,7 +219,6 @@ class SlottedDecoder:
                 self._filled(q), k, v, attn_mask=chunk.mask, is_causal=causal
             )
             mixed[chunk.packed] = o[:, :, : q.shape[2]].permute(2, 1, 0, 3)
-        return out.view(len(out), -1)
 
     def _filled(self, query: Tensor) -> Tensor:
         """Queries of zeros after the others, up to the grain."""
@@ -210,7 +229,7 @@ class SlottedDecoder:
 
     def _pack(
         self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[Sequence[int]]
-    ) -> _Packing:
+    ) -> Packing:
         """Rows with one new token first, in slot order; then the others."""
         order = sorted(range(len(rows)), key=lambda i: (len(tokens[i]) > 1, rows[i]))
         slot = np.array([rows[i] for i in order])
@@ -222,16 +241,13 @@ class SlottedDecoder:
         last[order] = stop - 1
         flat = np.fromiter(chain.from_iterable(tokens[i] for i in order), np.int64, int(stop[-1]))
         single = int((count == 1).sum())
-        return _Packing(
+        return Packing(
             tokens=self._tensor(self._repeated(flat)),
             positions=self._tensor(self._repeated(np.repeat(start, count) + within)),
             slots=self._tensor(np.repeat(slot, count)),
             last=self._tensor(self._repeated(last)),
             runs=list(self._runs(slot[:single], start[:single] + 1)),
-            chunks=[
-                self._chunk(int(slot[i]), int(start[i]), int(count[i]), int(stop[i]))
-                for i in range(single, len(order))
-            ],
+            chunks=list(self._chunks(*(x[single:] for x in (slot, start, count, stop)))),
         )
 
     def _repeated(self, values: np.ndarray) -> np.ndarray:
@@ -241,7 +257,7 @@ class SlottedDecoder:
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self._device)
 
-    def _runs(self, slot: np.ndarray, length: np.ndarray) -> Iterator[_Run]:
+    def _runs(self, slot: np.ndarray, length: np.ndarray) -> Iterator[Run]:
         if not len(slot):
             return
         breaks = np.flatnonzero(np.diff(slot) > _GAP + 1) + 1
@@ -257,7 +273,14 @@ class SlottedDecoder:
                 hidden = np.arange(longest) >= visible[:, None]
                 mask = self._tensor(np.where(hidden, np.float32(-np.inf), np.float32(0)))
                 mask = mask.to(self._dtype)[:, None, None]
-            yield _Run(slice(low, high), slice(first, stop), dense, longest, mask)
+            yield Run(slice(low, high), slice(first, stop), dense, longest, mask)
+
+    def _chunks(
+        self, slot: np.ndarray, start: np.ndarray, count: np.ndarray, stop: np.ndarray
+    ) -> Iterator[Any]:
+        """Of rows with several new tokens: slot, first position, how many, one past the last."""
+        for row in zip(slot, start, count, stop, strict=True):
+            yield self._chunk(*map(int, row))
 
     def _chunk(self, slot: int, start: int, count: int, stop: int) -> _Chunk:
         packed = slice(stop - count, stop)

@@ -108,6 +108,7 @@ class VLLMEngine:
         self._flying: dict[str, _Job] = {}
         self._numbers = count()
         self._failure: EngineError | None = None
+        self._asleep = False
         self._engine: Any = None
         started: Future[None] = Future()
         self._thread = threading.Thread(
@@ -136,6 +137,10 @@ class VLLMEngine:
 
     def finish(self, context: Sequence[int]) -> None:
         """Nothing to do: vLLM forgets what has not been used for longest."""
+
+    def rest(self) -> None:
+        """On a GPU vLLM sleeps: it drops its caches and takes its weights to the CPU."""
+        self._notes.put(self._sleep)
 
     def load(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Copy new weights in, a state dict of the same architecture; drops every cache.
@@ -180,9 +185,22 @@ class VLLMEngine:
             if self._flying:
                 self._step()
 
+    def _sleep(self) -> None:
+        """Unless somebody asks. Where vLLM knows no sleep, on a CPU, it stays awake."""
+        config = self._engine.vllm_config.model_config
+        self._asleep = config.enable_sleep_mode and not self._flying
+        if self._asleep:
+            self._engine.sleep(level=1)
+
+    def _wake(self) -> None:
+        if self._asleep:
+            self._engine.wake_up()
+            self._asleep = False
+
     def _admit(self, job: _Job) -> None:
         from vllm import TokensPrompt
 
+        self._wake()
         if self._failure is not None:
             job.tell(partial(job.future.set_exception, self._failure))
             return
@@ -204,6 +222,7 @@ class VLLMEngine:
         """Everything in flight leaves, and comes back under the new weights."""
         leaving, self._flying = self._flying, {}
         try:
+            self._wake()
             self._abort(leaving)
             self._engine.collective_rpc("agentgym_load", args=(list(weights.items()),))
             if not self._engine.reset_prefix_cache():
@@ -290,8 +309,9 @@ def start(arguments: Mapping[str, Any]) -> tuple[Any, bool]:
         raise MissingExtra(
             f'the engine needs vLLM: pip install "agentic-gym[vllm]" ({one_line(problem)})'
         ) from problem
-    settings = {**defaults(torch.cuda.is_available()), **arguments}
-    settings["dtype"] = settings["dtype"] or default_dtype(torch.cuda.is_available())
+    gpu = torch.cuda.is_available()
+    settings = {**defaults(gpu), "enable_sleep_mode": gpu, **arguments}
+    settings["dtype"] = settings["dtype"] or default_dtype(gpu)
     try:
         with _one_process():
             config = EngineArgs(

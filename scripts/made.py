@@ -1,0 +1,32 @@
+"""Models made from nothing, for the benchmarks."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from agentgym import scratch
+from agentgym.settings import Shape
+
+Size = Literal["small", "default", "large"]
+"""3 million parameters; those of the default model; half a billion, with 151,936 words."""
+SHAPES = {
+    "small": Shape(hidden=256, layers=4, heads=4, kv_heads=2, ffn=768),
+    "default": Shape(),
+    "large": Shape(hidden=896, layers=24, heads=14, kv_heads=2, ffn=4864),
+}
+WORDS = 151936
+"""Of the large one."""
+
+
+def made(size: Size, *, context: int) -> tuple[Any, Any]:
+    """A tokenizer, and a model, on a GPU if there is one, where the large one is in bfloat16."""
+    texts = ["Higher. Lower. I hide a number from 1 to 100. Guess. Find the number. Found."] * 20
+    tokenizer = scratch.make_tokenizer([*texts, *map(str, range(101))], 2000)
+    model = scratch.make_model(tokenizer, SHAPES[size], context=context, seed=0)
+    if size == "large":
+        model.resize_token_embeddings(WORDS, mean_resizing=False)
+    if torch.cuda.is_available():
+        model.to("cuda", torch.bfloat16 if size == "large" else torch.float32)
+    return tokenizer, model

@@ -1,0 +1,108 @@
+"""What needs a GPU: graphs, FlexAttention with a gradient, one card for engine and trainer."""
+
+import asyncio
+
+import numpy as np
+import pytest
+import torch
+from engine_contract import CONTEXT, TIED, UNTIED, Subject, agrees, every_rule, model_of, together
+from test_prefixes import SHARING, UPDATE, close, forest_of, gradients
+
+from agentgym import attention
+from agentgym.engines.graphs import GraphedDecoder
+from agentgym.engines.local import LocalEngine
+from agentgym.learner import Learner
+from agentgym.policy import Policy
+from agentgym.prefixes import grow
+from agentgym.settings import Optimisation
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # The compiler's, of its own parts.
+]
+
+
+@pytest.mark.parametrize("config", [TIED, UNTIED], ids=["tied", "untied"])
+@every_rule
+def test_the_contract(rule, config):
+    model = model_of(config)
+    engine = LocalEngine(model, slots=8, context=1000, device="cuda")
+    assert type(engine._decoder) is GraphedDecoder
+    rule(Subject(engine, model))
+
+
+def test_a_trainer_may_learn_on_the_same_card_meanwhile():
+    model = model_of(TIED)
+    learner = Learner(Policy(model_of(SHARING["qwen2"]).cuda()), Optimisation())
+    engine = LocalEngine(model, slots=16, context=CONTEXT, device="cuda", graphs=False)
+
+    async def both():
+        async def learn():
+            for seed in range(20):
+                await asyncio.to_thread(learner.gradient, forest_of(seed), UPDATE, 0)
+
+        talking = asyncio.to_thread(together, engine, range(16))
+        return (await asyncio.gather(talking, learn()))[0]
+
+    for told in asyncio.run(both()):
+        for prompt, completion in told:
+            agrees(model, prompt, completion)
+
+
+def test_an_engine_at_rest_holds_its_weights_and_nothing_else():
+    model = model_of(TIED)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    engine = LocalEngine(model, slots=64, context=CONTEXT, device="cuda")
+    loaded = torch.cuda.memory_allocated()
+    together(engine, range(32))
+    playing = torch.cuda.memory_allocated()
+    engine.rest()
+    assert before < loaded < playing
+    assert torch.cuda.memory_allocated() == loaded
+    assert together(engine, range(32)) == together(engine, range(32))
+
+
+@pytest.mark.parametrize("kind", sorted(SHARING))
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
+def test_flex_attention_gives_the_numbers_and_gradients_of_the_blocks(kind, again, monkeypatch):
+    found = []
+    for flexes in (True, False):
+        monkeypatch.setattr(attention, "flexes", lambda forest, flexes=flexes: flexes)
+        how = Optimisation(tokens_per_pass=10_000, gradient_checkpointing=again)
+        learner = Learner(Policy(model_of(SHARING[kind]).cuda()), how)
+        batch = forest_of(len(kind), rows=40)
+        said = learner.observe(batch)
+        learner.gradient(batch, UPDATE, 0)
+        found.append((said.logprob, said.entropy, gradients(learner.policy.model)))
+    for one, other in zip(*found, strict=True):
+        assert one.abs().max() > 0.05
+        close(one, other)
+
+
+def test_flex_attention_is_compiled_once_for_batches_of_all_sizes(monkeypatch):
+    compiled = torch._dynamo.testing.CompileCounterWithBackend("inductor")
+    attend = torch.compile(
+        torch.nn.attention.flex_attention.flex_attention, dynamic=True, backend=compiled
+    )
+    monkeypatch.setattr(attention, "_compiled", lambda: attend)
+    policy = Policy(model_of(SHARING["qwen3"]).cuda())
+    for rows in range(1, 40, 3):
+        batch = forest_of(rows, rows=rows)
+        forest = grow(batch.tokens.cuda(), batch.lengths)
+        with torch.no_grad():
+            close(policy.read(forest, flex=True), policy.read(forest, flex=False))
+    assert compiled.frame_count <= 3
+
+
+def test_autocast_is_near():
+    """bfloat16 has eight bits of precision."""
+    batch = forest_of(3, rows=40)
+    said = []
+    for autocast in (False, True):
+        learner = Learner(
+            Policy(model_of(SHARING["qwen2"]).cuda()), Optimisation(autocast=autocast)
+        )
+        said.append(learner.observe(batch).logprob.numpy())
+    gap = np.abs(said[0] - said[1])[batch.mask.numpy()]
+    assert 0 < gap.mean() < 0.05
