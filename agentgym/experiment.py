@@ -69,7 +69,14 @@ async def run(
 ) -> Result:
     """The whole job; call it again on the same folder to go on after an interruption."""
     served = None if experiment.server is None else experiment.model
-    engines = Engines(experiment.engine, experiment.server, experiment.engine_device, served)
+    engines = Engines(
+        experiment.engine,
+        experiment.server,
+        device=experiment.engine_device,
+        alone=experiment.schedule.kind == "sync"
+        or experiment.engine_device not in (None, "cuda", "cuda:0"),
+        served=served,
+    )
     async with host_of(experiment.rollout) as host, engines:
         job = Job(experiment, folder, display, host, engines)
         job.prepare()
@@ -451,7 +458,7 @@ def evaluate_blocking(experiment: Experiment, path: Path, display: Display) -> R
 
 
 async def _evaluate(experiment: Experiment, model: str, path: Path, display: Display) -> Report:
-    engines = Engines(experiment.engine, experiment.server, experiment.engine_device)
+    engines = Engines(experiment.engine, experiment.server, device=experiment.engine_device)
     async with host_of(experiment.rollout) as host, engines:
         job = Job(experiment, RunFolder(path.parent), display, host, engines)
         job.prepare_split(experiment.evaluation.split)

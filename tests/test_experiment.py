@@ -7,7 +7,7 @@ import pytest
 
 from agentgym.display import Display
 from agentgym.errors import ConfigError
-from agentgym.experiment import evaluate_blocking, run_blocking
+from agentgym.experiment import check, evaluate_blocking, run_blocking
 from agentgym.records import read_episodes, read_metrics
 from agentgym.report import compare, passes
 from agentgym.runs import RunFolder
@@ -87,9 +87,24 @@ def test_a_loaded_tokenizer_gives_the_tokens_it_gave_before_it_was_saved(tmp_pat
         assert loaded.encode(text) == made.encode(text)
 
 
+@pytest.mark.parametrize(
+    ("engine", "device", "line"),
+    [
+        ("local", "cuda:99", "must be a device of this machine such as cpu or cuda:0"),
+        ("local", "the fast one", "must be a device of this machine such as cpu or cuda:0"),
+        ("vllm", "cpu", "the engine vllm finds its own device"),
+    ],
+)
+def test_a_device_that_cannot_be_had_is_refused_in_one_line(engine, device, line):
+    with pytest.raises(ConfigError) as error:
+        check(replace(SMALL, engine=engine, engine_device=device))
+    assert line in str(error.value) and "\n" not in str(error.value)
+    check(replace(SMALL, engine_device="cpu"))
+
+
 def test_a_checkpoint_evaluated_by_itself_plays_as_it_did_in_its_run(finished, tmp_path):
     folder, _ = finished
-    alone = replace(SMALL, model=str(folder.final))
+    alone = replace(SMALL, model=str(folder.final), engine_device="cpu")
     evaluate_blocking(alone, tmp_path / "alone.jsonl", Display())
     alike = [
         sorted((e.task, e.sample, [t.text for t in e.turns]) for e in read_episodes(path))

@@ -60,7 +60,7 @@ def test_a_running_server_is_used_and_left_running(subject, folder):
 
 
 def test_training_gives_a_running_server_the_weights_in_memory(subject, folder):
-    engines = Engines("vllm-server", subject.engine._endpoint.url, str(folder))
+    engines = Engines("vllm-server", subject.engine._endpoint.url, served=str(folder))
     other = model_of(TIED, seed=1)
     try:
         guest = engines.make(other, None, slots=8, context=160)
