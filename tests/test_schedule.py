@@ -90,6 +90,21 @@ def test_one_step_off_learns_from_the_weights_of_the_step_before(trainer):
     assert digest(run(Schedule(kind="one-step-off"), again, 4)[0], again) == digest(steps, learner)
 
 
+@pytest.mark.parametrize("kind", ["sync", "one-step-off"])
+def test_an_engine_that_nobody_asks_while_the_policy_learns_holds_no_cache(trainer, kind):
+    learner, held = trainer(), []
+    learn = learner._learn
+
+    def watched(*args):
+        keys, values = learner.player.engine._batcher._decoder._cache[0]
+        held.append(keys.numel() + values.numel())
+        return learn(*args)
+
+    learner._learn = watched
+    run(Schedule(kind=kind), learner, 3)
+    assert [count == 0 for count in held] == [kind == "sync"] * 3
+
+
 def test_one_step_off_plays_while_it_learns(trainer):
     learner, seen = trainer(), []
     learn = learner._learn
