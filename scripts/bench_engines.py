@@ -5,9 +5,10 @@
 First: episodes in which every turn adds an observation and asks for an answer, with the naive loop
 (transformers' ``generate`` over the whole history, all episodes in lock-step), the local engine and
 vLLM in this process. Then vLLM by itself, asked for the very prompts and lengths that an agent in a
-world asked for, against that agent's loop. The ways take turns, figures are medians. vLLM is left
-out where it is not installed; scripts/setup-vllm installs a CPU build in an environment of its own,
-which this benchmark uses when it is there.
+world asked for, against that agent's loop. The ways take turns, figures are medians. Last: whether
+what else is in flight changes a completion. vLLM is left out where it is not installed;
+scripts/setup-vllm installs a CPU build in an environment of its own, which this benchmark uses when
+it is there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,6 +46,8 @@ from agentgym.types import Completion, Sampling, Task, Trajectory
 T = TypeVar("T")
 Way = Callable[[], int]
 """Plays once; tokens generated."""
+Ask = Callable[[], Coroutine[Any, Any, Completion]]
+"""One completion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,8 +250,45 @@ def compare(title: str, ways: dict[str, Way], repetitions: int) -> None:
         )
 
 
+def alone_and_together(engines: dict[str, Engine], options: Options, vocabulary: int) -> None:
+    """Whether what else is in flight changes what a seed gives: tokens and log-probabilities."""
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(20, options.context // 2, options.episodes)
+    prompts = [rng.integers(0, vocabulary, size).tolist() for size in sizes]
+    print(f"{len(prompts)} completions of 16 tokens, one at a time and all at once")
+    for name, engine in engines.items():
+        asks = [partial(engine.generate, p, Sampling(seed=n)) for n, p in enumerate(prompts)]
+        pairs = list(zip(one_by_one(asks), at_once(asks), strict=True))
+        alike = [pair for pair in pairs if pair[0].tokens == pair[1].tokens]
+        gaps = [abs(x - y) for a, b in alike for x, y in zip(a.logprobs, b.logprobs, strict=True)]
+        differ = sum(gap > 0 for gap in gaps) / len(gaps)
+        print(
+            f"  {name:22} the same tokens in {len(alike)}; in those, {differ:.0%} of the "
+            f"log-probabilities differ, by {max(gaps):.1e} nats at most",
+            flush=True,
+        )
+
+
+def one_by_one(asks: Sequence[Ask]) -> list[Completion]:
+    """Completions, each when the one before it is there."""
+
+    async def play() -> list[Completion]:
+        return [await ask() for ask in asks]
+
+    return asyncio.run(play())
+
+
+def at_once(asks: Sequence[Ask]) -> list[Completion]:
+    """Completions in one batch."""
+
+    async def play() -> list[Completion]:
+        return await asyncio.gather(*(ask() for ask in asks))
+
+    return asyncio.run(play())
+
+
 def main(options: Options) -> None:
-    """Both comparisons."""
+    """All comparisons."""
     with tempfile.TemporaryDirectory() as folder:
         where = save_model(options, folder)
         model = load_model(where)
@@ -277,6 +317,7 @@ def main(options: Options) -> None:
         )
         compare(title, ways, options.repetitions)
         if vllm is None:
+            alone_and_together({"local": local}, options, model.config.vocab_size)
             print("vLLM is not installed here: scripts/setup-vllm makes an environment that has it")
             return
         recorded = Recorded(vllm)
@@ -296,6 +337,7 @@ def main(options: Options) -> None:
             {"vllm by itself": alone, "agent's loop on vllm": loop},
             options.repetitions,
         )
+        alone_and_together({"local": local, "vllm": vllm}, options, model.config.vocab_size)
         vllm.close()
 
 

@@ -118,9 +118,9 @@ class Play:
 
 
 def lengths(count: int, success: float, turns: int) -> list[int]:
-    """A success ends anywhere from a quarter to the whole of the horizon, a failure at its end."""
+    """A success ends anywhere in the first five sixths of the horizon, a failure at its end."""
     rng = np.random.default_rng(0)
-    early = rng.integers(max(1, turns // 4), turns, count)
+    early = rng.integers(1, max(2, turns * 5 // 6 + 1), count)
     won = rng.random(count) < success
     return [int(length) if win else turns for length, win in zip(early, won, strict=True)]
 

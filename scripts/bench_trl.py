@@ -6,7 +6,8 @@ TRL leaves a conversation with a world to a function of its user (``rollout_func
 ``generate`` for the next turn of all episodes that go on, and shows it the whole history each time.
 Both learn by GRPO with the same group size, learning rate and clip, in one optimiser step for all
 episodes of a training step, from the same checkpoint and on the same tasks. Printed are the seconds
-and the success of every step, and at the end the medians. Needs TRL: `.venv/bin/pip install trl`.
+and the success of every step, at the end the medians, and when each had a success that both had at
+some time. Needs TRL: `.venv/bin/pip install trl`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import pairwise
@@ -69,6 +70,10 @@ class Options:
     """Constant."""
     rows: int = 8
     """Episodes of one forward and backward pass in TRL, which pads them to one length."""
+
+
+WINDOW = 3
+"""Training steps whose success is taken together."""
 
 
 class Update(NamedTuple):
@@ -299,6 +304,26 @@ def main(options: Options) -> None:
         f"median seconds per step: agentgym {middle['agentgym']:.1f}, trl {middle['trl']:.1f}: "
         f"{ratio:.2f} x"
     )
+    if options.updates < WINDOW:
+        return
+    both = min(max(level for _, level in course(updates)) for updates in found.values())
+    spent = {name: reached(updates, both) for name, updates in found.items()}
+    print(
+        f"seconds until {WINDOW} steps in a row win {both:.2f}, which both do: agentgym "
+        f"{spent['agentgym']:.0f}, trl {spent['trl']:.0f}: {spent['trl'] / spent['agentgym']:.2f} x"
+    )
+
+
+def course(updates: Sequence[Update]) -> Iterator[tuple[float, float]]:
+    """Seconds spent, and the success of the last few steps, after each step that has them."""
+    for end in range(WINDOW, len(updates) + 1):
+        last = updates[end - WINDOW : end]
+        yield sum(u.seconds for u in updates[:end]), mean(u.success for u in last)
+
+
+def reached(updates: Sequence[Update], wanted: float) -> float:
+    """Seconds until the success of the last few steps was high enough."""
+    return next(spent for spent, level in course(updates) if level >= wanted)
 
 
 if __name__ == "__main__":
