@@ -13,6 +13,7 @@ AgentGymError
 ├── CompositionError    the pieces of an algorithm do not fit together
 ├── MalformedAction     the agent's text is not an action (becomes an observation, never a crash)
 ├── EngineError         an engine broke, or is not the one expected; what was asked for is lost
+├── OutOfMemory         a model, with what it reads, does not fit into memory
 ├── TrainingError       training cannot go on: engine and trainer differ, a learner used twice
 │   └── NotFinite       a loss or a gradient is no finite number (in agentgym.learner)
 └── NotReplayable       a world gave a different answer to the same task, seed and actions
@@ -77,6 +78,10 @@ class MalformedAction(AgentGymError):
 
 class EngineError(AgentGymError, RuntimeError):
     """An engine broke or is not the one expected; a completion that was asked for is lost."""
+
+
+class OutOfMemory(AgentGymError, MemoryError):
+    """A model, with what it reads, does not fit into memory."""
 
 
 class TrainingError(AgentGymError, RuntimeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,11 +17,16 @@ from agentgym.batch import REFERENCE, VALUE, Batch
 from agentgym.errors import TrainingError
 from agentgym.health import gradient_norms, of_pulls, pull
 from agentgym.losses import Outputs
+from agentgym.memory import enough_memory
 from agentgym.policy import Critic, Policy
 from agentgym.prefixes import beginnings, split
 from agentgym.reductions import Reduction
 from agentgym.settings import Optimisation
 
+REMEDY = (
+    "lower `--optimisation.tokens-per-pass`, or `--rollout.tokens` if an episode alone is as long; "
+    "`--optimisation.gradient-checkpointing` and `--lora.rank` need less, too"
+)
 PROBE = 2048
 """Tokens of the rows on which the parts of a loss are measured apart."""
 
@@ -111,16 +117,22 @@ class Learner:
             extra[REFERENCE] = self._look(batch, policy=self.reference).logprob
         return batch.with_(logprob=outputs.logprob, entropy=outputs.entropy, **extra)
 
+    @contextmanager
+    def _pass(self, batch: Batch) -> Iterator[Batch]:
+        """A part of a batch that is read at once, where the network is."""
+        with enough_memory(f"a pass of {len(batch.tokens)} tokens", REMEDY):
+            yield batch.to(self.policy.device)
+
     def _look(
         self, batch: Batch, asked: Sequence[Reduction] = (), *, policy: Policy | None = None
     ) -> Outputs:
         """What the networks say about all rows, without a gradient, on the CPU."""
         order = list(self._passes(batch))
         with torch.no_grad():
-            parts = [
-                self._outputs(batch.rows(index).to(self.policy.device), asked, policy=policy)
-                for index in order
-            ]
+            parts = []
+            for index in order:
+                with self._pass(batch.rows(index)) as part:
+                    parts.append(self._outputs(part, asked, policy=policy))
         logprob, entropy, value, extra = zip(*parts, strict=True)
         back = batch.places(torch.cat(order)).argsort()
 
@@ -201,19 +213,19 @@ class Learner:
         total = {"loss": 0.0, "kl": 0.0, "clipped": 0.0}
         pulls = []
         for index in self._passes(batch):
-            part = batch.rows(index).to(self.policy.device)
-            outputs = self._outputs(part, update.loss.asks())
-            losses = []
-            for term in terms:
-                weight = part.column(term.weight) / shares[term.weight].to(part.weight.device)
-                losses.append((term.apply(outputs, part, step) * weight).sum())
-            loss = sum(losses[1:], start=losses[0])
-            pulls.append(pull(update.loss, outputs, part, step))
-            loss.backward()  # type: ignore[no-untyped-call]
-            total["loss"] += loss.item()
-            weight = part.weight / batch.weight.sum().clamp(min=1e-12).to(part.weight.device)
-            for name, value in _drift(outputs, part).items():
-                total[name] += float((value * weight).sum())
+            with self._pass(batch.rows(index)) as part:
+                outputs = self._outputs(part, update.loss.asks())
+                losses = []
+                for term in terms:
+                    weight = part.column(term.weight) / shares[term.weight].to(part.weight.device)
+                    losses.append((term.apply(outputs, part, step) * weight).sum())
+                loss = sum(losses[1:], start=losses[0])
+                pulls.append(pull(update.loss, outputs, part, step))
+                loss.backward()  # type: ignore[no-untyped-call]
+                total["loss"] += loss.item()
+                weight = part.weight / batch.weight.sum().clamp(min=1e-12).to(part.weight.device)
+                for name, value in _drift(outputs, part).items():
+                    total[name] += float((value * weight).sum())
         return total | of_pulls(pulls)
 
     def _step(self, batch: Batch, update: Update, step: int) -> dict[str, float]:

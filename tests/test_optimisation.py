@@ -9,7 +9,7 @@ from transformers import GPT2Config, MambaConfig
 from agentgym.adapters import adapt
 from agentgym.algorithm import CriticPlan, Update
 from agentgym.batch import VALUE
-from agentgym.errors import ConfigError
+from agentgym.errors import ConfigError, OutOfMemory
 from agentgym.learner import Learner
 from agentgym.losses import add, value_error
 from agentgym.policy import Policy
@@ -47,6 +47,16 @@ def test_activations_computed_again_give_the_same_gradient(config, lora):
     assert found.keys() == expected.keys() and len(found) > 4
     for name, gradient in expected.items():
         assert torch.allclose(found[name], gradient, atol=1e-6), name
+
+
+@pytest.mark.parametrize("asked", ["gradient", "observe"])
+def test_memory_that_does_not_suffice_is_one_line_that_says_what_needs_less(asked):
+    """The allocator is really asked for a petabyte."""
+    learner = Learner(Policy(model_of(UNTIED)), Optimisation())
+    learner.policy.halves.hidden = lambda **inputs: torch.empty(2**50)
+    with pytest.raises(OutOfMemory, match=r"\d tokens: lower .*tokens-per-pass") as error:
+        learner.observe(BATCH) if asked == "observe" else learner.gradient(BATCH, UPDATE, 0)
+    assert "\n" not in str(error.value)
 
 
 def test_a_critic_computes_its_own_activations_again():

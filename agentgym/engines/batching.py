@@ -17,10 +17,12 @@ from agentgym.engines import sampling as sampler
 from agentgym.engines.decoding import Decoder
 from agentgym.engines.slots import Slot, SlotPool
 from agentgym.errors import ConfigError
+from agentgym.memory import enough_memory
 from agentgym.types import Completion, Sampling
 
 _PREFILL_TOKENS = 16384
 """Prompt tokens after which no further prompt joins a model call; bounds its memory."""
+_REMEDY = "lower `--rollout.concurrency` or `--rollout.tokens`"
 
 
 class EngineStats(NamedTuple):
@@ -240,13 +242,14 @@ class Batcher:
             if plan.loads != self._loads:
                 return None
             begun = time.perf_counter()
-            for copy in plan.copies:
-                self._decoder.copy(*copy)
-            logits = self._decoder.extend(
-                [job.slot.index for job in plan.jobs],
-                [job.start for job in plan.jobs],
-                [job.feed for job in plan.jobs],
-            )
+            with enough_memory(f"{len(plan.jobs)} contexts at once", _REMEDY):
+                for copy in plan.copies:
+                    self._decoder.copy(*copy)
+                logits = self._decoder.extend(
+                    [job.slot.index for job in plan.jobs],
+                    [job.start for job in plan.jobs],
+                    [job.feed for job in plan.jobs],
+                )
             tokens, logprobs, entropies = sampler.draw(
                 logits,
                 [job.sampling for job in plan.jobs],
