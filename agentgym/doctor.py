@@ -17,6 +17,7 @@ from agentgym import scratch
 from agentgym.engines import Engine
 from agentgym.engines.choice import ENDPOINT, KEY, Engines
 from agentgym.engines.endpoint import Endpoint, Patience
+from agentgym.engines.vllm import one_line
 from agentgym.errors import AgentGymError
 from agentgym.settings import EngineKind, Shape
 from agentgym.types import Completion, Sampling
@@ -46,6 +47,8 @@ def examine(server: str | None = None) -> Iterator[Finding]:
             works, note = True, _endpoint(server) if kind == "openai" else _sample(kind)
         except AgentGymError as problem:
             works, note = False, str(problem)
+        except Exception as problem:  # Of what others have made; the next may work.
+            works, note = False, one_line(problem)
         yield Finding(kind, works, note, time.perf_counter() - begun)
 
 
@@ -118,5 +121,7 @@ def _endpoint(server: str | None) -> str:
     endpoint = Endpoint(
         server or ENDPOINT, key=os.environ.get(KEY), patience=Patience(deadline=SECONDS)
     )
-    models = [str(model["id"]) for model in endpoint.ask("GET", "/v1/models")["data"]]
+    models = endpoint.ask(
+        "GET", "/v1/models", lambda answer: [str(model["id"]) for model in answer["data"]]
+    )
     return f"{endpoint.url} serves {', '.join(models[:8])}{', ...' if models[8:] else ''}"

@@ -383,7 +383,7 @@ class _Mute:
 async def host_of(rollout: Rollout) -> AsyncIterator[Host]:
     """Where a configuration lets worlds live, for as long as it is used."""
     if not rollout.workers:
-        yield Threads(rollout.deadline)
+        yield Threads(rollout.deadline, rollout.concurrency)
         return
     async with Pool(workers=rollout.workers, deadline=rollout.deadline) as pool:
         yield pool

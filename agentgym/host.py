@@ -6,9 +6,10 @@ import asyncio
 import copy
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import gymnasium
@@ -78,28 +79,39 @@ class Threads:
 
     deadline: float = 60.0
     """Seconds after which a world that has not answered is warned of."""
+    width: int = 64
+    """Calls at once: as many slow ones hold up nobody."""
 
     async def open(self, make: Make, task: Task) -> World:
         """The world of a task."""
-        return _Local(await _call(make, task, undo=_close), self.deadline)
+        call = _Caller(_threads(self.width))
+        return _Local(await call(make, task, undo=_close), self.deadline, call)
+
+
+@cache
+def _threads(width: int) -> ThreadPoolExecutor:
+    """For all worlds of the process; a thread is made when no other is idle."""
+    return ThreadPoolExecutor(width, "world")
 
 
 @dataclass(frozen=True)
 class _Local:
     env: Env
     deadline: float
+    call: _Caller
 
     async def reset(self, task: Task) -> Start:
         with self._watched(f"to start {task.id!r}"):
-            return Start(*await _call(reset_env, self.env, task))
+            return Start(*await self.call(reset_env, self.env, task))
 
     async def step(self, action: str) -> Answer:
         with self._watched(f"{action[:60]!r}"):
-            return Answer(*await _call(step_env, self.env, action))
+            return Answer(*await self.call(step_env, self.env, action))
 
     async def fork(self) -> World:
         with self._watched("to fork"):
-            return _Local(await _call(fork_env, self.env, undo=_close), self.deadline)
+            twin = await self.call(fork_env, self.env, undo=_close)
+            return _Local(twin, self.deadline, self.call)
 
     @contextmanager
     def _watched(self, asked: str) -> Iterator[None]:
@@ -121,24 +133,33 @@ class _Local:
         )
 
     async def close(self) -> None:
-        await _call(_close, self.env)
+        await self.call(_close, self.env)
 
 
-async def _call(
-    function: Callable[..., T], *args: Any, undo: Callable[[T], None] = lambda result: None
-) -> T:
-    """Call in a thread, which cannot be stopped: whoever is cancelled waits for it to return.
+class _Caller(NamedTuple):
+    """Calls in threads, which cannot be stopped: whoever is cancelled waits for it to return.
 
     So a world is in one call at a time, and what was made for nobody is undone.
     """
-    running = asyncio.get_running_loop().run_in_executor(None, partial(function, *args))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        if running.exception() is None:
-            await asyncio.to_thread(undo, running.result())
-        raise
+
+    threads: ThreadPoolExecutor
+
+    async def __call__(
+        self,
+        function: Callable[..., T],
+        *args: Any,
+        undo: Callable[[T], None] = lambda result: None,
+    ) -> T:
+        """What the function returns."""
+        loop = asyncio.get_running_loop()
+        running = loop.run_in_executor(self.threads, partial(function, *args))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])
+            if running.exception() is None:
+                await asyncio.to_thread(undo, running.result())
+            raise
 
 
 def _close(env: Env) -> None:

@@ -176,9 +176,10 @@ class Learner:
         norms: dict[str, float] = {}
         for _ in range(update.epochs):
             for index in self._minibatches(batch, rows, update.minibatches):
-                part = self.prepare(batch.rows(index), update)
-                norms = norms or self._apart(part, update, step)
-                metrics = self._step(part, update, step)
+                with enough_memory("an optimiser step", REMEDY):
+                    part = self.prepare(batch.rows(index), update)
+                    norms = norms or self._apart(part, update, step)
+                    metrics = self._step(part, update, step)
                 count += 1
                 for name, value in metrics.items():
                     sums[name] = sums.get(name, 0.0) + value

@@ -23,6 +23,8 @@ def enough_memory(what: str, remedy: str) -> Iterator[None]:
     """
     try:
         yield
+    except OutOfMemory:
+        raise  # Whoever was nearer knows better.
     except (torch.OutOfMemoryError, MemoryError) as problem:
         raise OutOfMemory(f"there is not enough memory for {what}: {remedy}") from problem
     except RuntimeError as problem:

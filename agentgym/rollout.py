@@ -228,7 +228,8 @@ class Episode:
             return None
         prompt, fresh = player.agent.read(self.scene, self.turns)
         context = list(prompt) if fresh else [*self.context, *prompt]
-        if len(context) + player.sampling.max_tokens > player.limits.tokens:
+        room = min(player.limits.tokens, player.engine.context)
+        if len(context) + player.sampling.max_tokens > room:
             self.stop = Stop.MAX_TOKENS
             return None
         seed = derive(player.stream, task.env, task.id, task.seed, self.sample, len(self.turns))

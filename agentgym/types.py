@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 class Stop(StrEnum):
@@ -93,6 +94,8 @@ class Completion:
     """Entropy of that distribution, in nats."""
     version: int = 0
     """Policy version that sampled it."""
+    finish: Literal["stop", "length"] = "stop"
+    """Why it ended: with a stop token, or at its limit."""
 
     def __post_init__(self) -> None:
         """Refuse ragged columns."""

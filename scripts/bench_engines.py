@@ -135,7 +135,7 @@ class Recorded:
     """An engine that keeps what it was asked, and what it said."""
 
     def __init__(self, engine: VLLMEngine) -> None:
-        self.engine = engine
+        self.engine, self.context = engine, engine.context
         self.asked: list[tuple[list[int], Sampling, list[int]]] = []
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> Completion:

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 import tyro
+from made import made
 
-from agentgym import scratch
 from agentgym.engines.local import LocalEngine
 from agentgym.policy import load_model
-from agentgym.settings import Shape
 from agentgym.types import Sampling
 
 Way = Callable[[], Coroutine[Any, Any, None]]
@@ -52,8 +51,7 @@ def make_model(options: Options) -> Any:
     """The model to sample from."""
     if options.model is not None:
         return load_model(options.model)
-    tokenizer = scratch.make_tokenizer(["Kitchen. You see: closed fridge; oven."], 400)
-    return scratch.make_model(tokenizer, Shape(), context=8192, seed=0)
+    return made("default", context=8192)[1]
 
 
 class Play:

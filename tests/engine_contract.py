@@ -78,7 +78,7 @@ def agrees(model, prompt, completion):
     expected = judge(model, prompt, completion.tokens)
     picked = expected.gather(-1, torch.tensor(completion.tokens)[:, None])[:, 0]
     entropy = -(expected.exp() * expected).sum(-1)
-    np.testing.assert_allclose(completion.logprobs, picked, atol=2e-5)
+    np.testing.assert_allclose(completion.logprobs, picked, atol=1e-5, rtol=0)
     np.testing.assert_allclose(completion.entropies, entropy, atol=5e-5)
 
 
@@ -217,6 +217,11 @@ def a_stop_token_ends_a_completion_and_is_part_of_it(subject):
 
     whole = say(())
     assert len(whole) == 20
+    ended = {
+        stop: ask(subject.engine, words(9, 0), seed=5, max_tokens=20, stop=stop).finish
+        for stop in ((), (whole[7],))
+    }
+    assert ended == {(): "length", (whole[7],): "stop"}
     first = whole.index(whole[7])
     assert say((whole[7],)) == whole[: first + 1]
     assert say((whole[19], whole[7])) == whole[: min(first, whole.index(whole[19])) + 1]
@@ -319,6 +324,8 @@ def a_model_gone_wrong_is_an_error_and_not_a_token(subject):
             with pytest.raises(ConfigError, match="not finite") as error:
                 together(subject.engine, [0, 1], turns=1)
             assert "\n" not in str(error.value)
+        with pytest.raises(ConfigError, match="not finite"):
+            ask(subject.engine, words(9, 0), temperature=0.0, max_tokens=3)
     finally:
         subject.engine.load(good, 0)
     for told in together(subject.engine, range(4), turns=3):
@@ -369,6 +376,7 @@ RULES = [
     new_weights_in_mid_flight_begin_every_completion_again,
     a_model_gone_wrong_is_an_error_and_not_a_token,
     a_withdrawn_request_disturbs_nobody,
+    who_rests_answers_all_the_same,
 ]
 
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)

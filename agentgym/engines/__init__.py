@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from agentgym.types import Completion, Sampling
+
+UNBOUNDED = sys.maxsize
+"""A context of which nothing is known."""
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +23,9 @@ class Engine(Protocol):
     It may keep the cache of a context it has seen and go on from there when a longer prompt
     with the same beginning arrives; ``finish`` says that this will not happen.
     """
+
+    context: int
+    """Longest prompt plus completion, in tokens."""
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """Sample one completion for one context."""

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -270,7 +270,10 @@ class Batcher:
             job.release()
             if not job.future.done():
                 told = tuple(job.tokens), tuple(job.logprobs), tuple(job.entropies)
-                job.future.set_result(Completion(*told, drawn.version))
+                finish: Literal["stop", "length"] = (
+                    "stop" if token in job.sampling.stop else "length"
+                )
+                job.future.set_result(Completion(*told, drawn.version, finish))
         return len(self._running) < len(plan.jobs)
 
     def _count(self, plan: _Plan, seconds: float) -> None:

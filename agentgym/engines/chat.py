@@ -10,6 +10,7 @@ from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from agentgym.engines import UNBOUNDED
 from agentgym.engines.endpoint import Endpoint
 from agentgym.engines.requests import check_sampling
 from agentgym.errors import ConfigError, EngineError
@@ -50,6 +51,7 @@ class ChatEngine:
     ) -> None:
         self.model = model
         self.version = 0
+        self.context = UNBOUNDED
         self._endpoint = endpoint
         self._tokenizer = tokenizer
         self._extra = dict(extra or {})
@@ -133,7 +135,13 @@ class ChatEngine:
         logprobs = self._spread(text, tokens, told)
         if choice["finish_reason"] == "stop" and sampling.stop:
             tokens, logprobs = [*tokens, sampling.stop[0]], [*logprobs, 0.0 if told else math.nan]
-        return Completion(tuple(tokens), tuple(logprobs), (math.nan,) * len(tokens), self.version)
+        return Completion(
+            tuple(tokens),
+            tuple(logprobs),
+            (math.nan,) * len(tokens),
+            self.version,
+            "length" if choice["finish_reason"] == "length" else "stop",
+        )
 
     def _spread(self, text: str, tokens: list[int], told: Any) -> list[float]:
         """The service's log-probabilities, each on the token of ours that holds its first byte."""

@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """HTTP statuses after which the same request may succeed."""
+MISSING = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading an answer raises that is not as expected."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +61,11 @@ class Endpoint:
         patience: Patience | None = None,
         revive: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
+        try:
+            host = httpx.URL(url).host if url.startswith(("http://", "https://")) else ""
+        except httpx.InvalidURL:
+            host = ""
+        if not host:
             raise ConfigError(f"expected an address such as http://127.0.0.1:8000, got {url!r}")
         self.url = url.rstrip("/")
         self.patience = patience or Patience()
@@ -69,7 +75,7 @@ class Endpoint:
         secure = self.url.startswith("https://")
         self._verify = httpx.create_ssl_context() if secure else False
         # A proxy knows nothing of this machine's own services.
-        self._trust_env = httpx.URL(self.url).host not in ("127.0.0.1", "localhost")
+        self._trust_env = host not in ("127.0.0.1", "localhost")
         self._shared: _Shared | None = None
 
     async def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], T]) -> T:
@@ -78,8 +84,8 @@ class Endpoint:
         Args:
             path: Of the request, from the service's address.
             body: Sent as JSON.
-            read: Takes what it needs from the answer; raises ``LookupError``, ``TypeError`` or
-                ``ValueError`` when that is not there, and the request is made again.
+            read: Takes what it needs from the answer; raises one of ``MISSING`` when that is not
+                there, and the request is made again.
 
         Raises:
             EngineError: The service refused the request, or gave no usable answer in time.
@@ -97,7 +103,7 @@ class Endpoint:
                 return self._read(answer, read)
             except _Unusable as problem:
                 reason, wait = str(problem), max(pause, problem.pause)
-            except (httpx.TransportError, TimeoutError) as problem:
+            except (httpx.RequestError, TimeoutError) as problem:
                 reason = _told(problem)
                 if self._revive is not None:
                     await self._revive()
@@ -109,8 +115,14 @@ class Endpoint:
             await asyncio.sleep(wait)
         raise AssertionError("pauses never end")
 
-    def ask(self, method: str, path: str, **options: Any) -> Any:
-        """One request, now, and not again; blocks.
+    def ask(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[Any], T] = lambda found: found,
+        **options: Any,
+    ) -> T:
+        """One request, now, and not again; blocks. ``read`` as for ``post``.
 
         Raises:
             EngineError: It failed; the message says how.
@@ -125,7 +137,7 @@ class Endpoint:
                 trust_env=self._trust_env,
                 **options,
             )
-            return self._read(answer, lambda found: found)
+            return self._read(answer, read)
         except (_Unusable, httpx.HTTPError) as problem:
             raise EngineError(f"{self.url}{path} failed: {_told(problem)}") from problem
 
@@ -143,7 +155,7 @@ class Endpoint:
             return read(answer.json())
         except AgentGymError:
             raise
-        except (LookupError, TypeError, ValueError) as problem:
+        except MISSING as problem:
             raise _Unusable(f"not the expected answer ({_told(problem)})", 0.0) from problem
 
     @asynccontextmanager

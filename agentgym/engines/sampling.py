@@ -63,7 +63,8 @@ def distribution(logits: Tensor, params: Sequence[Sampling]) -> Tensor:
         greedy = torch.tensor([value == 0.0 for value in temperature], device=logits.device)
         best = torch.full_like(logprobs, -torch.inf)
         best.scatter_(-1, logits.argmax(-1, keepdim=True), 0.0)
-        logprobs = torch.where(greedy[:, None], best, logprobs)
+        # What is no number stays so, for ``draw`` to see.
+        logprobs = torch.where(greedy[:, None] & ~logprobs.isnan(), best, logprobs)
     return logprobs
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from agentgym.engines import UNBOUNDED
 from agentgym.types import Completion, Sampling
 
 if TYPE_CHECKING:
@@ -20,12 +21,19 @@ class ScriptedEngine:
         self.say = say
         self.entropy = entropy
         self.version = 0
+        self.context = UNBOUNDED
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """One scripted answer; every token is given log-probability -1."""
         tokens = tuple(self.say(prompt, sampling))
         n = len(tokens)
-        return Completion(tokens, (-1.0,) * n, (self.entropy,) * n, self.version)
+        return Completion(
+            tokens,
+            (-1.0,) * n,
+            (self.entropy,) * n,
+            self.version,
+            "length" if n == sampling.max_tokens and tokens[-1] not in sampling.stop else "stop",
+        )
 
     def finish(self, context: Sequence[int]) -> None:
         """Nothing is kept."""

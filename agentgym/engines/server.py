@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentgym.engines.decoding import check_weights
 from agentgym.engines.endpoint import Endpoint, Patience
@@ -234,15 +234,14 @@ class ServerEngine:
 
     def _identify(self) -> str:
         """The name under which the server serves our model."""
-        served = self._endpoint.ask("GET", "/v1/models")["data"]
+        served = self._endpoint.ask("GET", "/v1/models", _served)
         ours = self._saved.path
         for model in served:
-            names = {model["id"], model.get("root") or model["id"]}
-            if ours in names or Path(ours).name in {Path(name).name for name in names}:
-                self.context = min(self.context, model.get("max_model_len") or self.context)
-                return str(model["id"])
+            if _same(ours, model.id) or _same(ours, model.root):
+                self.context = min(self.context, model.context or self.context)
+                return model.id
         raise EngineError(
-            f"the server at {self._endpoint.url} serves {', '.join(m['id'] for m in served)}, "
+            f"the server at {self._endpoint.url} serves {', '.join(m.id for m in served)}, "
             f"expected {ours}: name the server of this model, or the model of this server"
         )
 
@@ -265,11 +264,14 @@ class ServerEngine:
         asked = self._body([last], Sampling(max_tokens=1)) | {"logprobs": TOP}
         rows = []
         for temperature in (0.5, 1.0):
-            answer = self._endpoint.ask(
-                "POST", "/v1/completions", json=asked | {"temperature": temperature}
+            rows.append(
+                self._endpoint.ask(
+                    "POST",
+                    "/v1/completions",
+                    lambda answer: sorted(_likeliest(answer).values())[-5:],
+                    json=asked | {"temperature": temperature},
+                )
             )
-            likeliest = answer["choices"][0]["logprobs"]["top_logprobs"][0]
-            rows.append(sorted(likeliest.values())[-5:])
         spread = rows[1][-1] - rows[1][0]
         if rows[0] == rows[1] and spread > 1e-6:
             raise EngineError(
@@ -279,15 +281,16 @@ class ServerEngine:
 
     def _call(self, method: str, *arguments: object) -> list[Any]:
         body = {"method": method, "args": list(arguments), "timeout": START_SECONDS}
-        found: list[Any] = self._endpoint.ask("POST", "/collective_rpc", json=body)["results"]
-        return found
+        return self._endpoint.ask(
+            "POST", "/collective_rpc", lambda answer: list(answer["results"]), json=body
+        )
 
     def _publish(self) -> None:
         """Have the server read our last weights while nothing is computed with the old ones."""
         self._endpoint.ask("POST", "/pause", params={"mode": "abort"})
         self._call("agentgym_load", str(self._weights))
         for _ in range(RESETS):
-            if self._endpoint.ask("POST", "/reset_prefix_cache")["success"]:
+            if self._endpoint.ask("POST", "/reset_prefix_cache", lambda told: told["success"]):
                 break
             time.sleep(0.1)  # Aborted requests hold their part of the cache for a moment.
         else:
@@ -304,6 +307,39 @@ class ServerEngine:
         return folder
 
 
+class _Model(NamedTuple):
+    """What a server says it serves."""
+
+    id: str
+    root: str
+    """Where it was loaded from."""
+    context: int | None
+
+
+def _served(answer: Any) -> list[_Model]:
+    return [
+        _Model(str(one["id"]), str(one.get("root") or one["id"]), one.get("max_model_len"))
+        for one in answer["data"]
+    ]
+
+
+def _same(ours: str, theirs: str) -> bool:
+    """Whether two names are of one model: a folder may be another's mount of ours.
+
+    But not one that is here as well: every run has a folder ``final``.
+    """
+    if ours == theirs:
+        return True
+    if Path(theirs).is_absolute() and Path(theirs).exists():
+        return Path(ours).resolve() == Path(theirs).resolve()
+    return Path(ours).name == Path(theirs).name
+
+
+def _likeliest(answer: Any) -> dict[str, float]:
+    found: dict[str, float] = answer["choices"][0]["logprobs"]["top_logprobs"][0]
+    return found
+
+
 def _read(answer: Any, *, sampling: Sampling, version: int) -> Completion:
     """The completion in an answer; raises what ``Endpoint.post`` takes for none."""
     choice = answer["choices"][0]
@@ -317,6 +353,7 @@ def _read(answer: Any, *, sampling: Sampling, version: int) -> Completion:
             told["tokens"], told["token_logprobs"], told["top_logprobs"], strict=True
         )
     ]
-    if len(rows) != len(choice["token_ids"]):
-        raise ValueError("as many log-probabilities as tokens were expected")
+    named = [f"token_id:{token}" for token in choice["token_ids"]]
+    if told["tokens"] != named:
+        raise ValueError(f"log-probabilities of {told['tokens'][:9]} came with {named[:9]}")
     return completed(choice["token_ids"], rows, sampling, version)

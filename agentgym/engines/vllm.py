@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from agentgym.engines.batching import EngineStats
 from agentgym.engines.decoding import check_weights
@@ -178,12 +178,17 @@ class VLLMEngine:
             return
         started.set_result(None)
         while self._engine is not None:
-            if not self._flying:
-                self._notes.get()()
-            while not self._notes.empty():
-                self._notes.get()()
-            if self._flying:
-                self._step()
+            if not self._flying or not self._notes.empty():
+                self._heed(self._notes.get())
+            else:
+                self._heed(self._step)
+
+    def _heed(self, note: Callable[[], None]) -> None:
+        """Do as a note says; the thread outlives what it raises, and who waits is told."""
+        try:
+            note()
+        except Exception as problem:
+            self._fail(problem)
 
     def _sleep(self) -> None:
         """Unless somebody asks. Where vLLM knows no sleep, on a CPU, it stays awake."""
@@ -200,11 +205,15 @@ class VLLMEngine:
     def _admit(self, job: _Job) -> None:
         from vllm import TokensPrompt
 
-        self._wake()
+        if job.future.done():
+            return
+        if self._failure is None:
+            try:
+                self._wake()
+            except Exception as problem:
+                self._fail(problem)
         if self._failure is not None:
             job.tell(partial(job.future.set_exception, self._failure))
-            return
-        if job.future.done():
             return
         name = f"completion-{next(self._numbers)}"
         asked = parameters(job.sampling, 1 if self.exact_entropies else TOP)
@@ -240,16 +249,12 @@ class VLLMEngine:
     def _step(self) -> None:
         """One model call."""
         begun = time.perf_counter()
-        try:
-            gone = [name for name, job in self._flying.items() if job.future.done()]
-            self._abort(gone)
-            for name in gone:
-                del self._flying[name]
-            rows = len(self._flying)
-            answers = self._engine.step() if rows else []
-        except Exception as problem:
-            self._fail(problem)
-            return
+        gone = [name for name, job in self._flying.items() if job.future.done()]
+        self._abort(gone)
+        for name in gone:
+            del self._flying[name]
+        rows = len(self._flying)
+        answers = self._engine.step() if rows else []
         # Counted first: whoever waits for an answer may ask for the counters at once.
         self._count(rows, answers, time.perf_counter() - begun)
         for answer in answers:
@@ -411,13 +416,14 @@ def completed(
             "learning rate and go on from an earlier checkpoint"
         )
     told = tuple(tokens)
+    finish: Literal["stop", "length"] = "stop" if told and told[-1] in sampling.stop else "length"
     if sampling.temperature == 0.0:
         # vLLM reports the model's numbers, but a greedy completion is drawn from a certainty.
-        return Completion(told, (0.0,) * len(told), (0.0,) * len(told), version)
+        return Completion(told, (0.0,) * len(told), (0.0,) * len(told), version, finish)
     entropies = (
         row[1] if len(row) == 2 and row[1] >= 0.0 else entropy_at_least(row) for row in rows
     )
-    return Completion(told, tuple(row[0] for row in rows), tuple(entropies), version)
+    return Completion(told, tuple(row[0] for row in rows), tuple(entropies), version, finish)
 
 
 def one_line(problem: BaseException) -> str:
