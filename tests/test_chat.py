@@ -116,6 +116,13 @@ FAILURES = {
     "no choices": (200, {"choices": []}),
     "another shape": (200, {"choices": [{"text": "hm", "finish_reason": "stop"}]}),
     "nothing": (200, b"null"),
+    "a list for a text": (200, {"choices": [{"message": {"content": ["hm"]}}]}),
+    "a list for numbers": (
+        200,
+        {"choices": [{"message": {"content": "hm"}, "logprobs": [1], "finish_reason": "stop"}]},
+    ),
+    "lists within lists": (200, b"[" * 100_000),
+    "no gzip": (200, b"hm", ("content-encoding", "gzip")),
     "hung up": None,
 }
 
@@ -164,8 +171,9 @@ def test_nobody_at_the_address_is_one_line():
     with pytest.raises(EngineError, match=r"127\.0\.0\.1:9 gave no usable answer") as error:
         ask("http://127.0.0.1:9", patience=Patience(deadline=0.2))
     assert "\n" not in str(error.value)
-    with pytest.raises(ConfigError, match="expected an address such as"):
-        ask("localhost:8000")
+    for address in ("localhost:8000", "http://"):
+        with pytest.raises(ConfigError, match="expected an address such as"):
+            ask(address)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422])

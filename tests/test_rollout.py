@@ -83,8 +83,12 @@ def test_nonsense_reaches_the_world_as_an_invalid_action(agent):
     assert (episode.turns[0].parsed, episode.turns[0].valid) == (True, False)
 
 
-def test_a_full_context_ends_the_episode(agent):
+@pytest.mark.parametrize("whose", ["the run's", "the model's"])
+def test_a_full_context_ends_the_episode(agent, whose, monkeypatch):
     limits, sampling = Limits(tokens=60), Sampling(max_tokens=8)
+    if whose == "the model's":
+        limits = Limits(tokens=4096)
+        monkeypatch.setattr("agentgym.engines.scripted.UNBOUNDED", 60)
     episode = play(agent, bisect(agent), limits=limits, sampling=sampling)
     used = sum(len(t.prompt) + len(t.completion.tokens) for t in episode.turns)
     assert episode.stop is Stop.MAX_TOKENS

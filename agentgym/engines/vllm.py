@@ -203,18 +203,20 @@ class VLLMEngine:
             self._asleep = False
 
     def _admit(self, job: _Job) -> None:
-        from vllm import TokensPrompt
-
         if job.future.done():
             return
         if self._failure is None:
             try:
                 self._wake()
+                self._ask(job)
             except Exception as problem:
                 self._fail(problem)
         if self._failure is not None:
             job.tell(partial(job.future.set_exception, self._failure))
-            return
+
+    def _ask(self, job: _Job) -> None:
+        from vllm import TokensPrompt
+
         name = f"completion-{next(self._numbers)}"
         asked = parameters(job.sampling, 1 if self.exact_entropies else TOP)
         try:

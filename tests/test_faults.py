@@ -1,0 +1,102 @@
+"""Engines whose other side breaks in ways that nobody planned: told in one line, never a hang."""
+
+import asyncio
+import threading
+from types import SimpleNamespace
+
+import pytest
+from engine_contract import TIED, model_of
+
+from agentgym.engines import server, vllm
+from agentgym.errors import EngineError
+from agentgym.types import Sampling
+
+
+class Broken:
+    """In vLLM's place: asleep, and never awake again; or deaf to whatever it is asked."""
+
+    vllm_config = SimpleNamespace(model_config=SimpleNamespace(enable_sleep_mode=True))
+    engine_core = SimpleNamespace(shutdown=lambda: None)
+
+    def __init__(self, asleep):
+        self.asleep = asleep
+
+    def sleep(self, level):
+        if not self.asleep:
+            raise RuntimeError("no bed\nin this house")
+
+    def wake_up(self):
+        raise RuntimeError("out of memory")
+
+
+@pytest.fixture
+def engine_of(tmp_path, monkeypatch):
+    model_of(TIED).save_pretrained(tmp_path)
+
+    def make(broken):
+        monkeypatch.setattr(vllm, "start", lambda arguments: (broken, True))
+        return vllm.VLLMEngine(str(tmp_path))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("asleep", "line"), [(True, "out of memory"), (False, "in this house")], ids=["wakes", "sleeps"]
+)
+def test_a_vllm_that_breaks_between_two_steps_tells_whoever_asks(engine_of, asleep, line):
+    engine = engine_of(Broken(asleep))
+    engine.rest()
+
+    async def ask():
+        return await asyncio.wait_for(engine.generate([1, 2], Sampling()), 30)
+
+    for _ in range(2):
+        with pytest.raises(EngineError, match=line) as error:
+            asyncio.run(ask())
+        assert "\n" not in str(error.value)
+    assert any(thread.name == "agentgym-vllm" for thread in threading.enumerate())
+    engine.close()
+
+
+def answer(**changes):
+    """What a vLLM server says of a completion of two tokens."""
+    told = {
+        "tokens": ["token_id:7", "token_id:8"],
+        "token_logprobs": [-1.0, -2.0],
+        "top_logprobs": [{"token_id:7": -1.0}, {"token_id:8": -2.0}],
+    }
+    choice = {"finish_reason": "length", "token_ids": [7, 8], "logprobs": told | changes}
+    return {"choices": [choice]}
+
+
+def read(told):
+    return server._read(told, sampling=Sampling(max_tokens=2), version=3)
+
+
+def test_log_probabilities_of_other_tokens_are_no_answer():
+    completion = read(answer())
+    assert (completion.tokens, completion.logprobs) == ((7, 8), (-1.0, -2.0))
+    assert (completion.finish, completion.version) == ("length", 3)
+    for names in (["token_id:7", "token_id:9"], ["token_id:7"], ["seven", "eight"]):
+        with pytest.raises(ValueError):
+            read(answer(tokens=names))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "same"),
+    [
+        ("org/model", "org/model", True),
+        ("model", "/mounted/elsewhere/model", True),
+        ("org/model", "org/other", False),
+        ("RUN/final", "OTHER/final", False),
+        ("RUN/final", "RUN/../RUN/final", True),
+    ],
+)
+def test_a_folder_of_the_same_name_is_not_the_same_model(ours, theirs, same, tmp_path):
+    for name in ("RUN", "OTHER"):
+        (tmp_path / name / "final").mkdir(parents=True)
+        ours, theirs = (
+            path.replace(name, str(tmp_path / name), 1) if path.startswith(name) else path
+            for path in (ours, theirs)
+        )
+    assert server._same(ours, theirs) == same
