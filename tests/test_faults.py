@@ -58,6 +58,23 @@ def test_a_vllm_that_breaks_between_two_steps_tells_whoever_asks(engine_of, asle
     engine.close()
 
 
+def test_a_vllm_that_does_nothing_is_not_waited_for_forever(engine_of, monkeypatch):
+    held, let = Broken(asleep=True), threading.Event()
+    held.wake_up = lambda: let.wait(60)
+    engine = engine_of(held)
+    engine.rest()
+    monkeypatch.setattr(vllm, "SILENCE", 0.3)
+    try:
+        with pytest.raises(EngineError, match=r"nothing for 0\.3 s"):
+            asyncio.run(engine.generate([1, 2], Sampling()))
+        with pytest.raises(EngineError, match=r"more than 0\.3 s to take new weights"):
+            engine.load(model_of(TIED).state_dict(), 1)
+    finally:
+        let.set()
+        monkeypatch.undo()
+        engine.close()
+
+
 def answer(**changes):
     """What a vLLM server says of a completion of two tokens."""
     told = {

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,8 @@ from agentgym.types import Completion, Sampling
 if TYPE_CHECKING:
     import torch
 
+SILENCE = 1800.0
+"""Seconds in which vLLM must have done something; the longest is to start with a large model."""
 TOP = 20
 """Likeliest tokens asked for where the worker cannot report entropies."""
 EXTENSION = "agentgym.engines.vllm_worker.WorkerExtension"
@@ -109,13 +112,15 @@ class VLLMEngine:
         self._numbers = count()
         self._failure: EngineError | None = None
         self._asleep = False
+        self._active = time.monotonic()
+        """When vLLM last did anything."""
         self._engine: Any = None
         started: Future[None] = Future()
         self._thread = threading.Thread(
             target=self._serve, args=(started,), name="agentgym-vllm", daemon=True
         )
         self._thread.start()
-        started.result()
+        _await(started, "to start")
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """Sample one completion.
@@ -133,7 +138,13 @@ class VLLMEngine:
         loop = asyncio.get_running_loop()
         job = _Job(tokens, sampling, loop, loop.create_future())
         self._notes.put(partial(self._admit, job))
-        return await job.future
+        try:
+            while not (await asyncio.wait([job.future], timeout=SILENCE))[0]:
+                if time.monotonic() - self._active > SILENCE:
+                    raise EngineError(f"vLLM has done nothing for {SILENCE:g} s")
+            return job.future.result()
+        finally:
+            job.future.cancel()
 
     def finish(self, context: Sequence[int]) -> None:
         """Nothing to do: vLLM forgets what has not been used for longest."""
@@ -156,7 +167,7 @@ class VLLMEngine:
             raise EngineError("the engine was closed")
         adopted: Future[None] = Future()
         self._notes.put(partial(self._adopt, weights, version, adopted))
-        adopted.result()
+        _await(adopted, "to take new weights")
 
     def stats(self) -> EngineStats:
         """Counters so far; ``now.since(before)`` is what happened in between."""
@@ -166,7 +177,7 @@ class VLLMEngine:
         """Give the model's memory back; completions in flight fail."""
         if self._thread.is_alive():
             self._notes.put(self._stop)
-            self._thread.join()
+            self._thread.join(SILENCE)
 
     # ---- the engine's thread -----------------------------------------------------------------
 
@@ -189,6 +200,7 @@ class VLLMEngine:
             note()
         except Exception as problem:
             self._fail(problem)
+        self._active = time.monotonic()
 
     def _sleep(self) -> None:
         """Unless somebody asks. Where vLLM knows no sleep, on a CPU, it stays awake."""
@@ -301,6 +313,14 @@ class VLLMEngine:
         self._fail(RuntimeError("the engine was closed"))
         self._engine.engine_core.shutdown()
         self._engine = None
+
+
+def _await(done: Future[None], what: str) -> None:
+    """Wait in a thread that is not the engine's."""
+    try:
+        done.result(SILENCE)
+    except FutureTimeout:
+        raise EngineError(f"vLLM took more than {SILENCE:g} s {what}") from None
 
 
 def start(arguments: Mapping[str, Any]) -> tuple[Any, bool]:
