@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
 
-from engine_contract import TIED, Subject, agrees, ask, every_rule, model_of, words
+from engine_contract import TIED, UNTIED, Subject, agrees, ask, every_rule, model_of, words
 
 from agentgym.engines.choice import Engines
 from agentgym.engines.server import ServerEngine
@@ -37,6 +37,18 @@ def subject(folder):
 @every_rule
 def test_the_contract(rule, subject):
     rule(subject)
+
+
+def test_a_head_of_its_own_is_replaced_too(tmp_path):
+    """The subject's is tied."""
+    model_of(UNTIED).save_pretrained(tmp_path)
+    engine, other = ServerEngine(str(tmp_path), slots=8, context=1000), model_of(UNTIED, seed=1)
+    try:
+        agrees(model_of(UNTIED), words(20, 1), ask(engine, words(20, 1), max_tokens=9))
+        engine.load(other.state_dict(), 1)
+        agrees(other, words(20, 1), ask(engine, words(20, 1), max_tokens=9))
+    finally:
+        engine.close()
 
 
 def test_entropies_are_exact(subject):
