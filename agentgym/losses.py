@@ -209,6 +209,39 @@ def policy_gradient_kept(
     return Loss(apply, name="surrogate")
 
 
+def policy_gradient_controlled(
+    low: float = 0.2,
+    high: float = 0.2,
+    *,
+    below: float,
+    above: float,
+    dual: float | None = None,
+) -> Loss:
+    """The surrogate whose clipped tokens keep a chosen part of the gradient at the clip.
+
+    CE-GPPO (Su et al. 2025, arXiv:2509.20712, the objective with beta1 and beta2): the parts scale
+    the value as well, so that at (0, 0) the gradient is that of ``policy_gradient`` and a clipped
+    token's loss is 0; at (1, 1) it is ``policy_gradient_kept`` on both sides (GPPO).
+
+    Args:
+        low: As in ``policy_gradient``.
+        high: As in ``policy_gradient``.
+        below: Part kept below ``1 - low`` where the advantage is negative: beta1.
+        above: Part kept above ``1 + high`` where the advantage is positive: beta2.
+        dual: Bound of ``dual_clip``, above 1; none unless given.
+    """
+
+    def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
+        r, advantage = ratio(outputs, batch), batch.advantage
+        one = r / r.detach()  # its value is 1, its gradient that of the log-probability
+        kept = torch.where((advantage < 0) & (r < 1 - low), below * (1 - low) * one, r)
+        kept = torch.where((advantage > 0) & (r > 1 + high), above * (1 + high) * one, kept)
+        loss = -kept * advantage
+        return loss if dual is None else dual_clip(loss, advantage, dual)
+
+    return Loss(apply, name="surrogate")
+
+
 def reinforce() -> Loss:
     """Minus the advantage times the log-probability: the plain policy gradient."""
     return Loss(lambda outputs, batch, step: -batch.advantage * outputs.logprob, name="surrogate")

@@ -21,3 +21,9 @@ def test_the_bound_is_below_the_entropy_by_no_more_than_it_says(known):
 
 def test_tokens_that_cannot_be_drawn_add_nothing():
     assert entropy_at_least([math.log(0.5), math.log(0.5), -math.inf]) == pytest.approx(math.log(2))
+
+
+def test_the_two_likeliest_of_four_tokens_with_and_without_the_rest_as_one_more():
+    found = entropy_at_least([math.log(0.5), math.log(0.25)])
+    assert found == pytest.approx(1.039721, abs=1e-6)
+    assert found + 0.25 * math.log(0.25) == pytest.approx(0.693147, abs=1e-6)

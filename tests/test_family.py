@@ -7,7 +7,7 @@ import pytest
 import torch
 from family_fixture import GOLDEN, fixture, flat, near
 
-from agentgym.losses import Outputs, add, policy_gradient, times, weigh
+from agentgym.losses import Outputs, add, policy_gradient, reinforce, stopped, times, weigh
 from agentgym.reductions import expected_tilt, nucleus_entropy, tempered_logprob
 from agentgym.testing.batches import batch_of, written
 from agentgym_trainers.clipcov import covariance, spare_covariant
@@ -47,6 +47,36 @@ def test_w3_covariance_is_taken_over_all_rows_at_once():
         only = batch.rows(torch.tensor([row]))
         alone = Outputs(outputs.logprob[batch.row == row], outputs.entropy[batch.row == row])
         assert covariance(alone, only).abs().max() < 1e-12
+
+
+def test_w3_covariance_scales_with_the_advantage_and_ignores_what_is_added_to_all():
+    batch, outputs = fixture()
+    found = covariance(outputs, batch).detach()
+    for factor in (-2.0, 0.1, 7.0):
+        other = batch.with_(advantage=factor * batch.advantage)
+        assert torch.allclose(covariance(outputs, other), factor * found, atol=1e-12)
+        moved = batch.with_(advantage=batch.advantage + factor)
+        assert torch.allclose(covariance(outputs, moved), found, atol=1e-12)
+    assert found.abs().max() > 0.9
+
+
+def test_w3_clip_cov_the_loss_before_what_is_dropped_and_without_any_candidate():
+    golden = GOLDEN["W3_clipcov"]
+    batch, outputs = fixture()
+    value = policy_gradient(1.0, 1.0).apply(outputs, batch, 0)
+    assert value[batch.mask].tolist() == near(flat(golden["pgloss"]))
+    clipped = stopped(outputs, batch, 1.0, 1.0)
+    assert clipped[batch.mask].tolist() == flat(golden["ppo_clipped"])
+    loss = times("clipcov/kept", policy_gradient(1.0, 1.0))
+    for share, low, name in [
+        (0.3, 99.0, "loss_none"),
+        (1.0, 0.3, "loss_all_cands_dropped"),
+    ]:
+        select = spare_covariant(share, low, 100.0, clip=1.0, clip_high=1.0)
+        chosen = choose(select, batch, outputs)
+        assert mean_and_slope(loss, chosen, outputs)[0] == near(golden[name])
+    dropped = (chosen.extra["clipcov/kept"] == 0)[batch.mask].tolist()
+    assert dropped == flat(golden["cand"]) and golden["loss_none"] == near(-0.626302)
 
 
 def test_w3_clip_cov_drops_two_of_its_three_candidates():
@@ -104,6 +134,7 @@ def test_w4_the_effect_and_both_laws():
     extreme = choose(weigh_by_effect("linear", 0.8, 1.2), batch, outputs)
     wide = times(WEIGHT, policy_gradient(0.99, 5.0))
     assert mean_and_slope(wide, extreme, outputs)[0] == near(-0.605973)
+    assert mean_and_slope(policy_gradient(0.99, 5.0), batch, outputs)[0] == near(-0.664966)
 
 
 def test_steer_the_papers_law_has_no_effect_where_the_clip_has_stopped():
@@ -157,6 +188,62 @@ def test_w0_tilt_its_mean_under_the_policy_and_the_entropy_a_logit_takes():
         moved = (P0.log() + 1e-3 * torch.eye(4)[k]).softmax(-1)
         change = -(moved * moved.log()).sum() - entropy
         assert float(change) / 1e-3 == near(-float(found[k]), 2e-4)
+
+
+def entropy_of(logits):
+    logp = logits.log_softmax(-1)
+    return float(-(logp.exp() * logp).sum())
+
+
+def test_w0_a_step_of_the_plain_policy_gradient_changes_entropy_by_the_difference():
+    golden, eps = GOLDEN["W0"], 1e-3
+    batch = batch_of([[1]])
+    batch = batch.with_(advantage=written(batch, [1.0]))
+    expected = float(reduce(expected_tilt("x"))[0])
+    for k in range(4):
+        logits = P0.log().requires_grad_()
+        logprob = logits.log_softmax(-1)[k] * batch.mask.double()
+        loss = reinforce().apply(Outputs(logprob, logprob), batch, 0).sum()
+        (slope,) = torch.autograd.grad(loss, logits)
+        change = entropy_of(P0.log() - eps * slope) - entropy_of(P0.log())
+        said = batch.with_(
+            logprob=written(batch, [float(P0[k].log())]),
+            entropy=written(batch, [golden["H"]]),
+        )
+        predicted = eps * (expected - float(tilt(said).sum()))
+        assert change == near(golden["dH_pg_exact"][k])
+        assert predicted == near(golden["dH_pg_pred"][k])
+        assert change / eps == near([-0.167935, 0.135244, 0.200323, 0.200323][k])
+        assert change / eps == near(predicted / eps, 2e-4)
+
+
+def test_w0_a_higher_logit_takes_entropy_from_a_probability_of_exp_minus_h_upwards():
+    golden = GOLDEN["W0"]
+    batch = batch_of([[3]])
+    probability = [
+        0.99 * golden["sign_p_star"],
+        golden["sign_p_star"],
+        1.01 * golden["sign_p_star"],
+    ]
+    batch = batch.with_(
+        logprob=written(batch, [math.log(p) for p in probability]),
+        entropy=written(batch, [golden["H"]] * 3),
+    )
+    below, at, above = tilt(batch)[batch.mask].tolist()
+    assert below < -1e-3 < at == near(0) and above > 1e-3
+
+
+def test_w0_entropy_changes_by_minus_the_covariance_of_log_probability_and_step():
+    golden = GOLDEN["W0"]["cov_identity"]
+    token = [0, 0, 0, 0, 1, 1, 2, 3]  # as often as the policy draws each
+    batch = batch_of([[8]])
+    dz = torch.tensor(golden["dz"], dtype=torch.float64)
+    batch = batch.with_(advantage=written(batch, dz[token].tolist()))
+    logprob = written(batch, P0.log()[token].tolist())
+    predicted = -float(covariance(Outputs(logprob, logprob), batch)[batch.mask].mean())
+    change = entropy_of(P0.log() + dz) - entropy_of(P0.log())
+    assert predicted == near(golden["minus_cov"]) and predicted == near(3.249e-5, 1e-8)
+    assert change == near(golden["exact"]) and change == near(3.170e-5, 1e-8)
 
 
 def test_w6_a_step_towards_a_warmer_distribution_raises_entropy():
@@ -247,6 +334,36 @@ def test_w10_clip_v():
         (8.5, 1e-4, "keep_mu85"),
     ]:
         assert near_the_policy(spread, most)(batch)[batch.mask].tolist() == golden[name], name
+
+
+@pytest.mark.parametrize("shrink", [True, False])
+def test_clip_v_that_tolerates_any_difference_is_its_host(shrink):
+    batch = scored(GOLDEN["W10_clipB"]["A"], GOLDEN["W10_clipV"]["N"])
+    assert host_of(batch, near_the_policy(math.inf, 1e-4), shrink) == host_of(batch)
+    assert host_of(batch, near_the_policy(0.3, 1.0), shrink) != host_of(batch)
+
+
+@pytest.mark.parametrize("where", [above_the_batch(0.01), near_the_policy(0.01, 1.0)])
+def test_where_nothing_is_punished_nothing_is_dropped(where):
+    """An advantage of 0 counts as nothing; Clip_V may drop it, which then moves no gradient."""
+    batch = scored(GOLDEN["W10_clipB"]["A"], GOLDEN["W10_clipV"]["N"])
+    rewarded = batch.with_(advantage=batch.advantage.abs())
+    assert host_of(batch, where, False) != host_of(batch)
+    assert host_of(rewarded, where, True) == host_of(rewarded)
+    partly = batch.with_(advantage=batch.advantage.clamp(min=0))
+    assert host_of(partly, where, False) == host_of(partly)
+
+
+def host_of(batch, where=None, shrink=True):
+    """The weighted loss of each token, and its slope, with what is dropped or without."""
+    surrogate = policy_gradient(0.2)
+    if where is not None:
+        dropping = drop(where, shrink=shrink)
+        batch, surrogate = dropping.apply(batch, dropping.init(), 0)[0], times(KEPT, surrogate)
+    leaf = batch.logprob.clone().requires_grad_()
+    value = batch.weight * surrogate.apply(Outputs(leaf, leaf), batch, 0)
+    (slope,) = torch.autograd.grad(value.sum(), leaf)
+    return value.tolist(), slope.tolist()
 
 
 def test_clip_b_what_is_dropped_leaves_the_mean_or_counts_as_nothing():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from family_fixture import GOLDEN, near
 
-from agentgym.credit import group_advantage
+from agentgym.credit import centre, group_advantage
 from agentgym.losses import Outputs, policy_gradient
 from agentgym.testing.batches import batch_of, written
 from agentgym_trainers.copo import (
@@ -188,6 +188,37 @@ def test_w14_the_papers_and_the_codes_advantage():
     assert code.tolist() == near([golden["code_nat1"][str(k)] for k in range(6)])
     for found in (paper, code):
         assert (found.diff() >= 0).all() and (found <= 0).all()
+
+
+def test_w14_the_codes_natural_baseline_only_moves_the_advantage():
+    golden = GOLDEN["W14_riskpo"]
+    found = released_advantage(SCORES, *at(1.0, 4.0), Tail(0.2, 0.8, 1.5))
+    without = found - found[1]  # where neither tail nor middle has begun
+    assert without.tolist() == near([golden["code_nat0"][str(k)] for k in range(6)], 2e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "reward", "others"),
+    [
+        ("ok", [1.0, 0, 0], [[0.0] * 4, [1.0], [1.0]]),
+        ("flip", [1.0, 1, 0], [[0.0], [0.0], [1.0]]),
+        ("zero", [1.0, 0], [[0.0], [1.0]]),
+    ],
+)
+def test_w14_credit_by_parts_of_the_sum_would_turn_signs_and_ours_does_not(name, reward, others):
+    """The first episodes of the tasks make the bundle; the parts are of what was left out."""
+    rewards = [r for first, rest in zip(reward, others, strict=True) for r in (first, *rest)]
+    group = [k for k, rest in enumerate(others) for _ in range(1 + len(rest))]
+    batch = batch_of([[1]] * len(group), reward=rewards, group=group)
+    first = batch.sample == 0
+    part = centre(batch.reward, batch.group)[first]
+    total = float(part.sum())
+    shares = part / total if abs(total) > 1e-6 else torch.full_like(part, 1 / len(part))
+    assert (-shares).tolist() == near(GOLDEN["W14_riskpo"]["sum_mean"][name])
+    state = (sum(reward) + 1.0, sum(reward) + 1.0)
+    found, _ = run(risk_tracked(len(reward), Tail(0.2, 0.8, 0.0), 0.1), batch, state)
+    ours = found.advantage[batch.mask][first]
+    assert ours.tolist() == near([-1.0] * len(reward))
 
 
 def test_w14_quantiles_and_how_they_follow():

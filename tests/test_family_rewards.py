@@ -20,6 +20,7 @@ from agentgym_trainers.ares import (
     graded,
     multiplied,
 )
+from agentgym_trainers.dcpo import exact_entropy
 from agentgym_trainers.ear import cut, relative_certainty, reshape_by_certainty
 from agentgym_trainers.pear import charge_thoughts, unsettled
 
@@ -132,6 +133,12 @@ def three_turns():
     """One episode of three turns, with junk for entropy on what was read."""
     batch = batch_of(TURNS)
     return batch.with_(entropy=torch.where(batch.mask, written(batch, UNEVEN), 5.0))
+
+
+def test_f2_means_are_over_what_was_written():
+    batch = three_turns()
+    assert exact_entropy(batch) == near(0.72)
+    assert turns_of(batch).mean(batch.entropy).tolist() == near([0.5, 1.0, 0.6])
 
 
 def test_f2_windows_end_with_their_turn():

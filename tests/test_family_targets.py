@@ -1,5 +1,6 @@
 """Methods that hold entropy at a target: golden numbers, gradients, controllers."""
 
+import io
 import math
 
 import numpy as np
@@ -13,9 +14,11 @@ from agentgym.law import Course
 from agentgym.learner import Learner
 from agentgym.losses import Outputs
 from agentgym.policy import Policy
+from agentgym.reductions import tempered_logprob
 from agentgym.settings import Optimisation, Shape
 from agentgym.testing.batches import batch_of, written
 from agentgym.testing.episodes import MIXED, made_up
+from agentgym.turns import quantile_by
 from agentgym_trainers.dcpo import (
     COOL,
     DCPO,
@@ -30,10 +33,13 @@ from agentgym_trainers.dcpo import (
 )
 from agentgym_trainers.siren import (
     ANCHOR,
+    COEFFICIENT,
     MEAN,
     NUCLEUS,
     PEAK,
     SIREN,
+    adaptive_bonus,
+    adaptive_coefficient,
     anchored,
     find_peaks,
     height,
@@ -75,6 +81,7 @@ def test_w1_the_law_is_found_again():
     law = course(golden["H"], golden["R"]).fit()
     assert law[:2] == near(golden["fit"], 2e-6) and law.ceiling == near(golden["ceiling"], 2e-6)
     assert law.residual < 1e-6
+    assert [-law.a * math.exp(h) for h in golden["H"]] == near(golden["dRdH"], 5e-6)
 
 
 def test_the_law_is_the_fit_of_least_squares_and_says_how_far_off_it_is():
@@ -117,6 +124,20 @@ def test_w7_the_share_of_the_bonus():
 
 def test_w7_the_advantage():
     assert mixed(fixture())[0] == near(flat(GOLDEN["W7_dcpo"]["A"]))
+
+
+def test_dcpo_at_temperature_one_every_factor_is_one_and_the_bonus_a_constant():
+    logits = torch.randn(9, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    logp, tokens = logits.log_softmax(-1), torch.arange(9) % 5
+    said = logp[torch.arange(9), tokens]
+    factor = (tempered_logprob(WARM, 1.0).apply(logp, tokens) - said).exp()
+    assert factor.tolist() == near([1.0] * 9, 1e-12)
+    batch = fixture()
+    batch = batch.with_(**{WARM: batch.logprob, COOL: batch.logprob - 1})
+    transform = weigh_in(Target(0.5, 0.1), lambda _: 0.3, won, warm=1.0, cool=0.8, late=False)
+    share = share_of_bonus(Target(0.5, 0.1), 0.3, 0.5)
+    gained = transform.apply(batch, 0.0, 0)[0].advantage - (1 - share) * batch.advantage
+    assert gained[batch.mask].tolist() == near([share] * 4 + [0] * 3, 1e-12)
 
 
 def test_w7_at_the_target_and_without_a_win_the_advantage_stays():
@@ -169,6 +190,8 @@ def test_w8_peaks_of_one_row():
     batch = batch_of([[5]])
     found = peaks(written(batch, golden["H"]), batch, 0.8, "episode")
     assert found[batch.mask].tolist() == golden["mask"]
+    entropy = torch.tensor(golden["H"], dtype=torch.float64)
+    assert quantile_by(entropy, torch.zeros(5).long(), 0.8, 1).tolist() == near([golden["thr"]])
 
 
 def test_f2_peaks_of_an_episode_and_of_its_turns():
@@ -184,6 +207,9 @@ def test_w8_the_squared_distance_and_its_slope():
     weight, mean = height(batch.entropy, batch, 0.8, "episode")
     masks = [*golden["masks"][0], *golden["masks"][1][:3]]
     assert (weight > 0)[batch.mask].tolist() == masks and mean == near(golden["H"])
+    alone = [batch.rows(torch.tensor([row])) for row in range(2)]
+    each = [height(one.entropy, one, 0.8, "episode")[1] for one in alone]
+    assert each == near(golden["per_seq"])
     for anchor, value, slope in [
         (golden["anchor"], golden["reg"], golden["dreg_dH"]),
         (mean, golden["perfect"], 0.0),
@@ -237,6 +263,48 @@ def test_siren_the_anchor_is_the_first_batchs_and_stays():
     assert state == (near(1.55),) and found.extra[ANCHOR][batch.mask].tolist() == near([1.55] * 7)
     later, state = transform.apply(batch.with_(**{NUCLEUS: 2 * batch.entropy}), state, 2)
     assert state == (near(1.55),) and later.extra[MEAN][batch.mask].tolist() == near([3.1] * 7)
+
+
+def adapted(transform, state, entropy):
+    batch = batch_of([[2]])
+    return transform.apply(batch.with_(entropy=written(batch, [entropy, entropy])), state, 0)
+
+
+def test_w20_the_adaptive_coefficient():
+    """The block lacks its inputs: a tenth of a nat to either side, and this rate, lead to it."""
+    transform = adaptive_coefficient(0.005, 1.2, 0.001)
+    start = transform.init()
+    found = [adapted(transform, start, entropy)[1] for entropy in (1.1, 1.2, 1.3)]
+    assert found == near(GOLDEN["W20_ctrl"], 1e-9)
+    for entropy, rate, weight in [(1.55, 0.1, 0.0), (1.0, 0.01, 0.007)]:
+        batch, state = adapted(adaptive_coefficient(0.005, 1.2, rate), 0.005, entropy)
+        assert state == near(weight, 1e-9)
+        assert batch.extra[COEFFICIENT].tolist() == near([0, weight, weight], 1e-9)
+
+
+def test_the_adaptive_coefficient_goes_on_from_a_checkpoint_and_stays_without_tokens():
+    transform = adaptive_coefficient(0.005, 1.2, 0.01)
+    _, state = adapted(transform, transform.init(), 1.0)
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    again = torch.load(file, weights_only=True)
+    assert adapted(transform, again, 0.5)[1] == adapted(transform, state, 0.5)[1] == near(0.014)
+    batch = batch_of([[1]])
+    silent = batch.with_(mask=torch.zeros_like(batch.mask))
+    assert transform.apply(silent, state, 0)[1] == state
+
+
+def test_the_gradient_of_the_adaptive_bonus_is_its_coefficient():
+    batch, _ = adapted(adaptive_coefficient(0.3, 1.2, 0.0), 0.3, 1.0)
+    entropy = batch.entropy.clone().requires_grad_()
+
+    def total(entropy):
+        return adaptive_bonus().apply(Outputs(entropy, entropy), batch, 0).sum()
+
+    assert torch.autograd.gradcheck(total, [entropy])
+    (slope,) = torch.autograd.grad(total(entropy), entropy)
+    assert slope.tolist() == near([0, -0.3, -0.3])
 
 
 def test_siren_pulls_the_entropy_of_a_network_towards_the_anchor(tokenizer):

@@ -19,6 +19,7 @@ from agentgym.advantages import (
 from agentgym.batch import VALUE, episode_mean, token_mean
 from agentgym.credit import chain, group_advantage, weigh_episodes
 from agentgym.shaping import overlong
+from agentgym.stats import bootstrap_mean
 from agentgym.testing.batches import batch_of, written
 from agentgym.turns import discounted_returns, turns_of
 from agentgym.weights import CONSTANT, divide_by_constant
@@ -227,6 +228,12 @@ def test_padding_junk_never_reaches_a_corridor():
     batch = batch_of([[1]])
     found = corridor(batch, torch.full((2,), 0.8), 0.5, 1.5)
     assert found.extra[LOW].tolist() == near([-math.inf, 0.4])
+
+
+def test_g12_the_papers_success_rates_are_shares_of_48_episodes():
+    for percent, (wins, again) in GOLDEN["G12_epo_48ths"].items():
+        found = bootstrap_mean([1.0] * wins + [0.0] * (48 - wins), np.random.default_rng(0))
+        assert f"{100 * found.value:.1f}" == percent and again == float(percent)
 
 
 # ---- EMPG --------------------------------------------------------------------------------------

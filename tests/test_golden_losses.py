@@ -12,6 +12,7 @@ from transformers import Qwen2Config
 
 from agentgym.advantages import RETURN
 from agentgym.batch import REFERENCE, VALUE
+from agentgym.engines.entropy import entropy_at_least
 from agentgym.losses import (
     Outputs,
     add,
@@ -19,6 +20,7 @@ from agentgym.losses import (
     kl_to_reference,
     negative_log_likelihood,
     policy_gradient,
+    policy_gradient_controlled,
     policy_gradient_kept,
     reinforce,
     times,
@@ -105,6 +107,29 @@ def test_g1_entropy_and_its_gradient():
     assert probability == near(golden["p"][1])
 
 
+def test_g1_entropy_of_the_likeliest_tokens_is_what_their_rest_lacks():
+    """The engine knows the top k only: what it adds for the rest comes off again."""
+    golden = GOLDEN["G1"]
+    top = golden["p"][:2]
+    rest = 1 - sum(top)
+    found = entropy_at_least(math.log(p) for p in top) + rest * math.log(rest)
+    assert found == near(golden["top2_trunc"])
+
+
+def test_g1b_the_mean_squared_score_is_one_less_the_sum_of_squares():
+    golden = GOLDEN["G1b_prop1"]
+    logits = torch.tensor(golden["p"], dtype=torch.float64).log().requires_grad_()
+    norms = []
+    for token in range(3):
+        batch = batch_of([[1]])
+        batch = batch.with_(tokens=torch.full_like(batch.tokens, token))
+        (score,) = torch.autograd.grad(Fixed(logits)(batch).logprob[batch.mask].sum(), logits)
+        norms.append(float(score.square().sum()))
+    mean = float(np.dot(golden["p"], norms))
+    assert mean == near(golden["E_score_norm2"])
+    assert golden["E_score_norm2"] == near(golden["one_minus_sum_p2"])
+
+
 # ---- G4: clips ---------------------------------------------------------------------------------
 
 
@@ -148,6 +173,17 @@ def test_g4c_kl():
     logprob = written(batch, [golden["logp"]])
     found = kl_to_reference().apply(Outputs(logprob, logprob), batch, 0)
     assert float(found[batch.mask]) == near(golden["k3"])
+
+
+def test_g4c_k3_is_k2_up_to_a_cube_and_its_slope_tells_k1():
+    golden = GOLDEN["G4c_kl"]
+    batch = batch_of([[1]])
+    batch = batch.with_(**{REFERENCE: written(batch, [golden["ref"]])})
+    logprob = written(batch, [golden["logp"]]).requires_grad_()
+    found = kl_to_reference().apply(Outputs(logprob, logprob), batch, 0)[batch.mask].sum()
+    (slope,) = torch.autograd.grad(found, logprob)
+    assert float(found.detach()) - golden["k2"] == near(-(golden["k1"] ** 3) / 6, 1e-4)
+    assert float(slope[batch.mask]) == near(1 - math.exp(-golden["k1"]))
 
 
 # ---- G6: covariance clipping ---------------------------------------------------------------------
@@ -370,6 +406,7 @@ def terms():
     [
         policy_gradient(0.2, 0.28),
         policy_gradient(0.2, 0.28, dual=3.0),
+        policy_gradient_controlled(0.2, 0.28, below=0.0, above=0.0),
         soft_gate(1.0, 1.05),
         reinforce(),
         negative_log_likelihood(),
@@ -402,8 +439,11 @@ def frozen(name, move, move0, advantage):
     if name == "gspo":
         sequence = np.exp(move0.mean() + move - move0)
         return -np.minimum(sequence * advantage, np.clip(sequence, 0.8, 1.28) * advantage)
-    upper = 1.28 * r / r0
-    lower = 0.8 * r / r0 if name == "gppo" else np.full_like(r, 0.8)
+    upper, lower = 1.28 * r / r0, 0.8 * r / r0
+    if name == "ce-gppo":
+        low, high = (advantage < 0) & (r0 < 0.8), (advantage > 0) & (r0 > 1.28)
+        return -np.where(low, 0.3 * lower, np.where(high, 0.6 * upper, r)) * advantage
+    lower = lower if name == "gppo" else np.full_like(r, 0.8)
     clipped = np.where(r0 > 1.28, upper, np.where(r0 < 0.8, lower, r))
     return -np.minimum(r * advantage, clipped * advantage)
 
@@ -415,6 +455,7 @@ def frozen(name, move, move0, advantage):
         ("gspo", sequence_ratio(0.2, 0.28, turn=False)),
         ("gppo", policy_gradient_kept(0.2, 0.28, below=True)),
         ("aepo", policy_gradient_kept(0.2, 0.28, below=False)),
+        ("ce-gppo", policy_gradient_controlled(0.2, 0.28, below=0.3, above=0.6)),
     ],
 )
 def test_a_gradient_is_what_finite_differences_say_with_stopped_parts_frozen(name, loss):

@@ -8,15 +8,35 @@ import numpy as np
 import pytest
 import torch
 
+from agentgym import scratch
 from agentgym.batch import collate
-from agentgym.losses import Outputs
+from agentgym.learner import Learner
+from agentgym.losses import (
+    Outputs,
+    add,
+    entropy_bonus,
+    policy_gradient,
+    stopped,
+    weigh,
+    weighed_by,
+)
+from agentgym.policy import Policy
+from agentgym.settings import Shape
 from agentgym.testing.batches import batch_of, written
 from agentgym.testing.episodes import MIXED, TIED, made_up
 from agentgym.turns import turns_of
 from agentgym.types import Completion
-from agentgym.weights import TOKENS, TURNS, finished, keep, side_weights
-from agentgym_trainers.aepo import scale_by_entropy
-from agentgym_trainers.corridor import HIGH, LOW, corridor, outside, overall_history
+from agentgym.weights import CONSTANT, TOKENS, TURNS, finished, keep, side_weights
+from agentgym_trainers.aepo import AEPO, scale_by_entropy
+from agentgym_trainers.clipcov import KEPT, covariance
+from agentgym_trainers.corridor import (
+    HIGH,
+    LOW,
+    corridor,
+    outside,
+    outside_indicator,
+    overall_history,
+)
 from agentgym_trainers.curriculum import fade, ramp
 from agentgym_trainers.drbot import DrBoT, deviation, repetitive, uneven
 from agentgym_trainers.empg import EMPG, centre_steps, rescale, reward_clarity, scale_by_confidence
@@ -50,8 +70,41 @@ def test_epo_1_the_first_step_has_no_penalty():
     assert state == (near(2.525), 1)
 
 
+def side_term(loss, entropies):
+    """Value and slope of EPO's term of its own, at entropies far outside the corridor or not."""
+    batch = batch_of([[1] * len(entropies)])
+    batch = corridor(batch, torch.full((len(batch.mask),), 0.5).double(), 0.5, 1.5)
+    entropy = written(batch, entropies).requires_grad_()
+    value = loss.apply(Outputs(torch.zeros_like(entropy), entropy), batch, 3)
+    (slope,) = torch.autograd.grad(value.sum(), entropy)
+    return value[batch.mask].tolist(), slope[batch.mask].tolist()
+
+
+def test_epo_2_without_penalty_the_loss_is_the_hosts_with_a_bonus():
+    """To the last bit, whether its weight or its schedule is 0."""
+    _, term = EPO(entropy=0.01, penalty=0.0).build().updates[0].loss.terms()
+    _, paid = EPO(entropy=0.01).build().updates[0].loss.terms()
+    plain = weigh(0.01, weighed_by(TURNS, entropy_bonus()))
+    faded = add(plain, weigh(lambda step: 0.0, weighed_by(TURNS, outside())))
+    entropies = [0.01, 2.0, 5.0, 0.3]
+    expected = side_term(plain, entropies)
+    assert side_term(term, entropies) == expected == side_term(faded, entropies)
+    assert term.weight == plain.weight == TURNS
+    assert side_term(paid, entropies) != expected
+
+
 def test_epo_3_inside_the_corridor_nothing_is_paid():
     assert band([0.5, 0.8, 1.1], 0.8).tolist() == [0, 0, 0]
+
+
+def test_epo_4_the_penalty_pulls_from_either_side_and_the_indicator_from_none():
+    entropies = [0.1, 0.5, 0.9]
+    assert side_term(outside(), entropies)[1] == [-1, 0, 1]
+    batch = batch_of([[1] * 3])
+    batch = corridor(batch, torch.full((6,), 0.5).double(), 0.5, 1.5)
+    entropy = written(batch, entropies).requires_grad_()
+    value = outside_indicator().apply(Outputs(entropy, entropy), batch, 0)
+    assert value[batch.mask].tolist() == [1, 0, 1] and not value.requires_grad
 
 
 def test_epo_5_without_a_lower_side_low_entropy_is_free():
@@ -186,6 +239,26 @@ def test_empg_8_an_episodes_last_step_earns_no_bonus():
     assert bonus[[2, 4]].tolist() == [0, 0] and (bonus[[0, 1, 3]] > 0).all()
 
 
+def test_empg_10_entropies_of_what_was_read_change_nothing():
+    batch, _ = steps(ENTROPY, [1.0, 1.0, 1.0, -1.0, -1.0])
+    for junk in (0.0, 50.0, -3.0):
+        other = batch.with_(entropy=torch.where(batch.mask, batch.entropy, junk))
+        assert empg(other).tolist() == empg(batch).tolist()
+    moved = batch.with_(entropy=batch.entropy + 5.0 * batch.mask * (batch.turn == 1))
+    assert empg(moved).tolist() != empg(batch).tolist()
+
+
+def test_empg_11_episodes_in_another_order_have_the_same_advantages():
+    """Three episodes: two that change places are also the same round, turned."""
+    entropy, advantage = [*ENTROPY, 0.2], [1.0, 1.0, 1.0, -1.0, -1.0, 0.5]
+    one, _ = steps(entropy, advantage, ((2, 1, 3), (1, 2), (4,)))
+    order = [3, 4, 0, 1, 2, 5]
+    other, _ = steps(
+        [entropy[k] for k in order], [advantage[k] for k in order], ((1, 2), (2, 1, 3), (4,))
+    )
+    assert empg(other).tolist() == near(empg(one)[order].tolist(), 1e-12)
+
+
 def test_empg_12_no_gradient_flows_through_an_advantage():
     batch, _ = steps(ENTROPY)
     assert not empg(batch).requires_grad
@@ -291,6 +364,66 @@ def test_spear_6_memory_is_bounded_and_old_episodes_go():
         assert (step - born <= 2).all() and len(stored["reward"]) == len(born)
 
 
+def drawn(config, ratios, seed):
+    """A minibatch of replayed tokens as the covariance clipping of SPEAR leaves it."""
+    rng = np.random.default_rng(seed)
+    batch = batch_of([[1] * 20, [1] * 20])
+    old, advantage = rng.normal(-2, 1, 40), rng.normal(0, 1, 40)
+    batch = batch.with_(logprob=written(batch, old), advantage=written(batch, advantage))
+    batch = batch.with_(**{CONSTANT: batch.mask.double()})
+    outputs = Outputs(written(batch, old + np.log(ratios)), torch.zeros_like(batch.entropy))
+    imitation = config.build().updates[1]
+    batch = imitation.select.apply(outputs, batch, torch.Generator().manual_seed(seed))
+    return imitation.loss.apply(outputs, batch, 10**6), batch, outputs
+
+
+def test_spear_7_covariance_clipping_leaves_out_a_few_tokens_and_without_candidates_none():
+    ratios = np.linspace(0.5, 1.6, 40)
+    for share, most in [(0.02, 1), (0.1, 4), (0.5, 20)]:
+        counts = set()
+        for seed in range(5):
+            config = SPEAR(spared=share, low=0.5, high=6.0)
+            _, batch, outputs = drawn(config, ratios, seed)
+            gone = batch.mask & (batch.extra[KEPT] == 0)
+            free = ~stopped(outputs, batch, config.host.clip, config.host.clip_high)
+            assert (free & (covariance(outputs, batch) > 0.5))[gone].all()
+            counts.add(int(gone.sum()))
+        assert 0 < max(counts) <= most
+    none = SPEAR(spared=0.5, low=1e6, high=1e7)
+    value, batch, outputs = drawn(none, ratios, 0)
+    plain = policy_gradient(none.host.clip, none.host.clip_high).apply(outputs, batch, 0)
+    assert value.equal(plain) and plain.abs().max() > 0
+    few, *_ = drawn(SPEAR(spared=0.5, low=0.5), ratios, 0)
+    assert not few.equal(plain)
+
+
+def test_spear_8_replay_without_weight_has_no_gradient_and_the_moments_of_adam_decay(tokenizer):
+    shape = Shape(hidden=16, layers=1, heads=2, kv_heads=1, ffn=16)
+    learner = Learner(Policy(scratch.make_model(tokenizer, shape, context=256, seed=1)))
+    algorithm = SPEAR().build()
+    host, imitation = algorithm.updates
+    batch = learner.observe(collate(made_up(0, MIXED)))
+    batch, _ = algorithm.credit.apply(batch, algorithm.credit.init(), 0)
+    learner.update(batch, host, 0)
+
+    def moments(name):
+        states = learner.optimiser.state
+        return [states[p][name].clone() for p in learner.policy.model.parameters()]
+
+    first, second = moments("exp_avg"), moments("exp_avg_sq")
+    before = [p.detach().clone() for p in learner.policy.model.parameters()]
+    old = batch.with_(**{REPLAYED: batch.mask.float()})
+    metrics = learner.update(old, imitation, 0)
+    assert metrics["imitation/grad_norm"] == 0
+    assert max(float(m.abs().max()) for m in first) > 0
+    for name, kept, held in [("exp_avg", 0.9, first), ("exp_avg_sq", 0.95, second)]:
+        for now, then in zip(moments(name), held, strict=True):
+            assert torch.allclose(now, kept * then, rtol=1e-5, atol=0)
+    after = list(learner.policy.model.parameters())
+    assert any(not a.equal(b) for a, b in zip(after, before, strict=True))
+    assert learner.update(old, imitation, 20)["imitation/grad_norm"] > 0
+
+
 def test_spear_9_what_was_good_is_dropped_when_the_median_rises():
     """Rewards of 1 are above a median of 0.5 and not above one of 1."""
     config = replace(SPEAR(some=99, medians=4), bonus=0.0)
@@ -339,6 +472,51 @@ def test_a_turn_that_repeats_itself_is_found():
 
 
 # ---- AEPO --------------------------------------------------------------------------------------
+
+
+RATIOS = [0.3, 0.79, 0.81, 1.0, 1.27, 1.29, 2.0, 2.9, 3.1, 8.0]
+
+
+def of_aepo_and_grpo(ratios, advantage):
+    """Value and slope of each token in AEPO's loss, and in that of its host."""
+    batch = batch_of([[1] * len(ratios)])
+    batch = batch.with_(advantage=written(batch, [advantage] * len(ratios)))
+    found = []
+    for algorithm in (AEPO().build(), AEPO().host.build()):
+        logprob = written(batch, np.log(ratios).tolist()).requires_grad_()
+        outputs = Outputs(logprob, torch.zeros_like(logprob))
+        value = algorithm.updates[0].loss.apply(outputs, batch, 0)
+        (slope,) = torch.autograd.grad(value.sum(), logprob)
+        found += [value[batch.mask].tolist(), slope[batch.mask].tolist()]
+    return found
+
+
+@pytest.mark.parametrize("advantage", [1.7, 0.4, -0.4, -1.7])
+def test_aepo_1_2_its_value_is_grpos_and_its_gradient_differs_beyond_the_upper_clip(advantage):
+    value, slope, plain, other = of_aepo_and_grpo(RATIOS, advantage)
+    assert value == near(plain, 1e-12)
+    beyond = [r > 1.28 and advantage > 0 for r in RATIOS]
+    assert [a != near(b, 1e-12) for a, b in zip(slope, other, strict=True)] == beyond
+    kept = [s for s, far in zip(slope, beyond, strict=True) if far]
+    assert kept == near([-1.28 * advantage] * len(kept))
+    stops = [r < 0.8 or r > 3 for r in RATIOS] if advantage < 0 else beyond
+    assert [s == 0 for s in other] == stops
+
+
+def test_aepo_3_before_the_policy_has_moved_the_gradient_is_grpos():
+    for advantage in (1.7, -0.4):
+        _, slope, _, other = of_aepo_and_grpo([1.0] * 3, advantage)
+        assert slope == other == near([-advantage] * 3)
+
+
+def test_aepo_4_without_weight_or_with_equal_entropies_advantages_stay():
+    batch = batch_of([[3], [2]])
+    batch = batch.with_(advantage=written(batch, [1.0, 0.3, -2, 0.7, -1]))
+    uneven_ = batch.with_(entropy=written(batch, [0.2, 1, 0.6, 2, 0.1]))
+    alike = batch.with_(entropy=written(batch, [0.4] * 5))
+    for given, weight, stays in [(uneven_, 0.0, True), (alike, 0.2, True), (uneven_, 0.2, False)]:
+        found = scale_by_entropy(weight).apply(given, (), 0)[0].advantage
+        assert torch.allclose(found, batch.advantage, atol=1e-12) is stays
 
 
 def test_aepo_5_entropy_scores_are_standardised_over_what_was_written():
@@ -391,6 +569,17 @@ def test_aepo_9_only_what_the_policy_wrote_is_on_the_mask():
         for token in turn.completion.tokens
     ]
     assert batch.tokens[batch.mask].tolist() == said
+
+
+def test_aepo_10_the_clip_looks_at_one_token_at_a_time():
+    for advantage in (1.0, -1.0):
+        value, slope, *_ = of_aepo_and_grpo(RATIOS, advantage)
+        alone = [of_aepo_and_grpo([ratio], advantage)[:2] for ratio in RATIOS]
+        assert [one for (one,), _ in alone] == near(value, 1e-12)
+        assert [one for _, (one,) in alone] == near(slope, 1e-12)
+        reversed_, turned, *_ = of_aepo_and_grpo(RATIOS[::-1], advantage)
+        assert (reversed_[::-1], turned[::-1]) == (near(value, 1e-12), near(slope, 1e-12))
+        assert len({round(x, 6) for x in value}) > 4
 
 
 # ---- policies for episodes that did not end by themselves ----------------------------------------

@@ -1,6 +1,7 @@
 """ScienceWorld in its real simulator; one Java machine serves all of these tests."""
 
 import contextlib
+import json
 import multiprocessing
 import os
 import signal
@@ -24,6 +25,7 @@ if jvm.missing():
 
 ENV = "agentgym/ScienceWorld-v0"
 PLANT, BOIL, THING = "find-plant-easy-v0", "boil-full-v0", "find-non-living-thing-full-v3"
+WAITING = json.loads((Path(__file__).parent / "golden" / "core.json").read_text())["G13_wait"]
 LINES = ["look around", "open door", "0", "go to kitchen", "xyzzy", "open cupboard", "inventory"]
 """Some of what may happen in the full house: a question and its answer, nonsense, free looks."""
 
@@ -91,6 +93,15 @@ def test_acting_on_the_wrong_thing_loses_for_good(begin):
         observation, _, terminated, _, info = env.step("reset task")
     assert reward == pytest.approx(-1.08)
     assert observation == "The episode is over." and not info["action_valid"]
+
+
+def test_g13_each_wait_is_eleven_moves_of_the_simulator_and_no_end(begin):
+    env = begin(PLANT)
+    for number in range(1, 12):
+        *_, terminated, _, info = env.step("wait")
+        moves = int(env.unwrapped._episode.ask("getNumMoves"))
+        assert moves == WAITING.get(str(number), {}).get("moves_at_11", 11 * number)
+        assert not terminated and not info["won"]
 
 
 def test_resetting_the_task_never_reaches_the_simulator(begin):

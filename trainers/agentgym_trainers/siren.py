@@ -28,7 +28,7 @@ from agentgym.algorithm import About, Algorithm, Select, extend
 from agentgym.batch import Batch, episode_mean
 from agentgym.bounds import at_least, within
 from agentgym.credit import State, Transform
-from agentgym.losses import Loss, Outputs, weigh
+from agentgym.losses import Loss, Outputs, entropy_bonus, times, weigh
 from agentgym.reductions import Reduction, nucleus_entropy
 from agentgym.turns import quantile_by, turns_of
 from agentgym_trainers.drgrpo import DrGRPO
@@ -42,6 +42,8 @@ MEAN = "siren/mean"
 """Private column: H of the minibatch, in nats, the same on all tokens."""
 ANCHOR = "siren/anchor"
 """Private column: where H is held, in nats, the same on all tokens."""
+COEFFICIENT = "siren/coefficient"
+"""Private column: weight of the adaptive bonus, per nat, the same on all tokens."""
 
 Scope = Literal["episode", "turn"]
 """What has peaks: an episode, or each of its turns, so that short ones are not passed over."""
@@ -99,6 +101,33 @@ def squared_distance(nucleus: Reduction) -> Loss:
         return gap * (2 * (outputs.extra[NUCLEUS] - batch.extra[MEAN]) + gap)
 
     return Loss(apply, frozenset({PEAK, MEAN, ANCHOR}), PEAK, reductions=(nucleus,), name="anchor")
+
+
+def adaptive_coefficient(start: float, target: float, rate: float) -> Transform:
+    """Write the weight of an entropy bonus that holds entropy by itself; SIREN's rival.
+
+    It rises by ``rate`` for each nat that the batch's mean entropy lies below the target, falls
+    likewise above it, and is never negative: a gradient step on the dual variable of Haarnoja et
+    al. 2018 (arXiv:1812.05905), eq. 18. State is the weight.
+
+    Args:
+        start: Weight before the first batch, per nat.
+        target: In nats per token.
+        rate: Change of the weight per nat of distance, per training step.
+    """
+
+    def apply(batch: Batch, state: State, step: int) -> tuple[Batch, State]:
+        inside = batch.entropy[batch.mask]
+        missing = target - float(inside.mean()) if len(inside) else 0.0
+        weight = max(0.0, state + rate * missing)
+        return batch.with_(**{COEFFICIENT: weight * batch.mask.to(batch.entropy)}), weight
+
+    return Transform(lambda: start, apply, writes=frozenset({COEFFICIENT}))
+
+
+def adaptive_bonus() -> Loss:
+    """The entropy bonus under the weight of ``adaptive_coefficient``."""
+    return times(COEFFICIENT, entropy_bonus())
 
 
 @dataclass(frozen=True, kw_only=True)
