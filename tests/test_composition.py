@@ -7,11 +7,8 @@ import pytest
 import torch
 from test_methods_train import step, trainer
 
-from agentgym.agent import ChatAgent
 from agentgym.algorithm import Algorithm, extend
 from agentgym.credit import chain, weigh_episodes
-from agentgym.env import Opening, Outcome, TextEnv
-from agentgym.formats import Plain
 from agentgym.losses import add, crediting, times, weigh
 from agentgym.reductions import expected_tilt, nucleus_entropy
 from agentgym.testing.algorithms import _gradient, _prepared, _Trial
@@ -116,22 +113,6 @@ PIECES = {
 }
 
 
-class Parity(TextEnv):
-    """Two turns; rewards what is said if its characters add up to an odd number."""
-
-    def tasks(self, split):
-        return ("parity",)
-
-    def start(self, task, rng):
-        self.said = ""
-        return Opening("say something", "say something odd")
-
-    def act(self, action):
-        self.said += action
-        odd, last = sum(map(ord, action)) % 2, len(self.said) > len(action)
-        return Outcome("odd" if odd else "even", reward=odd / 2, done=last)
-
-
 @dataclass(frozen=True)
 class Composed:
     """An algorithm where its configuration is expected."""
@@ -167,10 +148,7 @@ def test_a_piece_of_the_entropy_family_trains_on_hosts_of_every_kind(tokenizer, 
     algorithm = PIECES[piece](HOSTS[host].build())
     if piece != "etmr":  # made-up episodes share no beginning
         assert not gradient(algorithm).allclose(plain[host], rtol=1e-3, atol=1e-6)
-    one = trainer(tokenizer, Composed(algorithm))
-    one.player.agent = ChatAgent(tokenizer, form=Plain())
-    one.player.make = lambda task: Parity()
-    found = step(one)
+    found = step(trainer(tokenizer, Composed(algorithm)))
     assert found.metrics["update/grad_norm"] > 0
     assert all(map(math.isfinite, found.metrics.values()))
     sizes = {len(group) for group in found.groups}
