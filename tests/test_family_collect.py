@@ -14,7 +14,7 @@ from agentgym.engines.scripted import ScriptedEngine
 from agentgym.rollout import Limits, Player
 from agentgym.testing.batches import batch_of
 from agentgym.testing.episodes import made_up
-from agentgym.types import Completion, Stop
+from agentgym.types import Completion, Stop, Trajectory
 from agentgym_trainers.aepo_arbitrary import (
     AEPOArbitrary,
     apart,
@@ -24,6 +24,7 @@ from agentgym_trainers.aepo_arbitrary import (
     room,
     temperature,
 )
+from agentgym_trainers.dapo import until_mixed
 from agentgym_trainers.etmr import ETMR, Shape, from_peaks, reward_majority
 from agentgym_trainers.grpo import GRPO
 
@@ -252,3 +253,42 @@ def test_the_majority_is_right_and_a_tie_is_no_majority():
     found = reward_majority().apply(batch.with_(truncated=late), (), 0)[0]
     assert found.reward.tolist() == [1, 1, 1, 0] + [1] * 4 + [1, 1, 0, 0]
     assert found.gain[found.mask].tolist() == found.reward.tolist()
+
+
+# ---- DAPO's dynamic sampling -------------------------------------------------------------------
+
+
+class Played:
+    """Plays nothing: returns and stops by the number of the sample; notes what was asked for."""
+
+    def __init__(self, returns, broken=()):
+        self.returns, self.broken, self.asked = returns, broken, []
+
+    async def __call__(self, task, sample):
+        self.asked.append(sample)
+        stop = Stop.WORLD_ERROR if sample in self.broken else Stop.TERMINATED
+        turns = made_up(0, [[self.returns[sample]]])[0][0].turns
+        return Trajectory(task, sample, "g", "o", turns, stop)
+
+
+def sampled(attempts, returns, broken=()):
+    """What two episodes at a time end as, and which were played."""
+    play = Played(returns, broken)
+    group = asyncio.run(until_mixed(2, attempts)(TASK, play))
+    return [(t.sample, t.reward) for t in group], sorted(play.asked)
+
+
+def test_a_task_is_played_again_until_its_returns_differ_and_no_longer():
+    returns = [1.0, 1.0, 0.0, 1.0, 0.0, 1.0]
+    assert sampled(3, returns) == ([(2, 0.0), (3, 1.0)], [0, 1, 2, 3])
+    assert sampled(1, returns) == ([(0, 1.0), (1, 1.0)], [0, 1])
+
+
+def test_of_a_task_whose_returns_never_differ_the_last_try_stays():
+    returns = [1.0, 1.0, 0.0, 0.0]
+    assert sampled(2, returns) == ([(2, 0.0), (3, 0.0)], [0, 1, 2, 3])
+
+
+def test_a_world_that_broke_is_no_difference_between_returns():
+    returns = [1.0, 0.0, 0.0, 1.0]
+    assert sampled(2, returns, broken=[1]) == ([(2, 0.0), (3, 1.0)], [0, 1, 2, 3])

@@ -506,3 +506,68 @@ def test_the_contract_finds_what_is_wrong(transform, expected):
     credit = chain(group_advantage(), weigh_episodes(), stateless(transform))
     with pytest.raises(AssertionError, match=expected):
         check_algorithm(broken(credit))
+
+
+def selecting(select=None, loss=None):
+    """A configuration class whose first update selects, or minimises, what is given."""
+    host = GRPO().build()
+    first = replace(host.updates[0], select=select, loss=loss or host.updates[0].loss)
+
+    class Selecting(broken(host.credit)):
+        def build(self):
+            return replace(host, updates=(first,))
+
+    return Selecting
+
+
+def writes(column):
+    """A selection that writes what a function of the batch says."""
+    return Select(
+        lambda outputs, batch, generator: batch.with_(**{"test/column": column(batch)}),
+        frozenset({"test/column"}),
+    )
+
+
+def draws(count):
+    """A selection that draws tokens, as many as a function of the batch says."""
+
+    def apply(outputs, batch, generator):
+        at = batch.mask.nonzero().squeeze(-1)
+        drawn = at[torch.randperm(len(at), generator=generator)[: count(batch)]]
+        column = batch.mask.float().index_fill(0, drawn, 0.0)
+        return batch.with_(**{"test/column": column})
+
+    return Select(apply, frozenset({"test/column"}))
+
+
+def before(batch):
+    """Entropy of the token before, which may be one that was read."""
+    return batch.entropy.roll(1)
+
+
+@pytest.mark.parametrize(
+    ("select", "loss", "expected"),
+    [
+        (writes(lambda b: b.mask * torch.arange(len(b.mask))), None, "'test/column'.* order"),
+        (writes(lambda b: b.mask * b.logprob.mean()), None, "'test/column'.* off the mask"),
+        (draws(lambda b: 1 + int(b.owner[0])), None, "'test/column'.* draws as many"),
+        (
+            None,
+            Loss(lambda o, b, step: -b.advantage * o.logprob * before(b)),
+            "gradient of update 'update' depends on values off the mask",
+        ),
+        (
+            None,
+            Loss(lambda o, b, step: -b.advantage * o.logprob * torch.arange(len(b.mask))),
+            "gradient of update 'update' depends on the order of rows",
+        ),
+    ],
+)
+def test_the_contract_finds_what_is_wrong_with_an_update(select, loss, expected):
+    with pytest.raises(AssertionError, match=expected):
+        check_algorithm(selecting(select, loss))
+
+
+def test_the_contract_lets_an_update_draw_tokens():
+    loss = times("test/column", policy_gradient())
+    check_algorithm(selecting(draws(lambda batch: 5), loss))

@@ -1,4 +1,21 @@
-"""With neutral hyper-parameters every method is the one it builds on, bit for bit."""
+"""With neutral hyper-parameters every method is the one it builds on, bit for bit.
+
+Where there is no such setting, or the arithmetic differs:
+
+| method | what is compared instead |
+|---|---|
+| ARES | its host up to rounding: a mean of equal targets may differ from them in the last place |
+| COPO | its host where no group is tied: a tied one has weight for other tasks' sake |
+| CISPO | GRPO without a clip up to rounding: weight and ratio are multiplied in another order |
+| DAPO | GRPO with its weights; GRPO with the mean over tokens where no group is tied |
+| EAR | its host where entropies are equal, and with its other form, which has a neutral bound |
+| EMPG | its host where the mean over steps is 0: centring has no coefficient |
+| GSPO | GRPO up to rounding where a turn is a token, as the ratio is a mean in logarithms |
+| PPO | REINFORCE++ with a critic that expects nothing |
+| RiskPO | its credit: the return less the most; its update: GSPO's |
+| RLOO | Dr.GRPO times n / (n - 1) |
+| SAPO | GRPO at ratio 1: its gate is the ratio in the limit of temperature 0 only |
+"""
 
 import asyncio
 import random
@@ -10,12 +27,13 @@ import torch
 from agentgym import Task, make
 from agentgym.algorithm import extend, independent
 from agentgym.batch import REFERENCE, VALUE, collate
+from agentgym.credit import chain, stateless, weigh_episodes
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.losses import Outputs, entropy_bonus, weigh, weighed_by
 from agentgym.rollout import Limits, Player
 from agentgym.testing.episodes import MIXED, STEPS, made_up
 from agentgym.trees import fixed, grow
-from agentgym.weights import TURNS, side_weights
+from agentgym.weights import TURNS, side_weights, weigh_tokens
 from agentgym_trainers.aepo import AEPO
 from agentgym_trainers.aepo_arbitrary import AEPOArbitrary
 from agentgym_trainers.ares import ARES
@@ -25,10 +43,12 @@ from agentgym_trainers.clipcov import ClipCov
 from agentgym_trainers.copo import COPO
 from agentgym_trainers.dapo import DAPO
 from agentgym_trainers.dcpo import DCPO
-from agentgym_trainers.discriminator import ClipB
+from agentgym_trainers.discriminator import ClipB, ClipV
 from agentgym_trainers.drbot import DrBoT
 from agentgym_trainers.drgrpo import DrGRPO
+from agentgym_trainers.ear import EAR
 from agentgym_trainers.empg import EMPG
+from agentgym_trainers.empo import EMPO
 from agentgym_trainers.epo import EPO
 from agentgym_trainers.etmr import ETMR
 from agentgym_trainers.gigpo import GiGPO
@@ -39,6 +59,7 @@ from agentgym_trainers.klcov import KLCov, unclipped
 from agentgym_trainers.pear import PEAR
 from agentgym_trainers.ppo import PPO
 from agentgym_trainers.reinforce_pp import ReinforcePP
+from agentgym_trainers.riskpo import RiskPO
 from agentgym_trainers.rloo import RLOO
 from agentgym_trainers.sapo import SAPO
 from agentgym_trainers.siren import SIREN
@@ -46,10 +67,10 @@ from agentgym_trainers.spear import SPEAR
 from agentgym_trainers.steer import STEER
 
 
-def batch_at(step, rewards, *, drift=0.15, flat=False):
+def batch_at(step, rewards, *, drift=0.15, flat=False, length=5):
     """A batch with made-up numbers of the networks, and what the policy says a little later."""
     generator = torch.Generator().manual_seed(step)
-    groups = made_up(step, rewards)
+    groups = made_up(step, rewards, length=length)
     if flat:
         groups = [[replace(t, turns=t.turns[:1]) for t in group] for group in groups]
     batch = collate(groups)
@@ -69,10 +90,25 @@ def made_of(reductions, batch):
     return {r.name: (batch.entropy - 0.3 * batch.logprob) * batch.mask for r in reductions}
 
 
-def trace(algorithm, **kwargs):
+def gradients(update, outputs, batch, step):
+    """Of the loss on what the policy says: log-probabilities and entropies."""
+    leaves = [x.clone().requires_grad_() for x in outputs[:3]]
+    named = dict(zip(("logprob", "entropy", "value"), leaves, strict=True))
+    terms = [
+        (term.apply(outputs._replace(**named), batch, step) * batch.column(term.weight)).sum()
+        for term in update.loss.terms()
+    ]
+    found = torch.autograd.grad(sum(terms), leaves[:2], allow_unused=True)
+    return [
+        torch.zeros_like(leaf) if g is None else g
+        for g, leaf in zip(found, leaves[:2], strict=True)
+    ]
+
+
+def trace(algorithm, steps=STEPS, **kwargs):
     """Advantages, weights, and the gradient of the first update on what the policy says."""
     state, found = algorithm.credit.init(), []
-    for step, rewards in enumerate(STEPS):
+    for step, rewards in enumerate(steps):
         batch, outputs = batch_at(step, rewards, **kwargs)
         batch = batch.with_(**made_of(algorithm.credit.reductions, batch))
         batch, state = algorithm.credit.apply(batch, state, step)
@@ -80,14 +116,7 @@ def trace(algorithm, **kwargs):
         outputs = outputs._replace(extra=made_of(update.loss.asks(), batch))
         if update.select is not None:
             batch = update.select.apply(outputs, batch, torch.Generator().manual_seed(0))
-        leaves = [x.clone().requires_grad_() for x in outputs[:3]]
-        named = dict(zip(("logprob", "entropy", "value"), leaves, strict=True))
-        terms = [
-            (term.apply(outputs._replace(**named), batch, step) * batch.column(term.weight)).sum()
-            for term in update.loss.terms()
-        ]
-        gradients = torch.autograd.grad(sum(terms), leaves[:2], allow_unused=True)
-        found += [batch.advantage, batch.weight, *(g for g in gradients if g is not None)]
+        found += [batch.advantage, batch.weight, *gradients(update, outputs, batch, step)]
     return found
 
 
@@ -166,6 +195,77 @@ def test_clip_b_that_tolerates_any_deviation_is_grpo():
         assert not same(ClipB(spread=0.1, denominator=denominator).build(), GRPO().build())
 
 
+def test_clip_v_that_tolerates_any_difference_is_grpo():
+    for denominator in ("shrink", "keep"):
+        assert same(ClipV(spread=1e9, denominator=denominator).build(), GRPO().build())
+        strict = ClipV(spread=0.0, most=1.0, denominator=denominator)
+        assert not same(strict.build(), GRPO().build())
+
+
+@pytest.mark.parametrize("host", [GRPO(), DAPO()])
+def test_ear_without_a_bound_is_its_host(host):
+    assert same(EAR(host=host, form="clip", bound=1e9).build(), host.build())
+    assert not same(EAR(host=host, form="clip", bound=0.1).build(), host.build())
+    assert not same(EAR(host=host).build(), host.build())
+
+
+@pytest.mark.parametrize("sign", ["kept", "free"])
+def test_equal_entropies_leave_the_advantage_of_ear(sign):
+    batch, _ = batch_at(0, MIXED)
+    batch = batch.with_(entropy=0.5 * batch.mask)
+    host, ear = GRPO().build(), EAR(sign=sign).build()
+    found, _ = ear.credit.apply(batch, ear.credit.init(), 0)
+    plain, _ = host.credit.apply(batch, host.credit.init(), 0)
+    assert found.advantage.equal(plain.advantage) and found.weight.equal(plain.weight)
+
+
+@pytest.mark.parametrize("host", [GSPO(), GRPO()])
+def test_empo_for_which_no_agreement_counts_is_its_host(host):
+    """Nothing is both above and below the same entropy, so that the world's reward is left."""
+    assert same(EMPO(host=host, low=0.0, high=0.0, world=1.0).build(), host.build())
+    assert not same(EMPO(host=host, low=-1.0, world=1.0).build(), host.build())
+
+
+def test_riskpo_that_sees_every_return_as_the_tail_is_the_return_less_the_most():
+    """Bundles of one task, quantiles at the ends, and no further weight on the lower tail."""
+    neutral = RiskPO(bundle=1, low=0.0, high=1.0, omega=0.0, rate=0.0, ratio="token", dual=None)
+
+    def less_the_most(batch):
+        return batch.with_(advantage=(batch.reward - 1)[batch.owner] * batch.mask)
+
+    plain = GRPO(clip=neutral.clip, clip_high=neutral.clip_high).build()
+    plain = replace(plain, credit=chain(stateless(less_the_most), weigh_episodes()))
+    assert same(neutral.build(), plain)
+    assert not same(replace(neutral, bundle=2).build(), plain)
+    for low in (0.0, 0.7):
+        heavier = replace(neutral, low=low, omega=0.5)
+        assert same(heavier.build(), plain) == (low == 0.0)
+
+
+def test_riskpo_without_a_dual_clip_has_the_update_of_gspo():
+    host = GSPO(clip=3e-3, clip_high=4e-3)
+
+    def moved(config):
+        return replace(config.build(), credit=host.build().credit)
+
+    assert same(moved(RiskPO(dual=None)), host.build())
+    assert not same(moved(RiskPO(dual=1.01)), host.build(), drift=0.5)
+    assert not same(moved(RiskPO(dual=None, ratio="row")), host.build())
+
+
+def test_dapo_without_a_penalty_for_length_is_grpo_with_its_weights():
+    free = DAPO(longest=10**9).build()
+    assert same(free, extend(GRPO().build(), credit=weigh_tokens()))
+    assert same(free, GRPO(mean="tokens").build(), steps=[MIXED, MIXED])
+    assert not same(free, GRPO(mean="tokens").build())
+    assert not same(DAPO(longest=4, margin=4).build(), free)
+
+
+def test_arpo_credits_and_updates_as_its_host():
+    for host in (GRPO(), GRPO(group_size=16, clip_high=0.2, dual=3.0, mean="tokens")):
+        assert same(ARPO(host=host).build(), host.build())
+
+
 def test_dcpo_without_pull_is_its_host():
     host = GRPO(dual=3.0)
     assert same(DCPO(host=host, bound=0.0).build(), host.build())
@@ -183,7 +283,7 @@ def test_pear_that_charges_nothing_is_its_host():
 
 
 def test_ares_as_the_paper_has_it_is_its_host():
-    """Its multiplier is the mean less itself."""
+    """Its multiplier is the mean less itself, up to rounding."""
     config = ARES.paper()
     pairs = zip(trace(config.build()), trace(config.host.build()), strict=True)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
@@ -193,13 +293,10 @@ def test_ares_as_the_paper_has_it_is_its_host():
 def test_copo_that_never_looks_at_other_tasks_has_the_gradient_of_its_host():
     """Made-up episodes end alike or by a limit, so a low middle gives all to the task itself."""
     within = COPO(sharpness=1e4, middle=-1.0).build()
-    for step in range(3):
-        batch, outputs = batch_at(step, MIXED)
-        found, _ = within.credit.apply(batch, within.credit.init(), step)
-        one = within.updates[0].loss.apply(outputs, found, step)
-        plain = GRPO().build()
-        expected, _ = plain.credit.apply(batch, plain.credit.init(), step)
-        assert one.equal(plain.updates[0].loss.apply(outputs, expected, step))
+    steps = [MIXED] * 3
+    assert same(within, GRPO().build(), steps=steps)
+    for other in (COPO(), COPO(sharpness=1e4, middle=9.0)):
+        assert not same(other.build(), GRPO().build(), steps=steps)
 
 
 def test_etmr_that_counts_every_prefix_has_the_credit_of_its_host():
@@ -233,12 +330,45 @@ def test_constant_entropy_leaves_the_advantage_of_aepo():
 
 
 @pytest.mark.parametrize(
-    "method", [GPPO(), CISPO(), SAPO(), GSPO(), ARPO(), ClipCov(low=1e6, high=2e6)]
+    "method",
+    [
+        GPPO(),
+        CISPO(),
+        SAPO(gain_sharpness=1.0, loss_sharpness=2.0),
+        GSPO(),
+        ARPO(),
+        ClipCov(low=1e6, high=2e6),
+    ],
 )
 def test_at_ratio_one_every_surrogate_has_the_gradient_of_grpo(method):
-    found = trace(method.build(), drift=0.0)
-    expected = trace(GRPO().build(), drift=0.0)
-    assert all(torch.allclose(a, b, atol=1e-7) for a, b in zip(found, expected, strict=True))
+    assert same(method.build(), GRPO().build(), drift=0.0)
+
+
+def test_at_ratio_one_sapo_has_the_gradient_of_grpo_up_to_rounding():
+    """Its temperature is multiplied by and divided by, which is exact for powers of 2 only."""
+    pairs = zip(trace(SAPO().build(), drift=0.0), trace(GRPO().build(), drift=0.0), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-7) for a, b in pairs)
+
+
+def test_where_nothing_is_clipped_gppo_and_cispo_have_the_gradient_of_grpo():
+    free = {"clip": 1.0, "clip_high": 1e9}
+    host = GRPO(**free).build()
+    assert same(GPPO(**free).build(), host, drift=0.5)
+    pairs = zip(trace(CISPO(**free).build(), drift=0.5), trace(host, drift=0.5), strict=True)
+    assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-8) for a, b in pairs)
+    for kind in (GPPO, CISPO):
+        assert not same(kind().build(), GRPO().build(), drift=0.5)
+
+
+def test_gspo_whose_turns_are_tokens_is_grpo_up_to_rounding():
+    wide = {"clip": 0.2, "clip_high": 0.28}
+
+    def close(length):
+        found = trace(GSPO(**wide).build(), drift=0.5, length=length)
+        expected = trace(GRPO(**wide).build(), drift=0.5, length=length)
+        return all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, expected, strict=True))
+
+    assert close(2) and not close(5)
 
 
 def test_ppo_that_expects_nothing_is_reinforce_plus_plus():
@@ -255,7 +385,7 @@ def test_rloo_is_dr_grpo_times_a_factor():
     rloo, dr = RLOO().build(), DrGRPO().build()
     found, _ = rloo.credit.apply(batch, rloo.credit.init(), 0)
     expected, _ = dr.credit.apply(batch, dr.credit.init(), 0)
-    assert torch.allclose(found.advantage, expected.advantage * 4 / 3)
+    assert found.advantage.equal(expected.advantage * 4 / 3)
 
 
 # ---- collection ---------------------------------------------------------------------------------
@@ -263,7 +393,13 @@ def test_rloo_is_dr_grpo_times_a_factor():
 
 @pytest.mark.parametrize(
     "collect",
-    [grow(6, fixed(6), lambda decision, rng: True), DAPO(group_size=6, attempts=1).build().collect],
+    [
+        grow(6, fixed(6), lambda decision, rng: True),
+        DAPO(group_size=6, attempts=1).build().collect,
+        ARPO(host=GRPO(group_size=6), roots=6).build().collect,
+        ETMR(host=GRPO(group_size=6), roots=6, peaks=0).build().collect,
+        AEPOArbitrary(host=GRPO(group_size=6), again=0.0).build().collect,
+    ],
 )
 def test_without_forks_and_retries_episodes_are_the_same_as_side_by_side(agent, collect):
     def say(prompt, sampling):

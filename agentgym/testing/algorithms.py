@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from agentgym import config as configs
 from agentgym import scratch
-from agentgym.algorithm import About, Algorithm
+from agentgym.algorithm import About, Algorithm, Update
 from agentgym.batch import Batch, collate
 from agentgym.credit import State
 from agentgym.errors import ConfigError
@@ -54,6 +55,7 @@ def check_algorithm(kind: type[Any]) -> None:
             _check_row_order,
             _check_windows,
             _check_junk,
+            _check_updates,
             _check_split,
             _check_degenerate,
             _check_state,
@@ -194,18 +196,80 @@ def _moved(to: Batch, source: Batch, name: str) -> Tensor:
 def _check_junk(trial: _Trial) -> None:
     """What stands off the mask never counts."""
     batches = trial.batches()
-    junk = [
-        batch.with_(
-            **{
-                name: torch.where(batch.mask, batch.column(name), 7.0)
-                for name in ("logprob", "entropy", *batch.extra)
-            }
-        )
-        for batch in batches
-    ]
-    message = "depends on values off the mask"
+    junk = [_littered(batch, batch.extra) for batch in batches]
     clean = trial.credit(batches)[0]
-    _same(trial, trial.credit(junk)[0], clean, message)
+    _same(trial, trial.credit(junk)[0], clean, "depends on values off the mask")
+
+
+def _littered(batch: Batch, names: Iterable[str]) -> Batch:
+    littered = ("logprob_sampled", "logprob", "entropy", *names)
+    return batch.with_(
+        **{name: torch.where(batch.mask, batch.column(name), 7.0) for name in littered}
+    )
+
+
+def _check_updates(trial: _Trial) -> None:
+    """What an update selects, and its gradient, depend on no junk and on no order of rows.
+
+    The policy has moved since credit, so that ratios differ from 1. Columns of weights are 0 off
+    the mask and stay so.
+    """
+    learner = trial.learner()
+    learner.policy.shares = False  # so that passes keep the order of rows
+    batch = trial.credit(trial.batches(windowed=True))[0][-1]
+    with torch.no_grad():
+        for parameter in learner.policy.model.parameters():
+            parameter.mul_(1.05)
+    for update in trial.algorithm.updates:
+        part = batch.rows(update.rows(batch).nonzero().squeeze(-1))
+        if not len(part):
+            continue
+        weights = {term.weight for term in update.loss.terms()}
+        littered = _littered(part, set(part.extra) - weights)
+        order = torch.randperm(len(part), generator=torch.Generator().manual_seed(5))
+        clean, _ = _prepared(learner, part, update)
+        dirty, _ = _prepared(learner, littered, update)
+        shuffled, drawn = _prepared(learner, part.rows(order), update)
+        if drawn:
+            # Another order draws other tokens, of the same number; then those of the first draw.
+            _same_numbers(trial, shuffled, clean, update)
+            shuffled = clean.rows(order)
+        expected = _gradient(learner, clean, update)
+        for found, message in (
+            (dirty, "depends on values off the mask"),
+            (shuffled, "depends on the order of rows: find turns by batch.owner and batch.turn"),
+        ):
+            _same(trial, [found], [clean], f"of update {update.name!r} {message}")
+            trial.require(
+                _gradient(learner, found, update).allclose(expected, atol=1e-5),
+                f"the gradient of update {update.name!r} {message}",
+            )
+
+
+def _prepared(learner: Learner, part: Batch, update: Update) -> tuple[Batch, bool]:
+    """A minibatch with what is selected, from one state of the generator; whether it was used."""
+    before = learner.generator.manual_seed(0).get_state()
+    part = learner.prepare(part, update)
+    return part, not learner.generator.get_state().equal(before)
+
+
+def _same_numbers(trial: _Trial, found: Batch, expected: Batch, update: Update) -> None:
+    for name in update.select.writes if update.select else ():
+        left, right = (b.column(name)[b.mask].sort().values for b in (found, expected))
+        message = f"column {name!r} of update {update.name!r} draws as many in any order of rows"
+        trial.require(left.allclose(right, atol=1e-5), message)
+
+
+def _gradient(learner: Learner, part: Batch, update: Update) -> Tensor:
+    """Of all weights of the policy, and of the critic where there is one."""
+    networks = [learner.policy.model]
+    if learner.critic is not None:
+        networks.append(learner.critic.network.model)
+    for network in networks:
+        network.zero_grad()
+    learner.gradient(part, update, 2)
+    parameters = [p for network in networks for p in network.parameters()]
+    return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
 
 
 def _check_split(trial: _Trial) -> None:
@@ -220,12 +284,7 @@ def _check_split(trial: _Trial) -> None:
         gradients = []
         for size in (1, 30, 100_000):
             learner.how = replace(learner.how, tokens_per_pass=size)
-            learner.policy.model.zero_grad()
-            learner.gradient(part, update, 2)
-            flat = [
-                p.grad.flatten() for p in learner.policy.model.parameters() if p.grad is not None
-            ]
-            gradients.append(torch.cat(flat))
+            gradients.append(_gradient(learner, part, update))
         for other in gradients[:2]:
             trial.require(
                 torch.allclose(other, gradients[2], atol=1e-5),

@@ -1,0 +1,19 @@
+"""A world in which a policy that knows nothing wins now and then."""
+
+from agentgym.env import Opening, Outcome, TextEnv
+
+
+class Parity(TextEnv):
+    """Two turns; rewards what is said if its characters add up to an odd number."""
+
+    def tasks(self, split):
+        return ("parity",)
+
+    def start(self, task, rng):
+        self.said = ""
+        return Opening("say something", "say something odd")
+
+    def act(self, action):
+        self.said += action
+        odd, last = sum(map(ord, action)) % 2, len(self.said) > len(action)
+        return Outcome("odd" if odd else "even", reward=odd / 2, done=last)
