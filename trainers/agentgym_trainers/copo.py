@@ -27,6 +27,7 @@ from agentgym.batch import Batch, episode_mean
 from agentgym.bounds import above
 from agentgym.credit import Transform, chain, group_mean, stateless
 from agentgym.losses import add, crediting, policy_gradient, times
+from agentgym.weights import leave_out_truncated
 from agentgym_trainers.empo import disagreement
 from agentgym_trainers.grpo import GRPO
 
@@ -128,7 +129,8 @@ class COPO:
         host = self.host
         surrogate = policy_gradient(host.clip, host.clip_high, dual=host.dual)
         comparing = compare_tasks(self.sharpness, self.middle, consistent=self.consistent)
-        weighting = weigh_either() if host.mean == "episodes" else host.weighting()
+        either = chain(weigh_either(), *leave_out_truncated(host.truncated))
+        weighting = either if host.mean == "episodes" else host.weighting()
         return host.compose(
             add(times(INNER, surrogate), times(OUTER, crediting(BETWEEN, surrogate))),
             credit=chain(comparing, weighting),

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -25,7 +25,7 @@ from agentgym.bounds import above, at_least, within
 from agentgym.credit import Transform, centre, chain, deviation_by, group_advantage
 from agentgym.losses import policy_gradient, times
 from agentgym.turns import turns_of
-from agentgym.weights import CONSTANT, divide_by_constant, keep
+from agentgym.weights import CONSTANT, divide_by_constant, keep, leave_out_truncated
 
 
 def deviation(batch: Batch) -> Float[Tensor, " E"]:
@@ -76,8 +76,10 @@ class DrBoT:
     """Part of the tasks that is learned from."""
     longest: int = 1600
     """Constant divisor of a sum over tokens."""
-    divide: bool = True
-    """Divide by the number of episodes too."""
+    divided: Literal["episode", "batch"] = "episode"
+    """Whose sum over tokens the constant divides: an episode's, before their mean, or all of it."""
+    truncated: Literal["zero", "mask"] = "zero"
+    """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
 
@@ -97,11 +99,12 @@ class DrBoT:
     @classmethod
     def released(cls) -> DrBoT:
         """The authors' code."""
-        return cls(divide=False)
+        return cls(divided="batch")
 
     def weighting(self) -> Transform:
         """How much each token counts, before anything is left out."""
-        return divide_by_constant(self.longest, per_episode=self.divide)
+        constant = divide_by_constant(self.longest, per_episode=self.divided == "episode")
+        return chain(constant, *leave_out_truncated(self.truncated))
 
     def credit(self) -> Transform:
         """Who gets the credit."""
