@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agentgym.advantages import RETURN, generalised_advantage
-from agentgym.algorithm import Algorithm, CriticPlan, Select, Update, extend, independent
+from agentgym.algorithm import Algorithm, CriticPlan, Select, Update, both, extend, independent
 from agentgym.batch import REFERENCE, VALUE, collate, concatenate, fingerprint, pack, unpack
 from agentgym.bounds import above, at_least, ordered, within
 from agentgym.credit import chain, group_advantage, stateless, weigh_episodes
@@ -26,7 +26,7 @@ from agentgym.losses import (
     weigh,
     weighed_by,
 )
-from agentgym.reductions import tempered_logprob
+from agentgym.reductions import nucleus_entropy, tempered_logprob
 from agentgym.shaping import punish_length, punish_malformed
 from agentgym.testing import check_algorithm
 from agentgym.testing.algorithms import _Trial
@@ -38,6 +38,7 @@ from agentgym_trainers.epo import EPO
 from agentgym_trainers.grpo import GRPO
 from agentgym_trainers.ppo import PPO
 from agentgym_trainers.reinforce_pp import ReinforcePPBaseline
+from agentgym_trainers.siren import NUCLEUS, anchored, find_peaks
 
 
 def learner_for(config):
@@ -135,6 +136,41 @@ def test_two_selections_both_write_and_the_second_sees_the_first():
     batch = batch_of([[2]])
     found = select.apply(None, batch, None)
     assert found.extra["a/c"].tolist() == (2.0 * batch.mask).tolist()
+
+
+def selecting(*reads, writes="a/b", asks=()):
+    return Select(lambda o, b, g: b, frozenset({writes}), frozenset(reads), frozenset(asks))
+
+
+def test_a_selection_that_reads_what_nothing_writes_is_refused():
+    host = GRPO().build()
+    with pytest.raises(CompositionError, match="nothing writes 'a/c'"):
+        extend(host, select=selecting("a/c"))
+    written = stateless(lambda batch: batch, writes={"a/c"})
+    assert extend(host, credit=written, select=selecting("a/c")).updates[0].select.reads == {"a/c"}
+    assert extend(GRPO(kl=0.1).build(), select=selecting(REFERENCE))
+    with pytest.raises(CompositionError, match=REFERENCE):
+        extend(host, select=selecting(REFERENCE))
+
+
+def test_a_selection_does_not_read_what_it_writes_itself_or_what_one_after_it_does():
+    host = GRPO().build()
+    with pytest.raises(CompositionError, match="nothing writes 'a/b'"):
+        extend(host, select=selecting("a/b", writes="a/b"))
+    with pytest.raises(CompositionError, match="nothing writes 'a/c'"):
+        extend(host, select=both(selecting("a/c"), selecting(writes="a/c")))
+    assert extend(host, select=both(selecting(writes="a/c"), selecting("a/c")))
+
+
+def test_a_selection_needs_a_loss_that_asks_for_its_reductions():
+    """SIREN's peaks without its regulariser; credit alone does not compute them in the update."""
+    nucleus = nucleus_entropy(NUCLEUS, 0.8)
+    with pytest.raises(CompositionError, match="no loss asks for 'siren/nucleus'"):
+        extend(
+            GRPO().build(),
+            credit=anchored(0.8, "episode", nucleus),
+            select=both(selecting(), find_peaks(0.8, "episode")),
+        )
 
 
 def test_batches_join_and_part_and_survive_a_checkpoint():
