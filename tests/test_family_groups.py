@@ -166,6 +166,15 @@ def test_copo_a_task_that_always_fails_alike_is_taught():
     assert found.weight[second].min() > 0
 
 
+@pytest.mark.parametrize(
+    ("config", "returns"), [(COPO.paper(), share_won_alike), (COPO.released(), share_won)]
+)
+def test_copo_compares_what_the_paper_or_the_code_says_a_task_returns(config, returns):
+    found = run(config.build().credit, four_tasks())[0]
+    expected = between_tasks(returns(four_tasks()), four_tasks())
+    assert found.extra[BETWEEN].tolist() == near((expected[found.owner] * found.mask).tolist())
+
+
 def test_copo_the_share_of_the_inner_advantage_rises_with_disagreement():
     found = run(compare_tasks(5.0, 1.0, share_won_alike), four_tasks())[0]
     inner = per_task(found.extra[INNER][found.mask])

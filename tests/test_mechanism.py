@@ -38,6 +38,7 @@ from agentgym.weights import CONSTANT, TURNS, side_weights
 from agentgym_trainers.aepo import AEPO
 from agentgym_trainers.arpo import ARPO
 from agentgym_trainers.drbot import DrBoT
+from agentgym_trainers.drgrpo import DrGRPO
 from agentgym_trainers.epo import EPO
 from agentgym_trainers.etmr import ETMR
 from agentgym_trainers.grpo import GRPO
@@ -269,6 +270,22 @@ def test_dr_bots_released_bonus_has_the_scale_of_its_surrogate_and_turns_make_it
     constant = found.extra[CONSTANT][found.mask]
     assert surrogate.tolist() == near((-found.advantage[found.mask] * constant).tolist())
     assert bonus.tolist() == near((-2e-4 * constant).tolist(), 1e-9)
+
+
+@pytest.mark.parametrize("kind", [DrGRPO, DrBoT])
+def test_the_constant_divides_the_sum_of_each_episode_or_of_the_batch(kind):
+    batch = batch_of([[3, 2], [1]], reward=[0.0, 1.0], group=[0, 0])
+
+    def scale(divided):
+        credit = kind(longest=10, divided=divided).build().credit
+        return float(credit.apply(batch, credit.init(), 0)[0].extra[CONSTANT].max())
+
+    assert (scale("episode"), scale("batch")) == near((6 / 20, 6 / 10))
+    assert (kind().divided, kind.paper().divided, kind.released().divided) == (
+        "episode",
+        "episode",
+        "batch",
+    )
 
 
 def test_a_weight_column_that_nothing_writes_is_refused():
