@@ -14,6 +14,7 @@ from torch import Tensor
 
 from agentgym.batch import REFERENCE, VALUE, Batch
 from agentgym.credit import Transform, chain, check_columns
+from agentgym.errors import CompositionError
 from agentgym.losses import Loss, Outputs, add
 from agentgym.together import together
 from agentgym.types import Completion, Stop, Task, Trajectory
@@ -94,6 +95,10 @@ class Select(NamedTuple):
     apply: Callable[[Outputs, Batch, torch.Generator], Batch]
     writes: frozenset[str] = frozenset()
     """Private columns this adds."""
+    reads: frozenset[str] = frozenset()
+    """Private columns that credit or the learner must have written."""
+    asks: frozenset[str] = frozenset()
+    """Names of reductions it finds in ``Outputs.extra``; the loss of its update must carry them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +132,8 @@ class Algorithm:
     """What a paper contributes, in the three places a contribution can live.
 
     Raises:
-        CompositionError: A piece reads a column that none before it writes.
+        CompositionError: A piece reads a column that none before it writes, or a selection a
+            reduction that no loss asks for.
     """
 
     collect: Collect
@@ -145,9 +151,20 @@ class Algorithm:
         given |= {REFERENCE} if self.reference else set()
         given |= {reduction.name for reduction in self.credit.reductions}
         for update in self.updates:
-            reads = frozenset().union(*(term.reads for term in update.loss.terms()))
-            selected = update.select.writes if update.select else frozenset()
-            check_columns(self.credit, reads - selected, frozenset(given))
+            needed = frozenset().union(*(term.reads for term in update.loss.terms()))
+            if update.select:
+                needed = update.select.reads | (needed - update.select.writes)
+                _check_asked(update.select, update.loss)
+            check_columns(self.credit, needed, frozenset(given))
+
+
+def _check_asked(select: Select, loss: Loss) -> None:
+    missing = sorted(select.asks - {reduction.name for reduction in loss.asks()})
+    if missing:
+        raise CompositionError(
+            f"no loss asks for {', '.join(map(repr, missing))}, which `select` needs: let a term "
+            f"of its update carry the reduction"
+        )
 
 
 def extend(
@@ -185,7 +202,12 @@ def both(one: Select, other: Select) -> Select:
     def apply(outputs: Outputs, batch: Batch, generator: torch.Generator) -> Batch:
         return other.apply(outputs, one.apply(outputs, batch, generator), generator)
 
-    return Select(apply, one.writes | other.writes)
+    return Select(
+        apply,
+        one.writes | other.writes,
+        one.reads | (other.reads - one.writes),
+        one.asks | other.asks,
+    )
 
 
 def independent(n: int) -> Collect:

@@ -38,6 +38,16 @@ def within(low: float, high: float, config: Any, *names: str) -> None:
         _require(config, name, lambda value: low <= value <= high, f"{low:g} to {high:g}")
 
 
+def finite(config: Any, *names: str) -> None:
+    """Refuse fields that are not finite, where any sign and size has a meaning.
+
+    Raises:
+        ImpossibleValue: As in ``at_least``.
+    """
+    for name in names:
+        _require(config, name, lambda value: True, "a finite number")
+
+
 def ordered(config: Any, lower: str, upper: str) -> None:
     """Refuse a field that is not below another one.
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from agentgym import config, registry
+from agentgym.defaults import unusual, usual
 from agentgym.display import Display
 from agentgym.errors import AgentGymError, ConfigError, MissingExtra, did_you_mean
 from agentgym.settings import (
@@ -30,6 +31,9 @@ from agentgym.settings import (
     Speech,
     Value,
 )
+
+WIDE = 100
+"""Characters of a terminal from which on each choice of an algorithm has a column of its own."""
 
 USAGE = """\
 usage: agentgym VERB [options]
@@ -233,7 +237,7 @@ def envs(arguments: list[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class AlgorithmsOptions:
-    """List the algorithms: arXiv id, and what each collects, credits and minimises.
+    """List the algorithms: arXiv id, what each collects, credits and minimises, and its defaults.
 
     `agentgym train NAME --help` explains the fields of one, with their defaults.
     """
@@ -242,11 +246,27 @@ class AlgorithmsOptions:
 def algorithms(arguments: list[str]) -> int:
     """``algorithms``."""
     _parse(AlgorithmsOptions, arguments, prog="agentgym algorithms")
-    table = Table("name", "arXiv", "collect", "credit", "update", box=None, pad_edge=False)
-    for name, kind in registry.algorithms().items():
-        about = getattr(kind, "about", None)
-        table.add_row(name, *(about or (kind.__doc__ or "").splitlines()[:1]))
-    Console().print(table)
+    kinds, console = registry.algorithms(), Console()
+    choices = ("collect", "credit", "update") if console.width >= WIDE else ("method",)
+    longest, arxiv_id = max(map(len, kinds)), len("2402.03300")
+    free = console.width - longest - arxiv_id - 2 * (len(choices) + 2)
+    last = max(24, free // (len(choices) + 1))  # room for the longest `field=value`
+    table = Table(box=None, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    table.add_column("arXiv", no_wrap=True)
+    for choice in choices:
+        table.add_column(choice, width=max(8, (free - last) // len(choices)))
+    table.add_column("defaults", width=last)
+    made = {name: kind() for name, kind in kinds.items()}
+    known = usual(made.values())
+    for name, kind in kinds.items():
+        summary = ((kind.__doc__ or "").strip().partition("\n")[0], "", "")
+        arxiv, *said = getattr(kind, "about", None) or ("", *summary)
+        cells = said if len(choices) > 1 else ["; ".join(part for part in said if part)]
+        table.add_row(name, arxiv, *cells, unusual(made[name], known))
+    console.print(table)
+    agreed = " ".join(f"{name}={value}" for name, value in known.items())
+    console.print(f"\nWhere a method has the field and does not say: {agreed}", highlight=False)
     return 0
 
 

@@ -174,11 +174,13 @@ class Learner:
         sums: dict[str, float] = {}
         count = 0
         norms: dict[str, float] = {}
-        for _ in range(update.epochs):
-            for index in self._minibatches(batch, rows, update.minibatches):
+        for epoch in range(update.epochs):
+            shares = list(self._minibatches(batch, rows, update.minibatches))
+            for index in shares:
                 with enough_memory("an optimiser step", REMEDY):
                     part = self.prepare(batch.rows(index), update)
-                    norms = norms or self._apart(part, update, step)
+                    if epoch == update.epochs - 1 and index is shares[-1]:
+                        norms = self._apart(part, update, step)
                     metrics = self._step(part, update, step)
                 count += 1
                 for name, value in metrics.items():
@@ -189,7 +191,9 @@ class Learner:
     def _apart(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
         """Gradient norm of each part of the loss, where there are several, on a few of the rows.
 
-        They are taken before the first optimiser step, at even distances, ``PROBE`` tokens or one.
+        It is measured before the last optimiser step of an update: before the first, where every
+        ratio is 1, a penalty on moving away has no gradient yet. The rows are taken at even
+        distances, ``PROBE`` tokens or one.
         """
         if len(list(update.loss.apart())) < 2:
             return {}

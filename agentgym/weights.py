@@ -6,6 +6,7 @@ The learner divides by the sum of the weights of a minibatch, so only their prop
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Bool
@@ -87,3 +88,8 @@ def keep(where: Callable[[Batch], Bool[Tensor, " P"]]) -> Transform:
 def finished(batch: Batch) -> Bool[Tensor, " P"]:
     """Tokens of episodes that the world ended, not a limit."""
     return ~batch.truncated[batch.owner]
+
+
+def leave_out_truncated(policy: Literal["zero", "mask", "bootstrap"]) -> tuple[Transform, ...]:
+    """What weights need for episodes that a limit cut short: nothing, unless they are masked."""
+    return (keep(finished),) if policy == "mask" else ()

@@ -139,10 +139,12 @@ def test_w4_the_effect_and_both_laws():
 
 def test_steer_the_papers_law_has_no_effect_where_the_clip_has_stopped():
     batch, outputs = fixture()
-    chosen = choose(weigh_by_effect("relative", 0.8, 1.2, (0.2, 0.28)), batch, outputs)
+    chosen = choose(STEER.paper().build().updates[0].select, batch, outputs)
     weight = chosen.extra[WEIGHT][batch.mask]
     stopped = [1, 3, 5]
     assert weight[stopped].tolist() == near([1] * 3)
+    all_ = choose(STEER(law="relative", effects="all").build().updates[0].select, batch, outputs)
+    assert (all_.extra[WEIGHT][batch.mask][stopped] < 0.999).all()
     others = [0, 2, 4, 6]
     assert float(weight[others].min()) == near(0.8) and (weight[others] < 1).all()
 

@@ -17,7 +17,8 @@ from agentgym_trainers.copo import (
     between_tasks,
     bits,
     compare_tasks,
-    task_return,
+    share_won,
+    share_won_alike,
 )
 from agentgym_trainers.empo import agreement, disagreement, reward_agreement
 from agentgym_trainers.grpo import GRPO
@@ -110,15 +111,15 @@ def test_w12_entropy_return_and_share_of_each_task():
     golden = [GOLDEN["W12_copo"]["per"][f"P{k}"] for k in (1, 2, 3, 4)]
     batch = four_tasks()
     assert per_task(bits(batch)) == near([task["H"] for task in golden])
-    returns = task_return(batch, consistent=True)
+    returns = share_won_alike(batch)
     assert per_task(returns) == near([task["Rg"] for task in golden])
-    assert per_task(task_return(batch, consistent=False)) == near([0.5, 0, 1, 1 / 6])
+    assert per_task(share_won(batch)) == near([0.5, 0, 1, 1 / 6])
     for sharpness, middle, name in [
         (1.0, 0.5, "w_k1_b05"),
         (5.0, 1.0, "w_k5_b1"),
         (20.0, 1.0, "w_k20_b1"),
     ]:
-        found = run(compare_tasks(sharpness, middle, consistent=True), batch)[0]
+        found = run(compare_tasks(sharpness, middle, share_won_alike), batch)[0]
         assert per_task(found.extra[INNER][found.mask]) == near([task[name] for task in golden])
         assert (found.extra[INNER] + found.extra[OUTER])[found.mask].tolist() == near([1] * 24)
     assert per_task(between_tasks(returns, batch)) == near(GOLDEN["W12_copo"]["Ag"])
@@ -126,10 +127,10 @@ def test_w12_entropy_return_and_share_of_each_task():
 
 def test_w12_where_no_two_agree_the_factor_is_one_over_n():
     batch = ended("abcdef", reward=[1.0] * 6)
-    assert task_return(batch, consistent=True).tolist() == near([1 / 6] * 6)
+    assert share_won_alike(batch).tolist() == near([1 / 6] * 6)
     alone = ended("a", reward=[1.0])
-    assert task_return(alone, consistent=True).tolist() == [1]
-    assert between_tasks(task_return(alone, consistent=True), alone).tolist() == [0]
+    assert share_won_alike(alone).tolist() == [1]
+    assert between_tasks(share_won_alike(alone), alone).tolist() == [0]
 
 
 def two_losses(ratio, within, between, inner):
@@ -165,8 +166,17 @@ def test_copo_a_task_that_always_fails_alike_is_taught():
     assert found.weight[second].min() > 0
 
 
+@pytest.mark.parametrize(
+    ("config", "returns"), [(COPO.paper(), share_won_alike), (COPO.released(), share_won)]
+)
+def test_copo_compares_what_the_paper_or_the_code_says_a_task_returns(config, returns):
+    found = run(config.build().credit, four_tasks())[0]
+    expected = between_tasks(returns(four_tasks()), four_tasks())
+    assert found.extra[BETWEEN].tolist() == near((expected[found.owner] * found.mask).tolist())
+
+
 def test_copo_the_share_of_the_inner_advantage_rises_with_disagreement():
-    found = run(compare_tasks(5.0, 1.0, consistent=True), four_tasks())[0]
+    found = run(compare_tasks(5.0, 1.0, share_won_alike), four_tasks())[0]
     inner = per_task(found.extra[INNER][found.mask])
     assert inner[1] == inner[2] < inner[0] < inner[3]
 

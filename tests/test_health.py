@@ -38,6 +38,8 @@ from agentgym.losses import (
 from agentgym.policy import Policy
 from agentgym.rollout import Limits, Player
 from agentgym.settings import Alarms, Optimisation, Shape
+from agentgym.testing.algorithms import _Trial
+from agentgym.testing.episodes import MIXED, made_up
 from agentgym.train import Trainer
 from agentgym.types import Completion, Sampling, Stop, Task, Trajectory, Turn
 from agentgym_trainers.aepo import AEPO
@@ -45,6 +47,7 @@ from agentgym_trainers.corridor import HIGH, LOW, outside, outside_indicator
 from agentgym_trainers.empg import scale_by_confidence
 from agentgym_trainers.epo import EPO
 from agentgym_trainers.grpo import GRPO
+from agentgym_trainers.klcov import KLCov
 from agentgym_trainers.replay import replay, sample
 from agentgym_trainers.spear import SPEAR
 
@@ -327,6 +330,20 @@ def test_every_number_is_logged_and_engine_and_trainer_agree(tokenizer):
     written = sum(len(u.completion.tokens) for g in found.groups for t in g for u in t.turns)
     assert metrics["spent/tokens"] > written > 0
     assert found.warnings == ()
+
+
+@pytest.mark.parametrize(("minibatches", "epochs"), [(1, 1), (2, 1), (1, 2)])
+def test_a_penalty_on_moving_away_is_measured_once_the_policy_has_moved(minibatches, epochs):
+    """KL-Cov's has no gradient before the first optimiser step, and one before each later."""
+    trial = _Trial("test", KLCov(share=0.5, minibatches=minibatches))
+    learner, algorithm = trial.learner(), trial.algorithm
+    batch = learner.observe(collate(made_up(0, MIXED)))
+    batch, _ = algorithm.credit.apply(batch, algorithm.credit.init(), 0)
+    update = replace(algorithm.updates[0], epochs=epochs)
+    found = learner.update(batch, update, 0)
+    moved = minibatches * epochs > 1
+    assert (found["update/norm/penalty"] > 0) is moved
+    assert found["update/norm/surrogate"] > 0
 
 
 def pretend():

@@ -2,15 +2,16 @@
 
 import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
 
+from agentgym import registry
 from agentgym.advantages import RETURN, generalised_advantage
-from agentgym.algorithm import Algorithm, CriticPlan, Select, Update, extend, independent
+from agentgym.algorithm import Algorithm, CriticPlan, Select, Update, both, extend, independent
 from agentgym.batch import REFERENCE, VALUE, collate, concatenate, fingerprint, pack, unpack
-from agentgym.bounds import above, at_least, ordered, within
+from agentgym.bounds import above, at_least, finite, ordered, within
 from agentgym.credit import chain, group_advantage, stateless, weigh_episodes
 from agentgym.drift import correct_sampling, importance, stop_on_drift
 from agentgym.errors import CompositionError, ImpossibleValue, TrainingError
@@ -26,18 +27,25 @@ from agentgym.losses import (
     weigh,
     weighed_by,
 )
-from agentgym.reductions import tempered_logprob
+from agentgym.reductions import nucleus_entropy, tempered_logprob
 from agentgym.shaping import punish_length, punish_malformed
 from agentgym.testing import check_algorithm
 from agentgym.testing.algorithms import _Trial
 from agentgym.testing.batches import batch_of, written
 from agentgym.testing.episodes import MIXED, TIED, made_up
 from agentgym.turns import turns_of
-from agentgym.weights import TURNS, side_weights
+from agentgym.weights import CONSTANT, TURNS, side_weights
+from agentgym_trainers.aepo import AEPO
+from agentgym_trainers.arpo import ARPO
+from agentgym_trainers.drbot import DrBoT
+from agentgym_trainers.drgrpo import DrGRPO
 from agentgym_trainers.epo import EPO
+from agentgym_trainers.etmr import ETMR
 from agentgym_trainers.grpo import GRPO
+from agentgym_trainers.pear import PEAR
 from agentgym_trainers.ppo import PPO
 from agentgym_trainers.reinforce_pp import ReinforcePPBaseline
+from agentgym_trainers.siren import NUCLEUS, anchored, find_peaks
 
 
 def learner_for(config):
@@ -137,6 +145,41 @@ def test_two_selections_both_write_and_the_second_sees_the_first():
     assert found.extra["a/c"].tolist() == (2.0 * batch.mask).tolist()
 
 
+def selecting(*reads, writes="a/b", asks=()):
+    return Select(lambda o, b, g: b, frozenset({writes}), frozenset(reads), frozenset(asks))
+
+
+def test_a_selection_that_reads_what_nothing_writes_is_refused():
+    host = GRPO().build()
+    with pytest.raises(CompositionError, match="nothing writes 'a/c'"):
+        extend(host, select=selecting("a/c"))
+    written = stateless(lambda batch: batch, writes={"a/c"})
+    assert extend(host, credit=written, select=selecting("a/c")).updates[0].select.reads == {"a/c"}
+    assert extend(GRPO(kl=0.1).build(), select=selecting(REFERENCE))
+    with pytest.raises(CompositionError, match=REFERENCE):
+        extend(host, select=selecting(REFERENCE))
+
+
+def test_a_selection_does_not_read_what_it_writes_itself_or_what_one_after_it_does():
+    host = GRPO().build()
+    with pytest.raises(CompositionError, match="nothing writes 'a/b'"):
+        extend(host, select=selecting("a/b", writes="a/b"))
+    with pytest.raises(CompositionError, match="nothing writes 'a/c'"):
+        extend(host, select=both(selecting("a/c"), selecting(writes="a/c")))
+    assert extend(host, select=both(selecting(writes="a/c"), selecting("a/c")))
+
+
+def test_a_selection_needs_a_loss_that_asks_for_its_reductions():
+    """SIREN's peaks without its regulariser; credit alone does not compute them in the update."""
+    nucleus = nucleus_entropy(NUCLEUS, 0.8)
+    with pytest.raises(CompositionError, match="no loss asks for 'siren/nucleus'"):
+        extend(
+            GRPO().build(),
+            credit=anchored(0.8, "episode", nucleus),
+            select=both(selecting(), find_peaks(0.8, "episode")),
+        )
+
+
 def test_batches_join_and_part_and_survive_a_checkpoint():
     one, other = collate(made_up(0, MIXED)), collate(made_up(1, MIXED))
     one = one.with_(**{"a/b": torch.ones(len(one.mask))})
@@ -213,6 +256,36 @@ def test_a_weighted_sum_is_the_sum_of_its_terms():
     both = extend(host, loss=side).updates[0].loss
     assert torch.allclose(loss(both), loss(main) + loss(side), atol=1e-6)
     assert loss(side).abs().max() > 1e-5
+
+
+def test_dr_bots_released_bonus_has_the_scale_of_its_surrogate_and_turns_make_its_mean():
+    batch = batch_of([[1, 1, 1], [1]], reward=[0.0, 1.0], group=[0, 0])
+    batch = batch.with_(parsed=batch.mask, entropy=2.0 * batch.mask)
+    credit = DrBoT.released().build().credit
+    found, _ = credit.apply(batch, credit.init(), 0)
+    assert found.advantage[found.mask].tolist() == near([-0.25] * 3 + [0.75])
+    loss = DrBoT.released().build().updates[0].loss
+    outputs = Outputs(found.logprob, found.entropy)
+    surrogate, bonus = (part.apply(outputs, found, 0)[found.mask] for part in loss.apart())
+    constant = found.extra[CONSTANT][found.mask]
+    assert surrogate.tolist() == near((-found.advantage[found.mask] * constant).tolist())
+    assert bonus.tolist() == near((-2e-4 * constant).tolist(), 1e-9)
+
+
+@pytest.mark.parametrize("kind", [DrGRPO, DrBoT])
+def test_the_constant_divides_the_sum_of_each_episode_or_of_the_batch(kind):
+    batch = batch_of([[3, 2], [1]], reward=[0.0, 1.0], group=[0, 0])
+
+    def scale(divided):
+        credit = kind(longest=10, divided=divided).build().credit
+        return float(credit.apply(batch, credit.init(), 0)[0].extra[CONSTANT].max())
+
+    assert (scale("episode"), scale("batch")) == near((6 / 20, 6 / 10))
+    assert (kind().divided, kind.paper().divided, kind.released().divided) == (
+        "episode",
+        "episode",
+        "batch",
+    )
 
 
 def test_a_weight_column_that_nothing_writes_is_refused():
@@ -429,6 +502,12 @@ def test_a_run_stops_when_engine_and_trainer_disagree():
         (lambda: GRPO(dual=1.0), "GRPO.dual is 1.0, expected a number above 1"),
         (lambda: GRPO(entropy=-0.1), "GRPO.entropy is -0.1, expected at least 0"),
         (lambda: GRPO(kl=math.nan), "GRPO.kl is nan, expected at least 0"),
+        (lambda: PEAR(alpha=math.nan), "PEAR.alpha is nan, expected a finite number"),
+        (lambda: AEPO(width=1), "AEPO.width is 1, expected at least 2"),
+        (lambda: ARPO(width=1), "ARPO.width is 1, expected at least 2"),
+        (lambda: AEPO(host=GRPO(group_size=1)), "GRPO.group_size is 1, expected at least 2"),
+        (lambda: ARPO(host=GRPO(group_size=1), roots=1), "GRPO.group_size is 1"),
+        (lambda: ETMR(host=GRPO(group_size=1), roots=1, peaks=0), "GRPO.group_size is 1"),
         (lambda: EPO(low=2.0), r"EPO.low is 2.0, expected less than high \(1.5\)"),
         (lambda: ReinforcePPBaseline(group_size=1), "ReinforcePPBaseline.group_size is 1"),
     ],
@@ -437,6 +516,30 @@ def test_an_impossible_value_is_one_clear_line(make, expected):
     with pytest.raises(ImpossibleValue, match=expected) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+SIGNED = {"PEAR.alpha", "COPO.middle", "EMPO.low", "ClipCov.low", "SPEAR.low"}
+"""Numbers that mean something below 0."""
+UNBOUNDED = {"ClipCov.high", "SPEAR.high"}
+"""Numbers that mean something at infinity."""
+
+
+@pytest.mark.parametrize("name", sorted(registry.algorithms()))
+def test_no_coefficient_is_negative_infinite_or_no_number(name):
+    config = registry.algorithm(name)()
+    refused = 0
+    for field in fields(config):
+        if "float" not in field.type.split(" | "):
+            continue
+        known = f"{type(config).__name__}.{field.name}"
+        for value, allowed in [(-0.5, SIGNED), (math.inf, UNBOUNDED), (math.nan, set())]:
+            if known in allowed:
+                assert getattr(replace(config, **{field.name: value}), field.name) == value
+                continue
+            with pytest.raises(ImpossibleValue, match=rf"{type(config).__name__}\."):
+                replace(config, **{field.name: value})
+            refused += 1
+    assert refused or not any("float" in field.type for field in fields(config))
 
 
 def test_bounds_leave_alone_what_is_possible_or_unset():
@@ -448,6 +551,7 @@ def test_bounds_leave_alone_what_is_possible_or_unset():
     at_least(1, Some(), "a", "b")
     above(0, Some(), "a", "b")
     within(0, 1, Some(), "a", "b")
+    finite(Some(a=-1.0), "a", "b")
     ordered(Some(a=0.5, b=1.0), "a", "b")
 
 

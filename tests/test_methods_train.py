@@ -29,7 +29,6 @@ from agentgym_trainers.empg import EMPG
 from agentgym_trainers.epo import EPO
 from agentgym_trainers.etmr import ETMR
 from agentgym_trainers.grpo import GRPO
-from agentgym_trainers.gspo import GSPO
 from agentgym_trainers.pear import PEAR
 from agentgym_trainers.ppo import PPO
 from agentgym_trainers.siren import SIREN
@@ -101,17 +100,36 @@ def test_a_method_trains_and_resumes_from_a_checkpoint(tokenizer, config):
             assert right.metrics[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
 
 
-def test_pieces_of_different_methods_train_together(tokenizer):
-    """PEAR's charge and SIREN's regulariser on GSPO, as the algorithms' README mixes them."""
+def mixed(marker):
+    """The algorithm that a snippet of the algorithms' README composes."""
     text = (Path(agentgym_trainers.__file__).parent / "README.md").read_text()
-    code = next(part for part in text.split("```python\n")[1:] if "charge_thoughts" in part)
+    (code,) = (part for part in text.split("```python\n")[1:] if marker in part.partition("```")[0])
     names = {}
     exec(code.partition("```")[0], names)
-    one = trainer(tokenizer, GSPO(group_size=3, minibatches=1))
-    one.algorithm = replace(names["mixed"], collect=one.algorithm.collect)
-    one = Trainer(one.algorithm, Learner(one.learner.policy, Optimisation(warmup=1)), one.player)
-    metrics = step(one).metrics
+    return names["mixed"]
+
+
+def trained(tokenizer, algorithm):
+    """One training step of an algorithm that no configuration names."""
+    one = trainer(tokenizer, SMALL)
+    learner = Learner(one.learner.policy, Optimisation(warmup=1))
+    return step(Trainer(algorithm, learner, one.player))
+
+
+def test_pieces_of_different_methods_train_together(tokenizer):
+    """PEAR's charge and SIREN's regulariser on GSPO, as the algorithms' README mixes them."""
+    algorithm = replace(mixed("charge_thoughts"), collect=SMALL.build().collect)
+    metrics = trained(tokenizer, algorithm).metrics
     assert metrics["update/grad_norm"] > 0 and all(map(math.isfinite, metrics.values()))
+
+
+def test_one_methods_update_trains_on_anothers_collector(tokenizer):
+    """EPO's update on AEPO's collector, as the algorithms' README mixes them."""
+    found = trained(tokenizer, mixed("collect=AEPO()"))
+    assert {len(group) for group in found.groups} == {AEPO().host.group_size}
+    assert any(t.shared for group in found.groups for t in group)
+    assert "update/norm/corridor" in found.metrics
+    assert all(map(math.isfinite, found.metrics.values()))
 
 
 def test_a_second_play_at_another_temperature_trains(tokenizer):

@@ -149,6 +149,28 @@ def test_algorithms_lists_name_paper_and_the_three_choices(capsys, monkeypatch):
     assert "a scout splits the budget" in listed
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_algorithms_lists_the_defaults_of_each_and_fits_the_terminal(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(["algorithms"]) == 0
+    table, _, agreed = capsys.readouterr().out.partition("does not say:")
+    lines = table.splitlines()
+    assert max(map(len, lines)) <= width
+    starts = [k for k, line in enumerate(lines) if line[:1].strip()][1:-1]
+    rows = {
+        lines[k].split()[0]: lines[k:n] for k, n in zip(starts, [*starts[1:], None], strict=True)
+    }
+    assert list(rows) == list(registry.algorithms())
+    place = lines[0].index("defaults")
+    told = {name: " ".join(line[place:] for line in row).split() for name, row in rows.items()}
+    assert {"group_size=8", "clip=0.2", "minibatches=4", "truncated=zero"} <= set(agreed.split())
+    assert "minibatches=2" in told["grpo"] and "group_size=8" not in told["grpo"]
+    assert {"longest=1600", "attempts=3"} <= set(told["dapo"])
+    assert {"host=GRPO", "host.dual=3", "entropy_advantage=0.2"} <= set(told["aepo"])
+    assert {"host=DrBoT", "draw=some"} <= set(told["spear"])
+    assert "dual=3" in told["riskpo"] and "most=0.9" in told["pear"]
+
+
 def test_the_readme_of_the_algorithms_lists_what_is_installed():
     import agentgym_trainers
 

@@ -12,7 +12,9 @@ before the update and standardised over the batch; episodes count the same.
 
 ``paper()`` discards the scout and forks beyond a threshold. ``released()``: no scout (it is
 switched off in the scripts), a fixed number of roots, forks after acting by another probability,
-a streak per task that only grows, and *no* entropy in the advantage, which the code skips.
+a streak per task that only grows, and *no* entropy in the advantage, which the code skips. Not
+reproduced: the code keeps the first entropies of a path by its number in the batch and never clears
+them, so that from the second batch on a rise is measured from another task's beginning.
 """
 
 from __future__ import annotations

@@ -51,6 +51,8 @@ class CISPO:
     """How far it may rise above 1."""
     mean: Literal["episodes", "tokens"] = "episodes"
     """What counts the same in the loss."""
+    truncated: Literal["zero", "mask"] = "zero"
+    """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
 
@@ -73,5 +75,10 @@ class CISPO:
 
     def build(self) -> Algorithm:
         """Compose it."""
-        host = GRPO(group_size=self.group_size, minibatches=self.minibatches, mean=self.mean)
+        host = GRPO(
+            group_size=self.group_size,
+            minibatches=self.minibatches,
+            mean=self.mean,
+            truncated=self.truncated,
+        )
         return host.compose(clipped_weight(self.clip, self.clip_high))

@@ -83,6 +83,8 @@ class ClipCov:
     """Covariance below which it may be drawn."""
     mean: Literal["episodes", "tokens"] = "episodes"
     """What counts the same in the loss."""
+    truncated: Literal["zero", "mask"] = "zero"
+    """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
 
@@ -106,7 +108,12 @@ class ClipCov:
 
     def build(self) -> Algorithm:
         """Compose it."""
-        host = GRPO(group_size=self.group_size, minibatches=self.minibatches, mean=self.mean)
+        host = GRPO(
+            group_size=self.group_size,
+            minibatches=self.minibatches,
+            mean=self.mean,
+            truncated=self.truncated,
+        )
         return host.compose(
             times(KEPT, policy_gradient(self.clip, self.clip_high)),
             select=spare_covariant(

@@ -15,8 +15,9 @@ one another, so their rewards must be of one scale.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float
@@ -24,9 +25,10 @@ from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm
 from agentgym.batch import Batch, episode_mean
-from agentgym.bounds import above
+from agentgym.bounds import above, finite
 from agentgym.credit import Transform, chain, group_mean, stateless
 from agentgym.losses import add, crediting, policy_gradient, times
+from agentgym.weights import leave_out_truncated
 from agentgym_trainers.empo import disagreement
 from agentgym_trainers.grpo import GRPO
 
@@ -38,19 +40,26 @@ OUTER = "copo/outer"
 """Private column: share that is of the advantage between tasks."""
 
 
+TaskReturn = Callable[[Batch], Float[Tensor, " E"]]
+"""What each episode's task returns."""
+
+
 def bits(batch: Batch) -> Float[Tensor, " E"]:
     """Entropy of how each task's episodes ended, in bits."""
     return disagreement(batch) / torch.log(batch.reward.new_tensor(2.0))
 
 
-def task_return(batch: Batch, *, consistent: bool) -> Float[Tensor, " E"]:
+def share_won(batch: Batch) -> Float[Tensor, " E"]:
+    """Share of each task's episodes that were won."""
+    return group_mean(batch.won.to(batch.reward), batch)
+
+
+def share_won_alike(batch: Batch) -> Float[Tensor, " E"]:
     """Share of each task's episodes that were won, of which agreement keeps up to all.
 
     ``1 - lambda Hc`` with ``lambda = (1 - 1/n) / log2 n``: 1 for unanimity, 1/n for no two alike.
     """
-    wins = group_mean(batch.won.to(batch.reward), batch)
-    if not consistent:
-        return wins
+    wins = share_won(batch)
     size = torch.bincount(batch.group)[batch.group].to(wins)
     rate = (1 - 1 / size) / size.log2().clamp(min=1e-12)
     return wins * torch.where(size > 1, 1 - rate * bits(batch), torch.ones_like(wins))
@@ -65,11 +74,11 @@ def between_tasks(value: Float[Tensor, " E"], batch: Batch) -> Float[Tensor, " E
     return (value - by_task.mean()) / (by_task.std() + 1e-6)
 
 
-def compare_tasks(sharpness: float, middle: float, *, consistent: bool) -> Transform:
-    """Write the advantage between tasks, and both shares of the loss."""
+def compare_tasks(sharpness: float, middle: float, returns: TaskReturn) -> Transform:
+    """Write the advantage between tasks, of what ``returns`` says of each, and both shares."""
 
     def apply(batch: Batch) -> Batch:
-        advantage = between_tasks(task_return(batch, consistent=consistent), batch)
+        advantage = between_tasks(returns(batch), batch)
         inner = (sharpness * (bits(batch) - middle)).sigmoid()
         columns = {BETWEEN: advantage, INNER: inner, OUTER: 1 - inner}
         return batch.with_(
@@ -106,12 +115,13 @@ class COPO:
     """How fast the loss goes over from one advantage to the other, per bit."""
     middle: float = 1.0
     """Entropy of endings at which both have half, in bits."""
-    consistent: bool = True
-    """A task's return is less the less its episodes agree."""
+    returns: Literal["won-alike", "won"] = "won-alike"
+    """What a task returns: its share of wins, less the less its episodes agree, or as it is."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
         above(0, self, "sharpness")
+        finite(self, "middle")
 
     @classmethod
     def paper(cls) -> COPO:
@@ -121,14 +131,16 @@ class COPO:
     @classmethod
     def released(cls) -> COPO:
         """The authors' code, as its script runs it."""
-        return cls(host=GRPO(group_size=6, clip_high=0.2, dual=3.0), consistent=False)
+        return cls(host=GRPO(group_size=6, clip_high=0.2, dual=3.0), returns="won")
 
     def build(self) -> Algorithm:
         """Compose it."""
         host = self.host
         surrogate = policy_gradient(host.clip, host.clip_high, dual=host.dual)
-        comparing = compare_tasks(self.sharpness, self.middle, consistent=self.consistent)
-        weighting = weigh_either() if host.mean == "episodes" else host.weighting()
+        returns = {"won-alike": share_won_alike, "won": share_won}[self.returns]
+        comparing = compare_tasks(self.sharpness, self.middle, returns)
+        either = chain(weigh_either(), *leave_out_truncated(host.truncated))
+        weighting = either if host.mean == "episodes" else host.weighting()
         return host.compose(
             add(times(INNER, surrogate), times(OUTER, crediting(BETWEEN, surrogate))),
             credit=chain(comparing, weighting),

@@ -21,7 +21,7 @@ from agentgym.losses import add, kl_to_reference, policy_gradient, weigh
 from agentgym.shaping import punish_length
 from agentgym.together import together
 from agentgym.types import Task, Trajectory
-from agentgym.weights import weigh_tokens
+from agentgym.weights import leave_out_truncated, weigh_tokens
 
 
 def until_mixed(n: int, attempts: int) -> Collect:
@@ -66,6 +66,8 @@ class DAPO:
     """Weight of the KL divergence from the policy that training began with, per nat."""
     statistics: Literal["episodes", "turns"] = "episodes"
     """What counts once in the mean and standard deviation of a group."""
+    truncated: Literal["zero", "mask"] = "zero"
+    """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
 
@@ -98,6 +100,7 @@ class DAPO:
                 punish_length(self.longest, self.margin),
                 advantage[self.statistics](),
                 weigh_tokens(),
+                *leave_out_truncated(self.truncated),
             ),
             updates=(Update(loss=loss, minibatches=self.minibatches),),
             reference=self.kl > 0,

@@ -12,13 +12,13 @@ by the number of episodes, so that the loss grows with the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from agentgym.algorithm import About, Algorithm, Update, independent
 from agentgym.bounds import at_least, within
 from agentgym.credit import chain, group_advantage
 from agentgym.losses import policy_gradient, times
-from agentgym.weights import CONSTANT, divide_by_constant
+from agentgym.weights import CONSTANT, divide_by_constant, leave_out_truncated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,10 @@ class DrGRPO:
     """How far it may rise above 1."""
     longest: int = 1600
     """The constant: most tokens an episode may write."""
-    divide: bool = True
-    """Divide by the number of episodes too."""
+    divided: Literal["episode", "batch"] = "episode"
+    """Whose sum over tokens the constant divides: an episode's, before their mean, or all of it."""
+    truncated: Literal["zero", "mask"] = "zero"
+    """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
 
@@ -60,7 +62,7 @@ class DrGRPO:
     @classmethod
     def released(cls) -> DrGRPO:
         """The common code."""
-        return cls(clip_high=0.2, divide=False)
+        return cls(clip_high=0.2, divided="batch")
 
     def build(self) -> Algorithm:
         """Compose it."""
@@ -68,7 +70,8 @@ class DrGRPO:
             collect=independent(self.group_size),
             credit=chain(
                 group_advantage(scale=False),
-                divide_by_constant(self.longest, per_episode=self.divide),
+                divide_by_constant(self.longest, per_episode=self.divided == "episode"),
+                *leave_out_truncated(self.truncated),
             ),
             updates=(
                 Update(

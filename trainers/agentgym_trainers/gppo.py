@@ -39,6 +39,8 @@ class GPPO:
     """Bound on the loss of a bad token that became likelier, in advantages; unset: none."""
     mean: Literal["episodes", "tokens"] = "episodes"
     """What counts the same in the loss."""
+    truncated: Literal["zero", "mask"] = "zero"
+    """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
 
@@ -62,7 +64,12 @@ class GPPO:
 
     def build(self) -> Algorithm:
         """Compose it."""
-        host = GRPO(group_size=self.group_size, minibatches=self.minibatches, mean=self.mean)
+        host = GRPO(
+            group_size=self.group_size,
+            minibatches=self.minibatches,
+            mean=self.mean,
+            truncated=self.truncated,
+        )
         return host.compose(
             policy_gradient_kept(self.clip, self.clip_high, below=True, dual=self.dual)
         )

@@ -23,7 +23,7 @@ from agentgym.bounds import above, at_least, within
 from agentgym.credit import Transform, chain, group_advantage, weigh_episodes
 from agentgym.losses import Loss, add, entropy_bonus, kl_to_reference, policy_gradient, weigh
 from agentgym.shaping import punish_malformed
-from agentgym.weights import finished, keep, weigh_every_token
+from agentgym.weights import leave_out_truncated, weigh_every_token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +97,7 @@ class GRPO:
     def weighting(self) -> Transform:
         """How much each token counts, given the advantages."""
         weights = {"episodes": weigh_episodes, "tokens": weigh_every_token}
-        mask = (keep(finished),) if self.truncated == "mask" else ()
-        return chain(weights[self.mean](), *mask)
+        return chain(weights[self.mean](), *leave_out_truncated(self.truncated))
 
     def regulariser(self) -> Loss:
         """Entropy bonus, and KL penalty where there is one."""

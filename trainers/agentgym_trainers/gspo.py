@@ -74,6 +74,8 @@ class GSPO:
     """What has one ratio: a turn, or all that was written in one context."""
     statistics: Literal["episodes", "turns"] = "episodes"
     """What counts once in the mean and standard deviation of a group."""
+    truncated: Literal["zero", "mask"] = "zero"
+    """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
 
@@ -97,6 +99,9 @@ class GSPO:
     def build(self) -> Algorithm:
         """Compose it."""
         host = GRPO(
-            group_size=self.group_size, minibatches=self.minibatches, statistics=self.statistics
+            group_size=self.group_size,
+            minibatches=self.minibatches,
+            statistics=self.statistics,
+            truncated=self.truncated,
         )
         return host.compose(sequence_ratio(self.clip, self.clip_high, turn=self.sequence == "turn"))

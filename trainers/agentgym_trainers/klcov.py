@@ -77,6 +77,8 @@ class KLCov:
     """What they pay, per nat."""
     mean: Literal["episodes", "tokens"] = "episodes"
     """What counts the same in the loss."""
+    truncated: Literal["zero", "mask"] = "zero"
+    """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
 
@@ -99,6 +101,11 @@ class KLCov:
 
     def build(self) -> Algorithm:
         """Compose it."""
-        host = GRPO(group_size=self.group_size, minibatches=self.minibatches, mean=self.mean)
+        host = GRPO(
+            group_size=self.group_size,
+            minibatches=self.minibatches,
+            mean=self.mean,
+            truncated=self.truncated,
+        )
         penalty = weigh(self.coefficient, times(HELD, distance()))
         return host.compose(add(unclipped(), penalty), select=hold_covariant(self.share))

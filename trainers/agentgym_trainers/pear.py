@@ -25,7 +25,7 @@ from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, extend
 from agentgym.batch import Batch
-from agentgym.bounds import above
+from agentgym.bounds import above, finite
 from agentgym.credit import Transform, mean_of_episode, stateless
 from agentgym.shaping import reward_episodes
 from agentgym_trainers.grpo import GRPO
@@ -83,6 +83,7 @@ class PEAR:
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
         above(0, self, "most")
+        finite(self, "alpha")
 
     @classmethod
     def paper(cls) -> PEAR:

@@ -28,7 +28,7 @@ from agentgym.losses import (
     weigh,
 )
 from agentgym.shaping import punish_malformed
-from agentgym.weights import finished, keep, weigh_every_token
+from agentgym.weights import leave_out_truncated, weigh_every_token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class PPO:
     def build(self) -> Algorithm:
         """Compose it."""
         shaping = (punish_malformed(self.malformed),) if self.malformed else ()
-        mask = (keep(finished),) if self.truncated == "mask" else ()
+        mask = leave_out_truncated(self.truncated)
         advantage = generalised_advantage(
             self.discount,
             self.trace,

@@ -17,7 +17,7 @@ from agentgym.algorithm import About, Algorithm, Update, independent
 from agentgym.bounds import above, at_least, within
 from agentgym.credit import chain
 from agentgym.losses import add, kl_to_reference, policy_gradient, weigh
-from agentgym.weights import weigh_every_token
+from agentgym.weights import leave_out_truncated, weigh_every_token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,8 @@ class ReinforcePP:
     """Half-width of the trust region on the token ratio."""
     kl: float = 0.0
     """Weight of the KL divergence from the policy that training began with, per nat."""
+    truncated: Literal["zero", "mask"] = "zero"
+    """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
 
@@ -70,7 +72,13 @@ class ReinforcePP:
         loss = add(surrogate, weigh(self.kl, kl_to_reference())) if self.kl else surrogate
         return Algorithm(
             collect=independent(self.group_size),
-            credit=chain(returns_to_go(self.discount), *baseline, whiten(), weigh_every_token()),
+            credit=chain(
+                returns_to_go(self.discount),
+                *baseline,
+                whiten(),
+                weigh_every_token(),
+                *leave_out_truncated(self.truncated),
+            ),
             updates=(Update(loss=loss, minibatches=self.minibatches),),
             reference=self.kl > 0,
         )

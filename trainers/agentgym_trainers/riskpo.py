@@ -29,6 +29,7 @@ from agentgym.batch import Batch
 from agentgym.bounds import above, at_least, ordered, within
 from agentgym.credit import State, Transform, centre, chain, group_mean, weigh_episodes
 from agentgym.losses import Loss, Outputs, dual_clip, policy_gradient
+from agentgym.weights import leave_out_truncated
 from agentgym_trainers.gspo import sequence_ratio
 
 
@@ -173,6 +174,8 @@ class RiskPO:
     """Bound on the loss of a bad token that became likelier, in advantages; unset: none."""
     law: Literal["tracked", "released"] = "tracked"
     """The paper's advantage, or the code's."""
+    truncated: Literal["zero", "mask"] = "zero"
+    """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
 
@@ -217,6 +220,6 @@ class RiskPO:
         loss = surrogate if self.dual is None else bounded(surrogate, self.dual)
         return Algorithm(
             collect=independent(self.group_size),
-            credit=chain(laws[self.law], weigh_episodes()),
+            credit=chain(laws[self.law], weigh_episodes(), *leave_out_truncated(self.truncated)),
             updates=(Update(loss=loss, minibatches=self.minibatches),),
         )

@@ -16,7 +16,7 @@ from agentgym.algorithm import About, Algorithm, Update, independent
 from agentgym.bounds import at_least, within
 from agentgym.credit import chain, weigh_episodes
 from agentgym.losses import policy_gradient, reinforce
-from agentgym.weights import weigh_every_token
+from agentgym.weights import leave_out_truncated, weigh_every_token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,8 @@ class RLOO:
     """Clipped ratio, or the likelihood itself."""
     mean: Literal["episodes", "tokens"] = "episodes"
     """What counts the same in the loss."""
+    truncated: Literal["zero", "mask"] = "zero"
+    """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
 
@@ -63,7 +65,9 @@ class RLOO:
         plain = self.surrogate == "plain"
         return Algorithm(
             collect=independent(self.group_size),
-            credit=chain(leave_one_out(), weights[self.mean]()),
+            credit=chain(
+                leave_one_out(), weights[self.mean](), *leave_out_truncated(self.truncated)
+            ),
             updates=(
                 Update(
                     loss=reinforce() if plain else policy_gradient(self.clip),

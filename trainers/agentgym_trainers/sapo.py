@@ -59,6 +59,8 @@ class SAPO:
     """How fast it fades where the advantage is negative."""
     mean: Literal["episodes", "tokens"] = "episodes"
     """What counts the same in the loss."""
+    truncated: Literal["zero", "mask"] = "zero"
+    """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
 
@@ -80,5 +82,10 @@ class SAPO:
 
     def build(self) -> Algorithm:
         """Compose it."""
-        host = GRPO(group_size=self.group_size, minibatches=self.minibatches, mean=self.mean)
+        host = GRPO(
+            group_size=self.group_size,
+            minibatches=self.minibatches,
+            mean=self.mean,
+            truncated=self.truncated,
+        )
         return host.compose(soft_gate(self.gain_sharpness, self.loss_sharpness))

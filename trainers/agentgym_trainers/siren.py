@@ -90,7 +90,7 @@ def find_peaks(level: float, scope: Scope) -> Select:
         weight, mean = height(outputs.extra[NUCLEUS] * batch.mask, batch, level, scope)
         return batch.with_(**{PEAK: weight, MEAN: mean * batch.mask.to(batch.entropy)})
 
-    return Select(apply, frozenset({PEAK, MEAN}))
+    return Select(apply, frozenset({PEAK, MEAN}), asks=frozenset({NUCLEUS}))
 
 
 def squared_distance(nucleus: Reduction) -> Loss:

@@ -12,7 +12,9 @@ where the paper has 10, and sizes are scaled to match. As in the paper, the medi
 together and returns hold the bonus of their own step.
 
 ``paper()``: the bonus counts turns, the whole buffer is replayed and emptied when it is full.
-``released()``: the same, also episodes exactly at the median, and a power of two of them.
+``released()``: the same, also episodes exactly at the median, and a power of two of them, on
+``DrBoT.released()``, whose docstring says what of the code is not reproduced; nor is its threshold
+of one and a half buffers, and its entropy bonus is of fresh episodes only.
 """
 
 from __future__ import annotations

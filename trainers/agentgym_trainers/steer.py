@@ -108,8 +108,8 @@ class STEER:
     """Weight of the token with the least effect, where the law is linear."""
     law: Literal["linear", "decaying", "relative"] = "linear"
     """From effects to weights."""
-    stopped: bool = True
-    """Tokens that the clip has stopped count as having an effect."""
+    effects: Literal["all", "moving"] = "all"
+    """Whose effect on entropy counts: all tokens', or only theirs that the clip has not stopped."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
@@ -121,7 +121,7 @@ class STEER:
     def paper(cls) -> STEER:
         """The paper's setting."""
         host = GRPO(dual=10.0, mean="tokens")
-        return cls(host=host, law="relative", stopped=False)
+        return cls(host=host, law="relative", effects="moving")
 
     @classmethod
     def released(cls) -> STEER:
@@ -131,7 +131,7 @@ class STEER:
     def build(self) -> Algorithm:
         """Compose it."""
         host = self.host
-        clip = None if self.stopped else (host.clip, host.clip_high)
+        clip = {"all": None, "moving": (host.clip, host.clip_high)}[self.effects]
         surrogate = policy_gradient(host.clip, host.clip_high, dual=host.dual)
         return host.compose(
             times(WEIGHT, surrogate), select=weigh_by_effect(self.law, self.low, self.high, clip)

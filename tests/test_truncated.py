@@ -1,0 +1,65 @@
+"""Episodes that a limit cut short: every algorithm says what becomes of them."""
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from agentgym import registry
+from agentgym.batch import collate
+from agentgym.testing.algorithms import _Trial
+from agentgym.testing.episodes import MIXED, made_up
+from agentgym_trainers.copo import COPO
+from agentgym_trainers.drbot import DrBoT
+from agentgym_trainers.epo import EPO
+from agentgym_trainers.grpo import GRPO
+from agentgym_trainers.ppo import PPO
+from agentgym_trainers.replay import REPLAYED
+from agentgym_trainers.rloo import RLOO
+from agentgym_trainers.spear import SPEAR
+
+EVERY = {name: kind() for name, kind in registry.algorithms().items()} | {
+    "copo on tokens": COPO(host=GRPO(mean="tokens")),
+    "epo on ppo": EPO(host=PPO()),
+    "rloo on tokens": RLOO(mean="tokens"),
+}
+
+
+def masked(config):
+    """The same with these episodes left out, by itself or by its host."""
+    if "truncated" in {field.name for field in fields(config)}:
+        return replace(config, truncated="mask")
+    return replace(config, host=masked(config.host))
+
+
+def credited(config):
+    """Two steps of credit on a batch in which a limit cut every second episode short."""
+    trial = _Trial("test", config)
+    learner, credit = trial.learner(), trial.algorithm.credit
+    state = credit.init()
+    for step in range(2):
+        batch = learner.observe(collate(made_up(step, MIXED)))
+        batch = batch.with_(truncated=torch.arange(len(batch.group)) % 2 == 0)
+        batch, state = credit.apply(batch, state, step)
+    return batch
+
+
+@pytest.mark.parametrize("name", sorted(EVERY))
+def test_masked_episodes_count_in_the_statistics_and_not_in_the_loss(name):
+    assert not hasattr(EVERY[name], "truncated") or EVERY[name].truncated == "zero"
+    plain, found = credited(EVERY[name]), credited(masked(EVERY[name]))
+    cut = plain.mask & plain.truncated[plain.owner]
+    assert plain.weight[cut].sum() > 0.05
+    cut = found.mask & found.truncated[found.owner]
+    assert found.weight[cut].sum() == 0
+    own = len(collate(made_up(1, MIXED)).tokens)
+    assert float(found.weight[:own].sum()) == pytest.approx(1, abs=1e-5)
+    assert found.advantage[:own].equal(plain.advantage[:own])
+
+
+def test_masked_episodes_are_not_replayed_either():
+    for host, expected in [(DrBoT(), True), (DrBoT(truncated="mask"), False)]:
+        batch = credited(SPEAR(host=host, some=32))
+        replayed = batch.extra[REPLAYED] > 0
+        assert replayed.any()
+        assert bool(batch.truncated[batch.owner][replayed].any()) is expected
