@@ -612,16 +612,16 @@ def test_the_contract_finds_what_is_wrong(transform, expected):
         check_algorithm(broken(credit))
 
 
-def selecting(select=None, loss=None):
+def updating(select=None, loss=None):
     """A configuration class whose first update selects, or minimises, what is given."""
     host = GRPO().build()
     first = replace(host.updates[0], select=select, loss=loss or host.updates[0].loss)
 
-    class Selecting(broken(host.credit)):
+    class Updating(broken(host.credit)):
         def build(self):
             return replace(host, updates=(first,))
 
-    return Selecting
+    return Updating
 
 
 def writes(column):
@@ -669,9 +669,9 @@ def before(batch):
 )
 def test_the_contract_finds_what_is_wrong_with_an_update(select, loss, expected):
     with pytest.raises(AssertionError, match=expected):
-        check_algorithm(selecting(select, loss))
+        check_algorithm(updating(select, loss))
 
 
 def test_the_contract_lets_an_update_draw_tokens():
     loss = times("test/column", policy_gradient())
-    check_algorithm(selecting(draws(lambda batch: 5), loss))
+    check_algorithm(updating(draws(lambda batch: 5), loss))
