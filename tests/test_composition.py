@@ -54,7 +54,7 @@ def between(host):
         outer = times(copo.OUTER, crediting(copo.BETWEEN, loss))
         return add(times(copo.INNER, loss), outer)
 
-    comparing = copo.compare_tasks(5.0, 0.5, consistent=True)
+    comparing = copo.compare_tasks(5.0, 0.5, copo.share_won_alike)
     return surrogate(extend(host, credit=chain(comparing, copo.weigh_either())), both)
 
 
