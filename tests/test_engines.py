@@ -92,7 +92,7 @@ def test_log_probabilities_and_entropies_are_those_of_a_plain_forward_pass(name)
 def test_what_a_gpu_is_asked_to_do_gives_the_same_logits(name, monkeypatch):
     """Without a graph, which tests/test_gpu.py has; rows of one new token and of several."""
 
-    def capture(step, memory):
+    def capture(step, memory, device):
         made.append(step)
         return step
 

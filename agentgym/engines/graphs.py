@@ -49,20 +49,22 @@ class _Step(NamedTuple):
     """[2, slots]: new tokens, and their positions; -1 in an idle slot."""
 
 
-def capture(step: Callable[[], Tensor], memory: Any) -> Callable[[], Tensor]:
+def capture(step: Callable[[], Tensor], memory: Any, device: torch.device) -> Callable[[], Tensor]:
     """The same step as one call; it answers in the same place each time."""
     graph = torch.cuda.CUDAGraph()
-    step()  # Libraries set themselves up at their first call, which no graph may hold.
-    aside = _aside()
-    aside.wait_stream(torch.cuda.current_stream())
-    # Not `torch.cuda.graph`, which collects garbage for half a second.
-    with torch.cuda.stream(aside):
-        graph.capture_begin(pool=memory, capture_error_mode="thread_local")
-        try:
-            answer = step()
-        finally:
-            graph.capture_end()
-    torch.cuda.current_stream().wait_stream(aside)
+    # A stream is of one GPU, and what runs on another is not seen.
+    with torch.cuda.device(device):
+        step()  # Libraries set themselves up at their first call, which no graph may hold.
+        aside = _aside(torch.cuda.current_device())
+        aside.wait_stream(torch.cuda.current_stream())
+        # Not `torch.cuda.graph`, which collects garbage for half a second.
+        with torch.cuda.stream(aside):
+            graph.capture_begin(pool=memory, capture_error_mode="thread_local")
+            try:
+                answer = step()
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream().wait_stream(aside)
 
     def play() -> Tensor:
         graph.replay()
@@ -72,9 +74,9 @@ def capture(step: Callable[[], Tensor], memory: Any) -> Callable[[], Tensor]:
 
 
 @cache
-def _aside() -> Any:
+def _aside(gpu: int) -> Any:
     """A stream to make graphs on: libraries keep memory for every stream that they have seen."""
-    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(gpu)  # type: ignore[no-untyped-call]
 
 
 class GraphedDecoder(SlottedDecoder):
@@ -154,7 +156,7 @@ class GraphedDecoder(SlottedDecoder):
             run = Run(slice(0, slots), slice(0, slots), None, length, seen[:, None, None])
             return self._forward(Packing(tokens, at, everyone, everyone, [run], []))
 
-        return _Step(capture(forward, self._memory), asked)
+        return _Step(capture(forward, self._memory, self._device), asked)
 
     # ---- several new tokens ------------------------------------------------------------------
 
