@@ -131,6 +131,28 @@ def test_a_server_killed_in_mid_batch_comes_back_and_no_completion_is_lost(subje
         engine.load(subject.model.state_dict(), 0)
 
 
+def test_a_server_of_another_that_began_anew_is_given_its_weights_again(subject, folder):
+    guest = ServerEngine(str(folder), url=subject.engine._endpoint.url, context=1000)
+    other, process = model_of(TIED, seed=1), subject.engine._process
+    try:
+        guest.load(other.state_dict(), 3)
+        os.killpg(process._process.pid, signal.SIGKILL)
+
+        async def ask_while_it_is_away():
+            asked = asyncio.create_task(guest.generate(words(20, 1), Sampling(max_tokens=9)))
+            await asyncio.sleep(1)
+            await asyncio.to_thread(process.ensure)
+            return await asked
+
+        completion = asyncio.run(ask_while_it_is_away())
+        assert completion.version == 3
+        agrees(other, words(20, 1), completion)
+    finally:
+        guest.close()
+        subject.engine._restart()
+        subject.engine.load(subject.model.state_dict(), 0)
+
+
 def test_a_server_that_cannot_start_says_why_in_one_line(tmp_path):
     model_of(TIED).save_pretrained(tmp_path)
     for file in tmp_path.glob("*.safetensors"):

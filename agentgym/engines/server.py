@@ -81,6 +81,8 @@ class ServerEngine:
         self.version = 0
         self._loads = 0
         """Odd while weights are changing; an answer counts when it saw one even number."""
+        self._doubted = False
+        """Another's server was out of reach after it had been given weights."""
         self._failure: EngineError | None = None
         """Why the server is in no state to be asked."""
         self._lock = threading.Lock()
@@ -120,9 +122,12 @@ class ServerEngine:
             completion = await self._endpoint.post(
                 "/v1/completions", body, partial(_read, sampling=sampling, version=version)
             )
-            if loads == self._loads and not loads % 2:
+            if self._doubted:
+                await asyncio.to_thread(self._remind)
+            elif loads == self._loads and not loads % 2:
                 return completion
-            await asyncio.sleep(0.01)
+            else:
+                await asyncio.sleep(0.01)
 
     def finish(self, context: Sequence[int]) -> None:
         """Nothing to do: vLLM forgets what has not been used for longest."""
@@ -175,9 +180,19 @@ class ServerEngine:
         }
 
     async def _revive(self) -> None:
-        """Start our server again if it is down."""
-        if self._process is not None and not self._process.alive:
+        """Start our server again if it is down; of another's, doubt that it is what it was."""
+        if self._process is None:
+            self._doubted = self._weights is not None
+        elif not self._process.alive:
             await asyncio.to_thread(self._restart)
+
+    def _remind(self) -> None:
+        """Give a server that was out of reach our weights: it may have begun anew."""
+        with self._lock:
+            if self._doubted:
+                with self._changing():
+                    self._install()
+                self._doubted = False
 
     def _restart(self) -> None:
         assert self._process is not None, "only a server of our own goes down"
