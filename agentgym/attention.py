@@ -158,7 +158,7 @@ def tiles(end: Int[Tensor, " T"]) -> Tiles:
     """Which tiles no row passes through, from the ends of all nodes, without T x T of anything."""
     count = -(-len(end) // TILE)
     # Beyond the last node is nobody; the last tile of keys is its own queries' alone.
-    many = F.pad(end, (0, count * TILE - len(end)), value=0).view(count, TILE)
+    many = F.pad(end, (0, count * TILE - len(end))).view(count, TILE)
     first = torch.arange(count, device=end.device)[:, None] * TILE
     before = first > first.mT
     whole = before & (many.amin(-1) >= first + TILE)
@@ -197,8 +197,8 @@ def flex(
     **_: Any,
 ) -> tuple[Float[Tensor, "1 T H D"], None]:
     """What transformers calls on a GPU."""
-    # Under autocast the rotated ones are of higher precision than the others.
     size = value.shape[-1]
+    # Under autocast the rotated ones are of higher precision than the others.
     states = (F.pad(x.to(value.dtype), (0, max(0, LEAST - size))) for x in (query, key, value))
     attend = _compiled() if value.is_cuda else flex_attention
     mixed: Tensor = attend(*states, block_mask=mask, scale=scaling, enable_gqa=True)

@@ -84,8 +84,9 @@ class Threads:
 
     async def open(self, make: Make, task: Task) -> World:
         """The world of a task."""
-        call = _Caller(_threads(self.width))
-        return _Local(await call(make, task, undo=_close), self.deadline, call)
+        threads = _threads(self.width)
+        env = await _call(threads, make, task, undo=_close)
+        return _Local(env, self.deadline, threads)
 
 
 @cache
@@ -98,20 +99,20 @@ def _threads(width: int) -> ThreadPoolExecutor:
 class _Local:
     env: Env
     deadline: float
-    call: _Caller
+    threads: ThreadPoolExecutor
 
     async def reset(self, task: Task) -> Start:
         with self._watched(f"to start {task.id!r}"):
-            return Start(*await self.call(reset_env, self.env, task))
+            return Start(*await _call(self.threads, reset_env, self.env, task))
 
     async def step(self, action: str) -> Answer:
         with self._watched(f"{action[:60]!r}"):
-            return Answer(*await self.call(step_env, self.env, action))
+            return Answer(*await _call(self.threads, step_env, self.env, action))
 
     async def fork(self) -> World:
         with self._watched("to fork"):
-            twin = await self.call(fork_env, self.env, undo=_close)
-            return _Local(twin, self.deadline, self.call)
+            twin = await _call(self.threads, fork_env, self.env, undo=_close)
+            return _Local(twin, self.deadline, self.threads)
 
     @contextmanager
     def _watched(self, asked: str) -> Iterator[None]:
@@ -133,33 +134,27 @@ class _Local:
         )
 
     async def close(self) -> None:
-        await self.call(_close, self.env)
+        await _call(self.threads, _close, self.env)
 
 
-class _Caller(NamedTuple):
-    """Calls in threads, which cannot be stopped: whoever is cancelled waits for it to return.
+async def _call(
+    threads: ThreadPoolExecutor,
+    function: Callable[..., T],
+    *args: Any,
+    undo: Callable[[T], None] = lambda result: None,
+) -> T:
+    """Call in a thread, which cannot be stopped: whoever is cancelled waits for it to return.
 
     So a world is in one call at a time, and what was made for nobody is undone.
     """
-
-    threads: ThreadPoolExecutor
-
-    async def __call__(
-        self,
-        function: Callable[..., T],
-        *args: Any,
-        undo: Callable[[T], None] = lambda result: None,
-    ) -> T:
-        """What the function returns."""
-        loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self.threads, partial(function, *args))
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            await asyncio.wait([running])
-            if running.exception() is None:
-                await asyncio.to_thread(undo, running.result())
-            raise
+    running = asyncio.get_running_loop().run_in_executor(threads, partial(function, *args))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        if running.exception() is None:
+            await asyncio.to_thread(undo, running.result())
+        raise
 
 
 def _close(env: Env) -> None:

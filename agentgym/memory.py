@@ -25,10 +25,13 @@ def enough_memory(what: str, remedy: str) -> Iterator[None]:
         yield
     except OutOfMemory:
         raise  # Whoever was nearer knows better.
-    except (torch.OutOfMemoryError, MemoryError) as problem:
-        raise OutOfMemory(f"there is not enough memory for {what}: {remedy}") from problem
-    except RuntimeError as problem:
-        # Of a CPU's, PyTorch has no class.
-        if "can't allocate memory" not in str(problem):
+    except (MemoryError, RuntimeError) as problem:
+        if not _ran_out(problem):
             raise
         raise OutOfMemory(f"there is not enough memory for {what}: {remedy}") from problem
+
+
+def _ran_out(problem: Exception) -> bool:
+    # Of a CPU's, PyTorch has no class.
+    known = isinstance(problem, MemoryError | torch.OutOfMemoryError)
+    return known or "can't allocate memory" in str(problem)

@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
 from agentgym.engines import sampling as sampler
 from agentgym.engines.decoding import Decoder
+from agentgym.engines.requests import finish_of
 from agentgym.engines.slots import Slot, SlotPool
 from agentgym.errors import ConfigError
 from agentgym.memory import enough_memory
@@ -270,9 +271,7 @@ class Batcher:
             job.release()
             if not job.future.done():
                 told = tuple(job.tokens), tuple(job.logprobs), tuple(job.entropies)
-                finish: Literal["stop", "length"] = (
-                    "stop" if token in job.sampling.stop else "length"
-                )
+                finish = finish_of(job.tokens, job.sampling)
                 job.future.set_result(Completion(*told, drawn.version, finish))
         return len(self._running) < len(plan.jobs)
 

@@ -1,9 +1,9 @@
-"""What an engine refuses before it spends anything on it."""
+"""What an engine refuses before it spends anything on it, and how it says why it stopped."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from agentgym.errors import ConfigError
 from agentgym.types import Sampling
@@ -55,3 +55,8 @@ def check_sampling(sampling: Sampling) -> None:
         raise ConfigError(f"max_tokens must be >= 1, got {sampling.max_tokens}")
     if sampling.seed < 0:
         raise ConfigError(f"seed must be >= 0, got {sampling.seed}")
+
+
+def finish_of(tokens: Sequence[int], sampling: Sampling) -> Literal["stop", "length"]:
+    """Why a completion ended that only a stop token or its limit could end."""
+    return "stop" if tokens and tokens[-1] in sampling.stop else "length"

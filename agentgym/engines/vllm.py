@@ -12,17 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from agentgym.engines.batching import EngineStats
 from agentgym.engines.decoding import check_weights
 from agentgym.engines.entropy import entropy_at_least
-from agentgym.engines.requests import Room, check_request
+from agentgym.engines.requests import Room, check_request, finish_of
 from agentgym.engines.saved import Saved
 from agentgym.errors import ConfigError, EngineError, MissingExtra
 from agentgym.types import Completion, Sampling
@@ -319,7 +318,7 @@ def _await(done: Future[None], what: str) -> None:
     """Wait in a thread that is not the engine's."""
     try:
         done.result(SILENCE)
-    except FutureTimeout:
+    except TimeoutError:
         raise EngineError(f"vLLM took more than {SILENCE:g} s {what}") from None
 
 
@@ -438,7 +437,7 @@ def completed(
             "learning rate and go on from an earlier checkpoint"
         )
     told = tuple(tokens)
-    finish: Literal["stop", "length"] = "stop" if told and told[-1] in sampling.stop else "length"
+    finish = finish_of(told, sampling)
     if sampling.temperature == 0.0:
         # vLLM reports the model's numbers, but a greedy completion is drawn from a certainty.
         return Completion(told, (0.0,) * len(told), (0.0,) * len(told), version, finish)
