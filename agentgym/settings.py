@@ -145,6 +145,9 @@ class Imitation:
     learn_slips: bool = False
     """Imitate the random moves, too: a player who knows the game but is careless. Such a policy
     still tries things, which is what reinforcement learns from; its episodes are longer."""
+    reading: float = 0.0
+    """Weight of foretelling what the world says, against 1 for actions. It is in the same
+    demonstrations, and a model made from nothing learns from it to copy names."""
     learning_rate: float = 2e-3
 
 
@@ -246,6 +249,7 @@ _LEAST = {
     "imitation.demonstrations": 1,
     "imitation.until": 0.0,
     "imitation.slip": 0.0,
+    "imitation.reading": 0.0,
     "imitation.learning_rate": 0.0,
     "optimisation.learning_rate": 0.0,
     "optimisation.warmup": 0,

@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from agentgym.agent import Agent
 from agentgym.algorithm import Update
-from agentgym.batch import collate
+from agentgym.batch import Batch, collate, token_mean
 from agentgym.display import Advance
 from agentgym.env import TextEnv
 from agentgym.imitate import demonstrate
@@ -63,6 +64,31 @@ def demonstrations(
     return [trajectory for trajectory in found if trajectory.won or wanted.learn_slips]
 
 
+def lay(shown: Sequence[Trajectory], reading: float) -> Batch:
+    """Demonstrations as a batch whose weights say what is to be foretold.
+
+    Args:
+        shown: The demonstrations.
+        reading: What all that was read weighs, where all that was done weighs 1.
+    """
+    batch = collate([shown])
+    if not reading:
+        return batch
+    read = torch.tensor(
+        [
+            place < len(turn.prompt)
+            for trajectory in shown
+            for turn in trajectory.turns
+            for place in range(len(turn.prompt) + len(turn.completion.tokens))
+        ]
+    )
+    # Nothing comes before the first token of a row.
+    read &= batch.row == batch.row.roll(1)
+    read[0] = False
+    weight = token_mean(batch.mask) + reading * token_mean(read)
+    return batch.with_(mask=batch.mask | read, weight=weight)
+
+
 async def imitate(
     policy: Policy,
     shown: Sequence[Trajectory],
@@ -87,7 +113,7 @@ async def imitate(
     for step in range(steps):
         while len(order) < wanted.batch:
             order += rng.permutation(len(shown)).tolist()
-        batch = collate([[shown[order.pop()] for _ in range(wanted.batch)]])
+        batch = lay([shown[order.pop()] for _ in range(wanted.batch)], wanted.reading)
         metrics = learner.update(batch, IMITATION, step)
         # The first quarter learns to speak; there is nothing to win yet.
         if wanted.until < 1 and step >= steps // 4 and step % max(1, steps // PROBES) == 0:

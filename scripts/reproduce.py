@@ -1,11 +1,12 @@
 """Do the methods learn, and is it what they add? All of them from one warm-up, seed by seed.
 
-    scripts/reproduce [--out FOLDER] [--warm FOLDER] [--seeds 3] [--jobs 1] [--arms grpo epo ...]
+    scripts/reproduce [--world alfworld] [--out FOLDER] [--warm FOLDER] [--seeds 3] [--jobs 1]
+                      [--arms grpo epo ...]
 
 Every arm trains from the same checkpoint until it has taken the same number of turns in the world,
 with each seed; its last checkpoint, no other, plays the frozen panel. Controls are methods without
 what they claim to add. A run that is done is not done again, one that was cut off goes on; after
-each, OUT/table.md and OUT/curves.png are written anew. `--run.env` chooses another world.
+each, OUT/table.md and OUT/curves.png are written anew. `--world` is any world, by its recipe.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import fcntl
 import os
 import sys
 import time
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -28,7 +30,8 @@ import tyro
 from reproduce_report import Study, write_readme, write_report
 from rich.console import Console
 
-from agentgym import config
+from agentgym import config, registry
+from agentgym.cli import planned
 from agentgym.display import Display
 from agentgym.errors import AgentGymError, ConfigError, TrainingError, did_you_mean
 from agentgym.experiment import Job, check, run_blocking
@@ -48,6 +51,10 @@ from agentgym_trainers.spear import SPEAR
 
 HALF = 10
 """Training steps in half of a run, for schedules."""
+BUDGET = 20_000
+"""Turns in the world that a run takes."""
+RATE = 2e-4
+"""Learning rate of every arm."""
 
 
 class Arm(NamedTuple):
@@ -93,16 +100,27 @@ PANELS = {
 }
 """What is drawn together."""
 
-PROFILE = Experiment(
-    steps=1000,
-    budget=15_000,
-    tasks_per_step=8,
-    optimisation=Optimisation(learning_rate=2e-4, final=1.0),
-)
-"""The main job's world and model in a run of about twenty steps of 64 episodes. The learning rate
-is constant, for the number of steps that a budget of turns is worth differs between arms. It was
-chosen for GRPO on the valid split, and is every arm's: the main job's 4e-4 is too high for steps of
-half its size (entropy rose from 0.1 to 0.5 nats), 1e-4 gained less."""
+WORLD = "alfworld"
+"""What they are trained in, unless another is named."""
+
+
+def profile(world: str) -> Experiment:
+    """A world's recipe, in a run of about twenty steps of 64 episodes.
+
+    The learning rate is constant, for the number of steps that a budget of turns is worth differs
+    between arms. It was chosen for GRPO on the valid split, and is every arm's.
+    """
+    env = registry.full_id(world)
+    recipe = planned("grpo", registry.recipe(env))
+    settings = {field.name: getattr(recipe, field.name) for field in fields(Experiment)}
+    return replace(
+        Experiment(**settings),
+        env=env,
+        steps=1000,
+        budget=BUDGET,
+        tasks_per_step=8,
+        optimisation=Optimisation(learning_rate=RATE, final=1.0),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,8 +141,8 @@ class Options:
     """Put table and figure into this file too, between its lines `<!-- reproduce -->`."""
     only_report: bool = False
     """Write table and figure from what there is, and train nothing."""
-    run: Experiment = PROFILE
-    """World, length and panel of a run. Its model and seed are set here."""
+    run: Experiment = field(default_factory=lambda: profile(WORLD))
+    """Length and panel of a run, and all else; its model and seed are set here."""
 
 
 class Run(NamedTuple):
@@ -270,9 +288,19 @@ def main(options: Options) -> None:
     display.say((options.out / "table.md").read_text())
 
 
+def asked() -> Options:
+    """The command line; which world it names decides what all else is by default."""
+    first = ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--world", default=WORLD)
+    known, rest = first.parse_known_args()
+    default = Options(run=profile(known.world))
+    simple = (tyro.conf.AvoidSubcommands,)
+    return tyro.cli(Options, args=rest, default=default, description=__doc__, config=simple)
+
+
 if __name__ == "__main__":
     try:
-        main(tyro.cli(Options, description=__doc__, config=(tyro.conf.AvoidSubcommands,)))
+        main(asked())
     except AgentGymError as error:
         print(f"reproduce: {error}", file=sys.stderr)
         raise SystemExit(2) from None

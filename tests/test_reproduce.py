@@ -17,7 +17,7 @@ from agentgym.settings import Shape
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce.py"
 TOY = [
-    *("--run.env", "agentgym/Hotter-v0", "--run.env-args", "high", "8"),
+    *("--world", "hotter", "--run.env-args", "high", "8"),
     *("--run.budget", "220", "--run.tasks-per-step", "3", "--run.save-every", "1"),
     *("--run.rollout.turns", "6", "--run.rollout.tokens", "256", "--run.rollout.completion", "8"),
     *("--run.evaluation.tasks", "6", "--run.evaluation.episodes", "2"),

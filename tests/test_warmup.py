@@ -1,15 +1,17 @@
 """Warm-up: imitation ends when the policy wins now and then."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
+import torch
 
 from agentgym import scratch
 from agentgym.policy import Policy
 from agentgym.registry import world
 from agentgym.settings import Imitation, Optimisation, Shape
 from agentgym.types import Task
-from agentgym.warmup import demonstrations, imitate
+from agentgym.warmup import demonstrations, imitate, lay
 
 ENV = "agentgym/Hotter-v0"
 STEPS = 100
@@ -26,8 +28,14 @@ def shown(agent, *, learn_slips=False):
 
 def warm(agent, tokenizer, *, until, wins):
     """Imitate with probes that find the given shares of wins; what was said after each step."""
+    _, said, probed = imitated(agent, tokenizer, Imitation(batch=2, until=until), wins)
+    return said, probed
+
+
+def imitated(agent, tokenizer, wanted, wins=()):
+    """The policy, what was said after each step, and the steps before which it was probed."""
     shape = Shape(hidden=16, layers=1, heads=1, kv_heads=1, ffn=32)
-    model = scratch.make_model(tokenizer, shape, context=256, seed=0)
+    policy = Policy(scratch.make_model(tokenizer, shape, context=256, seed=0))
     said, answers = [], iter(wins)
 
     async def probe():
@@ -36,17 +44,17 @@ def warm(agent, tokenizer, *, until, wins):
 
     probed = []
     job = imitate(
-        Policy(model),
+        policy,
         shown(agent),
         Optimisation(),
-        Imitation(batch=2, until=until, learning_rate=5e-3),
+        replace(wanted, learning_rate=5e-3),
         steps=STEPS,
         seed=0,
         probe=probe,
         advance=lambda done, note="": said.append(note),
     )
     asyncio.run(job)
-    return said, probed
+    return policy, said, probed
 
 
 def test_demonstrations_are_every_task_as_often_as_asked_and_all_won(agent):
@@ -76,3 +84,44 @@ def test_imitation_without_success_takes_every_step_and_learns(agent, tokenizer,
     assert len(said) == STEPS and len(probed) == probes
     first, last = (float(note.split()[1]) for note in (said[0], said[-1]))
     assert last < first / 2
+
+
+@pytest.mark.parametrize("reading", [0.0, 0.5])
+def test_what_was_read_weighs_what_is_asked_and_what_was_done_one(agent, reading):
+    found = shown(agent)
+    batch = lay(found, reading)
+    done, read = batch.turn >= 0, batch.mask & (batch.turn < 0)
+    assert batch.weight[done].sum() == pytest.approx(1)
+    assert batch.weight[read].sum() == pytest.approx(reading)
+    assert not batch.weight[~(done | read)].any()
+    for column in (done, read):
+        assert len(batch.weight[column].unique()) <= 1
+
+
+def test_everything_that_was_read_counts_but_slips_and_what_nothing_comes_before(agent):
+    found = shown(agent)
+    batch = lay(found, 1.0)
+    left, at = [], 0
+    for trajectory in found:
+        first = True
+        for turn in trajectory.turns:
+            left += [at] if first else []
+            at += len(turn.prompt)
+            left += [] if turn.learn else range(at, at + len(turn.completion.tokens))
+            at += len(turn.completion.tokens)
+            first = False
+    assert (~batch.mask).nonzero().squeeze(-1).tolist() == left
+    assert any(not turn.learn for trajectory in found for turn in trajectory.turns)
+
+
+def test_a_policy_that_reads_foretells_the_world(agent, tokenizer):
+    """The same number of steps, and only with the weight does it know what comes."""
+
+    def surprise(reading):
+        policy, _, _ = imitated(agent, tokenizer, Imitation(batch=2, until=1.0, reading=reading))
+        batch = lay(shown(agent), 1.0)
+        with torch.no_grad():
+            said = policy(batch).logprob
+        return -float(said[batch.mask & (batch.turn < 0)].mean())
+
+    assert surprise(1.0) < surprise(0.0) / 3
