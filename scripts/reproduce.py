@@ -49,7 +49,7 @@ from agentgym_trainers.grpo import GRPO
 from agentgym_trainers.ppo import PPO
 from agentgym_trainers.spear import SPEAR
 
-HALF = 10
+HALF = 8
 """Training steps in half of a run, for schedules."""
 BUDGET = 20_000
 """Turns in the world that a run takes."""
@@ -105,7 +105,7 @@ WORLD = "alfworld"
 
 
 def profile(world: str) -> Experiment:
-    """A world's recipe, in a run of about twenty steps of 64 episodes.
+    """A world's recipe, in a run of about sixteen steps of 64 episodes.
 
     The learning rate is constant, for the number of steps that a budget of turns is worth differs
     between arms. It was chosen for GRPO on the valid split, and is every arm's.
