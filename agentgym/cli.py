@@ -162,6 +162,7 @@ def _train(plan: Any, resumed: Path | None) -> int:
 class EvalOptions:
     """Play a frozen panel of tasks with a model and report pass@k with 95 % intervals.
 
+    The checkpoint of a run plays what its run was evaluated on, unless options say otherwise.
     Stopping it and calling it again plays only the episodes that are missing.
     """
 
@@ -188,9 +189,29 @@ class EvalOptions:
     """How the agent reads and writes."""
 
 
+def _of_run(words: Sequence[str]) -> EvalOptions | None:
+    """How the run was evaluated of which a checkpoint is named; None where none is."""
+    for word in words:
+        file = Path(word).parent.parent / "config.yaml"
+        if Path(word).parent.name == "checkpoints" and file.is_file():
+            run = planned(None, file)
+            # The arguments of one world mean nothing to another.
+            other = any(flag.partition("=")[0] == "--env" for flag in words)
+            return EvalOptions(
+                model=word,
+                env=run.env,
+                env_args={} if other else run.env_args,
+                seed=run.seed,
+                panel=run.evaluation,
+                rollout=run.rollout,
+                speech=run.speech,
+            )
+    return None
+
+
 def evaluate(arguments: list[str]) -> int:
     """``eval MODEL [options]``."""
-    options = _parse(EvalOptions, arguments, prog="agentgym eval")
+    options = _parse(EvalOptions, arguments, prog="agentgym eval", default=_of_run(arguments))
     from agentgym.experiment import check, evaluate_blocking
     from agentgym.report import render
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from agentgym import config
+from agentgym.cli import main
 from agentgym.display import Display
 from agentgym.errors import ConfigError
-from agentgym.experiment import check, evaluate_blocking, run_blocking
+from agentgym.experiment import check, run_blocking
 from agentgym.records import read_episodes, read_metrics
 from agentgym.report import compare, passes
 from agentgym.runs import RunFolder
@@ -103,14 +105,20 @@ def test_a_device_that_cannot_be_had_is_refused_in_one_line(engine, device, line
 
 
 def test_a_checkpoint_evaluated_by_itself_plays_as_it_did_in_its_run(finished, tmp_path):
+    """The command is told nothing but where the checkpoint is."""
     folder, _ = finished
-    alone = replace(SMALL, model=str(folder.final), engine_device="cpu")
-    evaluate_blocking(alone, tmp_path / "alone.jsonl", Display())
+    folder.config.write_text(config.dump({**config.encode(SMALL), "algorithm": "grpo"}))
+    alone, other = tmp_path / "alone.jsonl", tmp_path / "other.jsonl"
+    words = ["eval", str(folder.final), "--engine-device", "cpu", "--out"]
+    assert main([*words, str(alone)]) == 0
     alike = [
         sorted((e.task, e.sample, [t.text for t in e.turns]) for e in read_episodes(path))
-        for path in (tmp_path / "alone.jsonl", folder.evaluation("after"))
+        for path in (alone, folder.evaluation("after"))
     ]
     assert alike[0] == alike[1]
+    few = ("--panel.tasks", "2", "--panel.episodes", "1")
+    assert main([*words, str(other), "--env", "agentgym/Hotter-v0", *few]) == 0
+    assert [episode.env for episode in read_episodes(other)] == ["agentgym/Hotter-v0"] * 2
 
 
 def test_worlds_in_workers_change_no_number(tmp_path):
