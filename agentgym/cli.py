@@ -97,10 +97,7 @@ def train(arguments: list[str]) -> int:
                 f"a resumed run keeps its settings: run `agentgym train --resume {resumed}` alone"
             )
         file = str(Path(resumed) / "config.yaml")
-    env = registry.full_id(world) if world else None
-    file = registry.recipe(env) if env else file
-    default = planned(named, file)
-    default = replace(default, env=env) if env else default
+    default = in_world(named, world) if world else planned(named, file)
     prog = f"agentgym train {default.algorithm}"
     plan = _parse(type(default), rest, prog=prog, default=default)
     return _train(plan, None if resumed is None else Path(resumed))
@@ -112,6 +109,12 @@ def planned(named: str | None, file: str | Path | None) -> Any:
     kind = _plan(name)
     # The file may name another method than the one that is wanted.
     return replace(config.load(kind, file), algorithm=name) if file else kind()
+
+
+def in_world(named: str | None, world: str) -> Any:
+    """What a world's recipe sets, with a method: the one named, else the recipe's, else ``METHOD``."""
+    env = registry.full_id(world)
+    return replace(planned(named, registry.recipe(env)), env=env)
 
 
 def _plan(name: str) -> type[Any]:

@@ -20,7 +20,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -30,14 +30,14 @@ import tyro
 from reproduce_report import Study, write_readme, write_report
 from rich.console import Console
 
-from agentgym import config, registry
-from agentgym.cli import planned
+from agentgym import config
+from agentgym.cli import in_world
 from agentgym.display import Display
 from agentgym.errors import AgentGymError, ConfigError, TrainingError, did_you_mean
 from agentgym.experiment import Job, check, run_blocking
 from agentgym.jsonl import write_atomic
 from agentgym.runs import RunFolder
-from agentgym.settings import Experiment, Imitation, Optimisation
+from agentgym.settings import Experiment, Imitation
 from agentgym_trainers.aepo import AEPO
 from agentgym_trainers.arpo import ARPO
 from agentgym_trainers.dapo import DAPO
@@ -115,16 +115,14 @@ def profile(world: str) -> Experiment:
     The learning rate is constant, for the number of steps that a budget of turns is worth differs
     between arms.
     """
-    env = registry.full_id(world)
-    recipe = planned("grpo", registry.recipe(env))
-    settings = {field.name: getattr(recipe, field.name) for field in fields(Experiment)}
+    recipe = in_world("grpo", world)
+    base = Experiment(**{known.name: getattr(recipe, known.name) for known in fields(Experiment)})
     return replace(
-        Experiment(**settings),
-        env=env,
+        base,
         steps=1000,
         budget=BUDGET,
         tasks_per_step=8,
-        optimisation=Optimisation(learning_rate=RATE, final=1.0),
+        optimisation=replace(base.optimisation, learning_rate=RATE, final=1.0),
     )
 
 
@@ -146,7 +144,7 @@ class Options:
     """Put table and figure into this file too, between its lines `<!-- reproduce -->`."""
     only_report: bool = False
     """Write table and figure from what there is, and train nothing."""
-    run: Experiment = field(default_factory=lambda: profile(WORLD))
+    run: Experiment
     """Length and panel of a run, and all else; its model and seed are set here."""
 
 
