@@ -112,7 +112,7 @@ def planned(named: str | None, file: str | Path | None) -> Any:
 
 
 def in_world(named: str | None, world: str) -> Any:
-    """What a world's recipe sets, with a method: the one named, else the recipe's, else ``METHOD``."""
+    """What a world's recipe sets; the world need not have one."""
     env = registry.full_id(world)
     return replace(planned(named, registry.recipe(env)), env=env)
 

@@ -83,8 +83,7 @@ def lay(shown: Sequence[Trajectory], reading: float) -> Batch:
         ]
     )
     # Nothing comes before the first token of a row.
-    read &= batch.row == batch.row.roll(1)
-    read[0] = False
+    read[batch.lengths.cumsum(0) - batch.lengths] = False
     weight = token_mean(batch.mask) + reading * token_mean(read)
     return batch.with_(mask=batch.mask | read, weight=weight)
 
