@@ -23,6 +23,7 @@ from agentgym.defaults import unusual, usual
 from agentgym.display import Display
 from agentgym.errors import AgentGymError, ConfigError, MissingExtra, did_you_mean
 from agentgym.settings import (
+    WORLD,
     Effort,
     EngineKind,
     Evaluation,
@@ -55,15 +56,16 @@ METHOD = "gigpo"
 """What trains where none is named: on the main job it gained with every seed that was tried."""
 TRAIN_HELP = f"""Train an agent in a world, and show that it got better.
 
-Without options: makes text-adventure games, trains a tokenizer and a small model from nothing,
-imitates walkthroughs, improves by reinforcement, and plays a frozen panel of unseen games before
-and after. `--model FOLDER_OR_HUB_ID` trains any Hugging Face causal language model instead.
+Without options: makes household games (ALFWorld), trains a tokenizer and a small model from
+nothing, imitates the world's oracle, improves by reinforcement, and plays a frozen panel of games
+in unseen rooms before and after. `--model FOLDER_OR_HUB_ID` trains any Hugging Face causal language
+model instead.
 
-    agentgym train [ALGORITHM] [--world NAME | --config FILE.yaml] [options]
+    agentgym train [ALGORITHM] [--world NAME | --env ID | --config FILE.yaml] [options]
     agentgym train --resume RUN
 
-`--world alfworld` (or textworld, webshop, scienceworld, any other) trains in that world, with the
-settings of the recipe that comes with it.
+`--world textworld` (or webshop, scienceworld, any other) trains in that world, with the settings of
+the recipe that comes with it; `--env` leaves recipes aside.
 
 `agentgym algorithms` lists the algorithms; where none is named it is `{METHOD}`. `epo` is the
 corrected method, `epo.paper` what the paper says, `epo.released` what the authors' code does.
@@ -97,6 +99,8 @@ def train(arguments: list[str]) -> int:
                 f"a resumed run keeps its settings: run `agentgym train --resume {resumed}` alone"
             )
         file = str(Path(resumed) / "config.yaml")
+    if not (world or file or _sets("--env", rest)):
+        world = WORLD
     default = in_world(named, world) if world else planned(named, file)
     prog = f"agentgym train {default.algorithm}"
     plan = _parse(type(default), rest, prog=prog, default=default)
@@ -171,7 +175,7 @@ class EvalOptions:
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """Hugging Face folder or hub id, such as RUN/checkpoints/final."""
-    env: str = "agentgym/TextWorld-v0"
+    env: str = WORLD
     """Registered environment id."""
     env_args: dict[str, Value] = field(default_factory=dict)
     """Keyword arguments of the world, such as `family cooking difficulty easy`."""
@@ -199,11 +203,10 @@ def _of_run(words: Sequence[str]) -> EvalOptions | None:
         if Path(word).parent.name == "checkpoints" and file.is_file():
             run = planned(None, file)
             # The arguments of one world mean nothing to another.
-            other = any(flag.partition("=")[0] == "--env" for flag in words)
             return EvalOptions(
                 model=word,
                 env=run.env,
-                env_args={} if other else run.env_args,
+                env_args={} if _sets("--env", words) else run.env_args,
                 seed=run.seed,
                 panel=run.evaluation,
                 rollout=run.rollout,
@@ -301,9 +304,7 @@ class PlayOptions:
     `:hint` shows the oracle's next move, `:actions` what means something now, `:quit` leaves.
     """
 
-    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")] = (
-        "agentgym/TextWorld-v0"
-    )
+    env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")] = WORLD
     """Registered environment id."""
     env_args: dict[str, Value] = field(default_factory=dict)
     """Keyword arguments of the world, such as `family cooking difficulty easy`."""
@@ -503,6 +504,11 @@ def _parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | N
     if default is None:
         return tyro.cli(kind, args=list(arguments), prog=prog, config=_NESTED)
     return tyro.cli(kind, args=list(arguments), prog=prog, default=default, config=_NESTED)
+
+
+def _sets(flag: str, words: Sequence[str]) -> bool:
+    """Whether the words hold ``flag VALUE`` or ``flag=VALUE``."""
+    return any(word.partition("=")[0] == flag for word in words)
 
 
 def _take(words: list[str], flag: str) -> str | None:

@@ -51,8 +51,6 @@ from agentgym.train import Step, Trainer, episode_metrics, task_of
 from agentgym.types import Completion, Sampling, Task, Trajectory, Turn
 from agentgym.warmup import demonstrations, imitate
 
-SCRATCH_STEPS = 600
-"""Most imitation steps for a model made from nothing."""
 PROBE_TASKS = 64
 """Training tasks that are played to see how far the warm-up is."""
 
@@ -128,14 +126,11 @@ class Job:
                 context=experiment.rollout.tokens,
                 seed=derive(experiment.seed, "weights"),
             )
-            steps = (
-                SCRATCH_STEPS if experiment.imitation.steps is None else experiment.imitation.steps
-            )
         else:
             tokenizer, model = self._trainable(experiment.model)
-            steps = experiment.imitation.steps or 0
-        if steps:
-            await self._imitate(tokenizer, model, steps)
+        raw = experiment.model is None or experiment.imitation.any_model
+        if raw and experiment.imitation.steps:
+            await self._imitate(tokenizer, model)
         self.folder.save(self.folder.warm, model, tokenizer)
 
     async def evaluate(self, checkpoint: str | Path, name: str, path: Path) -> Report:
@@ -326,7 +321,7 @@ class Job:
             )
         return shown
 
-    async def _imitate(self, tokenizer: Any, model: Any, steps: int) -> None:
+    async def _imitate(self, tokenizer: Any, model: Any) -> None:
         experiment = self.experiment
         shown = self._demonstrations(self.agent(tokenizer), experiment.imitation.demonstrations)
         player = self.player(tokenizer, model, "probe")
@@ -338,7 +333,7 @@ class Job:
             return episode_metrics([played]).get("episode/success", 0.0)
 
         with (
-            self.display.stage("imitate", steps) as advance,
+            self.display.stage("imitate", experiment.imitation.steps) as advance,
             kept(self.folder, model, tokenizer, None),
         ):
             await imitate(
@@ -346,7 +341,6 @@ class Job:
                 shown,
                 experiment.optimisation,
                 experiment.imitation,
-                steps=steps,
                 seed=experiment.seed,
                 probe=probe,
                 advance=advance,

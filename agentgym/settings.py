@@ -13,6 +13,9 @@ Value = int | float | bool | str
 
 EngineKind = Literal["local", "vllm", "vllm-server", "openai"]
 
+WORLD = "agentgym/ALFWorld-v0"
+"""The world where none is named."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Speech:
@@ -132,8 +135,10 @@ class Lora:
 class Imitation:
     """Warm-up on demonstrations by the world's oracle, before any reinforcement."""
 
-    steps: int | None = None
-    """Most optimiser steps; unless given, 600 for a model made from nothing, 0 for any other."""
+    steps: int = 600
+    """Most optimiser steps."""
+    any_model: bool = False
+    """Warm up the model of `--model`, too; otherwise only one made from nothing."""
     until: float = 0.4
     """Stop early once this share of episodes on training tasks is won; 1 takes every step."""
     batch: int = 32
@@ -184,7 +189,7 @@ class Evaluation:
 class Experiment:
     """Everything a training run depends on, besides the algorithm."""
 
-    env: str = "agentgym/TextWorld-v0"
+    env: str = WORLD
     """Registered environment id; see `agentgym envs`."""
     env_args: dict[str, Value] = field(default_factory=dict)
     """Keyword arguments of the world, such as `family cooking difficulty easy`."""

@@ -94,12 +94,11 @@ async def imitate(
     how: Optimisation,
     wanted: Imitation,
     *,
-    steps: int,
     seed: int,
     probe: Probe,
     advance: Advance,
 ) -> None:
-    """Raise the likelihood of demonstrated actions, at most ``steps`` times.
+    """Raise the likelihood of demonstrated actions, at most ``wanted.steps`` times.
 
     It ends early when the policy wins the share ``wanted.until`` of its episodes: imitation of
     perfect play would leave reinforcement nothing to find, too little of it nothing to start from.
@@ -108,7 +107,7 @@ async def imitate(
     learner = Learner(policy, replace(how, learning_rate=wanted.learning_rate, warmup=20))
     rng = np.random.default_rng(derive(seed, "imitation"))
     order: list[int] = []
-    wins = 0.0
+    wins, steps = 0.0, wanted.steps
     for step in range(steps):
         while len(order) < wanted.batch:
             order += rng.permutation(len(shown)).tolist()

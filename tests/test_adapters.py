@@ -216,18 +216,23 @@ def test_vllm_is_given_a_whole_model_for_a_folder_of_adapters(finished):
     assert type(job._loaded(finished.final)[1]).__name__ == "Qwen2ForCausalLM"
 
 
-def test_adapters_of_a_given_model_are_imitated_and_trained_on_it(finished, tmp_path):
+@pytest.mark.parametrize("imitates", [True, False])
+def test_adapters_of_a_given_model_are_trained_on_it_and_imitate_if_asked(
+    finished, tmp_path, imitates
+):
     """The warm checkpoint is adapters, too: the given model is neither changed nor copied."""
     folder = RunFolder(tmp_path)
     before = fingerprint(finished.warm)
-    given = replace(TINY, model=str(finished.warm), steps=1)
+    shown = replace(TINY.imitation, any_model=imitates)
+    given = replace(TINY, model=str(finished.warm), imitation=shown, steps=1)
     run_blocking(given, algorithm(), folder, Display())
     assert fingerprint(finished.warm) == before
     for where in (folder.warm, folder.final):
         named = json.loads((where / "adapter_config.json").read_text())
         assert named["base_model_name_or_path"] == str(finished.warm.resolve())
     first, last = adapters(folder.warm), adapters(folder.final)
-    assert max(float(first[name].abs().max()) for name in first if "lora_B" in name) > 0
+    moved = max(float(first[name].abs().max()) for name in first if "lora_B" in name)
+    assert (moved > 0) is imitates
     assert any(not first[name].equal(last[name]) for name in first)
 
 
