@@ -98,7 +98,9 @@ def train(arguments: list[str]) -> int:
             raise ConfigError(
                 f"a resumed run keeps its settings: run `agentgym train --resume {resumed}` alone"
             )
-        file = str(Path(resumed) / "config.yaml")
+        from agentgym.runs import RunFolder
+
+        file = RunFolder(Path(resumed)).config
     if not (world or file or _sets("--env", rest)):
         world = WORLD
     default = in_world(named, world) if world else planned(named, file)
@@ -147,15 +149,16 @@ def _train(plan: Any, resumed: Path | None) -> int:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     fresh = plan.out or Path("runs") / f"{plan.algorithm}-seed{plan.seed}-{stamp}"
     root = resumed or fresh
-    if resumed is None and (root / "config.yaml").exists():
+    folder = RunFolder(root)
+    if resumed is None and folder.config.exists():
         raise ConfigError(f"{root} holds a run: `agentgym train --resume {root}` continues it")
     algorithm = plan.algo.build()
     check(plan, trains=True)
-    write_atomic(root / "config.yaml", config.dump(plan))
+    write_atomic(folder.config, config.dump(plan))
     display = Display(Console())
     display.say(f"run folder: {root}")
     try:
-        run_blocking(plan, algorithm, RunFolder(root), display)
+        run_blocking(plan, algorithm, folder, display)
     except KeyboardInterrupt:
         display.say(f"stopped; continue with: agentgym train --resume {root}")
         return 130
@@ -198,10 +201,11 @@ class EvalOptions:
 
 def _of_run(words: Sequence[str]) -> EvalOptions | None:
     """How the run was evaluated of which a checkpoint is named; None where none is."""
+    from agentgym.runs import RunFolder
+
     for word in words:
-        file = Path(word).parent.parent / "config.yaml"
-        if Path(word).parent.name == "checkpoints" and file.is_file():
-            run = planned(None, file)
+        if (folder := RunFolder.holding(Path(word))) is not None:
+            run = planned(None, folder.config)
             # The arguments of one world mean nothing to another.
             return EvalOptions(
                 model=word,
@@ -501,9 +505,37 @@ _NESTED = (tyro.conf.AvoidSubcommands,)
 
 
 def _parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: T | None = None) -> T:
+    words = list(arguments)
     if default is None:
-        return tyro.cli(kind, args=list(arguments), prog=prog, config=_NESTED)
-    return tyro.cli(kind, args=list(arguments), prog=prog, default=default, config=_NESTED)
+        return tyro.cli(kind, args=words, prog=prog, config=_NESTED)
+    if isinstance(default, Experiment | EvalOptions):
+        # Of a dictionary that holds something tyro lets nobody set more than it holds.
+        told = _take_pairs(words, "--env-args")
+        default = replace(default, env_args=default.env_args | told)
+    return tyro.cli(kind, args=words, prog=prog, default=default, config=_NESTED)
+
+
+def _take_pairs(words: list[str], flag: str) -> dict[str, Value]:
+    """Remove ``flag NAME VALUE NAME VALUE ...`` from the words and return what it says."""
+    if flag not in words:
+        return {}
+    first = words.index(flag)
+    flags = (i for i in range(first + 1, len(words)) if words[i].startswith("--"))
+    last = next(flags, len(words))
+    told = words[first + 1 : last]
+    if not told or len(told) % 2:
+        raise ConfigError(f"{flag} expects names and values in turn, got: {' '.join(told)}")
+    del words[first:last]
+    return {name: _value(text) for name, text in zip(told[::2], told[1::2], strict=True)}
+
+
+def _value(text: str) -> Value:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return {"True": True, "False": False}.get(text, text)
 
 
 def _sets(flag: str, words: Sequence[str]) -> bool:

@@ -35,6 +35,12 @@ class RunFolder:
 
     root: Path
 
+    @classmethod
+    def holding(cls, checkpoint: Path) -> RunFolder | None:
+        """The run of which this is a checkpoint; None where it lies anywhere else."""
+        found = cls(checkpoint.parent.parent)
+        return found if checkpoint.parent.name == "checkpoints" and found.config.is_file() else None
+
     @property
     def config(self) -> Path:
         """The resolved configuration."""

@@ -83,6 +83,31 @@ def test_where_no_world_is_named_it_is_the_default_by_its_recipe(monkeypatch, wo
     assert (plan.env_args, plan.imitation) == (wanted.env_args, wanted.imitation)
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--env-args", "high", "9"], {"high": 9, "turns": 5}),
+        (["--env-args", "reward", "0.5", "--steps", "2"], {"high": 3, "turns": 5, "reward": 0.5}),
+        (
+            ["--env-args", "list", "True", "name", "x", "--env-args.turns", "7"],
+            {"high": 3, "turns": 7, "list": True, "name": "x"},
+        ),
+    ],
+)
+def test_arguments_of_the_world_join_those_of_its_recipe(mine, monkeypatch, flags, expected):
+    mine.write_text("env_args: {high: 3, turns: 5}\n")
+    plans = []
+    monkeypatch.setattr(cli, "_train", lambda plan, resumed: plans.append(plan) or 0)
+    assert main(["train", "--world", "mine", *flags]) == 0
+    assert plans[0].env_args == expected
+
+
+@pytest.mark.parametrize("flags", [[], ["high"], ["high", "--steps", "2"]])
+def test_arguments_of_the_world_come_in_pairs(mine, capsys, flags):
+    assert main(["train", "--env", "mine/Mine-v0", "--env-args", *flags]) == 2
+    assert "--env-args expects names and values in turn" in capsys.readouterr().err
+
+
 def test_a_world_that_does_not_exist_has_no_recipe():
     with pytest.raises(ConfigError, match="Did you mean 'agentgym/Hotter-v0'"):
         registry.recipe("agentgym/Hoter-v0")
