@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from agentgym import scratch
 from agentgym.adapters import adapt, base_of, merged
-from agentgym.agent import Agent, ChatAgent, Reading, Scene
+from agentgym.agent import ChatAgent
 from agentgym.algorithm import Algorithm
 from agentgym.display import Display
 from agentgym.engines.choice import Engines, check_device
@@ -26,7 +26,7 @@ from agentgym.evaluate import Conduct, evaluate
 from agentgym.failure import kept
 from agentgym.formats import ActionFormat, JsonCall, Plain, Tags
 from agentgym.host import Host, Threads
-from agentgym.imitate import texts
+from agentgym.imitate import Demonstration, texts, written
 from agentgym.jsonl import write_atomic
 from agentgym.learner import Learner
 from agentgym.panel import Panel, panel_of
@@ -48,7 +48,7 @@ from agentgym.schedule import Scheduler, Tasks, correct, scheduler
 from agentgym.settings import Experiment, Rollout, Speech, check_ranges
 from agentgym.together import together
 from agentgym.train import Step, Trainer, episode_metrics, task_of
-from agentgym.types import Completion, Sampling, Task, Trajectory, Turn
+from agentgym.types import Sampling, Task
 from agentgym.warmup import demonstrations, imitate
 
 PROBE_TASKS = 64
@@ -116,9 +116,13 @@ class Job:
 
     async def warm_up(self) -> None:
         """Make or load the model and imitate the oracle; leaves ``checkpoints/warm``."""
-        experiment = self.experiment
+        experiment, wanted = self.experiment, self.experiment.imitation
+        raw = experiment.model is None
+        imitates = wanted.steps > 0 and (raw or wanted.any_model)
+        # Where nothing is imitated, a tokenizer is still made of one demonstration of each task.
+        shown = self._demonstrations(wanted.demonstrations if imitates else int(raw))
         if experiment.model is None:
-            text = texts(self._demonstrations(_Mute(), 1))
+            text = texts(each for each in shown if each.sample == 0)
             tokenizer = scratch.make_tokenizer(text, experiment.shape.vocabulary)
             model = scratch.make_model(
                 tokenizer,
@@ -128,9 +132,8 @@ class Job:
             )
         else:
             tokenizer, model = self._trainable(experiment.model)
-        raw = experiment.model is None or experiment.imitation.any_model
-        if raw and experiment.imitation.steps:
-            await self._imitate(tokenizer, model)
+        if imitates:
+            await self._imitate(tokenizer, model, shown)
         self.folder.save(self.folder.warm, model, tokenizer)
 
     async def evaluate(self, checkpoint: str | Path, name: str, path: Path) -> Report:
@@ -301,12 +304,14 @@ class Job:
         listed = {"admissible": True} if self.experiment.speech.list_actions else {}
         return {**self.experiment.env_args, **listed}
 
-    def _demonstrations(self, agent: Agent, count: int) -> list[Trajectory]:
+    def _demonstrations(self, count: int) -> list[Demonstration]:
+        """So many of each training task."""
+        if not count:
+            return []
         bare, tasks = self.world(), self.panel("train").tasks
         with self.display.stage("demonstrations", count * len(tasks)) as advance:
             shown = demonstrations(
                 bare,
-                agent,
                 tasks,
                 count,
                 self.experiment.imitation,
@@ -321,9 +326,9 @@ class Job:
             )
         return shown
 
-    async def _imitate(self, tokenizer: Any, model: Any) -> None:
-        experiment = self.experiment
-        shown = self._demonstrations(self.agent(tokenizer), experiment.imitation.demonstrations)
+    async def _imitate(self, tokenizer: Any, model: Any, shown: list[Demonstration]) -> None:
+        experiment, wanted = self.experiment, self.experiment.imitation
+        agent = self.agent(tokenizer)
         player = self.player(tokenizer, model, "probe")
         tasks = self.panel("train").tasks[:PROBE_TASKS]
 
@@ -333,14 +338,14 @@ class Job:
             return episode_metrics([played]).get("episode/success", 0.0)
 
         with (
-            self.display.stage("imitate", experiment.imitation.steps) as advance,
+            self.display.stage("imitate", wanted.steps) as advance,
             kept(self.folder, model, tokenizer, None),
         ):
             await imitate(
                 Policy(model),
-                shown,
+                [written(each, agent, learn_slips=wanted.learn_slips) for each in shown],
                 experiment.optimisation,
-                experiment.imitation,
+                wanted,
                 seed=experiment.seed,
                 probe=probe,
                 advance=advance,
@@ -350,27 +355,6 @@ class Job:
         for group in step.groups:
             for trajectory in group:
                 append(self.folder.episodes, EpisodeRecord.of(trajectory, decode=player.agent.text))
-
-
-class _Mute:
-    """Renders nothing: for demonstrations of which only the text is wanted."""
-
-    stop = (0,)
-
-    def read(self, scene: Scene, turns: Sequence[Turn]) -> Reading:
-        return Reading((0,), False)
-
-    def parse(self, completion: Completion) -> str:
-        raise NotImplementedError
-
-    def thought(self, completion: Completion) -> int:
-        raise NotImplementedError
-
-    def write(self, action: str) -> tuple[int, ...]:
-        return (0,)
-
-    def text(self, tokens: Sequence[int]) -> str:
-        return ""
 
 
 @asynccontextmanager

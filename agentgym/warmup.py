@@ -8,12 +8,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from agentgym.agent import Agent
 from agentgym.algorithm import Update
 from agentgym.batch import Batch, collate, token_mean
 from agentgym.display import Advance
 from agentgym.env import TextEnv
-from agentgym.imitate import demonstrate
+from agentgym.imitate import Demonstration, demonstrate
 from agentgym.learner import Learner
 from agentgym.losses import negative_log_likelihood
 from agentgym.policy import Policy
@@ -33,35 +32,24 @@ Probe = Callable[[], Awaitable[float]]
 
 def demonstrations(
     world: TextEnv,
-    agent: Agent,
     tasks: Sequence[Task],
     count: int,
     wanted: Imitation,
     *,
     seed: int,
     advance: Advance,
-) -> list[Trajectory]:
+) -> list[Demonstration]:
     """``count`` demonstrations of every task.
 
     Those that did not win are left out, unless slips are to be learned: a careless player loses.
     """
-    found: list[Trajectory] = []
+    found: list[Demonstration] = []
     for sample in range(count):
         for task in tasks:
             rng = np.random.default_rng(derive(seed, task.id, sample))
-            found.append(
-                demonstrate(
-                    world,
-                    task,
-                    agent,
-                    rng,
-                    slip=wanted.slip,
-                    learn_slips=wanted.learn_slips,
-                    sample=sample,
-                )
-            )
+            found.append(demonstrate(world, task, rng, slip=wanted.slip, sample=sample))
             advance(len(found))
-    return [trajectory for trajectory in found if trajectory.won or wanted.learn_slips]
+    return [shown for shown in found if shown.won or wanted.learn_slips]
 
 
 def lay(shown: Sequence[Trajectory], reading: float) -> Batch:

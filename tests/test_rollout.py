@@ -12,7 +12,7 @@ import pytest
 from agentgym import Opening, Outcome, Stop, Task, TextEnv, make
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.errors import UnknownTask
-from agentgym.imitate import demonstrate, texts
+from agentgym.imitate import demonstrate, texts, written
 from agentgym.registry import world
 from agentgym.rollout import Limits, Player, derive
 from agentgym.train import episode_metrics, task_of
@@ -208,7 +208,7 @@ def test_an_unknown_task_is_the_callers_mistake(agent):
 
 
 def test_a_demonstration_is_what_the_player_would_have_recorded(agent):
-    shown = demonstrate(world(TASK.env), TASK, agent, np.random.default_rng(0))
+    shown = written(demonstrate(world(TASK.env), TASK, np.random.default_rng(0)), agent)
     played = play(agent, bisect(agent))
     assert shown.won and len(shown.turns) == len(played.turns)
     for a, b in zip(shown.turns, played.turns, strict=True):
@@ -218,13 +218,18 @@ def test_a_demonstration_is_what_the_player_would_have_recorded(agent):
 def test_slips_are_marked_and_recovered_from(agent):
     bare = world(TASK.env)
     rng = np.random.default_rng(0)
-    shown = [
-        demonstrate(bare, Task(TASK.env, f"hotter-{n}"), agent, rng, slip=0.4) for n in range(40)
-    ]
-    slips = [not t.learn for d in shown for t in d.turns]
+    shown = [demonstrate(bare, Task(TASK.env, f"hotter-{n}"), rng, slip=0.4) for n in range(40)]
+    slips = [not t.learn for d in shown for t in written(d, agent).turns]
     assert all(d.won for d in shown)
     assert 0.25 < sum(slips) / len(slips) < 0.5
-    assert any(t.action in text for d in shown for t in d.turns for text in texts([d]))
+    assert slips == [move.slipped for d in shown for move in d.moves]
+    assert all(t.learn for d in shown for t in written(d, agent, learn_slips=True).turns)
+
+
+def test_a_tokenizer_is_trained_on_all_that_was_read_and_done():
+    shown = demonstrate(world(TASK.env), TASK, np.random.default_rng(0))
+    said = [text for move in shown.moves for text in (move.action, move.observation)]
+    assert texts([shown, shown]) == 2 * [f"{shown.goal}\n{shown.opening}", *said]
 
 
 def test_a_stream_of_tasks_is_a_function_of_the_seed_and_covers_each_pass():

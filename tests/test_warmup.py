@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from agentgym import scratch
+from agentgym.imitate import written
 from agentgym.policy import Policy
 from agentgym.registry import world
 from agentgym.settings import Imitation, Optimisation, Shape
@@ -21,9 +22,9 @@ def shown(agent, *, learn_slips=False):
     tasks = [Task(ENV, f"hotter-{number}") for number in range(4)]
     told = []
     wanted = Imitation(slip=0.3, learn_slips=learn_slips)
-    found = demonstrations(world(ENV), agent, tasks, 2, wanted, seed=0, advance=told.append)
+    found = demonstrations(world(ENV), tasks, 2, wanted, seed=0, advance=told.append)
     assert told == list(range(1, 9))
-    return found
+    return [written(each, agent, learn_slips=learn_slips) for each in found]
 
 
 def warm(agent, tokenizer, *, until, wins):
