@@ -31,7 +31,7 @@ from reproduce_report import Study, write_readme, write_report
 from rich.console import Console
 
 from agentgym import config
-from agentgym.cli import in_world
+from agentgym.cli.training import in_world
 from agentgym.display import Display
 from agentgym.errors import AgentGymError, ConfigError, TrainingError, did_you_mean
 from agentgym.experiment import Job, check, run_blocking

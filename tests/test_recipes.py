@@ -4,8 +4,9 @@ import gymnasium
 import pytest
 from gymnasium.envs.registration import EnvSpec
 
-from agentgym import cli, config, registry
-from agentgym.cli import main, planned
+from agentgym import config, registry
+from agentgym.cli import main, training
+from agentgym.cli.training import planned
 from agentgym.errors import ConfigError, MissingExtra
 from agentgym.experiment import check
 from agentgym.settings import Experiment
@@ -75,7 +76,7 @@ def test_a_world_without_a_recipe_is_trained_with_the_defaults(mine, capsys, tmp
 )
 def test_where_no_world_is_named_it_is_the_default_by_its_recipe(monkeypatch, words, env, recipe):
     plans = []
-    monkeypatch.setattr(cli, "_train", lambda plan, resumed: plans.append(plan) or 0)
+    monkeypatch.setattr(training, "_train", lambda plan, resumed: plans.append(plan) or 0)
     assert main(["train", *words]) == 0
     [plan] = plans
     assert plan.env == env
@@ -97,7 +98,7 @@ def test_where_no_world_is_named_it_is_the_default_by_its_recipe(monkeypatch, wo
 def test_arguments_of_the_world_join_those_of_its_recipe(mine, monkeypatch, flags, expected):
     mine.write_text("env_args: {high: 3, turns: 5}\n")
     plans = []
-    monkeypatch.setattr(cli, "_train", lambda plan, resumed: plans.append(plan) or 0)
+    monkeypatch.setattr(training, "_train", lambda plan, resumed: plans.append(plan) or 0)
     assert main(["train", "--world", "mine", *flags]) == 0
     assert plans[0].env_args == expected
 

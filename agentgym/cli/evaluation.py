@@ -1,0 +1,110 @@
+"""`agentgym eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from agentgym.cli.parsing import parse, sets, take_pairs
+from agentgym.cli.training import planned
+from agentgym.display import Display
+from agentgym.settings import (
+    WORLD,
+    EngineKind,
+    Evaluation,
+    Experiment,
+    Rollout,
+    Speech,
+    Value,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalOptions:
+    """Play a frozen panel of tasks with a model and report pass@k with 95 % intervals.
+
+    The checkpoint of a run plays what its run was evaluated on, unless options say otherwise.
+    Stopping it and calling it again plays only the episodes that are missing.
+    """
+
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """Hugging Face folder or hub id, such as RUN/checkpoints/final."""
+    env: str = WORLD
+    """Registered environment id."""
+    env_args: dict[str, Value] = field(default_factory=dict)
+    """Keyword arguments of the world, such as `family cooking difficulty easy`."""
+    out: Path = Path("evaluation.jsonl")
+    """One JSON line per episode."""
+    engine: EngineKind = "local"
+    """What samples: this process, vLLM in it, a vLLM server, or a chat endpoint."""
+    server: str | None = None
+    """Address of a running server, without /v1; unless given, vllm-server starts one."""
+    engine_device: str | None = None
+    """Where the local engine samples, such as cuda:1; a GPU where there is one, unless given."""
+    seed: int = 0
+    panel: Evaluation = field(default_factory=Evaluation)
+    """Which tasks, how often."""
+    rollout: Rollout = field(default_factory=Rollout)
+    """How episodes are played."""
+    speech: Speech = field(default_factory=Speech)
+    """How the agent reads and writes."""
+
+
+def _of_run(words: Sequence[str]) -> EvalOptions | None:
+    """How the run was evaluated of which a checkpoint is named; None where none is."""
+    from agentgym.runs import RunFolder
+
+    for word in words:
+        if (folder := RunFolder.holding(Path(word))) is not None:
+            run = planned(None, folder.config)
+            # The arguments of one world mean nothing to another.
+            return EvalOptions(
+                model=word,
+                env=run.env,
+                env_args={} if sets("--env", words) else run.env_args,
+                seed=run.seed,
+                panel=run.evaluation,
+                rollout=run.rollout,
+                speech=run.speech,
+            )
+    return None
+
+
+def evaluate(arguments: list[str]) -> int:
+    """``eval MODEL [options]``."""
+    words = list(arguments)
+    default = _of_run(words)
+    if default is not None:
+        told = take_pairs(words, "--env-args")
+        default = replace(default, env_args=default.env_args | told)
+    options = parse(EvalOptions, words, prog="agentgym eval", default=default)
+    from agentgym.experiment import check, evaluate_blocking
+    from agentgym.report import render
+
+    experiment = Experiment(
+        env=options.env,
+        env_args=options.env_args,
+        model=options.model,
+        engine=options.engine,
+        server=options.server,
+        engine_device=options.engine_device,
+        seed=options.seed,
+        rollout=options.rollout,
+        speech=options.speech,
+        evaluation=options.panel,
+    )
+    check(experiment)
+    display = Display(Console())
+    try:
+        report = evaluate_blocking(experiment, options.out, display)
+    except KeyboardInterrupt:
+        display.say("stopped; the same command plays what is missing")
+        return 130
+    display.say(render(report))
+    display.say(f"episodes: {options.out}")
+    return 0

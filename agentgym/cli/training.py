@@ -1,0 +1,127 @@
+"""`agentgym train`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import field, make_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from agentgym import config, registry
+from agentgym.cli.parsing import parse, sets, take, take_pairs
+from agentgym.display import Display
+from agentgym.errors import ConfigError, did_you_mean
+from agentgym.settings import WORLD, Experiment
+
+METHOD = "gigpo"
+"""What trains where none is named: on the main job it gained with every seed that was tried."""
+TRAIN_HELP = f"""Train an agent in a world, and show that it got better.
+
+Without options: makes household games (ALFWorld), trains a tokenizer and a small model from
+nothing, imitates the world's oracle, improves by reinforcement, and plays a frozen panel of games
+in unseen rooms before and after. `--model FOLDER_OR_HUB_ID` trains any Hugging Face causal language
+model instead.
+
+    agentgym train [ALGORITHM] [--world NAME | --env ID | --config FILE.yaml] [options]
+    agentgym train --resume RUN
+
+`--world textworld` (or webshop, scienceworld, any other) trains in that world, with the settings of
+the recipe that comes with it; `--env` leaves recipes aside.
+
+`agentgym algorithms` lists the algorithms; where none is named it is `{METHOD}`. `epo` is the
+corrected method, `epo.paper` what the paper says, `epo.released` what the authors' code does.
+
+A file sets what it names and flags come on top. A resumed run continues after Ctrl-C or a kill
+with the settings it was started with.
+"""
+
+OUT_HELP = "Where the run goes; unless given, runs/ALGORITHM-seedSEED-TIME."
+FORMS = ("paper", "released")
+"""Constructors of an algorithm, besides the default."""
+
+
+def train(arguments: list[str]) -> int:
+    """``train [ALGORITHM] [--world NAME | --config FILE] [--resume RUN] [options]``."""
+    rest = list(arguments)
+    named = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    resumed = take(rest, "--resume")
+    file: str | Path | None = take(rest, "--config")
+    world = take(rest, "--world")
+    if world and file:
+        raise ConfigError("--world and --config both name a file of settings: give one of them")
+    if resumed is not None:
+        if rest or file or named or world:
+            raise ConfigError(
+                f"a resumed run keeps its settings: run `agentgym train --resume {resumed}` alone"
+            )
+        from agentgym.runs import RunFolder
+
+        file = RunFolder(Path(resumed)).config
+    if not (world or file or sets("--env", rest)):
+        world = WORLD
+    default = in_world(named, world) if world else planned(named, file)
+    # Of a dictionary that holds something tyro lets nobody set more than it holds.
+    told = take_pairs(rest, "--env-args")
+    default = replace(default, env_args=default.env_args | told)
+    prog = f"agentgym train {default.algorithm}"
+    plan = parse(type(default), rest, prog=prog, default=default)
+    return _train(plan, None if resumed is None else Path(resumed))
+
+
+def planned(named: str | None, file: str | Path | None) -> Any:
+    """What a file sets, with a method: the one named, else the file's, else ``METHOD``."""
+    name = named or (config.peek(file, "algorithm") if file else None) or METHOD
+    kind = _plan(name)
+    # The file may name another method than the one that is wanted.
+    return replace(config.load(kind, file), algorithm=name) if file else kind()
+
+
+def in_world(named: str | None, world: str) -> Any:
+    """What a world's recipe sets; the world need not have one."""
+    env = registry.full_id(world)
+    return replace(planned(named, registry.recipe(env)), env=env)
+
+
+def _plan(name: str) -> type[Any]:
+    """``Experiment`` with the fields of one algorithm, and where the run goes."""
+    base, _, form = name.partition(".")
+    algo = registry.algorithm(base)
+    if form and form not in FORMS:
+        raise ConfigError(
+            f"{base} has no form {form!r}.{did_you_mean(form, FORMS)} Forms: {', '.join(FORMS)}"
+        )
+    fields: list[Any] = [
+        ("algorithm", tyro.conf.Suppress[str], field(default=name)),
+        ("algo", algo, field(default_factory=getattr(algo, form) if form else algo)),
+        ("out", Annotated[Path | None, tyro.conf.arg(help=OUT_HELP)], field(default=None)),
+    ]
+    plan = make_dataclass("Plan", fields, bases=(Experiment,), frozen=True, kw_only=True)
+    plan.__doc__ = TRAIN_HELP
+    return plan
+
+
+def _train(plan: Any, resumed: Path | None) -> int:
+    from agentgym.experiment import check, run_blocking
+    from agentgym.jsonl import write_atomic
+    from agentgym.runs import RunFolder
+
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    fresh = plan.out or Path("runs") / f"{plan.algorithm}-seed{plan.seed}-{stamp}"
+    root = resumed or fresh
+    folder = RunFolder(root)
+    if resumed is None and folder.config.exists():
+        raise ConfigError(f"{root} holds a run: `agentgym train --resume {root}` continues it")
+    algorithm = plan.algo.build()
+    check(plan, trains=True)
+    write_atomic(folder.config, config.dump(plan))
+    display = Display(Console())
+    display.say(f"run folder: {root}")
+    try:
+        run_blocking(plan, algorithm, folder, display)
+    except KeyboardInterrupt:
+        display.say(f"stopped; continue with: agentgym train --resume {root}")
+        return 130
+    return 0
