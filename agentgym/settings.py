@@ -13,7 +13,7 @@ Value = int | float | bool | str
 
 EngineKind = Literal["local", "vllm", "vllm-server", "openai"]
 
-WORLD = "agentgym/ALFWorld-v0"
+WORLD = "agentgym/TextWorld-v0"
 """The world where none is named."""
 
 

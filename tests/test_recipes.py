@@ -9,7 +9,6 @@ from agentgym.cli import main, training
 from agentgym.cli.training import planned
 from agentgym.errors import ConfigError, MissingExtra
 from agentgym.experiment import check
-from agentgym.settings import Experiment
 
 SHIPPED = [id_ for id_ in registry.environments() if registry.recipe(id_)]
 
@@ -62,26 +61,6 @@ def test_a_world_without_a_recipe_is_trained_with_the_defaults(mine, capsys, tmp
     words = ["train", "--world", "mine", "--out", str(tmp_path / "out"), "--env-args", "hihg", "3"]
     assert main(words) == 2
     assert "mine/Mine-v0: " in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("words", "env", "recipe"),
-    [
-        ([], "agentgym/ALFWorld-v0", "agentgym/ALFWorld-v0"),
-        (["epo"], "agentgym/ALFWorld-v0", "agentgym/ALFWorld-v0"),
-        (["--world", "webshop"], "agentgym/WebShop-v0", "agentgym/WebShop-v0"),
-        (["--env", "agentgym/WebShop-v0"], "agentgym/WebShop-v0", None),
-        (["grpo", "--env=agentgym/Hotter-v0"], "agentgym/Hotter-v0", None),
-    ],
-)
-def test_where_no_world_is_named_it_is_the_default_by_its_recipe(monkeypatch, words, env, recipe):
-    plans = []
-    monkeypatch.setattr(training, "_train", lambda plan, resumed: plans.append(plan) or 0)
-    assert main(["train", *words]) == 0
-    [plan] = plans
-    assert plan.env == env
-    wanted = planned(None, registry.recipe(recipe)) if recipe else Experiment()
-    assert (plan.env_args, plan.imitation) == (wanted.env_args, wanted.imitation)
 
 
 @pytest.mark.parametrize(

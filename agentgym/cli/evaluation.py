@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from agentgym.cli.parsing import parse, sets, take_pairs
+from agentgym.cli.parsing import parse, take_pairs
 from agentgym.cli.training import planned
 from agentgym.display import Display
 from agentgym.settings import (
@@ -63,10 +63,11 @@ def _of_run(words: Sequence[str]) -> EvalOptions | None:
         if (folder := RunFolder.holding(Path(word))) is not None:
             run = planned(None, folder.config)
             # The arguments of one world mean nothing to another.
+            other = any(flag.partition("=")[0] == "--env" for flag in words)
             return EvalOptions(
                 model=word,
                 env=run.env,
-                env_args={} if sets("--env", words) else run.env_args,
+                env_args={} if other else run.env_args,
                 seed=run.seed,
                 panel=run.evaluation,
                 rollout=run.rollout,

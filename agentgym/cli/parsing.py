@@ -47,11 +47,6 @@ def _value(text: str) -> Value:
     return {"True": True, "False": False}.get(text, text)
 
 
-def sets(flag: str, words: Sequence[str]) -> bool:
-    """Whether the words hold ``flag VALUE`` or ``flag=VALUE``."""
-    return any(word.partition("=")[0] == flag for word in words)
-
-
 def take(words: list[str], flag: str) -> str | None:
     """Remove ``flag VALUE`` or ``flag=VALUE`` from the words and return the value."""
     for index, word in enumerate(words):

@@ -11,25 +11,24 @@ import tyro
 from rich.console import Console
 
 from agentgym import config, registry
-from agentgym.cli.parsing import parse, sets, take, take_pairs
+from agentgym.cli.parsing import parse, take, take_pairs
 from agentgym.display import Display
 from agentgym.errors import ConfigError, did_you_mean
-from agentgym.settings import WORLD, Experiment
+from agentgym.settings import Experiment
 
 METHOD = "gigpo"
 """What trains where none is named: on the main job it gained with every seed that was tried."""
 TRAIN_HELP = f"""Train an agent in a world, and show that it got better.
 
-Without options: makes household games (ALFWorld), trains a tokenizer and a small model from
-nothing, imitates the world's oracle, improves by reinforcement, and plays a frozen panel of games
-in unseen rooms before and after. `--model FOLDER_OR_HUB_ID` trains any Hugging Face causal language
-model instead.
+Without options: makes text-adventure games, trains a tokenizer and a small model from nothing,
+imitates walkthroughs, improves by reinforcement, and plays a frozen panel of unseen games before
+and after. `--model FOLDER_OR_HUB_ID` trains any Hugging Face causal language model instead.
 
-    agentgym train [ALGORITHM] [--world NAME | --env ID | --config FILE.yaml] [options]
+    agentgym train [ALGORITHM] [--world NAME | --config FILE.yaml] [options]
     agentgym train --resume RUN
 
-`--world textworld` (or webshop, scienceworld, any other) trains in that world, with the settings of
-the recipe that comes with it; `--env` leaves recipes aside.
+`--world alfworld` (or textworld, webshop, scienceworld, any other) trains in that world, with the
+settings of the recipe that comes with it.
 
 `agentgym algorithms` lists the algorithms; where none is named it is `{METHOD}`. `epo` is the
 corrected method, `epo.paper` what the paper says, `epo.released` what the authors' code does.
@@ -60,8 +59,6 @@ def train(arguments: list[str]) -> int:
         from agentgym.runs import RunFolder
 
         file = RunFolder(Path(resumed)).config
-    if not (world or file or sets("--env", rest)):
-        world = WORLD
     default = in_world(named, world) if world else planned(named, file)
     # Of a dictionary that holds something tyro lets nobody set more than it holds.
     told = take_pairs(rest, "--env-args")
