@@ -121,6 +121,14 @@ def test_a_checkpoint_evaluated_by_itself_plays_as_it_did_in_its_run(finished, t
     assert [episode.env for episode in read_episodes(other)] == ["agentgym/Hotter-v0"] * 2
 
 
+def test_a_checkpoint_is_of_the_run_it_lies_in(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert RunFolder.holding(folder.final) is None
+    folder.config.touch()
+    assert RunFolder.holding(folder.final) == folder
+    assert RunFolder.holding(tmp_path / "models" / "final") is None
+
+
 def test_worlds_in_workers_change_no_number(tmp_path):
     """A short warm-up and one training step: the same episodes, in whichever processes."""
 
