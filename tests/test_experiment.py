@@ -104,13 +104,16 @@ def test_a_device_that_cannot_be_had_is_refused_in_one_line(engine, device, line
     check(replace(SMALL, engine_device="cpu"))
 
 
-def test_a_checkpoint_evaluated_by_itself_plays_as_it_did_in_its_run(finished, tmp_path):
+def test_a_checkpoint_evaluated_by_itself_plays_as_it_did_in_its_run(finished, tmp_path, capsys):
     """The command is told nothing but where the checkpoint is."""
     folder, _ = finished
     folder.config.write_text(config.dump({**config.encode(SMALL), "algorithm": "grpo"}))
     alone, other = tmp_path / "alone.jsonl", tmp_path / "other.jsonl"
     words = ["eval", str(folder.final), "--engine-device", "cpu", "--out"]
-    assert main([*words, str(alone)]) == 0
+    assert main([*words, str(alone), "--against", str(folder.evaluation("before"))]) == 0
+    told, kept = capsys.readouterr().out, folder.table.read_text()
+    rows = [line.split("│")[1:5] for line in kept.splitlines() if "pass@1 " in line]
+    assert rows and all(cell.strip() in told for row in rows for cell in row)
     alike = [
         sorted((e.task, e.sample, [t.text for t in e.turns]) for e in read_episodes(path))
         for path in (alone, folder.evaluation("after"))
@@ -119,6 +122,8 @@ def test_a_checkpoint_evaluated_by_itself_plays_as_it_did_in_its_run(finished, t
     few = ("--panel.tasks", "2", "--panel.episodes", "1")
     assert main([*words, str(other), "--env", "agentgym/Hotter-v0", *few]) == 0
     assert [episode.env for episode in read_episodes(other)] == ["agentgym/Hotter-v0"] * 2
+    assert main([*words, str(other), "--against", str(tmp_path / "none.jsonl")]) == 2
+    assert "no evaluation at" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_of_the_run_it_lies_in(tmp_path):

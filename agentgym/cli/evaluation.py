@@ -40,6 +40,9 @@ class EvalOptions:
     """Keyword arguments of the world, such as `family cooking difficulty easy`."""
     out: Path = Path("evaluation.jsonl")
     """One JSON line per episode."""
+    against: Path | None = None
+    """Such a file of another model on the same panel, or RUN/eval/before.jsonl: shows the paired
+    difference too."""
     engine: EngineKind = "local"
     """What samples: this process, vLLM in it, a vLLM server, or a chat endpoint."""
     server: str | None = None
@@ -84,6 +87,7 @@ def evaluate(arguments: list[str]) -> int:
         told = take_pairs(words, "--env-args")
         default = replace(default, env_args=default.env_args | told)
     options = parse(EvalOptions, words, prog="agentgym eval", default=default)
+    from agentgym.evaluate import read_report
     from agentgym.experiment import check, evaluate_blocking
     from agentgym.report import render
 
@@ -100,12 +104,13 @@ def evaluate(arguments: list[str]) -> int:
         evaluation=options.panel,
     )
     check(experiment)
+    before = None if options.against is None else read_report(options.against)
     display = Display(Console())
     try:
         report = evaluate_blocking(experiment, options.out, display)
     except KeyboardInterrupt:
         display.say("stopped; the same command plays what is missing")
         return 130
-    display.say(render(report))
+    display.say(render(report, before))
     display.say(f"episodes: {options.out}")
     return 0
