@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-from agentgym.cli.parsing import parse, take_pairs
+from agentgym.cli.parsing import parse
 from agentgym.cli.training import planned
 from agentgym.display import Display
 from agentgym.settings import (
@@ -81,12 +81,7 @@ def _of_run(words: Sequence[str]) -> EvalOptions | None:
 
 def evaluate(arguments: list[str]) -> int:
     """``eval MODEL [options]``."""
-    words = list(arguments)
-    default = _of_run(words)
-    if default is not None:
-        told = take_pairs(words, "--env-args")
-        default = replace(default, env_args=default.env_args | told)
-    options = parse(EvalOptions, words, prog="agentgym eval", default=default)
+    options = parse(EvalOptions, arguments, prog="agentgym eval", default=_of_run(arguments))
     from agentgym.evaluate import read_report
     from agentgym.experiment import check, evaluate_blocking
     from agentgym.report import render

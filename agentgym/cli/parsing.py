@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 import tyro
 
@@ -21,10 +22,23 @@ def parse(kind: type[T], words: Sequence[str], *, prog: str, default: T | None =
     """Options of a verb; leaves the program where help was asked for, or a word is none of them."""
     if default is None:
         return tyro.cli(kind, args=list(words), prog=prog, config=_NESTED)
-    return tyro.cli(kind, args=list(words), prog=prog, default=default, config=_NESTED)
+    rest = list(words)
+    joined: T = _joined(default, rest)
+    return tyro.cli(kind, args=rest, prog=prog, default=joined, config=_NESTED)
 
 
-def take_pairs(words: list[str], flag: str) -> dict[str, Value]:
+def _joined(default: Any, words: list[str]) -> Any:
+    """With what the words add to dictionaries; of one that holds something, tyro adds nothing."""
+    held = {f.name: getattr(default, f.name) for f in fields(default)}
+    more = {
+        name: value | _take_pairs(words, f"--{name.replace('_', '-')}")
+        for name, value in held.items()
+        if isinstance(value, dict)
+    }
+    return replace(default, **more)
+
+
+def _take_pairs(words: list[str], flag: str) -> dict[str, Value]:
     """Remove ``flag NAME VALUE NAME VALUE ...`` from the words and return what it says."""
     if flag not in words:
         return {}

@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from agentgym import config, registry
-from agentgym.cli.parsing import parse, take, take_pairs
+from agentgym.cli.parsing import parse, take
 from agentgym.display import Display
 from agentgym.errors import ConfigError, did_you_mean
 from agentgym.settings import Experiment
@@ -60,9 +60,6 @@ def train(arguments: list[str]) -> int:
 
         file = RunFolder(Path(resumed)).config
     default = in_world(named, world) if world else planned(named, file)
-    # Of a dictionary that holds something tyro lets nobody set more than it holds.
-    told = take_pairs(rest, "--env-args")
-    default = replace(default, env_args=default.env_args | told)
     prog = f"agentgym train {default.algorithm}"
     plan = parse(type(default), rest, prog=prog, default=default)
     return _train(plan, None if resumed is None else Path(resumed))
