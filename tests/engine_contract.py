@@ -120,6 +120,24 @@ def together(engine, seeds, turns=4):
     return asyncio.run(all_of_them())
 
 
+def model_calls(engine, *, turns, length):
+    """Of an engine that keeps counters, in four episodes that ask again 10 ms after one another."""
+
+    async def play(number):
+        context = words(10, number)
+        for turn in range(turns):
+            await asyncio.sleep(0.01 * number if turn else 0)
+            said = await engine.generate(context, Sampling(seed=number, max_tokens=length))
+            context = [*context, *said.tokens, *words(3, turn)]
+
+    async def everyone():
+        await asyncio.gather(*map(play, range(4)))
+
+    before = engine.stats()
+    asyncio.run(asyncio.wait_for(everyone(), 60))
+    return engine.stats().since(before).steps
+
+
 def ask(engine, prompt, **params):
     """One completion."""
     return asyncio.run(engine.generate(prompt, Sampling(**params)))

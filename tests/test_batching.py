@@ -7,10 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from engine_contract import model_calls
 from engine_contract import model_of as opinionated
 from transformers import GPT2Config, MistralConfig, Qwen2Config
 
-from agentgym.engines import Engine
+from agentgym.engines import Engine, batching
 from agentgym.engines.batching import Batcher
 from agentgym.engines.local import LocalEngine
 from agentgym.errors import ConfigError, OutOfMemory
@@ -218,6 +219,29 @@ def test_who_ends_makes_room_at_once():
     stats = engine.stats()
     # In lock-step pairs it would be 18 + 4 * 2 model calls.
     assert stats.generated == stats.rows == 36 and stats.steps <= 20
+
+
+def test_who_was_answered_asks_again_in_time_for_the_next_model_call(monkeypatch):
+    monkeypatch.setattr(batching, "patience", lambda *_: 5.0)
+    assert model_calls(engine_of(), turns=6, length=5) == 6 * 5
+
+
+def test_who_stays_away_is_not_waited_for():
+    """Nine short completions end beside a long one, and nobody asks again."""
+    engine = engine_of(slots=10)
+
+    async def play():
+        sizes = enumerate([40, *range(1, 10)])
+        asked = (Sampling(seed=seed, max_tokens=size) for seed, size in sizes)
+        await asyncio.wait_for(asyncio.gather(*(engine.generate([1], how) for how in asked)), 60)
+
+    asyncio.run(play())
+    assert engine.stats().steps == 40
+
+
+@pytest.mark.parametrize("answered, seconds", [(64, 0.02), (8, 0.0025), (0, 0.0)])
+def test_the_wait_is_half_of_what_it_may_save(answered, seconds):
+    assert batching.patience(answered, 64, 0.04) == pytest.approx(seconds)
 
 
 # ---- weights -----------------------------------------------------------------------------------

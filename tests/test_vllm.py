@@ -6,9 +6,10 @@ import pytest
 
 pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
 
-from engine_contract import TIED, UNTIED, Subject, agrees, ask, every_rule, model_of, words
+from engine_contract import TIED, UNTIED, Subject, agrees, ask, every_rule, model_calls, model_of, words
 
 from agentgym.display import Display
+from agentgym.engines import vllm
 from agentgym.engines.vllm import VLLMEngine
 from agentgym.errors import ConfigError, EngineError
 from agentgym.experiment import run_blocking
@@ -56,6 +57,12 @@ def test_a_turn_finds_the_past_in_the_prefix_cache_until_weights_change(subject)
     assert found == 64
     engine.load(subject.model.state_dict(), 0)
     assert reused(context)[1] == 0
+
+
+def test_who_was_answered_asks_again_in_time_for_the_next_model_call(subject, monkeypatch):
+    """The first call may find fewer than all four: they begin while it runs."""
+    monkeypatch.setattr(vllm, "patience", lambda *_: 5.0)
+    assert 6 * 5 <= model_calls(subject.engine, turns=6, length=5) <= 6 * 5 + 3
 
 
 def test_more_prompts_at_once_than_one_model_call_may_read(tmp_path):

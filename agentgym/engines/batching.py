@@ -95,6 +95,23 @@ class _Copy(NamedTuple):
     length: int
 
 
+def patience(answered: int, rows: int, seconds: float) -> float:
+    """How long to wait for the next of those who were just answered to ask again.
+
+    Whoever comes too late for the next model call misses a token. The wait is half of what that
+    costs all in flight, so it is short where few were answered or answers are long.
+
+    Args:
+        answered: Rows of a model call whose completion ended with it.
+        rows: All rows of the call.
+        seconds: What the call took.
+
+    Returns:
+        Seconds.
+    """
+    return seconds * answered / rows / 2
+
+
 class _Plan(NamedTuple):
     """One model call, decided on the event loop and run in the engine's thread."""
 
@@ -128,6 +145,8 @@ class Batcher:
         self._decoder = decoder
         self._waiting: deque[_Job] = deque()
         self._running: list[_Job] = []
+        self._asked = asyncio.Event()
+        """Set by every request."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pump: asyncio.Task[None] | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="agentgym-engine")
@@ -145,6 +164,7 @@ class Batcher:
         drawn = sampler.uniforms(sampling.seed, sampling.max_tokens)
         job = _Job(prompt, sampling, loop.create_future(), drawn)
         self._waiting.append(job)
+        self._asked.set()
         if self._pump is None or self._pump.done():
             self._pump = loop.create_task(self._serve(loop))
         return job.future
@@ -166,7 +186,7 @@ class Batcher:
         """Serve a new event loop. Nobody is left to read what a stopped one had asked for."""
         if self._loop is not None and self._loop.is_running():
             raise ConfigError("the engine serves another running event loop; build one for each")
-        self._loop, self._pump = loop, None
+        self._loop, self._pump, self._asked = loop, None, asyncio.Event()
         self._abandon()
 
     def _abandon(self) -> list[_Job]:
@@ -190,9 +210,11 @@ class Batcher:
                     continue
                 drawn = await loop.run_in_executor(self._executor, self._step, plan)
                 # A load after the call voids it: what is delivered after a load is sampled by it.
-                if drawn is not None and plan.loads == self._loads and self._record(plan, drawn):
-                    # Who got an answer may ask again in time for the next call.
-                    await asyncio.sleep(0)
+                if drawn is not None and plan.loads == self._loads:
+                    answered = self._record(plan, drawn)
+                    await self._linger(
+                        answered, patience(answered, len(plan.jobs), drawn.seconds)
+                    )
         except Exception as error:
             for job in self._abandon():
                 job.future.set_exception(error)
@@ -200,6 +222,16 @@ class Batcher:
             for job in self._abandon():
                 job.future.cancel()
             raise
+
+    async def _linger(self, answered: int, pause: float) -> None:
+        """Until as many have asked as were answered, or nobody has for ``pause`` seconds."""
+        enough = len(self._waiting) + answered
+        while len(self._waiting) < enough:
+            self._asked.clear()
+            try:
+                await asyncio.wait_for(self._asked.wait(), pause)
+            except TimeoutError:
+                return
 
     def _drop_withdrawn(self) -> None:
         for job in self._running:
@@ -259,8 +291,8 @@ class Batcher:
             columns = tokens.tolist(), logprobs.tolist(), entropies.tolist()
             return _Drawn(*columns, self.version, time.perf_counter() - begun)
 
-    def _record(self, plan: _Plan, drawn: _Drawn) -> bool:
-        """Hand the tokens to their jobs; whether a completion ended."""
+    def _record(self, plan: _Plan, drawn: _Drawn) -> int:
+        """Hand the tokens to their jobs; how many completions ended."""
         self._count(plan, drawn.seconds)
         self._running = []
         columns = drawn.tokens, drawn.logprobs, drawn.entropies
@@ -273,7 +305,7 @@ class Batcher:
                 told = tuple(job.tokens), tuple(job.logprobs), tuple(job.entropies)
                 finish = finish_of(job.tokens, job.sampling)
                 job.future.set_result(Completion(*told, drawn.version, finish))
-        return len(self._running) < len(plan.jobs)
+        return len(plan.jobs) - len(self._running)
 
     def _count(self, plan: _Plan, seconds: float) -> None:
         new = [job for job in plan.jobs if job.slot.pending]

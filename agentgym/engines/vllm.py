@@ -18,7 +18,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from agentgym.engines.batching import EngineStats
+from agentgym.engines.batching import EngineStats, patience
 from agentgym.engines.decoding import check_weights
 from agentgym.engines.entropy import entropy_at_least
 from agentgym.engines.requests import Room, check_request, finish_of
@@ -108,6 +108,10 @@ class VLLMEngine:
         }
         self._notes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._flying: dict[str, _Job] = {}
+        self._expected = 0
+        """How many of those answered last may ask again before the next model call."""
+        self._pause = 0.0
+        """Seconds that the next model call waits for the next of them."""
         self._numbers = count()
         self._failure: EngineError | None = None
         self._asleep = False
@@ -188,10 +192,12 @@ class VLLMEngine:
             return
         started.set_result(None)
         while self._engine is not None:
-            if not self._flying or not self._notes.empty():
-                self._heed(self._notes.get())
-            else:
-                self._heed(self._step)
+            pause = self._pause if self._expected > 0 else 0.0
+            try:
+                note = self._notes.get(timeout=pause if self._flying else None)
+            except queue.Empty:
+                note = self._step
+            self._heed(note)
 
     def _heed(self, note: Callable[[], None]) -> None:
         """Do as a note says; the thread outlives what it raises, and who waits is told."""
@@ -214,6 +220,7 @@ class VLLMEngine:
             self._asleep = False
 
     def _admit(self, job: _Job) -> None:
+        self._expected -= 1
         if job.future.done():
             return
         if self._failure is None:
@@ -268,8 +275,11 @@ class VLLMEngine:
             del self._flying[name]
         rows = len(self._flying)
         answers = self._engine.step() if rows else []
+        seconds = time.perf_counter() - begun
+        self._expected = len(answers)
+        self._pause = patience(len(answers), rows, seconds) if rows else 0.0
         # Counted first: whoever waits for an answer may ask for the counters at once.
-        self._count(rows, answers, time.perf_counter() - begun)
+        self._count(rows, answers, seconds)
         for answer in answers:
             self._deliver(answer)
 
