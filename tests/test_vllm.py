@@ -6,7 +6,17 @@ import pytest
 
 pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
 
-from engine_contract import TIED, UNTIED, Subject, agrees, ask, every_rule, model_calls, model_of, words
+from engine_contract import (
+    TIED,
+    UNTIED,
+    Subject,
+    agrees,
+    ask,
+    every_rule,
+    model_calls,
+    model_of,
+    words,
+)
 
 from agentgym.display import Display
 from agentgym.engines import vllm

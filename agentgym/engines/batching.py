@@ -212,9 +212,7 @@ class Batcher:
                 # A load after the call voids it: what is delivered after a load is sampled by it.
                 if drawn is not None and plan.loads == self._loads:
                     answered = self._record(plan, drawn)
-                    await self._linger(
-                        answered, patience(answered, len(plan.jobs), drawn.seconds)
-                    )
+                    await self._linger(answered, patience(answered, len(plan.jobs), drawn.seconds))
         except Exception as error:
             for job in self._abandon():
                 job.future.set_exception(error)
