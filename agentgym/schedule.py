@@ -135,11 +135,11 @@ class _Group:
 class Asynchronous:
     """Groups are played all the time, and a step learns from the first that are finished.
 
-    New weights are published under the episodes in flight: an engine begins the completion under
-    way again, and the episode goes on, so that its turns may be of several versions, which they
-    carry. At most ``tasks_per_step * (staleness + 1)`` groups are begun and not yet learned from,
-    which bounds memory and, in order, their age. A group that is older than ``staleness`` steps
-    all the same is given up, or loses the turns that are: see ``settings.Schedule``.
+    New weights are published under the episodes in flight: the completion under way goes on, and
+    so does the episode, so that tokens of both may be of several versions, which they carry. At
+    most ``tasks_per_step * (staleness + 1)`` groups are begun and not yet learned from, which
+    bounds memory and, in order, their age. A group that is older than ``staleness`` steps all the
+    same is given up, or loses the turns that are: see ``settings.Schedule``.
 
     Groups that are ready are taken in the order in which they were begun. With a staleness of 0
     and no deadline this is ``Synchronous``, bit by bit.

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, replace
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -168,19 +169,16 @@ def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
 def staleness(groups: Sequence[Sequence[Trajectory]], step: int) -> dict[str, float]:
     """How many steps ago the weights were published that wrote each token; nothing of no tokens."""
     ages = [
-        (step - turn.completion.version, len(turn.completion.tokens))
+        step - version
         for group in groups
         for episode in group
         for turn in episode.turns
         if turn.learn and episode.stop.scored
+        for version in turn.completion.token_versions
     ]
-    count = sum(tokens for _, tokens in ages)
-    if not count:
+    if not ages:
         return {}
-    return {
-        "policy/staleness": sum(age * tokens for age, tokens in ages) / count,
-        "policy/staleness_max": float(max(age for age, _ in ages)),
-    }
+    return {"policy/staleness": fmean(ages), "policy/staleness_max": float(max(ages))}
 
 
 def current(groups: Sequence[Sequence[Trajectory]], step: int) -> list[bool]:

@@ -93,9 +93,16 @@ class Completion:
     entropies: tuple[float, ...]
     """Entropy of that distribution, in nats."""
     version: int = 0
-    """Policy version that sampled it."""
+    """Policy version that sampled it; the oldest, where weights changed on the way."""
     finish: Literal["stop", "length"] = "stop"
     """Why it ended: with a stop token, or at its limit."""
+    versions: tuple[int, ...] = ()
+    """Policy version of each token where weights changed on the way; else empty."""
+
+    @property
+    def token_versions(self) -> tuple[int, ...]:
+        """Policy version of each token."""
+        return self.versions or (self.version,) * len(self.tokens)
 
     def __post_init__(self) -> None:
         """Refuse ragged columns."""

@@ -16,7 +16,7 @@ from transformers.models.auto import AutoModelForCausalLM
 
 from agentgym.engines import Engine
 from agentgym.errors import ConfigError
-from agentgym.types import Sampling
+from agentgym.types import Completion, Sampling
 
 V = 50
 CONTEXT = 160
@@ -311,8 +311,8 @@ def new_weights_replace_the_old_ones_between_turns(subject):
     agrees(subject.model, context, ask(engine, context, max_tokens=6))
 
 
-def new_weights_in_mid_flight_begin_every_completion_again(subject):
-    """A completion is of one version."""
+def new_weights_in_mid_flight_go_on_with_every_completion(subject):
+    """What was written stays, the rest is written by the new weights, and each token says which."""
     engine, other = subject.engine, model_of(subject.model.config, seed=1)
 
     async def play():
@@ -326,10 +326,22 @@ def new_weights_in_mid_flight_begin_every_completion_again(subject):
 
     try:
         for number, completion in enumerate(asyncio.run(play())):
-            assert completion.version == 7
-            agrees(other, words(30, number), completion)
+            assert len(completion.tokens) == 120 and completion.version == 0
+            assert completion.versions == tuple(sorted(completion.versions))
+            assert set(completion.versions) == {0, 7}
+            old, new = (of_version(completion, version) for version in (0, 7))
+            agrees(subject.model, words(30, number), old)
+            agrees(other, [*words(30, number), *old.tokens], new)
+            assert new.tokens[: len(old.tokens)] != old.tokens[: len(new.tokens)]
     finally:
         engine.load(subject.model.state_dict(), 0)
+
+
+def of_version(completion, version):
+    """The tokens of it that one version of the weights sampled."""
+    at = [n for n, one in enumerate(completion.token_versions) if one == version]
+    columns = completion.tokens, completion.logprobs, completion.entropies
+    return Completion(*(tuple(column[n] for n in at) for column in columns), version)
 
 
 def a_model_gone_wrong_is_an_error_and_not_a_token(subject):
@@ -391,7 +403,7 @@ RULES = [
     a_request_that_cannot_be_served_is_refused_in_one_line,
     weights_that_do_not_fit_are_refused_whole,
     new_weights_replace_the_old_ones_between_turns,
-    new_weights_in_mid_flight_begin_every_completion_again,
+    new_weights_in_mid_flight_go_on_with_every_completion,
     a_model_gone_wrong_is_an_error_and_not_a_token,
     a_withdrawn_request_disturbs_nobody,
     who_rests_answers_all_the_same,

@@ -11,7 +11,7 @@ from engine_contract import model_calls
 from engine_contract import model_of as opinionated
 from transformers import GPT2Config, MistralConfig, Qwen2Config
 
-from agentgym.engines import Engine, batching
+from agentgym.engines import Engine, batching, sampling
 from agentgym.engines.batching import Batcher
 from agentgym.engines.local import LocalEngine
 from agentgym.errors import ConfigError, OutOfMemory
@@ -249,14 +249,15 @@ def test_the_wait_is_half_of_what_it_may_save(answered, seconds):
 
 @every_decoder
 @pytest.mark.parametrize("from_thread", [False, True])
-def test_new_weights_in_mid_flight_begin_every_completion_again(kind, from_thread):
-    """A completion is of one version, and no cache survives its weights."""
+def test_new_weights_in_mid_flight_go_on_with_every_completion(kind, from_thread):
+    """The old weights' tokens are those they write undisturbed, no cache survives, and every token
+    is decided by the number that its place in the completion was given."""
     engine, other = engine_of(kind), model_of(kind, seed=1)
-    old = asyncio.run(engine.generate(words(30, 0), Sampling(seed=0, max_tokens=40)))
-    assert (old.version, engine.version) == (0, 0)
+    asked = [(words(30, n), Sampling(seed=n, max_tokens=40)) for n in range(3)]
+    old = [asyncio.run(engine.generate(*one)) for one in asked]
+    assert (old[0].version, old[0].versions, engine.version) == (0, (), 0)
 
     async def play():
-        asked = [(words(30, n), Sampling(seed=n, max_tokens=40)) for n in range(3)]
         flying = [asyncio.create_task(engine.generate(*one)) for one in asked]
         before = engine.stats()
         await until(lambda: engine.stats().since(before).generated >= 12)
@@ -265,17 +266,26 @@ def test_new_weights_in_mid_flight_begin_every_completion_again(kind, from_threa
             await asyncio.to_thread(engine.load, other.state_dict(), 7)
         else:
             engine.load(other.state_dict(), 7)
-        said = await asyncio.gather(*flying)
-        assert reused(engine, before) == (90, 0)
-        return said
+        return await asyncio.gather(*flying), reused(engine, before)
 
-    said = asyncio.run(play())
-    fresh = LocalEngine(other, context=CONTEXT)
-    for number, completion in enumerate(said):
-        asked = Sampling(seed=number, max_tokens=40)
-        assert (completion.version, engine.version) == (7, 7)
-        same([completion], [asyncio.run(fresh.generate(words(30, number), asked))])
-    assert said[0].tokens != old.tokens
+    said, read = asyncio.run(play())
+    assert engine.version == 7
+    written = [completion.versions.count(0) for completion in said]
+    assert read == (90 + sum(written), 0)
+    for completion, undisturbed, count, (prompt, how) in zip(
+        said, old, written, asked, strict=True
+    ):
+        assert completion.version == 0 and 4 <= count < 40
+        assert completion.versions == (0,) * count + (7,) * (40 - count)
+        assert completion.tokens[:count] == undisturbed.tokens[:count]
+        assert completion.logprobs[:count] == pytest.approx(undisturbed.logprobs[:count], abs=1e-4)
+        for n, drawn in enumerate(sampling.uniforms(how.seed, 40)[count:], count):
+            context = [*prompt, *completion.tokens[:n]]
+            with torch.no_grad():
+                logits = other(input_ids=torch.tensor([context])).logits[:, -1]
+            one = sampling.draw(logits, [how], [drawn])
+            assert int(one.tokens) == completion.tokens[n]
+            assert float(one.logprobs) == pytest.approx(completion.logprobs[n], abs=1e-4)
 
 
 @every_decoder

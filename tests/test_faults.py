@@ -2,14 +2,16 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from engine_contract import TIED, model_of
 
 from agentgym.engines import server, vllm
+from agentgym.engines.requests import rest_of
 from agentgym.errors import EngineError
-from agentgym.types import Sampling
+from agentgym.types import Completion, Sampling
 
 
 class Broken:
@@ -75,14 +77,14 @@ def test_a_vllm_that_does_nothing_is_not_waited_for_forever(engine_of, monkeypat
         engine.close()
 
 
-def answer(**changes):
+def answer(*, ended="length", ids=(7, 8), **changes):
     """What a vLLM server says of a completion of two tokens."""
     told = {
         "tokens": ["token_id:7", "token_id:8"],
         "token_logprobs": [-1.0, -2.0],
         "top_logprobs": [{"token_id:7": -1.0}, {"token_id:8": -2.0}],
     }
-    choice = {"finish_reason": "length", "token_ids": [7, 8], "logprobs": told | changes}
+    choice = {"finish_reason": ended, "token_ids": list(ids), "logprobs": told | changes}
     return {"choices": [choice]}
 
 
@@ -91,12 +93,29 @@ def read(told):
 
 
 def test_log_probabilities_of_other_tokens_are_no_answer():
-    completion = read(answer())
-    assert (completion.tokens, completion.logprobs) == ((7, 8), (-1.0, -2.0))
+    completion, cut = read(answer())
+    assert (completion.tokens, completion.logprobs, cut) == ((7, 8), (-1.0, -2.0), False)
     assert (completion.finish, completion.version) == ("length", 3)
     for names in (["token_id:7", "token_id:9"], ["token_id:7"], ["seven", "eight"]):
         with pytest.raises(ValueError):
             read(answer(tokens=names))
+
+
+def test_what_was_cut_short_by_new_weights_is_a_beginning_if_it_is_anything():
+    completion, cut = read(answer(ended="abort"))
+    assert (completion.tokens, completion.version, cut) == ((7, 8), 3, True)
+    for nothing in (answer(ended="abort", ids=()), answer(ended="error")):
+        with pytest.raises(ValueError, match="ended by"):
+            read(nothing)
+
+
+def test_the_rest_of_a_completion_follows_its_beginning_with_other_numbers():
+    how = Sampling(seed=5, max_tokens=4, temperature=0.5)
+    assert rest_of([1], how, []) == ([1], how)
+    begun = Completion((2, 3), (-1.0, -1.0), (0.1, 0.1), version=1)
+    prompt, left = rest_of([1], how, [begun])
+    assert prompt == [1, 2, 3] and left.seed != how.seed
+    assert left == replace(how, seed=left.seed, max_tokens=2)
 
 
 @pytest.mark.parametrize(

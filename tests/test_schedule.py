@@ -6,6 +6,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from pool_worlds import dawdling, hotter
 from test_resume import PLAN
@@ -71,9 +72,9 @@ def digest(steps, trainer):
 
 
 def versions(step):
-    """Of every turn, by episode."""
+    """Of every token, by episode."""
     return [
-        [turn.completion.version for turn in episode.turns]
+        [version for turn in episode.turns for version in turn.completion.token_versions]
         for group in step.groups
         for episode in group
     ]
@@ -139,6 +140,7 @@ def test_async_changes_weights_under_episodes_and_bounds_their_age(trainer, stal
         ages = [number - v for episode in versions(step) for v in episode]
         assert min(ages) >= 0 and max(ages) <= staleness
         assert step.metrics["policy/staleness_max"] == max(ages)
+        assert step.metrics["policy/staleness"] == pytest.approx(np.mean(ages))
         assert all(episode == sorted(episode) for episode in versions(step))
     assert any(len(set(episode)) > 1 for step in steps for episode in versions(step))
     learned = [group[0].task for step in steps for group in step.groups]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from agentgym.engines import sampling as sampler
 from agentgym.engines.decoding import Decoder
-from agentgym.engines.requests import finish_of
+from agentgym.engines.requests import completion_of, finish_of
 from agentgym.engines.slots import Slot, SlotPool
 from agentgym.errors import ConfigError
 from agentgym.memory import enough_memory
@@ -64,13 +64,14 @@ class _Job:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     entropies: list[float] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
 
     def begin(self, slot: Slot, start: int) -> None:
-        """Plan the prompt's model call, with ``start`` of its tokens cached."""
-        self.slot, self.start, self.feed = slot, start, self.prompt[start:]
-        self.tokens, self.logprobs, self.entropies = [], [], []
+        """Plan the model call of all there is, with ``start`` tokens of it cached."""
+        held = self.prompt + self.tokens
+        self.slot, self.start, self.feed = slot, start, held[start:]
         # Told before it is true, so that a prompt with the same beginning can wait for it.
-        slot.tokens, slot.cached = self.prompt, start
+        slot.tokens, slot.cached = held, start
 
     def release(self) -> None:
         """Give the slot back, with the tokens that are surely cached."""
@@ -78,15 +79,21 @@ class _Job:
         self.slot.tokens = (self.prompt + self.tokens)[: self.slot.cached]
         self.slot.busy = False
 
-    def append(self, token: int, logprob: float, entropy: float) -> bool:
+    def append(self, token: int, logprob: float, entropy: float, version: int) -> bool:
         """Take the outcome of a model call; whether the completion goes on."""
-        self.slot.cached = len(self.prompt)
+        self.slot.cached = len(self.slot.tokens)
         self.start += len(self.feed)
         self.feed = [token]
         self.tokens.append(token)
         self.logprobs.append(logprob)
         self.entropies.append(entropy)
+        self.versions.append(version)
         return token not in self.sampling.stop and len(self.tokens) < self.sampling.max_tokens
+
+    def completion(self) -> Completion:
+        """What there is."""
+        columns = self.tokens, self.logprobs, self.entropies, self.versions
+        return completion_of(*columns, finish_of(self.tokens, self.sampling))
 
 
 class _Copy(NamedTuple):
@@ -209,7 +216,7 @@ class Batcher:
                 if not plan.jobs:
                     continue
                 drawn = await loop.run_in_executor(self._executor, self._step, plan)
-                # A load after the call voids it: what is delivered after a load is sampled by it.
+                # A load after the call voids it: the new weights sample these tokens anew.
                 if drawn is not None and plan.loads == self._loads:
                     answered = self._record(plan, drawn)
                     await self._linger(answered, patience(answered, len(plan.jobs), drawn.seconds))
@@ -238,7 +245,7 @@ class Batcher:
         self._running = [job for job in self._running if not job.future.done()]
 
     def _adopt_load(self) -> None:
-        """After a load nothing is cached, and every completion begins again."""
+        """After a load nothing is cached: every completion is read again, and goes on."""
         if self._known == self._loads:
             return
         self._known = self._loads
@@ -295,14 +302,12 @@ class Batcher:
         self._running = []
         columns = drawn.tokens, drawn.logprobs, drawn.entropies
         for job, token, logprob, entropy in zip(plan.jobs, *columns, strict=True):
-            if job.append(token, logprob, entropy):
+            if job.append(token, logprob, entropy, drawn.version):
                 self._running.append(job)
                 continue
             job.release()
             if not job.future.done():
-                told = tuple(job.tokens), tuple(job.logprobs), tuple(job.entropies)
-                finish = finish_of(job.tokens, job.sampling)
-                job.future.set_result(Completion(*told, drawn.version, finish))
+                job.future.set_result(job.completion())
         return len(plan.jobs) - len(self._running)
 
     def _count(self, plan: _Plan, seconds: float) -> None:

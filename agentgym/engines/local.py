@@ -32,10 +32,10 @@ class LocalEngine:
     slot, or cost an old one its cache when there is nothing else to do.
 
     The engine owns a copy of the weights: a trainer may change its model while the engine
-    samples. ``load`` drops every cache, because old weights computed it, and completions in
-    flight begin again, so a completion is of one version. A completion depends on its prompt,
-    its ``Sampling`` and the weights, not on what else is in flight: bit by bit for models on
-    fused weights in float32 on a CPU (``agentgym.engines.exact``), else up to rounding.
+    samples. ``load`` drops every cache, because old weights computed it; completions in flight are
+    read again and go on, and their tokens say which weights sampled them. A completion depends on
+    its prompt, its ``Sampling`` and the weights, not on what else is in flight: bit by bit for
+    models on fused weights in float32 on a CPU (``agentgym.engines.exact``), else up to rounding.
 
     The model runs in a thread of the engine's own. One event loop at a time.
 
@@ -116,7 +116,7 @@ class LocalEngine:
         self._batcher.pool.finish(context)
 
     def rest(self) -> None:
-        """Every cache goes; completions in flight begin again."""
+        """Every cache goes; completions in flight are read again, and go on."""
         self._batcher.rest()
 
     def load(self, weights: Mapping[str, torch.Tensor], version: int) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from agentgym.errors import ConfigError
-from agentgym.types import Sampling
+from agentgym.types import Completion, Sampling
 
 
 class Room(NamedTuple):
@@ -60,3 +64,46 @@ def check_sampling(sampling: Sampling) -> None:
 def finish_of(tokens: Sequence[int], sampling: Sampling) -> Literal["stop", "length"]:
     """Why a completion ended that only a stop token or its limit could end."""
     return "stop" if tokens and tokens[-1] in sampling.stop else "length"
+
+
+def rest_of(
+    prompt: Sequence[int], sampling: Sampling, parts: Sequence[Completion]
+) -> tuple[list[int], Sampling]:
+    """What is left to ask for after the beginnings of a completion, for the weights of today."""
+    written = [token for part in parts for token in part.tokens]
+    if not written:
+        return list(prompt), sampling
+    # The seed's own numbers were used for the beginning.
+    seed = int(np.random.SeedSequence([sampling.seed, len(written)]).generate_state(1)[0])
+    left = replace(sampling, seed=seed, max_tokens=sampling.max_tokens - len(written))
+    return [*prompt, *written], left
+
+
+def completion_of(
+    tokens: Sequence[int],
+    logprobs: Sequence[float],
+    entropies: Sequence[float],
+    versions: Sequence[int],
+    finish: Literal["stop", "length"],
+) -> Completion:
+    """From columns with one entry per token, the version of the weights among them."""
+    oldest = min(versions)
+    mixed = tuple(versions) if max(versions) > oldest else ()
+    columns = tuple(tokens), tuple(logprobs), tuple(entropies)
+    return Completion(*columns, oldest, finish, mixed)
+
+
+def joined(parts: Sequence[Completion]) -> Completion:
+    """One completion of parts that follow each other, each of weights of its own.
+
+    Examples:
+        >>> begun = Completion((5,), (-0.1,), (0.2,), version=3)
+        >>> whole = joined([begun, Completion((6,), (0.0,), (0.0,), version=4)])
+        >>> whole.tokens, whole.version, whole.versions
+        ((5, 6), 3, (3, 4))
+    """
+    tokens, logprobs, entropies, versions = (
+        tuple(chain.from_iterable(getattr(part, name) for part in parts))
+        for name in ("tokens", "logprobs", "entropies", "token_versions")
+    )
+    return completion_of(tokens, logprobs, entropies, versions, parts[-1].finish)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from agentgym.engines.decoding import check_weights
 from agentgym.engines.endpoint import Endpoint, Patience
 from agentgym.engines.process import ServerProcess
-from agentgym.engines.requests import Room, check_request
+from agentgym.engines.requests import Room, check_request, joined, rest_of
 from agentgym.engines.saved import Saved
 from agentgym.engines.vllm import (
     ENVIRONMENT,
@@ -114,20 +114,24 @@ class ServerEngine:
         tokens = list(prompt)
         check_request(tokens, sampling, Room(self.context, self._saved.vocabulary))
         check_temperature(sampling)
-        body = self._body(tokens, sampling)
+        parts: list[Completion] = []
         while True:
+            while self._loads % 2:
+                await asyncio.sleep(0.01)
             if self._failure is not None:
                 raise self._failure
-            loads, version = self._loads, self.version
-            completion = await self._endpoint.post(
-                "/v1/completions", body, partial(_read, sampling=sampling, version=version)
+            loads = self._loads
+            part = await self._endpoint.post(
+                "/v1/completions",
+                self._body(*rest_of(tokens, sampling, parts)),
+                partial(_read, sampling=sampling, version=self.version),
             )
             if self._doubted:
                 await asyncio.to_thread(self._remind)
-            elif loads == self._loads and not loads % 2:
-                return completion
-            else:
-                await asyncio.sleep(0.01)
+            elif part.cut and self._loads <= loads + 2:
+                parts.append(part.completion)
+            elif loads == self._loads:
+                return joined([*parts, part.completion])
 
     def finish(self, context: Sequence[int]) -> None:
         """Nothing to do: vLLM forgets what has not been used for longest."""
@@ -138,7 +142,7 @@ class ServerEngine:
     def load(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Write new weights to a folder and have the server read them; drops every cache.
 
-        Completions in flight begin again. May be called from any thread.
+        Completions in flight go on under them. May be called from any thread.
 
         Raises:
             ConfigError: A weight is missing or has another shape; nothing was changed.
@@ -355,11 +359,19 @@ def _likeliest(answer: Any) -> dict[str, float]:
     return found
 
 
-def _read(answer: Any, *, sampling: Sampling, version: int) -> Completion:
+class _Part(NamedTuple):
+    """A completion, or the beginning of one."""
+
+    completion: Completion
+    cut: bool
+    """New weights are on their way, and it is to go on under them."""
+
+
+def _read(answer: Any, *, sampling: Sampling, version: int) -> _Part:
     """The completion in an answer; raises what ``Endpoint.post`` takes for none."""
     choice = answer["choices"][0]
-    if choice["finish_reason"] not in ("stop", "length"):
-        # New weights are on their way; the same request is served under them.
+    cut = choice["finish_reason"] == "abort" and bool(choice["token_ids"])
+    if not cut and choice["finish_reason"] not in ("stop", "length"):
         raise ValueError(f"a completion ended by {choice['finish_reason']!r}")
     told = choice["logprobs"]
     rows = [
@@ -371,4 +383,4 @@ def _read(answer: Any, *, sampling: Sampling, version: int) -> Completion:
     named = [f"token_id:{token}" for token in choice["token_ids"]]
     if told["tokens"] != named:
         raise ValueError(f"log-probabilities of {told['tokens'][:9]} came with {named[:9]}")
-    return completed(choice["token_ids"], rows, sampling, version)
+    return _Part(completed(choice["token_ids"], rows, sampling, version), cut)

@@ -12,8 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from agentgym.engines.batching import EngineStats, patience
 from agentgym.engines.decoding import check_weights
 from agentgym.engines.entropy import entropy_at_least
-from agentgym.engines.requests import Room, check_request, finish_of
+from agentgym.engines.requests import Room, check_request, finish_of, joined, rest_of
 from agentgym.engines.saved import Saved
 from agentgym.errors import ConfigError, EngineError, MissingExtra
 from agentgym.types import Completion, Sampling
@@ -52,6 +52,8 @@ class _Job:
     sampling: Sampling
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Completion]
+    parts: list[Completion] = field(default_factory=list)
+    """What older weights have written of it."""
 
     def tell(self, deliver: Callable[[], None]) -> None:
         """Settle the future in its own thread, unless its owner has left."""
@@ -62,8 +64,8 @@ class _Job:
 class VLLMEngine:
     """vLLM's scheduler batches whatever is in flight; its prefix cache finds past turns again.
 
-    ``load`` empties that cache, and completions in flight begin again, so a completion is of one
-    version. The engine has weights of its own: a trainer may change its model while it samples.
+    ``load`` empties that cache, and completions in flight go on under the new weights; their tokens
+    say which. The engine has weights of its own: a trainer may change its model while it samples.
     A seed fixes a completion up to rounding, which here depends on what else is in flight.
 
     Log-probabilities are those of the distribution sampled from, and entropies are exact. With a
@@ -236,9 +238,10 @@ class VLLMEngine:
         from vllm import TokensPrompt
 
         name = f"completion-{next(self._numbers)}"
-        asked = parameters(job.sampling, 1 if self.exact_entropies else TOP)
+        prompt, sampling = rest_of(job.prompt, job.sampling, job.parts)
+        asked = parameters(sampling, 1 if self.exact_entropies else TOP)
         try:
-            self._engine.add_request(name, TokensPrompt(prompt_token_ids=job.prompt), asked)
+            self._engine.add_request(name, TokensPrompt(prompt_token_ids=prompt), asked)
         except ValueError as problem:
             refused = EngineError(f"vLLM refused a request: {one_line(problem)}")
             job.tell(partial(job.future.set_exception, refused))
@@ -248,10 +251,15 @@ class VLLMEngine:
     def _adopt(
         self, weights: Mapping[str, torch.Tensor], version: int, adopted: Future[None]
     ) -> None:
-        """Everything in flight leaves, and comes back under the new weights."""
+        """Everything in flight leaves, and comes back under the new weights with what it has."""
         leaving, self._flying = self._flying, {}
         try:
             self._wake()
+            for answer in unfinished(self._engine):
+                job = leaving[answer.request_id]
+                # What broken weights wrote is not gone on with.
+                with suppress(ConfigError):
+                    job.parts.append(self._part(job, answer))
             self._abort(leaving)
             self._engine.collective_rpc("agentgym_load", args=(list(weights.items()),))
             if not self._engine.reset_prefix_cache():
@@ -285,14 +293,17 @@ class VLLMEngine:
 
     def _deliver(self, answer: Any) -> None:
         job = self._flying.pop(answer.request_id)
-        told = answer.outputs[0]
-        rows = [[entry.logprob for entry in step.values()] for step in told.logprobs]
         try:
-            completion = completed(told.token_ids, rows, job.sampling, self.version)
+            completion = joined([*job.parts, self._part(job, answer)])
         except ConfigError as problem:
             job.tell(partial(job.future.set_exception, problem))
         else:
             job.tell(partial(job.future.set_result, completion))
+
+    def _part(self, job: _Job, answer: Any) -> Completion:
+        told = answer.outputs[0]
+        rows = [[entry.logprob for entry in step.values()] for step in told.logprobs or ()]
+        return completed(told.token_ids, rows, job.sampling, self.version)
 
     def _count(self, rows: int, answers: Iterable[Any], seconds: float) -> None:
         reused = sum(answer.num_cached_tokens for answer in answers)
@@ -359,6 +370,21 @@ def start(arguments: Mapping[str, Any]) -> tuple[Any, bool]:
     except Exception as problem:
         raise EngineError(f"vLLM could not start: {one_line(problem)}") from problem
     return engine, exact
+
+
+def unfinished(engine: Any) -> list[Any]:
+    """What there is of requests in flight, as answers of vLLM."""
+    from vllm.v1.engine import FinishReason
+
+    return [
+        state.make_request_output(
+            new_token_ids=[],
+            pooling_output=None,
+            finish_reason=FinishReason.ABORT,
+            stop_reason=None,
+        )
+        for state in engine.output_processor.request_states.values()
+    ]
 
 
 @contextmanager
