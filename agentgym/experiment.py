@@ -71,6 +71,7 @@ async def run(
         experiment.engine,
         experiment.server,
         device=experiment.engine_device,
+        bitwise=experiment.engine_bitwise,
         alone=experiment.schedule.kind == "sync"
         or experiment.engine_device not in (None, "cuda", "cuda:0"),
         served=served,
@@ -436,7 +437,12 @@ def evaluate_blocking(experiment: Experiment, path: Path, display: Display) -> R
 
 
 async def _evaluate(experiment: Experiment, model: str, path: Path, display: Display) -> Report:
-    engines = Engines(experiment.engine, experiment.server, device=experiment.engine_device)
+    engines = Engines(
+        experiment.engine,
+        experiment.server,
+        device=experiment.engine_device,
+        bitwise=experiment.engine_bitwise,
+    )
     async with host_of(experiment.rollout) as host, engines:
         job = Job(experiment, RunFolder(path.parent), display, host, engines)
         job.prepare_split(experiment.evaluation.split)

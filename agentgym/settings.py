@@ -201,6 +201,9 @@ class Experiment:
     """Address of a running server, without /v1; unless given, vllm-server starts one."""
     engine_device: str | None = None
     """Where the local engine samples, such as cuda:1; unless given, where the trainer learns."""
+    engine_bitwise: bool = True
+    """On a CPU, the local engine computes a sixth more so that a run is the same twice, whatever
+    time its worlds take; without, completions may differ in rounding, and in time in a token."""
     seed: int = 0
     """Root of every random choice."""
     steps: int = 40

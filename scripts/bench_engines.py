@@ -297,7 +297,10 @@ def main(options: Options) -> None:
         engine = partial(LocalEngine, model, slots=options.episodes, context=options.context)
         local = engine()
         ways: dict[str, Way] = {"local": lambda: play.on(local)}
-        if local.device.type == "cuda":
+        if local.device.type == "cpu":
+            loose = engine(bitwise=False)
+            ways["local, not bitwise"] = lambda: play.on(loose)
+        else:
             plain = engine(graphs=False)
             ways["local, no graphs"] = lambda: play.on(plain)
         if options.naive:

@@ -30,6 +30,7 @@ from transformers import (
 )
 
 from agentgym.engines import exact, graphs, sampling
+from agentgym.engines.choice import Engines
 from agentgym.engines.generic import GenericDecoder
 from agentgym.engines.local import LocalEngine
 from agentgym.engines.slotted import SlottedDecoder
@@ -70,6 +71,15 @@ def test_the_contract(rule, config):
     model = model_of(config)
     # The model's own limit of CONTEXT binds.
     rule(Subject(LocalEngine(model, slots=8, context=1000), model))
+
+
+@every_rule
+def test_the_contract_without_care_for_the_last_bit(rule):
+    model = model_of(TIED)
+    engines = Engines(bitwise=False)
+    engine = engines.make(model, None, slots=8, context=1000)
+    assert engine._decoder._grain == exact.NONE != LocalEngine(model)._decoder._grain
+    rule(Subject(engine, model))
 
 
 # ---- numbers -----------------------------------------------------------------------------------

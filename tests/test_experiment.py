@@ -8,8 +8,10 @@ import pytest
 from agentgym import config
 from agentgym.cli import main
 from agentgym.display import Display
+from agentgym.engines import local
+from agentgym.engines.local import LocalEngine
 from agentgym.errors import ConfigError
-from agentgym.experiment import check, run_blocking
+from agentgym.experiment import check, evaluate_blocking, run_blocking
 from agentgym.records import read_episodes, read_metrics
 from agentgym.report import compare, passes
 from agentgym.runs import RunFolder
@@ -102,6 +104,26 @@ def test_a_device_that_cannot_be_had_is_refused_in_one_line(engine, device, line
         check(replace(SMALL, engine=engine, engine_device=device))
     assert line in str(error.value) and "\n" not in str(error.value)
     check(replace(SMALL, engine_device="cpu"))
+
+
+@pytest.mark.parametrize("bitwise", [True, False])
+def test_the_local_engine_is_as_careful_as_the_run_says(tmp_path, monkeypatch, bitwise):
+    asked = []
+
+    class Asked(LocalEngine):
+        def __init__(self, *args, bitwise, **kwargs):
+            asked.append(bitwise)
+            super().__init__(*args, bitwise=bitwise, **kwargs)
+
+    monkeypatch.setattr(local, "LocalEngine", Asked)
+    once = {"imitation": Imitation(steps=2), "evaluation": Evaluation(tasks=2, episodes=1)}
+    small = replace(SMALL, engine_bitwise=bitwise, steps=0, **once)
+    folder = RunFolder(tmp_path / "run")
+    run_blocking(small, GRPO().build(), folder, Display())
+    played = len(asked)
+    alone = replace(small, model=str(folder.final))
+    evaluate_blocking(alone, tmp_path / "alone.jsonl", Display())
+    assert 0 < played < len(asked) and set(asked) == {bitwise}
 
 
 def test_a_checkpoint_evaluated_by_itself_plays_as_it_did_in_its_run(finished, tmp_path, capsys):

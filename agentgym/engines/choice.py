@@ -53,6 +53,8 @@ class Engines:
     """Address of a running server, without ``/v1``; ``vllm-server`` starts one unless given."""
     device: str | None = None
     """Where the local engine is; beside the model unless given."""
+    bitwise: bool = True
+    """On a CPU, see ``LocalEngine``."""
     alone: bool = True
     """Nobody learns there while it samples, so that it may make CUDA graphs."""
     served: str | None = None
@@ -82,7 +84,13 @@ class Engines:
                 make = partial(LocalEngine.from_pretrained, str(model))
             else:
                 make = partial(LocalEngine, model)
-            return make(slots=slots, context=context, device=self.device, graphs=self.alone)
+            return make(
+                slots=slots,
+                context=context,
+                device=self.device,
+                graphs=self.alone,
+                bitwise=self.bitwise,
+            )
         if self.kind == "openai":
             from agentgym.engines.chat import ChatEngine
             from agentgym.engines.endpoint import Endpoint

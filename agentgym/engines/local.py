@@ -49,6 +49,8 @@ class LocalEngine:
         device: Where to run, such as a GPU that the trainer has not; the model's own by default.
         graphs: On a GPU, start a step of the model with one call. Not for an engine that samples
             while a trainer learns on the same GPU.
+        bitwise: On a CPU, compute a sixth more so that completions do not depend on what else is in
+            flight, not in their last bit; otherwise they are the same up to rounding.
 
     Raises:
         ConfigError: ``slots`` or ``context`` is not positive.
@@ -63,6 +65,7 @@ class LocalEngine:
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
         graphs: bool = True,
+        bitwise: bool = True,
     ) -> None:
         import torch
 
@@ -81,7 +84,12 @@ class LocalEngine:
             if device.type == "cuda" and graphs:
                 kind = partial(GraphedDecoder, slots=slots)
             self._decoder = kind(
-                model.config, model.state_dict(), context=self.context, dtype=dtype, device=device
+                model.config,
+                model.state_dict(),
+                context=self.context,
+                dtype=dtype,
+                device=device,
+                bitwise=bitwise,
             )
         else:
             self._decoder = GenericDecoder(model, dtype=dtype, device=device)

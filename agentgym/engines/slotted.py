@@ -5,7 +5,7 @@ rows: those with one new token run together over neighbouring slots of the cache
 run one by one.
 
 On a CPU in float32 no number depends on what shares the call or on what was cached before, not in
-its last bit: see ``agentgym.engines.exact``.
+its last bit, unless this is not asked for: see ``agentgym.engines.exact``.
 
 Axes: N packed new tokens, R rows, H hidden, K key/value heads, G query heads per key/value head,
 D head size, S cached positions, V vocabulary.
@@ -80,6 +80,7 @@ class SlottedDecoder:
         context: int,
         dtype: torch.dtype,
         device: torch.device,
+        bitwise: bool = True,
     ) -> None:
         self.vocabulary = int(config.vocab_size)
         self._dtype, self._device = dtype, device
@@ -91,7 +92,8 @@ class SlottedDecoder:
         self._heads: int = config.num_attention_heads
         self._kv: int = config.num_key_value_heads
         self._size = head_size(config)
-        self._grain = exact.grain(self._size) if device.type == "cpu" else exact.NONE
+        bitwise = bitwise and device.type == "cpu"
+        self._grain = exact.grain(self._size) if bitwise else exact.NONE
         self._eps: float = config.rms_norm_eps
         self._cos, self._sin = self._rotary(config.rope_parameters["rope_theta"])
         self._cache: list[tuple[Tensor, Tensor]] = []
