@@ -202,8 +202,8 @@ class Experiment:
     engine_device: str | None = None
     """Where the local engine samples, such as cuda:1; unless given, where the trainer learns."""
     engine_bitwise: bool = True
-    """On a CPU, the local engine computes a sixth more so that a run is the same twice, whatever
-    time its worlds take; without, completions may differ in rounding, and in time in a token."""
+    """On a CPU, the local engine gives a fifth of its speed so that no bit of a completion depends
+    on what else is in flight; without, a run may differ in rounding, and once in a while a token."""
     seed: int = 0
     """Root of every random choice."""
     steps: int = 40
