@@ -117,6 +117,23 @@ def test_a_run_is_trained_on_its_completions(tmp_path):
     assert result.after.episodes == 2
 
 
+def test_new_weights_reach_an_engine_whose_requests_failed(tmp_path, monkeypatch):
+    """Those are vLLM's still, and nobody's any more; asking keeps saying what went wrong."""
+    model = model_of(TIED)
+    model.save_pretrained(tmp_path)
+    engine = VLLMEngine(str(tmp_path), slots=2, context=100)
+
+    def broken():
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(engine._engine, "step", broken)
+    for _ in range(2):
+        with pytest.raises(EngineError, match="out of order"):
+            ask(engine, words(5, 0), max_tokens=4)
+        engine.load(model.state_dict(), 1)
+    engine.close()
+
+
 def test_an_engine_that_was_closed_says_so(tmp_path):
     model_of(TIED).save_pretrained(tmp_path)
     engine = VLLMEngine(str(tmp_path), context=64)

@@ -256,10 +256,10 @@ class VLLMEngine:
         try:
             self._wake()
             for answer in unfinished(self._engine):
-                job = leaving[answer.request_id]
-                # What broken weights wrote is not gone on with.
-                with suppress(ConfigError):
-                    job.parts.append(self._part(job, answer))
+                # None of those that failed. What broken weights wrote is not gone on with either.
+                if (job := leaving.get(answer.request_id)) is not None:
+                    with suppress(ConfigError):
+                        job.parts.append(self._part(job, answer))
             self._abort(leaving)
             self._engine.collective_rpc("agentgym_load", args=(list(weights.items()),))
             if not self._engine.reset_prefix_cache():
