@@ -85,7 +85,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What an engine sampled for one prompt; the three columns have one entry per token."""
+    """What an engine sampled for one prompt; the columns have one entry per token."""
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -106,10 +106,12 @@ class Completion:
 
     def __post_init__(self) -> None:
         """Refuse ragged columns."""
-        if not len(self.tokens) == len(self.logprobs) == len(self.entropies):
+        columns = self.tokens, self.logprobs, self.entropies, self.token_versions
+        if len(set(map(len, columns))) > 1:
             raise ValueError(
                 f"completion columns must have one length, got tokens={len(self.tokens)}, "
-                f"logprobs={len(self.logprobs)}, entropies={len(self.entropies)}"
+                f"logprobs={len(self.logprobs)}, entropies={len(self.entropies)}, "
+                f"versions={len(self.versions)}"
             )
 
 

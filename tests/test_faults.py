@@ -101,6 +101,12 @@ def test_log_probabilities_of_other_tokens_are_no_answer():
             read(answer(tokens=names))
 
 
+@pytest.mark.parametrize("columns", [((1.0,), (0.1,)), ((1.0, 1.0), (0.1, 0.1), 0, "stop", (3,))])
+def test_a_completion_has_as_many_of_everything_as_of_tokens(columns):
+    with pytest.raises(ValueError, match="one length"):
+        Completion((7, 8), *columns)
+
+
 def test_what_was_cut_short_by_new_weights_is_a_beginning_if_it_is_anything():
     completion, cut = read(answer(ended="abort"))
     assert (completion.tokens, completion.version, cut) == ((7, 8), 3, True)
