@@ -67,11 +67,8 @@ async def run(
 ) -> Result:
     """The whole job; call it again on the same folder to go on after an interruption."""
     served = None if experiment.server is None else experiment.model
-    engines = Engines(
-        experiment.engine,
-        experiment.server,
-        device=experiment.engine_device,
-        bitwise=experiment.engine_bitwise,
+    engines = _engines(
+        experiment,
         alone=experiment.schedule.kind == "sync"
         or experiment.engine_device not in (None, "cuda", "cuda:0"),
         served=served,
@@ -436,14 +433,19 @@ def evaluate_blocking(experiment: Experiment, path: Path, display: Display) -> R
     return asyncio.run(_evaluate(experiment, experiment.model, path, display))
 
 
-async def _evaluate(experiment: Experiment, model: str, path: Path, display: Display) -> Report:
-    engines = Engines(
+def _engines(experiment: Experiment, *, alone: bool = True, served: str | None = None) -> Engines:
+    return Engines(
         experiment.engine,
         experiment.server,
         device=experiment.engine_device,
         bitwise=experiment.engine_bitwise,
+        alone=alone,
+        served=served,
     )
-    async with host_of(experiment.rollout) as host, engines:
+
+
+async def _evaluate(experiment: Experiment, model: str, path: Path, display: Display) -> Report:
+    async with host_of(experiment.rollout) as host, _engines(experiment) as engines:
         job = Job(experiment, RunFolder(path.parent), display, host, engines)
         job.prepare_split(experiment.evaluation.split)
         return await job.evaluate(model, experiment.evaluation.split, path)
