@@ -203,7 +203,7 @@ class Experiment:
     """Where the local engine samples, such as cuda:1; unless given, where the trainer learns."""
     engine_bitwise: bool = True
     """On a CPU, the local engine gives a fifth of its speed so that no bit of a completion depends
-    on what else is in flight; without, a run may differ in rounding, and once in a while a token."""
+    on what else is in flight; without, a run may differ in rounding, and at times in a token."""
     seed: int = 0
     """Root of every random choice."""
     steps: int = 40
