@@ -2,7 +2,7 @@
 
 Linear layers run on the packed new tokens of all rows, so no row is padded. Only attention sees
 rows: those with one new token run together over neighbouring slots of the cache, those with more
-run one by one.
+run one by one. On a CPU, a call with much to read is cut into pieces, one core for each.
 
 On a CPU in float32 no number depends on what shares the call or on what was cached before, not in
 its last bit, unless this is not asked for: see ``agentgym.engines.exact``.
@@ -23,9 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agentgym.engines import exact
+from agentgym.engines.crew import side_by_side
 from agentgym.engines.exact import up
 from agentgym.engines.fused import FusedWeights, head_size
 
+_PIECE = 512
+"""New tokens of a piece, at most about: what a layer makes of them stays in the cache."""
 _GAP = 2
 """Idle slots that may lie inside a run: reading them costs less than one more attention call."""
 
@@ -163,6 +166,22 @@ class SlottedDecoder:
         """Append tokens to rows; [R, V] logits after the last token of each."""
         ends = [start + len(new) for start, new in zip(starts, tokens, strict=True)]
         self._reserve(max(rows) + 1, self._grain.seen(max(ends)))
+        cores = torch.get_num_threads() if self._device.type == "cpu" else 1
+        pieces = _pieces(rows, [len(new) for new in tokens], cores)
+        if not pieces:
+            return self._extend(rows, starts, tokens)
+
+        def compute(piece: np.ndarray) -> Tensor:
+            return self._extend(*([column[i] for i in piece] for column in (rows, starts, tokens)))
+
+        logits = torch.cat(side_by_side(compute, pieces, cores))
+        return logits[self._tensor(np.argsort(np.concatenate(pieces)))]
+
+    @torch.inference_mode()
+    def _extend(
+        self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """The same by whoever calls, where the cache has room."""
         return self._forward(self._pack(rows, starts, tokens))[: len(rows)]
 
     def _forward(self, pack: Packing) -> Tensor:
@@ -292,3 +311,23 @@ class SlottedDecoder:
         shape = (up(count, self._grain.queries), seen)
         mask = torch.full(shape, -torch.inf, dtype=self._dtype, device=self._device)
         return _Chunk(slot, packed, seen, mask.triu_(start + 1))
+
+
+def _pieces(rows: Sequence[int], counts: Sequence[int], cores: int) -> list[np.ndarray]:
+    """Rows of a call shared out among cores, neighbours together; none if some would idle.
+
+    Args:
+        rows: Slots.
+        counts: New tokens of each.
+        cores: How many.
+
+    Returns:
+        Places in ``rows``, each of them in one piece; about as many tokens for every core.
+    """
+    total = sum(counts)
+    if cores == 1 or total < cores * max(_PIECE, *counts):
+        return []
+    order = np.array(sorted(range(len(rows)), key=lambda i: (counts[i] > 1, rows[i])))
+    size = total / (cores * -(-total // (cores * _PIECE)))
+    piece = (np.cumsum(np.array(counts)[order]) - 1) // size
+    return np.split(order, np.flatnonzero(np.diff(piece)) + 1)

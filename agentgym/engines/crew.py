@@ -1,0 +1,52 @@
+"""Pieces of a model call side by side, each on one core of a CPU.
+
+Threads that share every operation wait for each other after each, and fetch from one core's cache
+what another has computed. A thread that has a piece of its own does neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
+from threading import Barrier
+from typing import TypeVar
+
+import torch
+
+Piece = TypeVar("Piece")
+Outcome = TypeVar("Outcome")
+
+
+def side_by_side(
+    compute: Callable[[Piece], Outcome], pieces: Iterable[Piece], cores: int
+) -> list[Outcome]:
+    """What comes of each piece, as many at a time as there are cores.
+
+    Returns, or raises what one of them raised, when none is being computed any more.
+    """
+    threads = _threads(cores)
+    running = [threads.submit(compute, piece) for piece in pieces]
+    wait(running)
+    return [outcome.result() for outcome in running]
+
+
+@cache
+def _threads(cores: int) -> ThreadPoolExecutor:
+    """Threads in which an operation of PyTorch takes one core."""
+    ready = Barrier(cores + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        # Asked for now, since a thread that has not asked yet is told the process's number.
+        torch.get_num_threads()
+        ready.wait()
+
+    before = torch.get_num_threads()
+    threads = ThreadPoolExecutor(cores, "agentgym-core", initializer=begin)
+    for _ in range(cores):
+        threads.submit(int)
+    ready.wait()
+    # The process's number, which other threads will be told, is what any thread set last.
+    torch.set_num_threads(before)
+    return threads
