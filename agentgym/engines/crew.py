@@ -12,7 +12,8 @@ from functools import cache
 from threading import Barrier
 from typing import TypeVar
 
-import torch
+# By name: vLLM puts a function that does nothing in the place of `torch.set_num_threads`.
+from torch import get_num_threads, set_num_threads
 
 Piece = TypeVar("Piece")
 Outcome = TypeVar("Outcome")
@@ -37,16 +38,16 @@ def _threads(cores: int) -> ThreadPoolExecutor:
     ready = Barrier(cores + 1)
 
     def begin() -> None:
-        torch.set_num_threads(1)
+        set_num_threads(1)
         # Asked for now, since a thread that has not asked yet is told the process's number.
-        torch.get_num_threads()
+        get_num_threads()
         ready.wait()
 
-    before = torch.get_num_threads()
+    before = get_num_threads()
     threads = ThreadPoolExecutor(cores, "agentgym-core", initializer=begin)
     for _ in range(cores):
         threads.submit(int)
     ready.wait()
     # The process's number, which other threads will be told, is what any thread set last.
-    torch.set_num_threads(before)
+    set_num_threads(before)
     return threads
