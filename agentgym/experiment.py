@@ -41,7 +41,7 @@ from agentgym.records import (
     read_metrics,
 )
 from agentgym.registry import Maker, world
-from agentgym.report import Report, Subject, render
+from agentgym.report import Report, Subject, check_panels, render
 from agentgym.rollout import Limits, Player, derive
 from agentgym.runs import RunFolder, fingerprint
 from agentgym.schedule import Scheduler, Tasks, correct, scheduler
@@ -134,10 +134,18 @@ class Job:
             await self._imitate(tokenizer, model, shown)
         self.folder.save(self.folder.warm, model, tokenizer)
 
-    async def evaluate(self, checkpoint: str | Path, name: str, path: Path) -> Report:
-        """Play the frozen panel with a model; leaves one JSON line per episode at ``path``."""
+    async def evaluate(
+        self, checkpoint: str | Path, name: str, path: Path, before: Report | None = None
+    ) -> Report:
+        """Play the frozen panel with a model; leaves one JSON line per episode at ``path``.
+
+        Raises:
+            ConfigError: What it is to be compared with, ``before``, is of another panel.
+        """
         wanted = self.experiment.evaluation
         panel = self.panel(wanted.split).head(wanted.tasks)
+        if before is not None:
+            check_panels(before.panel, panel)
         player = self.player(*self._loaded(checkpoint), "evaluation")
         with self.display.stage(f"evaluate: {name}", len(panel) * wanted.episodes) as advance:
             return await evaluate(
@@ -426,11 +434,17 @@ def run_blocking(
     return asyncio.run(run(experiment, algorithm, folder, display))
 
 
-def evaluate_blocking(experiment: Experiment, path: Path, display: Display) -> Report:
-    """Evaluate ``experiment.model`` on its panel; the file at ``path`` is continued."""
+def evaluate_blocking(
+    experiment: Experiment, path: Path, display: Display, before: Report | None = None
+) -> Report:
+    """Evaluate ``experiment.model`` on its panel; the file at ``path`` is continued.
+
+    Raises:
+        ConfigError: No model is named; or ``before``, to be compared with, is of another panel.
+    """
     if experiment.model is None:
         raise ConfigError("an evaluation needs a model: a Hugging Face folder or hub id")
-    return asyncio.run(_evaluate(experiment, experiment.model, path, display))
+    return asyncio.run(_evaluate(experiment, experiment.model, path, display, before))
 
 
 def _engines(experiment: Experiment, *, alone: bool = True, served: str | None = None) -> Engines:
@@ -444,8 +458,10 @@ def _engines(experiment: Experiment, *, alone: bool = True, served: str | None =
     )
 
 
-async def _evaluate(experiment: Experiment, model: str, path: Path, display: Display) -> Report:
+async def _evaluate(
+    experiment: Experiment, model: str, path: Path, display: Display, before: Report | None
+) -> Report:
     async with host_of(experiment.rollout) as host, _engines(experiment) as engines:
         job = Job(experiment, RunFolder(path.parent), display, host, engines)
         job.prepare_split(experiment.evaluation.split)
-        return await job.evaluate(model, experiment.evaluation.split, path)
+        return await job.evaluate(model, experiment.evaluation.split, path, before)

@@ -201,6 +201,20 @@ def _passes_all(k: int) -> Measure:
     return lambda task: pass_hat_k(task.finished, task.won, k) if task.finished >= k else math.nan
 
 
+def check_panels(before: Panel, after: Panel) -> None:
+    """Refuse to compare what was not played on the same tasks.
+
+    Raises:
+        ConfigError: The panels differ.
+    """
+    if before != after:
+        raise ConfigError(
+            f"cannot compare results on panel {before.digest[:12]} ({before.env} {before.split}, "
+            f"{len(before)} tasks) with {after.digest[:12]} ({after.env} {after.split}, "
+            f"{len(after)} tasks): play one panel"
+        )
+
+
 def compare(
     before: Report,
     after: Report,
@@ -213,12 +227,7 @@ def compare(
     Raises:
         ConfigError: The reports are about different panels: their difference means nothing.
     """
-    if before.panel != after.panel:
-        raise ConfigError(
-            f"cannot compare results on panel {before.panel.digest[:12]} ({before.panel.env} "
-            f"{before.panel.split}, {len(before.panel)} tasks) with {after.panel.digest[:12]} "
-            f"({after.panel.env} {after.panel.split}, {len(after.panel)} tasks): play one panel"
-        )
+    check_panels(before.panel, after.panel)
     rng = rng or np.random.default_rng(0)
     old = {result.task: measure(result) for result in before.tasks}
     pairs = [(old.get(new.task, math.nan), measure(new)) for new in after.tasks]

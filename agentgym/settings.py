@@ -202,7 +202,7 @@ class Experiment:
     engine_device: str | None = None
     """Where the local engine samples, such as cuda:1; unless given, where the trainer learns."""
     engine_bitwise: bool = True
-    """On a CPU, the local engine gives a fifth of its speed so that no bit of a completion depends
+    """On a CPU, the local engine gives a tenth of its speed so that no bit of a completion depends
     on what else is in flight; without, a run may differ in rounding, and at times in a token."""
     seed: int = 0
     """Root of every random choice."""

@@ -146,6 +146,10 @@ def test_a_checkpoint_evaluated_by_itself_plays_as_it_did_in_its_run(finished, t
     assert [episode.env for episode in read_episodes(other)] == ["agentgym/Hotter-v0"] * 2
     assert main([*words, str(other), "--against", str(tmp_path / "none.jsonl")]) == 2
     assert "no evaluation at" in capsys.readouterr().err
+    unplayed = tmp_path / "unplayed.jsonl"
+    assert main([*words, str(unplayed), *few, "--against", str(alone)]) == 2
+    assert "cannot compare results on panel" in capsys.readouterr().err
+    assert not unplayed.exists()
 
 
 def test_a_checkpoint_is_of_the_run_it_lies_in(tmp_path):

@@ -102,7 +102,7 @@ def evaluate(arguments: list[str]) -> int:
     before = None if options.against is None else read_report(options.against)
     display = Display(Console())
     try:
-        report = evaluate_blocking(experiment, options.out, display)
+        report = evaluate_blocking(experiment, options.out, display, before)
     except KeyboardInterrupt:
         display.say("stopped; the same command plays what is missing")
         return 130

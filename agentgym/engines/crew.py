@@ -6,17 +6,41 @@ what another has computed. A thread that has a piece of its own does neither.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from threading import Barrier
 from typing import TypeVar
+
+import numpy as np
 
 # By name: vLLM puts a function that does nothing in the place of `torch.set_num_threads`.
 from torch import get_num_threads, set_num_threads
 
 Piece = TypeVar("Piece")
 Outcome = TypeVar("Outcome")
+PIECE = 512
+"""New tokens of a piece, at most about: what a layer makes of them stays in the cache."""
+
+
+def pieces_of(rows: Sequence[int], counts: Sequence[int], cores: int) -> list[np.ndarray]:
+    """Rows of a call shared out among cores, neighbours together; none if some would idle.
+
+    Args:
+        rows: Slots.
+        counts: New tokens of each.
+        cores: How many.
+
+    Returns:
+        Places in ``rows``, each of them in one piece; about as many tokens for every core.
+    """
+    total = sum(counts)
+    if cores == 1 or total < cores * max(PIECE, *counts):
+        return []
+    order = np.array(sorted(range(len(rows)), key=lambda i: (counts[i] > 1, rows[i])))
+    size = total / (cores * -(-total // (cores * PIECE)))
+    piece = (np.cumsum(np.array(counts)[order]) - 1) // size
+    return np.split(order, np.flatnonzero(np.diff(piece)) + 1)
 
 
 def side_by_side(

@@ -49,7 +49,7 @@ class LocalEngine:
         device: Where to run, such as a GPU that the trainer has not; the model's own by default.
         graphs: On a GPU, start a step of the model with one call. Not for an engine that samples
             while a trainer learns on the same GPU.
-        bitwise: On a CPU, give a fifth of the speed so that completions do not depend on what else
+        bitwise: On a CPU, give a tenth of the speed so that completions do not depend on what else
             is in flight, not in their last bit; otherwise they are the same up to rounding.
 
     Raises:

@@ -23,12 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agentgym.engines import exact
-from agentgym.engines.crew import side_by_side
+from agentgym.engines.crew import pieces_of, side_by_side
 from agentgym.engines.exact import up
 from agentgym.engines.fused import FusedWeights, head_size
 
-_PIECE = 512
-"""New tokens of a piece, at most about: what a layer makes of them stays in the cache."""
 _GAP = 2
 """Idle slots that may lie inside a run: reading them costs less than one more attention call."""
 
@@ -167,12 +165,14 @@ class SlottedDecoder:
         ends = [start + len(new) for start, new in zip(starts, tokens, strict=True)]
         self._reserve(max(rows) + 1, self._grain.seen(max(ends)))
         cores = torch.get_num_threads() if self._device.type == "cpu" else 1
-        pieces = _pieces(rows, [len(new) for new in tokens], cores)
+        pieces = pieces_of(rows, [len(new) for new in tokens], cores)
         if not pieces:
             return self._extend(rows, starts, tokens)
 
         def compute(piece: np.ndarray) -> Tensor:
-            return self._extend(*([column[i] for i in piece] for column in (rows, starts, tokens)))
+            return self._extend(
+                [rows[i] for i in piece], [starts[i] for i in piece], [tokens[i] for i in piece]
+            )
 
         logits = torch.cat(side_by_side(compute, pieces, cores))
         return logits[self._tensor(np.argsort(np.concatenate(pieces)))]
@@ -311,23 +311,3 @@ class SlottedDecoder:
         shape = (up(count, self._grain.queries), seen)
         mask = torch.full(shape, -torch.inf, dtype=self._dtype, device=self._device)
         return _Chunk(slot, packed, seen, mask.triu_(start + 1))
-
-
-def _pieces(rows: Sequence[int], counts: Sequence[int], cores: int) -> list[np.ndarray]:
-    """Rows of a call shared out among cores, neighbours together; none if some would idle.
-
-    Args:
-        rows: Slots.
-        counts: New tokens of each.
-        cores: How many.
-
-    Returns:
-        Places in ``rows``, each of them in one piece; about as many tokens for every core.
-    """
-    total = sum(counts)
-    if cores == 1 or total < cores * max(_PIECE, *counts):
-        return []
-    order = np.array(sorted(range(len(rows)), key=lambda i: (counts[i] > 1, rows[i])))
-    size = total / (cores * -(-total // (cores * _PIECE)))
-    piece = (np.cumsum(np.array(counts)[order]) - 1) // size
-    return np.split(order, np.flatnonzero(np.diff(piece)) + 1)
