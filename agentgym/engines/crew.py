@@ -23,6 +23,14 @@ PIECE = 512
 """New tokens of a piece, at most about: what a layer makes of them stays in the cache."""
 
 
+def order_of(rows: Sequence[int], counts: Sequence[int]) -> list[int]:
+    """Places of rows so that those which share an attention call lie together.
+
+    Those with one new token first; each kind in the order of slots.
+    """
+    return sorted(range(len(rows)), key=lambda i: (counts[i] > 1, rows[i]))
+
+
 def pieces_of(rows: Sequence[int], counts: Sequence[int], cores: int) -> list[np.ndarray]:
     """Rows of a call shared out among cores, neighbours together; none if some would idle.
 
@@ -37,7 +45,7 @@ def pieces_of(rows: Sequence[int], counts: Sequence[int], cores: int) -> list[np
     total = sum(counts)
     if cores == 1 or total < cores * max(PIECE, *counts):
         return []
-    order = np.array(sorted(range(len(rows)), key=lambda i: (counts[i] > 1, rows[i])))
+    order = np.array(order_of(rows, counts))
     size = total / (cores * -(-total // (cores * PIECE)))
     piece = (np.cumsum(np.array(counts)[order]) - 1) // size
     return np.split(order, np.flatnonzero(np.diff(piece)) + 1)

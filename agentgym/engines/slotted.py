@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agentgym.engines import exact
-from agentgym.engines.crew import pieces_of, side_by_side
+from agentgym.engines.crew import order_of, pieces_of, side_by_side
 from agentgym.engines.exact import up
 from agentgym.engines.fused import FusedWeights, head_size
 
@@ -252,7 +252,7 @@ class SlottedDecoder:
         self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> Packing:
         """Rows with one new token first, in slot order; then the others."""
-        order = sorted(range(len(rows)), key=lambda i: (len(tokens[i]) > 1, rows[i]))
+        order = order_of(rows, [len(new) for new in tokens])
         slot = np.array([rows[i] for i in order])
         start = np.array([starts[i] for i in order])
         count = np.array([len(tokens[i]) for i in order])
