@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 BLOCK = 512
 """Keys that PyTorch's attention on a CPU takes at a time; each block is a product of its own."""
-_STEP = 64
+_STEP = 16
 
 
 class Grain(NamedTuple):
