@@ -69,7 +69,7 @@ class Options:
     model: str | None = None
     """Hugging Face folder or hub id; unless given, one is made."""
     size: Size = "small"
-    """Of a model that is made: 3 million parameters, or half a billion with 151,936 words."""
+    """Of a model that is made: 3 million parameters, 24, or half a billion with 151,936 words."""
 
     @property
     def context(self) -> int:

@@ -9,10 +9,11 @@ import torch
 from agentgym import scratch
 from agentgym.settings import Shape
 
-Size = Literal["small", "default", "large"]
-"""3 million parameters; those of the default model; half a billion, with 151,936 words."""
+Size = Literal["small", "medium", "default", "large"]
+"""3 million parameters; 24; those of the default model; half a billion, with 151,936 words."""
 SHAPES = {
     "small": Shape(hidden=256, layers=4, heads=4, kv_heads=2, ffn=768),
+    "medium": Shape(hidden=512, layers=8, heads=8, kv_heads=2, ffn=1536),
     "default": Shape(),
     "large": Shape(hidden=896, layers=24, heads=14, kv_heads=2, ffn=4864),
 }
