@@ -61,7 +61,7 @@ class Options:
     model: str | None = None
     """Hugging Face folder or hub id; unless given, one is made from nothing."""
     size: Size = "default"
-    """Of that: small or large, 3 or 500 million parameters, or the default model's."""
+    """Of that: small, medium or large, 3, 24 or 500 million parameters, or the default model's."""
     vocabulary: int = 32768
     """Of the model with which savings are compared."""
     tokens: int = 8192

@@ -13,7 +13,6 @@ from transformers.models.auto import AutoModelForCausalLM
 
 from agentgym import scratch
 from agentgym.engines.local import LocalEngine
-from agentgym.engines.slotted import SlottedDecoder
 from agentgym.host import Threads
 from agentgym.learner import Learner
 from agentgym.policy import Policy
@@ -49,11 +48,6 @@ def words(count, seed):
 def model_of(kind):
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(SHAPES[kind]).eval()
-
-
-def decoder_of(model):
-    kind = {"context": CONTEXT, "dtype": torch.float32, "device": torch.device("cpu")}
-    return SlottedDecoder(model.config, model.state_dict(), **kind)
 
 
 async def converse(engine, number, pauses):
@@ -101,16 +95,15 @@ def test_no_bit_of_a_completion_depends_on_what_shares_the_model_call(kind, thre
 @pytest.mark.parametrize("kind", SHAPES)
 def test_at_no_length_does_a_bit_depend_on_how_the_context_was_cut(kind):
     """Token by token; in one piece; and in chunks beside other rows, past where sums are cut."""
-    model = model_of(kind)
-    singly, whole, chunks = (decoder_of(model) for _ in range(3))
+    decoder = LocalEngine(model_of(kind), context=CONTEXT)._decoder
     context, read = words(600, 0), 0
     for length in range(1, len(context) + 1):
-        told = singly.extend([0], [length - 1], [context[length - 1 : length]])
+        told = decoder.extend([0], [length - 1], [context[length - 1 : length]])
         if length % 16 in (0, 1, 9):
-            assert whole.extend([1], [0], [context[:length]]).equal(told), length
+            assert decoder.extend([1], [0], [context[:length]]).equal(told), length
             others = [words(1 + (length + k) % 40, k) for k in range(3)]
             new = [context[read:length], *others]
-            assert chunks.extend([0, 2, 3, 5], [read, 0, 0, 0], new)[:1].equal(told), length
+            assert decoder.extend([2, 3, 4, 6], [read, 0, 0, 0], new)[:1].equal(told), length
             read = length
 
 
