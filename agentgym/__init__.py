@@ -2,13 +2,13 @@
 
 Importing this needs neither torch nor any world's package: it is all that an author of a world
 uses. Training lives in ``agentgym.algorithm``, ``agentgym.credit``, ``agentgym.losses`` and
-``agentgym.train``.
+``agentgym.training``.
 """
 
-from agentgym.env import AnyText, Opening, Outcome, TextEnv
+from agentgym.env.base import AnyText, Opening, Outcome, TextEnv
+from agentgym.env.panel import Panel, panel
+from agentgym.env.registry import environments, make, register_environments
 from agentgym.errors import AgentGymError
-from agentgym.panel import Panel, panel
-from agentgym.registry import environments, make, register_environments
 from agentgym.types import Completion, Sampling, Stop, Task, Trajectory, Turn
 
 __all__ = [

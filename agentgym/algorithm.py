@@ -12,16 +12,16 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from agentgym.batch import REFERENCE, VALUE, Batch
-from agentgym.credit import Transform, chain, check_columns
+from agentgym.batch.batch import REFERENCE, VALUE, Batch
+from agentgym.credit.transforms import Transform, chain, check_columns
 from agentgym.errors import CompositionError
-from agentgym.losses import Loss, Outputs, add
-from agentgym.together import together
+from agentgym.losses.surrogates import Loss, Outputs, add
 from agentgym.types import Completion, Stop, Task, Trajectory
+from agentgym.utils.concurrency import together
 
 
 class Path(Protocol):
-    """An episode under way, one decision at a time; see ``agentgym.rollout.Episode``."""
+    """An episode under way, one decision at a time; see ``agentgym.rollout.player.Episode``."""
 
     @property
     def over(self) -> bool:

@@ -15,7 +15,7 @@ AgentGymError
 ├── EngineError         an engine broke, or is not the one expected; what was asked for is lost
 ├── OutOfMemory         a model, with what it reads, does not fit into memory
 ├── TrainingError       training cannot go on: engine and trainer differ, a learner used twice
-│   └── NotFinite       a loss or a gradient is no finite number (in agentgym.learner)
+│   └── NotFinite       a loss or a gradient is no finite number (in agentgym.training.learner)
 └── NotReplayable       a world gave a different answer to the same task, seed and actions
 """
 

@@ -58,7 +58,7 @@ class Rollout:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """When episodes are played and when the policy learns; see ``agentgym.schedule``."""
+    """When episodes are played and when the policy learns; see ``agentgym.training.schedule``."""
 
     kind: Literal["sync", "one-step-off", "async"] = "sync"
     """In turn; the next step's episodes during this one's update; or all the time."""

@@ -31,17 +31,17 @@ import tyro
 from made import Size, made
 from naive import answers
 
-from agentgym import doctor, scratch
-from agentgym.agent import ChatAgent
-from agentgym.engines import Engine
-from agentgym.engines.local import LocalEngine
-from agentgym.engines.vllm import VLLMEngine, parameters
-from agentgym.formats import Plain
-from agentgym.policy import load_model, load_tokenizer
-from agentgym.registry import Maker
-from agentgym.rollout import Limits, Player
-from agentgym.together import together
+from agentgym.engines import Engine, doctor
+from agentgym.engines.local.engine import LocalEngine
+from agentgym.engines.vllm.engine import VLLMEngine, parameters
+from agentgym.env.registry import Maker
+from agentgym.models import from_scratch
+from agentgym.models.policy import load_model, load_tokenizer
+from agentgym.rollout.action_formats import Plain
+from agentgym.rollout.agent import ChatAgent
+from agentgym.rollout.player import Limits, Player
 from agentgym.types import Completion, Sampling, Task, Trajectory
+from agentgym.utils.concurrency import together
 
 T = TypeVar("T")
 Way = Callable[[], int]
@@ -82,7 +82,7 @@ def save_model(options: Options, folder: str) -> str:
     if options.model is not None:
         return options.model
     tokenizer, model = made(options.size, context=8192)
-    scratch.save(model, tokenizer, Path(folder))
+    from_scratch.save(model, tokenizer, Path(folder))
     return folder
 
 

@@ -26,8 +26,8 @@ import numpy as np
 import tyro
 from gymnasium.vector import AsyncVectorEnv
 
-from agentgym.env import Opening, Outcome, TextEnv
-from agentgym.pool import Pool
+from agentgym.env.base import Opening, Outcome, TextEnv
+from agentgym.env.process_pool import Pool
 from agentgym.types import Task
 
 TEXT = "You are in a kitchen. " * 18

@@ -20,8 +20,8 @@ import numpy as np
 import tyro
 from made import made
 
-from agentgym.engines.local import LocalEngine
-from agentgym.policy import load_model
+from agentgym.engines.local.engine import LocalEngine
+from agentgym.models.policy import load_model
 from agentgym.types import Sampling
 
 Way = Callable[[], Coroutine[Any, Any, None]]

@@ -17,18 +17,18 @@ from statistics import mean, median
 import numpy as np
 import tyro
 
-from agentgym import scratch
-from agentgym.agent import ChatAgent
-from agentgym.engines.local import LocalEngine
-from agentgym.formats import Plain
-from agentgym.host import Answer, Make, Start, Threads, World
-from agentgym.learner import Learner
-from agentgym.policy import Policy
-from agentgym.registry import Maker
-from agentgym.rollout import Limits, Player
-from agentgym.schedule import correct, scheduler
+from agentgym.engines.local.engine import LocalEngine
+from agentgym.env.executor import Answer, Make, Start, Threads, World
+from agentgym.env.registry import Maker
+from agentgym.models import from_scratch
+from agentgym.models.policy import Policy
+from agentgym.rollout.action_formats import Plain
+from agentgym.rollout.agent import ChatAgent
+from agentgym.rollout.player import Limits, Player
 from agentgym.settings import Schedule, Shape
-from agentgym.train import Step, Trainer
+from agentgym.training.learner import Learner
+from agentgym.training.schedule import correct, scheduler
+from agentgym.training.trainer import Step, Trainer
 from agentgym.types import Sampling, Task
 from agentgym_trainers.grpo import GRPO
 
@@ -101,8 +101,8 @@ class SlowHost:
 
 def trainer_of(options: Options, how: Schedule) -> Trainer:
     """A model made from nothing, and what it takes to train it."""
-    tokenizer = scratch.make_tokenizer(["Higher. Lower. I hide a number from 1 to 100."], 400)
-    model = scratch.make_model(tokenizer, Shape(), context=4096, seed=0)
+    tokenizer = from_scratch.make_tokenizer(["Higher. Lower. I hide a number from 1 to 100."], 400)
+    model = from_scratch.make_model(tokenizer, Shape(), context=4096, seed=0)
     count = options.tasks * options.group
     player = Player(
         agent=ChatAgent(tokenizer, form=Plain()),

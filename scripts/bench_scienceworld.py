@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from agentgym.registry import world
+from agentgym.env.registry import world
 from agentgym_envs.scienceworld.simulator import STAGE
 
 ENV = "agentgym/ScienceWorld-v0"

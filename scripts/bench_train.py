@@ -29,14 +29,14 @@ import tyro
 from made import Size, made
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from agentgym import policy
-from agentgym.adapters import adapt
 from agentgym.algorithm import Update
-from agentgym.batch import Batch, collate
-from agentgym.learner import Learner
-from agentgym.losses import negative_log_likelihood
-from agentgym.prefixes import Forest, grow
+from agentgym.batch.batch import Batch, collate
+from agentgym.batch.prefix_tree import Forest, grow
+from agentgym.losses.surrogates import negative_log_likelihood
+from agentgym.models import policy
+from agentgym.models.lora import adapt
 from agentgym.settings import Lora, Optimisation, Shape
+from agentgym.training.learner import Learner
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
 AT_ONCE = policy.AT_ONCE

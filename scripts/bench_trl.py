@@ -27,18 +27,18 @@ import torch
 import tyro
 from naive import answers
 
-from agentgym import scratch
-from agentgym.agent import ChatAgent, Scene
-from agentgym.engines.local import LocalEngine
+from agentgym.engines.local.engine import LocalEngine
+from agentgym.env.executor import reset_env, step_env
+from agentgym.env.panel import panel
+from agentgym.env.registry import Maker
 from agentgym.errors import ConfigError, MalformedAction
-from agentgym.host import reset_env, step_env
-from agentgym.learner import Learner
-from agentgym.panel import panel
-from agentgym.policy import Policy, load_model, load_tokenizer
-from agentgym.registry import Maker
-from agentgym.rollout import Limits, Player
+from agentgym.models import from_scratch
+from agentgym.models.policy import Policy, load_model, load_tokenizer
+from agentgym.rollout.agent import ChatAgent, Scene
+from agentgym.rollout.player import Limits, Player
 from agentgym.settings import Optimisation, Shape
-from agentgym.train import Trainer
+from agentgym.training.learner import Learner
+from agentgym.training.trainer import Trainer
 from agentgym.types import Completion, Sampling, Task, Turn
 from agentgym_trainers.grpo import GRPO
 
@@ -94,9 +94,9 @@ class Setting:
         self.folder = options.model or folder
         if options.model is None:
             texts = [task.id for task in tasks[:64]] + ["You see a kitchen. You win. Score 1."] * 20
-            tokenizer = scratch.make_tokenizer(texts, 400)
-            model = scratch.make_model(tokenizer, Shape(), context=options.tokens, seed=0)
-            scratch.save(model, tokenizer, Path(folder))
+            tokenizer = from_scratch.make_tokenizer(texts, 400)
+            model = from_scratch.make_model(tokenizer, Shape(), context=options.tokens, seed=0)
+            from_scratch.save(model, tokenizer, Path(folder))
         self.tokenizer = load_tokenizer(self.folder)
         self.agent = ChatAgent(self.tokenizer)
         self.make = Maker(kwargs=options.env_args, turns=options.turns)

@@ -27,8 +27,8 @@ from statistics import median
 from bench_worlds import held
 from processes import megabytes
 
-from agentgym.pool import Pool
-from agentgym.registry import Maker, world
+from agentgym.env.process_pool import Pool
+from agentgym.env.registry import Maker, world
 from agentgym.types import Task
 from agentgym_envs.webshop.env import WebShop
 from agentgym_envs.webshop.synthetic import records

@@ -31,9 +31,9 @@ from processes import megabytes
 from rich.console import Console
 from rich.table import Table
 
-from agentgym.env import TextEnv
+from agentgym.env.base import TextEnv
+from agentgym.env.registry import environments, full_id, world
 from agentgym.errors import AgentGymError, MissingExtra
-from agentgym.registry import environments, full_id, world
 
 BETWEEN = ("look", "inventory", "xyzzy")
 LONGEST = 160

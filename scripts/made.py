@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from agentgym import scratch
+from agentgym.models import from_scratch
 from agentgym.settings import Shape
 
 Size = Literal["small", "medium", "default", "large"]
@@ -24,8 +24,8 @@ WORDS = 151936
 def made(size: Size, *, context: int) -> tuple[Any, Any]:
     """A tokenizer, and a model, on a GPU if there is one, where the large one is in bfloat16."""
     texts = ["Higher. Lower. I hide a number from 1 to 100. Guess. Find the number. Found."] * 20
-    tokenizer = scratch.make_tokenizer([*texts, *map(str, range(101))], 2000)
-    model = scratch.make_model(tokenizer, SHAPES[size], context=context, seed=0)
+    tokenizer = from_scratch.make_tokenizer([*texts, *map(str, range(101))], 2000)
+    model = from_scratch.make_model(tokenizer, SHAPES[size], context=context, seed=0)
     if size == "large":
         model.resize_token_embeddings(WORDS, mean_resizing=False)
     if torch.cuda.is_available():

@@ -30,14 +30,14 @@ import tyro
 from reproduce_report import Study, write_readme, write_report
 from rich.console import Console
 
-from agentgym import config
 from agentgym.cli.training import in_world
-from agentgym.display import Display
 from agentgym.errors import AgentGymError, ConfigError, TrainingError, did_you_mean
-from agentgym.experiment import Job, check, run_blocking
-from agentgym.jsonl import write_atomic
-from agentgym.runs import RunFolder
+from agentgym.experiment.job import Job, check, run_blocking
+from agentgym.experiment.run_folder import RunFolder
 from agentgym.settings import Experiment, Imitation
+from agentgym.utils import yaml_config
+from agentgym.utils.jsonl import write_atomic
+from agentgym.utils.progress import Display
 from agentgym_trainers.aepo import AEPO
 from agentgym_trainers.arpo import ARPO
 from agentgym_trainers.dapo import DAPO
@@ -203,11 +203,11 @@ def train(run: Run) -> str:
     """
     began = time.monotonic()
     arm, file = ARMS[run.arm], run.folder.config
-    wanted = config.dump(
+    wanted = yaml_config.dump(
         {
-            **config.encode(run.experiment),
+            **yaml_config.encode(run.experiment),
             "algorithm": arm.algorithm,
-            "algo": config.encode(arm.config),
+            "algo": yaml_config.encode(arm.config),
         }
     )
     with alone(run.root), (run.root / "log.txt").open("a") as log:

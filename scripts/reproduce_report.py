@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from agentgym.errors import ConfigError
-from agentgym.evaluate import read_report
-from agentgym.jsonl import write_atomic
-from agentgym.plots import smooth
-from agentgym.records import read_metrics
-from agentgym.report import passes
-from agentgym.runs import RunFolder
-from agentgym.stats import Floats, Interval, bootstrap_over_seeds, gain_over_seeds
+from agentgym.evaluation.evaluate import read_report
+from agentgym.evaluation.plots import smooth
+from agentgym.evaluation.records import read_metrics
+from agentgym.evaluation.report import passes
+from agentgym.evaluation.stats import Floats, Interval, bootstrap_over_seeds, gain_over_seeds
+from agentgym.experiment.run_folder import RunFolder
+from agentgym.utils.jsonl import write_atomic
 
 MARKS = ("<!-- reproduce -->", "<!-- /reproduce -->")
 """The lines of a README between which table and figure go."""

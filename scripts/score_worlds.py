@@ -16,10 +16,10 @@ import gymnasium
 import numpy as np
 
 import agentgym
-from agentgym.env import SPLITS, TextEnv
-from agentgym.panel import panel_of
-from agentgym.registry import full_id, make
-from agentgym.stats import bootstrap_mean
+from agentgym.env.base import SPLITS, TextEnv
+from agentgym.env.panel import panel_of
+from agentgym.env.registry import full_id, make
+from agentgym.evaluation.stats import bootstrap_mean
 
 HEAD = ("world", "train / valid / test", "turns", "oracle", "oracle's moves", "random", "digest")
 

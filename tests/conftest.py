@@ -10,16 +10,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
-from agentgym import scratch
-from agentgym.agent import ChatAgent
 from agentgym.errors import Unconfined
+from agentgym.models import from_scratch
+from agentgym.rollout.agent import ChatAgent
 from agentgym.sandbox import Sandbox
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
     texts = ["Higher. Lower. I hide a number from 1 to 100. Guess. Find the number. Found."] * 20
-    return scratch.make_tokenizer([*texts, *map(str, range(101))], 400)
+    return from_scratch.make_tokenizer([*texts, *map(str, range(101))], 400)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A world that counts what is asked of it."""
 
-from agentgym.env import Opening, Outcome, TextEnv
+from agentgym.env.base import Opening, Outcome, TextEnv
 
 
 class Counter(TextEnv):

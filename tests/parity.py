@@ -1,6 +1,6 @@
 """A world in which a policy that knows nothing wins now and then."""
 
-from agentgym.env import Opening, Outcome, TextEnv
+from agentgym.env.base import Opening, Outcome, TextEnv
 
 
 class Parity(TextEnv):

@@ -11,18 +11,17 @@ from peft import LoraConfig, PeftModel
 from transformers import GPT2Config
 from transformers.models.auto import AutoModelForCausalLM
 
-from agentgym.adapters import adapt, merged, twin
 from agentgym.algorithm import extend
-from agentgym.batch import token_mean
-from agentgym.credit import stateless
-from agentgym.display import Display
-from agentgym.engines.choice import Engines
-from agentgym.engines.local import LocalEngine
+from agentgym.batch.batch import token_mean
+from agentgym.credit.transforms import stateless
+from agentgym.engines.factory import Engines
+from agentgym.engines.local.engine import LocalEngine
 from agentgym.errors import ConfigError
-from agentgym.experiment import Job, evaluate_blocking, run_blocking
-from agentgym.policy import Policy, check_model, load_model
-from agentgym.records import read_episodes, read_metrics
-from agentgym.runs import RunFolder, fingerprint
+from agentgym.evaluation.records import read_episodes, read_metrics
+from agentgym.experiment.job import Job, evaluate_blocking, run_blocking
+from agentgym.experiment.run_folder import RunFolder, fingerprint
+from agentgym.models.lora import adapt, merged, twin
+from agentgym.models.policy import Policy, check_model, load_model
 from agentgym.settings import (
     Evaluation,
     Experiment,
@@ -32,6 +31,7 @@ from agentgym.settings import (
     Rollout,
     Shape,
 )
+from agentgym.utils.progress import Display
 from agentgym_trainers.ppo import PPO
 
 LORA = Lora(rank=3, alpha=6)

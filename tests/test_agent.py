@@ -3,10 +3,10 @@ import random
 
 import pytest
 
-from agentgym import scratch
-from agentgym.agent import ChatAgent, Scene
 from agentgym.errors import ConfigError, MalformedAction
-from agentgym.formats import JsonCall, Tags
+from agentgym.models import from_scratch
+from agentgym.rollout.action_formats import JsonCall, Tags
+from agentgym.rollout.agent import ChatAgent, Scene
 from agentgym.types import Completion, Turn
 
 CHATML = (
@@ -177,5 +177,5 @@ def test_a_model_made_from_nothing_reads_no_system_prompt_whoever_gives_one(toke
     told, silent = (ChatAgent(tokenizer, system=text).read(scene, []) for text in ("Act.", ""))
     assert told == silent
     tokenizer = copy.deepcopy(tokenizer)
-    tokenizer.chat_template = scratch.DIALOGUE
+    tokenizer.chat_template = from_scratch.DIALOGUE
     assert ChatAgent(tokenizer, system="Act.").read(scene, []) != silent

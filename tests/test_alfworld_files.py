@@ -3,8 +3,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 
 import pytest
 
+from agentgym.env.registry import world
 from agentgym.errors import ConfigError, UnknownTask, WorldError
-from agentgym.registry import world
 from agentgym.testing import check_environment
 from agentgym_envs.alfworld import engine, files, games, goals, problem, tasks
 from agentgym_envs.alfworld.oracle import winning_commands

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agentgym import registry
+from agentgym.env import registry
 from agentgym.testing import check_algorithm
 
 

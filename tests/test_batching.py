@@ -11,9 +11,10 @@ from engine_contract import model_calls
 from engine_contract import model_of as opinionated
 from transformers import GPT2Config, MistralConfig, Qwen2Config
 
-from agentgym.engines import Engine, batching, sampling
-from agentgym.engines.batching import Batcher
-from agentgym.engines.local import LocalEngine
+from agentgym.engines import Engine
+from agentgym.engines.local import sampling, scheduler
+from agentgym.engines.local.engine import LocalEngine
+from agentgym.engines.local.scheduler import Batcher
 from agentgym.errors import ConfigError, OutOfMemory
 from agentgym.types import Sampling
 
@@ -222,7 +223,7 @@ def test_who_ends_makes_room_at_once():
 
 
 def test_who_was_answered_asks_again_in_time_for_the_next_model_call(monkeypatch):
-    monkeypatch.setattr(batching, "patience", lambda *_: 5.0)
+    monkeypatch.setattr(scheduler, "patience", lambda *_: 5.0)
     assert model_calls(engine_of(), turns=6, length=5) == 6 * 5
 
 
@@ -241,7 +242,7 @@ def test_who_stays_away_is_not_waited_for():
 
 @pytest.mark.parametrize("answered, seconds", [(64, 0.02), (8, 0.0025), (0, 0.0)])
 def test_the_wait_is_half_of_what_it_may_save(answered, seconds):
-    assert batching.patience(answered, 64, 0.04) == pytest.approx(seconds)
+    assert scheduler.patience(answered, 64, 0.04) == pytest.approx(seconds)
 
 
 # ---- weights -----------------------------------------------------------------------------------

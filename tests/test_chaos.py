@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.host import Threads
-from agentgym.pool import Pool
-from agentgym.rollout import Limits, Player
-from agentgym.train import episode_metrics
-from agentgym.trees import fixed, grow
+from agentgym.env.executor import Threads
+from agentgym.env.process_pool import Pool
+from agentgym.rollout.branching import fixed, grow
+from agentgym.rollout.player import Limits, Player
+from agentgym.training.trainer import episode_metrics
 from agentgym.types import Stop, Task
 
 TASKS = [Task("agentgym/Hotter-v0", f"hotter-{number}") for number in range(60)]

@@ -9,15 +9,15 @@ from itertools import pairwise
 import pytest
 from http_service import serving
 
-from agentgym import scratch
 from agentgym.cli import main
 from agentgym.engines import Engine
 from agentgym.engines.chat import ChatEngine
 from agentgym.engines.endpoint import Endpoint, Patience
 from agentgym.errors import ConfigError, EngineError
+from agentgym.models import from_scratch
 from agentgym.types import Sampling
 
-TOKENIZER = scratch.make_tokenizer((), scratch.SMALLEST)
+TOKENIZER = from_scratch.make_tokenizer((), from_scratch.SMALLEST)
 QUICK = Patience(deadline=5.0, first=0.01)
 
 

@@ -11,8 +11,8 @@ from defects import DEFECTS, Corridor, Drawers
 from gymnasium.utils.env_checker import check_env
 
 from agentgym.cli import main
+from agentgym.env.registry import world
 from agentgym.errors import ConfigError
-from agentgym.registry import world
 from agentgym.testing import Effort, check_environment
 from agentgym.testing.findings import Verdict
 from agentgym.testing.worlds import CHECKS, findings

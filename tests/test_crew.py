@@ -11,9 +11,9 @@ from engine_contract import V, shaped, words
 from transformers import Qwen2Config
 from transformers.models.auto import AutoModelForCausalLM
 
-from agentgym.engines import crew, slotted
-from agentgym.engines.crew import side_by_side
-from agentgym.engines.slotted import SlottedDecoder
+from agentgym.engines.local import parallel, slotted
+from agentgym.engines.local.parallel import side_by_side
+from agentgym.engines.local.slotted import SlottedDecoder
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def in_another_thread(function):
 
 
 def test_each_of_its_threads_takes_one_core_and_every_other_thread_as_many_as_before(cores):
-    crew._threads.cache_clear()  # They are made here.
+    parallel._threads.cache_clear()  # They are made here.
     both = threading.Barrier(cores, timeout=30)
 
     def who(_):
@@ -66,21 +66,21 @@ def test_every_row_is_in_one_piece_and_no_piece_is_much_larger(count):
     draw = random.Random(count)
     rows = draw.sample(range(200), 150)
     counts = [draw.choice([1, 1, 40, 90, 300]) for _ in rows]
-    pieces = crew.pieces_of(rows, counts, count)
+    pieces = parallel.pieces_of(rows, counts, count)
     if count == 1:
         assert pieces == []
         return
     assert sorted(np.concatenate(pieces)) == list(range(150))
     assert len(pieces) % count == 0
     sizes = [sum(counts[i] for i in piece) for piece in pieces]
-    assert max(sizes) < min(crew.PIECE, sum(counts) / len(pieces)) + 300
+    assert max(sizes) < min(parallel.PIECE, sum(counts) / len(pieces)) + 300
     singles = [piece for piece in pieces if any(counts[i] == 1 for i in piece)]
     assert len(singles) == 1, "neighbours share an attention call"
 
 
 @pytest.mark.parametrize("counts", [[1] * 64, [600] + [1] * 63, [1000, 30], [90] * 11])
 def test_a_call_is_whole_where_a_core_would_idle(counts):
-    assert crew.pieces_of(range(len(counts)), counts, 2) == []
+    assert parallel.pieces_of(range(len(counts)), counts, 2) == []
 
 
 def test_pieces_give_the_logits_of_the_whole_call_bit_by_bit(cores, monkeypatch):

@@ -7,9 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from agentgym.env.executor import fork_env
+from agentgym.env.registry import world
 from agentgym.errors import ConfigError, UnknownTask
-from agentgym.host import fork_env
-from agentgym.registry import world
 from agentgym.testing import Effort, check_environment
 from agentgym_envs.deepsearch import names
 from agentgym_envs.deepsearch.pages import open_encyclopaedia

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from agentgym.env.registry import world
 from agentgym.errors import ConfigError, UnknownTask
-from agentgym.registry import world
 from agentgym.testing import Effort, check_environment
 from agentgym_envs.deepsearch.corpora import open_corpus
 from agentgym_envs.deepsearch.files import find

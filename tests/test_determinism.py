@@ -11,15 +11,15 @@ from pool_worlds import dawdling
 from transformers import LlamaConfig, Qwen2Config, Qwen3Config
 from transformers.models.auto import AutoModelForCausalLM
 
-from agentgym import scratch
-from agentgym.engines.local import LocalEngine
-from agentgym.host import Threads
-from agentgym.learner import Learner
-from agentgym.policy import Policy
-from agentgym.pool import Pool
-from agentgym.rollout import Limits, Player
+from agentgym.engines.local.engine import LocalEngine
+from agentgym.env.executor import Threads
+from agentgym.env.process_pool import Pool
+from agentgym.models import from_scratch
+from agentgym.models.policy import Policy
+from agentgym.rollout.player import Limits, Player
 from agentgym.settings import Shape
-from agentgym.train import Trainer
+from agentgym.training.learner import Learner
+from agentgym.training.trainer import Trainer
 from agentgym.types import Sampling, Task
 from agentgym_trainers.grpo import GRPO
 
@@ -110,7 +110,7 @@ def test_at_no_length_does_a_bit_depend_on_how_the_context_was_cut(kind):
 async def train(workers, agent, tokenizer):
     """Two steps in worlds that take their time; digests of all that was played and learned."""
     shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
-    model = scratch.make_model(tokenizer, shape, context=256, seed=0)
+    model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
     seen = hashlib.sha256()
     async with AsyncExitStack() as stack:
         pool = Pool(workers=workers) if workers else None

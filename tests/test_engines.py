@@ -29,11 +29,11 @@ from transformers import (
     Qwen3Config,
 )
 
-from agentgym.engines import exact, graphs, sampling
-from agentgym.engines.choice import Engines
-from agentgym.engines.generic import GenericDecoder
-from agentgym.engines.local import LocalEngine
-from agentgym.engines.slotted import SlottedDecoder
+from agentgym.engines.factory import Engines
+from agentgym.engines.local import batch_invariance, cuda_graphs, sampling
+from agentgym.engines.local.engine import LocalEngine
+from agentgym.engines.local.hf_decoder import GenericDecoder
+from agentgym.engines.local.slotted import SlottedDecoder
 from agentgym.errors import ConfigError
 from agentgym.types import Sampling
 
@@ -78,7 +78,7 @@ def test_the_contract_without_care_for_the_last_bit(rule):
     model = model_of(TIED)
     engines = Engines(bitwise=False)
     engine = engines.make(model, None, slots=8, context=1000)
-    assert engine._decoder._grain == exact.NONE != LocalEngine(model)._decoder._grain
+    assert engine._decoder._grain == batch_invariance.NONE != LocalEngine(model)._decoder._grain
     rule(Subject(engine, model))
 
 
@@ -107,13 +107,13 @@ def test_what_a_gpu_is_asked_to_do_gives_the_same_logits(name, monkeypatch):
         return step
 
     made = []
-    monkeypatch.setattr(exact, "grain", lambda size: exact.NONE)
-    monkeypatch.setattr(graphs, "capture", capture)
+    monkeypatch.setattr(batch_invariance, "grain", lambda size: batch_invariance.NONE)
+    monkeypatch.setattr(cuda_graphs, "capture", capture)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     model = model_of(FUSED[name])
     here = {"context": CONTEXT, "dtype": torch.float32, "device": torch.device("cpu")}
     plain = SlottedDecoder(model.config, model.state_dict(), **here)
-    fast = graphs.GraphedDecoder(model.config, model.state_dict(), slots=9, **here)
+    fast = cuda_graphs.GraphedDecoder(model.config, model.state_dict(), slots=9, **here)
     rng = np.random.default_rng(0)
     held = np.zeros(9, int)
     for _ in range(50):

@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import pytest
 
+from agentgym.env.panel import panel
+from agentgym.env.registry import make
 from agentgym.errors import ConfigError
-from agentgym.evaluate import Conduct, evaluate, read_report
-from agentgym.jsonl import append_line
-from agentgym.panel import panel
-from agentgym.records import EpisodeRecord, read_episodes
-from agentgym.registry import make
-from agentgym.report import Report, Subject, compare, passes, render
-from agentgym.stats import pass_at_k
+from agentgym.evaluation.evaluate import Conduct, evaluate, read_report
+from agentgym.evaluation.records import EpisodeRecord, read_episodes
+from agentgym.evaluation.report import Report, Subject, compare, passes, render
+from agentgym.evaluation.stats import pass_at_k
 from agentgym.types import Completion, Ending, Stop, Task, Trajectory, Turn
+from agentgym.utils.jsonl import append_line
 
 HOTTER = "agentgym/Hotter-v0"
 PANEL = panel(HOTTER).head(6)

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from agentgym import config
 from agentgym.cli import main
-from agentgym.display import Display
-from agentgym.engines import local
-from agentgym.engines.local import LocalEngine
+from agentgym.engines.local import engine as local
+from agentgym.engines.local.engine import LocalEngine
 from agentgym.errors import ConfigError
-from agentgym.experiment import check, evaluate_blocking, run_blocking
-from agentgym.records import read_episodes, read_metrics
-from agentgym.report import compare, passes
-from agentgym.runs import RunFolder
+from agentgym.evaluation.records import read_episodes, read_metrics
+from agentgym.evaluation.report import compare, passes
+from agentgym.experiment.job import check, evaluate_blocking, run_blocking
+from agentgym.experiment.run_folder import RunFolder
 from agentgym.settings import Evaluation, Experiment, Imitation, Optimisation, Rollout, Shape
+from agentgym.utils import yaml_config
+from agentgym.utils.progress import Display
 from agentgym_trainers.grpo import GRPO
 
 SMALL = Experiment(
@@ -80,11 +80,11 @@ def test_a_loaded_tokenizer_gives_the_tokens_it_gave_before_it_was_saved(tmp_pat
     """Loaders pick the class by the model's type, and classes split digits differently."""
     from transformers import AutoTokenizer
 
-    from agentgym import scratch
+    from agentgym.models import from_scratch
 
-    made = scratch.make_tokenizer(["Higher. 100 knives, the cook's table; 12 3."] * 20, 400)
-    model = scratch.make_model(made, SMALL.shape, context=64, seed=0)
-    scratch.save(model, made, tmp_path)
+    made = from_scratch.make_tokenizer(["Higher. 100 knives, the cook's table; 12 3."] * 20, 400)
+    model = from_scratch.make_model(made, SMALL.shape, context=64, seed=0)
+    from_scratch.save(model, made, tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert len(loaded) == len(made) == model.config.vocab_size
     for text in ("Higher. 100 knives", "a  b\n\nc 1234's", "<action>go 50</action><|end|>", "ü\t"):
@@ -129,7 +129,7 @@ def test_the_local_engine_is_as_careful_as_the_run_says(tmp_path, monkeypatch, b
 def test_a_checkpoint_evaluated_by_itself_plays_as_it_did_in_its_run(finished, tmp_path, capsys):
     """The command is told nothing but where the checkpoint is."""
     folder, _ = finished
-    folder.config.write_text(config.dump({**config.encode(SMALL), "algorithm": "grpo"}))
+    folder.config.write_text(yaml_config.dump({**yaml_config.encode(SMALL), "algorithm": "grpo"}))
     alone, other = tmp_path / "alone.jsonl", tmp_path / "other.jsonl"
     words = ["eval", str(folder.final), "--engine-device", "cpu", "--out"]
     assert main([*words, str(alone), "--against", str(folder.evaluation("before"))]) == 0

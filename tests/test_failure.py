@@ -9,14 +9,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from agentgym.algorithm import extend
-from agentgym.batch import token_mean
-from agentgym.credit import stateless
-from agentgym.display import Display
+from agentgym.batch.batch import token_mean
+from agentgym.credit.transforms import stateless
 from agentgym.errors import ConfigError, TrainingError
-from agentgym.experiment import run_blocking
-from agentgym.failure import load_failure, recompute
-from agentgym.losses import weigh
-from agentgym.runs import RunFolder
+from agentgym.experiment.failed_step import load_failure, recompute
+from agentgym.experiment.job import run_blocking
+from agentgym.experiment.run_folder import RunFolder
+from agentgym.losses.surrogates import weigh
 from agentgym.settings import (
     Evaluation,
     Experiment,
@@ -25,7 +24,8 @@ from agentgym.settings import (
     Rollout,
     Shape,
 )
-from agentgym.warmup import IMITATION
+from agentgym.training.warmup import IMITATION
+from agentgym.utils.progress import Display
 from agentgym_trainers.grpo import GRPO
 from agentgym_trainers.ppo import PPO
 

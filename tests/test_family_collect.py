@@ -9,9 +9,9 @@ from counting import Counter
 from family_fixture import GOLDEN, near
 
 from agentgym import Task, make
-from agentgym.batch import collate
+from agentgym.batch.batch import collate
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.rollout import Limits, Player
+from agentgym.rollout.player import Limits, Player
 from agentgym.testing.batches import batch_of
 from agentgym.testing.episodes import made_up
 from agentgym.types import Completion, Stop, Trajectory

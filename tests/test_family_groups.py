@@ -6,8 +6,8 @@ import pytest
 import torch
 from family_fixture import GOLDEN, near
 
-from agentgym.credit import centre, group_advantage
-from agentgym.losses import Outputs, policy_gradient
+from agentgym.credit.transforms import centre, group_advantage
+from agentgym.losses.surrogates import Outputs, policy_gradient
 from agentgym.testing.batches import batch_of, written
 from agentgym_trainers.copo import (
     BETWEEN,

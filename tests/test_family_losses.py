@@ -6,10 +6,13 @@ import pytest
 import torch
 from family_fixture import FIXTURE, GOLDEN, episodes, fixture, flat, near
 
-from agentgym.advantages import standardise
-from agentgym.batch import episode_mean, token_mean
-from agentgym.credit import group_advantage
-from agentgym.losses import (
+from agentgym.batch.batch import episode_mean, token_mean
+from agentgym.batch.turns import discounted_returns, turns_of
+from agentgym.credit.advantages import standardise
+from agentgym.credit.reward_shaping import overlong
+from agentgym.credit.transforms import group_advantage
+from agentgym.credit.weights import CONSTANT, divide_by_constant
+from agentgym.losses.surrogates import (
     Outputs,
     add,
     entropy_bonus,
@@ -18,10 +21,7 @@ from agentgym.losses import (
     policy_gradient_kept,
     weigh,
 )
-from agentgym.shaping import overlong
 from agentgym.testing.batches import batch_of, written
-from agentgym.turns import discounted_returns, turns_of
-from agentgym.weights import CONSTANT, divide_by_constant
 from agentgym_trainers.aepo import scale_by_entropy
 from agentgym_trainers.cispo import clipped_weight
 from agentgym_trainers.corridor import corridor, outside_indicator

@@ -6,8 +6,8 @@ import pytest
 import torch
 from family_fixture import GOLDEN, fixture, near
 
+from agentgym.batch.turns import quantile_by, turns_of, windows
 from agentgym.testing.batches import batch_of, written
-from agentgym.turns import quantile_by, turns_of, windows
 from agentgym_trainers.ares import (
     ARES,
     EASY,

@@ -8,17 +8,17 @@ import pytest
 import torch
 from family_fixture import FIXTURE, GOLDEN, episodes, flat, near
 
-from agentgym import scratch
-from agentgym.batch import collate
-from agentgym.law import Course
-from agentgym.learner import Learner
-from agentgym.losses import Outputs
-from agentgym.policy import Policy
-from agentgym.reductions import tempered_logprob
+from agentgym.batch.batch import collate
+from agentgym.batch.turns import quantile_by
+from agentgym.losses.reductions import tempered_logprob
+from agentgym.losses.surrogates import Outputs
+from agentgym.models import from_scratch
+from agentgym.models.policy import Policy
 from agentgym.settings import Optimisation, Shape
 from agentgym.testing.batches import batch_of, written
 from agentgym.testing.episodes import MIXED, made_up
-from agentgym.turns import quantile_by
+from agentgym.training.entropy_law import Course
+from agentgym.training.learner import Learner
 from agentgym_trainers.dcpo import (
     COOL,
     DCPO,
@@ -57,7 +57,7 @@ def fixture(**about):
 def learner_of(algorithm, tokenizer):
     """A network whose tokens differ in entropy, and the learner that trains it."""
     shape = Shape(hidden=16, layers=1, heads=2, kv_heads=1, ffn=16)
-    model = scratch.make_model(tokenizer, shape, context=256, seed=1)
+    model = from_scratch.make_model(tokenizer, shape, context=256, seed=1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(8 if parameter.dim() > 1 else 1)

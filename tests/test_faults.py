@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 from engine_contract import TIED, model_of
 
-from agentgym.engines import server, vllm
 from agentgym.engines.requests import rest_of
+from agentgym.engines.vllm import engine as vllm
+from agentgym.engines.vllm import server
 from agentgym.errors import EngineError
 from agentgym.types import Completion, Sampling
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from agentgym.advantages import (
+from agentgym.batch.batch import VALUE, episode_mean, token_mean
+from agentgym.batch.turns import discounted_returns, turns_of
+from agentgym.credit.advantages import (
     RETURN,
     generalised_advantage,
     group_advantage_over_turns,
@@ -16,13 +18,11 @@ from agentgym.advantages import (
     returns_to_go,
     whiten,
 )
-from agentgym.batch import VALUE, episode_mean, token_mean
-from agentgym.credit import chain, group_advantage, weigh_episodes
-from agentgym.shaping import overlong
-from agentgym.stats import bootstrap_mean
+from agentgym.credit.reward_shaping import overlong
+from agentgym.credit.transforms import chain, group_advantage, weigh_episodes
+from agentgym.credit.weights import CONSTANT, divide_by_constant
+from agentgym.evaluation.stats import bootstrap_mean
 from agentgym.testing.batches import batch_of, written
-from agentgym.turns import discounted_returns, turns_of
-from agentgym.weights import CONSTANT, divide_by_constant
 from agentgym_trainers.aepo import scale_by_entropy
 from agentgym_trainers.corridor import (
     HIGH,

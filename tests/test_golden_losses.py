@@ -10,10 +10,11 @@ import pytest
 import torch
 from transformers import Qwen2Config
 
-from agentgym.advantages import RETURN
-from agentgym.batch import REFERENCE, VALUE
+from agentgym.batch.batch import REFERENCE, VALUE
+from agentgym.credit.advantages import RETURN
+from agentgym.credit.weights import TOKENS, TURNS, side_weights
 from agentgym.engines.entropy import entropy_at_least
-from agentgym.losses import (
+from agentgym.losses.surrogates import (
     Outputs,
     add,
     entropy_bonus,
@@ -28,11 +29,10 @@ from agentgym.losses import (
     weigh,
     weighed_by,
 )
-from agentgym.policy import Policy
+from agentgym.models.policy import Policy
+from agentgym.rollout.branching import Decision
 from agentgym.testing.batches import batch_of, written
-from agentgym.trees import Decision
 from agentgym.types import Completion
-from agentgym.weights import TOKENS, TURNS, side_weights
 from agentgym_trainers.aepo import scale_by_entropy
 from agentgym_trainers.cispo import clipped_weight
 from agentgym_trainers.clipcov import KEPT, covariance, spare_covariant

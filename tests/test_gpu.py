@@ -8,13 +8,13 @@ import torch
 from engine_contract import CONTEXT, TIED, UNTIED, Subject, agrees, every_rule, model_of, together
 from test_prefixes import SHARING, UPDATE, close, forest_of, gradients
 
-from agentgym import attention
-from agentgym.engines.graphs import GraphedDecoder
-from agentgym.engines.local import LocalEngine
-from agentgym.learner import Learner
-from agentgym.policy import Policy
-from agentgym.prefixes import grow
+from agentgym.batch.prefix_tree import grow
+from agentgym.engines.local.cuda_graphs import GraphedDecoder
+from agentgym.engines.local.engine import LocalEngine
+from agentgym.models import tree_attention
+from agentgym.models.policy import Policy
 from agentgym.settings import Optimisation
+from agentgym.training.learner import Learner
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
@@ -68,7 +68,7 @@ def test_an_engine_at_rest_holds_its_weights_and_nothing_else():
 def test_flex_attention_gives_the_numbers_and_gradients_of_the_blocks(kind, again, monkeypatch):
     found = []
     for flexes in (True, False):
-        monkeypatch.setattr(attention, "flexes", lambda forest, flexes=flexes: flexes)
+        monkeypatch.setattr(tree_attention, "flexes", lambda forest, flexes=flexes: flexes)
         how = Optimisation(tokens_per_pass=10_000, gradient_checkpointing=again)
         learner = Learner(Policy(model_of(SHARING[kind]).cuda()), how)
         batch = forest_of(len(kind), rows=40)
@@ -85,7 +85,7 @@ def test_flex_attention_is_compiled_once_for_batches_of_all_sizes(monkeypatch):
     attend = torch.compile(
         torch.nn.attention.flex_attention.flex_attention, dynamic=True, backend=compiled
     )
-    monkeypatch.setattr(attention, "_compiled", lambda: attend)
+    monkeypatch.setattr(tree_attention, "_compiled", lambda: attend)
     policy = Policy(model_of(SHARING["qwen3"]).cuda())
     for rows in range(1, 40, 3):
         batch = forest_of(rows, rows=rows)

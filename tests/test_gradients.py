@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from agentgym import registry
-from agentgym.losses import Outputs, crediting, policy_gradient, policy_gradient_kept
+from agentgym.env import registry
+from agentgym.losses.surrogates import Outputs, crediting, policy_gradient, policy_gradient_kept
 from agentgym.testing.algorithms import _Trial
 from agentgym.testing.batches import batch_of, written
 from agentgym_trainers.gspo import sequence_ratio

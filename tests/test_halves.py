@@ -13,14 +13,14 @@ from transformers import (
     Qwen2Config,
 )
 
-from agentgym import policy as module
 from agentgym.algorithm import Update
-from agentgym.batch import collate
-from agentgym.learner import Learner
-from agentgym.losses import add, entropy_bonus, negative_log_likelihood, weigh
-from agentgym.policy import Policy
-from agentgym.reductions import nucleus_entropy, tempered_logprob
+from agentgym.batch.batch import collate
+from agentgym.losses.reductions import nucleus_entropy, tempered_logprob
+from agentgym.losses.surrogates import add, entropy_bonus, negative_log_likelihood, weigh
+from agentgym.models import policy as module
+from agentgym.models.policy import Policy
 from agentgym.settings import Optimisation
+from agentgym.training.learner import Learner
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
 V = 50

@@ -7,25 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from agentgym import make, scratch
-from agentgym.agent import ChatAgent
-from agentgym.alarms import Watch
-from agentgym.batch import collate
-from agentgym.credit import chain, group_advantage, stateless, weigh_episodes
-from agentgym.drift import check_drift, drift
-from agentgym.engines.local import LocalEngine
+from agentgym import make
+from agentgym.batch.batch import collate
+from agentgym.credit.transforms import chain, group_advantage, stateless, weigh_episodes
+from agentgym.engines.local.engine import LocalEngine
 from agentgym.errors import TrainingError
-from agentgym.health import (
-    entropy_push,
-    gradient_norms,
-    information,
-    of_credit,
-    of_groups,
-    of_pulls,
-    pull,
-)
-from agentgym.learner import Learner
-from agentgym.losses import (
+from agentgym.losses.surrogates import (
     Loss,
     Outputs,
     add,
@@ -35,12 +22,26 @@ from agentgym.losses import (
     times,
     weigh,
 )
-from agentgym.policy import Policy
-from agentgym.rollout import Limits, Player
+from agentgym.models import from_scratch
+from agentgym.models.policy import Policy
+from agentgym.rollout.agent import ChatAgent
+from agentgym.rollout.player import Limits, Player
 from agentgym.settings import Alarms, Optimisation, Shape
 from agentgym.testing.algorithms import _Trial
 from agentgym.testing.episodes import MIXED, made_up
-from agentgym.train import Trainer
+from agentgym.training.alarms import Watch
+from agentgym.training.learner import Learner
+from agentgym.training.metrics import (
+    entropy_push,
+    gradient_norms,
+    information,
+    of_credit,
+    of_groups,
+    of_pulls,
+    pull,
+)
+from agentgym.training.mismatch import check_drift, drift
+from agentgym.training.trainer import Trainer
 from agentgym.types import Completion, Sampling, Stop, Task, Trajectory, Turn
 from agentgym_trainers.aepo import AEPO
 from agentgym_trainers.corridor import HIGH, LOW, outside, outside_indicator
@@ -296,7 +297,7 @@ def test_a_step_from_which_nothing_was_learned_counts_as_one_without_a_gradient(
 
 def trainer(tokenizer, config, *, alarms=Alarms(), how=Optimisation(warmup=1), engine=None):  # noqa: B008
     shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
-    model = scratch.make_model(tokenizer, shape, context=256, seed=0)
+    model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
     player = Player(
         agent=ChatAgent(tokenizer, system=None),
         engine=LocalEngine(engine or model, slots=6, context=256),
@@ -373,7 +374,7 @@ def test_a_penalty_without_a_gradient_shows():
 
 def test_a_run_stops_when_the_engine_has_other_weights(tokenizer):
     shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
-    other = scratch.make_model(tokenizer, shape, context=256, seed=1)
+    other = from_scratch.make_model(tokenizer, shape, context=256, seed=1)
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.mul_(20)

@@ -4,8 +4,8 @@ import asyncio
 import threading
 
 from agentgym import TextEnv
-from agentgym.env import Opening, Outcome
-from agentgym.host import Threads
+from agentgym.env.base import Opening, Outcome
+from agentgym.env.executor import Threads
 from agentgym.types import Task
 
 SLOW = 40

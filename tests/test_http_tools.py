@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from agentgym.env.registry import world
 from agentgym.errors import ConfigError, ImpossibleValue, WorldError, WorldTimeout
-from agentgym.registry import world
 from agentgym.tools import WithTools
 
 pytest.importorskip("httpx")

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from agentgym import scratch
-from agentgym.batch import collate
-from agentgym.learner import Learner
-from agentgym.losses import (
+from agentgym.batch.batch import collate
+from agentgym.batch.turns import turns_of
+from agentgym.credit.weights import CONSTANT, TOKENS, TURNS, finished, keep, side_weights
+from agentgym.losses.surrogates import (
     Outputs,
     add,
     entropy_bonus,
@@ -20,13 +20,13 @@ from agentgym.losses import (
     weigh,
     weighed_by,
 )
-from agentgym.policy import Policy
+from agentgym.models import from_scratch
+from agentgym.models.policy import Policy
 from agentgym.settings import Shape
 from agentgym.testing.batches import batch_of, written
 from agentgym.testing.episodes import MIXED, TIED, made_up
-from agentgym.turns import turns_of
+from agentgym.training.learner import Learner
 from agentgym.types import Completion
-from agentgym.weights import CONSTANT, TOKENS, TURNS, finished, keep, side_weights
 from agentgym_trainers.aepo import AEPO, scale_by_entropy
 from agentgym_trainers.clipcov import KEPT, covariance
 from agentgym_trainers.corridor import (
@@ -399,7 +399,7 @@ def test_spear_7_covariance_clipping_leaves_out_a_few_tokens_and_without_candida
 
 def test_spear_8_replay_without_weight_has_no_gradient_and_the_moments_of_adam_decay(tokenizer):
     shape = Shape(hidden=16, layers=1, heads=2, kv_heads=1, ffn=16)
-    learner = Learner(Policy(scratch.make_model(tokenizer, shape, context=256, seed=1)))
+    learner = Learner(Policy(from_scratch.make_model(tokenizer, shape, context=256, seed=1)))
     algorithm = SPEAR().build()
     host, imitation = algorithm.updates
     batch = learner.observe(collate(made_up(0, MIXED)))

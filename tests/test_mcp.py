@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from http_service import serving
 
+from agentgym.env.registry import world
 from agentgym.errors import ConfigError, ImpossibleValue, Unreachable, WorldError, WorldTimeout
-from agentgym.registry import world
 from agentgym.tools import CallLimits, TagCalls, WithTools
 
 pytest.importorskip("mcp")

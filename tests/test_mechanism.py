@@ -7,15 +7,17 @@ from dataclasses import dataclass, fields, replace
 import pytest
 import torch
 
-from agentgym import registry
-from agentgym.advantages import RETURN, generalised_advantage
 from agentgym.algorithm import Algorithm, CriticPlan, Select, Update, both, extend, independent
-from agentgym.batch import REFERENCE, VALUE, collate, concatenate, fingerprint, pack, unpack
-from agentgym.bounds import above, at_least, finite, ordered, within
-from agentgym.credit import chain, group_advantage, stateless, weigh_episodes
-from agentgym.drift import correct_sampling, importance, stop_on_drift
+from agentgym.batch.batch import REFERENCE, VALUE, collate, concatenate, fingerprint, pack, unpack
+from agentgym.batch.turns import turns_of
+from agentgym.credit.advantages import RETURN, generalised_advantage
+from agentgym.credit.reward_shaping import punish_length, punish_malformed
+from agentgym.credit.transforms import chain, group_advantage, stateless, weigh_episodes
+from agentgym.credit.weights import CONSTANT, TURNS, side_weights
+from agentgym.env import registry
 from agentgym.errors import CompositionError, ImpossibleValue, TrainingError
-from agentgym.losses import (
+from agentgym.losses.reductions import nucleus_entropy, tempered_logprob
+from agentgym.losses.surrogates import (
     Loss,
     Outputs,
     add,
@@ -27,14 +29,12 @@ from agentgym.losses import (
     weigh,
     weighed_by,
 )
-from agentgym.reductions import nucleus_entropy, tempered_logprob
-from agentgym.shaping import punish_length, punish_malformed
 from agentgym.testing import check_algorithm
 from agentgym.testing.algorithms import _Trial
 from agentgym.testing.batches import batch_of, written
 from agentgym.testing.episodes import MIXED, TIED, made_up
-from agentgym.turns import turns_of
-from agentgym.weights import CONSTANT, TURNS, side_weights
+from agentgym.training.mismatch import correct_sampling, importance, stop_on_drift
+from agentgym.utils.bounds import above, at_least, finite, ordered, within
 from agentgym_trainers.aepo import AEPO
 from agentgym_trainers.arpo import ARPO
 from agentgym_trainers.drbot import DrBoT

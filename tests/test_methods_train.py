@@ -12,15 +12,16 @@ import torch
 from parity import Parity
 
 import agentgym_trainers
-from agentgym import Task, scratch
-from agentgym.agent import ChatAgent
-from agentgym.engines.local import LocalEngine
-from agentgym.formats import Plain
-from agentgym.learner import Learner
-from agentgym.policy import Policy
-from agentgym.rollout import Limits, Player
+from agentgym import Task
+from agentgym.engines.local.engine import LocalEngine
+from agentgym.models import from_scratch
+from agentgym.models.policy import Policy
+from agentgym.rollout.action_formats import Plain
+from agentgym.rollout.agent import ChatAgent
+from agentgym.rollout.player import Limits, Player
 from agentgym.settings import Optimisation, Shape
-from agentgym.train import Trainer
+from agentgym.training.learner import Learner
+from agentgym.training.trainer import Trainer
 from agentgym.types import Sampling
 from agentgym_trainers.aepo import AEPO
 from agentgym_trainers.aepo_arbitrary import AEPOArbitrary
@@ -39,7 +40,7 @@ SMALL = GRPO(group_size=3, minibatches=1)
 
 def trainer(tokenizer, config):
     shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
-    model = scratch.make_model(tokenizer, shape, context=256, seed=0)
+    model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
     player = Player(
         agent=ChatAgent(tokenizer, form=Plain()),
         engine=LocalEngine(model, slots=6, context=256),

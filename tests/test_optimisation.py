@@ -6,14 +6,14 @@ from engine_contract import TIED, UNTIED, model_of
 from test_halves import BATCH, LOSS, SMALL
 from transformers import GPT2Config, MambaConfig
 
-from agentgym.adapters import adapt
 from agentgym.algorithm import CriticPlan, Update
-from agentgym.batch import VALUE
+from agentgym.batch.batch import VALUE
 from agentgym.errors import ConfigError, OutOfMemory
-from agentgym.learner import Learner
-from agentgym.losses import add, value_error
-from agentgym.policy import Policy
+from agentgym.losses.surrogates import add, value_error
+from agentgym.models.lora import adapt
+from agentgym.models.policy import Policy
 from agentgym.settings import Lora, Optimisation
+from agentgym.training.learner import Learner
 
 UPDATE = Update(loss=LOSS)
 DROPPING = GPT2Config(**SMALL, resid_pdrop=0.5, attn_pdrop=0.5)

@@ -8,11 +8,12 @@ import gymnasium
 import pytest
 
 import agentgym
-from agentgym import config, registry
 from agentgym.cli import main
-from agentgym.env import TextEnv
+from agentgym.env import registry
+from agentgym.env.base import TextEnv
 from agentgym.errors import ConfigError, MissingExtra
 from agentgym.settings import Experiment
+from agentgym.utils import yaml_config
 
 
 def python(code):
@@ -50,7 +51,7 @@ def test_a_third_partys_package_adds_its_own(tmp_path):
     )
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import agentgym; "
-        "from agentgym import registry; print(registry.algorithm('mine').__name__, "
+        "from agentgym.env import registry; print(registry.algorithm('mine').__name__, "
         "'theirs/World-v0' in agentgym.environments())"
     )
     assert python(code).stdout.split() == ["Mine", "True"]
@@ -190,7 +191,7 @@ def test_a_file_chooses_the_host_of_an_algorithm(tmp_path):
     for host, text in [(PPO(trace=0.9), "{trace: 0.9}"), (GRPO(clip=0.1), "{clip: 0.1}")]:
         path = tmp_path / "c.yaml"
         path.write_text(f"host: {text}\n")
-        assert config.load(EPO, path) == EPO(host=host)
+        assert yaml_config.load(EPO, path) == EPO(host=host)
 
 
 def test_a_person_can_play(monkeypatch, capsys):
@@ -206,8 +207,8 @@ def test_a_person_can_play(monkeypatch, capsys):
 def test_a_configuration_survives_the_trip_through_yaml(tmp_path):
     plan = Experiment(env_args={"high": 20, "deep": True}, steps=3, model="m")
     path = tmp_path / "c.yaml"
-    path.write_text(config.dump(plan))
-    assert config.load(Experiment, path) == plan
+    path.write_text(yaml_config.dump(plan))
+    assert yaml_config.load(Experiment, path) == plan
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_a_wrong_configuration_is_explained_in_one_line(tmp_path, text, expected
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as error:
-        config.load(Experiment, path)
+        yaml_config.load(Experiment, path)
     assert expected in str(error.value) and "\n" not in str(error.value)
 
 

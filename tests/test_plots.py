@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
+from agentgym.env.panel import panel
 from agentgym.errors import ConfigError
-from agentgym.panel import panel
-from agentgym.plots import plot_run, smooth
-from agentgym.records import EpisodeRecord
-from agentgym.report import Report, Subject
+from agentgym.evaluation.plots import plot_run, smooth
+from agentgym.evaluation.records import EpisodeRecord
+from agentgym.evaluation.report import Report, Subject
 from agentgym.types import Stop, Trajectory
 
 PANEL = panel("agentgym/Hotter-v0").head(40)
@@ -88,7 +88,7 @@ def python(code):
 
 
 def test_evaluating_and_checking_load_neither_matplotlib_nor_torch():
-    names = "agentgym, agentgym.evaluate, agentgym.plots, agentgym.testing"
+    names = "agentgym, agentgym.evaluation.evaluate, agentgym.evaluation.plots, agentgym.testing"
     code = f"import sys, {names}; print([m for m in ('matplotlib', 'torch') if m in sys.modules])"
     assert python(code) == "[]"
 
@@ -96,7 +96,7 @@ def test_evaluating_and_checking_load_neither_matplotlib_nor_torch():
 def test_without_matplotlib_the_error_says_what_to_install():
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
-        "from agentgym.plots import plot_run\n"
+        "from agentgym.evaluation.plots import plot_run\n"
         "try: plot_run([], None, None, None)\n"
         "except Exception as problem: print(type(problem).__name__, problem)"
     )

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from agentgym import make
+from agentgym.env.executor import Threads
+from agentgym.env.process_pool import Pool
+from agentgym.env.registry import Maker
 from agentgym.errors import ConfigError, UnknownTask, WorldError, WorldLost, WorldTimeout
-from agentgym.host import Threads
-from agentgym.pool import Pool
-from agentgym.registry import Maker
 from agentgym.types import Task
 
 HOTTER = "agentgym/Hotter-v0"

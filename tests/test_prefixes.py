@@ -17,15 +17,15 @@ from transformers import (
 )
 from transformers.models.auto import AutoModelForCausalLM
 
-from agentgym import attention
 from agentgym.algorithm import Update
-from agentgym.batch import collate
-from agentgym.learner import Learner, passes
-from agentgym.losses import add, entropy_bonus, negative_log_likelihood, weigh
-from agentgym.policy import Critic, Policy
-from agentgym.prefixes import grow
-from agentgym.reductions import expected_tilt
+from agentgym.batch.batch import collate
+from agentgym.batch.prefix_tree import grow
+from agentgym.losses.reductions import expected_tilt
+from agentgym.losses.surrogates import add, entropy_bonus, negative_log_likelihood, weigh
+from agentgym.models import tree_attention
+from agentgym.models.policy import Critic, Policy
 from agentgym.settings import Optimisation
+from agentgym.training.learner import Learner, passes
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
 V = 20
@@ -137,7 +137,7 @@ def test_a_context_that_grows_row_by_row_is_one_run():
     ("kind", "block"), [*((kind, 128) for kind in SHARING | PADDING), ("qwen3", 3)]
 )
 def test_numbers_and_gradients_are_those_of_each_row_alone(kind, block, monkeypatch):
-    monkeypatch.setattr(attention, "BLOCK", block)
+    monkeypatch.setattr(tree_attention, "BLOCK", block)
     model = model_of((SHARING | PADDING)[kind])
     batch = forest_of(len(kind))
     learner = Learner(Policy(model), Optimisation(tokens_per_pass=10_000))
@@ -194,7 +194,7 @@ def test_a_model_whose_rotation_depends_on_the_longest_row_is_left_alone():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_tile_is_read_if_and_only_if_a_row_passes_through_it(seed, monkeypatch):
-    monkeypatch.setattr(attention, "TILE", 4)
+    monkeypatch.setattr(tree_attention, "TILE", 4)
     batch = forest_of(seed, rows=1 + 3 * seed)
     forest = grow(batch.tokens, batch.lengths)
     size = len(forest.tokens)
@@ -203,7 +203,7 @@ def test_a_tile_is_read_if_and_only_if_a_row_passes_through_it(seed, monkeypatch
     for query, key in np.ndindex(size, size):
         sees[query, key] = key <= query < int(forest.end[key])
     by_tile = sees.view(count, 4, count, 4).transpose(1, 2).flatten(2)
-    found = attention.tiles(forest.end)
+    found = tree_attention.tiles(forest.end)
     assert torch.equal(found.part | found.whole, by_tile.any(-1))
     assert torch.equal(found.whole, by_tile.all(-1))
     assert not (found.part & found.whole).any()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from agentgym.env.executor import fork_env
+from agentgym.env.registry import world
 from agentgym.errors import ConfigError, UnknownTask
-from agentgym.host import fork_env
-from agentgym.registry import world
 from agentgym.sandbox import Sandbox
 from agentgym.testing import Effort, check_environment
 from agentgym.tools import PythonTool

@@ -4,11 +4,12 @@ import gymnasium
 import pytest
 from gymnasium.envs.registration import EnvSpec
 
-from agentgym import config, registry
 from agentgym.cli import main, training
 from agentgym.cli.training import planned
+from agentgym.env import registry
 from agentgym.errors import ConfigError, MissingExtra
-from agentgym.experiment import check
+from agentgym.experiment.job import check
+from agentgym.utils import yaml_config
 
 SHIPPED = [id_ for id_ in registry.environments() if registry.recipe(id_)]
 
@@ -52,8 +53,8 @@ def test_a_method_that_is_named_is_the_one_that_is_kept(mine, tmp_path):
     mine.write_text("algorithm: grpo\nsteps: 7\n")
     assert [planned(named, mine).algorithm for named in (None, "epo")] == ["grpo", "epo"]
     kept = tmp_path / "config.yaml"
-    kept.write_text(config.dump(planned("epo", mine)))
-    assert config.encode(planned(None, kept)) == config.encode(planned("epo", mine))
+    kept.write_text(yaml_config.dump(planned("epo", mine)))
+    assert yaml_config.encode(planned(None, kept)) == yaml_config.encode(planned("epo", mine))
     assert planned("epo", mine).steps == 7
 
 

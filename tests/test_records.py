@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from agentgym.errors import ConfigError
-from agentgym.jsonl import append_line, dumps, read_objects, write_atomic
-from agentgym.records import (
+from agentgym.evaluation.records import (
     EpisodeRecord,
     MetricsWriter,
     append,
@@ -22,6 +21,7 @@ from agentgym.records import (
     read_metrics,
 )
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
+from agentgym.utils.jsonl import append_line, dumps, read_objects, write_atomic
 
 
 def trajectory(sample: int = 0) -> Trajectory:
@@ -144,7 +144,7 @@ def test_episodes_are_read_in_the_order_written_and_other_lines_passed_over(tmp_
 def test_a_killed_writer_leaves_a_file_that_is_read_and_continued(tmp_path):
     path = tmp_path / "killed.jsonl"
     code = (
-        "import sys; from pathlib import Path; from agentgym.jsonl import append_line\n"
+        "import sys; from pathlib import Path; from agentgym.utils.jsonl import append_line\n"
         "while True: append_line(Path(sys.argv[1]), '{\"text\": \"' + 'x' * 100_000 + '\"}')"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(path)])

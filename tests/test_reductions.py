@@ -26,14 +26,14 @@ import torch
 
 from agentgym import Task, make
 from agentgym.algorithm import extend, independent
-from agentgym.batch import REFERENCE, VALUE, collate
-from agentgym.credit import chain, stateless, weigh_episodes
+from agentgym.batch.batch import REFERENCE, VALUE, collate
+from agentgym.credit.transforms import chain, stateless, weigh_episodes
+from agentgym.credit.weights import TURNS, side_weights, weigh_tokens
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.losses import Outputs, entropy_bonus, weigh, weighed_by
-from agentgym.rollout import Limits, Player
+from agentgym.losses.surrogates import Outputs, entropy_bonus, weigh, weighed_by
+from agentgym.rollout.branching import fixed, grow
+from agentgym.rollout.player import Limits, Player
 from agentgym.testing.episodes import MIXED, STEPS, made_up
-from agentgym.trees import fixed, grow
-from agentgym.weights import TURNS, side_weights, weigh_tokens
 from agentgym_trainers.aepo import AEPO
 from agentgym_trainers.aepo_arbitrary import AEPOArbitrary
 from agentgym_trainers.ares import ARES

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from agentgym import scratch
-from agentgym.records import read_metrics
+from agentgym.evaluation.records import read_metrics
+from agentgym.models import from_scratch
 from agentgym.settings import Shape
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce.py"
@@ -33,8 +33,8 @@ def reproduce(out, *more):
 
 def test_two_methods_two_seeds_killed_and_resumed(tokenizer, tmp_path):
     shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
-    model = scratch.make_model(tokenizer, shape, context=256, seed=0)
-    scratch.save(model, tokenizer, tmp_path / "warm")
+    model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
+    from_scratch.save(model, tokenizer, tmp_path / "warm")
     out = tmp_path / "out"
     arms = ("--arms", "grpo", "aepo: random branching", "--seeds", "2")
     arms = (*arms, "--warm", str(tmp_path / "warm"))
@@ -79,8 +79,8 @@ def test_two_methods_two_seeds_killed_and_resumed(tokenizer, tmp_path):
 def test_runs_end_with_the_process_that_started_them(tokenizer, tmp_path):
     """Only that one is killed; its output is at an end when nobody holds it any more."""
     shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
-    model = scratch.make_model(tokenizer, shape, context=256, seed=0)
-    scratch.save(model, tokenizer, tmp_path / "warm")
+    model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
+    from_scratch.save(model, tokenizer, tmp_path / "warm")
     endless = ("--run.budget", "1000000", "--jobs", "2", "--arms", "grpo", "gigpo")
     whole = reproduce(tmp_path / "out", "--warm", str(tmp_path / "warm"), *endless)
     files = [tmp_path / "out" / f"{arm}-seed0" / "metrics.jsonl" for arm in ("grpo", "gigpo")]

@@ -5,10 +5,10 @@ import subprocess
 import sys
 import time
 
-from agentgym import config
-from agentgym.records import read_episodes, read_metrics
-from agentgym.runs import RunFolder
+from agentgym.evaluation.records import read_episodes, read_metrics
+from agentgym.experiment.run_folder import RunFolder
 from agentgym.settings import Evaluation, Experiment, Imitation, Rollout, Shape
+from agentgym.utils import yaml_config
 
 PLAN = Experiment(
     env="agentgym/Hotter-v0",
@@ -47,7 +47,7 @@ def kill_when(process, condition, log):
 
 def test_a_run_killed_in_one_stage_after_another_goes_on_and_ends_whole(tmp_path):
     folder, log, file = RunFolder(tmp_path / "run"), tmp_path / "log", tmp_path / "plan.yaml"
-    file.write_text(config.dump(PLAN))
+    file.write_text(yaml_config.dump(PLAN))
     before, after = folder.evaluation("before"), folder.evaluation("after")
     stages = [
         lambda: "demonstrations" in log.read_text(),

@@ -12,8 +12,8 @@ import urllib.request
 
 import pytest
 
+from agentgym.env.registry import world
 from agentgym.errors import ConfigError, WorldError, WorldTimeout
-from agentgym.registry import world
 from agentgym.tools.http import Cache, Patience, Web
 from agentgym_envs.deepsearch.corpora import Document, corpus_of
 from agentgym_envs.deepsearch.pages import open_encyclopaedia

@@ -11,11 +11,11 @@ import pytest
 
 from agentgym import Opening, Outcome, Stop, Task, TextEnv, make
 from agentgym.engines.scripted import ScriptedEngine
+from agentgym.env.registry import world
 from agentgym.errors import UnknownTask
-from agentgym.imitate import demonstrate, texts, written
-from agentgym.registry import world
-from agentgym.rollout import Limits, Player, derive
-from agentgym.train import episode_metrics, task_of
+from agentgym.rollout.demonstrations import demonstrate, texts, written
+from agentgym.rollout.player import Limits, Player, derive
+from agentgym.training.trainer import episode_metrics, task_of
 from agentgym.types import Ending, Sampling
 
 TASK = Task("agentgym/Hotter-v0", "hotter-3")

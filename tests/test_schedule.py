@@ -11,19 +11,19 @@ import pytest
 from pool_worlds import dawdling, hotter
 from test_resume import PLAN
 
-from agentgym import scratch
-from agentgym.display import Display
-from agentgym.engines.local import LocalEngine
-from agentgym.experiment import run_blocking
-from agentgym.learner import Learner
-from agentgym.policy import Policy
-from agentgym.records import read_episodes, read_metrics
-from agentgym.rollout import Limits, Player
-from agentgym.runs import RunFolder
-from agentgym.schedule import Asynchronous, scheduler
+from agentgym.engines.local.engine import LocalEngine
+from agentgym.evaluation.records import read_episodes, read_metrics
+from agentgym.experiment.job import run_blocking
+from agentgym.experiment.run_folder import RunFolder
+from agentgym.models import from_scratch
+from agentgym.models.policy import Policy
+from agentgym.rollout.player import Limits, Player
 from agentgym.settings import Evaluation, Imitation, Schedule, Shape
-from agentgym.train import Trainer
+from agentgym.training.learner import Learner
+from agentgym.training.schedule import Asynchronous, scheduler
+from agentgym.training.trainer import Trainer
 from agentgym.types import Sampling, Task
+from agentgym.utils.progress import Display
 from agentgym_trainers.grpo import GRPO
 
 SIZE = 3
@@ -37,7 +37,7 @@ def tasks(step):
 def trainer(agent, tokenizer):
     def make(world=hotter, turns=4):
         shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
-        model = scratch.make_model(tokenizer, shape, context=256, seed=0)
+        model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
         player = Player(
             agent=agent,
             engine=LocalEngine(model, slots=8, context=256),

@@ -15,8 +15,8 @@ from pathlib import Path
 import gymnasium
 import pytest
 
+from agentgym.env.registry import world
 from agentgym.errors import MissingExtra, NotReplayable, WorldError
-from agentgym.registry import world
 from agentgym_envs.scienceworld import jvm, simulator, text
 from agentgym_envs.scienceworld.simulator import STAGE
 
@@ -170,7 +170,7 @@ def test_episodes_in_threads_go_as_they_do_alone(begin, undisturbed):
 
 def test_another_process_answers_the_same(undisturbed):
     code = (
-        "import sys, hashlib\nfrom agentgym.registry import world\n"
+        "import sys, hashlib\nfrom agentgym.env.registry import world\n"
         f"env = world({ENV!r})\nenv.reset(options={{'task': {BOIL!r}}})\n"
         f"for line in {LINES!r}: sys.stdout.write(env.step(line)[0])\n"
     )
@@ -359,7 +359,7 @@ def test_a_forked_process_gets_a_machine_of_its_own(begin, undisturbed):
 
 def test_the_machine_ends_with_a_killed_process():
     code = (
-        "import time\nfrom agentgym.registry import world\n"
+        "import time\nfrom agentgym.env.registry import world\n"
         f"from agentgym_envs.scienceworld.simulator import STAGE\nworld({ENV!r}).reset()\n"
         "print(STAGE.machine.pid, flush=True)\ntime.sleep(60)\n"
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from agentgym.env.panel import panel
+from agentgym.env.registry import world
 from agentgym.errors import ConfigError, MissingExtra, UnknownTask, WorldError
-from agentgym.panel import panel
-from agentgym.registry import world
 from agentgym_envs.scienceworld import jvm, tasks, text
 
 ENV = "agentgym/ScienceWorld-v0"

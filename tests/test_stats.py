@@ -6,7 +6,7 @@ from math import comb, exp, lgamma, pi, sqrt
 import numpy as np
 import pytest
 
-from agentgym.stats import (
+from agentgym.evaluation.stats import (
     Interval,
     bootstrap_difference,
     bootstrap_mean,

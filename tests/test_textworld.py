@@ -8,10 +8,10 @@ import threading
 
 import pytest
 
-from agentgym.env import TextEnv
+from agentgym.env.base import TextEnv
+from agentgym.env.panel import panel
+from agentgym.env.registry import world
 from agentgym.errors import ConfigError, UnknownTask, WorldError
-from agentgym.panel import panel
-from agentgym.registry import world
 
 textworld = pytest.importorskip("textworld")
 
@@ -535,7 +535,7 @@ def test_many_threads_may_load_their_first_games_at_once():
     # In a new process, because TextWorld's parser only fails while its own files are unread.
     program = f"""
 from concurrent.futures import ThreadPoolExecutor
-from agentgym.registry import world
+from agentgym.env.registry import world
 def begin(task):
     world({ENV!r}).reset(options=dict(task=task))
 with ThreadPoolExecutor(16) as pool:

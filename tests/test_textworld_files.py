@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from agentgym.env.registry import world
 from agentgym.errors import MissingExtra, WorldError
-from agentgym.registry import world
 
 pytest.importorskip("textworld")
 

@@ -7,10 +7,10 @@ import pytest
 from counting import Counter
 from test_trees import TASK
 
-from agentgym import registry
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.rollout import Limits, Player
-from agentgym.together import together
+from agentgym.env import registry
+from agentgym.rollout.player import Limits, Player
+from agentgym.utils.concurrency import together
 
 
 def test_results_come_in_order_whichever_is_first():

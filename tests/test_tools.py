@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from agentgym.env import Outcome
+from agentgym.env.base import Outcome
+from agentgym.env.executor import fork_env
+from agentgym.env.registry import world
 from agentgym.errors import (
     ConfigError,
     ImpossibleValue,
@@ -16,9 +18,7 @@ from agentgym.errors import (
     WorldError,
     WorldTimeout,
 )
-from agentgym.formats import Plain
-from agentgym.host import fork_env
-from agentgym.registry import world
+from agentgym.rollout.action_formats import Plain
 from agentgym.testing import check_environment
 from agentgym.tools import (
     CallLimits,
@@ -444,7 +444,7 @@ class Vault(ToolWorld):
         return [f"vault-{split}"]
 
     def open(self, task, rng):
-        from agentgym.env import Opening
+        from agentgym.env.base import Opening
 
         self.dial = 0
         return Opening("A dial at 0.", "Open the vault.")

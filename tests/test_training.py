@@ -7,13 +7,11 @@ import operator
 import pytest
 import torch
 
-from agentgym import scratch
 from agentgym.algorithm import Algorithm, Update, independent
-from agentgym.batch import collate, token_mean
-from agentgym.credit import Transform, chain, group_advantage, stateless, weigh_episodes
+from agentgym.batch.batch import collate, token_mean
+from agentgym.credit.transforms import Transform, chain, group_advantage, stateless, weigh_episodes
 from agentgym.errors import CompositionError
-from agentgym.learner import Learner, passes
-from agentgym.losses import (
+from agentgym.losses.surrogates import (
     Loss,
     Outputs,
     add,
@@ -22,8 +20,10 @@ from agentgym.losses import (
     policy_gradient,
     weigh,
 )
-from agentgym.policy import Policy
+from agentgym.models import from_scratch
+from agentgym.models.policy import Policy
 from agentgym.settings import Optimisation, Shape
+from agentgym.training.learner import Learner, passes
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 from agentgym_trainers.grpo import GRPO
 
@@ -57,7 +57,7 @@ def groups(**kwargs):
 @pytest.fixture
 def learner(tokenizer):
     shape = Shape(hidden=32, layers=2, heads=2, kv_heads=1, ffn=64)
-    model = scratch.make_model(tokenizer, shape, context=512, seed=0)
+    model = from_scratch.make_model(tokenizer, shape, context=512, seed=0)
     return Learner(Policy(model), Optimisation(learning_rate=1e-3))
 
 

@@ -8,12 +8,12 @@ import unicodedata
 import pytest
 
 from agentgym import Opening, Outcome, Task, TextEnv
-from agentgym.agent import ChatAgent
-from agentgym.batch import collate
+from agentgym.batch.batch import collate
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.errors import MalformedAction
-from agentgym.formats import JsonCall, Tags
-from agentgym.rollout import Limits, Player
+from agentgym.rollout.action_formats import JsonCall, Tags
+from agentgym.rollout.agent import ChatAgent
+from agentgym.rollout.player import Limits, Player
 from agentgym.types import Sampling
 
 MARKS = ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|endoftext|>")

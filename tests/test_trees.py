@@ -7,13 +7,22 @@ import pytest
 from counting import Counter
 
 from agentgym import Stop, Task, make
-from agentgym.batch import collate
+from agentgym.batch.batch import collate
 from agentgym.engines.scripted import ScriptedEngine
+from agentgym.env.executor import fork_env
 from agentgym.errors import ConfigError
-from agentgym.host import fork_env
-from agentgym.rollout import Limits, Player
-from agentgym.train import episode_metrics
-from agentgym.trees import Decision, beyond, by_path, chance, decided, fixed, grow, undecided
+from agentgym.rollout.branching import (
+    Decision,
+    beyond,
+    by_path,
+    chance,
+    decided,
+    fixed,
+    grow,
+    undecided,
+)
+from agentgym.rollout.player import Limits, Player
+from agentgym.training.trainer import episode_metrics
 from agentgym.types import Completion
 from agentgym_trainers.aepo import AEPO
 from agentgym_trainers.arpo import ARPO

@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from agentgym import registry
-from agentgym.batch import collate
+from agentgym.batch.batch import collate
+from agentgym.env import registry
 from agentgym.testing.algorithms import _Trial
 from agentgym.testing.episodes import MIXED, made_up
 from agentgym_trainers.copo import COPO

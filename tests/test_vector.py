@@ -6,9 +6,9 @@ import gymnasium
 import pytest
 
 import agentgym
+from agentgym.env.process_pool import Pool
+from agentgym.env.registry import Maker, world
 from agentgym.errors import MissingExtra
-from agentgym.pool import Pool
-from agentgym.registry import Maker, world
 from agentgym.types import Task
 
 SMALL = {

@@ -18,15 +18,15 @@ from engine_contract import (
     words,
 )
 
-from agentgym.display import Display
-from agentgym.engines import vllm
-from agentgym.engines.vllm import VLLMEngine
+from agentgym.engines.vllm import engine as vllm
+from agentgym.engines.vllm.engine import VLLMEngine
 from agentgym.errors import ConfigError, EngineError
-from agentgym.experiment import run_blocking
-from agentgym.records import read_metrics
-from agentgym.runs import RunFolder, fingerprint
+from agentgym.evaluation.records import read_metrics
+from agentgym.experiment.job import run_blocking
+from agentgym.experiment.run_folder import RunFolder, fingerprint
 from agentgym.settings import Evaluation, Experiment, Imitation, Optimisation, Rollout, Shape
 from agentgym.types import Sampling
+from agentgym.utils.progress import Display
 from agentgym_trainers.epo import EPO
 from agentgym_trainers.grpo import GRPO
 

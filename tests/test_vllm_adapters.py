@@ -7,11 +7,11 @@ pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
 import torch
 from engine_contract import TIED, agrees, ask, model_of, words
 
-from agentgym import scratch
-from agentgym.adapters import adapt, merged
-from agentgym.engines.choice import Engines
-from agentgym.engines.vllm import completed, parameters, start
-from agentgym.policy import Policy, load_model
+from agentgym.engines.factory import Engines
+from agentgym.engines.vllm.engine import completed, parameters, start
+from agentgym.models import from_scratch
+from agentgym.models.lora import adapt, merged
+from agentgym.models.policy import Policy, load_model
 from agentgym.settings import Lora
 from agentgym.types import Sampling
 
@@ -40,7 +40,7 @@ def nudge(model, seed):
 
 
 def test_vllm_samples_with_adapters_added_to_the_weights(model):
-    tokenizer = scratch.make_tokenizer((), scratch.SMALLEST)
+    tokenizer = from_scratch.make_tokenizer((), from_scratch.SMALLEST)
     engines = Engines("vllm")
     try:
         engine = engines.make(model, tokenizer, slots=4, context=160)

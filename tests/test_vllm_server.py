@@ -12,8 +12,8 @@ pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
 
 from engine_contract import TIED, UNTIED, Subject, agrees, ask, every_rule, model_of, words
 
-from agentgym.engines.choice import Engines
-from agentgym.engines.server import ServerEngine
+from agentgym.engines.factory import Engines
+from agentgym.engines.vllm.server import ServerEngine
 from agentgym.errors import ConfigError, EngineError
 from agentgym.types import Sampling
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from agentgym import scratch
-from agentgym.imitate import written
-from agentgym.policy import Policy
-from agentgym.registry import world
+from agentgym.env.registry import world
+from agentgym.models import from_scratch
+from agentgym.models.policy import Policy
+from agentgym.rollout.demonstrations import written
 from agentgym.settings import Imitation, Optimisation, Shape
+from agentgym.training.warmup import demonstrations, imitate, lay
 from agentgym.types import Task
-from agentgym.warmup import demonstrations, imitate, lay
 
 ENV = "agentgym/Hotter-v0"
 STEPS = 100
@@ -36,7 +36,7 @@ def warm(agent, tokenizer, *, until, wins):
 def imitated(agent, tokenizer, wanted, wins=()):
     """The policy, what was said after each step, and the steps before which it was probed."""
     shape = Shape(hidden=16, layers=1, heads=1, kv_heads=1, ffn=32)
-    policy = Policy(scratch.make_model(tokenizer, shape, context=256, seed=0))
+    policy = Policy(from_scratch.make_model(tokenizer, shape, context=256, seed=0))
     said, answers = [], iter(wins)
 
     async def probe():

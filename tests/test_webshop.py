@@ -10,16 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agentgym.env.panel import panel
+from agentgym.env.registry import make, world
 from agentgym.errors import ConfigError, UnknownTask, WorldError
-from agentgym.panel import panel
-from agentgym.registry import make, world
 
 pytest.importorskip("Stemmer")
 pytest.importorskip("rapidfuzz")
 pytest.importorskip("textblob")
 
+from agentgym_envs.bm25 import Analyzer, stored_length
 from agentgym_envs.webshop import catalogue, files, goals, pages, synthetic
-from agentgym_envs.webshop.index import Analyzer, stored_length
 from agentgym_envs.webshop.products import clean, pack, unpack
 from agentgym_envs.webshop.reward import judge
 from agentgym_envs.webshop.session import Place, Session, parse
@@ -574,7 +574,7 @@ def test_two_product_files_in_a_folder_are_a_question(tmp_path):
 
 def test_a_catalogue_is_the_same_in_every_process():
     code = (
-        "from agentgym.registry import world; w = world('agentgym/WebShop-v0', products=50);"
+        "from agentgym.env.registry import world; w = world('agentgym/WebShop-v0', products=50);"
         "w.reset(options={'task': w.tasks('test')[3]}); print(w.oracle(), w.catalogue.digest)"
     )
     said = {

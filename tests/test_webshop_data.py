@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agentgym.panel import panel
-from agentgym.registry import world
+from agentgym.env.panel import panel
+from agentgym.env.registry import world
 
 pytest.importorskip("Stemmer")
 pytest.importorskip("rapidfuzz")

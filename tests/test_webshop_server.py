@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from agentgym.registry import full_id, world
+from agentgym.env.registry import full_id, world
 
 for needed in ("Stemmer", "rapidfuzz", "textblob", "starlette"):
     pytest.importorskip(needed)

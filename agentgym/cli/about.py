@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from agentgym import registry
+from agentgym.cli.defaults import unusual, usual
 from agentgym.cli.parsing import parse
-from agentgym.defaults import unusual, usual
+from agentgym.env import registry
 
 WIDE = 100
 """Characters of a terminal from which on each choice of an algorithm has a column of its own."""
@@ -64,7 +64,7 @@ class DoctorOptions:
 def doctor(arguments: list[str]) -> int:
     """``doctor [options]``."""
     options = parse(DoctorOptions, arguments, prog="agentgym doctor")
-    from agentgym.doctor import examine, table
+    from agentgym.engines.doctor import examine, table
 
     Console().print(table(examine(options.server)))
     return 0

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from agentgym.cli.parsing import parse
 from agentgym.cli.training import planned
-from agentgym.display import Display
 from agentgym.settings import (
     WORLD,
     EngineKind,
@@ -22,6 +21,7 @@ from agentgym.settings import (
     Speech,
     Value,
 )
+from agentgym.utils.progress import Display
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class EvalOptions:
 
 def _of_run(words: Sequence[str]) -> EvalOptions | None:
     """How the run was evaluated of which a checkpoint is named; None where none is."""
-    from agentgym.runs import RunFolder
+    from agentgym.experiment.run_folder import RunFolder
 
     for word in words:
         if (folder := RunFolder.holding(Path(word))) is not None:
@@ -82,9 +82,9 @@ def _of_run(words: Sequence[str]) -> EvalOptions | None:
 def evaluate(arguments: list[str]) -> int:
     """``eval MODEL [options]``."""
     options = parse(EvalOptions, arguments, prog="agentgym eval", default=_of_run(arguments))
-    from agentgym.evaluate import read_report
-    from agentgym.experiment import check, evaluate_blocking
-    from agentgym.report import render
+    from agentgym.evaluation.evaluate import read_report
+    from agentgym.evaluation.report import render
+    from agentgym.experiment.job import check, evaluate_blocking
 
     experiment = Experiment(
         env=options.env,

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from agentgym import config, registry
 from agentgym.cli.parsing import parse, take
-from agentgym.display import Display
+from agentgym.env import registry
 from agentgym.errors import ConfigError, did_you_mean
 from agentgym.settings import Experiment
+from agentgym.utils import yaml_config
+from agentgym.utils.progress import Display
 
 METHOD = "gigpo"
 """What trains where none is named: on the main job it gained with every seed that was tried."""
@@ -56,7 +57,7 @@ def train(arguments: list[str]) -> int:
             raise ConfigError(
                 f"a resumed run keeps its settings: run `agentgym train --resume {resumed}` alone"
             )
-        from agentgym.runs import RunFolder
+        from agentgym.experiment.run_folder import RunFolder
 
         file = RunFolder(Path(resumed)).config
     default = in_world(named, world) if world else planned(named, file)
@@ -67,10 +68,10 @@ def train(arguments: list[str]) -> int:
 
 def planned(named: str | None, file: str | Path | None) -> Any:
     """What a file sets, with a method: the one named, else the file's, else ``METHOD``."""
-    name = named or (config.peek(file, "algorithm") if file else None) or METHOD
+    name = named or (yaml_config.peek(file, "algorithm") if file else None) or METHOD
     kind = _plan(name)
     # The file may name another method than the one that is wanted.
-    return replace(config.load(kind, file), algorithm=name) if file else kind()
+    return replace(yaml_config.load(kind, file), algorithm=name) if file else kind()
 
 
 def in_world(named: str | None, world: str) -> Any:
@@ -98,9 +99,9 @@ def _plan(name: str) -> type[Any]:
 
 
 def _train(plan: Any, resumed: Path | None) -> int:
-    from agentgym.experiment import check, run_blocking
-    from agentgym.jsonl import write_atomic
-    from agentgym.runs import RunFolder
+    from agentgym.experiment.job import check, run_blocking
+    from agentgym.experiment.run_folder import RunFolder
+    from agentgym.utils.jsonl import write_atomic
 
     stamp = time.strftime("%Y%m%d-%H%M%S")
     fresh = plan.out or Path("runs") / f"{plan.algorithm}-seed{plan.seed}-{stamp}"
@@ -110,7 +111,7 @@ def _train(plan: Any, resumed: Path | None) -> int:
         raise ConfigError(f"{root} holds a run: `agentgym train --resume {root}` continues it")
     algorithm = plan.algo.build()
     check(plan, trains=True)
-    write_atomic(folder.config, config.dump(plan))
+    write_atomic(folder.config, yaml_config.dump(plan))
     display = Display(Console())
     display.say(f"run folder: {root}")
     try:

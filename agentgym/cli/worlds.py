@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from agentgym import registry
 from agentgym.cli.parsing import parse
-from agentgym.display import Display
+from agentgym.env import registry
 from agentgym.errors import ConfigError, MissingExtra
 from agentgym.settings import WORLD, Effort, Value
+from agentgym.utils.progress import Display
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class EnvsOptions:
 def envs(arguments: list[str]) -> int:
     """``envs``."""
     parse(EnvsOptions, arguments, prog="agentgym envs")
-    from agentgym.play import listing
+    from agentgym.cli.terminal import listing
 
     Console().print(listing())
     return 0
@@ -49,7 +49,7 @@ class PlayOptions:
 def play(arguments: list[str]) -> int:
     """``play [ENV] [options]``."""
     options = parse(PlayOptions, arguments, prog="agentgym play")
-    from agentgym.play import play_in_terminal
+    from agentgym.cli.terminal import play_in_terminal
 
     return play_in_terminal(
         options.env, options.env_args, task=options.task, seed=options.seed, console=Console()
@@ -80,7 +80,7 @@ def serve(arguments: list[str]) -> int:
     options = parse(ServeOptions, arguments, prog="agentgym serve")
     name, path = registry.full_id(options.env), "/"
     if options.mcp != "no":
-        from agentgym.serving import mcp_server
+        from agentgym.env.mcp_server import mcp_server
 
         server = mcp_server(name, options.env_args)
         if options.mcp == "stdio":
@@ -147,7 +147,7 @@ class NewEnvOptions:
 def new_env(arguments: list[str]) -> int:
     """``new-env NAME [options]``."""
     options = parse(NewEnvOptions, arguments, prog="agentgym new-env")
-    from agentgym.scaffold import new_environment
+    from agentgym.cli.scaffold import new_environment
 
     env, folder = new_environment(options.name, options.into)
     print(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
-from agentgym.bounds import above, at_least
+from agentgym.utils.bounds import above, at_least
 
 LAYERS = ("namespaces", "disk", "rlimits", "landlock", "seccomp")
 """What confines an interpreter, outermost first.

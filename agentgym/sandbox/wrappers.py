@@ -17,8 +17,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from agentgym.errors import Unconfined
-from agentgym.jsonl import write_atomic
 from agentgym.sandbox.limits import Backend
+from agentgym.utils.jsonl import write_atomic
 
 ENVIRONMENT = {
     # Sets of texts must have one order in every interpreter.

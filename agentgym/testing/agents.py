@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agentgym.env import TextEnv
-from agentgym.registry import make
+from agentgym.env.base import TextEnv
+from agentgym.env.registry import make
 from agentgym.testing.findings import Skipped
 from agentgym.testing.lab import NONSENSE, Lab, Step
 

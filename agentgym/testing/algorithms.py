@@ -13,16 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agentgym import config as configs
-from agentgym import scratch
 from agentgym.algorithm import About, Algorithm, Update
-from agentgym.batch import Batch, collate
-from agentgym.credit import State
+from agentgym.batch.batch import Batch, collate
+from agentgym.credit.transforms import State
 from agentgym.errors import ConfigError
-from agentgym.learner import Learner
-from agentgym.policy import Policy
+from agentgym.models import from_scratch
+from agentgym.models.policy import Policy
 from agentgym.settings import Optimisation, Shape
 from agentgym.testing.episodes import STEPS, degenerate, made_up
+from agentgym.training.learner import Learner
+from agentgym.utils import yaml_config as configs
 
 
 def check_algorithm(kind: type[Any]) -> None:
@@ -35,7 +35,7 @@ def check_algorithm(kind: type[Any]) -> None:
         AssertionError: The algorithm breaks its contract; the message names the likely cause.
 
     Examples:
-        >>> from agentgym import registry
+        >>> from agentgym.env import registry
         >>> check_algorithm(registry.algorithm("grpo"))
     """
     _require(
@@ -106,9 +106,9 @@ class _Trial:
 @cache
 def _network() -> Any:
     """As small as they come, with weights large enough that tokens differ in entropy."""
-    tokenizer = scratch.make_tokenizer(["".join(map(chr, range(97, 123)))] * 3, 300)
+    tokenizer = from_scratch.make_tokenizer(["".join(map(chr, range(97, 123)))] * 3, 300)
     shape = Shape(hidden=16, layers=1, heads=2, kv_heads=1, ffn=16)
-    model = scratch.make_model(tokenizer, shape, context=256, seed=1)
+    model = from_scratch.make_model(tokenizer, shape, context=256, seed=1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(8 if parameter.dim() > 1 else 1)

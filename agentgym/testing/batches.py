@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agentgym.batch import Batch, token_mean
+from agentgym.batch.batch import Batch, token_mean
 
 
 def batch_of(

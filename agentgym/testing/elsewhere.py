@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 
-from agentgym.env import SPLITS
-from agentgym.panel import panel_of
+from agentgym.env.base import SPLITS
+from agentgym.env.panel import panel_of
 from agentgym.settings import Effort
 from agentgym.testing.findings import Skipped
 from agentgym.testing.lab import Lab, Step, Walk

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
-from agentgym.env import SPLITS, TextEnv
+from agentgym.env.base import SPLITS, TextEnv
+from agentgym.env.registry import world
 from agentgym.errors import MissingExtra
-from agentgym.registry import world
 from agentgym.settings import Effort
 
 NONSENSE = (

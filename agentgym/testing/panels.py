@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from agentgym.env import SPLITS, TextEnv
+from agentgym.env.base import SPLITS, TextEnv
+from agentgym.env.panel import panel_of
 from agentgym.errors import ConfigError, UnknownTask
-from agentgym.panel import panel_of
 from agentgym.testing.findings import Skipped
 from agentgym.testing.lab import Lab, Walk
 

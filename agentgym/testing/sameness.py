@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from agentgym.env import TextEnv
-from agentgym.registry import world
+from agentgym.env.base import TextEnv
+from agentgym.env.registry import world
 from agentgym.testing.lab import Lab, Walk
 
 _CAUSE = "draw everything from the generator given to `start`, keep no state across episodes"

@@ -8,10 +8,10 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from agentgym.display import Display
 from agentgym.settings import Effort
 from agentgym.testing.findings import Finding, Verdict
 from agentgym.testing.worlds import CHECKS, findings
+from agentgym.utils.progress import Display
 
 _STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.SKIPPED: "dim"}
 

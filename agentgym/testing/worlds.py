@@ -9,8 +9,8 @@ from typing import Any
 
 from gymnasium.utils.env_checker import check_env
 
+from agentgym.env.registry import world
 from agentgym.errors import ConfigError, MissingExtra
-from agentgym.registry import world
 from agentgym.settings import Effort
 from agentgym.testing import agents, answers, elsewhere, leaks, memory, panels, sameness
 from agentgym.testing.findings import Finding, Skipped, Verdict

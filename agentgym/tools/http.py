@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from agentgym.bounds import above, at_least
-from agentgym.env import one_of
+from agentgym.env.base import one_of
 from agentgym.errors import ConfigError, MissingExtra, WorldError, WorldTimeout
-from agentgym.jsonl import parse_object, write_atomic
 from agentgym.tools.limits import event_loop
+from agentgym.utils.bounds import above, at_least
+from agentgym.utils.jsonl import parse_object, write_atomic
 
 if TYPE_CHECKING:
     import httpx

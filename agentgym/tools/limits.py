@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from agentgym.bounds import above, at_least
 from agentgym.errors import Unreachable, WorldTimeout
+from agentgym.utils.bounds import above, at_least
 
 Cut = Callable[[str], str]
 """Shortens a text that is too long."""

@@ -17,7 +17,6 @@ from concurrent.futures import Future, wait
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
 
-from agentgym.bounds import above
 from agentgym.errors import (
     ConfigError,
     MalformedAction,
@@ -28,6 +27,7 @@ from agentgym.errors import (
 )
 from agentgym.tools.limits import event_loop
 from agentgym.tools.tool import Check, Tool, without_titles
+from agentgym.utils.bounds import above
 
 if TYPE_CHECKING:
     import mcp

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from agentgym.env import Opening, Outcome, Progress, TextEnv
+from agentgym.env.base import Opening, Outcome, Progress, TextEnv
 from agentgym.errors import AgentGymError, ConfigError, MalformedAction, WorldError, did_you_mean
 from agentgym.tools.calls import Call, CallNotation, HermesCalls
 from agentgym.tools.limits import CallLimits
@@ -179,7 +179,7 @@ class WithTools(ToolWorld):
     to the world. Splits, tasks, admissible actions, oracle and forks are the world's own.
 
     Examples:
-        >>> from agentgym.registry import world
+        >>> from agentgym.env.registry import world
         >>> def double(number: int) -> str:
         ...     '''Twice a number.'''
         ...     return str(2 * number)

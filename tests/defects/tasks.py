@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 
-from agentgym.env import Opening
+from agentgym.env.base import Opening
 from defects.worlds import Corridor, defect
 
 

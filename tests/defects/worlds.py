@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agentgym.env import Opening, Outcome, TextEnv, unknown_task
-from agentgym.panel import unknown_split
+from agentgym.env.base import Opening, Outcome, TextEnv, unknown_task
+from agentgym.env.panel import unknown_split
 
 
 class Defect(NamedTuple):

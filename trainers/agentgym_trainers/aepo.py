@@ -22,13 +22,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from agentgym.advantages import standardise
 from agentgym.algorithm import About, Algorithm, extend
-from agentgym.batch import Batch
-from agentgym.bounds import above, at_least, within
-from agentgym.credit import Transform, stateless
-from agentgym.losses import policy_gradient_kept
-from agentgym.trees import (
+from agentgym.batch.batch import Batch
+from agentgym.credit.advantages import standardise
+from agentgym.credit.transforms import Transform, stateless
+from agentgym.losses.surrogates import policy_gradient_kept
+from agentgym.rollout.branching import (
     Decision,
     beyond,
     by_path,
@@ -38,6 +37,7 @@ from agentgym.trees import (
     grow,
     undecided,
 )
+from agentgym.utils.bounds import above, at_least, within
 from agentgym_trainers.forking import (
     MEASURES,
     by_task,

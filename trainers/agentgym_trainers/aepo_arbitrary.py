@@ -25,13 +25,13 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, Collect, Play
-from agentgym.batch import Batch
-from agentgym.bounds import above, at_least, within
-from agentgym.credit import State, Transform, chain
+from agentgym.batch.batch import Batch
+from agentgym.credit.transforms import State, Transform, chain
 from agentgym.errors import ImpossibleValue
-from agentgym.together import together
-from agentgym.trees import mean_entropy
+from agentgym.rollout.branching import mean_entropy
 from agentgym.types import Completion, Task, Trajectory
+from agentgym.utils.bounds import above, at_least, within
+from agentgym.utils.concurrency import together
 from agentgym_trainers.grpo import GRPO
 
 

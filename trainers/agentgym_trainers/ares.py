@@ -27,12 +27,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, extend
-from agentgym.batch import Batch
-from agentgym.bounds import above, at_least, within
-from agentgym.credit import State, Transform, group_mean
+from agentgym.batch.batch import Batch
+from agentgym.batch.turns import quantile_by, turns_of, windows
+from agentgym.credit.reward_shaping import reward_episodes
+from agentgym.credit.transforms import State, Transform, group_mean
 from agentgym.errors import ImpossibleValue
-from agentgym.shaping import reward_episodes
-from agentgym.turns import quantile_by, turns_of, windows
+from agentgym.utils.bounds import above, at_least, within
 from agentgym_trainers.grpo import GRPO
 
 EASY, MEDIUM, HARD = range(3)

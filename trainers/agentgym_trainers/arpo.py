@@ -19,9 +19,9 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from agentgym.algorithm import About, Algorithm
-from agentgym.bounds import at_least, within
 from agentgym.errors import ImpossibleValue
-from agentgym.trees import Decision, beyond, chance, decided, fixed, grow, undecided
+from agentgym.rollout.branching import Decision, beyond, chance, decided, fixed, grow, undecided
+from agentgym.utils.bounds import at_least, within
 from agentgym_trainers.forking import MEASURES, rise, rising_probability
 from agentgym_trainers.grpo import GRPO
 

@@ -16,9 +16,9 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm
-from agentgym.batch import Batch
-from agentgym.bounds import at_least, within
-from agentgym.losses import Loss, Outputs, ratio
+from agentgym.batch.batch import Batch
+from agentgym.losses.surrogates import Loss, Outputs, ratio
+from agentgym.utils.bounds import at_least, within
 from agentgym_trainers.grpo import GRPO
 
 

@@ -24,11 +24,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm
-from agentgym.batch import Batch, episode_mean
-from agentgym.bounds import above, finite
-from agentgym.credit import Transform, chain, group_mean, stateless
-from agentgym.losses import add, crediting, policy_gradient, times
-from agentgym.weights import leave_out_truncated
+from agentgym.batch.batch import Batch, episode_mean
+from agentgym.credit.transforms import Transform, chain, group_mean, stateless
+from agentgym.credit.weights import leave_out_truncated
+from agentgym.losses.surrogates import add, crediting, policy_gradient, times
+from agentgym.utils.bounds import above, finite
 from agentgym_trainers.empo import disagreement
 from agentgym_trainers.grpo import GRPO
 

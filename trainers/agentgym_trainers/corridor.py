@@ -10,10 +10,10 @@ import math
 import torch
 from torch import Tensor
 
-from agentgym.batch import Batch
-from agentgym.credit import State, Transform
-from agentgym.losses import Loss, Outputs
-from agentgym.turns import Turns, turns_of
+from agentgym.batch.batch import Batch
+from agentgym.batch.turns import Turns, turns_of
+from agentgym.credit.transforms import State, Transform
+from agentgym.losses.surrogates import Loss, Outputs
 
 LOW = "epo/low"
 """Private column: lower side of the token's corridor, in nats; minus infinity without history."""

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agentgym.batch import Batch
-from agentgym.credit import State, Transform
-from agentgym.losses import Schedule
-from agentgym.shaping import reward_episodes
-from agentgym.turns import turns_of
+from agentgym.batch.batch import Batch
+from agentgym.batch.turns import turns_of
+from agentgym.credit.reward_shaping import reward_episodes
+from agentgym.credit.transforms import State, Transform
+from agentgym.losses.surrogates import Schedule
 
 
 def ramp(steps: int) -> Schedule:

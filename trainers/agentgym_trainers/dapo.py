@@ -13,15 +13,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from agentgym.advantages import group_advantage_over_turns
 from agentgym.algorithm import About, Algorithm, Collect, Play, Update
-from agentgym.bounds import at_least, within
-from agentgym.credit import chain, group_advantage
-from agentgym.losses import add, kl_to_reference, policy_gradient, weigh
-from agentgym.shaping import punish_length
-from agentgym.together import together
+from agentgym.credit.advantages import group_advantage_over_turns
+from agentgym.credit.reward_shaping import punish_length
+from agentgym.credit.transforms import chain, group_advantage
+from agentgym.credit.weights import leave_out_truncated, weigh_tokens
+from agentgym.losses.surrogates import add, kl_to_reference, policy_gradient, weigh
 from agentgym.types import Task, Trajectory
-from agentgym.weights import leave_out_truncated, weigh_tokens
+from agentgym.utils.bounds import at_least, within
+from agentgym.utils.concurrency import together
 
 
 def until_mixed(n: int, attempts: int) -> Collect:

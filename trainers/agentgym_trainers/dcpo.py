@@ -25,12 +25,12 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm
-from agentgym.batch import Batch
-from agentgym.bounds import above, at_least
-from agentgym.credit import State, Transform, chain
+from agentgym.batch.batch import Batch
+from agentgym.credit.transforms import State, Transform, chain
 from agentgym.errors import ImpossibleValue
-from agentgym.losses import policy_gradient
-from agentgym.reductions import tempered_logprob
+from agentgym.losses.reductions import tempered_logprob
+from agentgym.losses.surrogates import policy_gradient
+from agentgym.utils.bounds import above, at_least
 from agentgym_trainers.grpo import GRPO
 
 WARM = "dcpo/warm"

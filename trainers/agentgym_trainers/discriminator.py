@@ -27,12 +27,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm
-from agentgym.batch import Batch
-from agentgym.bounds import at_least, within
-from agentgym.credit import Transform, chain, stateless
-from agentgym.losses import policy_gradient, times
-from agentgym.reductions import expected_tilt
-from agentgym.weights import keep
+from agentgym.batch.batch import Batch
+from agentgym.credit.transforms import Transform, chain, stateless
+from agentgym.credit.weights import keep
+from agentgym.losses.reductions import expected_tilt
+from agentgym.losses.surrogates import policy_gradient, times
+from agentgym.utils.bounds import at_least, within
 from agentgym_trainers.grpo import GRPO
 
 KEPT = "discriminator/kept"

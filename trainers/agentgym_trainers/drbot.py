@@ -24,14 +24,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from agentgym.advantages import group_advantage_over_turns
 from agentgym.algorithm import About, Algorithm, Update, independent
-from agentgym.batch import Batch
-from agentgym.bounds import above, at_least, within
-from agentgym.credit import Transform, centre, chain, deviation_by, group_advantage
-from agentgym.losses import add, entropy_bonus, policy_gradient, times, weigh
-from agentgym.turns import turns_of
-from agentgym.weights import CONSTANT, divide_by_constant, keep, leave_out_truncated
+from agentgym.batch.batch import Batch
+from agentgym.batch.turns import turns_of
+from agentgym.credit.advantages import group_advantage_over_turns
+from agentgym.credit.transforms import Transform, centre, chain, deviation_by, group_advantage
+from agentgym.credit.weights import CONSTANT, divide_by_constant, keep, leave_out_truncated
+from agentgym.losses.surrogates import add, entropy_bonus, policy_gradient, times, weigh
+from agentgym.utils.bounds import above, at_least, within
 
 
 def deviation(batch: Batch) -> Float[Tensor, " E"]:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from agentgym.algorithm import About, Algorithm, Update, independent
-from agentgym.bounds import at_least, within
-from agentgym.credit import chain, group_advantage
-from agentgym.losses import policy_gradient, times
-from agentgym.weights import CONSTANT, divide_by_constant, leave_out_truncated
+from agentgym.credit.transforms import chain, group_advantage
+from agentgym.credit.weights import CONSTANT, divide_by_constant, leave_out_truncated
+from agentgym.losses.surrogates import policy_gradient, times
+from agentgym.utils.bounds import at_least, within
 
 
 @dataclass(frozen=True, kw_only=True)

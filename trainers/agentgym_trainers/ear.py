@@ -19,9 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, extend
-from agentgym.batch import Batch
-from agentgym.bounds import above
-from agentgym.credit import Transform, group_mean, mean_of_episode, stateless
+from agentgym.batch.batch import Batch
+from agentgym.credit.transforms import Transform, group_mean, mean_of_episode, stateless
+from agentgym.utils.bounds import above
 from agentgym_trainers.dapo import DAPO
 from agentgym_trainers.grpo import GRPO
 

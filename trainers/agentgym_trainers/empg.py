@@ -21,10 +21,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, extend
-from agentgym.batch import Batch
-from agentgym.bounds import at_least
-from agentgym.credit import State, Transform, chain, stateless
-from agentgym.turns import Turns, turns_of
+from agentgym.batch.batch import Batch
+from agentgym.batch.turns import Turns, turns_of
+from agentgym.credit.transforms import State, Transform, chain, stateless
+from agentgym.utils.bounds import at_least
 from agentgym_trainers.dapo import DAPO
 from agentgym_trainers.grpo import GRPO
 

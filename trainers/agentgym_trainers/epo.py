@@ -22,10 +22,10 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from agentgym.algorithm import About, Algorithm, extend
-from agentgym.bounds import above, at_least, ordered
-from agentgym.credit import chain
-from agentgym.losses import Schedule, add, entropy_bonus, weigh, weighed_by
-from agentgym.weights import TOKENS, TURNS, side_weights
+from agentgym.credit.transforms import chain
+from agentgym.credit.weights import TOKENS, TURNS, side_weights
+from agentgym.losses.surrogates import Schedule, add, entropy_bonus, weigh, weighed_by
+from agentgym.utils.bounds import above, at_least, ordered
 from agentgym_trainers.corridor import (
     outside,
     outside_indicator,

@@ -26,15 +26,15 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, Collect, Path, Play, extend
-from agentgym.batch import Batch
-from agentgym.bounds import at_least
-from agentgym.credit import Transform, stateless
+from agentgym.batch.batch import Batch
+from agentgym.credit.reward_shaping import reward_episodes
+from agentgym.credit.transforms import Transform, stateless
+from agentgym.credit.weights import keep
 from agentgym.errors import ImpossibleValue
-from agentgym.shaping import reward_episodes
-from agentgym.together import together
-from agentgym.trees import ended, mean_entropy
+from agentgym.rollout.branching import ended, mean_entropy
 from agentgym.types import Task, Trajectory
-from agentgym.weights import keep
+from agentgym.utils.bounds import at_least
+from agentgym.utils.concurrency import together
 from agentgym_trainers.empo import agreement
 from agentgym_trainers.grpo import GRPO
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from agentgym.algorithm import Play
-from agentgym.trees import Decision, Measure, Roots, Start, by_path, mean_entropy
+from agentgym.rollout.branching import Decision, Measure, Roots, Start, by_path, mean_entropy
 from agentgym.types import Completion, Task
 
 VOCABULARY = 151_669

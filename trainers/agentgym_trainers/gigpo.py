@@ -15,12 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from agentgym.advantages import step_groups
 from agentgym.algorithm import About, Algorithm
-from agentgym.batch import Batch
-from agentgym.bounds import above, at_least, within
-from agentgym.credit import Transform, centre, chain, deviation_by, stateless
-from agentgym.turns import discounted_returns, turns_of
+from agentgym.batch.batch import Batch
+from agentgym.batch.turns import discounted_returns, turns_of
+from agentgym.credit.advantages import step_groups
+from agentgym.credit.transforms import Transform, centre, chain, deviation_by, stateless
+from agentgym.utils.bounds import above, at_least, within
 from agentgym_trainers.grpo import GRPO
 
 

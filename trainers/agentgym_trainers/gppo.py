@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from agentgym.algorithm import About, Algorithm
-from agentgym.bounds import above, at_least, within
-from agentgym.losses import policy_gradient_kept
+from agentgym.losses.surrogates import policy_gradient_kept
+from agentgym.utils.bounds import above, at_least, within
 from agentgym_trainers.grpo import GRPO
 
 

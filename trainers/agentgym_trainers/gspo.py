@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm
-from agentgym.batch import Batch
-from agentgym.bounds import at_least, within
-from agentgym.losses import Loss, Outputs
-from agentgym.turns import turns_of
+from agentgym.batch.batch import Batch
+from agentgym.batch.turns import turns_of
+from agentgym.losses.surrogates import Loss, Outputs
+from agentgym.utils.bounds import at_least, within
 from agentgym_trainers.grpo import GRPO
 
 

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, Select
-from agentgym.batch import Batch
-from agentgym.bounds import at_least, within
-from agentgym.losses import Loss, Outputs, add, ratio, times, weigh
+from agentgym.batch.batch import Batch
+from agentgym.losses.surrogates import Loss, Outputs, add, ratio, times, weigh
+from agentgym.utils.bounds import at_least, within
 from agentgym_trainers.clipcov import covariance
 from agentgym_trainers.grpo import GRPO
 

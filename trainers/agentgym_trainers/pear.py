@@ -24,10 +24,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, extend
-from agentgym.batch import Batch
-from agentgym.bounds import above, finite
-from agentgym.credit import Transform, mean_of_episode, stateless
-from agentgym.shaping import reward_episodes
+from agentgym.batch.batch import Batch
+from agentgym.credit.reward_shaping import reward_episodes
+from agentgym.credit.transforms import Transform, mean_of_episode, stateless
+from agentgym.utils.bounds import above, finite
 from agentgym_trainers.grpo import GRPO
 
 

@@ -15,11 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from agentgym.advantages import RETURN, generalised_advantage, whiten
 from agentgym.algorithm import About, Algorithm, CriticPlan, Update, independent
-from agentgym.bounds import above, at_least, within
-from agentgym.credit import chain
-from agentgym.losses import (
+from agentgym.credit.advantages import RETURN, generalised_advantage, whiten
+from agentgym.credit.reward_shaping import punish_malformed
+from agentgym.credit.transforms import chain
+from agentgym.credit.weights import leave_out_truncated, weigh_every_token
+from agentgym.losses.surrogates import (
     add,
     entropy_bonus,
     kl_to_reference,
@@ -27,8 +28,7 @@ from agentgym.losses import (
     value_error,
     weigh,
 )
-from agentgym.shaping import punish_malformed
-from agentgym.weights import leave_out_truncated, weigh_every_token
+from agentgym.utils.bounds import above, at_least, within
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from agentgym.advantages import returns_to_go, subtract_group_mean, whiten
 from agentgym.algorithm import About, Algorithm, Update, independent
-from agentgym.bounds import above, at_least, within
-from agentgym.credit import chain
-from agentgym.losses import add, kl_to_reference, policy_gradient, weigh
-from agentgym.weights import leave_out_truncated, weigh_every_token
+from agentgym.credit.advantages import returns_to_go, subtract_group_mean, whiten
+from agentgym.credit.transforms import chain
+from agentgym.credit.weights import leave_out_truncated, weigh_every_token
+from agentgym.losses.surrogates import add, kl_to_reference, policy_gradient, weigh
+from agentgym.utils.bounds import above, at_least, within
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from agentgym.batch import Batch, concatenate, pack, unpack
-from agentgym.credit import State, Transform, group_mean
-from agentgym.turns import turns_of
+from agentgym.batch.batch import Batch, concatenate, pack, unpack
+from agentgym.batch.turns import turns_of
+from agentgym.credit.transforms import State, Transform, group_mean
 
 REPLAYED = "replay/old"
 """Private column: 1 on tokens of replayed episodes, 0 on fresh ones."""

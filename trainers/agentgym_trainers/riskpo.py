@@ -25,11 +25,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, Update, independent
-from agentgym.batch import Batch
-from agentgym.bounds import above, at_least, ordered, within
-from agentgym.credit import State, Transform, centre, chain, group_mean, weigh_episodes
-from agentgym.losses import Loss, Outputs, dual_clip, policy_gradient
-from agentgym.weights import leave_out_truncated
+from agentgym.batch.batch import Batch
+from agentgym.credit.transforms import State, Transform, centre, chain, group_mean, weigh_episodes
+from agentgym.credit.weights import leave_out_truncated
+from agentgym.losses.surrogates import Loss, Outputs, dual_clip, policy_gradient
+from agentgym.utils.bounds import above, at_least, ordered, within
 from agentgym_trainers.gspo import sequence_ratio
 
 

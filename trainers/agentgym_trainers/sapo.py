@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm
-from agentgym.batch import Batch
-from agentgym.bounds import above, at_least
-from agentgym.losses import Loss, Outputs, ratio
+from agentgym.batch.batch import Batch
+from agentgym.losses.surrogates import Loss, Outputs, ratio
+from agentgym.utils.bounds import above, at_least
 from agentgym_trainers.grpo import GRPO
 
 

@@ -25,12 +25,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, Select, extend
-from agentgym.batch import Batch, episode_mean
-from agentgym.bounds import at_least, within
-from agentgym.credit import State, Transform
-from agentgym.losses import Loss, Outputs, entropy_bonus, times, weigh
-from agentgym.reductions import Reduction, nucleus_entropy
-from agentgym.turns import quantile_by, turns_of
+from agentgym.batch.batch import Batch, episode_mean
+from agentgym.batch.turns import quantile_by, turns_of
+from agentgym.credit.transforms import State, Transform
+from agentgym.losses.reductions import Reduction, nucleus_entropy
+from agentgym.losses.surrogates import Loss, Outputs, entropy_bonus, times, weigh
+from agentgym.utils.bounds import at_least, within
 from agentgym_trainers.drgrpo import DrGRPO
 from agentgym_trainers.grpo import GRPO
 

@@ -23,10 +23,10 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from agentgym.algorithm import About, Algorithm, Update
-from agentgym.bounds import at_least, ordered, within
-from agentgym.credit import chain
-from agentgym.losses import policy_gradient, times, weigh
-from agentgym.weights import CONSTANT
+from agentgym.credit.transforms import chain
+from agentgym.credit.weights import CONSTANT
+from agentgym.losses.surrogates import policy_gradient, times, weigh
+from agentgym.utils.bounds import at_least, ordered, within
 from agentgym_trainers.clipcov import KEPT, spare_covariant
 from agentgym_trainers.curriculum import fade, ramp, reward_acting
 from agentgym_trainers.drbot import DrBoT

@@ -23,9 +23,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, Select
-from agentgym.batch import Batch
-from agentgym.bounds import above, at_least, within
-from agentgym.losses import Outputs, policy_gradient, stopped, times
+from agentgym.batch.batch import Batch
+from agentgym.losses.surrogates import Outputs, policy_gradient, stopped, times
+from agentgym.utils.bounds import above, at_least, within
 from agentgym_trainers.grpo import GRPO
 
 WEIGHT = "steer/weight"

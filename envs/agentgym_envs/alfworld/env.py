@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from agentgym.env import Opening, Outcome, TextEnv, one_of
+from agentgym.env.base import Opening, Outcome, TextEnv, one_of
 from agentgym.errors import WorldError
 from agentgym_envs.alfworld import engine, files, goals, tasks
 from agentgym_envs.alfworld.game import Game, State

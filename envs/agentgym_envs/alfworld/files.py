@@ -16,7 +16,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from agentgym.env import unknown_task
+from agentgym.env.base import unknown_task
 from agentgym.errors import ConfigError, WorldError
 from agentgym_envs.alfworld import games, problem, tasks, wording
 from agentgym_envs.alfworld.game import Game, build

@@ -8,9 +8,9 @@ from functools import cache
 from random import Random
 from typing import NamedTuple, TypeVar
 
-from agentgym.env import unknown_task
+from agentgym.env.base import unknown_task
+from agentgym.env.panel import unknown_split
 from agentgym.errors import ConfigError, did_you_mean
-from agentgym.panel import unknown_split
 from agentgym_envs.alfworld import tables
 from agentgym_envs.alfworld.problem import TASK_TYPES
 from agentgym_envs.alfworld.tables import ENV

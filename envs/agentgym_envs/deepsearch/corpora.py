@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from agentgym.errors import ConfigError
+from agentgym_envs.bm25 import Index, IndexWriter, mapped, term_key
 from agentgym_envs.cache import cache_root, write_folder
 from agentgym_envs.deepsearch.sources import Hit, Page, split
-from agentgym_envs.webshop.index import Index, IndexWriter, mapped, term_key
 
 _FORMAT = 1
 """Of the files in the cache; another number makes them anew."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from agentgym.env import one_of
+from agentgym.env.base import one_of
 from agentgym.errors import ConfigError
 from agentgym_envs.deepsearch.knowledge import RELATIONS
 from agentgym_envs.deepsearch.names import MOST_COMMON, NAMES, Names

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from agentgym_envs.bm25 import IndexWriter
 from agentgym_envs.deepsearch.corpora import ScoredIndex
 from agentgym_envs.deepsearch.knowledge import RELATIONS, Entity, Knowledge, make_knowledge, pick
 from agentgym_envs.deepsearch.names import Names
 from agentgym_envs.deepsearch.sources import Hit, Page
-from agentgym_envs.webshop.index import IndexWriter
 
 _INTRODUCTIONS = {
     "person": "{x} is a person of note.",

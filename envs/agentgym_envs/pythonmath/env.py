@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from agentgym.env import SPLITS, AnyText, Opening, Outcome, one_of, unknown_task
+from agentgym.env.base import SPLITS, AnyText, Opening, Outcome, one_of, unknown_task
+from agentgym.env.panel import unknown_split
 from agentgym.errors import ConfigError, MissingExtra, WorldError
-from agentgym.panel import unknown_split
 from agentgym.sandbox import Limits, Sandbox
 from agentgym.tools import CallLimits, HermesCalls, PythonTool, TagCalls, ToolWorld
 from agentgym_envs.pythonmath.answers import same

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from agentgym.errors import ConfigError
-from agentgym.jsonl import parse_object
+from agentgym.utils.jsonl import parse_object
 from agentgym_envs.pythonmath.problems import Problem
 
 _QUESTIONS = ("question", "problem")

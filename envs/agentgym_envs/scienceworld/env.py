@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from agentgym.env import Opening, Outcome, TextEnv, one_of
+from agentgym.env.base import Opening, Outcome, TextEnv, one_of
 from agentgym.errors import ConfigError, WorldError
 from agentgym_envs.scienceworld import jvm, text
 from agentgym_envs.scienceworld import tasks as _tasks

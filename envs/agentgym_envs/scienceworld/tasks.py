@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
-from agentgym.env import unknown_task
+from agentgym.env.base import unknown_task
+from agentgym.env.panel import unknown_split
 from agentgym.errors import ConfigError, did_you_mean
-from agentgym.panel import unknown_split
 
 ENV = "agentgym/ScienceWorld-v0"
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from agentgym.env import Opening, Outcome, TextEnv, one_of
+from agentgym.env.base import Opening, Outcome, TextEnv, one_of
 from agentgym.errors import WorldError
 from agentgym_envs.textworld import games, makers, tasks, text
 from agentgym_envs.textworld.engine import Session, story

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from agentgym.env import unknown_task
+from agentgym.env.base import unknown_task
+from agentgym.env.panel import unknown_split
 from agentgym.errors import ConfigError, did_you_mean
-from agentgym.panel import unknown_split
 
 ENV = "agentgym/TextWorld-v0"
 

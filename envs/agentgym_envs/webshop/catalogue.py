@@ -15,12 +15,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from agentgym.env import Progress
+from agentgym.env.base import Progress
 from agentgym.errors import WorldError
+from agentgym_envs.bm25 import Index, IndexWriter, mapped
 from agentgym_envs.cache import cache_root, write_folder
 from agentgym_envs.webshop import goals
 from agentgym_envs.webshop.files import ReadSoFar
-from agentgym_envs.webshop.index import Index, IndexWriter, mapped
 from agentgym_envs.webshop.products import Product, pack, unpack
 
 _VERSION = 2

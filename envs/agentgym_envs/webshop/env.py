@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
-from agentgym.env import Opening, Outcome, Progress, TextEnv, one_of, unknown_task
+from agentgym.env.base import Opening, Outcome, Progress, TextEnv, one_of, unknown_task
 from agentgym.errors import ConfigError, MissingExtra, WorldError
 from agentgym_envs.webshop import files, pages
 from agentgym_envs.webshop.catalogue import Catalogue, Source, open_catalogue

@@ -1,0 +1,1 @@
+"""Trajectories as tensors: rows end to end, their turns, and the tree of shared prefixes."""

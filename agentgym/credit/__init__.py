@@ -1,0 +1,1 @@
+"""Which tokens earned the reward: transforms of a batch that end in advantages and weights."""

@@ -1,0 +1,176 @@
+"""Ways to turn rewards into advantages, besides the group mean in ``agentgym.credit.transforms``.
+
+Axes: P positions, K turns, E episodes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from agentgym.batch.batch import VALUE, Batch
+from agentgym.batch.turns import Turns, discounted_returns, turns_of
+from agentgym.credit.transforms import Transform, centre, deviation_by, group_mean, stateless
+
+RETURN = "critic/return"
+"""Private column: what the critic should have said, in units of reward."""
+
+
+def leave_one_out() -> Transform:
+    """Return minus the mean return of the *other* episodes of the task (RLOO); alone, the return.
+
+    Source: Ahmadian et al. 2024 (arXiv:2402.14740), section 3.2.
+    """
+
+    def apply(batch: Batch) -> Batch:
+        size = torch.bincount(batch.group)[batch.group]
+        centred = centre(batch.reward, batch.group) * size / (size - 1).clamp(min=1)
+        value = torch.where(size > 1, centred, batch.reward)
+        return batch.with_(advantage=value[batch.owner] * batch.mask)
+
+    return stateless(apply)
+
+
+def group_advantage_over_turns(*, scale: bool = True, epsilon: float = 1e-6) -> Transform:
+    """The group advantage with every *turn* counted once, as code does whose rows are turns.
+
+    A long failure then weighs more in the mean than a short success. Standard deviation with one
+    degree of freedom less; a group of a single turn keeps its return. Only for comparison with
+    released code: ``credit.group_advantage`` counts episodes.
+    """
+
+    def apply(batch: Batch) -> Batch:
+        turns = turns_of(batch)
+        reward, group = batch.reward[turns.episode], batch.group[turns.episode]
+        centred = centre(reward, group)
+        alone = torch.bincount(group)[group] == 1
+        value = torch.where(alone, reward, centred)
+        if scale:
+            deviation = deviation_by(centred, group, unbiased=True)
+            value = value / (torch.where(alone, torch.ones_like(value), deviation) + epsilon)
+        return batch.with_(advantage=turns.spread(value, batch))
+
+    return stateless(apply)
+
+
+def returns_to_go(discount: float = 1.0) -> Transform:
+    """The reward from the token's turn on, discounted by turn."""
+
+    def apply(batch: Batch) -> Batch:
+        turns = turns_of(batch)
+        found = discounted_returns(turns, turns.first(batch.gain), discount)
+        return batch.with_(advantage=turns.spread(found, batch))
+
+    return stateless(apply)
+
+
+def subtract_group_mean() -> Transform:
+    """Subtract the mean return of the task's episodes from the advantage."""
+
+    def apply(batch: Batch) -> Batch:
+        baseline = group_mean(batch.reward, batch)[batch.owner]
+        return batch.with_(advantage=(batch.advantage - baseline) * batch.mask)
+
+    return stateless(apply)
+
+
+def whiten(epsilon: float = 1e-8) -> Transform:
+    """Centre and scale the advantage over all tokens of the batch; one token is only centred.
+
+    Args:
+        epsilon: Added to the variance, which has one degree of freedom less.
+    """
+
+    def apply(batch: Batch) -> Batch:
+        return batch.with_(advantage=standardise(batch.advantage, batch, epsilon) * batch.mask)
+
+    return stateless(apply)
+
+
+def standardise(
+    value: Float[Tensor, " P"], batch: Batch, epsilon: float = 1e-8
+) -> Float[Tensor, " P"]:
+    """Standard scores over the tokens on the mask, with one degree of freedom less.
+
+    In double precision inside, as entropies may differ little from one another.
+    """
+    exact = value.double()
+    inside = exact[batch.mask]
+    if len(inside) < 2:
+        return (value - inside.sum().to(value)) * batch.mask
+    score = (exact - inside.mean()) * (inside.var() + epsilon).rsqrt()
+    return score.to(value) * batch.mask
+
+
+def generalised_advantage(
+    discount: float = 1.0, trace: float = 1.0, *, bootstrap: bool = False, per_turn: bool = False
+) -> Transform:
+    """GAE over the tokens an episode wrote, across its turns; writes what the critic should learn.
+
+    ``A_t = d_t + discount * trace * A_{t+1}`` with ``d_t = r_t + discount * V_{t+1} - V_t``; the
+    reward of a turn arrives at its last token. What was read in between is no step. Source:
+    Schulman et al. 2016 (arXiv:1506.02438), eq. 16.
+
+    Args:
+        discount: Per token, in (0, 1].
+        trace: The lambda of GAE, in [0, 1].
+        bootstrap: What follows an episode that a limit cut short is worth what the critic said
+            before its last token; otherwise nothing, as after an end that the world declared.
+        per_turn: Every turn is an episode of its own that earns the whole return, as in code whose
+            rows are turns.
+    """
+
+    def apply(batch: Batch) -> Batch:
+        turns = turns_of(batch)
+        order = turns.turn.argsort(stable=True)
+        at, turn = turns.at[order], turns.turn[order]
+        end = torch.ones_like(turn, dtype=torch.bool)
+        end[:-1] = turn[1:] != turn[:-1]
+        owner = batch.owner[at]
+        unit = turn if per_turn else owner
+        value = batch.extra[VALUE][at]
+        tokens = _Tokens(
+            reward=((batch.reward[owner] if per_turn else batch.gain[at]) * end).tolist(),
+            value=value.tolist(),
+            unit=unit.tolist(),
+            beyond=(value * (batch.truncated[owner] & bootstrap)).tolist(),
+        )
+        found = torch.tensor(_accumulate(tokens, discount, trace), dtype=value.dtype)
+        advantage = torch.zeros_like(batch.extra[VALUE]).index_put((at,), found)
+        target = (advantage + batch.extra[VALUE]) * batch.mask
+        return batch.with_(advantage=advantage, **{RETURN: target})
+
+    return stateless(apply, reads={VALUE}, writes={RETURN})
+
+
+class _Tokens(NamedTuple):
+    """Tokens in the order they were written, unit by unit."""
+
+    reward: list[float]
+    value: list[float]
+    unit: list[int]
+    beyond: list[float]
+    """Value of what follows the token, if it is the last of its unit."""
+
+
+def _accumulate(tokens: _Tokens, discount: float, trace: float) -> list[float]:
+    """GAE from the last token to the first."""
+    found = [0.0] * len(tokens.unit)
+    after = following = 0.0
+    for i in range(len(found) - 1, -1, -1):
+        if i + 1 == len(found) or tokens.unit[i] != tokens.unit[i + 1]:
+            after, following = 0.0, tokens.beyond[i]
+        surprise = tokens.reward[i] + discount * following - tokens.value[i]
+        found[i] = after = surprise + discount * trace * after
+        following = tokens.value[i]
+    return found
+
+
+def step_groups(turns: Turns, batch: Batch) -> Int[Tensor, " K"]:
+    """Number of the set of turns of one task that began with the same observation, per turn."""
+    key = torch.stack([batch.group[turns.episode], turns.first(batch.state)])
+    found: Tensor = torch.unique(key, dim=1, return_inverse=True)[1]
+    return found

@@ -1,0 +1,55 @@
+"""Rewards that training adds to the world's own; the records keep the world's."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from agentgym.batch.batch import Batch
+from agentgym.batch.turns import Turns, turns_of
+from agentgym.credit.transforms import Transform, stateless
+
+
+def reward_turns(batch: Batch, turns: Turns, bonus: Float[Tensor, " K"]) -> Batch:
+    """Add a reward to each turn, and their sum to each episode's return."""
+    return batch.with_(
+        gain=batch.gain + turns.spread(bonus, batch),
+        reward=batch.reward + turns.per_episode(bonus, batch),
+    )
+
+
+def reward_episodes(batch: Batch, bonus: Float[Tensor, " E"]) -> Batch:
+    """Add a reward to each episode, earned by its last turn."""
+    turns = turns_of(batch)
+    last = turns.following(turns.number + 1.0) == 0
+    shaped = batch.with_(gain=batch.gain + turns.spread(bonus[turns.episode] * last, batch))
+    return shaped.with_(reward=batch.reward + bonus)
+
+
+def punish_malformed(penalty: float) -> Transform:
+    """Take ``penalty`` from every turn that held no action."""
+
+    def apply(batch: Batch) -> Batch:
+        turns = turns_of(batch)
+        return reward_turns(batch, turns, -penalty * (~turns.first(batch.parsed)).to(batch.gain))
+
+    return stateless(apply)
+
+
+def punish_length(longest: int, margin: int) -> Transform:
+    """DAPO's overlong shaping: nothing up to ``longest - margin`` tokens, then a ramp to -1.
+
+    Yu et al. 2025 (arXiv:2503.14476), eq. 13. Counts the tokens the policy wrote in the episode.
+    """
+
+    def apply(batch: Batch) -> Batch:
+        turns = turns_of(batch)
+        length = turns.per_episode(turns.length.to(batch.reward), batch)
+        return reward_episodes(batch, overlong(length, longest, margin))
+
+    return stateless(apply)
+
+
+def overlong(length: Float[Tensor, " E"], longest: int, margin: int) -> Float[Tensor, " E"]:
+    """The penalty for a length in tokens, in [-1, 0]."""
+    return -((length - (longest - margin)) / margin).clamp(0, 1)

@@ -1,0 +1,323 @@
+"""Continuous batching: requests join and leave the batch between any two tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+
+from agentgym.engines.local import sampling as sampler
+from agentgym.engines.local.decoder import Decoder
+from agentgym.engines.local.slot_pool import Slot, SlotPool
+from agentgym.engines.requests import completion_of, finish_of
+from agentgym.errors import ConfigError
+from agentgym.models.out_of_memory import enough_memory
+from agentgym.types import Completion, Sampling
+
+_PREFILL_TOKENS = 16384
+"""Prompt tokens after which no further prompt joins a model call; bounds its memory."""
+_REMEDY = "lower `--rollout.concurrency` or `--rollout.tokens`"
+
+
+class EngineStats(NamedTuple):
+    """Counters since the engine was built."""
+
+    prompt_computed: int = 0
+    """Prompt tokens that went through the model."""
+    prompt_reused: int = 0
+    """Prompt tokens found in a cache."""
+    generated: int = 0
+    """Tokens sampled, also for completions that were given up."""
+    steps: int = 0
+    """Model calls."""
+    rows: int = 0
+    """Rows of all model calls; ``rows / steps`` is the mean batch size."""
+    seconds: float = 0.0
+    """Time in the model and in sampling."""
+
+    def since(self, earlier: EngineStats) -> EngineStats:
+        """What was added after ``earlier``."""
+        then = earlier._asdict()
+        return self._replace(**{name: now - then[name] for name, now in self._asdict().items()})
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """One completion on its way."""
+
+    prompt: list[int]
+    sampling: Sampling
+    future: asyncio.Future[Completion]
+    uniforms: list[float]
+    slot: Slot = field(default_factory=lambda: Slot(-1))
+    start: int = 0
+    """Tokens in the slot's cache."""
+    feed: list[int] = field(default_factory=list)
+    """Tokens of the next model call."""
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    entropies: list[float] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
+
+    def begin(self, slot: Slot, start: int) -> None:
+        """Plan the model call of all there is, with ``start`` tokens of it cached."""
+        held = self.prompt + self.tokens
+        self.slot, self.start, self.feed = slot, start, held[start:]
+        # Told before it is true, so that a prompt with the same beginning can wait for it.
+        slot.tokens, slot.cached = held, start
+
+    def release(self) -> None:
+        """Give the slot back, with the tokens that are surely cached."""
+        self.slot.cached = 0 if self.slot.pending else self.start
+        self.slot.tokens = (self.prompt + self.tokens)[: self.slot.cached]
+        self.slot.busy = False
+
+    def append(self, token: int, logprob: float, entropy: float, version: int) -> bool:
+        """Take the outcome of a model call; whether the completion goes on."""
+        self.slot.cached = len(self.slot.tokens)
+        self.start += len(self.feed)
+        self.feed = [token]
+        self.tokens.append(token)
+        self.logprobs.append(logprob)
+        self.entropies.append(entropy)
+        self.versions.append(version)
+        return token not in self.sampling.stop and len(self.tokens) < self.sampling.max_tokens
+
+    def completion(self) -> Completion:
+        """What there is."""
+        columns = self.tokens, self.logprobs, self.entropies, self.versions
+        return completion_of(*columns, finish_of(self.tokens, self.sampling))
+
+
+class _Copy(NamedTuple):
+    source: int
+    target: int
+    length: int
+
+
+def patience(answered: int, rows: int, seconds: float) -> float:
+    """How long to wait for the next of those who were just answered to ask again.
+
+    Whoever comes too late for the next model call misses a token. The wait is half of what that
+    costs all in flight, so it is short where few were answered or answers are long.
+
+    Args:
+        answered: Rows of a model call whose completion ended with it.
+        rows: All rows of the call.
+        seconds: What the call took.
+
+    Returns:
+        Seconds.
+    """
+    return seconds * answered / rows / 2
+
+
+class _Plan(NamedTuple):
+    """One model call, decided on the event loop and run in the engine's thread."""
+
+    jobs: list[_Job]
+    copies: list[_Copy]
+    loads: int
+    """How often everything cached had become void when it was decided."""
+
+
+class _Drawn(NamedTuple):
+    """What came of a plan."""
+
+    tokens: list[int]
+    logprobs: list[float]
+    entropies: list[float]
+    version: int
+    seconds: float
+
+
+class Batcher:
+    """The queue, the running batch and the pump that moves jobs from one to the other.
+
+    Lives on one event loop at a time. Bookkeeping happens on the loop; a model call happens in
+    the batcher's own thread, so the loop stays free while it runs.
+    """
+
+    def __init__(self, decoder: Decoder, slots: int) -> None:
+        self.version = 0
+        self.stats = EngineStats()
+        self.pool = SlotPool(slots)
+        self._decoder = decoder
+        self._waiting: deque[_Job] = deque()
+        self._running: list[_Job] = []
+        self._asked = asyncio.Event()
+        """Set by every request."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="agentgym-engine")
+        self._lock = threading.Lock()
+        """Held while weights or caches are read or written."""
+        self._loads = 0
+        self._known = 0
+        """Value of ``_loads`` for which the pool's tokens are true."""
+
+    def submit(self, prompt: list[int], sampling: Sampling) -> asyncio.Future[Completion]:
+        """Queue a checked request; cancelling the future withdraws it."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._move_to(loop)
+        drawn = sampler.uniforms(sampling.seed, sampling.max_tokens)
+        job = _Job(prompt, sampling, loop.create_future(), drawn)
+        self._waiting.append(job)
+        self._asked.set()
+        if self._pump is None or self._pump.done():
+            self._pump = loop.create_task(self._serve(loop))
+        return job.future
+
+    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
+        """New weights, from any thread; waits for the model call in progress."""
+        with self._lock:
+            self._decoder.load(weights)
+            self._loads += 1
+            self.version = version
+
+    def rest(self) -> None:
+        """Free the caches, from any thread."""
+        with self._lock:
+            self._decoder.release()
+            self._loads += 1
+
+    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve a new event loop. Nobody is left to read what a stopped one had asked for."""
+        if self._loop is not None and self._loop.is_running():
+            raise ConfigError("the engine serves another running event loop; build one for each")
+        self._loop, self._pump, self._asked = loop, None, asyncio.Event()
+        self._abandon()
+
+    def _abandon(self) -> list[_Job]:
+        """Empty the queue and the batch; the jobs somebody may still wait for."""
+        jobs = [*self._running, *self._waiting]
+        for job in self._running:
+            job.release()
+        self._running, self._waiting = [], deque()
+        return [job for job in jobs if not job.future.done()]
+
+    # ---- the pump ----------------------------------------------------------------------------
+
+    async def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Make model calls while anything waits or runs."""
+        try:
+            while self._waiting or self._running:
+                self._drop_withdrawn()
+                self._adopt_load()
+                plan = _Plan(self._running, self._admit(), self._known)
+                if not plan.jobs:
+                    continue
+                drawn = await loop.run_in_executor(self._executor, self._step, plan)
+                # A load after the call voids it: the new weights sample these tokens anew.
+                if drawn is not None and plan.loads == self._loads:
+                    answered = self._record(plan, drawn)
+                    await self._linger(answered, patience(answered, len(plan.jobs), drawn.seconds))
+        except Exception as error:
+            for job in self._abandon():
+                job.future.set_exception(error)
+        except asyncio.CancelledError:
+            for job in self._abandon():
+                job.future.cancel()
+            raise
+
+    async def _linger(self, answered: int, pause: float) -> None:
+        """Until as many have asked as were answered, or nobody has for ``pause`` seconds."""
+        enough = len(self._waiting) + answered
+        while len(self._waiting) < enough:
+            self._asked.clear()
+            try:
+                await asyncio.wait_for(self._asked.wait(), pause)
+            except TimeoutError:
+                return
+
+    def _drop_withdrawn(self) -> None:
+        for job in self._running:
+            if job.future.done():
+                job.release()
+        self._running = [job for job in self._running if not job.future.done()]
+
+    def _adopt_load(self) -> None:
+        """After a load nothing is cached: every completion is read again, and goes on."""
+        if self._known == self._loads:
+            return
+        self._known = self._loads
+        self.pool.forget()
+        for job in self._running:
+            job.begin(job.slot, 0)
+
+    def _admit(self) -> list[_Copy]:
+        """Move waiting jobs into the batch, first come first served; what to copy for them."""
+        copies: list[_Copy] = []
+        later: list[_Job] = []
+        budget, displace = _PREFILL_TOKENS, not self._running
+        while self._waiting and budget > 0 and len(self._running) < len(self.pool):
+            job = self._waiting.popleft()
+            if job.future.done():
+                continue
+            place = self.pool.place(job.prompt, displace=displace)
+            if place is None:
+                later.append(job)
+                continue
+            job.begin(place.slot, place.start)
+            if place.source is not None:
+                copies.append(_Copy(place.source.index, place.slot.index, place.start))
+            budget -= len(job.feed)
+            self._running.append(job)
+        self._waiting.extendleft(reversed(later))
+        return copies
+
+    def _step(self, plan: _Plan) -> _Drawn | None:
+        """One model call, one token per job; None when the weights changed since the plan."""
+        with self._lock:
+            if plan.loads != self._loads:
+                return None
+            begun = time.perf_counter()
+            with enough_memory(f"{len(plan.jobs)} contexts at once", _REMEDY):
+                for copy in plan.copies:
+                    self._decoder.copy(*copy)
+                logits = self._decoder.extend(
+                    [job.slot.index for job in plan.jobs],
+                    [job.start for job in plan.jobs],
+                    [job.feed for job in plan.jobs],
+                )
+            tokens, logprobs, entropies = sampler.draw(
+                logits,
+                [job.sampling for job in plan.jobs],
+                [job.uniforms[len(job.tokens)] for job in plan.jobs],
+            )
+            columns = tokens.tolist(), logprobs.tolist(), entropies.tolist()
+            return _Drawn(*columns, self.version, time.perf_counter() - begun)
+
+    def _record(self, plan: _Plan, drawn: _Drawn) -> int:
+        """Hand the tokens to their jobs; how many completions ended."""
+        self._count(plan, drawn.seconds)
+        self._running = []
+        columns = drawn.tokens, drawn.logprobs, drawn.entropies
+        for job, token, logprob, entropy in zip(plan.jobs, *columns, strict=True):
+            if job.append(token, logprob, entropy, drawn.version):
+                self._running.append(job)
+                continue
+            job.release()
+            if not job.future.done():
+                job.future.set_result(job.completion())
+        return len(plan.jobs) - len(self._running)
+
+    def _count(self, plan: _Plan, seconds: float) -> None:
+        new = [job for job in plan.jobs if job.slot.pending]
+        then = self.stats
+        self.stats = EngineStats(
+            prompt_computed=then.prompt_computed + sum(len(job.feed) for job in new),
+            prompt_reused=then.prompt_reused + sum(job.start for job in new),
+            generated=then.generated + len(plan.jobs),
+            steps=then.steps + 1,
+            rows=then.rows + len(plan.jobs),
+            seconds=then.seconds + seconds,
+        )

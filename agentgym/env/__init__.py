@@ -1,0 +1,1 @@
+"""What an environment is, how it is registered and listed, and where it runs."""

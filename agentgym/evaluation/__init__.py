@@ -1,0 +1,1 @@
+"""Playing a frozen panel, statistics, records, reports and plots."""

@@ -1,0 +1,255 @@
+"""What a run leaves behind: episodes and metrics, one JSON line each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from agentgym.errors import ConfigError
+from agentgym.types import Stop, Task, Trajectory, Turn
+from agentgym.utils.jsonl import append_line, dumps, parse_object, read_objects, write_atomic
+
+SCHEMA = 2
+"""Version of an episode's line; raised when a field changes its meaning."""
+
+Decode = Callable[[Sequence[int]], str]
+"""Token ids to text."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnRecord:
+    """One exchange, without its tokens."""
+
+    action: str
+    observation: str
+    reward: float
+    parsed: bool
+    valid: bool
+    prompt_tokens: int
+    """Tokens read since the previous completion."""
+    completion_tokens: int
+    entropy: float
+    """Mean over the completion's tokens, in nats; NaN when it has none."""
+    text: str | None
+    """The completion as text; None when there was nothing to decode it with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpisodeRecord:
+    """One finished episode, one JSON line."""
+
+    env: str
+    task: str
+    seed: int
+    sample: int
+    """Which of the episodes of this task, from 0."""
+    task_type: str
+    goal: str
+    opening: str
+    turns: tuple[TurnRecord, ...]
+    stop: Stop
+    won: bool
+    score: float
+    """The world's own, in [0, 1]."""
+    reward: float
+    """Undiscounted return."""
+    prompt_tokens: int
+    """Sum over turns."""
+    completion_tokens: int
+    """Sum over turns."""
+    version: int
+    """Oldest policy version that sampled any of it; -1 when nothing was sampled."""
+    seconds: float
+    """Wall-clock time from the first reset to the last answer, waiting included."""
+    panel: str
+    """Digest of the panel it was played for; empty when there was none."""
+    error: str
+    """What broke, when ``stop`` is not scored."""
+    spoilt: tuple[Stop, ...]
+    """Endings of earlier attempts at it, none of them scored."""
+
+    @classmethod
+    def of(
+        cls,
+        trajectory: Trajectory,
+        *,
+        seconds: float = math.nan,
+        panel: str = "",
+        decode: Decode | None = None,
+    ) -> EpisodeRecord:
+        """What is kept of an episode.
+
+        Args:
+            trajectory: The finished episode.
+            seconds: How long it took.
+            panel: Digest of the panel it was played for.
+            decode: Completion tokens to text; without it no text is kept.
+        """
+        turns = tuple(_turn(turn, decode) for turn in trajectory.turns)
+        versions = [turn.completion.version for turn in trajectory.turns]
+        return cls(
+            env=trajectory.task.env,
+            task=trajectory.task.id,
+            seed=trajectory.task.seed,
+            sample=trajectory.sample,
+            task_type=trajectory.task_type,
+            goal=trajectory.goal,
+            opening=trajectory.opening,
+            turns=turns,
+            stop=trajectory.stop,
+            won=trajectory.won,
+            score=trajectory.score,
+            reward=float(trajectory.reward),
+            prompt_tokens=sum(turn.prompt_tokens for turn in turns),
+            completion_tokens=sum(turn.completion_tokens for turn in turns),
+            version=min(versions, default=-1),
+            seconds=seconds,
+            panel=panel,
+            error=trajectory.error,
+            spoilt=trajectory.spoilt,
+        )
+
+    @property
+    def key(self) -> tuple[Task, int]:
+        """Which episode this is: its task, and which sample of it."""
+        return Task(self.env, self.task, self.seed), self.sample
+
+    def to_json(self) -> str:
+        """One line, without its newline."""
+        return dumps({"schema": SCHEMA, **asdict(self)})
+
+    @classmethod
+    def from_json(cls, line: str) -> EpisodeRecord:
+        """The reverse of ``to_json``.
+
+        Raises:
+            ConfigError: The line is no episode, or one of another schema version.
+        """
+        return cls.from_object(parse_object(line))
+
+    @classmethod
+    def from_object(cls, found: Mapping[str, Any]) -> EpisodeRecord:
+        """An episode from a JSON object; the edge where untyped data becomes typed."""
+        if found.get("schema") != SCHEMA:
+            raise ConfigError(f"an episode of schema {found.get('schema')!r}, expected {SCHEMA}")
+        known = {field.name for field in fields(cls)} | {"schema"}
+        if known != found.keys():
+            raise ConfigError(f"an episode with wrong fields: {', '.join(known ^ found.keys())}")
+        content = {name: value for name, value in found.items() if name != "schema"}
+        turns = tuple(
+            TurnRecord(**_with_nan(turn, ("reward", "entropy"))) for turn in content["turns"]
+        )
+        content = _with_nan(content, ("score", "reward", "seconds"))
+        spoilt = tuple(map(Stop, content["spoilt"]))
+        return cls(**{**content, "turns": turns, "stop": Stop(content["stop"]), "spoilt": spoilt})
+
+
+def append(path: Path, record: EpisodeRecord) -> None:
+    """Add one episode to a file, whole or not at all."""
+    append_line(path, record.to_json())
+
+
+def read_episodes(path: Path) -> tuple[EpisodeRecord, ...]:
+    """Every complete episode of a file in the order written; other lines are passed over.
+
+    Raises:
+        ConfigError: A line is damaged in a way that no interruption explains.
+    """
+    return tuple(
+        EpisodeRecord.from_object(found) for found in read_objects(path) if "header" not in found
+    )
+
+
+def keep_episodes(path: Path, count: int) -> None:
+    """Drop the episodes of training steps that a resumed run will play again.
+
+    Args:
+        path: The file; nothing happens when there is none.
+        count: Episodes to keep, the first ones.
+    """
+    if path.exists():
+        kept = islice(read_objects(path), count)
+        write_atomic(path, "".join(dumps(line) + "\n" for line in kept))
+
+
+class MetricsWriter:
+    """Writes ``metrics.jsonl``: one line of named numbers for each step.
+
+    Args:
+        path: The file.
+        resume: The step a run goes on from; later lines are cut, because those steps will be
+            played again. None starts a new file.
+
+    Raises:
+        ConfigError: The file holds metrics already and ``resume`` is None.
+    """
+
+    def __init__(self, path: Path, *, resume: int | None = None) -> None:
+        self.path = path
+        count = len(read_metrics(path)) if path.exists() else 0
+        if count and resume is None:
+            raise ConfigError(
+                f"{path} already holds {count} lines: resume that run or choose another folder"
+            )
+        found = read_objects(path) if count else ()
+        kept = [line for line in found if resume is not None and line["step"] <= resume]
+        write_atomic(path, "".join(dumps(line) + "\n" for line in kept))
+        self._last = max((line["step"] for line in kept), default=None)
+
+    def write(self, step: int, values: Mapping[str, float | int]) -> None:
+        """Add one line; NaN and infinity are written as null.
+
+        Raises:
+            ValueError: ``step`` lies before the last one written.
+        """
+        if self._last is not None and step < self._last:
+            raise ValueError(f"metrics of step {step} after those of step {self._last}")
+        self._last = step
+        numbers = {name: _number(value) for name, value in values.items()}
+        append_line(self.path, dumps({"step": step, **numbers}))
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Every complete line of a metrics file, each with its ``step``; null is read as NaN.
+
+    Raises:
+        ConfigError: The file holds something else.
+    """
+    lines = list(read_objects(path))
+    for number, line in enumerate(lines, start=1):
+        if not all(isinstance(value, float | int | None) for value in line.values()):
+            raise ConfigError(f"{path}, line {number}: metrics are numbers, got something else")
+        if not isinstance(line.get("step"), int):
+            raise ConfigError(f"{path}, line {number}: metrics without a step")
+    return [
+        {name: math.nan if value is None else float(value) for name, value in line.items()}
+        for line in lines
+    ]
+
+
+def _number(value: float | int) -> float | int:
+    """A plain Python number, whatever numpy or torch scalar came in."""
+    return value if isinstance(value, int) else float(value)
+
+
+def _with_nan(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {**found, **{name: math.nan for name in names if found[name] is None}}
+
+
+def _turn(turn: Turn, decode: Decode | None) -> TurnRecord:
+    tokens = turn.completion.tokens
+    return TurnRecord(
+        action=turn.action,
+        observation=turn.observation,
+        reward=float(turn.reward),
+        parsed=turn.parsed,
+        valid=turn.valid,
+        prompt_tokens=len(turn.prompt),
+        completion_tokens=len(tokens),
+        entropy=sum(turn.completion.entropies) / len(tokens) if tokens else math.nan,
+        text=None if decode is None else decode(tokens),
+    )

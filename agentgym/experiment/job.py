@@ -1,0 +1,468 @@
+"""The main job, stage by stage: prepare, warm up, evaluate, train, evaluate again, report.
+
+Every stage leaves its result in the run folder and is skipped when that is already there, so a
+run that was interrupted goes on where it stopped; ``agentgym.experiment.run_folder`` says what
+lies where.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agentgym.algorithm import Algorithm
+from agentgym.engines.factory import Engines, check_device
+from agentgym.env.base import TextEnv
+from agentgym.env.executor import Host, Threads
+from agentgym.env.panel import Panel, panel_of
+from agentgym.env.process_pool import Pool
+from agentgym.env.registry import Maker, world
+from agentgym.errors import ConfigError
+from agentgym.evaluation.evaluate import Conduct, evaluate
+from agentgym.evaluation.plots import plot_run
+from agentgym.evaluation.records import (
+    EpisodeRecord,
+    MetricsWriter,
+    append,
+    keep_episodes,
+    read_metrics,
+)
+from agentgym.evaluation.report import Report, Subject, check_panels, render
+from agentgym.experiment.failed_step import kept
+from agentgym.experiment.run_folder import RunFolder, fingerprint
+from agentgym.models import from_scratch
+from agentgym.models.lora import adapt, base_of, merged
+from agentgym.models.policy import Policy, check_model, load_model, load_tokenizer
+from agentgym.rollout.action_formats import ActionFormat, JsonCall, Plain, Tags
+from agentgym.rollout.agent import ChatAgent
+from agentgym.rollout.demonstrations import Demonstration, texts, written
+from agentgym.rollout.player import Limits, Player, derive
+from agentgym.settings import Experiment, Rollout, Speech, check_ranges
+from agentgym.training.learner import Learner
+from agentgym.training.schedule import Scheduler, Tasks, correct, scheduler
+from agentgym.training.trainer import Step, Trainer, episode_metrics, task_of
+from agentgym.training.warmup import demonstrations, imitate
+from agentgym.types import Sampling, Task
+from agentgym.utils.concurrency import together
+from agentgym.utils.jsonl import write_atomic
+from agentgym.utils.progress import Display
+
+PROBE_TASKS = 64
+"""Training tasks that are played to see how far the warm-up is."""
+
+
+class Result(NamedTuple):
+    """What a run showed."""
+
+    before: Report
+    after: Report
+
+
+async def run(
+    experiment: Experiment, algorithm: Algorithm, folder: RunFolder, display: Display
+) -> Result:
+    """The whole job; call it again on the same folder to go on after an interruption."""
+    served = None if experiment.server is None else experiment.model
+    engines = _engines(
+        experiment,
+        alone=experiment.schedule.kind == "sync"
+        or experiment.engine_device not in (None, "cuda", "cuda:0"),
+        served=served,
+    )
+    async with host_of(experiment.rollout) as host, engines:
+        job = Job(experiment, folder, display, host, engines)
+        job.prepare()
+        if not folder.warm.exists():
+            await job.warm_up()
+        before = await job.evaluate(folder.warm, "before", folder.evaluation("before"))
+        if not folder.final.exists():
+            await job.reinforce(algorithm)
+        after = await job.evaluate(folder.final, "after", folder.evaluation("after"))
+    job.report(before, after)
+    return Result(before, after)
+
+
+@dataclass
+class Job:
+    """The stages of one run."""
+
+    experiment: Experiment
+    folder: RunFolder
+    display: Display
+    host: Host = field(default_factory=Threads)
+    """Where worlds live while they are played."""
+    engines: Engines = field(default_factory=Engines)
+    """Makes the engine that samples."""
+
+    # ---- stages ------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Build what the tasks of the splits in use need, such as compiled games."""
+        for split in dict.fromkeys(("train", self.experiment.evaluation.split)):
+            self.prepare_split(split)
+
+    def prepare_split(self, split: str) -> None:
+        """The same for one split."""
+        bare = self.world()
+        with self.display.stage(f"prepare: {split}", len(bare.tasks(split))) as advance:
+            bare.prepare(split, lambda done, total: advance(done))
+        bare.close()
+
+    async def warm_up(self) -> None:
+        """Make or load the model and imitate the oracle; leaves ``checkpoints/warm``."""
+        experiment, wanted = self.experiment, self.experiment.imitation
+        raw = experiment.model is None
+        imitates = wanted.steps > 0 and (raw or wanted.any_model)
+        # Where nothing is imitated, a tokenizer is still made of one demonstration of each task.
+        shown = self._demonstrations(wanted.demonstrations if imitates else int(raw))
+        if experiment.model is None:
+            text = texts(each for each in shown if each.sample == 0)
+            tokenizer = from_scratch.make_tokenizer(text, experiment.shape.vocabulary)
+            model = from_scratch.make_model(
+                tokenizer,
+                experiment.shape,
+                context=experiment.rollout.tokens,
+                seed=derive(experiment.seed, "weights"),
+            )
+        else:
+            tokenizer, model = self._trainable(experiment.model)
+        if imitates:
+            await self._imitate(tokenizer, model, shown)
+        self.folder.save(self.folder.warm, model, tokenizer)
+
+    async def evaluate(
+        self, checkpoint: str | Path, name: str, path: Path, before: Report | None = None
+    ) -> Report:
+        """Play the frozen panel with a model; leaves one JSON line per episode at ``path``.
+
+        Raises:
+            ConfigError: What it is to be compared with, ``before``, is of another panel.
+        """
+        wanted = self.experiment.evaluation
+        panel = self.panel(wanted.split).head(wanted.tasks)
+        if before is not None:
+            check_panels(before.panel, panel)
+        player = self.player(*self._loaded(checkpoint), "evaluation")
+        with self.display.stage(f"evaluate: {name}", len(panel) * wanted.episodes) as advance:
+            return await evaluate(
+                panel,
+                player,
+                episodes=wanted.episodes,
+                path=path,
+                subject=self.subject(checkpoint),
+                conduct=Conduct(
+                    concurrency=self.experiment.rollout.concurrency,
+                    decode=player.agent.text,
+                    progress=lambda done, total: advance(done),
+                ),
+            )
+
+    async def reinforce(self, algorithm: Algorithm) -> None:
+        """Train; leaves checkpoints, ``metrics.jsonl`` and ``episodes.jsonl``."""
+        experiment = self.experiment
+        start = self.folder.latest_step()
+        begin = self.folder.warm if start is None else start
+        state: dict[str, Any] = {} if start is None else self.folder.load_state(start)
+        tokenizer, model = self._trainable(begin)
+        player = self.player(tokenizer, model, "train")
+        policy = Policy(model, temperature=experiment.rollout.temperature)
+        learner = Learner(
+            policy,
+            experiment.optimisation,
+            seed=derive(experiment.seed, "updates"),
+            horizon=experiment.steps,
+        )
+        whole = correct(algorithm, experiment.schedule)
+        trainer = Trainer(whole, learner, player, alarms=experiment.alarms)
+        if state:
+            trainer.restore(state)
+        schedule = scheduler(experiment.schedule, trainer, self._tasks(), state.get("schedule", {}))
+        try:
+            await self._take_steps(tokenizer, trainer, schedule, state.get("recorded", 0))
+        finally:
+            await schedule.close()
+        self.folder.save(self.folder.final, model, tokenizer)
+
+    async def _take_steps(
+        self, tokenizer: Any, trainer: Trainer, schedule: Scheduler, recorded: int
+    ) -> None:
+        """Train to the end; ``recorded`` episodes are those of the steps taken so far."""
+        experiment, player, learner = self.experiment, trainer.player, trainer.learner
+        model = learner.policy.model
+        metrics = MetricsWriter(self.folder.metrics, resume=trainer.step)
+        keep_episodes(self.folder.episodes, recorded)
+        budget = math.inf if experiment.budget is None else experiment.budget
+        with self.display.stage("train", experiment.budget or experiment.steps) as advance:
+            while trainer.step < experiment.steps and player.spent.turns < budget:
+                with kept(self.folder, model, tokenizer, learner):
+                    step = await schedule.step()
+                metrics.write(trainer.step, step.metrics)
+                self._record(step, player)
+                recorded += sum(len(group) for group in step.groups)
+                for warning in step.warnings:
+                    self.display.say(f"warning at step {trainer.step}: {warning}")
+                done = trainer.step if experiment.budget is None else player.spent.turns
+                advance(done, _note(step.metrics))
+                if trainer.step % experiment.save_every == 0 and trainer.step < experiment.steps:
+                    where = self.folder.step(trainer.step)
+                    state = {"schedule": schedule.state(), "recorded": recorded}
+                    self.folder.save(where, model, tokenizer, trainer.state() | state)
+
+    def _tasks(self) -> Tasks:
+        """The tasks of a training step, from its number."""
+        tasks, count = self.panel("train").tasks, self.experiment.tasks_per_step
+
+        def of(step: int) -> list[Task]:
+            return [task_of(tasks, step * count + i, self.experiment.seed) for i in range(count)]
+
+        return of
+
+    def report(self, before: Report, after: Report) -> None:
+        """Table and plot; leaves ``report.txt`` and ``report.png``."""
+        table = render(after, before)
+        write_atomic(self.folder.table, table)
+        if metrics := read_metrics(self.folder.metrics):
+            plot_run(metrics, before, after, self.folder.plot)
+        self.display.say(table)
+        self.display.say(self.folder.summary())
+
+    # ---- parts -------------------------------------------------------------------------------
+
+    def world(self) -> TextEnv:
+        """The bare world."""
+        return world(self.experiment.env, **self._env_args())
+
+    def panel(self, split: str) -> Panel:
+        """The frozen tasks of a split."""
+        bare = self.world()
+        try:
+            return panel_of(self.experiment.env, bare, split)
+        finally:
+            bare.close()
+
+    def agent(self, tokenizer: Any) -> ChatAgent:
+        """The agent as configured."""
+        speech = self.experiment.speech
+        return ChatAgent(
+            tokenizer, form=form_of(speech), system=speech.system, window=speech.window
+        )
+
+    def player(self, tokenizer: Any, model: Any, stream: str) -> Player:
+        """An engine with the model's weights, and what it takes to play with it."""
+        wanted = self.experiment.rollout
+        return Player(
+            agent=self.agent(tokenizer),
+            engine=self.engines.make(
+                model, tokenizer, slots=wanted.concurrency, context=wanted.tokens
+            ),
+            make=Maker(kwargs=self._env_args(), turns=wanted.turns),
+            host=self.host,
+            limits=Limits(turns=wanted.turns, tokens=wanted.tokens, seconds=wanted.seconds),
+            sampling=Sampling(temperature=wanted.temperature, max_tokens=wanted.completion),
+            concurrency=wanted.concurrency,
+            stream=f"{self.experiment.seed}/{stream}",
+        )
+
+    def _trainable(self, checkpoint: str | Path) -> tuple[Any, Any]:
+        """Tokenizer and model; what is to be trained of the model wants gradients."""
+        experiment = self.experiment
+        model = load_model(checkpoint, full=experiment.optimisation.autocast)
+        if experiment.lora.rank is not None:
+            adapt(model, experiment.lora, seed=derive(experiment.seed, "adapters"))
+        return load_tokenizer(checkpoint), model
+
+    def _loaded(self, checkpoint: str | Path) -> tuple[Any, Any]:
+        """Tokenizer and model; the model only where it is sampled from here, or has adapters."""
+        if self.engines.kind == "openai":
+            tokenizer = from_scratch.make_tokenizer((), from_scratch.SMALLEST)
+            tokenizer.chat_template = from_scratch.DIALOGUE
+            return tokenizer, checkpoint
+        tokenizer = load_tokenizer(checkpoint)
+        engines = self.engines
+        here = engines.kind == "local" or engines.served or base_of(checkpoint) is not None
+        return tokenizer, load_model(checkpoint) if here else checkpoint
+
+    def subject(self, checkpoint: str | Path) -> Subject:
+        """What an evaluation's result depends on."""
+        rollout, speech = self.experiment.rollout, self.experiment.speech
+        return Subject(
+            fingerprint(checkpoint),
+            {
+                "seed": self.experiment.seed,
+                "turns": rollout.turns,
+                "tokens": rollout.tokens,
+                "seconds": rollout.seconds,
+                "completion": rollout.completion,
+                "temperature": rollout.temperature,
+                "form": speech.form,
+                "window": speech.window,
+                "list_actions": speech.list_actions,
+                **({} if self.engines.kind == "local" else {"engine": self.engines.kind}),
+                **{f"env.{name}": value for name, value in self.experiment.env_args.items()},
+            },
+        )
+
+    def _env_args(self) -> dict[str, Any]:
+        listed = {"admissible": True} if self.experiment.speech.list_actions else {}
+        return {**self.experiment.env_args, **listed}
+
+    def _demonstrations(self, count: int) -> list[Demonstration]:
+        """So many of each training task."""
+        if not count:
+            return []
+        bare, tasks = self.world(), self.panel("train").tasks
+        with self.display.stage("demonstrations", count * len(tasks)) as advance:
+            shown = demonstrations(
+                bare,
+                tasks,
+                count,
+                self.experiment.imitation,
+                seed=self.experiment.seed,
+                advance=advance,
+            )
+        bare.close()
+        if not shown:
+            raise ConfigError(
+                f"{self.experiment.env} has no oracle to imitate: set `--imitation.steps 0` and "
+                f"give a model with `--model`"
+            )
+        return shown
+
+    async def _imitate(self, tokenizer: Any, model: Any, shown: list[Demonstration]) -> None:
+        experiment, wanted = self.experiment, self.experiment.imitation
+        agent = self.agent(tokenizer)
+        player = self.player(tokenizer, model, "probe")
+        tasks = self.panel("train").tasks[:PROBE_TASKS]
+
+        async def probe() -> float:
+            player.engine.load(merged(model).state_dict(), 0)
+            played = await together(player(task, 0) for task in tasks)
+            return episode_metrics([played]).get("episode/success", 0.0)
+
+        with (
+            self.display.stage("imitate", wanted.steps) as advance,
+            kept(self.folder, model, tokenizer, None),
+        ):
+            await imitate(
+                Policy(model),
+                [written(each, agent, learn_slips=wanted.learn_slips) for each in shown],
+                experiment.optimisation,
+                wanted,
+                seed=experiment.seed,
+                probe=probe,
+                advance=advance,
+            )
+
+    def _record(self, step: Step, player: Player) -> None:
+        for group in step.groups:
+            for trajectory in group:
+                append(self.folder.episodes, EpisodeRecord.of(trajectory, decode=player.agent.text))
+
+
+@asynccontextmanager
+async def host_of(rollout: Rollout) -> AsyncIterator[Host]:
+    """Where a configuration lets worlds live, for as long as it is used."""
+    if not rollout.workers:
+        yield Threads(rollout.deadline, rollout.concurrency)
+        return
+    async with Pool(workers=rollout.workers, deadline=rollout.deadline) as pool:
+        yield pool
+
+
+def form_of(speech: Speech) -> ActionFormat:
+    """The action format a configuration names."""
+    forms: dict[str, ActionFormat] = {
+        "tags": Tags(),
+        "think": Tags(think=True),
+        "json": JsonCall(),
+        "plain": Plain(),
+    }
+    return forms[speech.form]
+
+
+def _note(metrics: dict[str, float]) -> str:
+    shown = {
+        "success": metrics.get("episode/success", 0.0),
+        "reward": metrics.get("episode/reward", 0.0),
+        "turns": metrics.get("episode/turns", 0.0),
+        "entropy": metrics.get("policy/entropy", 0.0),
+        "kl": metrics.get("update/kl", 0.0),
+    }
+    numbers = " ".join(f"{name} {value:.3g}" for name, value in shown.items())
+    return f"{numbers} {metrics['tokens_per_second'] / 1000:.1f}k tok/s"
+
+
+def check(experiment: Experiment, *, trains: bool = False) -> None:
+    """Find mistakes before anything is written: the numbers, the world, the panel, the model.
+
+    Args:
+        experiment: What is wanted.
+        trains: It is a training run, which a chat endpoint cannot sample for.
+
+    Raises:
+        ConfigError: Naming what is wrong.
+    """
+    check_ranges(experiment)
+    if trains and experiment.engine == "openai":
+        raise ConfigError(
+            "a chat endpoint cannot be trained, only evaluated: `agentgym eval MODEL --engine "
+            "openai`, or train with `--engine local`, `vllm` or `vllm-server`"
+        )
+    if trains and experiment.server is not None and experiment.model is None:
+        raise ConfigError(
+            f"the server at {experiment.server} serves a model of its own: name it with `--model`, "
+            f"or leave `--server` out and one is started for the model made here"
+        )
+    if experiment.engine_device is not None:
+        check_device(experiment.engine, experiment.engine_device)
+    bare = world(experiment.env, **experiment.env_args)
+    wanted = experiment.evaluation
+    panel_of(experiment.env, bare, wanted.split).head(wanted.tasks)
+    bare.close()
+    if experiment.model is not None and experiment.engine != "openai":
+        check_model(experiment.model)
+
+
+def run_blocking(
+    experiment: Experiment, algorithm: Algorithm, folder: RunFolder, display: Display
+) -> Result:
+    """``run`` for callers without an event loop."""
+    return asyncio.run(run(experiment, algorithm, folder, display))
+
+
+def evaluate_blocking(
+    experiment: Experiment, path: Path, display: Display, before: Report | None = None
+) -> Report:
+    """Evaluate ``experiment.model`` on its panel; the file at ``path`` is continued.
+
+    Raises:
+        ConfigError: No model is named; or ``before``, to be compared with, is of another panel.
+    """
+    if experiment.model is None:
+        raise ConfigError("an evaluation needs a model: a Hugging Face folder or hub id")
+    return asyncio.run(_evaluate(experiment, experiment.model, path, display, before))
+
+
+def _engines(experiment: Experiment, *, alone: bool = True, served: str | None = None) -> Engines:
+    return Engines(
+        experiment.engine,
+        experiment.server,
+        device=experiment.engine_device,
+        bitwise=experiment.engine_bitwise,
+        alone=alone,
+        served=served,
+    )
+
+
+async def _evaluate(
+    experiment: Experiment, model: str, path: Path, display: Display, before: Report | None
+) -> Report:
+    async with host_of(experiment.rollout) as host, _engines(experiment) as engines:
+        job = Job(experiment, RunFolder(path.parent), display, host, engines)
+        job.prepare_split(experiment.evaluation.split)
+        return await job.evaluate(model, experiment.evaluation.split, path, before)

@@ -1,0 +1,1 @@
+"""What is minimised: surrogates, how losses compose, and reductions over the vocabulary."""

@@ -1,0 +1,221 @@
+"""Attention over a forest of rows: a token sees its own row up to itself, wherever that lies.
+
+On a CPU a loop over blocks of new tokens, each against the keys of its path; on a GPU
+FlexAttention, told which tiles of the T x T scores no row passes through. Neither pads, and neither
+makes T x T scores.
+
+Axes: T nodes, G key/value heads, R query heads on each, D head size; of a block, M new tokens and
+L tokens of their row up to them; Y tiles along T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+from agentgym.batch.prefix_tree import Forest
+
+BLOCKS = "agentgym_blocks"
+"""Name under which the attention of a CPU is known to transformers."""
+FLEX = "agentgym_flex"
+"""And that of a GPU."""
+BLOCK = 128
+"""Most new tokens at once: their scores stay in the processor's cache."""
+TILE = 128
+"""Nodes along an edge of a tile of FlexAttention."""
+LEAST = 16
+"""Smallest head for which it has a kernel."""
+
+
+class Block(NamedTuple):
+    """Neighbouring new tokens of one row."""
+
+    path: Int[Tensor, " L"]
+    """The row up to the last of them."""
+    new: slice
+    """Themselves."""
+
+
+def blocks(forest: Forest) -> tuple[Block, ...]:
+    """Every node in one block."""
+    found = []
+    for run in forest.runs:
+        path = torch.from_numpy(run.path).to(forest.tokens.device)
+        for begin in range(run.shared, len(path), BLOCK):
+            end = min(begin + BLOCK, len(path))
+            first = int(run.path[begin])
+            found.append(Block(path[:end], slice(first, first + end - begin)))
+    return tuple(found)
+
+
+def block_attention(
+    module: nn.Module,
+    query: Float[Tensor, "1 H T D"],
+    key: Float[Tensor, "1 G T D"],
+    value: Float[Tensor, "1 G T D"],
+    attention_mask: Tensor | None,
+    *,
+    blocks: Sequence[Block],
+    scaling: float,
+    **_: Any,
+) -> tuple[Float[Tensor, "1 T H D"], None]:
+    """What transformers calls; scores and softmax are in float32 or better."""
+    exact = torch.promote_types(query.dtype, torch.float32)
+    groups, size = key.shape[1], key.shape[3]
+    with torch.autocast(query.device.type, enabled=False):
+        q, k, v = ((x[0].transpose(0, 1)).to(exact) for x in (query, key, value))
+        q = (q * scaling).reshape(len(q), groups, -1, size)
+        mixed: Tensor = _BlockAttention.apply(q, k, v, blocks)  # type: ignore[no-untyped-call]
+    return mixed.flatten(1, 2)[None].to(query.dtype), None
+
+
+class _BlockAttention(torch.autograd.Function):
+    """Keeps what goes in and what comes out; scores are made again for the gradient.
+
+    By itself autograd would keep a copy of every path, and give each a gradient as long as all.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Float[Tensor, "T G R D"],
+        key: Float[Tensor, "T G D"],
+        value: Float[Tensor, "T G D"],
+        blocks: Sequence[Block],
+    ) -> Float[Tensor, "T G R D"]:
+        """``softmax(q k') v``, with q already scaled."""
+        out = torch.empty_like(query)
+        for block in blocks:
+            share = _shares(_fold(query[block.new]), _fold(key[block.path]), query.shape[2])
+            _unfold(out[block.new], share @ _fold(value[block.path]))
+        ctx.save_for_backward(query, key, value, out)
+        ctx.blocks = blocks
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Float[Tensor, "T G R D"]) -> tuple[Tensor, Tensor, Tensor, None]:
+        """The gradient of a softmax ``p`` is ``p (g - p.g)``, and ``p.g`` that of the output."""
+        query, key, value, out = ctx.saved_tensors
+        for_query = torch.empty_like(query)
+        for_key, for_value = torch.zeros_like(key), torch.zeros_like(value)
+        inner = (grad * out).sum(-1, keepdim=True)
+        for block in ctx.blocks:
+            q, k = _fold(query[block.new]), _fold(key[block.path])
+            g = _fold(grad[block.new])
+            share = _shares(q, k, query.shape[2])
+            tilt = g @ _fold(value[block.path]).mT - _fold(inner[block.new])
+            tilt *= share
+            _unfold(for_query[block.new], tilt @ k)
+            for_key[block.path] += (tilt.mT @ q).transpose(0, 1)
+            for_value[block.path] += (share.mT @ g).transpose(0, 1)
+        return for_query, for_key, for_value, None
+
+
+def _fold(states: Tensor) -> Tensor:
+    """[M, G, ..., D] as [G, M * ..., D]."""
+    return states.transpose(0, 1).flatten(1, -2)
+
+
+def _unfold(into: Tensor, states: Tensor) -> None:
+    """Write [G, M * R, D] into [M, G, R, D]."""
+    into.copy_(states.view(states.shape[0], len(into), -1, states.shape[2]).transpose(0, 1))
+
+
+def _shares(query: Tensor, key: Tensor, repeats: int) -> Float[Tensor, "G MR L"]:
+    """Softmax of the scores; the last M keys are the queries' own, and none sees a later one."""
+    scores = query @ key.mT
+    count = query.shape[1] // repeats
+    later = torch.ones(count, count, dtype=torch.bool, device=query.device).triu(1)
+    own = scores.view(len(scores), count, repeats, -1)[..., -count:]
+    own.masked_fill_(later[:, None], -torch.inf)
+    return scores.softmax(-1)
+
+
+def flexes(forest: Forest) -> bool:
+    """Whether FlexAttention has a kernel for it, with a gradient: on a GPU, for a tile or more."""
+    where = forest.tokens.device
+    return where.type == "cuda" and len(forest.tokens) >= TILE and find_spec("triton") is not None
+
+
+class Tiles(NamedTuple):
+    """What a tile of queries (the first axis) needs of a tile of keys."""
+
+    part: Bool[Tensor, "Y Y"]
+    """Some of it."""
+    whole: Bool[Tensor, "Y Y"]
+    """All of it."""
+
+
+def tiles(end: Int[Tensor, " T"]) -> Tiles:
+    """Which tiles no row passes through, from the ends of all nodes, without T x T of anything."""
+    count = -(-len(end) // TILE)
+    # Beyond the last node is nobody; the last tile of keys is its own queries' alone.
+    many = F.pad(end, (0, count * TILE - len(end))).view(count, TILE)
+    first = torch.arange(count, device=end.device)[:, None] * TILE
+    before = first > first.mT
+    whole = before & (many.amin(-1) >= first + TILE)
+    reached = before & (many.amax(-1) > first)
+    return Tiles((reached & ~whole) | (first == first.mT), whole)
+
+
+def flex_mask(forest: Forest) -> BlockMask:
+    """What FlexAttention may look at, the same for all heads: a node's row, up to itself."""
+    end, size = forest.end, len(forest.end)
+    part, whole = (_listed(tile) for tile in tiles(end))
+    return BlockMask.from_kv_blocks(
+        *part,
+        *whole,
+        BLOCK_SIZE=TILE,
+        mask_mod=lambda batch, head, query, key: (key <= query) & (query < end[key]),
+        seq_lengths=(size, size),
+    )
+
+
+def _listed(tile: Bool[Tensor, "Y Y"]) -> tuple[Tensor, Tensor]:
+    """How many tiles of keys each tile of queries needs, and which, these first."""
+    order = tile.int().argsort(dim=-1, descending=True, stable=True)
+    return tile.sum(-1, dtype=torch.int32)[None, None], order.int()[None, None]
+
+
+def flex(
+    module: nn.Module,
+    query: Float[Tensor, "1 H T D"],
+    key: Float[Tensor, "1 G T D"],
+    value: Float[Tensor, "1 G T D"],
+    attention_mask: Tensor | None,
+    *,
+    mask: BlockMask,
+    scaling: float,
+    **_: Any,
+) -> tuple[Float[Tensor, "1 T H D"], None]:
+    """What transformers calls on a GPU."""
+    size = value.shape[-1]
+    # Under autocast the rotated ones are of higher precision than the others.
+    states = (F.pad(x.to(value.dtype), (0, max(0, LEAST - size))) for x in (query, key, value))
+    attend = _compiled() if value.is_cuda else flex_attention
+    mixed: Tensor = attend(*states, block_mask=mask, scale=scaling, enable_gqa=True)
+    return mixed[..., :size].transpose(1, 2), None
+
+
+@cache
+def _compiled() -> Any:
+    # Every batch is of another size.
+    return torch.compile(flex_attention, dynamic=True)
+
+
+def register() -> None:
+    """Tell transformers about both; it need not make a mask for either."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    for name, attend in ((BLOCKS, block_attention), (FLEX, flex)):
+        ALL_ATTENTION_FUNCTIONS.register(name, attend)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(name, lambda *args, **kwargs: None)

@@ -1,0 +1,1 @@
+"""From a task to a trajectory: the agent, its action formats, the player, branching."""

@@ -1,0 +1,1 @@
+"""From trajectories to new weights: learner, trainer, schedules, warm-up, metrics, alarms."""

@@ -1,0 +1,217 @@
+"""Is training well? Numbers that every run logs, whatever its method, each a pure function.
+
+Names say what was measured: ``group/`` the episodes of a task, ``policy/`` the policy on its own
+tokens before the update, ``credit/`` what credit made of them, and the name of an update what its
+loss does with each token. Alarms on them: ``agentgym.training.alarms``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from agentgym.batch.batch import Batch
+from agentgym.credit.transforms import mean_of_episode
+from agentgym.losses.surrogates import Loss, Outputs, ratio
+from agentgym.types import Trajectory
+
+TOLERANCE = 1e-3
+"""Relative difference from which two numbers count as different."""
+
+
+# ---- episodes ------------------------------------------------------------------------------------
+
+
+def of_groups(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
+    """What the episodes of a step have in common; those that a broken world ended are left out.
+
+    ``policy/entropy_sampled`` is the engine's mean entropy at sampling, over the tokens that are
+    learned from, in nats. Of the groups: ``tied``, the share whose returns are all equal, from
+    which nothing is learned; ``alike``, the share of those of several episodes in which all acted
+    the same; ``prefixes``, the mean number of different beginnings, that is of different actions
+    from the start up to any turn; ``information``, how much of the task one can tell from the
+    actions (``information``).
+    """
+    scored = [kept for group in groups if (kept := [t for t in group if t.stop.scored])]
+    if not scored:
+        return {}
+    acts = [[tuple(turn.action for turn in t.turns) for t in group] for group in scored]
+    several = [group for group in acts if len(group) > 1]
+    found = {
+        "group/tied": _mean(len({t.reward for t in group}) == 1 for group in scored),
+        "group/prefixes": _mean(
+            len({act[:k] for act in group for k in range(1, len(act) + 1)}) for group in acts
+        ),
+    }
+    entropies = [
+        entropy
+        for group in scored
+        for t in group
+        for turn in t.turns
+        if turn.learn
+        for entropy in turn.completion.entropies
+    ]
+    if entropies:
+        found["policy/entropy_sampled"] = _mean(entropies)
+    if several:
+        found["group/alike"] = _mean(len(set(group)) == 1 for group in several)
+    if len(acts) > 1:
+        found["group/information"] = information(acts)
+    return found
+
+
+def information(groups: Sequence[Sequence[Hashable]]) -> float:
+    """Mutual information of group and member over the entropy of the group, in [0, 1].
+
+    1 where the member tells its group, 0 where all groups hold the same; estimated from counts,
+    which is too high for few members. A policy whose episodes look the same whatever the task has
+    collapsed to a template, also while its entropy is high.
+
+    Args:
+        groups: Two or more, none empty.
+
+    Source:
+        Wang et al. 2025 (arXiv:2504.20073) describe the collapse; the plug-in estimate is ours.
+    """
+    every = [member for group in groups for member in group]
+    within = sum(len(group) * _entropy(group) for group in groups) / len(every)
+    sizes = [k for k, group in enumerate(groups) for _ in group]
+    return max(0.0, _entropy(every) - within) / _entropy(sizes)
+
+
+def _entropy(values: Sequence[Hashable]) -> float:
+    shares = [count / len(values) for count in Counter(values).values()]
+    return -sum(share * math.log(share) for share in shares)
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+# ---- tokens before the update --------------------------------------------------------------------
+
+
+def of_credit(batch: Batch) -> dict[str, float]:
+    """What credit made of the tokens that the policy chose; none without such tokens.
+
+    ``credit/masked``: share left without weight. ``credit/uneven``: share whose advantage is not
+    that of their episode's mean, that is, reweighted within it. ``policy/surprisal``: mean of
+    minus the log-probability, the entropy as estimated from one sample, in nats.
+    ``policy/entropy_push``: see ``entropy_push``.
+    """
+    inside = batch.mask
+    if not inside.any():
+        return {}
+    advantage = batch.advantage[inside]
+    mean = mean_of_episode(batch.advantage, batch)[batch.owner[inside]]
+    uneven = (advantage - mean).abs() > TOLERANCE * mean.abs() + 1e-9
+    return {
+        "credit/masked": _share(batch.weight[inside] == 0),
+        "credit/uneven": _share(uneven),
+        "policy/surprisal": -float(batch.logprob[inside].mean()),
+        "policy/entropy_push": entropy_push(batch),
+    }
+
+
+def entropy_push(batch: Batch) -> float:
+    """Predicted change of entropy per unit of a step along the advantages, in nats.
+
+    Minus the covariance of log-probability and advantage over the tokens on the mask: what is
+    likely and good makes entropy fall. First order, and as if each token's logit moved by its
+    advantage times the size of the step.
+
+    Source:
+        Cui et al. 2025 (arXiv:2505.22617), the covariance that Clip-Cov bounds.
+    """
+    advantage, logprob = batch.advantage[batch.mask], batch.logprob[batch.mask]
+    return -float(((advantage - advantage.mean()) * (logprob - logprob.mean())).mean())
+
+
+# ---- tokens in the update ------------------------------------------------------------------------
+
+
+class Pull(NamedTuple):
+    """How a loss moves each token; axis A: tokens with weight and advantage, on the CPU."""
+
+    coefficient: Float[Tensor, " A"]
+    """Derivative of the loss by the token's log-probability."""
+    plain: Float[Tensor, " A"]
+    """What it is for the unclipped surrogate: minus ratio times advantage."""
+    advantage: Float[Tensor, " A"]
+
+
+def pull(loss: Loss, outputs: Outputs, batch: Batch, step: int) -> Pull:
+    """How the first part of a loss, its surrogate, moves each token now."""
+    main = next(loss.apart())
+    value = main.apply(outputs, batch, step).sum()
+    found = None
+    if value.requires_grad:
+        (found,) = torch.autograd.grad(value, outputs.logprob, allow_unused=True)
+    at = (batch.column(main.weight) > 0) & (batch.advantage != 0)
+    coefficient = torch.zeros_like(batch.advantage) if found is None else found
+    plain = -ratio(outputs, batch).detach() * batch.advantage
+    return Pull(*(column[at].cpu() for column in (coefficient, plain, batch.advantage)))
+
+
+def of_pulls(pulls: Sequence[Pull]) -> dict[str, float]:
+    """Tokens that the loss holds back or moves by another factor than the others.
+
+    ``stopped_gains``: share of the tokens with a positive advantage that have no gradient, whether
+    a clip or a mask has stopped them; ``stopped_losses``: of those with a negative one.
+    ``reweighted``: share of all that have one whose coefficient, over that of the unclipped
+    surrogate, is not the median of this quotient.
+    """
+    coefficient, plain, advantage = (torch.cat(column) for column in zip(*pulls, strict=True))
+    stopped = coefficient == 0
+    quotient = (coefficient / plain)[~stopped]
+    usual = quotient.median() if len(quotient) else torch.ones(())
+    reweighted = (quotient - usual).abs() > TOLERANCE * usual.abs()
+    return {
+        "stopped_gains": _share(stopped[advantage > 0]),
+        "stopped_losses": _share(stopped[advantage < 0]),
+        "reweighted": _share(reweighted),
+    }
+
+
+def gradient_norms(
+    loss: Loss, outputs: Outputs, batch: Batch, step: int, parameters: Sequence[Tensor]
+) -> dict[str, float]:
+    """Norm of the gradient of each part of a loss, by its name; parts of one name count as one.
+
+    A part that cannot move the policy, as a penalty with a constant value, has 0. Each part takes
+    a backward pass, so this is for a sample of the rows.
+    """
+    totals: dict[str, Tensor] = {}
+    for part in loss.apart():
+        weight = batch.column(part.weight)
+        value = part.apply(outputs, batch, step) * weight / weight.sum().clamp(min=1e-12)
+        totals[part.name] = (
+            totals.get(part.name, torch.zeros((), device=value.device)) + value.sum()
+        )
+    return {name: _norm(total, outputs, parameters) for name, total in totals.items()}
+
+
+def _norm(total: Tensor, outputs: Outputs, parameters: Sequence[Tensor]) -> float:
+    if not total.requires_grad:
+        return 0.0
+    said = [
+        t for t in (outputs.logprob, outputs.entropy, *outputs.extra.values()) if t.requires_grad
+    ]
+    by_token = torch.autograd.grad(total, said, retain_graph=True, allow_unused=True)
+    moving = [(t, g) for t, g in zip(said, by_token, strict=True) if g is not None and g.any()]
+    if not moving:
+        return 0.0
+    tokens, gradients = zip(*moving, strict=True)
+    found = torch.autograd.grad(tokens, parameters, gradients, retain_graph=True, allow_unused=True)
+    return float(torch.nn.utils.get_total_norm([g for g in found if g is not None]))
+
+
+def _share(holds: Tensor) -> float:
+    return float(holds.float().mean()) if len(holds) else 0.0

@@ -1,0 +1,219 @@
+"""One training step, told in order: collect, credit, update, publish. Knows no algorithm.
+
+In which order several steps do so is ``agentgym.training.schedule``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass, field, replace
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+
+from agentgym.algorithm import Algorithm
+from agentgym.batch.batch import Batch, collate
+from agentgym.rollout.player import Player, Spent
+from agentgym.settings import Alarms
+from agentgym.training.alarms import Watch
+from agentgym.training.entropy_law import Course
+from agentgym.training.learner import Learner
+from agentgym.training.metrics import of_credit, of_groups
+from agentgym.training.mismatch import check_drift, drift
+from agentgym.types import Stop, Task, Trajectory
+from agentgym.utils.concurrency import together
+
+
+class Step(NamedTuple):
+    """What one training step did."""
+
+    groups: list[list[Trajectory]]
+    metrics: dict[str, float]
+    warnings: tuple[str, ...] = ()
+    """What has gone wrong long enough to be said, each once."""
+
+
+@dataclass
+class Trainer:
+    """Owns everything that changes during training."""
+
+    algorithm: Algorithm
+    learner: Learner
+    player: Player
+    step: int = 0
+    """Training steps taken; also the policy version that the engine holds."""
+    alarms: Alarms = field(default_factory=Alarms)
+    """When to warn, and when to stop."""
+
+    def __post_init__(self) -> None:
+        """Start the credit state; give the learner the networks the algorithm needs."""
+        self.learner.attach(self.algorithm)
+        self.credit_state = self.algorithm.credit.init()
+        self.course = Course()
+        """Entropy and score of the steps so far."""
+        self.watch = Watch()
+        # Of its own: memory that one thread has freed is of no use to another, and updates that
+        # take turns on many threads hold the peak of each.
+        self._thread = ThreadPoolExecutor(1, "learner")
+
+    async def run_step(self, tasks: Sequence[Task]) -> Step:
+        """Collect one group per task, learn from them, publish the weights."""
+        began = time.perf_counter()
+        groups = await self.play(tasks, self.step)
+        self.player.engine.rest()
+        step = await self.learn(groups, time.perf_counter() - began)
+        self.publish()
+        return step
+
+    async def play(self, tasks: Sequence[Task], number: int) -> list[list[Trajectory]]:
+        """Collect one group per task, with the seeds of a step."""
+        player = replace(self.player, stream=self.stream(number))
+        return await together(self.algorithm.collect(task, player) for task in tasks)
+
+    def stream(self, number: int) -> str:
+        """What names a step in every seed."""
+        return f"{self.player.stream}/train/{number}"
+
+    async def learn(self, groups: Sequence[list[Trajectory]], waited: float) -> Step:
+        """Credit the groups and take the updates; ``waited`` seconds for them are reported."""
+        began = time.perf_counter()
+        metrics = episode_metrics(groups) | of_groups(groups) | staleness(groups, self.step)
+        batch = collate(groups)
+        if len(batch):
+            loop = asyncio.get_running_loop()
+            metrics |= await loop.run_in_executor(
+                self._thread, self._learn, batch, current(groups, self.step)
+            )
+            if batch.mask.any():
+                score, entropy = metrics["episode/score"], metrics["policy/entropy"]
+                self.course = self.course.after(entropy, score)
+                metrics |= self.course.metrics()
+        self.watch = self.watch.after(metrics, self.alarms)
+        metrics |= self.watch.metrics()
+        self.step += 1
+        spent = time.perf_counter() - began
+        tokens = float(len(batch.tokens))
+        metrics |= {
+            "time/rollout": waited,
+            "time/update": spent,
+            "spent/turns": float(self.player.spent.turns),
+            "spent/tokens": float(self.player.spent.tokens),
+            "tokens": tokens,
+            "tokens_per_second": tokens / (waited + spent),
+        }
+        return Step(list(groups), metrics, self.watch.warnings(self.alarms))
+
+    def _learn(self, batch: Batch, current: Sequence[bool]) -> dict[str, float]:
+        batch = self.learner.observe(batch)
+        # Older weights differ for a good reason.
+        check_drift(batch.only(torch.tensor(current)), self.alarms.drift)
+        metrics = batch_metrics(batch)
+        batch, self.credit_state = self.algorithm.credit.apply(batch, self.credit_state, self.step)
+        metrics |= of_credit(batch) | self.algorithm.credit.health(self.credit_state, self.step)
+        for update in self.algorithm.updates:
+            metrics |= self.learner.update(batch, update, self.step)
+        return metrics
+
+    def publish(self) -> None:
+        """Give the engine the current weights."""
+        self.player.engine.load(self.learner.policy.weights(), self.step)
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the weights that a resumed run needs."""
+        return {
+            "step": self.step,
+            "learner": self.learner.state(),
+            "credit": self.credit_state,
+            "course": tuple(self.course),
+            "watch": tuple(self.watch),
+            "spent": astuple(self.player.spent),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from ``state``; the weights are already in place."""
+        self.step = state["step"]
+        self.learner.restore(state["learner"])
+        self.credit_state = state["credit"]
+        self.course = Course(*state["course"])
+        self.watch = Watch(*state["watch"])
+        self.player.spent = Spent(*state["spent"])
+        self.publish()
+
+
+def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
+    """Means over the scored episodes, and per task the episodes that were forked off another."""
+    scored = [[t for t in group if t.stop.scored] for group in groups]
+    episodes = [t for group in scored for t in group]
+    metrics = _spoilt([t for group in groups for t in group])
+    if not episodes:
+        return metrics
+    turns = [turn for t in episodes for turn in t.turns]
+    count, acts = len(episodes), max(1, len(turns))
+    return metrics | {
+        "episode/success": sum(t.won for t in episodes) / count,
+        "episode/score": sum(t.score for t in episodes) / count,
+        "episode/reward": sum(t.reward for t in episodes) / count,
+        "episode/turns": len(turns) / count,
+        "episode/parsed": sum(turn.parsed for turn in turns) / acts,
+        "episode/valid": sum(turn.valid for turn in turns) / acts,
+        "episode/truncated": sum(t.stop is not Stop.TERMINATED for t in episodes) / count,
+        "group/forks": sum(t.shared > 0 for t in episodes) / len(scored),
+    }
+
+
+def staleness(groups: Sequence[Sequence[Trajectory]], step: int) -> dict[str, float]:
+    """How many steps ago the weights were published that wrote each token; nothing of no tokens."""
+    ages = [
+        step - version
+        for group in groups
+        for episode in group
+        for turn in episode.turns
+        if turn.learn and episode.stop.scored
+        for version in turn.completion.token_versions
+    ]
+    if not ages:
+        return {}
+    return {"policy/staleness": fmean(ages), "policy/staleness_max": float(max(ages))}
+
+
+def current(groups: Sequence[Sequence[Trajectory]], step: int) -> list[bool]:
+    """Of each scored episode, whether all of it is of the weights of this step."""
+    return [
+        all(turn.completion.version == step for turn in episode.turns)
+        for group in groups
+        for episode in group
+        if episode.stop.scored
+    ]
+
+
+def _spoilt(episodes: Sequence[Trajectory]) -> dict[str, float]:
+    """Attempts whose ending says nothing about the agent, and episodes that never got another."""
+    last = [t.stop for t in episodes if not t.stop.scored]
+    seen = Counter([stop for t in episodes for stop in t.spoilt] + last)
+    kinds = {f"attempts/{stop}": float(seen[stop]) for stop in Stop if not stop.scored}
+    return {"episode/lost": float(len(last))} | kinds
+
+
+def batch_metrics(batch: Batch) -> dict[str, float]:
+    """The policy on its own tokens, and how far the engine's numbers are from the trainer's."""
+    mask = batch.mask
+    gap = (batch.logprob - batch.logprob_sampled)[mask].abs()
+    return {
+        "policy/entropy": float(batch.entropy[mask].mean()),
+        "policy/logprob_gap": float(gap.mean()) if len(gap) else 0.0,
+        "policy/drift": drift(batch),
+        "policy/logprob_gap_max": float(gap.max()) if len(gap) else 0.0,
+        "tokens/chosen": float(mask.sum()),
+    }
+
+
+def task_of(tasks: Sequence[Task], position: int, seed: int) -> Task:
+    """The task at a position of an endless stream: shuffled passes, a function of the seed."""
+    epoch, index = divmod(position, len(tasks))
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (2**63))
+    return tasks[int(torch.randperm(len(tasks), generator=generator)[index])]
