@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -15,56 +13,8 @@ from torch import Tensor
 from agentgym.batch.batch import REFERENCE, VALUE, Batch
 from agentgym.credit.transforms import Transform, chain, check_columns
 from agentgym.errors import CompositionError
-from agentgym.losses.surrogates import Loss, Outputs, add
-from agentgym.types import Completion, Stop, Task, Trajectory
-from agentgym.utils.concurrency import together
-
-
-class Path(Protocol):
-    """An episode under way, one decision at a time; see ``agentgym.rollout.player.Episode``."""
-
-    @property
-    def over(self) -> bool:
-        """It has ended."""
-
-    async def think(self) -> Completion | None:
-        """Write the next completion; None when there is no room for one, which ends it."""
-
-    async def act(self) -> None:
-        """Carry out what was written."""
-
-    async def fork(self, sample: int) -> Path:
-        """Another episode that goes on from the same state; a completion not yet acted on stays."""
-
-    async def close(self) -> Trajectory:
-        """The finished record."""
-
-    async def abandon(self) -> None:
-        """Give up a fork that has not gone on; leaves no record."""
-
-
-class Play(Protocol):
-    """Plays episodes; the number of the sample tells the episodes of one task apart."""
-
-    def __call__(self, task: Task, sample: int) -> Awaitable[Trajectory]:
-        """Play one episode to its end."""
-
-    def whole(
-        self, task: Task, sample: int, *, spoilt: tuple[Stop, ...] = ()
-    ) -> Awaitable[Trajectory]:
-        """The same within a seat that the caller holds, after attempts that were spoilt."""
-
-    def begin(self, task: Task, sample: int) -> Awaitable[Path]:
-        """Start an episode that is played decision by decision."""
-
-    def seats(self, count: int) -> AbstractAsyncContextManager[Play]:
-        """Room for ``count`` episodes; those begun there and not closed are given up at the end."""
-
-    def tempered(self, factor: float) -> Play:
-        """The same at ``factor`` times the temperature, in the same seats."""
-
-    def rng(self, task: Task, name: str) -> np.random.Generator:
-        """Randomness for choices about a task other than what the policy says."""
+from agentgym.losses.compose import Loss, Outputs, add
+from agentgym.rollout.collect import Collect
 
 
 class About(NamedTuple):
@@ -74,10 +24,6 @@ class About(NamedTuple):
     collect: str
     credit: str
     update: str
-
-
-Collect = Callable[[Task, Play], Awaitable[list[Trajectory]]]
-"""Turns one task into the group of episodes that will be compared with one another."""
 
 
 def every_row(batch: Batch) -> Bool[Tensor, " N"]:
@@ -208,12 +154,3 @@ def both(one: Select, other: Select) -> Select:
         one.reads | (other.reads - one.writes),
         one.asks | other.asks,
     )
-
-
-def independent(n: int) -> Collect:
-    """``n`` episodes of one task, played side by side from the same start."""
-
-    async def collect(task: Task, play: Play) -> list[Trajectory]:
-        return await together(play(task, sample) for sample in range(n))
-
-    return collect

@@ -36,7 +36,7 @@ from agentgym.engines.local.engine import LocalEngine
 from agentgym.engines.vllm.engine import VLLMEngine, parameters
 from agentgym.env.registry import Maker
 from agentgym.models import from_scratch
-from agentgym.models.policy import load_model, load_tokenizer
+from agentgym.models.loading import load_model, load_tokenizer
 from agentgym.rollout.action_formats import Plain
 from agentgym.rollout.agent import ChatAgent
 from agentgym.rollout.player import Limits, Player

@@ -21,7 +21,7 @@ import tyro
 from made import made
 
 from agentgym.engines.local.engine import LocalEngine
-from agentgym.models.policy import load_model
+from agentgym.models.loading import load_model
 from agentgym.types import Sampling
 
 Way = Callable[[], Coroutine[Any, Any, None]]

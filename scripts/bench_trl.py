@@ -33,7 +33,8 @@ from agentgym.env.panel import panel
 from agentgym.env.registry import Maker
 from agentgym.errors import ConfigError, MalformedAction
 from agentgym.models import from_scratch
-from agentgym.models.policy import Policy, load_model, load_tokenizer
+from agentgym.models.loading import load_model, load_tokenizer
+from agentgym.models.policy import Policy
 from agentgym.rollout.agent import ChatAgent, Scene
 from agentgym.rollout.player import Limits, Player
 from agentgym.settings import Optimisation, Shape

@@ -32,7 +32,8 @@ from rich.console import Console
 
 from agentgym.cli.training import in_world
 from agentgym.errors import AgentGymError, ConfigError, TrainingError, did_you_mean
-from agentgym.experiment.job import Job, check, run_blocking
+from agentgym.experiment.job import Job, run_blocking
+from agentgym.experiment.preflight import check
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.settings import Experiment, Imitation
 from agentgym.utils import yaml_config

@@ -15,9 +15,9 @@ import numpy as np
 from agentgym.errors import ConfigError
 from agentgym.evaluation.evaluate import read_report
 from agentgym.evaluation.plots import smooth
-from agentgym.evaluation.records import read_metrics
 from agentgym.evaluation.report import passes
 from agentgym.evaluation.stats import Floats, Interval, bootstrap_over_seeds, gain_over_seeds
+from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.utils.jsonl import write_atomic
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agentgym.losses.surrogates import Outputs
+from agentgym.losses.compose import Outputs
 from agentgym.testing.batches import batch_of, written
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "family.json").read_text())

@@ -17,11 +17,13 @@ from agentgym.credit.transforms import stateless
 from agentgym.engines.factory import Engines
 from agentgym.engines.local.engine import LocalEngine
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import read_episodes, read_metrics
+from agentgym.evaluation.records import read_episodes
 from agentgym.experiment.job import Job, evaluate_blocking, run_blocking
+from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder, fingerprint
+from agentgym.models.loading import check_model, load_model
 from agentgym.models.lora import adapt, merged, twin
-from agentgym.models.policy import Policy, check_model, load_model
+from agentgym.models.policy import Policy
 from agentgym.settings import (
     Evaluation,
     Experiment,

@@ -2,10 +2,10 @@
 
 import pytest
 
-from agentgym.env import registry
+from agentgym import plugins
 from agentgym.testing import check_algorithm
 
 
-@pytest.mark.parametrize("name", sorted(registry.algorithms()))
+@pytest.mark.parametrize("name", sorted(plugins.algorithms()))
 def test_a_registered_algorithm_keeps_the_contract(name):
-    check_algorithm(registry.algorithm(name))
+    check_algorithm(plugins.algorithm(name))

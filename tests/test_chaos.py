@@ -16,7 +16,7 @@ from agentgym.env.executor import Threads
 from agentgym.env.process_pool import Pool
 from agentgym.rollout.branching import fixed, grow
 from agentgym.rollout.player import Limits, Player
-from agentgym.training.trainer import episode_metrics
+from agentgym.training.metrics import episode_metrics
 from agentgym.types import Stop, Task
 
 TASKS = [Task("agentgym/Hotter-v0", f"hotter-{number}") for number in range(60)]

@@ -10,8 +10,8 @@ from test_methods_train import step, trainer
 from agentgym.algorithm import Algorithm, extend
 from agentgym.credit.transforms import chain, weigh_episodes
 from agentgym.credit.weights import keep
+from agentgym.losses.compose import add, crediting, times, weigh
 from agentgym.losses.reductions import expected_tilt, nucleus_entropy
-from agentgym.losses.surrogates import add, crediting, times, weigh
 from agentgym.testing.algorithms import _gradient, _prepared, _Trial
 from agentgym_trainers import clipcov, copo, discriminator, klcov, riskpo, siren, steer
 from agentgym_trainers.aepo import scale_by_entropy

@@ -9,9 +9,11 @@ from agentgym.cli import main
 from agentgym.engines.local import engine as local
 from agentgym.engines.local.engine import LocalEngine
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import read_episodes, read_metrics
+from agentgym.evaluation.records import read_episodes
 from agentgym.evaluation.report import compare, passes
-from agentgym.experiment.job import check, evaluate_blocking, run_blocking
+from agentgym.experiment.job import evaluate_blocking, run_blocking
+from agentgym.experiment.metrics_file import read_metrics
+from agentgym.experiment.preflight import check
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.settings import Evaluation, Experiment, Imitation, Optimisation, Rollout, Shape
 from agentgym.utils import yaml_config

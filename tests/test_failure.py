@@ -15,7 +15,7 @@ from agentgym.errors import ConfigError, TrainingError
 from agentgym.experiment.failed_step import load_failure, recompute
 from agentgym.experiment.job import run_blocking
 from agentgym.experiment.run_folder import RunFolder
-from agentgym.losses.surrogates import weigh
+from agentgym.losses.compose import weigh
 from agentgym.settings import (
     Evaluation,
     Experiment,

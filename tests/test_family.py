@@ -7,16 +7,9 @@ import pytest
 import torch
 from family_fixture import GOLDEN, fixture, flat, near
 
+from agentgym.losses.compose import Outputs, add, times, weigh
 from agentgym.losses.reductions import expected_tilt, nucleus_entropy, tempered_logprob
-from agentgym.losses.surrogates import (
-    Outputs,
-    add,
-    policy_gradient,
-    reinforce,
-    stopped,
-    times,
-    weigh,
-)
+from agentgym.losses.surrogates import policy_gradient, reinforce, stopped
 from agentgym.testing.batches import batch_of, written
 from agentgym_trainers.clipcov import covariance, spare_covariant
 from agentgym_trainers.discriminator import (

@@ -7,7 +7,8 @@ import torch
 from family_fixture import GOLDEN, near
 
 from agentgym.credit.transforms import centre, group_advantage
-from agentgym.losses.surrogates import Outputs, policy_gradient
+from agentgym.losses.compose import Outputs
+from agentgym.losses.surrogates import policy_gradient
 from agentgym.testing.batches import batch_of, written
 from agentgym_trainers.copo import (
     BETWEEN,

@@ -12,14 +12,12 @@ from agentgym.credit.advantages import standardise
 from agentgym.credit.reward_shaping import overlong
 from agentgym.credit.transforms import group_advantage
 from agentgym.credit.weights import CONSTANT, divide_by_constant
+from agentgym.losses.compose import Outputs, add, weigh
 from agentgym.losses.surrogates import (
-    Outputs,
-    add,
     entropy_bonus,
     policy_gradient,
     policy_gradient_controlled,
     policy_gradient_kept,
-    weigh,
 )
 from agentgym.testing.batches import batch_of, written
 from agentgym_trainers.aepo import scale_by_entropy

@@ -10,8 +10,8 @@ from family_fixture import FIXTURE, GOLDEN, episodes, flat, near
 
 from agentgym.batch.batch import collate
 from agentgym.batch.turns import quantile_by
+from agentgym.losses.compose import Outputs
 from agentgym.losses.reductions import tempered_logprob
-from agentgym.losses.surrogates import Outputs
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
 from agentgym.settings import Optimisation, Shape

@@ -14,9 +14,8 @@ from agentgym.batch.batch import REFERENCE, VALUE
 from agentgym.credit.advantages import RETURN
 from agentgym.credit.weights import TOKENS, TURNS, side_weights
 from agentgym.engines.entropy import entropy_at_least
+from agentgym.losses.compose import Outputs, add, times, weigh, weighed_by
 from agentgym.losses.surrogates import (
-    Outputs,
-    add,
     entropy_bonus,
     kl_to_reference,
     negative_log_likelihood,
@@ -24,10 +23,7 @@ from agentgym.losses.surrogates import (
     policy_gradient_controlled,
     policy_gradient_kept,
     reinforce,
-    times,
     value_error,
-    weigh,
-    weighed_by,
 )
 from agentgym.models.policy import Policy
 from agentgym.rollout.branching import Decision

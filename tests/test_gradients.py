@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from agentgym.env import registry
-from agentgym.losses.surrogates import Outputs, crediting, policy_gradient, policy_gradient_kept
+from agentgym import plugins
+from agentgym.losses.compose import Outputs, crediting
+from agentgym.losses.surrogates import policy_gradient, policy_gradient_kept
 from agentgym.testing.algorithms import _Trial
 from agentgym.testing.batches import batch_of, written
 from agentgym_trainers.gspo import sequence_ratio
@@ -111,11 +112,11 @@ def slopes(term, outputs, batch):
 
 
 def configurations(name):
-    kind = registry.algorithm(name)
+    kind = plugins.algorithm(name)
     return {form: getattr(kind, form)() if form else kind() for form in FORMS}
 
 
-@pytest.mark.parametrize("name", sorted(registry.algorithms()))
+@pytest.mark.parametrize("name", sorted(plugins.algorithms()))
 def test_every_term_of_every_loss_has_the_gradient_that_finite_differences_say(name):
     """A term without a gradient has no value either, unless the released code has it so."""
     stops, flat, empty = set(), set(), set()

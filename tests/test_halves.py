@@ -15,8 +15,9 @@ from transformers import (
 
 from agentgym.algorithm import Update
 from agentgym.batch.batch import collate
+from agentgym.losses.compose import add, weigh
 from agentgym.losses.reductions import nucleus_entropy, tempered_logprob
-from agentgym.losses.surrogates import add, entropy_bonus, negative_log_likelihood, weigh
+from agentgym.losses.surrogates import entropy_bonus, negative_log_likelihood
 from agentgym.models import policy as module
 from agentgym.models.policy import Policy
 from agentgym.settings import Optimisation

@@ -12,16 +12,8 @@ from agentgym.batch.batch import collate
 from agentgym.credit.transforms import chain, group_advantage, stateless, weigh_episodes
 from agentgym.engines.local.engine import LocalEngine
 from agentgym.errors import TrainingError
-from agentgym.losses.surrogates import (
-    Loss,
-    Outputs,
-    add,
-    entropy_bonus,
-    policy_gradient,
-    policy_gradient_kept,
-    times,
-    weigh,
-)
+from agentgym.losses.compose import Loss, Outputs, add, times, weigh
+from agentgym.losses.surrogates import entropy_bonus, policy_gradient, policy_gradient_kept
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
 from agentgym.rollout.agent import ChatAgent

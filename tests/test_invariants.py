@@ -11,15 +11,8 @@ import torch
 from agentgym.batch.batch import collate
 from agentgym.batch.turns import turns_of
 from agentgym.credit.weights import CONSTANT, TOKENS, TURNS, finished, keep, side_weights
-from agentgym.losses.surrogates import (
-    Outputs,
-    add,
-    entropy_bonus,
-    policy_gradient,
-    stopped,
-    weigh,
-    weighed_by,
-)
+from agentgym.losses.compose import Outputs, add, weigh, weighed_by
+from agentgym.losses.surrogates import entropy_bonus, policy_gradient, stopped
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
 from agentgym.settings import Shape

@@ -7,33 +7,25 @@ from dataclasses import dataclass, fields, replace
 import pytest
 import torch
 
-from agentgym.algorithm import Algorithm, CriticPlan, Select, Update, both, extend, independent
+from agentgym import plugins
+from agentgym.algorithm import Algorithm, CriticPlan, Select, Update, both, extend
 from agentgym.batch.batch import REFERENCE, VALUE, collate, concatenate, fingerprint, pack, unpack
 from agentgym.batch.turns import turns_of
 from agentgym.credit.advantages import RETURN, generalised_advantage
+from agentgym.credit.importance import correct_sampling, importance
 from agentgym.credit.reward_shaping import punish_length, punish_malformed
 from agentgym.credit.transforms import chain, group_advantage, stateless, weigh_episodes
 from agentgym.credit.weights import CONSTANT, TURNS, side_weights
-from agentgym.env import registry
 from agentgym.errors import CompositionError, ImpossibleValue, TrainingError
+from agentgym.losses.compose import Loss, Outputs, add, times, weigh, weighed_by
 from agentgym.losses.reductions import nucleus_entropy, tempered_logprob
-from agentgym.losses.surrogates import (
-    Loss,
-    Outputs,
-    add,
-    entropy_bonus,
-    kl_to_reference,
-    policy_gradient,
-    times,
-    value_error,
-    weigh,
-    weighed_by,
-)
+from agentgym.losses.surrogates import entropy_bonus, kl_to_reference, policy_gradient, value_error
+from agentgym.rollout.collect import independent
 from agentgym.testing import check_algorithm
 from agentgym.testing.algorithms import _Trial
 from agentgym.testing.batches import batch_of, written
 from agentgym.testing.episodes import MIXED, TIED, made_up
-from agentgym.training.mismatch import correct_sampling, importance, stop_on_drift
+from agentgym.training.mismatch import stop_on_drift
 from agentgym.utils.bounds import above, at_least, finite, ordered, within
 from agentgym_trainers.aepo import AEPO
 from agentgym_trainers.arpo import ARPO
@@ -524,9 +516,9 @@ UNBOUNDED = {"ClipCov.high", "SPEAR.high"}
 """Numbers that mean something at infinity."""
 
 
-@pytest.mark.parametrize("name", sorted(registry.algorithms()))
+@pytest.mark.parametrize("name", sorted(plugins.algorithms()))
 def test_no_coefficient_is_negative_infinite_or_no_number(name):
-    config = registry.algorithm(name)()
+    config = plugins.algorithm(name)()
     refused = 0
     for field in fields(config):
         if "float" not in field.type.split(" | "):

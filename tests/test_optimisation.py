@@ -9,7 +9,8 @@ from transformers import GPT2Config, MambaConfig
 from agentgym.algorithm import CriticPlan, Update
 from agentgym.batch.batch import VALUE
 from agentgym.errors import ConfigError, OutOfMemory
-from agentgym.losses.surrogates import add, value_error
+from agentgym.losses.compose import add
+from agentgym.losses.surrogates import value_error
 from agentgym.models.lora import adapt
 from agentgym.models.policy import Policy
 from agentgym.settings import Lora, Optimisation

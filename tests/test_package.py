@@ -8,8 +8,8 @@ import gymnasium
 import pytest
 
 import agentgym
+from agentgym import plugins
 from agentgym.cli import main
-from agentgym.env import registry
 from agentgym.env.base import TextEnv
 from agentgym.errors import ConfigError, MissingExtra
 from agentgym.settings import Experiment
@@ -32,7 +32,7 @@ def test_every_public_name_exists_and_they_are_sorted():
 
 
 def test_algorithms_and_worlds_are_found_through_entry_points():
-    assert "grpo" in registry.algorithms()
+    assert "grpo" in plugins.algorithms()
     ours = {f"agentgym/{name}-v0" for name in ("Hotter", "ScienceWorld", "TextWorld")}
     assert ours <= set(agentgym.environments())
 
@@ -51,7 +51,7 @@ def test_a_third_partys_package_adds_its_own(tmp_path):
     )
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import agentgym; "
-        "from agentgym.env import registry; print(registry.algorithm('mine').__name__, "
+        "from agentgym import plugins; print(plugins.algorithm('mine').__name__, "
         "'theirs/World-v0' in agentgym.environments())"
     )
     assert python(code).stdout.split() == ["Mine", "True"]
@@ -144,7 +144,7 @@ def test_algorithms_lists_name_paper_and_the_three_choices(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["algorithms"]) == 0
     listed = capsys.readouterr().out
-    for name, kind in registry.algorithms().items():
+    for name, kind in plugins.algorithms().items():
         row = next(line for line in listed.splitlines() if line.startswith(f"{name} "))
         assert kind.about.arxiv in row
     assert "a scout splits the budget" in listed
@@ -161,7 +161,7 @@ def test_algorithms_lists_the_defaults_of_each_and_fits_the_terminal(capsys, mon
     rows = {
         lines[k].split()[0]: lines[k:n] for k, n in zip(starts, [*starts[1:], None], strict=True)
     }
-    assert list(rows) == list(registry.algorithms())
+    assert list(rows) == list(plugins.algorithms())
     place = lines[0].index("defaults")
     told = {name: " ".join(line[place:] for line in row).split() for name, row in rows.items()}
     assert {"group_size=8", "clip=0.2", "minibatches=4", "truncated=zero"} <= set(agreed.split())
@@ -176,7 +176,7 @@ def test_the_readme_of_the_algorithms_lists_what_is_installed():
     import agentgym_trainers
 
     text = (Path(agentgym_trainers.__file__).parent / "README.md").read_text()
-    for name, kind in registry.algorithms().items():
+    for name, kind in plugins.algorithms().items():
         module = kind.__module__.rpartition(".")[2]
         cells = " | ".join(kind.about[1:])
         assert f"| `{name}` | `{module}.py` | [{kind.about.arxiv}](" in text, name

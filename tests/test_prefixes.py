@@ -20,8 +20,9 @@ from transformers.models.auto import AutoModelForCausalLM
 from agentgym.algorithm import Update
 from agentgym.batch.batch import collate
 from agentgym.batch.prefix_tree import grow
+from agentgym.losses.compose import add, weigh
 from agentgym.losses.reductions import expected_tilt
-from agentgym.losses.surrogates import add, entropy_bonus, negative_log_likelihood, weigh
+from agentgym.losses.surrogates import entropy_bonus, negative_log_likelihood
 from agentgym.models import tree_attention
 from agentgym.models.policy import Critic, Policy
 from agentgym.settings import Optimisation

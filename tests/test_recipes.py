@@ -8,7 +8,7 @@ from agentgym.cli import main, training
 from agentgym.cli.training import planned
 from agentgym.env import registry
 from agentgym.errors import ConfigError, MissingExtra
-from agentgym.experiment.job import check
+from agentgym.experiment.preflight import check
 from agentgym.utils import yaml_config
 
 SHIPPED = [id_ for id_ in registry.environments() if registry.recipe(id_)]

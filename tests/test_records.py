@@ -13,13 +13,8 @@ import numpy as np
 import pytest
 
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import (
-    EpisodeRecord,
-    MetricsWriter,
-    append,
-    read_episodes,
-    read_metrics,
-)
+from agentgym.evaluation.records import EpisodeRecord, append, read_episodes
+from agentgym.experiment.metrics_file import MetricsWriter, read_metrics
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 from agentgym.utils.jsonl import append_line, dumps, read_objects, write_atomic
 

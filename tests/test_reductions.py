@@ -25,13 +25,15 @@ import pytest
 import torch
 
 from agentgym import Task, make
-from agentgym.algorithm import extend, independent
+from agentgym.algorithm import extend
 from agentgym.batch.batch import REFERENCE, VALUE, collate
 from agentgym.credit.transforms import chain, stateless, weigh_episodes
 from agentgym.credit.weights import TURNS, side_weights, weigh_tokens
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.losses.surrogates import Outputs, entropy_bonus, weigh, weighed_by
+from agentgym.losses.compose import Outputs, weigh, weighed_by
+from agentgym.losses.surrogates import entropy_bonus
 from agentgym.rollout.branching import fixed, grow
+from agentgym.rollout.collect import independent
 from agentgym.rollout.player import Limits, Player
 from agentgym.testing.episodes import MIXED, STEPS, made_up
 from agentgym_trainers.aepo import AEPO

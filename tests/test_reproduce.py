@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from agentgym.evaluation.records import read_metrics
+from agentgym.experiment.metrics_file import read_metrics
 from agentgym.models import from_scratch
 from agentgym.settings import Shape
 

@@ -5,7 +5,8 @@ import subprocess
 import sys
 import time
 
-from agentgym.evaluation.records import read_episodes, read_metrics
+from agentgym.evaluation.records import read_episodes
+from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.settings import Evaluation, Experiment, Imitation, Rollout, Shape
 from agentgym.utils import yaml_config

@@ -15,7 +15,8 @@ from agentgym.env.registry import world
 from agentgym.errors import UnknownTask
 from agentgym.rollout.demonstrations import demonstrate, texts, written
 from agentgym.rollout.player import Limits, Player, derive
-from agentgym.training.trainer import episode_metrics, task_of
+from agentgym.training.metrics import episode_metrics
+from agentgym.training.trainer import task_of
 from agentgym.types import Ending, Sampling
 
 TASK = Task("agentgym/Hotter-v0", "hotter-3")

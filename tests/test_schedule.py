@@ -12,8 +12,9 @@ from pool_worlds import dawdling, hotter
 from test_resume import PLAN
 
 from agentgym.engines.local.engine import LocalEngine
-from agentgym.evaluation.records import read_episodes, read_metrics
+from agentgym.evaluation.records import read_episodes
 from agentgym.experiment.job import run_blocking
+from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy

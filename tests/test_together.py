@@ -7,8 +7,8 @@ import pytest
 from counting import Counter
 from test_trees import TASK
 
+from agentgym import plugins
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.env import registry
 from agentgym.rollout.player import Limits, Player
 from agentgym.utils.concurrency import together
 
@@ -65,7 +65,7 @@ class Failing(ScriptedEngine):
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["fails", "is given up"])
 @pytest.mark.parametrize("last", [1, 6, 13])
-@pytest.mark.parametrize("name", sorted(registry.algorithms()))
+@pytest.mark.parametrize("name", sorted(plugins.algorithms()))
 def test_a_group_that_comes_to_nothing_leaves_nothing_behind(agent, name, last, hangs):
     Counter.opened = Counter.forked = Counter.closed = 0
 
@@ -74,7 +74,7 @@ def test_a_group_that_comes_to_nothing_leaves_nothing_behind(agent, name, last, 
         someone = Player(
             agent=agent, engine=engine, make=lambda task: Counter(), limits=Limits(turns=5)
         )
-        collect = registry.algorithm(name)().build().collect
+        collect = plugins.algorithm(name)().build().collect
         group = asyncio.ensure_future(collect(TASK, someone))
         if hangs:
             await engine.reached.wait()

@@ -7,21 +7,15 @@ import operator
 import pytest
 import torch
 
-from agentgym.algorithm import Algorithm, Update, independent
+from agentgym.algorithm import Algorithm, Update
 from agentgym.batch.batch import collate, token_mean
 from agentgym.credit.transforms import Transform, chain, group_advantage, stateless, weigh_episodes
 from agentgym.errors import CompositionError
-from agentgym.losses.surrogates import (
-    Loss,
-    Outputs,
-    add,
-    entropy_bonus,
-    negative_log_likelihood,
-    policy_gradient,
-    weigh,
-)
+from agentgym.losses.compose import Loss, Outputs, add, weigh
+from agentgym.losses.surrogates import entropy_bonus, negative_log_likelihood, policy_gradient
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
+from agentgym.rollout.collect import independent
 from agentgym.settings import Optimisation, Shape
 from agentgym.training.learner import Learner, passes
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn

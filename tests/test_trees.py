@@ -22,7 +22,7 @@ from agentgym.rollout.branching import (
     undecided,
 )
 from agentgym.rollout.player import Limits, Player
-from agentgym.training.trainer import episode_metrics
+from agentgym.training.metrics import episode_metrics
 from agentgym.types import Completion
 from agentgym_trainers.aepo import AEPO
 from agentgym_trainers.arpo import ARPO

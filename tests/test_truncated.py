@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
+from agentgym import plugins
 from agentgym.batch.batch import collate
-from agentgym.env import registry
 from agentgym.testing.algorithms import _Trial
 from agentgym.testing.episodes import MIXED, made_up
 from agentgym_trainers.copo import COPO
@@ -18,7 +18,7 @@ from agentgym_trainers.replay import REPLAYED
 from agentgym_trainers.rloo import RLOO
 from agentgym_trainers.spear import SPEAR
 
-EVERY = {name: kind() for name, kind in registry.algorithms().items()} | {
+EVERY = {name: kind() for name, kind in plugins.algorithms().items()} | {
     "copo on tokens": COPO(host=GRPO(mean="tokens")),
     "epo on ppo": EPO(host=PPO()),
     "rloo on tokens": RLOO(mean="tokens"),

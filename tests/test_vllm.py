@@ -21,8 +21,8 @@ from engine_contract import (
 from agentgym.engines.vllm import engine as vllm
 from agentgym.engines.vllm.engine import VLLMEngine
 from agentgym.errors import ConfigError, EngineError
-from agentgym.evaluation.records import read_metrics
 from agentgym.experiment.job import run_blocking
+from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder, fingerprint
 from agentgym.settings import Evaluation, Experiment, Imitation, Optimisation, Rollout, Shape
 from agentgym.types import Sampling

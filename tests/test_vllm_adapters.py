@@ -10,8 +10,9 @@ from engine_contract import TIED, agrees, ask, model_of, words
 from agentgym.engines.factory import Engines
 from agentgym.engines.vllm.engine import completed, parameters, start
 from agentgym.models import from_scratch
+from agentgym.models.loading import load_model
 from agentgym.models.lora import adapt, merged
-from agentgym.models.policy import Policy, load_model
+from agentgym.models.policy import Policy
 from agentgym.settings import Lora
 from agentgym.types import Sampling
 

@@ -12,6 +12,7 @@ import urllib.request
 import pytest
 
 from agentgym.env.registry import full_id, world
+from agentgym_envs.webshop.server import shop
 
 for needed in ("Stemmer", "rapidfuzz", "textblob", "starlette"):
     pytest.importorskip(needed)
@@ -23,7 +24,7 @@ ENV = "agentgym/WebShop-v0"
 @pytest.fixture(scope="module")
 def site():
     """A running server; its address and its application."""
-    app = world(ENV, reward="dense").website()
+    app = shop(reward="dense")
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

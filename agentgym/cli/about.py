@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
+from agentgym import plugins
 from agentgym.cli.defaults import unusual, usual
 from agentgym.cli.parsing import parse
-from agentgym.env import registry
 
 WIDE = 100
 """Characters of a terminal from which on each choice of an algorithm has a column of its own."""
@@ -26,7 +26,7 @@ class AlgorithmsOptions:
 def algorithms(arguments: list[str]) -> int:
     """``algorithms``."""
     parse(AlgorithmsOptions, arguments, prog="agentgym algorithms")
-    kinds, console = registry.algorithms(), Console()
+    kinds, console = plugins.algorithms(), Console()
     choices = ("collect", "credit", "update") if console.width >= WIDE else ("method",)
     longest, arxiv_id = max(map(len, kinds)), len("2402.03300")
     free = console.width - longest - arxiv_id - 2 * (len(choices) + 2)

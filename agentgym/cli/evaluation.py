@@ -84,7 +84,8 @@ def evaluate(arguments: list[str]) -> int:
     options = parse(EvalOptions, arguments, prog="agentgym eval", default=_of_run(arguments))
     from agentgym.evaluation.evaluate import read_report
     from agentgym.evaluation.report import render
-    from agentgym.experiment.job import check, evaluate_blocking
+    from agentgym.experiment.job import evaluate_blocking
+    from agentgym.experiment.preflight import check
 
     experiment = Experiment(
         env=options.env,

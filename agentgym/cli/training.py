@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from agentgym import plugins
 from agentgym.cli.parsing import parse, take
 from agentgym.env import registry
 from agentgym.errors import ConfigError, did_you_mean
@@ -83,7 +84,7 @@ def in_world(named: str | None, world: str) -> Any:
 def _plan(name: str) -> type[Any]:
     """``Experiment`` with the fields of one algorithm, and where the run goes."""
     base, _, form = name.partition(".")
-    algo = registry.algorithm(base)
+    algo = plugins.algorithm(base)
     if form and form not in FORMS:
         raise ConfigError(
             f"{base} has no form {form!r}.{did_you_mean(form, FORMS)} Forms: {', '.join(FORMS)}"
@@ -99,7 +100,8 @@ def _plan(name: str) -> type[Any]:
 
 
 def _train(plan: Any, resumed: Path | None) -> int:
-    from agentgym.experiment.job import check, run_blocking
+    from agentgym.experiment.job import run_blocking
+    from agentgym.experiment.preflight import check
     from agentgym.experiment.run_folder import RunFolder
     from agentgym.utils.jsonl import write_atomic
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
+from agentgym import plugins
 from agentgym.cli.parsing import parse
 from agentgym.env import registry
 from agentgym.errors import ConfigError, MissingExtra
@@ -78,7 +79,7 @@ class ServeOptions:
 def serve(arguments: list[str]) -> int:
     """``serve [ENV] [options]``."""
     options = parse(ServeOptions, arguments, prog="agentgym serve")
-    name, path = registry.full_id(options.env), "/"
+    name, path = registry.full_id(options.env), ""
     if options.mcp != "no":
         from agentgym.env.mcp_server import mcp_server
 
@@ -87,15 +88,13 @@ def serve(arguments: list[str]) -> int:
             server.run("stdio")
             return 0
         site, path = server.streamable_http_app(host=options.host), "/mcp"
-    elif service := registry.service(options.env):
-        path = ""
+    elif service := plugins.service(registry.short_name(name)):
         try:
             site = service(**options.env_args)
         except TypeError as problem:
             raise ConfigError(f"{name}: {problem}") from problem
     else:
-        site = registry.world(name, **options.env_args).website()
-    if site is None:
+        registry.world(name, **options.env_args).close()
         raise ConfigError(
             f"{name} has no web pages; `agentgym play {name}` plays it in the terminal, and "
             f"`--mcp http` serves it to programs"

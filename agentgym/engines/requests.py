@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from agentgym.errors import ConfigError
 from agentgym.types import Completion, Sampling
@@ -107,3 +109,23 @@ def joined(parts: Sequence[Completion]) -> Completion:
         for name in ("tokens", "logprobs", "entropies", "token_versions")
     )
     return completion_of(tokens, logprobs, entropies, versions, parts[-1].finish)
+
+
+def check_weights(expected: Mapping[str, torch.Size], weights: Mapping[str, Tensor]) -> None:
+    """Refuse a state dict before the first weight is copied. Unknown names are ignored.
+
+    Raises:
+        ConfigError: A weight is missing or has another shape.
+    """
+    missing = [name for name in expected if name not in weights]
+    if missing:
+        raise ConfigError(
+            f"the new weights lack {missing[0]!r} (and {len(missing) - 1} more); pass the whole "
+            f"state dict of a model of the same architecture"
+        )
+    for name, shape in expected.items():
+        if weights[name].shape != shape:
+            raise ConfigError(
+                f"the new weights are of another architecture: {name!r} must have shape "
+                f"{list(shape)}, got {list(weights[name].shape)}"
+            )

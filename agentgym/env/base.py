@@ -130,10 +130,6 @@ class TextEnv(gymnasium.Env[str, str]):
         """How to install what this world needs and this machine lacks; empty when all is there."""
         return ""
 
-    def website(self) -> Any:
-        """An ASGI application in which people play this world, or None where it has no pages."""
-        return None
-
     def prepare(self, split: str, progress: Progress | None = None) -> None:
         """Build ahead what the tasks of a split need, such as compiled games; cheap when done.
 
@@ -227,3 +223,10 @@ def unknown_task(env: str, task: str, known: Sequence[str]) -> UnknownTask:
     """The error for a task id that a world does not have."""
     example = f" A valid id looks like {known[0]!r}." if known else ""
     return UnknownTask(f"{env} has no task {task!r}.{did_you_mean(task, known) or example}")
+
+
+def unknown_split(env: str, split: str, known: tuple[str, ...]) -> ConfigError:
+    """The error for a split that a world does not have."""
+    return ConfigError(
+        f"{env} has no split {split!r}.{did_you_mean(split, known)} Splits: {', '.join(known)}"
+    )

@@ -9,7 +9,7 @@ from typing import Any
 
 from agentgym.env.base import TextEnv
 from agentgym.env.registry import world
-from agentgym.errors import ConfigError, did_you_mean
+from agentgym.errors import ConfigError
 from agentgym.types import Task
 
 
@@ -63,10 +63,3 @@ def panel_of(env: str, bare: TextEnv, split: str) -> Panel:
     """The panel of a world that is already made."""
     ids = bare.tasks(split)
     return Panel(env, split, tuple(Task(env, id_) for id_ in ids))
-
-
-def unknown_split(env: str, split: str, known: tuple[str, ...]) -> ConfigError:
-    """The error for a split that a world does not have."""
-    return ConfigError(
-        f"{env} has no split {split!r}.{did_you_mean(split, known)} Splits: {', '.join(known)}"
-    )

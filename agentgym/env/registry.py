@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -47,8 +47,18 @@ def full_id(name: str) -> str:
         >>> full_id("hotter")
         'agentgym/Hotter-v0'
     """
-    short = {id_.partition("/")[2].rpartition("-v")[0].lower(): id_ for id_ in environments()}
+    short = {short_name(id_): id_ for id_ in environments()}
     return short.get(name.lower(), name)
+
+
+def short_name(env: str) -> str:
+    """The short name of an id, in lower case; a name that is no id stays what it is.
+
+    Examples:
+        >>> short_name("agentgym/WebShop-v0")
+        'webshop'
+    """
+    return env.partition("/")[2].rpartition("-v")[0].lower() if env in environments() else env
 
 
 def make(env: str, **kwargs: Any) -> gymnasium.Env[str, str]:
@@ -114,33 +124,3 @@ def world(env: str, **kwargs: Any) -> TextEnv:
     if not isinstance(bare, TextEnv):
         raise ConfigError(f"{env} is a {type(bare).__name__}, expected an agentgym.TextEnv")
     return bare
-
-
-def service(name: str) -> Callable[..., Any] | None:
-    """What makes the ASGI application of an installed service, if there is one of this name.
-
-    Each entry point of the group ``agentgym.services`` names a function of keywords.
-    """
-    found = [entry for entry in entry_points(group="agentgym.services") if entry.name == name]
-    return found[0].load() if found else None
-
-
-def algorithms() -> dict[str, Any]:
-    """Every installed algorithm's configuration class, by name, sorted."""
-    found = {entry.name: entry for entry in entry_points(group="agentgym.algorithms")}
-    return {name: found[name].load() for name in sorted(found)}
-
-
-def algorithm(name: str) -> Any:
-    """One algorithm's configuration class.
-
-    Raises:
-        ConfigError: No installed package declares it.
-    """
-    found = {entry.name: entry for entry in entry_points(group="agentgym.algorithms")}
-    if name not in found:
-        raise ConfigError(
-            f"no algorithm {name!r}.{did_you_mean(name, found)} Installed: "
-            f"{', '.join(sorted(found)) or 'none'}"
-        )
-    return found[name].load()

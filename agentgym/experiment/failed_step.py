@@ -17,7 +17,8 @@ from agentgym.algorithm import CriticPlan, Update
 from agentgym.batch.batch import Batch, pack, unpack
 from agentgym.errors import ConfigError, TrainingError
 from agentgym.experiment.run_folder import RunFolder
-from agentgym.models.policy import Policy, load_model
+from agentgym.models.loading import load_model
+from agentgym.models.policy import Policy
 from agentgym.training.learner import Learner, NotFinite
 
 

@@ -9,43 +9,37 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentgym.algorithm import Algorithm
-from agentgym.engines.factory import Engines, check_device
+from agentgym.engines.factory import Engines
 from agentgym.env.base import TextEnv
 from agentgym.env.executor import Host, Threads
 from agentgym.env.panel import Panel, panel_of
-from agentgym.env.process_pool import Pool
 from agentgym.env.registry import Maker, world
 from agentgym.errors import ConfigError
 from agentgym.evaluation.evaluate import Conduct, evaluate
 from agentgym.evaluation.plots import plot_run
-from agentgym.evaluation.records import (
-    EpisodeRecord,
-    MetricsWriter,
-    append,
-    keep_episodes,
-    read_metrics,
-)
+from agentgym.evaluation.records import EpisodeRecord, append
 from agentgym.evaluation.report import Report, Subject, check_panels, render
+from agentgym.experiment.assemble import engines_of, form_of, host_of
 from agentgym.experiment.failed_step import kept
+from agentgym.experiment.metrics_file import MetricsWriter, keep_episodes, read_metrics
 from agentgym.experiment.run_folder import RunFolder, fingerprint
 from agentgym.models import from_scratch
+from agentgym.models.loading import load_model, load_tokenizer
 from agentgym.models.lora import adapt, base_of, merged
-from agentgym.models.policy import Policy, check_model, load_model, load_tokenizer
-from agentgym.rollout.action_formats import ActionFormat, JsonCall, Plain, Tags
+from agentgym.models.policy import Policy
 from agentgym.rollout.agent import ChatAgent
 from agentgym.rollout.demonstrations import Demonstration, texts, written
 from agentgym.rollout.player import Limits, Player, derive
-from agentgym.settings import Experiment, Rollout, Speech, check_ranges
+from agentgym.settings import Experiment
 from agentgym.training.learner import Learner
+from agentgym.training.metrics import episode_metrics
 from agentgym.training.schedule import Scheduler, Tasks, correct, scheduler
-from agentgym.training.trainer import Step, Trainer, episode_metrics, task_of
+from agentgym.training.trainer import Step, Trainer, task_of
 from agentgym.training.warmup import demonstrations, imitate
 from agentgym.types import Sampling, Task
 from agentgym.utils.concurrency import together
@@ -68,7 +62,7 @@ async def run(
 ) -> Result:
     """The whole job; call it again on the same folder to go on after an interruption."""
     served = None if experiment.server is None else experiment.model
-    engines = _engines(
+    engines = engines_of(
         experiment,
         alone=experiment.schedule.kind == "sync"
         or experiment.engine_device not in (None, "cuda", "cuda:0"),
@@ -364,27 +358,6 @@ class Job:
                 append(self.folder.episodes, EpisodeRecord.of(trajectory, decode=player.agent.text))
 
 
-@asynccontextmanager
-async def host_of(rollout: Rollout) -> AsyncIterator[Host]:
-    """Where a configuration lets worlds live, for as long as it is used."""
-    if not rollout.workers:
-        yield Threads(rollout.deadline, rollout.concurrency)
-        return
-    async with Pool(workers=rollout.workers, deadline=rollout.deadline) as pool:
-        yield pool
-
-
-def form_of(speech: Speech) -> ActionFormat:
-    """The action format a configuration names."""
-    forms: dict[str, ActionFormat] = {
-        "tags": Tags(),
-        "think": Tags(think=True),
-        "json": JsonCall(),
-        "plain": Plain(),
-    }
-    return forms[speech.form]
-
-
 def _note(metrics: dict[str, float]) -> str:
     shown = {
         "success": metrics.get("episode/success", 0.0),
@@ -395,37 +368,6 @@ def _note(metrics: dict[str, float]) -> str:
     }
     numbers = " ".join(f"{name} {value:.3g}" for name, value in shown.items())
     return f"{numbers} {metrics['tokens_per_second'] / 1000:.1f}k tok/s"
-
-
-def check(experiment: Experiment, *, trains: bool = False) -> None:
-    """Find mistakes before anything is written: the numbers, the world, the panel, the model.
-
-    Args:
-        experiment: What is wanted.
-        trains: It is a training run, which a chat endpoint cannot sample for.
-
-    Raises:
-        ConfigError: Naming what is wrong.
-    """
-    check_ranges(experiment)
-    if trains and experiment.engine == "openai":
-        raise ConfigError(
-            "a chat endpoint cannot be trained, only evaluated: `agentgym eval MODEL --engine "
-            "openai`, or train with `--engine local`, `vllm` or `vllm-server`"
-        )
-    if trains and experiment.server is not None and experiment.model is None:
-        raise ConfigError(
-            f"the server at {experiment.server} serves a model of its own: name it with `--model`, "
-            f"or leave `--server` out and one is started for the model made here"
-        )
-    if experiment.engine_device is not None:
-        check_device(experiment.engine, experiment.engine_device)
-    bare = world(experiment.env, **experiment.env_args)
-    wanted = experiment.evaluation
-    panel_of(experiment.env, bare, wanted.split).head(wanted.tasks)
-    bare.close()
-    if experiment.model is not None and experiment.engine != "openai":
-        check_model(experiment.model)
 
 
 def run_blocking(
@@ -448,21 +390,10 @@ def evaluate_blocking(
     return asyncio.run(_evaluate(experiment, experiment.model, path, display, before))
 
 
-def _engines(experiment: Experiment, *, alone: bool = True, served: str | None = None) -> Engines:
-    return Engines(
-        experiment.engine,
-        experiment.server,
-        device=experiment.engine_device,
-        bitwise=experiment.engine_bitwise,
-        alone=alone,
-        served=served,
-    )
-
-
 async def _evaluate(
     experiment: Experiment, model: str, path: Path, display: Display, before: Report | None
 ) -> Report:
-    async with host_of(experiment.rollout) as host, _engines(experiment) as engines:
+    async with host_of(experiment.rollout) as host, engines_of(experiment) as engines:
         job = Job(experiment, RunFolder(path.parent), display, host, engines)
         job.prepare_split(experiment.evaluation.split)
         return await job.evaluate(model, experiment.evaluation.split, path, before)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agentgym.algorithm import Collect, Path, Play
+from agentgym.rollout.collect import Collect, Path, Play
 from agentgym.types import Completion, Task, Trajectory
 from agentgym.utils.concurrency import together
 

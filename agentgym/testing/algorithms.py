@@ -35,8 +35,8 @@ def check_algorithm(kind: type[Any]) -> None:
         AssertionError: The algorithm breaks its contract; the message names the likely cause.
 
     Examples:
-        >>> from agentgym.env import registry
-        >>> check_algorithm(registry.algorithm("grpo"))
+        >>> from agentgym import plugins
+        >>> check_algorithm(plugins.algorithm("grpo"))
     """
     _require(
         isinstance(getattr(kind, "about", None), About),

@@ -15,8 +15,8 @@ from agentgym.algorithm import Algorithm, CriticPlan, Update
 from agentgym.batch.batch import REFERENCE, VALUE, Batch
 from agentgym.batch.prefix_tree import beginnings, split
 from agentgym.errors import TrainingError
+from agentgym.losses.compose import Outputs
 from agentgym.losses.reductions import Reduction
-from agentgym.losses.surrogates import Outputs
 from agentgym.models.lora import own, twin
 from agentgym.models.out_of_memory import enough_memory
 from agentgym.models.policy import Critic, Policy

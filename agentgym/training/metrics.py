@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from statistics import fmean
 from typing import NamedTuple
 
 import torch
@@ -18,8 +19,10 @@ from torch import Tensor
 
 from agentgym.batch.batch import Batch
 from agentgym.credit.transforms import mean_of_episode
-from agentgym.losses.surrogates import Loss, Outputs, ratio
-from agentgym.types import Trajectory
+from agentgym.losses.compose import Loss, Outputs
+from agentgym.losses.surrogates import ratio
+from agentgym.training.mismatch import drift
+from agentgym.types import Stop, Trajectory
 
 TOLERANCE = 1e-3
 """Relative difference from which two numbers count as different."""
@@ -215,3 +218,60 @@ def _norm(total: Tensor, outputs: Outputs, parameters: Sequence[Tensor]) -> floa
 
 def _share(holds: Tensor) -> float:
     return float(holds.float().mean()) if len(holds) else 0.0
+
+
+def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
+    """Means over the scored episodes, and per task the episodes that were forked off another."""
+    scored = [[t for t in group if t.stop.scored] for group in groups]
+    episodes = [t for group in scored for t in group]
+    metrics = _spoilt([t for group in groups for t in group])
+    if not episodes:
+        return metrics
+    turns = [turn for t in episodes for turn in t.turns]
+    count, acts = len(episodes), max(1, len(turns))
+    return metrics | {
+        "episode/success": sum(t.won for t in episodes) / count,
+        "episode/score": sum(t.score for t in episodes) / count,
+        "episode/reward": sum(t.reward for t in episodes) / count,
+        "episode/turns": len(turns) / count,
+        "episode/parsed": sum(turn.parsed for turn in turns) / acts,
+        "episode/valid": sum(turn.valid for turn in turns) / acts,
+        "episode/truncated": sum(t.stop is not Stop.TERMINATED for t in episodes) / count,
+        "group/forks": sum(t.shared > 0 for t in episodes) / len(scored),
+    }
+
+
+def staleness(groups: Sequence[Sequence[Trajectory]], step: int) -> dict[str, float]:
+    """How many steps ago the weights were published that wrote each token; nothing of no tokens."""
+    ages = [
+        step - version
+        for group in groups
+        for episode in group
+        for turn in episode.turns
+        if turn.learn and episode.stop.scored
+        for version in turn.completion.token_versions
+    ]
+    if not ages:
+        return {}
+    return {"policy/staleness": fmean(ages), "policy/staleness_max": float(max(ages))}
+
+
+def _spoilt(episodes: Sequence[Trajectory]) -> dict[str, float]:
+    """Attempts whose ending says nothing about the agent, and episodes that never got another."""
+    last = [t.stop for t in episodes if not t.stop.scored]
+    seen = Counter([stop for t in episodes for stop in t.spoilt] + last)
+    kinds = {f"attempts/{stop}": float(seen[stop]) for stop in Stop if not stop.scored}
+    return {"episode/lost": float(len(last))} | kinds
+
+
+def batch_metrics(batch: Batch) -> dict[str, float]:
+    """The policy on its own tokens, and how far the engine's numbers are from the trainer's."""
+    mask = batch.mask
+    gap = (batch.logprob - batch.logprob_sampled)[mask].abs()
+    return {
+        "policy/entropy": float(batch.entropy[mask].mean()),
+        "policy/logprob_gap": float(gap.mean()) if len(gap) else 0.0,
+        "policy/drift": drift(batch),
+        "policy/logprob_gap_max": float(gap.max()) if len(gap) else 0.0,
+        "tokens/chosen": float(mask.sum()),
+    }

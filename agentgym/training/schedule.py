@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from agentgym.algorithm import Algorithm, extend
+from agentgym.credit.importance import correct_sampling
 from agentgym.settings import Schedule
-from agentgym.training.mismatch import correct_sampling
 from agentgym.training.trainer import Step, Trainer
 from agentgym.types import Task, Trajectory
 from agentgym.utils.concurrency import cancel

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, replace
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -23,9 +21,15 @@ from agentgym.settings import Alarms
 from agentgym.training.alarms import Watch
 from agentgym.training.entropy_law import Course
 from agentgym.training.learner import Learner
-from agentgym.training.metrics import of_credit, of_groups
-from agentgym.training.mismatch import check_drift, drift
-from agentgym.types import Stop, Task, Trajectory
+from agentgym.training.metrics import (
+    batch_metrics,
+    episode_metrics,
+    of_credit,
+    of_groups,
+    staleness,
+)
+from agentgym.training.mismatch import check_drift
+from agentgym.types import Task, Trajectory
 from agentgym.utils.concurrency import together
 
 
@@ -145,42 +149,6 @@ class Trainer:
         self.publish()
 
 
-def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
-    """Means over the scored episodes, and per task the episodes that were forked off another."""
-    scored = [[t for t in group if t.stop.scored] for group in groups]
-    episodes = [t for group in scored for t in group]
-    metrics = _spoilt([t for group in groups for t in group])
-    if not episodes:
-        return metrics
-    turns = [turn for t in episodes for turn in t.turns]
-    count, acts = len(episodes), max(1, len(turns))
-    return metrics | {
-        "episode/success": sum(t.won for t in episodes) / count,
-        "episode/score": sum(t.score for t in episodes) / count,
-        "episode/reward": sum(t.reward for t in episodes) / count,
-        "episode/turns": len(turns) / count,
-        "episode/parsed": sum(turn.parsed for turn in turns) / acts,
-        "episode/valid": sum(turn.valid for turn in turns) / acts,
-        "episode/truncated": sum(t.stop is not Stop.TERMINATED for t in episodes) / count,
-        "group/forks": sum(t.shared > 0 for t in episodes) / len(scored),
-    }
-
-
-def staleness(groups: Sequence[Sequence[Trajectory]], step: int) -> dict[str, float]:
-    """How many steps ago the weights were published that wrote each token; nothing of no tokens."""
-    ages = [
-        step - version
-        for group in groups
-        for episode in group
-        for turn in episode.turns
-        if turn.learn and episode.stop.scored
-        for version in turn.completion.token_versions
-    ]
-    if not ages:
-        return {}
-    return {"policy/staleness": fmean(ages), "policy/staleness_max": float(max(ages))}
-
-
 def current(groups: Sequence[Sequence[Trajectory]], step: int) -> list[bool]:
     """Of each scored episode, whether all of it is of the weights of this step."""
     return [
@@ -189,27 +157,6 @@ def current(groups: Sequence[Sequence[Trajectory]], step: int) -> list[bool]:
         for episode in group
         if episode.stop.scored
     ]
-
-
-def _spoilt(episodes: Sequence[Trajectory]) -> dict[str, float]:
-    """Attempts whose ending says nothing about the agent, and episodes that never got another."""
-    last = [t.stop for t in episodes if not t.stop.scored]
-    seen = Counter([stop for t in episodes for stop in t.spoilt] + last)
-    kinds = {f"attempts/{stop}": float(seen[stop]) for stop in Stop if not stop.scored}
-    return {"episode/lost": float(len(last))} | kinds
-
-
-def batch_metrics(batch: Batch) -> dict[str, float]:
-    """The policy on its own tokens, and how far the engine's numbers are from the trainer's."""
-    mask = batch.mask
-    gap = (batch.logprob - batch.logprob_sampled)[mask].abs()
-    return {
-        "policy/entropy": float(batch.entropy[mask].mean()),
-        "policy/logprob_gap": float(gap.mean()) if len(gap) else 0.0,
-        "policy/drift": drift(batch),
-        "policy/logprob_gap_max": float(gap.max()) if len(gap) else 0.0,
-        "tokens/chosen": float(mask.sum()),
-    }
 
 
 def task_of(tasks: Sequence[Task], position: int, seed: int) -> Task:

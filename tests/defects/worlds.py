@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agentgym.env.base import Opening, Outcome, TextEnv, unknown_task
-from agentgym.env.panel import unknown_split
+from agentgym.env.base import Opening, Outcome, TextEnv, unknown_split, unknown_task
 
 
 class Defect(NamedTuple):

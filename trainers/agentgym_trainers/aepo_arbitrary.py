@@ -24,11 +24,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, Collect, Play
+from agentgym.algorithm import About, Algorithm
 from agentgym.batch.batch import Batch
 from agentgym.credit.transforms import State, Transform, chain
 from agentgym.errors import ImpossibleValue
 from agentgym.rollout.branching import mean_entropy
+from agentgym.rollout.collect import Collect, Play
 from agentgym.types import Completion, Task, Trajectory
 from agentgym.utils.bounds import above, at_least, within
 from agentgym.utils.concurrency import together

@@ -27,7 +27,8 @@ from agentgym.algorithm import About, Algorithm
 from agentgym.batch.batch import Batch, episode_mean
 from agentgym.credit.transforms import Transform, chain, group_mean, stateless
 from agentgym.credit.weights import leave_out_truncated
-from agentgym.losses.surrogates import add, crediting, policy_gradient, times
+from agentgym.losses.compose import add, crediting, times
+from agentgym.losses.surrogates import policy_gradient
 from agentgym.utils.bounds import above, finite
 from agentgym_trainers.empo import disagreement
 from agentgym_trainers.grpo import GRPO

@@ -13,7 +13,7 @@ from torch import Tensor
 from agentgym.batch.batch import Batch
 from agentgym.batch.turns import Turns, turns_of
 from agentgym.credit.transforms import State, Transform
-from agentgym.losses.surrogates import Loss, Outputs
+from agentgym.losses.compose import Loss, Outputs
 
 LOW = "epo/low"
 """Private column: lower side of the token's corridor, in nats; minus infinity without history."""

@@ -13,7 +13,7 @@ from agentgym.batch.batch import Batch
 from agentgym.batch.turns import turns_of
 from agentgym.credit.reward_shaping import reward_episodes
 from agentgym.credit.transforms import State, Transform
-from agentgym.losses.surrogates import Schedule
+from agentgym.losses.compose import Schedule
 
 
 def ramp(steps: int) -> Schedule:

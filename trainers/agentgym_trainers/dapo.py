@@ -13,12 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from agentgym.algorithm import About, Algorithm, Collect, Play, Update
+from agentgym.algorithm import About, Algorithm, Update
 from agentgym.credit.advantages import group_advantage_over_turns
 from agentgym.credit.reward_shaping import punish_length
 from agentgym.credit.transforms import chain, group_advantage
 from agentgym.credit.weights import leave_out_truncated, weigh_tokens
-from agentgym.losses.surrogates import add, kl_to_reference, policy_gradient, weigh
+from agentgym.losses.compose import add, weigh
+from agentgym.losses.surrogates import kl_to_reference, policy_gradient
+from agentgym.rollout.collect import Collect, Play
 from agentgym.types import Task, Trajectory
 from agentgym.utils.bounds import at_least, within
 from agentgym.utils.concurrency import together

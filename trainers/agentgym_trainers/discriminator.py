@@ -30,8 +30,9 @@ from agentgym.algorithm import About, Algorithm
 from agentgym.batch.batch import Batch
 from agentgym.credit.transforms import Transform, chain, stateless
 from agentgym.credit.weights import keep
+from agentgym.losses.compose import times
 from agentgym.losses.reductions import expected_tilt
-from agentgym.losses.surrogates import policy_gradient, times
+from agentgym.losses.surrogates import policy_gradient
 from agentgym.utils.bounds import at_least, within
 from agentgym_trainers.grpo import GRPO
 

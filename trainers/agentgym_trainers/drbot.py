@@ -24,13 +24,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, Update, independent
+from agentgym.algorithm import About, Algorithm, Update
 from agentgym.batch.batch import Batch
 from agentgym.batch.turns import turns_of
 from agentgym.credit.advantages import group_advantage_over_turns
 from agentgym.credit.transforms import Transform, centre, chain, deviation_by, group_advantage
 from agentgym.credit.weights import CONSTANT, divide_by_constant, keep, leave_out_truncated
-from agentgym.losses.surrogates import add, entropy_bonus, policy_gradient, times, weigh
+from agentgym.losses.compose import add, times, weigh
+from agentgym.losses.surrogates import entropy_bonus, policy_gradient
+from agentgym.rollout.collect import independent
 from agentgym.utils.bounds import above, at_least, within
 
 

@@ -14,10 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from agentgym.algorithm import About, Algorithm, Update, independent
+from agentgym.algorithm import About, Algorithm, Update
 from agentgym.credit.transforms import chain, group_advantage
 from agentgym.credit.weights import CONSTANT, divide_by_constant, leave_out_truncated
-from agentgym.losses.surrogates import policy_gradient, times
+from agentgym.losses.compose import times
+from agentgym.losses.surrogates import policy_gradient
+from agentgym.rollout.collect import independent
 from agentgym.utils.bounds import at_least, within
 
 

@@ -24,7 +24,8 @@ from typing import ClassVar, Literal
 from agentgym.algorithm import About, Algorithm, extend
 from agentgym.credit.transforms import chain
 from agentgym.credit.weights import TOKENS, TURNS, side_weights
-from agentgym.losses.surrogates import Schedule, add, entropy_bonus, weigh, weighed_by
+from agentgym.losses.compose import Schedule, add, weigh, weighed_by
+from agentgym.losses.surrogates import entropy_bonus
 from agentgym.utils.bounds import above, at_least, ordered
 from agentgym_trainers.corridor import (
     outside,

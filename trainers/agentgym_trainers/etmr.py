@@ -25,13 +25,14 @@ from typing import ClassVar, Literal, NamedTuple
 from jaxtyping import Bool
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, Collect, Path, Play, extend
+from agentgym.algorithm import About, Algorithm, extend
 from agentgym.batch.batch import Batch
 from agentgym.credit.reward_shaping import reward_episodes
 from agentgym.credit.transforms import Transform, stateless
 from agentgym.credit.weights import keep
 from agentgym.errors import ImpossibleValue
 from agentgym.rollout.branching import ended, mean_entropy
+from agentgym.rollout.collect import Collect, Path, Play
 from agentgym.types import Task, Trajectory
 from agentgym.utils.bounds import at_least
 from agentgym.utils.concurrency import together

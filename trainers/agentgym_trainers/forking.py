@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from agentgym.algorithm import Play
 from agentgym.rollout.branching import Decision, Measure, Roots, Start, by_path, mean_entropy
+from agentgym.rollout.collect import Play
 from agentgym.types import Completion, Task
 
 VOCABULARY = 151_669

@@ -17,19 +17,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from agentgym.algorithm import About, Algorithm, Select, Update, independent
+from agentgym.algorithm import About, Algorithm, Select, Update
 from agentgym.credit.advantages import group_advantage_over_turns
 from agentgym.credit.reward_shaping import punish_malformed
 from agentgym.credit.transforms import Transform, chain, group_advantage, weigh_episodes
 from agentgym.credit.weights import leave_out_truncated, weigh_every_token
-from agentgym.losses.surrogates import (
-    Loss,
-    add,
-    entropy_bonus,
-    kl_to_reference,
-    policy_gradient,
-    weigh,
-)
+from agentgym.losses.compose import Loss, add, weigh
+from agentgym.losses.surrogates import entropy_bonus, kl_to_reference, policy_gradient
+from agentgym.rollout.collect import independent
 from agentgym.utils.bounds import above, at_least, within
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from agentgym.algorithm import About, Algorithm
 from agentgym.batch.batch import Batch
 from agentgym.batch.turns import turns_of
-from agentgym.losses.surrogates import Loss, Outputs
+from agentgym.losses.compose import Loss, Outputs
 from agentgym.utils.bounds import at_least, within
 from agentgym_trainers.grpo import GRPO
 

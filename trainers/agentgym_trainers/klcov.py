@@ -20,7 +20,8 @@ from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, Select
 from agentgym.batch.batch import Batch
-from agentgym.losses.surrogates import Loss, Outputs, add, ratio, times, weigh
+from agentgym.losses.compose import Loss, Outputs, add, times, weigh
+from agentgym.losses.surrogates import ratio
 from agentgym.utils.bounds import at_least, within
 from agentgym_trainers.clipcov import covariance
 from agentgym_trainers.grpo import GRPO

@@ -15,19 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from agentgym.algorithm import About, Algorithm, CriticPlan, Update, independent
+from agentgym.algorithm import About, Algorithm, CriticPlan, Update
 from agentgym.credit.advantages import RETURN, generalised_advantage, whiten
 from agentgym.credit.reward_shaping import punish_malformed
 from agentgym.credit.transforms import chain
 from agentgym.credit.weights import leave_out_truncated, weigh_every_token
-from agentgym.losses.surrogates import (
-    add,
-    entropy_bonus,
-    kl_to_reference,
-    policy_gradient,
-    value_error,
-    weigh,
-)
+from agentgym.losses.compose import add, weigh
+from agentgym.losses.surrogates import entropy_bonus, kl_to_reference, policy_gradient, value_error
+from agentgym.rollout.collect import independent
 from agentgym.utils.bounds import above, at_least, within
 
 

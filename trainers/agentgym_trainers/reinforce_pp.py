@@ -12,11 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from agentgym.algorithm import About, Algorithm, Update, independent
+from agentgym.algorithm import About, Algorithm, Update
 from agentgym.credit.advantages import returns_to_go, subtract_group_mean, whiten
 from agentgym.credit.transforms import chain
 from agentgym.credit.weights import leave_out_truncated, weigh_every_token
-from agentgym.losses.surrogates import add, kl_to_reference, policy_gradient, weigh
+from agentgym.losses.compose import add, weigh
+from agentgym.losses.surrogates import kl_to_reference, policy_gradient
+from agentgym.rollout.collect import independent
 from agentgym.utils.bounds import above, at_least, within
 
 

@@ -24,11 +24,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, Update, independent
+from agentgym.algorithm import About, Algorithm, Update
 from agentgym.batch.batch import Batch
 from agentgym.credit.transforms import State, Transform, centre, chain, group_mean, weigh_episodes
 from agentgym.credit.weights import leave_out_truncated
-from agentgym.losses.surrogates import Loss, Outputs, dual_clip, policy_gradient
+from agentgym.losses.compose import Loss, Outputs
+from agentgym.losses.surrogates import dual_clip, policy_gradient
+from agentgym.rollout.collect import independent
 from agentgym.utils.bounds import above, at_least, ordered, within
 from agentgym_trainers.gspo import sequence_ratio
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from agentgym.algorithm import About, Algorithm, Update, independent
+from agentgym.algorithm import About, Algorithm, Update
 from agentgym.credit.advantages import leave_one_out
 from agentgym.credit.transforms import chain, weigh_episodes
 from agentgym.credit.weights import leave_out_truncated, weigh_every_token
 from agentgym.losses.surrogates import policy_gradient, reinforce
+from agentgym.rollout.collect import independent
 from agentgym.utils.bounds import at_least, within
 
 

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm
 from agentgym.batch.batch import Batch
-from agentgym.losses.surrogates import Loss, Outputs, ratio
+from agentgym.losses.compose import Loss, Outputs
+from agentgym.losses.surrogates import ratio
 from agentgym.utils.bounds import above, at_least
 from agentgym_trainers.grpo import GRPO
 

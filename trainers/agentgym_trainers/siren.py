@@ -28,8 +28,9 @@ from agentgym.algorithm import About, Algorithm, Select, extend
 from agentgym.batch.batch import Batch, episode_mean
 from agentgym.batch.turns import quantile_by, turns_of
 from agentgym.credit.transforms import State, Transform
+from agentgym.losses.compose import Loss, Outputs, times, weigh
 from agentgym.losses.reductions import Reduction, nucleus_entropy
-from agentgym.losses.surrogates import Loss, Outputs, entropy_bonus, times, weigh
+from agentgym.losses.surrogates import entropy_bonus
 from agentgym.utils.bounds import at_least, within
 from agentgym_trainers.drgrpo import DrGRPO
 from agentgym_trainers.grpo import GRPO

@@ -25,7 +25,8 @@ from typing import ClassVar, Literal
 from agentgym.algorithm import About, Algorithm, Update
 from agentgym.credit.transforms import chain
 from agentgym.credit.weights import CONSTANT
-from agentgym.losses.surrogates import policy_gradient, times, weigh
+from agentgym.losses.compose import times, weigh
+from agentgym.losses.surrogates import policy_gradient
 from agentgym.utils.bounds import at_least, ordered, within
 from agentgym_trainers.clipcov import KEPT, spare_covariant
 from agentgym_trainers.curriculum import fade, ramp, reward_acting

@@ -24,7 +24,8 @@ from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, Select
 from agentgym.batch.batch import Batch
-from agentgym.losses.surrogates import Outputs, policy_gradient, stopped, times
+from agentgym.losses.compose import Outputs, times
+from agentgym.losses.surrogates import policy_gradient, stopped
 from agentgym.utils.bounds import above, at_least, within
 from agentgym_trainers.grpo import GRPO
 

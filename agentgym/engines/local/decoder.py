@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor
-
-from agentgym.errors import ConfigError
 
 
 class Decoder(Protocol):
@@ -47,23 +44,3 @@ class Decoder(Protocol):
         Raises:
             ConfigError: A weight is missing or has another shape; nothing was changed.
         """
-
-
-def check_weights(expected: Mapping[str, torch.Size], weights: Mapping[str, Tensor]) -> None:
-    """Refuse a state dict before the first weight is copied. Unknown names are ignored.
-
-    Raises:
-        ConfigError: A weight is missing or has another shape.
-    """
-    missing = [name for name in expected if name not in weights]
-    if missing:
-        raise ConfigError(
-            f"the new weights lack {missing[0]!r} (and {len(missing) - 1} more); pass the whole "
-            f"state dict of a model of the same architecture"
-        )
-    for name, shape in expected.items():
-        if weights[name].shape != shape:
-            raise ConfigError(
-                f"the new weights are of another architecture: {name!r} must have shape "
-                f"{list(shape)}, got {list(weights[name].shape)}"
-            )

@@ -10,9 +10,10 @@ from agentgym.engines.local import fused_weights
 from agentgym.engines.local.cuda_graphs import GraphedDecoder
 from agentgym.engines.local.decoder import Decoder
 from agentgym.engines.local.hf_decoder import GenericDecoder
-from agentgym.engines.local.scheduler import Batcher, EngineStats
+from agentgym.engines.local.scheduler import Batcher
 from agentgym.engines.local.slotted import SlottedDecoder
 from agentgym.engines.requests import Room, check_request
+from agentgym.engines.stats import EngineStats
 from agentgym.errors import ConfigError
 from agentgym.models.lora import merged
 from agentgym.types import Completion, Sampling

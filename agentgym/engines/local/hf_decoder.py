@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agentgym.engines.local.decoder import check_weights
+from agentgym.engines.requests import check_weights
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from agentgym.engines.local import sampling as sampler
 from agentgym.engines.local.decoder import Decoder
 from agentgym.engines.local.slot_pool import Slot, SlotPool
 from agentgym.engines.requests import completion_of, finish_of
+from agentgym.engines.stats import EngineStats, patience
 from agentgym.errors import ConfigError
 from agentgym.models.out_of_memory import enough_memory
 from agentgym.types import Completion, Sampling
@@ -24,28 +25,6 @@ from agentgym.types import Completion, Sampling
 _PREFILL_TOKENS = 16384
 """Prompt tokens after which no further prompt joins a model call; bounds its memory."""
 _REMEDY = "lower `--rollout.concurrency` or `--rollout.tokens`"
-
-
-class EngineStats(NamedTuple):
-    """Counters since the engine was built."""
-
-    prompt_computed: int = 0
-    """Prompt tokens that went through the model."""
-    prompt_reused: int = 0
-    """Prompt tokens found in a cache."""
-    generated: int = 0
-    """Tokens sampled, also for completions that were given up."""
-    steps: int = 0
-    """Model calls."""
-    rows: int = 0
-    """Rows of all model calls; ``rows / steps`` is the mean batch size."""
-    seconds: float = 0.0
-    """Time in the model and in sampling."""
-
-    def since(self, earlier: EngineStats) -> EngineStats:
-        """What was added after ``earlier``."""
-        then = earlier._asdict()
-        return self._replace(**{name: now - then[name] for name, now in self._asdict().items()})
 
 
 @dataclass(slots=True, eq=False)
@@ -100,23 +79,6 @@ class _Copy(NamedTuple):
     source: int
     target: int
     length: int
-
-
-def patience(answered: int, rows: int, seconds: float) -> float:
-    """How long to wait for the next of those who were just answered to ask again.
-
-    Whoever comes too late for the next model call misses a token. The wait is half of what that
-    costs all in flight, so it is short where few were answered or answers are long.
-
-    Args:
-        answered: Rows of a model call whose completion ended with it.
-        rows: All rows of the call.
-        seconds: What the call took.
-
-    Returns:
-        Seconds.
-    """
-    return seconds * answered / rows / 2
 
 
 class _Plan(NamedTuple):

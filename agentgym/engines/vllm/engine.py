@@ -19,9 +19,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from agentgym.engines.entropy import entropy_at_least
-from agentgym.engines.local.decoder import check_weights
-from agentgym.engines.local.scheduler import EngineStats, patience
-from agentgym.engines.requests import Room, check_request, finish_of, joined, rest_of
+from agentgym.engines.requests import Room, check_request, check_weights, finish_of, joined, rest_of
+from agentgym.engines.stats import EngineStats, patience
 from agentgym.engines.vllm.model_info import Saved
 from agentgym.errors import ConfigError, EngineError, MissingExtra
 from agentgym.types import Completion, Sampling

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentgym.engines.endpoint import Endpoint, Patience
-from agentgym.engines.local.decoder import check_weights
-from agentgym.engines.requests import Room, check_request, joined, rest_of
+from agentgym.engines.requests import Room, check_request, check_weights, joined, rest_of
 from agentgym.engines.vllm.engine import (
     ENVIRONMENT,
     TOP,

@@ -8,8 +8,7 @@ from functools import cache
 from random import Random
 from typing import NamedTuple, TypeVar
 
-from agentgym.env.base import unknown_task
-from agentgym.env.panel import unknown_split
+from agentgym.env.base import unknown_split, unknown_task
 from agentgym.errors import ConfigError, did_you_mean
 from agentgym_envs.alfworld import tables
 from agentgym_envs.alfworld.problem import TASK_TYPES

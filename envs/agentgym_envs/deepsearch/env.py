@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from agentgym.env.base import SPLITS, AnyText, Opening, Outcome, one_of, unknown_task
-from agentgym.env.panel import unknown_split
+from agentgym.env.base import SPLITS, AnyText, Opening, Outcome, one_of, unknown_split, unknown_task
 from agentgym.errors import ConfigError, MissingExtra, WorldError
 from agentgym.tools import HermesCalls, PythonTool, TagCalls, ToolWorld
 from agentgym_envs.deepsearch.corpora import open_corpus

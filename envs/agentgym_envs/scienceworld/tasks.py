@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import NamedTuple
 
-from agentgym.env.base import unknown_task
-from agentgym.env.panel import unknown_split
+from agentgym.env.base import unknown_split, unknown_task
 from agentgym.errors import ConfigError, did_you_mean
 
 ENV = "agentgym/ScienceWorld-v0"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from agentgym.env.base import unknown_task
-from agentgym.env.panel import unknown_split
+from agentgym.env.base import unknown_split, unknown_task
 from agentgym.errors import ConfigError, did_you_mean
 
 ENV = "agentgym/TextWorld-v0"

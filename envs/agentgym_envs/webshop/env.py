@@ -156,12 +156,6 @@ class WebShop(TextEnv):
             searching=self.searching,
         )
 
-    def website(self) -> Any:
-        """The shop as web pages; see ``server``."""
-        from agentgym_envs.webshop.server import website
-
-        return website(self)
-
     def fork(self) -> Self:
         """The same visit, going its own way: a session is frozen, the catalogue shared."""
         return self.twin()

@@ -12,7 +12,7 @@ from typing import Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from agentgym.env.panel import unknown_split
+from agentgym.env.base import unknown_split
 from agentgym_envs.webshop.products import Product, share
 
 ENV = "agentgym/WebShop-v0"

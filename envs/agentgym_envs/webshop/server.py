@@ -5,14 +5,14 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs
 
+from agentgym.env import registry
 from agentgym.errors import MissingExtra, UnknownTask
 from agentgym_envs.webshop import pages
-
-if TYPE_CHECKING:
-    from agentgym_envs.webshop.env import WebShop
+from agentgym_envs.webshop.env import WebShop
+from agentgym_envs.webshop.goals import ENV
 
 KEPT = 1000
 """Visits kept; the one that was touched longest ago goes first."""
@@ -30,6 +30,18 @@ button:hover { border-color: #333 } .btn { background: #f0e9d8 }
 input { font: inherit; padding: .4rem .6rem; width: 60%; border: 1px solid #bbb;
   border-radius: .4rem }
 """
+
+
+def shop(**env_args: Any) -> Any:
+    """The application for a shop with these arguments; what ``agentgym serve webshop`` runs.
+
+    Raises:
+        ConfigError: The environment has no such argument.
+        MissingExtra: A package is not installed.
+    """
+    world = registry.world(ENV, **env_args)
+    assert isinstance(world, WebShop), f"{ENV} is registered as {type(world).__name__}"
+    return website(world)
 
 
 def website(world: WebShop) -> Any:

@@ -1,0 +1,41 @@
+"""Checks before a run starts: settings, world, panel, model."""
+
+from __future__ import annotations
+
+from agentgym.engines.factory import check_device
+from agentgym.env.panel import panel_of
+from agentgym.env.registry import world
+from agentgym.errors import ConfigError
+from agentgym.models.loading import check_model
+from agentgym.settings import Experiment, check_ranges
+
+
+def check(experiment: Experiment, *, trains: bool = False) -> None:
+    """Find mistakes before anything is written: the numbers, the world, the panel, the model.
+
+    Args:
+        experiment: What is wanted.
+        trains: It is a training run, which a chat endpoint cannot sample for.
+
+    Raises:
+        ConfigError: Naming what is wrong.
+    """
+    check_ranges(experiment)
+    if trains and experiment.engine == "openai":
+        raise ConfigError(
+            "a chat endpoint cannot be trained, only evaluated: `agentgym eval MODEL --engine "
+            "openai`, or train with `--engine local`, `vllm` or `vllm-server`"
+        )
+    if trains and experiment.server is not None and experiment.model is None:
+        raise ConfigError(
+            f"the server at {experiment.server} serves a model of its own: name it with `--model`, "
+            f"or leave `--server` out and one is started for the model made here"
+        )
+    if experiment.engine_device is not None:
+        check_device(experiment.engine, experiment.engine_device)
+    bare = world(experiment.env, **experiment.env_args)
+    wanted = experiment.evaluation
+    panel_of(experiment.env, bare, wanted.split).head(wanted.tasks)
+    bare.close()
+    if experiment.model is not None and experiment.engine != "openai":
+        check_model(experiment.model)
