@@ -1,333 +1,358 @@
-"""What a run can be told: one tree of frozen dataclasses; the defaults are the vetted setting."""
+"""Every setting of a run: one tree of frozen dataclasses. The defaults are tested together.
+
+Each class refuses values that no run can use when it is built, so a mistake is found before any
+work starts.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from operator import attrgetter
-from typing import Literal
+from typing import ClassVar, Literal
 
-from agentgym.errors import ConfigError
+from agentgym.errors import ImpossibleValue
+from agentgym.utils.bounds import above, at_least, within
 
-# Tried in this order, and everything is a string.
+# Parsed in this order: everything is a valid string.
 Value = int | float | bool | str
 
 EngineKind = Literal["local", "vllm", "vllm-server", "openai"]
 
 WORLD = "agentgym/TextWorld-v0"
-"""The world where none is named."""
+"""The environment of a run that names none."""
+
+SMALLEST_VOCABULARY = 267
+"""256 bytes, 5 special tokens and 6 tags."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Speech:
-    """How the agent reads and writes."""
+class AgentSettings:
+    """How the agent reads observations and writes actions."""
 
-    form: Literal["tags", "think", "json", "plain"] = "tags"
-    """Action in tags, the same after a required thought, a JSON call, or all that is said."""
+    section: ClassVar[str] = "agent"
+
+    action_format: Literal["tags", "think", "json", "plain"] = "tags"
+    """How a completion states its action: in tags, in tags after a required thought, as a JSON
+    call, or as plain text."""
     window: int | None = None
-    """Exchanges shown in a fresh prompt each turn; none: the conversation grows."""
-    system: str | None = None
-    """System prompt; unless given, the format's instructions. A model made from nothing could not
-    read it: its chat template leaves it out."""
-    list_actions: bool = False
-    """Show the admissible actions each turn."""
+    """Past exchanges in the prompt of each turn, which is then built anew; unset: the conversation
+    keeps growing."""
+    system_prompt: str | None = None
+    """System prompt; unset: the instructions of the action format. The chat template of a model
+    made from nothing leaves it out."""
+    show_admissible: bool = False
+    """Show the admissible actions in every turn."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        at_least(0, self, "window")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rollout:
+class RolloutSettings:
     """How episodes are played."""
 
-    turns: int = 50
-    """Longest episode, in turns."""
-    tokens: int = 4096
-    """Longest context, in tokens."""
-    completion: int = 32
-    """Longest completion, in tokens."""
+    section: ClassVar[str] = "rollout"
+
+    max_turns: int = 50
+    """Turns after which an episode is truncated."""
+    max_context_tokens: int = 4096
+    """Longest context of an episode, prompts and completions together, in tokens."""
+    max_completion_tokens: int = 32
+    """Longest completion of one turn, in tokens."""
     temperature: float = 1.0
-    """Of training and evaluation alike."""
-    seconds: float | None = None
-    """Longest episode, in seconds of wall-clock time, waiting included; none: any."""
+    """Sampling temperature of training and evaluation."""
+    max_seconds: float | None = None
+    """Wall-clock seconds after which an episode is truncated, waiting included; unset: no limit."""
     concurrency: int = 64
     """Episodes in flight."""
     workers: int = 0
-    """Processes that worlds live in, each with many; 0: in this process."""
-    deadline: float = 60.0
-    """Seconds in which a world must answer an action. In a worker the episode then ends as a
-    ``tool_timeout`` and is played again; in this process nothing can stop it, and you are warned.
-    """
+    """Processes that run environments, each many of them; 0 runs them in this process."""
+    env_timeout: float = 60.0
+    """Seconds an environment has to answer. In a worker process a late one ends its episode as
+    ``tool_timeout``, and the episode is played again. In this process it cannot be stopped, and a
+    warning names it."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        at_least(1, self, "max_turns", "max_completion_tokens", "concurrency")
+        at_least(0, self, "workers")
+        above(0, self, "temperature", "max_seconds", "env_timeout")
+        if self.max_context_tokens <= self.max_completion_tokens:
+            raise ImpossibleValue(
+                f"rollout.max_context_tokens is {self.max_context_tokens}, expected more than "
+                f"rollout.max_completion_tokens, which is {self.max_completion_tokens}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """When episodes are played and when the policy learns; see ``agentgym.training.schedule``."""
+class ScheduleSettings:
+    """The order of sampling and learning; see ``agentgym.training.schedule``."""
+
+    section: ClassVar[str] = "schedule"
 
     kind: Literal["sync", "one-step-off", "async"] = "sync"
-    """In turn; the next step's episodes during this one's update; or all the time."""
-    staleness: int = 1
-    """async: steps that a group of episodes may be behind when it is learned from; bounds how many
-    are begun and not yet learned from, too."""
-    deadline: float | None = None
-    """async: seconds of waiting after which a step learns from the groups that are finished, at
-    least one, and the others carry over; none: waits for as many as it has tasks."""
-    old: Literal["drop", "mask"] = "drop"
-    """async: a group that is too old is given up, or its turns that are teach nothing."""
-    correct: Literal["none", "token", "turn", "episode"] | None = None
-    """Whose probability under the policy now, over that at sampling, weighs the advantage; unless
-    given, none for sync and that of each token for the others."""
-    beyond: Literal["truncate", "mask"] = "truncate"
-    """Such a ratio above the cap counts as the cap; or nothing, and so does one below ``low``."""
-    cap: float = 2.0
-    """Largest ratio."""
-    low: float = 0.5
-    """Least ratio that is not masked."""
+    """Sample then learn; sample the next step's episodes during the update; or sample all the
+    time."""
+    max_staleness: int = 1
+    """async: how many steps old a group may be when it is learned from. Also bounds how many groups
+    are started and not yet learned from."""
+    group_timeout: float | None = None
+    """async: seconds after which a step learns from the groups that are finished, at least one; the
+    others carry over. Unset: wait for as many groups as the step has tasks."""
+    stale: Literal["drop", "mask"] = "drop"
+    """async: what happens to a group that is too old: drop it, or mask its stale turns."""
+    importance: Literal["none", "token", "turn", "episode"] | None = None
+    """Granularity of the importance ratio that multiplies the advantage; unset: none for sync,
+    token for the others."""
+    out_of_range: Literal["truncate", "mask"] = "truncate"
+    """A ratio above the cap is truncated to it; or ratios outside floor and cap are masked."""
+    importance_cap: float = 2.0
+    """Largest importance ratio."""
+    importance_floor: float = 0.5
+    """Smallest importance ratio that ``mask`` keeps."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        at_least(0, self, "max_staleness", "importance_floor")
+        above(0, self, "group_timeout", "importance_cap")
+        if not self.importance_floor <= self.importance_cap:
+            raise ImpossibleValue(
+                f"schedule.importance_floor is {self.importance_floor}, expected at most "
+                f"schedule.importance_cap, which is {self.importance_cap}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shape:
+class ScratchSettings:
     """Size of a model made from nothing; the default has about a million parameters."""
 
-    hidden: int = 192
-    layers: int = 2
-    heads: int = 4
-    kv_heads: int = 2
-    ffn: int = 576
-    vocabulary: int = 1024
-    """Largest number of tokens; world text of little variety may need fewer."""
+    section: ClassVar[str] = "scratch"
+
+    hidden_size: int = 192
+    num_layers: int = 2
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    intermediate_size: int = 576
+    """Width of the MLP."""
+    vocab_size: int = 1024
+    """Largest vocabulary; text with little variety may need fewer tokens."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        sizes = "hidden_size", "num_layers", "num_heads", "num_kv_heads", "intermediate_size"
+        at_least(1, self, *sizes)
+        at_least(SMALLEST_VOCABULARY, self, "vocab_size")
+        if self.num_heads % self.num_kv_heads or self.hidden_size % (2 * self.num_heads):
+            raise ImpossibleValue(
+                f"scratch.hidden_size is {self.hidden_size}, expected a multiple of 2 x "
+                f"scratch.num_heads ({self.num_heads}), and that a multiple of "
+                f"scratch.num_kv_heads ({self.num_kv_heads})"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimisation:
-    """How weights change."""
+class OptimizerSettings:
+    """How weights are updated (AdamW)."""
+
+    section: ClassVar[str] = "optimizer"
 
     learning_rate: float = 4e-4
-    """Peak, reached after ``warmup`` optimiser steps."""
-    warmup: int = 5
-    """Optimiser steps of linear warm-up."""
-    final: float = 0.1
-    """Share of the peak that is left at the last training step; falls linearly."""
+    """Peak learning rate, reached after the warm-up."""
+    warmup_steps: int = 5
+    """Optimizer steps of linear learning-rate warm-up."""
+    final_lr_ratio: float = 0.1
+    """Learning rate of the last training step as a share of the peak; the decay is linear."""
     weight_decay: float = 0.0
-    clip_norm: float = 1.0
-    """Largest gradient norm."""
-    tokens_per_pass: int = 4096
-    """Tokens per forward and backward pass, those that rows share counted once; gradients
-    accumulate until the optimiser steps. Bounds memory, never changes the gradient."""
-    autocast: bool = False
-    """Compute in bfloat16 where that is safe (automatic mixed precision); weights and what the
-    optimiser keeps stay in float32, also on a GPU."""
+    max_grad_norm: float = 1.0
+    """Gradients with a larger norm are scaled down to it."""
+    microbatch_tokens: int = 4096
+    """Tokens per forward and backward pass; tokens that rows share count once. Gradients accumulate
+    over micro-batches. Bounds memory, does not change the gradient."""
+    bf16: bool = False
+    """Compute in bfloat16 (automatic mixed precision); weights and optimizer state stay in
+    float32."""
     gradient_checkpointing: bool = False
-    """Keep no activations within layers, and compute them again for the gradient: less memory for
-    about a third more time, the same gradient."""
+    """Recompute activations in the backward pass: less memory for about a third more time, the same
+    gradient."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        at_least(0, self, "learning_rate", "warmup_steps", "final_lr_ratio", "weight_decay")
+        at_least(1, self, "microbatch_tokens")
+        above(0, self, "max_grad_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora:
-    """Adapters (LoRA): small matrices that are trained in the place of the weights."""
+class LoraSettings:
+    """LoRA adapters: small matrices that are trained instead of the weights."""
+
+    section: ClassVar[str] = "lora"
 
     rank: int | None = None
-    """Their rank, such as 16; none: all weights are trained."""
+    """Rank, such as 16; unset: all weights are trained."""
     alpha: int = 32
-    """What they add to a layer is multiplied by ``alpha / rank``."""
-    targets: tuple[str, ...] = ()
-    """Names of the modules that have one, such as q_proj v_proj; unless given, every linear layer
-    of attention and MLP."""
+    """The adapter's output is scaled by ``alpha / rank``."""
+    target_modules: tuple[str, ...] = ()
+    """Names of the adapted modules, such as q_proj v_proj; unset: every linear layer of attention
+    and MLP."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        at_least(1, self, "rank", "alpha")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Imitation:
-    """Warm-up on demonstrations by the world's oracle, before any reinforcement."""
+class ImitationSettings:
+    """Warm-up on demonstrations by the environment's oracle, before reinforcement learning."""
 
-    steps: int = 600
-    """Most optimiser steps."""
-    any_model: bool = False
-    """Warm up the model of `--model`, too; otherwise only one made from nothing."""
-    until: float = 0.4
-    """Stop early once this share of episodes on training tasks is won; 1 takes every step."""
-    batch: int = 32
+    section: ClassVar[str] = "imitation"
+
+    max_steps: int = 600
+    """Largest number of optimizer steps; 0 skips imitation."""
+    pretrained: bool = False
+    """Imitate with the model of `--model`, too; otherwise only with a model made from nothing."""
+    until_success: float = 0.4
+    """Stop early at this success rate on training tasks; 1 takes every step."""
+    batch_size: int = 32
     """Demonstrations per step."""
-    demonstrations: int = 8
-    """Per training task."""
-    slip: float = 0.15
-    """Share of the demonstrator's moves that are random: shows how to recover."""
-    learn_slips: bool = False
-    """Imitate the random moves, too: a player who knows the game but is careless. Such a policy
-    still tries things, which is what reinforcement learns from; its episodes are longer."""
-    reading: float = 0.0
-    """Weight of foretelling what the world says, against 1 for actions. It is in the same
-    demonstrations, and a model made from nothing learns from it to copy names."""
+    demos_per_task: int = 8
+    """Demonstrations of each training task."""
+    random_action_rate: float = 0.15
+    """Share of random actions in demonstrations, which show how to recover."""
+    learn_random_actions: bool = False
+    """Imitate the random actions, too. The policy keeps exploring, which reinforcement learning
+    needs; its episodes are longer."""
+    observation_loss_weight: float = 0.0
+    """Loss weight of observation tokens, where action tokens have 1. A model made from nothing
+    learns from them to copy names."""
     learning_rate: float = 2e-3
 
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        at_least(0, self, "max_steps", "until_success", "observation_loss_weight", "learning_rate")
+        at_least(1, self, "batch_size", "demos_per_task")
+        within(0, 1, self, "random_action_rate")
+        if self.random_action_rate == 1:
+            raise ImpossibleValue("imitation.random_action_rate is 1.0, expected less than 1")
+
 
 @dataclass(frozen=True, kw_only=True)
-class Alarms:
+class AlarmSettings:
     """When training warns, and when it stops."""
 
-    collapse: float = 0.1
-    """Warn when entropy is below this part of what it was at the first step."""
-    explosion: float = 5.0
-    """Warn when it is above this many times that."""
-    alike: float = 0.9
-    """Warn when in this share of the groups all episodes act the same."""
-    template: float = 0.05
-    """Warn when actions tell less of the task than this, from 0 (nothing) to 1 (which it is)."""
+    section: ClassVar[str] = "alarms"
+
+    entropy_collapse: float = 0.1
+    """Warn when the entropy falls below this fraction of its first value."""
+    entropy_explosion: float = 5.0
+    """Warn when the entropy rises above this multiple of its first value."""
+    identical_groups: float = 0.9
+    """Warn when all episodes act the same in this share of the groups."""
+    template_collapse: float = 0.05
+    """Warn when the information that actions carry about the task falls below this, from 0 (none)
+    to 1 (they identify it)."""
     patience: int = 3
-    """Steps in a row after which a warning is given, once."""
-    drift: float = 0.1
-    """Stop when engine and trainer differ by more nats per token; in float32 they do by 1e-6."""
+    """Consecutive steps after which a warning is given, once."""
+    max_mismatch: float = 0.1
+    """Stop when the log-probabilities of engine and trainer differ by more nats per token. In
+    float32 they differ by about 1e-6."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        at_least(0, self, "entropy_collapse", "entropy_explosion", "identical_groups")
+        at_least(0, self, "template_collapse")
+        at_least(1, self, "patience")
+        above(0, self, "max_mismatch")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """The frozen panel that is played before and after."""
+class PanelSettings:
+    """The frozen panel of tasks that an evaluation plays."""
+
+    section: ClassVar[str] = "panel"
 
     split: str = "test"
+    """Split that the tasks come from."""
     tasks: int = 64
-    """First tasks of the split."""
+    """Number of tasks: the first ones of the split."""
     episodes: int = 8
-    """Per task; the largest k of pass@k."""
+    """Episodes per task; the largest k of pass@k."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        at_least(1, self, "tasks", "episodes")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Everything a training run depends on, besides the algorithm."""
 
+    section: ClassVar[str] = ""
+
     env: str = WORLD
-    """Registered environment id; see `agentgym envs`."""
+    """Environment id, short name, or `file.py:ClassName`; see `agentgym envs`."""
     env_args: dict[str, Value] = field(default_factory=dict)
-    """Keyword arguments of the world, such as `family cooking difficulty easy`."""
+    """Keyword arguments of the environment, such as `family cooking difficulty easy`."""
     model: str | None = None
-    """Hugging Face folder or hub id; unless given, a small model is made from nothing."""
+    """Hugging Face folder or hub id; unset: a small model is made from nothing."""
     engine: EngineKind = "local"
-    """What samples: this process, vLLM in it, a vLLM server, or a chat endpoint (to evaluate)."""
+    """What samples: our own engine, vLLM in this process, a vLLM server, or a chat endpoint
+    (evaluation only)."""
     server: str | None = None
-    """Address of a running server, without /v1; unless given, vllm-server starts one."""
+    """URL of a running server, without /v1; unset: vllm-server starts one."""
     engine_device: str | None = None
-    """Where the local engine samples, such as cuda:1; unless given, where the trainer learns."""
-    engine_bitwise: bool = True
-    """On a CPU, the local engine gives a tenth of its speed so that no bit of a completion depends
-    on what else is in flight; without, a run may differ in rounding, and at times in a token."""
+    """Device of the local engine, such as cuda:1; unset: the trainer's device."""
+    batch_invariant: bool = True
+    """On a CPU, the local engine is batch-invariant: no bit of a completion depends on what else is
+    in flight. Costs a tenth of its speed. Without it, runs may differ by rounding, and now and then
+    in a token."""
     seed: int = 0
     """Root of every random choice."""
     steps: int = 40
-    """Training steps: each plays a group of episodes per task and updates the policy."""
-    budget: int | None = None
-    """Turns in the world after which no further step is begun; none: any number."""
+    """Training steps; each plays a group of episodes per task and updates the policy."""
+    max_env_steps: int | None = None
+    """Environment steps after which no further training step starts; unset: no limit."""
     tasks_per_step: int = 16
     """Tasks per training step."""
     save_every: int = 10
     """Training steps between checkpoints."""
-    speech: Speech = field(default_factory=Speech)
+    agent: AgentSettings = field(default_factory=AgentSettings)
     """How the agent reads and writes."""
-    rollout: Rollout = field(default_factory=Rollout)
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
     """How episodes are played."""
-    schedule: Schedule = field(default_factory=Schedule)
-    """When they are, and when the policy learns."""
-    shape: Shape = field(default_factory=Shape)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    """The order of sampling and learning."""
+    scratch: ScratchSettings = field(default_factory=ScratchSettings)
     """Size of a model made from nothing."""
-    imitation: Imitation = field(default_factory=Imitation)
-    """Warm-up before reinforcement."""
-    optimisation: Optimisation = field(default_factory=Optimisation)
-    """How weights change."""
-    lora: Lora = field(default_factory=Lora)
-    """Train adapters, not the weights. A model made from nothing gets them after its warm-up."""
-    alarms: Alarms = field(default_factory=Alarms)
+    imitation: ImitationSettings = field(default_factory=ImitationSettings)
+    """Warm-up before reinforcement learning."""
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    """How weights are updated."""
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    """Train adapters instead of weights. A model made from nothing gets them after its warm-up."""
+    alarms: AlarmSettings = field(default_factory=AlarmSettings)
     """When training warns, and when it stops."""
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    """The panel that is played before and after."""
+    panel: PanelSettings = field(default_factory=PanelSettings)
+    """The panel that is played before and after training."""
 
-
-_LEAST = {
-    "steps": 0,
-    "budget": 1,
-    "tasks_per_step": 1,
-    "save_every": 1,
-    "speech.window": 0,
-    "rollout.turns": 1,
-    "rollout.completion": 1,
-    "rollout.concurrency": 1,
-    "rollout.workers": 0,
-    "schedule.staleness": 0,
-    "schedule.low": 0.0,
-    "shape.hidden": 1,
-    "shape.layers": 1,
-    "shape.heads": 1,
-    "shape.kv_heads": 1,
-    "shape.ffn": 1,
-    "shape.vocabulary": 267,  # 256 bytes, 5 marks, 6 tags
-    "imitation.steps": 0,
-    "imitation.batch": 1,
-    "imitation.demonstrations": 1,
-    "imitation.until": 0.0,
-    "imitation.slip": 0.0,
-    "imitation.reading": 0.0,
-    "imitation.learning_rate": 0.0,
-    "optimisation.learning_rate": 0.0,
-    "optimisation.warmup": 0,
-    "optimisation.final": 0.0,
-    "optimisation.weight_decay": 0.0,
-    "optimisation.tokens_per_pass": 1,
-    "lora.rank": 1,
-    "lora.alpha": 1,
-    "alarms.collapse": 0.0,
-    "alarms.explosion": 0.0,
-    "alarms.alike": 0.0,
-    "alarms.template": 0.0,
-    "alarms.patience": 1,
-    "evaluation.tasks": 1,
-    "evaluation.episodes": 1,
-}
-
-
-def check_ranges(experiment: Experiment) -> None:
-    """Refuse numbers that no run can use, before an hour is spent on the way to them.
-
-    Raises:
-        ConfigError: Naming the field.
-    """
-    for name, least in _LEAST.items():
-        value = attrgetter(name)(experiment)
-        if value is not None and not value >= least:
-            raise ConfigError(f"{name} is {value}, expected at least {least}")
-    positive = (
-        "rollout.temperature",
-        "rollout.seconds",
-        "rollout.deadline",
-        "schedule.deadline",
-        "schedule.cap",
-        "optimisation.clip_norm",
-        "alarms.drift",
-    )
-    for name in positive:
-        value = attrgetter(name)(experiment)
-        if value is not None and not value > 0:
-            raise ConfigError(f"{name} is {value}, expected more than 0")
-    if not experiment.imitation.slip < 1:
-        raise ConfigError(f"imitation.slip is {experiment.imitation.slip}, expected less than 1")
-    rollout, shape, schedule = experiment.rollout, experiment.shape, experiment.schedule
-    if not schedule.low <= schedule.cap:
-        raise ConfigError(
-            f"schedule.low is {schedule.low}, expected at most schedule.cap, which is "
-            f"{schedule.cap}"
-        )
-    if rollout.tokens <= rollout.completion:
-        raise ConfigError(
-            f"rollout.tokens is {rollout.tokens}, expected more than rollout.completion, "
-            f"which is {rollout.completion}"
-        )
-    if shape.heads % shape.kv_heads or shape.hidden % (2 * shape.heads):
-        raise ConfigError(
-            f"shape.hidden is {shape.hidden}, expected a multiple of 2 x shape.heads "
-            f"({shape.heads}), and that a multiple of shape.kv_heads ({shape.kv_heads})"
-        )
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        at_least(0, self, "steps")
+        at_least(1, self, "max_env_steps", "tasks_per_step", "save_every")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effort:
-    """How long to look for violations; a slow world is looked at for less."""
+class CheckSettings:
+    """How much work the environment checker does; slow environments get less."""
+
+    section: ClassVar[str] = "effort"
 
     steps: int = 200
-    """Random steps that are repeated here, in another world, in threads and in a second process."""
+    """Random steps that are repeated in this environment, in another one, in threads and in a
+    second process."""
     resets: int = 1000
-    """Resets of one world over which memory must stay level."""
+    """Resets of one environment over which memory must stay level."""
     seconds: float = 10.0
-    """After this long, a check that repeats itself makes do with what it has seen."""
+    """Time after which a repeating check stops with what it has seen."""
     episodes: int = 4
-    """Episodes that such a check plays, or tasks it looks at, however long that takes."""
+    """Smallest number of episodes or tasks of such a check, however long they take."""

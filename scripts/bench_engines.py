@@ -34,12 +34,12 @@ from naive import answers
 from agentgym.engines import Engine, doctor
 from agentgym.engines.local.engine import LocalEngine
 from agentgym.engines.vllm.engine import VLLMEngine, parameters
-from agentgym.env.registry import Maker
+from agentgym.env.registry import EnvFactory
 from agentgym.models import from_scratch
 from agentgym.models.loading import load_model, load_tokenizer
 from agentgym.rollout.action_formats import Plain
 from agentgym.rollout.agent import ChatAgent
-from agentgym.rollout.player import Limits, Player
+from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.types import Completion, Sampling, Task, Trajectory
 from agentgym.utils.concurrency import together
 
@@ -170,8 +170,8 @@ def in_a_world(options: Options, folder: str, engine: Any) -> int:
     player = Player(
         agent=ChatAgent(load_tokenizer(folder), form=Plain()),
         engine=engine,
-        make=Maker(turns=options.turns),
-        limits=Limits(turns=options.turns, tokens=8192),
+        make=EnvFactory(turns=options.turns),
+        limits=EpisodeLimits(turns=options.turns, tokens=8192),
         sampling=Sampling(max_tokens=options.completion),
         concurrency=options.episodes,
     )

@@ -27,7 +27,7 @@ import tyro
 from gymnasium.vector import AsyncVectorEnv
 
 from agentgym.env.base import Opening, Outcome, TextEnv
-from agentgym.env.process_pool import Pool
+from agentgym.env.process_pool import ProcessPool
 from agentgym.types import Task
 
 TEXT = "You are in a kitchen. " * 18
@@ -104,7 +104,7 @@ def seconds_of_pool(law: str, worlds: int, steps: int, *, workers: int) -> float
     """As many steps in all, each world at its own pace."""
 
     async def play() -> float:
-        async with Pool(workers=workers) as pool:
+        async with ProcessPool(workers=workers) as pool:
             tasks = [Task("", "wait", seed) for seed in range(worlds)]
             there = [await pool.open(Making(law), task) for task in tasks]
             await asyncio.gather(*map(lambda world, task: world.reset(task), there, tasks))

@@ -18,14 +18,14 @@ import numpy as np
 import tyro
 
 from agentgym.engines.local.engine import LocalEngine
-from agentgym.env.executor import Answer, Make, Start, Threads, World
-from agentgym.env.registry import Maker
+from agentgym.env.executor import Answer, EnvHandle, MakeEnv, Start, ThreadExecutor
+from agentgym.env.registry import EnvFactory
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
 from agentgym.rollout.action_formats import Plain
 from agentgym.rollout.agent import ChatAgent
-from agentgym.rollout.player import Limits, Player
-from agentgym.settings import Schedule, Shape
+from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.settings import ScheduleSettings, ScratchSettings
 from agentgym.training.learner import Learner
 from agentgym.training.schedule import correct, scheduler
 from agentgym.training.trainer import Step, Trainer
@@ -33,10 +33,10 @@ from agentgym.types import Sampling, Task
 from agentgym_trainers.grpo import GRPO
 
 WAYS = {
-    "sync": Schedule(),
-    "one-step-off": Schedule(kind="one-step-off"),
-    "async, staleness 1": Schedule(kind="async", staleness=1),
-    "async, staleness 2": Schedule(kind="async", staleness=2),
+    "sync": ScheduleSettings(),
+    "one-step-off": ScheduleSettings(kind="one-step-off"),
+    "async, staleness 1": ScheduleSettings(kind="async", max_staleness=1),
+    "async, staleness 2": ScheduleSettings(kind="async", max_staleness=2),
 }
 
 
@@ -62,7 +62,7 @@ class Options:
 class Slow:
     """A world that answers late, which costs no processor time."""
 
-    world: World
+    world: EnvHandle
     rng: np.random.Generator
     mean: float
 
@@ -76,7 +76,7 @@ class Slow:
         await asyncio.sleep(factor * self.mean * self.rng.uniform(0.5, 1.5))
         return await self.world.step(action)
 
-    async def fork(self) -> World:
+    async def fork(self) -> EnvHandle:
         """At once."""
         return Slow(await self.world.fork(), self.rng, self.mean)
 
@@ -92,24 +92,24 @@ class SlowHost:
     mean: float
     """Seconds of an ordinary answer, on average."""
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
-    host: Threads = field(default_factory=Threads)
+    host: ThreadExecutor = field(default_factory=ThreadExecutor)
 
-    async def open(self, make: Make, task: Task) -> World:
+    async def open(self, make: MakeEnv, task: Task) -> EnvHandle:
         """The world of a task."""
         return Slow(await self.host.open(make, task), self.rng, self.mean)
 
 
-def trainer_of(options: Options, how: Schedule) -> Trainer:
+def trainer_of(options: Options, how: ScheduleSettings) -> Trainer:
     """A model made from nothing, and what it takes to train it."""
     tokenizer = from_scratch.make_tokenizer(["Higher. Lower. I hide a number from 1 to 100."], 400)
-    model = from_scratch.make_model(tokenizer, Shape(), context=4096, seed=0)
+    model = from_scratch.make_model(tokenizer, ScratchSettings(), context=4096, seed=0)
     count = options.tasks * options.group
     player = Player(
         agent=ChatAgent(tokenizer, form=Plain()),
         engine=LocalEngine(model, slots=count, context=4096),
-        make=Maker(turns=options.turns),
+        make=EnvFactory(turns=options.turns),
         host=SlowHost(options.delay),
-        limits=Limits(turns=options.turns, tokens=4096),
+        limits=EpisodeLimits(turns=options.turns, tokens=4096),
         sampling=Sampling(max_tokens=12),
         concurrency=count,
     )
@@ -117,7 +117,7 @@ def trainer_of(options: Options, how: Schedule) -> Trainer:
     return Trainer(algorithm, Learner(Policy(model)), player)
 
 
-async def train(options: Options, how: Schedule) -> tuple[float, list[Step]]:
+async def train(options: Options, how: ScheduleSettings) -> tuple[float, list[Step]]:
     """Seconds per step after the first, and what the steps did."""
 
     def tasks(step: int) -> list[Task]:

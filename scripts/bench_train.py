@@ -31,11 +31,11 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from agentgym.algorithm import Update
 from agentgym.batch.batch import Batch, collate
-from agentgym.batch.prefix_tree import Forest, grow
+from agentgym.batch.prefix_tree import Forest, build_forest
 from agentgym.losses.surrogates import negative_log_likelihood
 from agentgym.models import policy
 from agentgym.models.lora import adapt
-from agentgym.settings import Lora, Optimisation, Shape
+from agentgym.settings import LoraSettings, OptimizerSettings, ScratchSettings
 from agentgym.training.learner import Learner
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
@@ -89,9 +89,9 @@ def make_learner(options: Options, way: str) -> Learner:
         policy.AT_ONCE = sys.maxsize if way == "whole" else AT_ONCE
         model = large(options)
         if way == "adapters":
-            adapt(model, Lora(rank=16), seed=0)
-        how = Optimisation(
-            tokens_per_pass=options.tokens,
+            adapt(model, LoraSettings(rank=16), seed=0)
+        how = OptimizerSettings(
+            microbatch_tokens=options.tokens,
             gradient_checkpointing=way in ("checkpoints", "adapters"),
         )
         return Learner(policy.Policy(model), how)
@@ -101,21 +101,21 @@ def make_learner(options: Options, way: str) -> Learner:
         model = made(options.size, context=options.longest)[1]
     found = (Theirs if way == "theirs" else policy.Policy)(model)
     found.shares = way != "padded"
-    return Learner(found, Optimisation(tokens_per_pass=options.pass_tokens))
+    return Learner(found, OptimizerSettings(microbatch_tokens=options.pass_tokens))
 
 
 def large(options: Options) -> Any:
     """The default model made from nothing, with more words."""
     torch.manual_seed(0)
-    shape = Shape()
+    shape = ScratchSettings()
     return Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=options.vocabulary,
-            hidden_size=shape.hidden,
-            num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads,
-            num_key_value_heads=shape.kv_heads,
-            intermediate_size=shape.ffn,
+            hidden_size=shape.hidden_size,
+            num_hidden_layers=shape.num_layers,
+            num_attention_heads=shape.num_heads,
+            num_key_value_heads=shape.num_kv_heads,
+            intermediate_size=shape.intermediate_size,
             tie_word_embeddings=True,
         )
     ).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -258,7 +258,7 @@ def compare_sharing(options: Options) -> None:
             for name, alone in (("shared", False), ("alone", True))
         }
         batch = ways["shared"][1]
-        different = len(grow(batch.tokens, batch.lengths).tokens)
+        different = len(build_forest(batch.tokens, batch.lengths).tokens)
         seconds = in_turn(options.repetitions, ways)
         print(f"{options.turns} turns, {what}: {len(batch.tokens)} tokens, {different} different")
         for name, values in seconds.items():

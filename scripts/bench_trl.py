@@ -30,14 +30,14 @@ from naive import answers
 from agentgym.engines.local.engine import LocalEngine
 from agentgym.env.executor import reset_env, step_env
 from agentgym.env.panel import panel
-from agentgym.env.registry import Maker
+from agentgym.env.registry import EnvFactory
 from agentgym.errors import ConfigError, MalformedAction
 from agentgym.models import from_scratch
 from agentgym.models.loading import load_model, load_tokenizer
 from agentgym.models.policy import Policy
 from agentgym.rollout.agent import ChatAgent, Scene
-from agentgym.rollout.player import Limits, Player
-from agentgym.settings import Optimisation, Shape
+from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.settings import OptimizerSettings, ScratchSettings
 from agentgym.training.learner import Learner
 from agentgym.training.trainer import Trainer
 from agentgym.types import Completion, Sampling, Task, Turn
@@ -96,11 +96,13 @@ class Setting:
         if options.model is None:
             texts = [task.id for task in tasks[:64]] + ["You see a kitchen. You win. Score 1."] * 20
             tokenizer = from_scratch.make_tokenizer(texts, 400)
-            model = from_scratch.make_model(tokenizer, Shape(), context=options.tokens, seed=0)
+            model = from_scratch.make_model(
+                tokenizer, ScratchSettings(), context=options.tokens, seed=0
+            )
             from_scratch.save(model, tokenizer, Path(folder))
         self.tokenizer = load_tokenizer(self.folder)
         self.agent = ChatAgent(self.tokenizer)
-        self.make = Maker(kwargs=options.env_args, turns=options.turns)
+        self.make = EnvFactory(kwargs=options.env_args, turns=options.turns)
 
     def step(self, number: int) -> list[Task]:
         """The tasks of a training step."""
@@ -119,11 +121,13 @@ def here(setting: Setting) -> list[Update]:
         agent=setting.agent,
         engine=LocalEngine(model, slots=count, context=options.tokens),
         make=setting.make,
-        limits=Limits(turns=options.turns, tokens=options.tokens),
+        limits=EpisodeLimits(turns=options.turns, tokens=options.tokens),
         sampling=Sampling(max_tokens=options.completion),
         concurrency=count,
     )
-    optimisation = Optimisation(learning_rate=options.learning_rate, warmup=0, final=1.0)
+    optimisation = OptimizerSettings(
+        learning_rate=options.learning_rate, warmup_steps=0, final_lr_ratio=1.0
+    )
     method = GRPO(group_size=options.group, clip_high=0.2, minibatches=1)
     trainer = Trainer(method.build(), Learner(Policy(model), optimisation), player)
 

@@ -27,8 +27,8 @@ from statistics import median
 from bench_worlds import held
 from processes import megabytes
 
-from agentgym.env.process_pool import Pool
-from agentgym.env.registry import Maker, world
+from agentgym.env.process_pool import ProcessPool
+from agentgym.env.registry import EnvFactory, world
 from agentgym.types import Task
 from agentgym_envs.webshop.env import WebShop
 from agentgym_envs.webshop.synthetic import records
@@ -114,11 +114,11 @@ def many(env: WebShop, count: int) -> None:
 async def shared(env: WebShop, count: int, workers: int) -> None:
     """Memory of so many visits in worker processes."""
     rng, tasks = random.Random(2), env.tasks("train")
-    async with Pool(workers=workers) as pool:
+    async with ProcessPool(workers=workers) as pool:
         for _ in range(count):
             task = Task(ENV, tasks[rng.randrange(len(tasks))])
             actions = episode(env, task.id, rng)
-            session = await pool.open(Maker(kwargs={"products": env.source.size}), task)
+            session = await pool.open(EnvFactory(kwargs={"products": env.source.size}), task)
             await session.reset(task)
             for action in actions:
                 await session.step(action)

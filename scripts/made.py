@@ -7,15 +7,21 @@ from typing import Any, Literal
 import torch
 
 from agentgym.models import from_scratch
-from agentgym.settings import Shape
+from agentgym.settings import ScratchSettings
 
 Size = Literal["small", "medium", "default", "large"]
 """3 million parameters; 24; those of the default model; half a billion, with 151,936 words."""
 SHAPES = {
-    "small": Shape(hidden=256, layers=4, heads=4, kv_heads=2, ffn=768),
-    "medium": Shape(hidden=512, layers=8, heads=8, kv_heads=2, ffn=1536),
-    "default": Shape(),
-    "large": Shape(hidden=896, layers=24, heads=14, kv_heads=2, ffn=4864),
+    "small": ScratchSettings(
+        hidden_size=256, num_layers=4, num_heads=4, num_kv_heads=2, intermediate_size=768
+    ),
+    "medium": ScratchSettings(
+        hidden_size=512, num_layers=8, num_heads=8, num_kv_heads=2, intermediate_size=1536
+    ),
+    "default": ScratchSettings(),
+    "large": ScratchSettings(
+        hidden_size=896, num_layers=24, num_heads=14, num_kv_heads=2, intermediate_size=4864
+    ),
 }
 WORDS = 151936
 """Of the large one."""

@@ -35,7 +35,7 @@ from agentgym.errors import AgentGymError, ConfigError, TrainingError, did_you_m
 from agentgym.experiment.job import Job, run_blocking
 from agentgym.experiment.preflight import check
 from agentgym.experiment.run_folder import RunFolder
-from agentgym.settings import Experiment, Imitation
+from agentgym.settings import Experiment, ImitationSettings
 from agentgym.utils import yaml_config
 from agentgym.utils.jsonl import write_atomic
 from agentgym.utils.progress import Display
@@ -121,9 +121,9 @@ def profile(world: str) -> Experiment:
     return replace(
         base,
         steps=1000,
-        budget=BUDGET,
+        max_env_steps=BUDGET,
         tasks_per_step=8,
-        optimisation=replace(base.optimisation, learning_rate=RATE, final=1.0),
+        optimizer=replace(base.optimizer, learning_rate=RATE, final_lr_ratio=1.0),
     )
 
 
@@ -170,12 +170,12 @@ def folder_of(out: Path, arm: str, seed: int) -> Path:
 
 def plan(options: Options, warm: Path) -> list[Run]:
     """The runs, seed by seed, so that what there is can be compared at any time."""
-    base = replace(options.run, model=str(warm), imitation=Imitation(steps=0))
+    base = replace(options.run, model=str(warm), imitation=ImitationSettings(max_steps=0))
 
     def experiment(arm: str, seed: int) -> Experiment:
-        how = base.optimisation
+        how = base.optimizer
         paced = replace(how, learning_rate=how.learning_rate * ARMS[arm].pace)
-        return replace(base, seed=seed, optimisation=paced)
+        return replace(base, seed=seed, optimizer=paced)
 
     return [
         Run(arm, seed, folder_of(options.out, arm, seed), experiment(arm, seed))

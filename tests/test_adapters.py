@@ -25,18 +25,18 @@ from agentgym.models.loading import check_model, load_model
 from agentgym.models.lora import adapt, merged, twin
 from agentgym.models.policy import Policy
 from agentgym.settings import (
-    Evaluation,
     Experiment,
-    Imitation,
-    Lora,
-    Optimisation,
-    Rollout,
-    Shape,
+    ImitationSettings,
+    LoraSettings,
+    OptimizerSettings,
+    PanelSettings,
+    RolloutSettings,
+    ScratchSettings,
 )
 from agentgym.utils.progress import Display
 from agentgym_trainers.ppo import PPO
 
-LORA = Lora(rank=3, alpha=6)
+LORA = LoraSettings(rank=3, alpha=6)
 OLD = GPT2Config(n_positions=CONTEXT, n_embd=32, n_layer=2, n_head=2, vocab_size=V)
 KINDS = {"tied": TIED, "untied": UNTIED, "transposed": OLD}
 
@@ -140,12 +140,19 @@ TINY = Experiment(
     steps=4,
     tasks_per_step=2,
     save_every=2,
-    lora=Lora(rank=2, alpha=8),
-    imitation=Imitation(steps=10, demonstrations=1, until=1.0),
-    optimisation=Optimisation(learning_rate=1e-2, warmup=0),
-    shape=Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32, vocabulary=400),
-    rollout=Rollout(turns=4, tokens=256, completion=8),
-    evaluation=Evaluation(tasks=2, episodes=2),
+    lora=LoraSettings(rank=2, alpha=8),
+    imitation=ImitationSettings(max_steps=10, demos_per_task=1, until_success=1.0),
+    optimizer=OptimizerSettings(learning_rate=1e-2, warmup_steps=0),
+    scratch=ScratchSettings(
+        hidden_size=32,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=1,
+        intermediate_size=32,
+        vocab_size=400,
+    ),
+    rollout=RolloutSettings(max_turns=4, max_context_tokens=256, max_completion_tokens=8),
+    panel=PanelSettings(tasks=2, episodes=2),
 )
 
 
@@ -203,7 +210,7 @@ def test_an_interrupted_run_ends_with_the_same_adapters(finished, tmp_path):
 
 
 def test_a_folder_of_adapters_is_evaluated_as_it_was_in_its_run(finished, tmp_path):
-    alone = replace(TINY, model=str(finished.final), lora=Lora())
+    alone = replace(TINY, model=str(finished.final), lora=LoraSettings())
     evaluate_blocking(alone, tmp_path / "alone.jsonl", Display())
     played = [
         sorted((e.task, e.sample, [t.text for t in e.turns]) for e in read_episodes(path))
@@ -225,7 +232,7 @@ def test_adapters_of_a_given_model_are_trained_on_it_and_imitate_if_asked(
     """The warm checkpoint is adapters, too: the given model is neither changed nor copied."""
     folder = RunFolder(tmp_path)
     before = fingerprint(finished.warm)
-    shown = replace(TINY.imitation, any_model=imitates)
+    shown = replace(TINY.imitation, pretrained=imitates)
     given = replace(TINY, model=str(finished.warm), imitation=shown, steps=1)
     run_blocking(given, algorithm(), folder, Display())
     assert fingerprint(finished.warm) == before
@@ -263,14 +270,14 @@ def refused(call):
 
 
 def test_targets_that_the_model_does_not_have():
-    wanted = replace(LORA, targets=("elbow",))
+    wanted = replace(LORA, target_modules=("elbow",))
     assert "lora.targets: Target modules" in refused(lambda: adapt(model_of(TIED), wanted, seed=0))
 
 
 def test_adapters_that_would_part_tied_weights():
     model = model_of(TIED)
-    adapt(model, replace(LORA, targets=("lm_head",)), seed=0)
-    assert "leave both out of `lora.targets`" in refused(lambda: merged(model))
+    adapt(model, replace(LORA, target_modules=("lm_head",)), seed=0)
+    assert "leave both out of `lora.target_modules`" in refused(lambda: merged(model))
 
 
 def test_adapters_of_another_size_than_is_wanted(pair):

@@ -142,15 +142,15 @@ def test_what_is_no_command_changes_nothing():
 
 
 def test_the_panels_are_frozen_and_have_the_official_sizes():
-    digests = {split: agentgym.env.panel(ENV, split=split) for split in ("train", "valid", "test")}
+    digests = {split: agentgym.panel(ENV, split=split) for split in ("train", "valid", "test")}
     assert {name: len(panel) for name, panel in digests.items()} == {
         "train": 2048,
         "valid": 140,
         "test": 134,
     }
     assert {name: panel.digest[:12] for name, panel in digests.items()} == PANELS
-    assert agentgym.env.panel(ENV, split="valid_unseen").tasks == digests["test"].tasks
-    assert agentgym.env.panel(ENV, split="valid_seen").tasks == digests["valid"].tasks
+    assert agentgym.panel(ENV, split="valid_unseen").tasks == digests["test"].tasks
+    assert agentgym.panel(ENV, split="valid_seen").tasks == digests["valid"].tasks
 
 
 PANELS = {"train": "892b8e305781", "valid": "8ba0b324f43c", "test": "61486be9fdd1"}

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.env.executor import Threads
-from agentgym.env.process_pool import Pool
-from agentgym.rollout.branching import fixed, grow
-from agentgym.rollout.player import Limits, Player
+from agentgym.env.executor import ThreadExecutor
+from agentgym.env.process_pool import ProcessPool
+from agentgym.rollout.branching import fixed, grow_tree
+from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.training.metrics import episode_metrics
 from agentgym.types import Stop, Task
 
@@ -60,7 +60,7 @@ def player(agent, make, host, **options):
         engine=Thoughtful(clumsy(agent)),
         make=make,
         host=host,
-        limits=Limits(turns=7),
+        limits=EpisodeLimits(turns=7),
         concurrency=24,
         **options,
     )
@@ -86,13 +86,13 @@ def test_no_episode_is_lost_and_the_mean_reward_is_unbiased_when_worlds_break(ag
     """One world in five raises, hangs or kills its process; processes are killed from outside."""
 
     async def broken():
-        async with Pool(workers=4, deadline=1.0) as pool:
+        async with ProcessPool(workers=4, deadline=1.0) as pool:
             killer = asyncio.create_task(kill_now_and_then(pool))
             played = await groups(player(agent, worlds.doomed, pool, retries=30), 4)
             killer.cancel()
             return played
 
-    calm = asyncio.run(groups(player(agent, worlds.hotter, Threads()), 4))
+    calm = asyncio.run(groups(player(agent, worlds.hotter, ThreadExecutor()), 4))
     wild = asyncio.run(broken())
     metrics = episode_metrics(wild)
     kinds = {
@@ -119,7 +119,7 @@ def test_without_further_attempts_the_long_episodes_would_be_missing(agent, worl
     """What the test above would show if nothing were tried again: lost episodes, and a bias."""
 
     async def broken():
-        async with Pool(workers=4, deadline=1.0) as pool:
+        async with ProcessPool(workers=4, deadline=1.0) as pool:
             return await groups(player(agent, worlds.doomed, pool, retries=0), 2)
 
     played = asyncio.run(broken())
@@ -129,9 +129,9 @@ def test_without_further_attempts_the_long_episodes_would_be_missing(agent, worl
 
 def test_a_tree_keeps_its_size_when_its_worlds_break(agent, worlds):
     async def broken():
-        async with Pool(workers=4, deadline=1.0) as pool:
+        async with ProcessPool(workers=4, deadline=1.0) as pool:
             someone = player(agent, worlds.doomed, pool, retries=30)
-            collect = grow(6, fixed(2), lambda decision, rng: bool(rng.random() < 0.3))
+            collect = grow_tree(6, fixed(2), lambda decision, rng: bool(rng.random() < 0.3))
             return await asyncio.gather(*(collect(task, someone) for task in TASKS[:16]))
 
     played = asyncio.run(broken())

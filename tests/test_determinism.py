@@ -12,12 +12,12 @@ from transformers import LlamaConfig, Qwen2Config, Qwen3Config
 from transformers.models.auto import AutoModelForCausalLM
 
 from agentgym.engines.local.engine import LocalEngine
-from agentgym.env.executor import Threads
-from agentgym.env.process_pool import Pool
+from agentgym.env.executor import ThreadExecutor
+from agentgym.env.process_pool import ProcessPool
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
-from agentgym.rollout.player import Limits, Player
-from agentgym.settings import Shape
+from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.settings import ScratchSettings
 from agentgym.training.learner import Learner
 from agentgym.training.trainer import Trainer
 from agentgym.types import Sampling, Task
@@ -109,17 +109,19 @@ def test_at_no_length_does_a_bit_depend_on_how_the_context_was_cut(kind):
 
 async def train(workers, agent, tokenizer):
     """Two steps in worlds that take their time; digests of all that was played and learned."""
-    shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
+    shape = ScratchSettings(
+        hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=32
+    )
     model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
     seen = hashlib.sha256()
     async with AsyncExitStack() as stack:
-        pool = Pool(workers=workers) if workers else None
+        pool = ProcessPool(workers=workers) if workers else None
         player = Player(
             agent=agent,
             engine=LocalEngine(model, slots=5, context=256),
             make=dawdling,
-            host=await stack.enter_async_context(pool) if pool else Threads(),
-            limits=Limits(turns=4, tokens=256),
+            host=await stack.enter_async_context(pool) if pool else ThreadExecutor(),
+            limits=EpisodeLimits(turns=4, tokens=256),
             sampling=Sampling(max_tokens=4),
             concurrency=9,
         )

@@ -11,16 +11,16 @@ import pytest
 from agentgym.env.panel import panel
 from agentgym.env.registry import make
 from agentgym.errors import ConfigError
-from agentgym.evaluation.evaluate import Conduct, evaluate, read_report
+from agentgym.evaluation.evaluate import EvalOptions, evaluate, read_report
 from agentgym.evaluation.records import EpisodeRecord, read_episodes
-from agentgym.evaluation.report import Report, Subject, compare, passes, render
+from agentgym.evaluation.report import EvalSpec, Report, compare, passes, render
 from agentgym.evaluation.stats import pass_at_k
 from agentgym.types import Completion, Ending, Stop, Task, Trajectory, Turn
 from agentgym.utils.jsonl import append_line
 
 HOTTER = "agentgym/Hotter-v0"
 PANEL = panel(HOTTER).head(6)
-BASE = Subject("base", {"temperature": 1.0, "turns": 7})
+BASE = EvalSpec("base", {"temperature": 1.0, "turns": 7})
 
 
 class Guesser:
@@ -79,7 +79,7 @@ def broken(task, sample, spoilt=()):
 
 
 def run(play, path, *, episodes=4, tasks=PANEL, subject=BASE, **conduct):
-    how = Conduct(**{"concurrency": 3, **conduct})
+    how = EvalOptions(**{"concurrency": 3, **conduct})
     return asyncio.run(
         evaluate(tasks, play, episodes=episodes, path=path, subject=subject, conduct=how)
     )
@@ -189,11 +189,11 @@ def test_an_error_in_play_stops_the_other_episodes(tmp_path):
     [
         ({"subject": replace(BASE, model="tuned")}, "its model is 'base', asked for 'tuned'"),
         (
-            {"subject": Subject("base", {"temperature": 0.4, "turns": 7})},
+            {"subject": EvalSpec("base", {"temperature": 0.4, "turns": 7})},
             r"its temperature is 1\.0, asked for 0\.4",
         ),
         (
-            {"subject": Subject("base", {"temperature": 1.0, "turns": 7, "top_p": 0.9})},
+            {"subject": EvalSpec("base", {"temperature": 1.0, "turns": 7, "top_p": 0.9})},
             r"its top_p is 'absent', asked for 0\.9",
         ),
         ({"tasks": PANEL.head(5)}, r"its panel is .*6 tasks.*, asked for .*5 tasks"),
@@ -340,7 +340,7 @@ def test_success_is_broken_down_by_family_of_tasks(tmp_path):
 
 def test_before_and_after_are_compared_task_by_task(tmp_path):
     before = run(Guesser(sometimes), tmp_path / "a.jsonl")
-    after = run(Guesser(always), tmp_path / "b.jsonl", subject=Subject("tuned"))
+    after = run(Guesser(always), tmp_path / "b.jsonl", subject=EvalSpec("tuned"))
     gain = compare(before, after, passes(1), (0.0, 1.0))
     assert gain.tasks == 6
     assert gain.before.value == pytest.approx(14 / 24)

@@ -15,7 +15,14 @@ from agentgym.experiment.job import evaluate_blocking, run_blocking
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.preflight import check
 from agentgym.experiment.run_folder import RunFolder
-from agentgym.settings import Evaluation, Experiment, Imitation, Optimisation, Rollout, Shape
+from agentgym.settings import (
+    Experiment,
+    ImitationSettings,
+    OptimizerSettings,
+    PanelSettings,
+    RolloutSettings,
+    ScratchSettings,
+)
 from agentgym.utils import yaml_config
 from agentgym.utils.progress import Display
 from agentgym_trainers.grpo import GRPO
@@ -32,11 +39,24 @@ SMALL = Experiment(
     steps=30,
     tasks_per_step=8,
     save_every=10,
-    imitation=Imitation(steps=150, batch=16, slip=0.5, learn_slips=True, until=1.0),
-    optimisation=Optimisation(learning_rate=2e-3, warmup=10),
-    shape=Shape(hidden=64, layers=2, heads=2, kv_heads=1, ffn=128, vocabulary=400),
-    rollout=Rollout(turns=6, tokens=512, completion=16),
-    evaluation=Evaluation(tasks=12, episodes=8),
+    imitation=ImitationSettings(
+        max_steps=150,
+        batch_size=16,
+        random_action_rate=0.5,
+        learn_random_actions=True,
+        until_success=1.0,
+    ),
+    optimizer=OptimizerSettings(learning_rate=2e-3, warmup_steps=10),
+    scratch=ScratchSettings(
+        hidden_size=64,
+        num_layers=2,
+        num_heads=2,
+        num_kv_heads=1,
+        intermediate_size=128,
+        vocab_size=400,
+    ),
+    rollout=RolloutSettings(max_turns=6, max_context_tokens=512, max_completion_tokens=16),
+    panel=PanelSettings(tasks=12, episodes=8),
 )
 TASKS = SMALL.tasks_per_step
 
@@ -85,7 +105,7 @@ def test_a_loaded_tokenizer_gives_the_tokens_it_gave_before_it_was_saved(tmp_pat
     from agentgym.models import from_scratch
 
     made = from_scratch.make_tokenizer(["Higher. 100 knives, the cook's table; 12 3."] * 20, 400)
-    model = from_scratch.make_model(made, SMALL.shape, context=64, seed=0)
+    model = from_scratch.make_model(made, SMALL.scratch, context=64, seed=0)
     from_scratch.save(model, made, tmp_path)
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert len(loaded) == len(made) == model.config.vocab_size
@@ -118,8 +138,11 @@ def test_the_local_engine_is_as_careful_as_the_run_says(tmp_path, monkeypatch, b
             super().__init__(*args, bitwise=bitwise, **kwargs)
 
     monkeypatch.setattr(local, "LocalEngine", Asked)
-    once = {"imitation": Imitation(steps=2), "evaluation": Evaluation(tasks=2, episodes=1)}
-    small = replace(SMALL, engine_bitwise=bitwise, steps=0, **once)
+    once = {
+        "imitation": ImitationSettings(max_steps=2),
+        "evaluation": PanelSettings(tasks=2, episodes=1),
+    }
+    small = replace(SMALL, batch_invariant=bitwise, steps=0, **once)
     folder = RunFolder(tmp_path / "run")
     run_blocking(small, GRPO().build(), folder, Display())
     played = len(asked)
@@ -172,9 +195,9 @@ def test_worlds_in_workers_change_no_number(tmp_path):
             env_args={"high": 8},
             steps=1,
             tasks_per_step=2,
-            imitation=Imitation(steps=30, until=1, demonstrations=1),
+            imitation=ImitationSettings(max_steps=30, until_success=1, demos_per_task=1),
             rollout=replace(SMALL.rollout, workers=workers),
-            evaluation=Evaluation(tasks=2, episodes=2),
+            panel=PanelSettings(tasks=2, episodes=2),
         )
         folder = RunFolder(tmp_path / str(workers))
         run_blocking(experiment, GRPO(group_size=2).build(), folder, Display())

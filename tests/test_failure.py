@@ -17,12 +17,12 @@ from agentgym.experiment.job import run_blocking
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.losses.compose import weigh
 from agentgym.settings import (
-    Evaluation,
     Experiment,
-    Imitation,
-    Optimisation,
-    Rollout,
-    Shape,
+    ImitationSettings,
+    OptimizerSettings,
+    PanelSettings,
+    RolloutSettings,
+    ScratchSettings,
 )
 from agentgym.training.warmup import IMITATION
 from agentgym.utils.progress import Display
@@ -35,11 +35,18 @@ TINY = Experiment(
     steps=3,
     tasks_per_step=2,
     save_every=1,
-    imitation=Imitation(steps=10, demonstrations=1, until=1.0),
-    optimisation=Optimisation(learning_rate=1e-3, warmup=0),
-    shape=Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32, vocabulary=400),
-    rollout=Rollout(turns=4, tokens=256, completion=8),
-    evaluation=Evaluation(tasks=2, episodes=1),
+    imitation=ImitationSettings(max_steps=10, demos_per_task=1, until_success=1.0),
+    optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=0),
+    scratch=ScratchSettings(
+        hidden_size=32,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=1,
+        intermediate_size=32,
+        vocab_size=400,
+    ),
+    rollout=RolloutSettings(max_turns=4, max_context_tokens=256, max_completion_tokens=8),
+    panel=PanelSettings(tasks=2, episodes=1),
 )
 
 
@@ -72,7 +79,7 @@ def fail(folder, algorithm, experiment=TINY):
 def warm(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("warm"))
     run_blocking(replace(TINY, steps=0), GRPO(group_size=4).build(), folder, Display())
-    return replace(TINY, model=str(folder.warm), imitation=Imitation(steps=0))
+    return replace(TINY, model=str(folder.warm), imitation=ImitationSettings(max_steps=0))
 
 
 def weights(where):
@@ -111,7 +118,7 @@ def test_a_gradient_that_overflows_while_the_loss_does_not_stops_the_run(warm, t
 def test_the_kept_minibatch_gives_the_very_loss_it_gave_in_the_run(warm, tmp_path):
     """A learning rate that ruins the weights in the first of two optimiser steps."""
     folder = RunFolder(tmp_path)
-    ruinous = replace(warm, optimisation=Optimisation(learning_rate=1e30, warmup=0))
+    ruinous = replace(warm, optimisation=OptimizerSettings(learning_rate=1e30, warmup_steps=0))
     algorithm = tilted(GRPO(group_size=4, minibatches=2))
     text = fail(folder, algorithm, ruinous)
     assert "Lower the learning rate" in text

@@ -11,7 +11,7 @@ from family_fixture import GOLDEN, near
 from agentgym import Task, make
 from agentgym.batch.batch import collate
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.rollout.player import Limits, Player
+from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.testing.batches import batch_of
 from agentgym.testing.episodes import made_up
 from agentgym.types import Completion, Stop, Trajectory
@@ -50,7 +50,7 @@ class Noted(ScriptedEngine):
 
 def player(agent, engine, world=None, **kwargs):
     made = (lambda task: world()) if world else (lambda task: make(task.env))
-    options = {"limits": Limits(turns=5), **kwargs}
+    options = {"limits": EpisodeLimits(turns=5), **kwargs}
     return Player(agent=agent, engine=engine, make=made, **options)
 
 
@@ -113,7 +113,7 @@ SMALL = GRPO(group_size=2)
 def test_wins_of_a_second_play_replace_others_with_an_advantage_of_one():
     _, found = second_plays(AEPOArbitrary(host=SMALL, most=0.5))
     assert len(found.group) == 4 and int((found.sample >= 2).sum()) == 2
-    late = found.sample[found.owner] >= 2
+    late = found.sample[found.episode_of_token] >= 2
     assert (found.advantage[found.mask & late] == 1).all()
     fresh = found.mask & ~late
     assert found.advantage[fresh].abs().tolist() == near([1] * int(fresh.sum()), 1e-4)
@@ -247,12 +247,14 @@ def test_a_prefix_counts_once_in_the_loss_unless_it_is_the_papers(agent):
 
 def test_the_majority_is_right_and_a_tie_is_no_majority():
     letters = "AAAB" + "AABB" + "ABCC"
-    batch = batch_of([[1]] * 12, ending=list(map(ord, letters)), group=[k // 4 for k in range(12)])
+    batch = batch_of(
+        [[1]] * 12, ending_hash=list(map(ord, letters)), group=[k // 4 for k in range(12)]
+    )
     late = torch.zeros(12, dtype=torch.bool)
     late[10:] = True
     found = reward_majority().apply(batch.with_(truncated=late), (), 0)[0]
     assert found.reward.tolist() == [1, 1, 1, 0] + [1] * 4 + [1, 1, 0, 0]
-    assert found.gain[found.mask].tolist() == found.reward.tolist()
+    assert found.turn_reward[found.mask].tolist() == found.reward.tolist()
 
 
 # ---- DAPO's dynamic sampling -------------------------------------------------------------------

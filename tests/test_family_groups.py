@@ -42,7 +42,7 @@ def run(transform, batch, state=None, step=0):
 
 def ended(letters, **about):
     """One task whose episodes ended as these letters tell."""
-    return batch_of([[1]] * len(letters), ending=list(map(ord, letters)), **about)
+    return batch_of([[1]] * len(letters), ending_hash=list(map(ord, letters)), **about)
 
 
 # ---- EMPO --------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def test_empo_the_worlds_reward_may_stay_beside():
     batch = ended("AAAB", reward=[1.0, 0, 0, 0])
     found = run(reward_agreement(0.0, None, world=2.0), batch)[0]
     assert found.reward.tolist() == near([2.75, 0.75, 0.75, 0.25])
-    assert found.gain[found.mask].tolist() == near([1.75, 0.75, 0.75, 0.25])
+    assert found.turn_reward[found.mask].tolist() == near([1.75, 0.75, 0.75, 0.25])
 
 
 # ---- COPO --------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_copo_a_task_that_always_fails_alike_is_taught():
     batch = four_tasks()
     credit = COPO().build().credit
     found = run(credit, batch)[0]
-    second = found.mask & (found.owner // 6 == 1)
+    second = found.mask & (found.episode_of_token // 6 == 1)
     assert (found.advantage[second] == 0).all() and (found.extra[BETWEEN][second] < 0).all()
     assert found.weight[second].min() > 0
 
@@ -173,7 +173,9 @@ def test_copo_a_task_that_always_fails_alike_is_taught():
 def test_copo_compares_what_the_paper_or_the_code_says_a_task_returns(config, returns):
     found = run(config.build().credit, four_tasks())[0]
     expected = between_tasks(returns(four_tasks()), four_tasks())
-    assert found.extra[BETWEEN].tolist() == near((expected[found.owner] * found.mask).tolist())
+    assert found.extra[BETWEEN].tolist() == near(
+        (expected[found.episode_of_token] * found.mask).tolist()
+    )
 
 
 def test_copo_the_share_of_the_inner_advantage_rises_with_disagreement():

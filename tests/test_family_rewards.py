@@ -83,7 +83,10 @@ def with_mean_entropies(entropy, advantage):
 
 
 def per_episode(batch, column):
-    return [float(column[batch.mask & (batch.owner == e)][0]) for e in range(len(batch.group))]
+    return [
+        float(column[batch.mask & (batch.episode_of_token == e)][0])
+        for e in range(len(batch.group))
+    ]
 
 
 def test_w13_the_factor_and_both_forms():

@@ -14,7 +14,7 @@ from agentgym.losses.compose import Outputs
 from agentgym.losses.reductions import tempered_logprob
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
-from agentgym.settings import Optimisation, Shape
+from agentgym.settings import OptimizerSettings, ScratchSettings
 from agentgym.testing.batches import batch_of, written
 from agentgym.testing.episodes import MIXED, made_up
 from agentgym.training.entropy_law import Course
@@ -56,12 +56,14 @@ def fixture(**about):
 
 def learner_of(algorithm, tokenizer):
     """A network whose tokens differ in entropy, and the learner that trains it."""
-    shape = Shape(hidden=16, layers=1, heads=2, kv_heads=1, ffn=16)
+    shape = ScratchSettings(
+        hidden_size=16, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=16
+    )
     model = from_scratch.make_model(tokenizer, shape, context=256, seed=1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(8 if parameter.dim() > 1 else 1)
-    learner = Learner(Policy(model), Optimisation())
+    learner = Learner(Policy(model), OptimizerSettings())
     learner.attach(algorithm)
     return learner
 
@@ -179,7 +181,7 @@ def test_dcpo_a_group_that_always_wins_is_learned_from(tokenizer):
     algorithm = DCPO(target=9.0).build()
     batch = learner_of(algorithm, tokenizer).observe(batch)
     found, _ = algorithm.credit.apply(batch, algorithm.credit.init(), 0)
-    assert found.weight[found.mask & (found.group[found.owner] == 0)].min() > 0
+    assert found.weight[found.mask & (found.group[found.episode_of_token] == 0)].min() > 0
 
 
 # ---- SIREN -------------------------------------------------------------------------------------

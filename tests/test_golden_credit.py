@@ -115,23 +115,27 @@ def test_a_group_of_equal_rewards_has_no_advantage_at_all(reward, transform):
     )
     batch = batch.with_(reward=batch.reward.float())
     found = run(transform, batch).advantage
-    assert (found[batch.owner < 7] == 0).all()
+    assert (found[batch.episode_of_token < 7] == 0).all()
     weight = run(weigh_episodes(), batch.with_(advantage=found)).weight
-    assert weight[batch.owner < 7].sum() == 0 and weight.sum() > 0
+    assert weight[batch.episode_of_token < 7].sum() == 0 and weight.sum() > 0
 
 
 @pytest.mark.parametrize("gain", [0.1, 0.3, -0.7, 1e-3])
 def test_a_step_group_of_equal_returns_has_no_advantage_at_all(gain):
     """As in a group of episodes: what rounding leaves would be scaled up to 0.01."""
-    batch = batch_of([[1]] * 7 + [[1]] * 2, gain=[gain] * 7 + [0, 1], state=[0] * 7 + [1] * 2)
-    batch = batch.with_(gain=batch.gain.float())
+    batch = batch_of(
+        [[1]] * 7 + [[1]] * 2, turn_reward=[gain] * 7 + [0, 1], observation_hash=[0] * 7 + [1] * 2
+    )
+    batch = batch.with_(turn_reward=batch.turn_reward.float())
     found = run(add_step_advantage(1.0, 0.95), batch).advantage
-    assert (found[batch.owner < 7] == 0).all() and (found[batch.owner >= 7] != 0).any()
+    assert (found[batch.episode_of_token < 7] == 0).all() and (
+        found[batch.episode_of_token >= 7] != 0
+    ).any()
 
 
 def test_g3c_reinforce_plus_plus():
     golden = GOLDEN["G3c_rpp"]
-    batch = batch_of([[3], [2]], reward=[1, 0], gain=[1, 0])
+    batch = batch_of([[3], [2]], reward=[1, 0], turn_reward=[1, 0])
     returns = run(returns_to_go(), batch)
     assert returns.advantage[batch.mask].tolist() == near([1, 1, 1, 0, 0])
     white = run(whiten(), returns).advantage[batch.mask].tolist()
@@ -143,7 +147,7 @@ def test_g3c_reinforce_plus_plus():
 def test_g3d_gae_runs_over_tokens_whatever_turn_they_are_in(trace, name, turns):
     golden = GOLDEN["G3d_gae"]
     gain = [0.0] * (len(turns) - 1) + [1.0]
-    batch = batch_of([turns], reward=[1], gain=gain)
+    batch = batch_of([turns], reward=[1], turn_reward=gain)
     batch = batch.with_(**{VALUE: written(batch, golden["V"])})
     found = run(generalised_advantage(1.0, trace), batch)
     assert found.advantage[batch.mask].tolist() == near(golden[name])
@@ -155,9 +159,9 @@ def test_g3d_gae_runs_over_tokens_whatever_turn_they_are_in(trace, name, turns):
 def test_g5_gigpo(kind):
     golden = GOLDEN["G5_gigpo"]
     state, gain = [7, 8, 9, 7, 8], [0, 0, 10, 0, 0]
-    batch = batch_of([[1, 1, 1], [1, 1]], reward=[10, 0], gain=gain, state=state)
+    batch = batch_of([[1, 1, 1], [1, 1]], reward=[10, 0], turn_reward=gain, observation_hash=state)
     turns = turns_of(batch)
-    assert discounted_returns(turns, turns.first(batch.gain), 0.95).tolist() == near(
+    assert discounted_returns(turns, turns.first(batch.turn_reward), 0.95).tolist() == near(
         golden["returns"]
     )
     scale = kind == "std"

@@ -8,12 +8,12 @@ import torch
 from engine_contract import CONTEXT, TIED, UNTIED, Subject, agrees, every_rule, model_of, together
 from test_prefixes import SHARING, UPDATE, close, forest_of, gradients
 
-from agentgym.batch.prefix_tree import grow
+from agentgym.batch.prefix_tree import build_forest
 from agentgym.engines.local.cuda_graphs import GraphedDecoder
 from agentgym.engines.local.engine import LocalEngine
 from agentgym.models import tree_attention
 from agentgym.models.policy import Policy
-from agentgym.settings import Optimisation
+from agentgym.settings import OptimizerSettings
 from agentgym.training.learner import Learner
 
 pytestmark = [
@@ -33,7 +33,7 @@ def test_the_contract(rule, config):
 
 def test_a_trainer_may_learn_on_the_same_card_meanwhile():
     model = model_of(TIED)
-    learner = Learner(Policy(model_of(SHARING["qwen2"]).cuda()), Optimisation())
+    learner = Learner(Policy(model_of(SHARING["qwen2"]).cuda()), OptimizerSettings())
     engine = LocalEngine(model, slots=16, context=CONTEXT, device="cuda", graphs=False)
 
     async def both():
@@ -69,7 +69,7 @@ def test_flex_attention_gives_the_numbers_and_gradients_of_the_blocks(kind, agai
     found = []
     for flexes in (True, False):
         monkeypatch.setattr(tree_attention, "flexes", lambda forest, flexes=flexes: flexes)
-        how = Optimisation(tokens_per_pass=10_000, gradient_checkpointing=again)
+        how = OptimizerSettings(microbatch_tokens=10_000, gradient_checkpointing=again)
         learner = Learner(Policy(model_of(SHARING[kind]).cuda()), how)
         batch = forest_of(len(kind), rows=40)
         said = learner.observe(batch)
@@ -89,7 +89,7 @@ def test_flex_attention_is_compiled_once_for_batches_of_all_sizes(monkeypatch):
     policy = Policy(model_of(SHARING["qwen3"]).cuda())
     for rows in range(1, 40, 3):
         batch = forest_of(rows, rows=rows)
-        forest = grow(batch.tokens.cuda(), batch.lengths)
+        forest = build_forest(batch.tokens.cuda(), batch.lengths)
         with torch.no_grad():
             close(policy.read(forest, flex=True), policy.read(forest, flex=False))
     assert compiled.frame_count <= 3
@@ -101,7 +101,7 @@ def test_autocast_is_near():
     said = []
     for autocast in (False, True):
         learner = Learner(
-            Policy(model_of(SHARING["qwen2"]).cuda()), Optimisation(autocast=autocast)
+            Policy(model_of(SHARING["qwen2"]).cuda()), OptimizerSettings(bf16=autocast)
         )
         said.append(learner.observe(batch).logprob.numpy())
     gap = np.abs(said[0] - said[1])[batch.mask.numpy()]

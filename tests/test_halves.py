@@ -20,7 +20,7 @@ from agentgym.losses.reductions import nucleus_entropy, tempered_logprob
 from agentgym.losses.surrogates import entropy_bonus, negative_log_likelihood
 from agentgym.models import policy as module
 from agentgym.models.policy import Policy
-from agentgym.settings import Optimisation
+from agentgym.settings import OptimizerSettings
 from agentgym.training.learner import Learner
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
@@ -104,7 +104,7 @@ class Largest(TorchDispatchMode):
 
 def test_no_tensor_is_tokens_by_vocabulary_forward_or_backward(monkeypatch):
     model = model_of(Qwen2Config(**shaped(vocab_size=4000)))
-    learner = Learner(Policy(model), Optimisation())
+    learner = Learner(Policy(model), OptimizerSettings())
     weights = max(parameter.numel() for parameter in model.parameters())
     with Largest() as whole:
         learner.gradient(BATCH, Update(loss=LOSS), 0)
@@ -133,7 +133,7 @@ def test_the_gradient_keeps_nothing_of_the_vocabulary(monkeypatch):
 def test_the_parts_of_a_loss_are_measured_through_pieces(monkeypatch):
     """Several backward passes through one graph, as `norm/` metrics take."""
     model = model_of(KINDS["tied"])
-    learner = Learner(Policy(model), Optimisation(learning_rate=0.0))
+    learner = Learner(Policy(model), OptimizerSettings(learning_rate=0.0))
     whole = learner.update(BATCH, Update(loss=LOSS), 0)
     monkeypatch.setattr(module, "AT_ONCE", 7 * V)
     pieces = learner.update(BATCH, Update(loss=LOSS), 0)

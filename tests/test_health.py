@@ -17,8 +17,8 @@ from agentgym.losses.surrogates import entropy_bonus, policy_gradient, policy_gr
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
 from agentgym.rollout.agent import ChatAgent
-from agentgym.rollout.player import Limits, Player
-from agentgym.settings import Alarms, Optimisation, Shape
+from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.settings import AlarmSettings, OptimizerSettings, ScratchSettings
 from agentgym.testing.algorithms import _Trial
 from agentgym.testing.episodes import MIXED, made_up
 from agentgym.training.alarms import Watch
@@ -227,7 +227,7 @@ def test_a_replay_buffer_tells_its_size_and_age():
 
 def test_drift_is_the_median_over_episodes_so_that_a_few_warmer_ones_do_not_count():
     batch = collate([[episode("a"), episode("b"), episode("c")]])
-    gap = torch.tensor([0.001, 0.002, 0.7])[batch.owner] * batch.mask
+    gap = torch.tensor([0.001, 0.002, 0.7])[batch.episode_of_token] * batch.mask
     batch = batch.with_(logprob=batch.logprob_sampled + gap)
     assert drift(batch) == pytest.approx(0.002, rel=1e-3)
     check_drift(batch, 0.0021)
@@ -245,7 +245,7 @@ WELL = {
 }
 
 
-def warnings(steps, limits=Alarms(patience=2)):  # noqa: B008
+def warnings(steps, limits=AlarmSettings(patience=2)):  # noqa: B008
     watch, said = Watch(), []
     for metrics in steps:
         watch = Watch(*tuple(watch)).after(metrics, limits)
@@ -272,7 +272,9 @@ def test_each_alarm_is_said_once_when_it_has_lasted(name, ill):
     bad = {**WELL, **ill}
     assert warnings([WELL, bad, bad, bad, bad]) == [[], [], [name], [], []]
     assert warnings([WELL, bad, WELL, bad, WELL]) == [[]] * 5
-    watch = Watch().after(WELL, Alarms()).after(bad, Alarms()).after(bad, Alarms())
+    watch = (
+        Watch().after(WELL, AlarmSettings()).after(bad, AlarmSettings()).after(bad, AlarmSettings())
+    )
     assert watch.metrics()[f"alarm/{name}"] == 2
     assert sum(watch.metrics().values()) == 2
 
@@ -287,14 +289,17 @@ def test_a_step_from_which_nothing_was_learned_counts_as_one_without_a_gradient(
 # ---- in a run ------------------------------------------------------------------------------------
 
 
-def trainer(tokenizer, config, *, alarms=Alarms(), how=Optimisation(warmup=1), engine=None):  # noqa: B008
-    shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
+def trainer(tokenizer, config, *, alarms=AlarmSettings(), how=None, engine=None):  # noqa: B008
+    how = how or OptimizerSettings(warmup_steps=1)
+    shape = ScratchSettings(
+        hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=32
+    )
     model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
     player = Player(
         agent=ChatAgent(tokenizer, system=None),
         engine=LocalEngine(engine or model, slots=6, context=256),
         make=lambda task: make(task.env),
-        limits=Limits(turns=3, tokens=256),
+        limits=EpisodeLimits(turns=3, tokens=256),
         sampling=Sampling(max_tokens=4),
         concurrency=6,
     )
@@ -308,7 +313,7 @@ def step(trainer):
 
 def test_every_number_is_logged_and_engine_and_trainer_agree(tokenizer):
     config = EPO(host=GRPO(group_size=3, minibatches=1))
-    one = trainer(tokenizer, config, how=Optimisation(learning_rate=1e-2, warmup=1))
+    one = trainer(tokenizer, config, how=OptimizerSettings(learning_rate=1e-2, warmup_steps=1))
     one.algorithm = replace(one.algorithm, credit=chain(pretend(), one.algorithm.credit))
     one = Trainer(one.algorithm, Learner(one.learner.policy, one.learner.how), one.player)
     step(one)
@@ -343,7 +348,9 @@ def pretend():
     """Credit for saying low tokens, so that a world that nobody wins teaches something."""
 
     def apply(batch):
-        low = torch.zeros(len(batch.group)).index_add(0, batch.owner, batch.tokens.float())
+        low = torch.zeros(len(batch.group)).index_add(
+            0, batch.episode_of_token, batch.tokens.float()
+        )
         return batch.with_(reward=low)
 
     return stateless(apply)
@@ -365,7 +372,9 @@ def test_a_penalty_without_a_gradient_shows():
 
 
 def test_a_run_stops_when_the_engine_has_other_weights(tokenizer):
-    shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
+    shape = ScratchSettings(
+        hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=32
+    )
     other = from_scratch.make_model(tokenizer, shape, context=256, seed=1)
     with torch.no_grad():
         for parameter in other.parameters():
@@ -381,7 +390,7 @@ def test_a_run_stops_when_the_engine_has_other_weights(tokenizer):
 
 def test_a_run_in_which_nothing_is_learned_warns_once_also_across_a_checkpoint(tokenizer):
     """Nobody wins in three turns: all groups are tied, and there is no gradient."""
-    config, alarms = GRPO(group_size=2), Alarms(patience=2)
+    config, alarms = GRPO(group_size=2), AlarmSettings(patience=2)
     one = trainer(tokenizer, config, alarms=alarms)
     first = step(one)
     assert first.metrics["group/tied"] == 1 and first.warnings == ()

@@ -16,9 +16,9 @@ from agentgym.errors import ConfigError, ImpossibleValue, WorldError, WorldTimeo
 from agentgym.tools import WithTools
 
 pytest.importorskip("httpx")
-from agentgym.tools.http import Answer, Cache, Patience, Web
+from agentgym.tools.http import Answer, Cache, RetryPolicy, Web
 
-HASTY = Patience(deadline=30, retries=2, backoff=0.01)
+HASTY = RetryPolicy(deadline=30, retries=2, backoff=0.01)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -171,7 +171,7 @@ def test_nobody_at_home_breaks_the_world(web):
 
 @pytest.mark.parametrize("path", ["nothing", "drops"])
 def test_the_deadline_holds_for_servers_that_are_silent_or_slow(root, path):
-    web = Web(patience=Patience(deadline=0.5))
+    web = Web(patience=RetryPolicy(deadline=0.5))
     start = time.monotonic()
     with pytest.raises(WorldTimeout, match=r"did not answer within 0.5 s"):
         web.get(f"{root}/{path}")
@@ -180,7 +180,7 @@ def test_the_deadline_holds_for_servers_that_are_silent_or_slow(root, path):
 
 
 def test_what_a_caller_gets_wrong_is_a_value_error(root, web):
-    small = Web(patience=Patience(longest=1000))
+    small = Web(patience=RetryPolicy(longest=1000))
     with pytest.raises(ValueError, match="sent more than 1000 bytes"):
         small.get(f"{root}/flood")
     small.close()
@@ -192,7 +192,7 @@ def test_what_a_caller_gets_wrong_is_a_value_error(root, web):
 def test_limits_that_nothing_can_keep_to_are_refused():
     for name, value in (("deadline", 0), ("retries", -1), ("longest", 0)):
         with pytest.raises(ImpossibleValue, match=name):
-            Patience(**{name: value})
+            RetryPolicy(**{name: value})
 
 
 # ---- the cache -------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from agentgym.losses.compose import Outputs, add, weigh, weighed_by
 from agentgym.losses.surrogates import entropy_bonus, policy_gradient, stopped
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
-from agentgym.settings import Shape
+from agentgym.settings import ScratchSettings
 from agentgym.testing.batches import batch_of, written
 from agentgym.testing.episodes import MIXED, TIED, made_up
 from agentgym.training.learner import Learner
@@ -268,7 +268,7 @@ def test_empg_tied_groups_do_not_train_by_their_bonus_alone():
     batch = batch.with_(entropy=torch.rand(len(batch.mask)) * batch.mask)
     credit = EMPG().build().credit
     found, _ = credit.apply(batch, credit.init(), 0)
-    tied = found.mask & (found.group[found.owner] == 3)
+    tied = found.mask & (found.group[found.episode_of_token] == 3)
     assert found.weight[tied].sum() == 0
     kept = EMPG.paper().build().credit
     assert kept.apply(batch, kept.init(), 0)[0].weight[tied].sum() > 0
@@ -391,7 +391,9 @@ def test_spear_7_covariance_clipping_leaves_out_a_few_tokens_and_without_candida
 
 
 def test_spear_8_replay_without_weight_has_no_gradient_and_the_moments_of_adam_decay(tokenizer):
-    shape = Shape(hidden=16, layers=1, heads=2, kv_heads=1, ffn=16)
+    shape = ScratchSettings(
+        hidden_size=16, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=16
+    )
     learner = Learner(Policy(from_scratch.make_model(tokenizer, shape, context=256, seed=1)))
     algorithm = SPEAR().build()
     host, imitation = algorithm.updates
@@ -581,7 +583,7 @@ def test_aepo_10_the_clip_looks_at_one_token_at_a_time():
 def test_a_masked_truncation_counts_in_the_statistics_and_not_in_the_loss():
     batch = collate(made_up(0, MIXED))
     found, _ = keep(finished).apply(batch, (), 0)
-    assert found.weight[batch.truncated[batch.owner]].sum() == 0
+    assert found.weight[batch.truncated[batch.episode_of_token]].sum() == 0
     assert float(found.weight.sum()) == near(1)
     assert found.reward.equal(batch.reward)
 

@@ -57,7 +57,7 @@ def test_a_turns_columns_tell_what_it_earned_what_it_saw_and_whether_it_acted(wi
     batch = collate(groups)
     turns = turns_of(batch)
     flat = [episode for group in groups for episode in group]
-    assert turns.per_episode(turns.first(batch.gain), batch).equal(batch.reward)
+    assert turns.per_episode(turns.first(batch.turn_reward), batch).equal(batch.reward)
     expected = [
         (turn.parsed, fingerprint(before))
         for episode in flat
@@ -67,7 +67,11 @@ def test_a_turns_columns_tell_what_it_earned_what_it_saw_and_whether_it_acted(wi
             strict=False,
         )
     ]
-    found = zip(turns.first(batch.parsed).tolist(), turns.first(batch.state).tolist(), strict=True)
+    found = zip(
+        turns.first(batch.parsed).tolist(),
+        turns.first(batch.observation_hash).tolist(),
+        strict=True,
+    )
     assert list(found) == expected
     assert batch.truncated.tolist() == [episode.reward == 0 for episode in flat]
 
@@ -79,7 +83,7 @@ def test_an_episodes_columns_tell_how_it_ended_and_which_tokens_are_thought(wind
     assert batch.won.tolist() == [episode.won for episode in flat] and batch.won.any()
     assert batch.sample.tolist() == [0, 1, 2, 3] * 3
     last = [episode.turns[-1] for episode in flat]
-    assert batch.ending.tolist() == [fingerprint(f"{t.action}\n{t.observation}") for t in last]
+    assert batch.ending_hash.tolist() == [fingerprint(f"{t.action}\n{t.observation}") for t in last]
     thoughts = [turn.thought for episode in flat for turn in episode.turns]
     turns = turns_of(batch)
     assert turns.total(batch.thought.long()).tolist() == thoughts and sum(thoughts) > 0
@@ -202,7 +206,7 @@ def test_a_malformed_turn_pays_and_so_does_its_episode():
     turns = turns_of(batch)
     bad = ~turns.first(batch.parsed)
     assert bad.any()
-    lost = turns.first(batch.gain - found.gain)
+    lost = turns.first(batch.turn_reward - found.turn_reward)
     assert lost[bad].tolist() == near([0.1] * int(bad.sum())) and lost[~bad].abs().max() == 0
     assert (batch.reward - found.reward).tolist() == near(
         turns.per_episode(0.1 * bad.float(), batch).tolist()
@@ -210,10 +214,10 @@ def test_a_malformed_turn_pays_and_so_does_its_episode():
 
 
 def test_length_is_paid_for_by_the_last_turn():
-    batch = batch_of([[3, 5], [2]], reward=[1, 1], gain=[0, 1, 1])
+    batch = batch_of([[3, 5], [2]], reward=[1, 1], turn_reward=[0, 1, 1])
     found, _ = punish_length(10, 4).apply(batch, (), 0)
     assert found.reward.tolist() == near([0.5, 1.0])
-    assert turns_of(batch).first(found.gain).tolist() == near([0, 0.5, 1])
+    assert turns_of(batch).first(found.turn_reward).tolist() == near([0, 0.5, 1])
 
 
 # ---- terms under weights of their own ----------------------------------------------------------
@@ -224,7 +228,7 @@ def test_a_term_with_its_own_weights_reaches_episodes_that_the_main_term_leaves_
     batch = learner.observe(collate(made_up(0, [*MIXED, TIED])))
     credit = chain(group_advantage(), weigh_episodes(), side_weights(TURNS))
     batch, _ = credit.apply(batch, credit.init(), 0)
-    tied = batch.mask & (batch.group[batch.owner] == 3)
+    tied = batch.mask & (batch.group[batch.episode_of_token] == 3)
     assert batch.weight[tied].sum() == 0 and batch.extra[TURNS][tied].sum() > 0.1
     only = Update(loss=weighed_by(TURNS, entropy_bonus()))
     metrics = learner.update(batch, only, 0)
@@ -310,7 +314,7 @@ def test_a_critic_starts_at_zero_and_learns_what_an_episode_is_worth():
         losses.append(learner.update(batch, update, step)["update/loss"])
     assert losses[-1] < 0.3 * losses[0]
     now = learner.observe(collate(groups))
-    won = now.reward[now.owner] > 0
+    won = now.reward[now.episode_of_token] > 0
     values = now.extra[VALUE]
     assert values[now.mask & won].mean() > values[now.mask & ~won].mean() + 0.3
     after = learner.critic.network.model.parameters()
@@ -341,7 +345,7 @@ def test_gae_bootstraps_only_episodes_that_a_limit_cut_short():
 
 
 def test_the_released_gae_gives_every_turn_the_whole_return():
-    batch = batch_of([[1, 2]], reward=[1.0], gain=[0.0, 1.0])
+    batch = batch_of([[1, 2]], reward=[1.0], turn_reward=[0.0, 1.0])
     batch = batch.with_(**{VALUE: written(batch, [0.2, 0.4, 0.5])})
     found, _ = generalised_advantage(1.0, 1.0, per_turn=True).apply(batch, (), 0)
     assert found.advantage[batch.mask].tolist() == near([0.8, 0.6, 0.5])
@@ -646,7 +650,7 @@ def before(batch):
     [
         (writes(lambda b: b.mask * torch.arange(len(b.mask))), None, "'test/column'.* order"),
         (writes(lambda b: b.mask * b.logprob.mean()), None, "'test/column'.* off the mask"),
-        (draws(lambda b: 1 + int(b.owner[0])), None, "'test/column'.* draws as many"),
+        (draws(lambda b: 1 + int(b.episode_of_token[0])), None, "'test/column'.* draws as many"),
         (
             None,
             Loss(lambda o, b, step: -b.advantage * o.logprob * before(b)),

@@ -18,8 +18,8 @@ from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
 from agentgym.rollout.action_formats import Plain
 from agentgym.rollout.agent import ChatAgent
-from agentgym.rollout.player import Limits, Player
-from agentgym.settings import Optimisation, Shape
+from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.settings import OptimizerSettings, ScratchSettings
 from agentgym.training.learner import Learner
 from agentgym.training.trainer import Trainer
 from agentgym.types import Sampling
@@ -39,17 +39,21 @@ SMALL = GRPO(group_size=3, minibatches=1)
 
 
 def trainer(tokenizer, config):
-    shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
+    shape = ScratchSettings(
+        hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=32
+    )
     model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
     player = Player(
         agent=ChatAgent(tokenizer, form=Plain()),
         engine=LocalEngine(model, slots=6, context=256),
         make=lambda task: Parity(),
-        limits=Limits(turns=3, tokens=256),
+        limits=EpisodeLimits(turns=3, tokens=256),
         sampling=Sampling(max_tokens=4),
         concurrency=6,
     )
-    return Trainer(config.build(), Learner(Policy(model), Optimisation(warmup=1)), player)
+    return Trainer(
+        config.build(), Learner(Policy(model), OptimizerSettings(warmup_steps=1)), player
+    )
 
 
 def step(trainer):
@@ -113,7 +117,7 @@ def mixed(marker):
 def trained(tokenizer, algorithm):
     """One training step of an algorithm that no configuration names."""
     one = trainer(tokenizer, SMALL)
-    learner = Learner(one.learner.policy, Optimisation(warmup=1))
+    learner = Learner(one.learner.policy, OptimizerSettings(warmup_steps=1))
     return step(Trainer(algorithm, learner, one.player))
 
 

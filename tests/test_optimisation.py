@@ -13,7 +13,7 @@ from agentgym.losses.compose import add
 from agentgym.losses.surrogates import value_error
 from agentgym.models.lora import adapt
 from agentgym.models.policy import Policy
-from agentgym.settings import Lora, Optimisation
+from agentgym.settings import LoraSettings, OptimizerSettings
 from agentgym.training.learner import Learner
 
 UPDATE = Update(loss=LOSS)
@@ -31,7 +31,7 @@ def gradients(learner, update=UPDATE):
 def learners(config, how, *, lora=None):
     """One with the setting, one without, of the same weights."""
     made = []
-    for one in (how, Optimisation()):
+    for one in (how, OptimizerSettings()):
         model = model_of(config)
         if lora is not None:
             adapt(model, lora, seed=0)
@@ -40,10 +40,10 @@ def learners(config, how, *, lora=None):
 
 
 @pytest.mark.parametrize("config", [UNTIED, DROPPING], ids=["packed", "padded"])
-@pytest.mark.parametrize("lora", [None, Lora(rank=2)], ids=["weights", "adapters"])
+@pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)], ids=["weights", "adapters"])
 def test_activations_computed_again_give_the_same_gradient(config, lora):
     """Of rows end to end, and with dropout, which a policy must not have."""
-    ours, plain = learners(config, Optimisation(gradient_checkpointing=True), lora=lora)
+    ours, plain = learners(config, OptimizerSettings(gradient_checkpointing=True), lora=lora)
     found, expected = gradients(ours), gradients(plain)
     assert found.keys() == expected.keys() and len(found) > 4
     for name, gradient in expected.items():
@@ -53,7 +53,7 @@ def test_activations_computed_again_give_the_same_gradient(config, lora):
 @pytest.mark.parametrize("asked", ["gradient", "observe"])
 def test_memory_that_does_not_suffice_is_one_line_that_says_what_needs_less(asked):
     """The allocator is really asked for a petabyte."""
-    learner = Learner(Policy(model_of(UNTIED)), Optimisation())
+    learner = Learner(Policy(model_of(UNTIED)), OptimizerSettings())
     learner.policy.halves.hidden = lambda **inputs: torch.empty(2**50)
     with pytest.raises(OutOfMemory, match=r"\d tokens: lower .*tokens-per-pass") as error:
         learner.observe(BATCH) if asked == "observe" else learner.gradient(BATCH, UPDATE, 0)
@@ -63,7 +63,7 @@ def test_memory_that_does_not_suffice_is_one_line_that_says_what_needs_less(aske
 def test_a_critic_computes_its_own_activations_again():
     update = Update(loss=add(LOSS, value_error(None, "a/target")))
     found = []
-    for learner in learners(UNTIED, Optimisation(gradient_checkpointing=True)):
+    for learner in learners(UNTIED, OptimizerSettings(gradient_checkpointing=True)):
         learner.criticise(CriticPlan())
         torch.nn.init.ones_(learner.critic.network.model.lm_head.weight)
         learner.policy.model.config._attn_implementation = "eager"  # Not the critic's.
@@ -89,12 +89,12 @@ def kept(learner):
 
 
 def test_activations_computed_again_are_not_kept():
-    ours, plain = learners(TIED, Optimisation(gradient_checkpointing=True))
+    ours, plain = learners(TIED, OptimizerSettings(gradient_checkpointing=True))
     assert kept(ours) < 0.5 * kept(plain)
 
 
 def test_autocast_computes_in_bfloat16_and_keeps_weights_in_float32():
-    ours, plain = learners(UNTIED, Optimisation(autocast=True))
+    ours, plain = learners(UNTIED, OptimizerSettings(bf16=True))
     kinds = []
     layer = ours.policy.model.model.layers[0].mlp
     layer.register_forward_hook(lambda module, given, said: kinds.append(said.dtype))
@@ -112,4 +112,4 @@ def test_an_architecture_that_cannot_compute_again_is_refused():
     model = model_of(MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, state_size=4))
     model.supports_gradient_checkpointing = False
     with pytest.raises(ConfigError, match="MambaForCausalLM knows no gradient checkpointing"):
-        Learner(Policy(model), Optimisation(gradient_checkpointing=True))
+        Learner(Policy(model), OptimizerSettings(gradient_checkpointing=True))

@@ -11,7 +11,7 @@ from agentgym.env.panel import panel
 from agentgym.errors import ConfigError
 from agentgym.evaluation.plots import plot_run, smooth
 from agentgym.evaluation.records import EpisodeRecord
-from agentgym.evaluation.report import Report, Subject
+from agentgym.evaluation.report import EvalSpec, Report
 from agentgym.types import Stop, Trajectory
 
 PANEL = panel("agentgym/Hotter-v0").head(40)
@@ -25,7 +25,7 @@ def report(share, seed, tasks=PANEL, episodes=8):
         for task, p in zip(tasks.tasks, skill, strict=True)
         for sample, won in enumerate(bool(draw < p) for draw in rng.random(episodes))
     ]
-    return Report.of(tasks, Subject("m"), records, episodes=episodes)
+    return Report.of(tasks, EvalSpec("m"), records, episodes=episodes)
 
 
 def metrics(steps=120):

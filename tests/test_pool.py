@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from agentgym import make
-from agentgym.env.executor import Threads
-from agentgym.env.process_pool import Pool
-from agentgym.env.registry import Maker
+from agentgym.env.executor import ThreadExecutor
+from agentgym.env.process_pool import ProcessPool
+from agentgym.env.registry import EnvFactory
 from agentgym.errors import ConfigError, UnknownTask, WorldError, WorldLost, WorldTimeout
 from agentgym.types import Task
 
@@ -49,7 +49,7 @@ def alive(process):
 
 async def transcript(host, number):
     task = Task(HOTTER, f"hotter-{number}", number)
-    world = await host.open(Maker(turns=9), task)
+    world = await host.open(EnvFactory(turns=9), task)
     seen = [await world.reset(task)]
     for guess in range(0, 90, 10):
         seen.append(await world.step(str(guess)))
@@ -64,9 +64,9 @@ def test_worlds_answer_the_same_wherever_they_live():
         async def everything(host):
             return await asyncio.gather(*(transcript(host, n) for n in range(12)))
 
-        here = await everything(Threads())
+        here = await everything(ThreadExecutor())
         for workers in (1, 3):
-            async with Pool(workers=workers) as pool:
+            async with ProcessPool(workers=workers) as pool:
                 assert await everything(pool) == here
                 assert len(pool.processes) == workers
         env = make(HOTTER, max_episode_steps=9)
@@ -79,7 +79,7 @@ def test_worlds_answer_the_same_wherever_they_live():
 
 def test_the_seed_of_the_task_is_used():
     async def play():
-        async with Pool(workers=2) as pool:
+        async with ProcessPool(workers=2) as pool:
             worlds = [await opened(pool) for _ in range(2)]
             openings = [[(await w.reset(odd(n)[1])).observation for n in (1, 2)] for w in worlds]
         assert openings[0] == openings[1]
@@ -90,7 +90,7 @@ def test_the_seed_of_the_task_is_used():
 
 def test_a_slow_step_holds_up_no_other_world_of_its_process():
     async def play():
-        async with Pool(workers=1) as pool:
+        async with ProcessPool(workers=1) as pool:
             worlds = [await opened(pool) for _ in range(9)]
             slow = [asyncio.create_task(world.step("sleep 2")) for world in worlds[:8]]
             began = time.monotonic()
@@ -106,7 +106,7 @@ def test_a_slow_step_holds_up_no_other_world_of_its_process():
 
 def test_what_a_world_raises_comes_back_and_it_lives_on():
     async def play():
-        async with Pool(workers=1) as pool:
+        async with ProcessPool(workers=1) as pool:
             world = await opened(pool)
             with pytest.raises(WorldError, match="OSError: the pipe burst"):
                 await world.step("raise")
@@ -114,16 +114,16 @@ def test_what_a_world_raises_comes_back_and_it_lives_on():
                 await world.step("secret")
             assert (await world.step("go on")).observation == "go on"
             with pytest.raises(UnknownTask, match="hotter-"):
-                await (await pool.open(Maker(), Task(HOTTER, ""))).reset(Task(HOTTER, "hoter"))
+                await (await pool.open(EnvFactory(), Task(HOTTER, ""))).reset(Task(HOTTER, "hoter"))
             with pytest.raises(ConfigError, match="hihg"):
-                await pool.open(Maker(kwargs={"hihg": 3}), Task(HOTTER, "hotter-1"))
+                await pool.open(EnvFactory(kwargs={"hihg": 3}), Task(HOTTER, "hotter-1"))
 
     asyncio.run(play())
 
 
 def test_a_process_that_dies_costs_its_own_worlds_and_is_replaced():
     async def play():
-        async with Pool(workers=2) as pool:
+        async with ProcessPool(workers=2) as pool:
             worlds = [await opened(pool) for _ in range(4)]
             homes = [(await world.step("process")).observation for world in worlds]
             assert homes[0] == homes[2] != homes[1] == homes[3]
@@ -144,7 +144,7 @@ def test_a_process_that_dies_costs_its_own_worlds_and_is_replaced():
 
 def test_a_world_that_hangs_is_written_off_and_its_process_ends_after_its_neighbours():
     async def play():
-        async with Pool(workers=1, deadline=1.0) as pool:
+        async with ProcessPool(workers=1, deadline=1.0) as pool:
             stuck, neighbour = await opened(pool), await opened(pool)
             home = int((await neighbour.step("process")).observation)
             with pytest.raises(WorldTimeout, match="no answer within 1 seconds"):
@@ -168,7 +168,7 @@ def test_a_world_that_hangs_is_written_off_and_its_process_ends_after_its_neighb
 
 def test_a_world_that_hangs_in_this_process_is_warned_of_by_name():
     async def main():
-        world = await opened(Threads(deadline=0.05))
+        world = await opened(ThreadExecutor(deadline=0.05))
         with pytest.warns(RuntimeWarning, match="Odd, task 'odd', .* asked 'sleep 0.3'.*workers 1"):
             return await world.step("sleep 0.3")
 
@@ -177,7 +177,7 @@ def test_a_world_that_hangs_in_this_process_is_warned_of_by_name():
 
 def test_a_world_that_lets_no_thread_run_is_killed():
     async def play():
-        async with Pool(workers=1, deadline=1.0) as pool:
+        async with ProcessPool(workers=1, deadline=1.0) as pool:
             world, neighbour = await opened(pool), await opened(pool)
             home = int((await world.step("process")).observation)
             for one, action in ((world, "seize"), (neighbour, "x")):
@@ -191,7 +191,7 @@ def test_a_world_that_lets_no_thread_run_is_killed():
 
 def test_a_call_that_nobody_waits_for_any_more_spoils_nothing():
     async def play():
-        async with Pool(workers=1) as pool:
+        async with ProcessPool(workers=1) as pool:
             world, neighbour = await opened(pool), await opened(pool)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(world.step("sleep 0.5"), 0.1)
@@ -208,7 +208,7 @@ def test_a_call_that_nobody_waits_for_any_more_spoils_nothing():
 
 def test_a_fork_is_equal_and_independent():
     async def play():
-        async with Pool(workers=2) as pool:
+        async with ProcessPool(workers=2) as pool:
             world = await opened(pool)
             await world.step("a")
             twin = await world.fork()
@@ -233,7 +233,7 @@ def test_memory_is_bounded_over_ten_thousand_resets_of_a_world_that_leaks():
 
     async def play():
         peaks = []
-        async with Pool(workers=2, recycle=500) as pool:
+        async with ProcessPool(workers=2, recycle=500) as pool:
 
             async def some(count):
                 for _ in range(count):
@@ -254,7 +254,7 @@ def test_memory_is_bounded_over_ten_thousand_resets_of_a_world_that_leaks():
 
 def test_a_pool_that_is_left_leaves_no_process():
     async def play():
-        async with Pool(workers=2) as pool:
+        async with ProcessPool(workers=2) as pool:
             worlds = [await opened(pool) for _ in range(2)]
             asyncio.get_running_loop().create_task(ignore(worlds[0].step("hang")))
             await worlds[1].step("x")
@@ -271,7 +271,7 @@ def test_a_pool_that_is_left_leaves_no_process():
 
 def test_a_maker_that_cannot_travel_is_refused_in_one_line():
     async def play():
-        async with Pool(workers=1) as pool:
+        async with ProcessPool(workers=1) as pool:
             with pytest.raises(ConfigError, match="Maker or a function of a module") as refused:
                 await pool.open(lambda task: make(HOTTER), Task(HOTTER, "hotter-1"))
             assert "\n" not in str(refused.value)
@@ -283,4 +283,4 @@ def test_a_maker_that_cannot_travel_is_refused_in_one_line():
 @pytest.mark.parametrize("name", ["workers", "deadline", "opening", "recycle"])
 def test_a_pool_of_nothing_is_refused(name):
     with pytest.raises(ConfigError, match=f"Pool.{name} is 0, expected more than 0"):
-        Pool(**{name: 0})
+        ProcessPool(**{name: 0})

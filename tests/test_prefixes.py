@@ -19,13 +19,13 @@ from transformers.models.auto import AutoModelForCausalLM
 
 from agentgym.algorithm import Update
 from agentgym.batch.batch import collate
-from agentgym.batch.prefix_tree import grow
+from agentgym.batch.prefix_tree import build_forest
 from agentgym.losses.compose import add, weigh
 from agentgym.losses.reductions import expected_tilt
 from agentgym.losses.surrogates import entropy_bonus, negative_log_likelihood
 from agentgym.models import tree_attention
 from agentgym.models.policy import Critic, Policy
-from agentgym.settings import Optimisation
+from agentgym.settings import OptimizerSettings
 from agentgym.training.learner import Learner, passes
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
@@ -111,7 +111,7 @@ def close(found, expected):
 @pytest.mark.parametrize("seed", range(8))
 def test_a_node_is_a_token_with_all_that_is_before_it(seed):
     batch = forest_of(seed, rows=1 + 5 * seed)
-    forest = grow(batch.tokens, batch.lengths)
+    forest = build_forest(batch.tokens, batch.lengths)
     rows = [row.tolist() for row in batch.tokens.split(batch.lengths.tolist())]
     prefixes = [tuple(row[: k + 1]) for row in rows for k in range(len(row))]
     by_node = dict(zip(forest.node.tolist(), prefixes, strict=True))
@@ -127,7 +127,7 @@ def test_a_context_that_grows_row_by_row_is_one_run():
     words = torch.arange(3, 15).tolist()
     rows = [words[:5], words[:9], words]
     lengths = torch.tensor([5, 9, 12])
-    forest = grow(torch.tensor(reduce(plus, rows)), lengths)
+    forest = build_forest(torch.tensor(reduce(plus, rows)), lengths)
     assert [(run.path.tolist(), run.shared) for run in forest.runs] == [(list(range(12)), 0)]
 
 
@@ -141,7 +141,7 @@ def test_numbers_and_gradients_are_those_of_each_row_alone(kind, block, monkeypa
     monkeypatch.setattr(tree_attention, "BLOCK", block)
     model = model_of((SHARING | PADDING)[kind])
     batch = forest_of(len(kind))
-    learner = Learner(Policy(model), Optimisation(tokens_per_pass=10_000))
+    learner = Learner(Policy(model), OptimizerSettings(microbatch_tokens=10_000))
     assert learner.policy.shares == (kind in SHARING)
 
     logprob, entropy = alone(model, batch)
@@ -163,7 +163,7 @@ def test_any_split_gives_the_same_gradient_and_keeps_the_order(kind):
     learner = Learner(Policy(model_of((SHARING | PADDING)[kind])))
     found = []
     for size in (100_000, 150, 40, 1):
-        learner.how = replace(learner.how, tokens_per_pass=size)
+        learner.how = replace(learner.how, microbatch_tokens=size)
         learner.policy.model.zero_grad()
         seen = learner.observe(batch)
         learner.gradient(batch, UPDATE, 0)
@@ -197,7 +197,7 @@ def test_a_model_whose_rotation_depends_on_the_longest_row_is_left_alone():
 def test_a_tile_is_read_if_and_only_if_a_row_passes_through_it(seed, monkeypatch):
     monkeypatch.setattr(tree_attention, "TILE", 4)
     batch = forest_of(seed, rows=1 + 3 * seed)
-    forest = grow(batch.tokens, batch.lengths)
+    forest = build_forest(batch.tokens, batch.lengths)
     size = len(forest.tokens)
     count = -(-size // 4)
     sees = torch.zeros(count * 4, count * 4, dtype=torch.bool)
@@ -214,7 +214,7 @@ def test_a_tile_is_read_if_and_only_if_a_row_passes_through_it(seed, monkeypatch
 def test_the_mask_for_a_gpu_gives_the_numbers_of_the_blocks():
     """FlexAttention as transformers calls it, uncompiled; on a CPU it has no gradient."""
     batch, policy = forest_of(3), Policy(model_of(SHARING["qwen3"]))
-    forest = grow(batch.tokens, batch.lengths)
+    forest = build_forest(batch.tokens, batch.lengths)
     with torch.no_grad():
         close(policy.read(forest, flex=True), policy.read(forest, flex=False))
 

@@ -32,9 +32,9 @@ from agentgym.credit.weights import TURNS, side_weights, weigh_tokens
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.losses.compose import Outputs, weigh, weighed_by
 from agentgym.losses.surrogates import entropy_bonus
-from agentgym.rollout.branching import fixed, grow
+from agentgym.rollout.branching import fixed, grow_tree
 from agentgym.rollout.collect import independent
-from agentgym.rollout.player import Limits, Player
+from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.testing.episodes import MIXED, STEPS, made_up
 from agentgym_trainers.aepo import AEPO
 from agentgym_trainers.aepo_arbitrary import AEPOArbitrary
@@ -233,7 +233,7 @@ def test_riskpo_that_sees_every_return_as_the_tail_is_the_return_less_the_most()
     neutral = RiskPO(bundle=1, low=0.0, high=1.0, omega=0.0, rate=0.0, ratio="token", dual=None)
 
     def less_the_most(batch):
-        return batch.with_(advantage=(batch.reward - 1)[batch.owner] * batch.mask)
+        return batch.with_(advantage=(batch.reward - 1)[batch.episode_of_token] * batch.mask)
 
     plain = GRPO(clip=neutral.clip, clip_high=neutral.clip_high).build()
     plain = replace(plain, credit=chain(stateless(less_the_most), weigh_episodes()))
@@ -396,7 +396,7 @@ def test_rloo_is_dr_grpo_times_a_factor():
 @pytest.mark.parametrize(
     "collect",
     [
-        grow(6, fixed(6), lambda decision, rng: True),
+        grow_tree(6, fixed(6), lambda decision, rng: True),
         DAPO(group_size=6, attempts=1).build().collect,
         ARPO(host=GRPO(group_size=6), roots=6).build().collect,
         ETMR(host=GRPO(group_size=6), roots=6, peaks=0).build().collect,
@@ -410,7 +410,7 @@ def test_without_forks_and_retries_episodes_are_the_same_as_side_by_side(agent, 
     def player():
         engine = ScriptedEngine(say)
         return Player(
-            agent=agent, engine=engine, make=lambda t: make(t.env), limits=Limits(turns=4)
+            agent=agent, engine=engine, make=lambda t: make(t.env), limits=EpisodeLimits(turns=4)
         )
 
     task = Task("agentgym/Hotter-v0", "hotter-3")

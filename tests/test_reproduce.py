@@ -13,7 +13,7 @@ import yaml
 
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.models import from_scratch
-from agentgym.settings import Shape
+from agentgym.settings import ScratchSettings
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce.py"
 TOY = [
@@ -32,7 +32,9 @@ def reproduce(out, *more):
 
 
 def test_two_methods_two_seeds_killed_and_resumed(tokenizer, tmp_path):
-    shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
+    shape = ScratchSettings(
+        hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=32
+    )
     model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
     from_scratch.save(model, tokenizer, tmp_path / "warm")
     out = tmp_path / "out"
@@ -78,7 +80,9 @@ def test_two_methods_two_seeds_killed_and_resumed(tokenizer, tmp_path):
 
 def test_runs_end_with_the_process_that_started_them(tokenizer, tmp_path):
     """Only that one is killed; its output is at an end when nobody holds it any more."""
-    shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
+    shape = ScratchSettings(
+        hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=32
+    )
     model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
     from_scratch.save(model, tokenizer, tmp_path / "warm")
     endless = ("--run.budget", "1000000", "--jobs", "2", "--arms", "grpo", "gigpo")

@@ -8,7 +8,13 @@ import time
 from agentgym.evaluation.records import read_episodes
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder
-from agentgym.settings import Evaluation, Experiment, Imitation, Rollout, Shape
+from agentgym.settings import (
+    Experiment,
+    ImitationSettings,
+    PanelSettings,
+    RolloutSettings,
+    ScratchSettings,
+)
 from agentgym.utils import yaml_config
 
 PLAN = Experiment(
@@ -17,10 +23,17 @@ PLAN = Experiment(
     steps=8,
     tasks_per_step=4,
     save_every=3,
-    imitation=Imitation(steps=20, demonstrations=1),
-    shape=Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=64, vocabulary=400),
-    rollout=Rollout(turns=6, tokens=256, completion=8),
-    evaluation=Evaluation(tasks=40, episodes=8),
+    imitation=ImitationSettings(max_steps=20, demos_per_task=1),
+    scratch=ScratchSettings(
+        hidden_size=32,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=1,
+        intermediate_size=64,
+        vocab_size=400,
+    ),
+    rollout=RolloutSettings(max_turns=6, max_context_tokens=256, max_completion_tokens=8),
+    panel=PanelSettings(tasks=40, episodes=8),
 )
 AGENTGYM = [sys.executable, "-m", "agentgym.cli", "train"]
 

@@ -14,7 +14,7 @@ import pytest
 
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError, WorldError, WorldTimeout
-from agentgym.tools.http import Cache, Patience, Web
+from agentgym.tools.http import Cache, RetryPolicy, Web
 from agentgym_envs.deepsearch.corpora import Document, corpus_of
 from agentgym_envs.deepsearch.pages import open_encyclopaedia
 from agentgym_envs.deepsearch.remote import RemoteCorpus
@@ -182,7 +182,7 @@ def say(status, body):
 )
 def test_a_server_that_answers_nonsense_breaks_the_world_not_the_agent(status, body, told):
     with serving(say(status, body)) as url:
-        remote = RemoteCorpus(url, Web(patience=Patience(retries=0)))
+        remote = RemoteCorpus(url, Web(patience=RetryPolicy(retries=0)))
         with pytest.raises(WorldError, match=told) as error:
             remote.search("Emma", 3)
         assert "\n" not in str(error.value)
@@ -192,7 +192,7 @@ def test_a_server_that_answers_nonsense_breaks_the_world_not_the_agent(status, b
 def test_a_server_that_never_answers_is_a_timeout():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/retrieve"
-        remote = RemoteCorpus(url, Web(patience=Patience(deadline=0.3)))
+        remote = RemoteCorpus(url, Web(patience=RetryPolicy(deadline=0.3)))
         with pytest.raises(WorldTimeout, match=r"did not answer within 0.3 s"):
             remote.search("Emma", 3)
         remote.web.close()
@@ -216,7 +216,7 @@ def test_the_command_serves_the_encyclopaedia_and_refuses_what_is_none(tmp_path)
     try:
         assert process.stdout.readline().startswith(b"retrieve is at http://127.0.0.1:")
         remote = RemoteCorpus(
-            f"http://127.0.0.1:{port}/retrieve", Web(patience=Patience(retries=9))
+            f"http://127.0.0.1:{port}/retrieve", Web(patience=RetryPolicy(retries=9))
         )
         book = open_encyclopaedia(400, 0)
         title = next(iter(book.pages))

@@ -14,7 +14,7 @@ from agentgym.engines.scripted import ScriptedEngine
 from agentgym.env.registry import world
 from agentgym.errors import UnknownTask
 from agentgym.rollout.demonstrations import demonstrate, texts, written
-from agentgym.rollout.player import Limits, Player, derive
+from agentgym.rollout.player import EpisodeLimits, Player, derive
 from agentgym.training.metrics import episode_metrics
 from agentgym.training.trainer import task_of
 from agentgym.types import Ending, Sampling
@@ -60,7 +60,7 @@ def test_a_turn_knows_how_much_of_it_was_thought(agent, tokenizer):
         thought = "<think>Higher.</think>" if sampling.seed % 2 else ""
         return tuple(tokenizer.encode(f"{thought}<action>1</action>")) + agent.stop
 
-    episode = play(agent, say, limits=Limits(turns=12))
+    episode = play(agent, say, limits=EpisodeLimits(turns=12))
     thoughts = [agent.text(t.completion.tokens[: t.thought]) for t in episode.turns]
     assert all(t.parsed for t in episode.turns) and set(map(bool, thoughts)) == {True, False}
     assert all("</think>" in text for text in thoughts if text)
@@ -68,7 +68,7 @@ def test_a_turn_knows_how_much_of_it_was_thought(agent, tokenizer):
 
 def test_the_turn_limit_counts_every_turn_also_malformed_ones(agent, tokenizer):
     babble = tuple(tokenizer.encode("eh")) + agent.stop
-    episode = play(agent, lambda prompt, sampling: babble, limits=Limits(turns=5))
+    episode = play(agent, lambda prompt, sampling: babble, limits=EpisodeLimits(turns=5))
     assert (episode.stop, len(episode.turns), episode.won) == (Stop.MAX_TURNS, 5, False)
     assert all(not t.parsed and not t.valid and t.action == "" for t in episode.turns)
     assert "Expected one <action>" in episode.turns[0].observation
@@ -80,15 +80,17 @@ def test_the_worlds_own_limit_is_a_truncation_too(agent):
 
 
 def test_nonsense_reaches_the_world_as_an_invalid_action(agent):
-    episode = play(agent, lambda p, s: agent.write("\x00" + "x" * 2000), limits=Limits(turns=1))
+    episode = play(
+        agent, lambda p, s: agent.write("\x00" + "x" * 2000), limits=EpisodeLimits(turns=1)
+    )
     assert (episode.turns[0].parsed, episode.turns[0].valid) == (True, False)
 
 
 @pytest.mark.parametrize("whose", ["the run's", "the model's"])
 def test_a_full_context_ends_the_episode(agent, whose, monkeypatch):
-    limits, sampling = Limits(tokens=60), Sampling(max_tokens=8)
+    limits, sampling = EpisodeLimits(tokens=60), Sampling(max_tokens=8)
     if whose == "the model's":
-        limits = Limits(tokens=4096)
+        limits = EpisodeLimits(tokens=4096)
         monkeypatch.setattr("agentgym.engines.scripted.UNBOUNDED", 60)
     episode = play(agent, bisect(agent), limits=limits, sampling=sampling)
     used = sum(len(t.prompt) + len(t.completion.tokens) for t in episode.turns)
@@ -104,7 +106,9 @@ def test_seeds_depend_on_run_task_sample_and_turn_and_on_nothing_else(agent):
             seen.setdefault(tuple(prompt), []).append(sampling.seed)
             return agent.write("1")
 
-        someone = player(agent, say, concurrency=concurrency, stream=stream, limits=Limits(turns=3))
+        someone = player(
+            agent, say, concurrency=concurrency, stream=stream, limits=EpisodeLimits(turns=3)
+        )
 
         async def all_of_them():
             tasks = [Task(TASK.env, f"hotter-{n}") for n in range(3)]
@@ -126,14 +130,14 @@ def test_a_derived_seed_depends_on_every_name():
 
 
 def test_an_episode_that_takes_too_long_is_cut_off_between_turns(agent):
-    quick = play(agent, bisect(agent), limits=Limits(seconds=60.0))
+    quick = play(agent, bisect(agent), limits=EpisodeLimits(seconds=60.0))
     assert quick.stop is Stop.TERMINATED
 
     def dawdle(prompt, sampling):
         time.sleep(0.2)
         return agent.write("1")
 
-    slow = play(agent, dawdle, limits=Limits(seconds=0.1))
+    slow = play(agent, dawdle, limits=EpisodeLimits(seconds=0.1))
     assert (slow.stop, len(slow.turns), slow.ending) == (Stop.MAX_TIME, 1, Ending.TRUNCATED)
 
 

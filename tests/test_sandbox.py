@@ -10,13 +10,13 @@ from attacks import FATAL, REFUSED
 from processes import alive, below
 
 from agentgym.errors import ConfigError, ImpossibleValue, MissingExtra, Unconfined, WorldError
-from agentgym.sandbox import LAYERS, Limits, Sandbox, Status
+from agentgym.sandbox import LAYERS, Sandbox, SandboxLimits, Status
 from agentgym.sandbox.server import server
 from agentgym.testing import check_environment
 
-PATIENT = Limits(wall=20, memory=256 * 2**20, output=1000)
+PATIENT = SandboxLimits(wall=20, memory=256 * 2**20, output=1000)
 """Time enough for what ends by itself, also on a busy machine."""
-QUICK = Limits(wall=1, grace=0.5, memory=256 * 2**20, output=1000)
+QUICK = SandboxLimits(wall=1, grace=0.5, memory=256 * 2**20, output=1000)
 """For what does not."""
 
 
@@ -152,7 +152,7 @@ def test_a_flood_of_output_keeps_beginning_and_end(session):
 
 
 def test_processor_time_of_a_session_is_bounded():
-    one = Sandbox(Limits(wall=20, cpu=1), preload=()).session()
+    one = Sandbox(SandboxLimits(wall=20, cpu=1), preload=()).session()
     result = one.run("while True: pass")
     assert (result.status, result.lost) == (Status.CRASHED, True)
     assert result.error == "killed after 1 s of processor time"
@@ -220,7 +220,7 @@ def test_closing_a_session_ends_its_processes(sandbox):
 def test_a_client_that_is_killed_leaves_no_process_and_no_folder_behind(tmp_path):
     code = (
         "from agentgym.sandbox import *\nimport time\n"
-        "one = Sandbox(Limits(wall=60), preload=()).session()\none.run('1')\n"
+        "one = Sandbox(SandboxLimits(wall=60), preload=()).session()\none.run('1')\n"
         "print(one.layers, flush=True)\none.run('while True: pass')"
     )
     client = subprocess.Popen(
@@ -272,7 +272,7 @@ def test_other_machines_are_told_apart_and_skipped(monkeypatch):
 def test_limits_that_nothing_can_keep_to_are_refused():
     for name in ("wall", "cpu", "memory", "output"):
         with pytest.raises(ImpossibleValue, match=name):
-            Limits(**{name: 0})
+            SandboxLimits(**{name: 0})
 
 
 def test_a_server_that_cannot_start_is_a_broken_world(monkeypatch):

@@ -10,10 +10,10 @@ from attacks import FATAL, REFUSED
 from processes import alive, below
 
 from agentgym.errors import ConfigError, Unconfined, WorldError
-from agentgym.sandbox import Limits, Sandbox, Status, wrappers
+from agentgym.sandbox import Sandbox, SandboxLimits, Status, wrappers
 
-PATIENT = Limits(wall=20, memory=256 * 2**20, output=1000)
-QUICK = Limits(wall=1, grace=0.5, memory=256 * 2**20, output=1000)
+PATIENT = SandboxLimits(wall=20, memory=256 * 2**20, output=1000)
+QUICK = SandboxLimits(wall=1, grace=0.5, memory=256 * 2**20, output=1000)
 UNREFUSED = {
     "bubblewrap": set(),
     # Without Landlock it sees the root and the processes that gVisor shows it: its own.
@@ -88,7 +88,7 @@ def test_nothing_of_the_client_is_there(backend, monkeypatch, tmp_path):
 
 
 def test_processor_time_is_bounded(backend):
-    one = Sandbox(Limits(wall=60, cpu=1), preload=(), backend=backend).session()
+    one = Sandbox(SandboxLimits(wall=60, cpu=1), preload=(), backend=backend).session()
     result = one.run("while True: pass")
     assert (result.status, result.lost) == (Status.CRASHED, True), result
     one.close()
@@ -97,7 +97,7 @@ def test_processor_time_is_bounded(backend):
 def test_a_client_that_is_killed_leaves_no_process_and_no_folder_behind(backend, tmp_path):
     code = (
         "from agentgym.sandbox import *\n"
-        f"one = Sandbox(Limits(wall=60), preload=(), backend={backend!r}).session()\n"
+        f"one = Sandbox(SandboxLimits(wall=60), preload=(), backend={backend!r}).session()\n"
         "one.run('1')\nprint('ready', flush=True)\n"
         "one.run('import time\\nwhile True:\\n try: time.sleep(99)\\n except BaseException: 0')"
     )

@@ -18,8 +18,8 @@ from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
-from agentgym.rollout.player import Limits, Player
-from agentgym.settings import Evaluation, Imitation, Schedule, Shape
+from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.settings import ImitationSettings, PanelSettings, ScheduleSettings, ScratchSettings
 from agentgym.training.learner import Learner
 from agentgym.training.schedule import Asynchronous, scheduler
 from agentgym.training.trainer import Trainer
@@ -37,13 +37,15 @@ def tasks(step):
 @pytest.fixture
 def trainer(agent, tokenizer):
     def make(world=hotter, turns=4):
-        shape = Shape(hidden=32, layers=1, heads=2, kv_heads=1, ffn=32)
+        shape = ScratchSettings(
+            hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=32
+        )
         model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
         player = Player(
             agent=agent,
             engine=LocalEngine(model, slots=8, context=256),
             make=world,
-            limits=Limits(turns=turns, tokens=256),
+            limits=EpisodeLimits(turns=turns, tokens=256),
             sampling=Sampling(max_tokens=4),
             concurrency=8,
         )
@@ -83,13 +85,15 @@ def versions(step):
 
 def test_one_step_off_learns_from_the_weights_of_the_step_before(trainer):
     learner = trainer()
-    steps, _ = run(Schedule(kind="one-step-off"), learner, 4)
+    steps, _ = run(ScheduleSettings(kind="one-step-off"), learner, 4)
     for number, step in enumerate(steps):
         assert {v for episode in versions(step) for v in episode} == {max(0, number - 1)}
         assert step.metrics["policy/staleness"] == min(number, 1)
         assert [group[0].task for group in step.groups] == tasks(number)
     again = trainer()
-    assert digest(run(Schedule(kind="one-step-off"), again, 4)[0], again) == digest(steps, learner)
+    assert digest(run(ScheduleSettings(kind="one-step-off"), again, 4)[0], again) == digest(
+        steps, learner
+    )
 
 
 @pytest.mark.parametrize("kind", ["sync", "one-step-off"])
@@ -103,7 +107,7 @@ def test_an_engine_that_nobody_asks_while_the_policy_learns_holds_no_cache(train
         return learn(*args)
 
     learner._learn = watched
-    run(Schedule(kind=kind), learner, 3)
+    run(ScheduleSettings(kind=kind), learner, 3)
     assert [count == 0 for count in held] == [kind == "sync"] * 3
 
 
@@ -122,20 +126,22 @@ def test_one_step_off_plays_while_it_learns(trainer):
         return found
 
     learner._learn = slow
-    run(Schedule(kind="one-step-off"), learner, 1)
+    run(ScheduleSettings(kind="one-step-off"), learner, 1)
     assert seen
 
 
 def test_without_staleness_and_deadline_async_is_sync_bit_by_bit(trainer):
     one, other = trainer(), trainer(dawdling)
-    expected = digest(run(Schedule(), one, 3)[0], one)
-    assert digest(run(Schedule(kind="async", staleness=0), other, 3)[0], other) == expected
+    expected = digest(run(ScheduleSettings(), one, 3)[0], one)
+    assert (
+        digest(run(ScheduleSettings(kind="async", max_staleness=0), other, 3)[0], other) == expected
+    )
 
 
 @pytest.mark.parametrize("staleness", [1, 2])
 def test_async_changes_weights_under_episodes_and_bounds_their_age(trainer, staleness):
     learner = trainer(dawdling, turns=12)
-    steps, state = run(Schedule(kind="async", staleness=staleness), learner, 6)
+    steps, state = run(ScheduleSettings(kind="async", max_staleness=staleness), learner, 6)
     for number, step in enumerate(steps):
         assert len(step.groups) == SIZE
         ages = [number - v for episode in versions(step) for v in episode]
@@ -155,7 +161,7 @@ def test_async_changes_weights_under_episodes_and_bounds_their_age(trainer, stal
 def test_stragglers_carry_over_and_what_is_too_old_teaches_nothing(trainer, old):
     """With a deadline of next to nothing a step learns from whatever is there."""
     learner = trainer(dawdling, turns=12)
-    how = Schedule(kind="async", staleness=1, deadline=0.001, old=old)
+    how = ScheduleSettings(kind="async", max_staleness=1, group_timeout=0.001, stale=old)
     steps, _ = run(how, learner, 8)
     assert min(len(step.groups) for step in steps) < SIZE
     assert any(step.metrics["schedule/carried"] for step in steps)
@@ -171,7 +177,7 @@ def test_stragglers_carry_over_and_what_is_too_old_teaches_nothing(trainer, old)
 
 def test_a_resumed_async_run_plays_again_what_was_not_learned_from(trainer):
     learner = trainer()
-    how = Schedule(kind="async", staleness=1)
+    how = ScheduleSettings(kind="async", max_staleness=1)
     first, state = run(how, learner, 2)
     before = learner.state()
     second = trainer()
@@ -206,9 +212,9 @@ def test_an_interrupted_job_goes_on_and_records_every_episode_once(kind, tmp_pat
         PLAN,
         steps=4,
         save_every=2,
-        schedule=Schedule(kind=kind),
-        imitation=Imitation(steps=2, demonstrations=1),
-        evaluation=Evaluation(tasks=2, episodes=1),
+        schedule=ScheduleSettings(kind=kind),
+        imitation=ImitationSettings(max_steps=2, demos_per_task=1),
+        evaluation=PanelSettings(tasks=2, episodes=1),
     )
     with pytest.raises(KeyboardInterrupt):
         run_blocking(plan, GRPO(group_size=2).build(), folder, Stopping(after=3))
@@ -227,7 +233,7 @@ def test_what_goes_wrong_in_an_episode_ends_the_run_and_leaves_nothing_behind(tr
 
     async def take():
         schedule = Asynchronous(
-            learner, lambda step: [Task("tests/Hotter", "nowhere")], Schedule(kind="async")
+            learner, lambda step: [Task("tests/Hotter", "nowhere")], ScheduleSettings(kind="async")
         )
         try:
             with pytest.raises(Exception, match="nowhere"):

@@ -9,7 +9,7 @@ from test_trees import TASK
 
 from agentgym import plugins
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.rollout.player import Limits, Player
+from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.utils.concurrency import together
 
 
@@ -72,7 +72,7 @@ def test_a_group_that_comes_to_nothing_leaves_nothing_behind(agent, name, last, 
     async def play():
         engine = Failing(agent, last, hangs)
         someone = Player(
-            agent=agent, engine=engine, make=lambda task: Counter(), limits=Limits(turns=5)
+            agent=agent, engine=engine, make=lambda task: Counter(), limits=EpisodeLimits(turns=5)
         )
         collect = plugins.algorithm(name)().build().collect
         group = asyncio.ensure_future(collect(TASK, someone))

@@ -16,7 +16,7 @@ from agentgym.losses.surrogates import entropy_bonus, negative_log_likelihood, p
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
 from agentgym.rollout.collect import independent
-from agentgym.settings import Optimisation, Shape
+from agentgym.settings import OptimizerSettings, ScratchSettings
 from agentgym.training.learner import Learner, passes
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 from agentgym_trainers.grpo import GRPO
@@ -50,9 +50,11 @@ def groups(**kwargs):
 
 @pytest.fixture
 def learner(tokenizer):
-    shape = Shape(hidden=32, layers=2, heads=2, kv_heads=1, ffn=64)
+    shape = ScratchSettings(
+        hidden_size=32, num_layers=2, num_heads=2, num_kv_heads=1, intermediate_size=64
+    )
     model = from_scratch.make_model(tokenizer, shape, context=512, seed=0)
-    return Learner(Policy(model), Optimisation(learning_rate=1e-3))
+    return Learner(Policy(model), OptimizerSettings(learning_rate=1e-3))
 
 
 def gradient(learner, batch, update, tokens_per_pass):
@@ -274,7 +276,7 @@ def test_growing_and_windowed_rows_of_one_episode_weigh_its_tokens_the_same():
 
 
 def test_the_learning_rate_rises_then_falls_to_its_last_share(learner):
-    how = Optimisation(learning_rate=1.0, warmup=2, final=0.2)
+    how = OptimizerSettings(learning_rate=1.0, warmup_steps=2, final_lr_ratio=0.2)
     batch = group_advantage().apply(collate(groups()), (), 0)[0]
     update = Update(loss=weigh(0.0, policy_gradient()))
 

@@ -13,7 +13,7 @@ from agentgym.engines.scripted import ScriptedEngine
 from agentgym.errors import MalformedAction
 from agentgym.rollout.action_formats import JsonCall, Tags
 from agentgym.rollout.agent import ChatAgent
-from agentgym.rollout.player import Limits, Player
+from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.types import Sampling
 
 MARKS = ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|endoftext|>")
@@ -130,7 +130,7 @@ def test_rows_are_the_transcript_and_nothing_else(tokenizer, form, window):
             worlds.append(Babel())
             return worlds[-1]
 
-        limits = Limits(turns=10, tokens=100_000)
+        limits = EpisodeLimits(turns=10, tokens=100_000)
         player = Player(
             agent=agent, engine=ScriptedEngine(say), make=make, limits=limits, sampling=Sampling()
         )

@@ -18,10 +18,10 @@ from agentgym.rollout.branching import (
     chance,
     decided,
     fixed,
-    grow,
+    grow_tree,
     undecided,
 )
-from agentgym.rollout.player import Limits, Player
+from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.training.metrics import episode_metrics
 from agentgym.types import Completion
 from agentgym_trainers.aepo import AEPO
@@ -45,7 +45,7 @@ def guess(agent, seen=None):
 
 def player(agent, seen=None, world=None, **kwargs):
     made = (lambda task: world()) if world else (lambda task: make(task.env))
-    options = {"limits": Limits(turns=5), **kwargs}
+    options = {"limits": EpisodeLimits(turns=5), **kwargs}
     return Player(agent=agent, engine=ScriptedEngine(guess(agent, seen)), make=made, **options)
 
 
@@ -65,7 +65,7 @@ def never(decision, rng):
 @pytest.mark.parametrize("rule", [always, never, chance(lambda decision: 0.3)])
 @pytest.mark.parametrize("roots", [1, 3, 8])
 def test_a_task_is_worth_exactly_n_episodes(agent, spot, rule, roots):
-    group = collect(grow(8, fixed(roots), rule, spot=spot), player(agent))
+    group = collect(grow_tree(8, fixed(roots), rule, spot=spot), player(agent))
     assert [t.sample for t in group] == list(range(8))
     assert sum(t.shared == 0 for t in group) >= roots or rule is always
     if rule is never:
@@ -76,7 +76,7 @@ def test_a_task_is_worth_exactly_n_episodes(agent, spot, rule, roots):
 def test_no_step_of_the_world_and_no_completion_is_made_twice(agent, spot):
     Counter.steps = Counter.opened = 0
     seen = []
-    how = grow(8, fixed(2), chance(lambda decision: 0.4), spot=spot)
+    how = grow_tree(8, fixed(2), chance(lambda decision: 0.4), spot=spot)
     group = collect(how, player(agent, seen, Counter))
     own = sum(len(t.turns) - t.shared for t in group)
     assert len(seen) == Counter.steps == own < 8 * 4
@@ -88,7 +88,7 @@ def test_no_step_of_the_world_and_no_completion_is_made_twice(agent, spot):
 @pytest.mark.parametrize("spot", [undecided, decided])
 def test_a_fork_goes_on_from_the_state_of_its_parent(agent, spot):
     """The world's answer lists all it was told, so a lost or foreign step would show."""
-    group = collect(grow(8, fixed(1), always, spot=spot), player(agent, None, Counter))
+    group = collect(grow_tree(8, fixed(1), always, spot=spot), player(agent, None, Counter))
     for episode in group:
         told = [turn.action for turn in episode.turns]
         for number, turn in enumerate(episode.turns):
@@ -104,8 +104,8 @@ def test_a_fork_goes_on_from_the_state_of_its_parent(agent, spot):
 
 
 def test_a_fork_before_acting_decides_anew_and_one_after_acting_shares_the_decision(agent):
-    before = collect(grow(2, fixed(1), always, spot=undecided), player(agent, None, Counter))
-    after = collect(grow(2, fixed(1), always, spot=decided), player(agent, None, Counter))
+    before = collect(grow_tree(2, fixed(1), always, spot=undecided), player(agent, None, Counter))
+    after = collect(grow_tree(2, fixed(1), always, spot=decided), player(agent, None, Counter))
     assert [t.shared for t in before] == [0, 0]
     assert before[0].turns[0].action != before[1].turns[0].action
     assert [t.shared for t in after] == [0, 1]
@@ -113,7 +113,7 @@ def test_a_fork_before_acting_decides_anew_and_one_after_acting_shares_the_decis
 
 
 def test_the_worlds_own_turn_limit_counts_shared_turns(agent):
-    group = collect(grow(4, fixed(1), always), player(agent, limits=Limits(turns=50)))
+    group = collect(grow_tree(4, fixed(1), always), player(agent, limits=EpisodeLimits(turns=50)))
     assert all(len(t.turns) <= 12 for t in group)
     assert {t.stop for t in group} <= {Stop.MAX_TURNS, Stop.TERMINATED}
 
@@ -142,7 +142,7 @@ class Fragile(Counter):
 
 
 def test_a_branch_whose_world_cannot_be_copied_is_played_from_the_start(agent):
-    group = collect(grow(3, fixed(2), always, spot=decided), player(agent, None, Fragile))
+    group = collect(grow_tree(3, fixed(2), always, spot=decided), player(agent, None, Fragile))
     stops = [t.stop for t in group]
     assert stops == [Stop.TERMINATED] * 3
     assert [t.spoilt for t in group] == [(), (), (Stop.WORLD_ERROR,)]
@@ -168,9 +168,9 @@ def test_a_wrapped_fork_has_its_own_counter(agent):
 
 
 def test_shared_tokens_are_marked_in_the_batch_and_counted(agent):
-    group = collect(grow(4, fixed(1), always, spot=decided), player(agent, None, Counter))
+    group = collect(grow_tree(4, fixed(1), always, spot=decided), player(agent, None, Counter))
     batch = collate([group])
-    shared = [int(batch.shared[batch.owner == e].sum()) for e in range(4)]
+    shared = [int(batch.shared[batch.episode_of_token == e].sum()) for e in range(4)]
     expected = [sum(len(turn.completion.tokens) for turn in t.turns[: t.shared]) for t in group]
     assert shared == expected and sum(shared) > 0
     assert episode_metrics([group])["group/forks"] == 3
@@ -199,7 +199,7 @@ def test_a_scout_that_is_kept_counts_and_one_that_is_not_costs_extra(agent):
     for keep, episodes in [(True, 6), (False, 7)]:
         seen = []
         roots = monitored(6, 2.0, summed_entropy, keep=keep)
-        group = collect(grow(6, roots, never), player(agent, seen, Counter))
+        group = collect(grow_tree(6, roots, never), player(agent, seen, Counter))
         assert [t.sample for t in group] == list(range(6))
         assert len(seen) == 4 * episodes
 

@@ -48,9 +48,9 @@ def credited(config):
 def test_masked_episodes_count_in_the_statistics_and_not_in_the_loss(name):
     assert not hasattr(EVERY[name], "truncated") or EVERY[name].truncated == "zero"
     plain, found = credited(EVERY[name]), credited(masked(EVERY[name]))
-    cut = plain.mask & plain.truncated[plain.owner]
+    cut = plain.mask & plain.truncated[plain.episode_of_token]
     assert plain.weight[cut].sum() > 0.05
-    cut = found.mask & found.truncated[found.owner]
+    cut = found.mask & found.truncated[found.episode_of_token]
     assert found.weight[cut].sum() == 0
     own = len(collate(made_up(1, MIXED)).tokens)
     assert float(found.weight[:own].sum()) == pytest.approx(1, abs=1e-5)
@@ -62,4 +62,4 @@ def test_masked_episodes_are_not_replayed_either():
         batch = credited(SPEAR(host=host, some=32))
         replayed = batch.extra[REPLAYED] > 0
         assert replayed.any()
-        assert bool(batch.truncated[batch.owner][replayed].any()) is expected
+        assert bool(batch.truncated[batch.episode_of_token][replayed].any()) is expected

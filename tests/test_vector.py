@@ -6,8 +6,8 @@ import gymnasium
 import pytest
 
 import agentgym
-from agentgym.env.process_pool import Pool
-from agentgym.env.registry import Maker, world
+from agentgym.env.process_pool import ProcessPool
+from agentgym.env.registry import EnvFactory, world
 from agentgym.errors import MissingExtra
 from agentgym.types import Task
 
@@ -68,7 +68,7 @@ def test_make_vec_says_what_single_environments_say(env_id, mode):
 @pytest.mark.filterwarnings("ignore:.*is not fully supported")
 @pytest.mark.parametrize("env_id", agentgym.environments())
 def test_a_pool_says_what_a_single_environment_says_and_so_does_a_fork(env_id):
-    maker = Maker(kwargs=SMALL.get(env_id, {}), turns=20)
+    maker = EnvFactory(kwargs=SMALL.get(env_id, {}), turns=20)
     try:
         bare = world(env_id, **maker.kwargs)
         task = Task(env_id, bare.tasks("train")[0], 7)
@@ -81,7 +81,7 @@ def test_a_pool_says_what_a_single_environment_says_and_so_does_a_fork(env_id):
     env.close()
 
     async def play():
-        async with Pool(workers=1) as pool:
+        async with ProcessPool(workers=1) as pool:
             there = await pool.open(maker, task)
             seen = [await there.reset(task), await there.step(ACTIONS[0])]
             twin = await there.fork()

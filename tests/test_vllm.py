@@ -24,7 +24,14 @@ from agentgym.errors import ConfigError, EngineError
 from agentgym.experiment.job import run_blocking
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder, fingerprint
-from agentgym.settings import Evaluation, Experiment, Imitation, Optimisation, Rollout, Shape
+from agentgym.settings import (
+    Experiment,
+    ImitationSettings,
+    OptimizerSettings,
+    PanelSettings,
+    RolloutSettings,
+    ScratchSettings,
+)
 from agentgym.types import Sampling
 from agentgym.utils.progress import Display
 from agentgym_trainers.epo import EPO
@@ -99,11 +106,18 @@ def test_a_run_is_trained_on_its_completions(tmp_path):
         engine="vllm",
         steps=3,
         tasks_per_step=2,
-        imitation=Imitation(steps=10, demonstrations=1),
-        optimisation=Optimisation(learning_rate=1e-2, warmup=0),
-        shape=Shape(hidden=64, layers=1, heads=2, kv_heads=1, ffn=64, vocabulary=400),
-        rollout=Rollout(turns=4, tokens=256, completion=8),
-        evaluation=Evaluation(tasks=2, episodes=2),
+        imitation=ImitationSettings(max_steps=10, demos_per_task=1),
+        optimizer=OptimizerSettings(learning_rate=1e-2, warmup_steps=0),
+        scratch=ScratchSettings(
+            hidden_size=64,
+            num_layers=1,
+            num_heads=2,
+            num_kv_heads=1,
+            intermediate_size=64,
+            vocab_size=400,
+        ),
+        rollout=RolloutSettings(max_turns=4, max_context_tokens=256, max_completion_tokens=8),
+        panel=PanelSettings(tasks=2, episodes=2),
     )
     folder = RunFolder(tmp_path / "run")
     # Whether or not an episode wins, its entropy is worth something.

@@ -13,7 +13,7 @@ from agentgym.models import from_scratch
 from agentgym.models.loading import load_model
 from agentgym.models.lora import adapt, merged
 from agentgym.models.policy import Policy
-from agentgym.settings import Lora
+from agentgym.settings import LoraSettings
 from agentgym.types import Sampling
 
 # vLLM and what it imports warn of their own affairs.
@@ -27,7 +27,7 @@ PROMPT = words(70, 1)
 def model(tmp_path):
     model_of(TIED).save_pretrained(tmp_path / "base")
     model = load_model(tmp_path / "base")
-    adapt(model, Lora(rank=8, alpha=16), seed=0)
+    adapt(model, LoraSettings(rank=8, alpha=16), seed=0)
     return nudge(model, 0)
 
 

@@ -10,7 +10,7 @@ from agentgym.env.registry import world
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
 from agentgym.rollout.demonstrations import written
-from agentgym.settings import Imitation, Optimisation, Shape
+from agentgym.settings import ImitationSettings, OptimizerSettings, ScratchSettings
 from agentgym.training.warmup import demonstrations, imitate, lay
 from agentgym.types import Task
 
@@ -21,7 +21,7 @@ STEPS = 100
 def shown(agent, *, learn_slips=False):
     tasks = [Task(ENV, f"hotter-{number}") for number in range(4)]
     told = []
-    wanted = Imitation(slip=0.3, learn_slips=learn_slips)
+    wanted = ImitationSettings(random_action_rate=0.3, learn_random_actions=learn_slips)
     found = demonstrations(world(ENV), tasks, 2, wanted, seed=0, advance=told.append)
     assert told == list(range(1, 9))
     return [written(each, agent, learn_slips=learn_slips) for each in found]
@@ -29,13 +29,17 @@ def shown(agent, *, learn_slips=False):
 
 def warm(agent, tokenizer, *, until, wins):
     """Imitate with probes that find the given shares of wins; what was said after each step."""
-    _, said, probed = imitated(agent, tokenizer, Imitation(batch=2, until=until), wins)
+    _, said, probed = imitated(
+        agent, tokenizer, ImitationSettings(batch_size=2, until_success=until), wins
+    )
     return said, probed
 
 
 def imitated(agent, tokenizer, wanted, wins=()):
     """The policy, what was said after each step, and the steps before which it was probed."""
-    shape = Shape(hidden=16, layers=1, heads=1, kv_heads=1, ffn=32)
+    shape = ScratchSettings(
+        hidden_size=16, num_layers=1, num_heads=1, num_kv_heads=1, intermediate_size=32
+    )
     policy = Policy(from_scratch.make_model(tokenizer, shape, context=256, seed=0))
     said, answers = [], iter(wins)
 
@@ -47,7 +51,7 @@ def imitated(agent, tokenizer, wanted, wins=()):
     job = imitate(
         policy,
         shown(agent),
-        Optimisation(),
+        OptimizerSettings(),
         replace(wanted, steps=STEPS, learning_rate=5e-3),
         seed=0,
         probe=probe,
@@ -118,7 +122,11 @@ def test_a_policy_that_reads_foretells_the_world(agent, tokenizer):
     """The same number of steps, and only with the weight does it know what comes."""
 
     def surprise(reading):
-        policy, _, _ = imitated(agent, tokenizer, Imitation(batch=2, until=1.0, reading=reading))
+        policy, _, _ = imitated(
+            agent,
+            tokenizer,
+            ImitationSettings(batch_size=2, until_success=1.0, observation_loss_weight=reading),
+        )
         batch = lay(shown(agent), 1.0)
         with torch.no_grad():
             said = policy(batch).logprob

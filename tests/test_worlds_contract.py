@@ -66,4 +66,4 @@ def test_panels_do_not_depend_on_the_hash_seed_of_the_process():
         ).stdout
         for seed in ("1", "2")
     }
-    assert digests == {agentgym.env.panel("agentgym/Hotter-v0").digest + "\n"}
+    assert digests == {agentgym.panel("agentgym/Hotter-v0").digest + "\n"}

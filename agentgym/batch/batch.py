@@ -43,9 +43,9 @@ class Batch:
     """0 off the mask."""
     weight: Float[Tensor, " P"]
     """Share of the loss; sums to 1 over the batch, 0 off the mask."""
-    gain: Float[Tensor, " P"]
+    turn_reward: Float[Tensor, " P"]
     """Reward that the token's turn earned, the same on all its tokens; 0 off the mask."""
-    state: Int[Tensor, " P"]
+    observation_hash: Int[Tensor, " P"]
     """Fingerprint of what the world showed before the token's turn; 0 off the mask."""
     parsed: Bool[Tensor, " P"]
     """The token's turn held an action; False off the mask."""
@@ -65,7 +65,7 @@ class Batch:
     """The world called the task solved."""
     sample: Int[Tensor, " E"]
     """Which of the episodes of its task it is, from 0."""
-    ending: Int[Tensor, " E"]
+    ending_hash: Int[Tensor, " E"]
     """Fingerprint of the last action and of the world's answer to it."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     """Columns private to one algorithm, each (P,), named ``paper/name``."""
@@ -76,7 +76,7 @@ class Batch:
         return torch.bincount(self.row, minlength=len(self))
 
     @property
-    def owner(self) -> Int[Tensor, " P"]:
+    def episode_of_token(self) -> Int[Tensor, " P"]:
         """Episode of each position."""
         return self.episode[self.row]
 
@@ -129,7 +129,7 @@ class Batch:
 
 
 _COLUMNS = frozenset(f.name for f in fields(Batch))
-_PER_EPISODE = ("group", "reward", "truncated", "won", "sample", "ending")
+_PER_EPISODE = ("group", "reward", "truncated", "won", "sample", "ending_hash")
 _PER_POSITION = (
     "tokens",
     "mask",
@@ -139,8 +139,8 @@ _PER_POSITION = (
     "entropy",
     "advantage",
     "weight",
-    "gain",
-    "state",
+    "turn_reward",
+    "observation_hash",
     "parsed",
     "shared",
     "thought",
@@ -240,8 +240,8 @@ def collate(groups: Sequence[Sequence[Trajectory]]) -> Batch:
         entropy=zeros,
         advantage=zeros,
         weight=token_mean(mask),
-        gain=torch.tensor(columns["gain"]) * mask,
-        state=torch.tensor(columns["state"], dtype=torch.long) * mask,
+        turn_reward=torch.tensor(columns["turn_reward"]) * mask,
+        observation_hash=torch.tensor(columns["observation_hash"], dtype=torch.long) * mask,
         parsed=torch.tensor(columns["parsed"], dtype=torch.bool) & mask,
         shared=torch.tensor(columns["shared"], dtype=torch.bool) & mask,
         thought=torch.tensor(columns["thought"], dtype=torch.bool) & mask,
@@ -253,7 +253,7 @@ def collate(groups: Sequence[Sequence[Trajectory]]) -> Batch:
         ),
         won=torch.tensor([t.won for _, t in episodes], dtype=torch.bool),
         sample=torch.tensor([t.sample for _, t in episodes], dtype=torch.long),
-        ending=torch.tensor([_ending(t) for _, t in episodes], dtype=torch.long),
+        ending_hash=torch.tensor([_ending(t) for _, t in episodes], dtype=torch.long),
     )
 
 
@@ -262,7 +262,16 @@ def _ending(trajectory: Trajectory) -> int:
     return fingerprint("".join(f"{turn.action}\n{turn.observation}" for turn in last))
 
 
-_COLLATED = ("tokens", "turn", "logprob_sampled", "gain", "state", "parsed", "shared", "thought")
+_COLLATED = (
+    "tokens",
+    "turn",
+    "logprob_sampled",
+    "turn_reward",
+    "observation_hash",
+    "parsed",
+    "shared",
+    "thought",
+)
 
 
 def _lay(
@@ -274,8 +283,8 @@ def _lay(
     columns["logprob_sampled"] += [0.0] * read + list(turn.completion.logprobs)
     chosen = {
         "turn": number if turn.learn else -1,
-        "gain": turn.reward,
-        "state": fingerprint(before),
+        "turn_reward": turn.reward,
+        "observation_hash": fingerprint(before),
         "parsed": turn.parsed,
         "shared": shared,
     }

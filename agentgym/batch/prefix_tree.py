@@ -21,7 +21,7 @@ from torch import Tensor
 Ids = NDArray[np.int64]
 
 
-class Run(NamedTuple):
+class Segment(NamedTuple):
     """Nodes numbered one after another, each the child of the one before."""
 
     path: Ids
@@ -40,7 +40,7 @@ class Forest(NamedTuple):
     """Index of the token within its row."""
     end: Int[Tensor, " T"]
     """One past the last descendant: node ``n`` lies before ``m`` in a row if n <= m < end[n]."""
-    runs: tuple[Run, ...]
+    runs: tuple[Segment, ...]
 
     def distinct(self, at: Int[Tensor, " A"]) -> tuple[Int[Tensor, " U"], Int[Tensor, " A"]]:
         """One position for each node that lies at the given ones, and which of them each has."""
@@ -48,13 +48,13 @@ class Forest(NamedTuple):
         return torch.empty_like(nodes).index_put_((back,), at), back
 
 
-def grow(tokens: Int[Tensor, " P"], lengths: Int[Tensor, " N"]) -> Forest:
+def build_forest(tokens: Int[Tensor, " P"], lengths: Int[Tensor, " N"]) -> Forest:
     """The forest of rows that are laid end to end."""
     rows = split(tokens, lengths)
     node, end = np.empty((2, len(tokens)), np.int64)
     places = np.split(node, lengths.cpu().cumsum(0)[:-1])
     path, total = np.empty(0, np.int64), 0
-    runs: list[Run] = []
+    runs: list[Segment] = []
     fresh: list[Ids] = []
     for row, shared in beginnings(rows):
         end[path[shared:]] = total
@@ -64,7 +64,7 @@ def grow(tokens: Int[Tensor, " P"], lengths: Int[Tensor, " N"]) -> Forest:
         if onwards and runs:
             runs[-1] = runs[-1]._replace(path=path)
         else:
-            runs.append(Run(path, shared))
+            runs.append(Segment(path, shared))
         places[row][:] = path
         fresh.append(new)
         total += len(new)

@@ -63,7 +63,7 @@ class Turns(NamedTuple):
 def turns_of(batch: Batch) -> Turns:
     """The turns that have a token on the mask."""
     at = batch.mask.nonzero().squeeze(-1)
-    owner, number = batch.owner[at], batch.turn[at]
+    owner, number = batch.episode_of_token[at], batch.turn[at]
     most = int(number.max()) + 1 if len(at) else 1
     key, turn, length = torch.unique(owner * most + number, return_inverse=True, return_counts=True)
     return Turns(at, turn, key // most, key % most, length)

@@ -14,18 +14,18 @@ from agentgym.cli.parsing import parse
 from agentgym.cli.training import planned
 from agentgym.settings import (
     WORLD,
+    AgentSettings,
     EngineKind,
-    Evaluation,
     Experiment,
-    Rollout,
-    Speech,
+    PanelSettings,
+    RolloutSettings,
     Value,
 )
 from agentgym.utils.progress import Display
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalOptions:
+class EvalArguments:
     """Play a frozen panel of tasks with a model and report pass@k with 95 % intervals.
 
     The checkpoint of a run plays what its run was evaluated on, unless options say otherwise.
@@ -38,7 +38,7 @@ class EvalOptions:
     """Registered environment id."""
     env_args: dict[str, Value] = field(default_factory=dict)
     """Keyword arguments of the world, such as `family cooking difficulty easy`."""
-    out: Path = Path("evaluation.jsonl")
+    out: Path = Path("panel.jsonl")
     """One JSON line per episode."""
     against: Path | None = None
     """Such a file of another model on the same panel, or RUN/eval/before.jsonl: shows the paired
@@ -50,15 +50,15 @@ class EvalOptions:
     engine_device: str | None = None
     """Where the local engine samples, such as cuda:1; a GPU where there is one, unless given."""
     seed: int = 0
-    panel: Evaluation = field(default_factory=Evaluation)
+    panel: PanelSettings = field(default_factory=PanelSettings)
     """Which tasks, how often."""
-    rollout: Rollout = field(default_factory=Rollout)
+    rollout: RolloutSettings = field(default_factory=RolloutSettings)
     """How episodes are played."""
-    speech: Speech = field(default_factory=Speech)
+    agent: AgentSettings = field(default_factory=AgentSettings)
     """How the agent reads and writes."""
 
 
-def _of_run(words: Sequence[str]) -> EvalOptions | None:
+def _of_run(words: Sequence[str]) -> EvalArguments | None:
     """How the run was evaluated of which a checkpoint is named; None where none is."""
     from agentgym.experiment.run_folder import RunFolder
 
@@ -67,21 +67,21 @@ def _of_run(words: Sequence[str]) -> EvalOptions | None:
             run = planned(None, folder.config)
             # The arguments of one world mean nothing to another.
             other = any(flag.partition("=")[0] == "--env" for flag in words)
-            return EvalOptions(
+            return EvalArguments(
                 model=word,
                 env=run.env,
                 env_args={} if other else run.env_args,
                 seed=run.seed,
                 panel=run.evaluation,
                 rollout=run.rollout,
-                speech=run.speech,
+                agent=run.speech,
             )
     return None
 
 
 def evaluate(arguments: list[str]) -> int:
     """``eval MODEL [options]``."""
-    options = parse(EvalOptions, arguments, prog="agentgym eval", default=_of_run(arguments))
+    options = parse(EvalArguments, arguments, prog="agentgym eval", default=_of_run(arguments))
     from agentgym.evaluation.evaluate import read_report
     from agentgym.evaluation.report import render
     from agentgym.experiment.job import evaluate_blocking
@@ -96,8 +96,8 @@ def evaluate(arguments: list[str]) -> int:
         engine_device=options.engine_device,
         seed=options.seed,
         rollout=options.rollout,
-        speech=options.speech,
-        evaluation=options.panel,
+        agent=options.agent,
+        panel=options.panel,
     )
     check(experiment)
     before = None if options.against is None else read_report(options.against)

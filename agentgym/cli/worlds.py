@@ -13,7 +13,7 @@ from agentgym import plugins
 from agentgym.cli.parsing import parse
 from agentgym.env import registry
 from agentgym.errors import ConfigError, MissingExtra
-from agentgym.settings import WORLD, Effort, Value
+from agentgym.settings import WORLD, CheckSettings, Value
 from agentgym.utils.progress import Display
 
 
@@ -120,7 +120,7 @@ class CheckOptions:
     """Registered environment id, or its short name."""
     env_args: dict[str, Value] = field(default_factory=dict)
     """Keyword arguments of the world; small settings make the check quick."""
-    effort: Effort = field(default_factory=Effort)
+    effort: CheckSettings = field(default_factory=CheckSettings)
     """How long to look."""
 
 

@@ -29,7 +29,7 @@ def leave_one_out() -> Transform:
         size = torch.bincount(batch.group)[batch.group]
         centred = centre(batch.reward, batch.group) * size / (size - 1).clamp(min=1)
         value = torch.where(size > 1, centred, batch.reward)
-        return batch.with_(advantage=value[batch.owner] * batch.mask)
+        return batch.with_(advantage=value[batch.episode_of_token] * batch.mask)
 
     return stateless(apply)
 
@@ -61,7 +61,7 @@ def returns_to_go(discount: float = 1.0) -> Transform:
 
     def apply(batch: Batch) -> Batch:
         turns = turns_of(batch)
-        found = discounted_returns(turns, turns.first(batch.gain), discount)
+        found = discounted_returns(turns, turns.first(batch.turn_reward), discount)
         return batch.with_(advantage=turns.spread(found, batch))
 
     return stateless(apply)
@@ -71,7 +71,7 @@ def subtract_group_mean() -> Transform:
     """Subtract the mean return of the task's episodes from the advantage."""
 
     def apply(batch: Batch) -> Batch:
-        baseline = group_mean(batch.reward, batch)[batch.owner]
+        baseline = group_mean(batch.reward, batch)[batch.episode_of_token]
         return batch.with_(advantage=(batch.advantage - baseline) * batch.mask)
 
     return stateless(apply)
@@ -129,11 +129,11 @@ def generalised_advantage(
         at, turn = turns.at[order], turns.turn[order]
         end = torch.ones_like(turn, dtype=torch.bool)
         end[:-1] = turn[1:] != turn[:-1]
-        owner = batch.owner[at]
+        owner = batch.episode_of_token[at]
         unit = turn if per_turn else owner
         value = batch.extra[VALUE][at]
         tokens = _Tokens(
-            reward=((batch.reward[owner] if per_turn else batch.gain[at]) * end).tolist(),
+            reward=((batch.reward[owner] if per_turn else batch.turn_reward[at]) * end).tolist(),
             value=value.tolist(),
             unit=unit.tolist(),
             beyond=(value * (batch.truncated[owner] & bootstrap)).tolist(),
@@ -171,6 +171,6 @@ def _accumulate(tokens: _Tokens, discount: float, trace: float) -> list[float]:
 
 def step_groups(turns: Turns, batch: Batch) -> Int[Tensor, " K"]:
     """Number of the set of turns of one task that began with the same observation, per turn."""
-    key = torch.stack([batch.group[turns.episode], turns.first(batch.state)])
+    key = torch.stack([batch.group[turns.episode], turns.first(batch.observation_hash)])
     found: Tensor = torch.unique(key, dim=1, return_inverse=True)[1]
     return found

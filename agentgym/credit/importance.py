@@ -47,8 +47,8 @@ def importance(
         turns = turns_of(batch)
         gap = turns.spread(turns.total(gap), batch)
     elif per == "episode":
-        total = gap.new_zeros(len(batch.group)).index_add(0, batch.owner, gap)
-        gap = total[batch.owner]
+        total = gap.new_zeros(len(batch.group)).index_add(0, batch.episode_of_token, gap)
+        gap = total[batch.episode_of_token]
     ratio = gap.clamp(-20, 20).exp()
     if beyond == "truncate":
         return ratio.clamp(max=cap) * batch.mask

@@ -13,7 +13,7 @@ from agentgym.credit.transforms import Transform, stateless
 def reward_turns(batch: Batch, turns: Turns, bonus: Float[Tensor, " K"]) -> Batch:
     """Add a reward to each turn, and their sum to each episode's return."""
     return batch.with_(
-        gain=batch.gain + turns.spread(bonus, batch),
+        turn_reward=batch.turn_reward + turns.spread(bonus, batch),
         reward=batch.reward + turns.per_episode(bonus, batch),
     )
 
@@ -22,7 +22,9 @@ def reward_episodes(batch: Batch, bonus: Float[Tensor, " E"]) -> Batch:
     """Add a reward to each episode, earned by its last turn."""
     turns = turns_of(batch)
     last = turns.following(turns.number + 1.0) == 0
-    shaped = batch.with_(gain=batch.gain + turns.spread(bonus[turns.episode] * last, batch))
+    shaped = batch.with_(
+        turn_reward=batch.turn_reward + turns.spread(bonus[turns.episode] * last, batch)
+    )
     return shaped.with_(reward=batch.reward + bonus)
 
 
@@ -31,7 +33,9 @@ def punish_malformed(penalty: float) -> Transform:
 
     def apply(batch: Batch) -> Batch:
         turns = turns_of(batch)
-        return reward_turns(batch, turns, -penalty * (~turns.first(batch.parsed)).to(batch.gain))
+        return reward_turns(
+            batch, turns, -penalty * (~turns.first(batch.parsed)).to(batch.turn_reward)
+        )
 
     return stateless(apply)
 

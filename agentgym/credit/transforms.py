@@ -120,8 +120,8 @@ def mean_of_episode(
     """
     at = (batch.mask if inside is None else batch.mask & inside).nonzero().squeeze(-1)
     zeros = value.new_zeros(len(batch.group))
-    total = zeros.index_add(0, batch.owner[at], value[at])
-    count = zeros.index_add(0, batch.owner[at], torch.ones_like(value[at]))
+    total = zeros.index_add(0, batch.episode_of_token[at], value[at])
+    count = zeros.index_add(0, batch.episode_of_token[at], torch.ones_like(value[at]))
     return total / count.clamp(min=1)
 
 

@@ -87,7 +87,7 @@ def keep(where: Callable[[Batch], Bool[Tensor, " P"]]) -> Transform:
 
 def finished(batch: Batch) -> Bool[Tensor, " P"]:
     """Tokens of episodes that the world ended, not a limit."""
-    return ~batch.truncated[batch.owner]
+    return ~batch.truncated[batch.episode_of_token]
 
 
 def leave_out_truncated(policy: Literal["zero", "mask", "bootstrap"]) -> tuple[Transform, ...]:

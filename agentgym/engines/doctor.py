@@ -14,15 +14,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from agentgym.engines import Engine
-from agentgym.engines.endpoint import Endpoint, Patience
+from agentgym.engines.endpoint import Endpoint, RetryPolicy
 from agentgym.engines.factory import ENDPOINT, KEY, Engines
 from agentgym.engines.vllm.engine import one_line
 from agentgym.errors import AgentGymError
 from agentgym.models import from_scratch
-from agentgym.settings import EngineKind, Shape
+from agentgym.settings import EngineKind, ScratchSettings
 from agentgym.types import Completion, Sampling
 
-SHAPE = Shape(hidden=64, layers=2, heads=2, kv_heads=1, ffn=96, vocabulary=from_scratch.SMALLEST)
+SHAPE = ScratchSettings(
+    hidden_size=64,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=1,
+    intermediate_size=96,
+    vocab_size=from_scratch.SMALLEST,
+)
 PROMPT = tuple(range(10, 80))
 SECONDS = 20.0
 """In which a chat endpoint must answer."""
@@ -69,7 +76,7 @@ def _sample(kind: EngineKind) -> str:
         raise AgentGymError('vLLM is not installed: pip install "agentic-gym[vllm]"')
     gpu = torch.cuda.is_available()
     dtype = torch.bfloat16 if gpu else torch.float32
-    tokenizer = from_scratch.make_tokenizer((), SHAPE.vocabulary)
+    tokenizer = from_scratch.make_tokenizer((), SHAPE.vocab_size)
     models = [
         from_scratch.make_model(tokenizer, SHAPE, context=256, seed=seed).to(
             "cuda" if gpu else "cpu", dtype
@@ -119,7 +126,7 @@ def _endpoint(server: str | None) -> str:
             f"no endpoint to ask: give one with `--server`, or a key for {ENDPOINT} in {KEY}"
         )
     endpoint = Endpoint(
-        server or ENDPOINT, key=os.environ.get(KEY), patience=Patience(deadline=SECONDS)
+        server or ENDPOINT, key=os.environ.get(KEY), patience=RetryPolicy(deadline=SECONDS)
     )
     models = endpoint.ask(
         "GET", "/v1/models", lambda answer: [str(model["id"]) for model in answer["data"]]

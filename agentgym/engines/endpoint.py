@@ -22,7 +22,7 @@ MISSING = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
+class RetryPolicy:
     """How long to try."""
 
     deadline: float = 600.0
@@ -58,7 +58,7 @@ class Endpoint:
         url: str,
         *,
         key: str | None = None,
-        patience: Patience | None = None,
+        patience: RetryPolicy | None = None,
         revive: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         try:
@@ -68,7 +68,7 @@ class Endpoint:
         if not host:
             raise ConfigError(f"expected an address such as http://127.0.0.1:8000, got {url!r}")
         self.url = url.rstrip("/")
-        self.patience = patience or Patience()
+        self.patience = patience or RetryPolicy()
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._revive = revive
         # Certificates are read once, and only where they are needed: it takes a while.

@@ -20,7 +20,7 @@ from agentgym.types import Task
 
 T = TypeVar("T")
 Env = gymnasium.Env[str, str]
-Make = Callable[[Task], Env]
+MakeEnv = Callable[[Task], Env]
 """Makes the world of a task, not yet reset."""
 
 
@@ -41,7 +41,7 @@ class Answer(NamedTuple):
     info: dict[str, Any]
 
 
-class World(Protocol):
+class EnvHandle(Protocol):
     """One world under way; one call at a time. Calls raise whatever the world raises.
 
     Raises:
@@ -55,22 +55,22 @@ class World(Protocol):
     async def step(self, action: str) -> Answer:
         """Act."""
 
-    async def fork(self) -> World:
+    async def fork(self) -> EnvHandle:
         """An independent world in the same state."""
 
     async def close(self) -> None:
         """Give back what it holds; a world that is gone is closed already."""
 
 
-class Host(Protocol):
-    """Makes worlds and keeps them: in this process (``Threads``) or in others (``Pool``)."""
+class Executor(Protocol):
+    """Makes worlds and keeps them: in this process (``ThreadExecutor``) or in others (``Pool``)."""
 
-    async def open(self, make: Make, task: Task) -> World:
+    async def open(self, make: MakeEnv, task: Task) -> EnvHandle:
         """The world of a task."""
 
 
 @dataclass(frozen=True)
-class Threads:
+class ThreadExecutor:
     """Worlds live in this process and are called in its threads: nothing protects from them.
 
     A thread cannot be stopped, so a world that hangs holds up its episode for ever. All that can be
@@ -82,7 +82,7 @@ class Threads:
     width: int = 64
     """Calls at once: as many slow ones hold up nobody."""
 
-    async def open(self, make: Make, task: Task) -> World:
+    async def open(self, make: MakeEnv, task: Task) -> EnvHandle:
         """The world of a task."""
         threads = _threads(self.width)
         env = await _call(threads, make, task, undo=_close)
@@ -109,7 +109,7 @@ class _Local:
         with self._watched(f"{action[:60]!r}"):
             return Answer(*await _call(self.threads, step_env, self.env, action))
 
-    async def fork(self) -> World:
+    async def fork(self) -> EnvHandle:
         with self._watched("to fork"):
             twin = await _call(self.threads, fork_env, self.env, undo=_close)
             return _Local(twin, self.deadline, self.threads)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from agentgym.env.connection import Line
-from agentgym.env.executor import Answer, Make, Start, World
+from agentgym.env.executor import Answer, EnvHandle, MakeEnv, Start
 from agentgym.env.worker import Fork, Open, Reset, Step, serve
 from agentgym.errors import ConfigError
 from agentgym.types import Task
@@ -27,7 +27,7 @@ LOOKS = 8
 
 
 @dataclass(kw_only=True)
-class Pool:
+class ProcessPool:
     """A ``Host`` whose worlds live in worker processes.
 
     What a world answers depends on task, seed and actions alone, so results are the same however
@@ -57,7 +57,7 @@ class Pool:
         self._numbers = itertools.count()
         self._starting = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
-        self._pickled: tuple[Make, bytes] | None = None
+        self._pickled: tuple[MakeEnv, bytes] | None = None
         self.started = 0
         """Processes started so far."""
 
@@ -74,7 +74,7 @@ class Pool:
             line.end("the pool was closed")
         await asyncio.gather(*(line.leave() for line in lines))
 
-    async def open(self, make: Make, task: Task) -> World:
+    async def open(self, make: MakeEnv, task: Task) -> EnvHandle:
         """The world of a task, in the process that has the fewest.
 
         Args:
@@ -129,14 +129,14 @@ class Pool:
             for line in list(self._lines):
                 line.expire()
 
-    def _sendable(self, make: Make) -> bytes:
+    def _sendable(self, make: MakeEnv) -> bytes:
         if self._pickled is None or self._pickled[0] is not make:
             try:
                 self._pickled = make, pickle.dumps(make)
             except Exception as problem:
                 raise ConfigError(
                     f"{make!r} cannot be sent to another process ({problem}): make worlds with "
-                    f"agentgym.env.registry.Maker or a function of a module"
+                    f"agentgym.env.registry.EnvFactory or a function of a module"
                 ) from problem
         return self._pickled[1]
 
@@ -145,7 +145,7 @@ class Pool:
 class _Pooled:
     """A world of a pool."""
 
-    pool: Pool
+    pool: ProcessPool
     line: Line
     number: int
 
@@ -155,7 +155,7 @@ class _Pooled:
     async def step(self, action: str) -> Answer:
         return Answer(*await self.line.ask(Step(self.number, action), self.pool.deadline))
 
-    async def fork(self) -> World:
+    async def fork(self) -> EnvHandle:
         twin = _Pooled(self.pool, self.line, next(self.pool._numbers))
         self.line.living.add(twin.number)
         try:

@@ -103,7 +103,7 @@ def recipe(env: str) -> Path | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Maker:
+class EnvFactory:
     """Makes the world of a task; a plain value, so that it can be sent to another process."""
 
     kwargs: Mapping[str, Any] = field(default_factory=dict)

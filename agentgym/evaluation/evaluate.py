@@ -16,17 +16,17 @@ from agentgym.env.base import Progress
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
 from agentgym.evaluation.records import SCHEMA, Decode, EpisodeRecord, append, read_episodes
-from agentgym.evaluation.report import Report, Subject
+from agentgym.evaluation.report import EvalSpec, Report
 from agentgym.types import Task, Trajectory
 from agentgym.utils.concurrency import together
 from agentgym.utils.jsonl import append_line, dumps, read_objects
 
-Play = Callable[[Task, int], Awaitable[Trajectory]]
+PlayEpisode = Callable[[Task, int], Awaitable[Trajectory]]
 """Plays one episode; the number tells the episodes of one task apart and seeds its draws."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conduct:
+class EvalOptions:
     """How an evaluation is carried out; changes no result."""
 
     concurrency: int = 64
@@ -39,12 +39,12 @@ class Conduct:
 
 async def evaluate(
     panel: Panel,
-    play: Play,
+    play: PlayEpisode,
     *,
     episodes: int,
     path: Path,
-    subject: Subject,
-    conduct: Conduct | None = None,
+    subject: EvalSpec,
+    conduct: EvalOptions | None = None,
 ) -> Report:
     """Play every task of a panel ``episodes`` times and report the success.
 
@@ -64,7 +64,7 @@ async def evaluate(
         ConfigError: The file belongs to another panel, model or settings; or ``episodes`` or
             the concurrency is below 1.
     """
-    conduct = conduct or Conduct()
+    conduct = conduct or EvalOptions()
     if episodes < 1 or conduct.concurrency < 1:
         raise ConfigError(
             f"got episodes={episodes}, concurrency={conduct.concurrency}: each must be at least 1"
@@ -97,9 +97,9 @@ class _Session:
     """The episodes of one call; its workers share one queue."""
 
     panel: Panel
-    play: Play
+    play: PlayEpisode
     path: Path
-    conduct: Conduct
+    conduct: EvalOptions
     done: int
     total: int
 
@@ -123,7 +123,7 @@ class _Session:
         append(self.path, record)
 
 
-def _open(path: Path, panel: Panel, subject: Subject) -> set[tuple[Task, int]]:
+def _open(path: Path, panel: Panel, subject: EvalSpec) -> set[tuple[Task, int]]:
     """The episodes that need not be played; a new file gets its header."""
     header = dumps({"header": _header(panel, subject)})
     if not path.exists() or b"\n" not in path.read_bytes():
@@ -138,7 +138,7 @@ def _open(path: Path, panel: Panel, subject: Subject) -> set[tuple[Task, int]]:
     return {record.key for record in read_episodes(path) if record.stop.scored}
 
 
-def _header(panel: Panel, subject: Subject) -> dict[str, object]:
+def _header(panel: Panel, subject: EvalSpec) -> dict[str, object]:
     return {
         "schema": SCHEMA,
         "env": panel.env,
@@ -150,7 +150,7 @@ def _header(panel: Panel, subject: Subject) -> dict[str, object]:
     }
 
 
-def _read_header(path: Path) -> tuple[Panel, Subject]:
+def _read_header(path: Path) -> tuple[Panel, EvalSpec]:
     first = next(read_objects(path), {})
     header = first.get("header")
     if header is None or header["schema"] != SCHEMA:
@@ -159,10 +159,10 @@ def _read_header(path: Path) -> tuple[Panel, Subject]:
     panel = Panel(header["env"], header["split"], tasks)
     if panel.digest != header["panel"]:
         raise ConfigError(f"{path} was altered: its tasks do not have the digest it states")
-    return panel, Subject(header["model"], header["settings"])
+    return panel, EvalSpec(header["model"], header["settings"])
 
 
-def _changes(old: Panel, who: Subject, new: Panel, now: Subject) -> Iterator[str]:
+def _changes(old: Panel, who: EvalSpec, new: Panel, now: EvalSpec) -> Iterator[str]:
     """What differs between the evaluation in a file and the one asked for."""
     if old != new:
         yield f"its panel is {_name(old)}, asked for {_name(new)}"

@@ -29,7 +29,7 @@ Setting = str | int | float | bool | None
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class EvalSpec:
     """Who is evaluated, and under which conditions."""
 
     model: str
@@ -66,7 +66,7 @@ class TaskResult:
 Measure = Callable[[TaskResult], float]
 
 
-class Gain(NamedTuple):
+class PairedDifference(NamedTuple):
     """One measure before and after, over the tasks that have it on both sides."""
 
     before: Interval
@@ -85,14 +85,14 @@ class Report:
     """
 
     panel: Panel
-    subject: Subject
+    subject: EvalSpec
     episodes: int
     """Episodes asked for per task."""
     tasks: tuple[TaskResult, ...]
 
     @classmethod
     def of(
-        cls, panel: Panel, subject: Subject, records: Iterable[EpisodeRecord], *, episodes: int
+        cls, panel: Panel, subject: EvalSpec, records: Iterable[EpisodeRecord], *, episodes: int
     ) -> Report:
         """Sum up episodes; their order does not matter, except among attempts at the same one.
 
@@ -221,7 +221,7 @@ def compare(
     measure: Measure,
     support: tuple[float, float] | None = None,
     rng: np.random.Generator | None = None,
-) -> Gain:
+) -> PairedDifference:
     """A measure before and after, and its paired difference.
 
     Raises:
@@ -233,7 +233,7 @@ def compare(
     pairs = [(old.get(new.task, math.nan), measure(new)) for new in after.tasks]
     known = [pair for pair in pairs if not any(map(math.isnan, pair))]
     first, second = [pair[0] for pair in known], [pair[1] for pair in known]
-    return Gain(
+    return PairedDifference(
         bootstrap_mean(first, rng, support=support),
         bootstrap_mean(second, rng, support=support),
         bootstrap_difference(first, second, rng, support=support),

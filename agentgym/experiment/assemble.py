@@ -6,23 +6,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from agentgym.engines.factory import Engines
-from agentgym.env.executor import Host, Threads
-from agentgym.env.process_pool import Pool
+from agentgym.env.executor import Executor, ThreadExecutor
+from agentgym.env.process_pool import ProcessPool
 from agentgym.rollout.action_formats import ActionFormat, JsonCall, Plain, Tags
-from agentgym.settings import Experiment, Rollout, Speech
+from agentgym.settings import AgentSettings, Experiment, RolloutSettings
 
 
 @asynccontextmanager
-async def host_of(rollout: Rollout) -> AsyncIterator[Host]:
+async def host_of(rollout: RolloutSettings) -> AsyncIterator[Executor]:
     """Where a configuration lets worlds live, for as long as it is used."""
     if not rollout.workers:
-        yield Threads(rollout.deadline, rollout.concurrency)
+        yield ThreadExecutor(rollout.env_timeout, rollout.concurrency)
         return
-    async with Pool(workers=rollout.workers, deadline=rollout.deadline) as pool:
+    async with ProcessPool(workers=rollout.workers, deadline=rollout.env_timeout) as pool:
         yield pool
 
 
-def form_of(speech: Speech) -> ActionFormat:
+def form_of(speech: AgentSettings) -> ActionFormat:
     """The action format a configuration names."""
     forms: dict[str, ActionFormat] = {
         "tags": Tags(),
@@ -30,7 +30,7 @@ def form_of(speech: Speech) -> ActionFormat:
         "json": JsonCall(),
         "plain": Plain(),
     }
-    return forms[speech.form]
+    return forms[speech.action_format]
 
 
 def engines_of(experiment: Experiment, *, alone: bool = True, served: str | None = None) -> Engines:
@@ -39,7 +39,7 @@ def engines_of(experiment: Experiment, *, alone: bool = True, served: str | None
         experiment.engine,
         experiment.server,
         device=experiment.engine_device,
-        bitwise=experiment.engine_bitwise,
+        bitwise=experiment.batch_invariant,
         alone=alone,
         served=served,
     )

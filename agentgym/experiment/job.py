@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 from agentgym.algorithm import Algorithm
 from agentgym.engines.factory import Engines
 from agentgym.env.base import TextEnv
-from agentgym.env.executor import Host, Threads
+from agentgym.env.executor import Executor, ThreadExecutor
 from agentgym.env.panel import Panel, panel_of
-from agentgym.env.registry import Maker, world
+from agentgym.env.registry import EnvFactory, world
 from agentgym.errors import ConfigError
-from agentgym.evaluation.evaluate import Conduct, evaluate
+from agentgym.evaluation.evaluate import EvalOptions, evaluate
 from agentgym.evaluation.plots import plot_run
 from agentgym.evaluation.records import EpisodeRecord, append
-from agentgym.evaluation.report import Report, Subject, check_panels, render
+from agentgym.evaluation.report import EvalSpec, Report, check_panels, render
 from agentgym.experiment.assemble import engines_of, form_of, host_of
 from agentgym.experiment.failed_step import kept
 from agentgym.experiment.metrics_file import MetricsWriter, keep_episodes, read_metrics
@@ -34,7 +34,7 @@ from agentgym.models.lora import adapt, base_of, merged
 from agentgym.models.policy import Policy
 from agentgym.rollout.agent import ChatAgent
 from agentgym.rollout.demonstrations import Demonstration, texts, written
-from agentgym.rollout.player import Limits, Player, derive
+from agentgym.rollout.player import EpisodeLimits, Player, derive
 from agentgym.settings import Experiment
 from agentgym.training.learner import Learner
 from agentgym.training.metrics import episode_metrics
@@ -88,7 +88,7 @@ class Job:
     experiment: Experiment
     folder: RunFolder
     display: Display
-    host: Host = field(default_factory=Threads)
+    host: Executor = field(default_factory=ThreadExecutor)
     """Where worlds live while they are played."""
     engines: Engines = field(default_factory=Engines)
     """Makes the engine that samples."""
@@ -97,7 +97,7 @@ class Job:
 
     def prepare(self) -> None:
         """Build what the tasks of the splits in use need, such as compiled games."""
-        for split in dict.fromkeys(("train", self.experiment.evaluation.split)):
+        for split in dict.fromkeys(("train", self.experiment.panel.split)):
             self.prepare_split(split)
 
     def prepare_split(self, split: str) -> None:
@@ -111,16 +111,16 @@ class Job:
         """Make or load the model and imitate the oracle; leaves ``checkpoints/warm``."""
         experiment, wanted = self.experiment, self.experiment.imitation
         raw = experiment.model is None
-        imitates = wanted.steps > 0 and (raw or wanted.any_model)
+        imitates = wanted.max_steps > 0 and (raw or wanted.pretrained)
         # Where nothing is imitated, a tokenizer is still made of one demonstration of each task.
-        shown = self._demonstrations(wanted.demonstrations if imitates else int(raw))
+        shown = self._demonstrations(wanted.demos_per_task if imitates else int(raw))
         if experiment.model is None:
             text = texts(each for each in shown if each.sample == 0)
-            tokenizer = from_scratch.make_tokenizer(text, experiment.shape.vocabulary)
+            tokenizer = from_scratch.make_tokenizer(text, experiment.scratch.vocab_size)
             model = from_scratch.make_model(
                 tokenizer,
-                experiment.shape,
-                context=experiment.rollout.tokens,
+                experiment.scratch,
+                context=experiment.rollout.max_context_tokens,
                 seed=derive(experiment.seed, "weights"),
             )
         else:
@@ -137,7 +137,7 @@ class Job:
         Raises:
             ConfigError: What it is to be compared with, ``before``, is of another panel.
         """
-        wanted = self.experiment.evaluation
+        wanted = self.experiment.panel
         panel = self.panel(wanted.split).head(wanted.tasks)
         if before is not None:
             check_panels(before.panel, panel)
@@ -149,7 +149,7 @@ class Job:
                 episodes=wanted.episodes,
                 path=path,
                 subject=self.subject(checkpoint),
-                conduct=Conduct(
+                conduct=EvalOptions(
                     concurrency=self.experiment.rollout.concurrency,
                     decode=player.agent.text,
                     progress=lambda done, total: advance(done),
@@ -167,7 +167,7 @@ class Job:
         policy = Policy(model, temperature=experiment.rollout.temperature)
         learner = Learner(
             policy,
-            experiment.optimisation,
+            experiment.optimizer,
             seed=derive(experiment.seed, "updates"),
             horizon=experiment.steps,
         )
@@ -190,8 +190,8 @@ class Job:
         model = learner.policy.model
         metrics = MetricsWriter(self.folder.metrics, resume=trainer.step)
         keep_episodes(self.folder.episodes, recorded)
-        budget = math.inf if experiment.budget is None else experiment.budget
-        with self.display.stage("train", experiment.budget or experiment.steps) as advance:
+        budget = math.inf if experiment.max_env_steps is None else experiment.max_env_steps
+        with self.display.stage("train", experiment.max_env_steps or experiment.steps) as advance:
             while trainer.step < experiment.steps and player.spent.turns < budget:
                 with kept(self.folder, model, tokenizer, learner):
                     step = await schedule.step()
@@ -200,7 +200,7 @@ class Job:
                 recorded += sum(len(group) for group in step.groups)
                 for warning in step.warnings:
                     self.display.say(f"warning at step {trainer.step}: {warning}")
-                done = trainer.step if experiment.budget is None else player.spent.turns
+                done = trainer.step if experiment.max_env_steps is None else player.spent.turns
                 advance(done, _note(step.metrics))
                 if trainer.step % experiment.save_every == 0 and trainer.step < experiment.steps:
                     where = self.folder.step(trainer.step)
@@ -241,9 +241,9 @@ class Job:
 
     def agent(self, tokenizer: Any) -> ChatAgent:
         """The agent as configured."""
-        speech = self.experiment.speech
+        speech = self.experiment.agent
         return ChatAgent(
-            tokenizer, form=form_of(speech), system=speech.system, window=speech.window
+            tokenizer, form=form_of(speech), system=speech.system_prompt, window=speech.window
         )
 
     def player(self, tokenizer: Any, model: Any, stream: str) -> Player:
@@ -252,12 +252,16 @@ class Job:
         return Player(
             agent=self.agent(tokenizer),
             engine=self.engines.make(
-                model, tokenizer, slots=wanted.concurrency, context=wanted.tokens
+                model, tokenizer, slots=wanted.concurrency, context=wanted.max_context_tokens
             ),
-            make=Maker(kwargs=self._env_args(), turns=wanted.turns),
+            make=EnvFactory(kwargs=self._env_args(), turns=wanted.max_turns),
             host=self.host,
-            limits=Limits(turns=wanted.turns, tokens=wanted.tokens, seconds=wanted.seconds),
-            sampling=Sampling(temperature=wanted.temperature, max_tokens=wanted.completion),
+            limits=EpisodeLimits(
+                turns=wanted.max_turns, tokens=wanted.max_context_tokens, seconds=wanted.max_seconds
+            ),
+            sampling=Sampling(
+                temperature=wanted.temperature, max_tokens=wanted.max_completion_tokens
+            ),
             concurrency=wanted.concurrency,
             stream=f"{self.experiment.seed}/{stream}",
         )
@@ -265,7 +269,7 @@ class Job:
     def _trainable(self, checkpoint: str | Path) -> tuple[Any, Any]:
         """Tokenizer and model; what is to be trained of the model wants gradients."""
         experiment = self.experiment
-        model = load_model(checkpoint, full=experiment.optimisation.autocast)
+        model = load_model(checkpoint, full=experiment.optimizer.bf16)
         if experiment.lora.rank is not None:
             adapt(model, experiment.lora, seed=derive(experiment.seed, "adapters"))
         return load_tokenizer(checkpoint), model
@@ -281,28 +285,28 @@ class Job:
         here = engines.kind == "local" or engines.served or base_of(checkpoint) is not None
         return tokenizer, load_model(checkpoint) if here else checkpoint
 
-    def subject(self, checkpoint: str | Path) -> Subject:
+    def subject(self, checkpoint: str | Path) -> EvalSpec:
         """What an evaluation's result depends on."""
-        rollout, speech = self.experiment.rollout, self.experiment.speech
-        return Subject(
+        rollout, speech = self.experiment.rollout, self.experiment.agent
+        return EvalSpec(
             fingerprint(checkpoint),
             {
                 "seed": self.experiment.seed,
-                "turns": rollout.turns,
-                "tokens": rollout.tokens,
-                "seconds": rollout.seconds,
-                "completion": rollout.completion,
+                "turns": rollout.max_turns,
+                "tokens": rollout.max_context_tokens,
+                "seconds": rollout.max_seconds,
+                "completion": rollout.max_completion_tokens,
                 "temperature": rollout.temperature,
-                "form": speech.form,
+                "form": speech.action_format,
                 "window": speech.window,
-                "list_actions": speech.list_actions,
+                "list_actions": speech.show_admissible,
                 **({} if self.engines.kind == "local" else {"engine": self.engines.kind}),
                 **{f"env.{name}": value for name, value in self.experiment.env_args.items()},
             },
         )
 
     def _env_args(self) -> dict[str, Any]:
-        listed = {"admissible": True} if self.experiment.speech.list_actions else {}
+        listed = {"admissible": True} if self.experiment.agent.show_admissible else {}
         return {**self.experiment.env_args, **listed}
 
     def _demonstrations(self, count: int) -> list[Demonstration]:
@@ -322,8 +326,8 @@ class Job:
         bare.close()
         if not shown:
             raise ConfigError(
-                f"{self.experiment.env} has no oracle to imitate: set `--imitation.steps 0` and "
-                f"give a model with `--model`"
+                f"{self.experiment.env} has no oracle to imitate: set `--imitation.max-steps 0` "
+                f"and give a model with `--model`"
             )
         return shown
 
@@ -339,13 +343,13 @@ class Job:
             return episode_metrics([played]).get("episode/success", 0.0)
 
         with (
-            self.display.stage("imitate", wanted.steps) as advance,
+            self.display.stage("imitate", wanted.max_steps) as advance,
             kept(self.folder, model, tokenizer, None),
         ):
             await imitate(
                 Policy(model),
-                [written(each, agent, learn_slips=wanted.learn_slips) for each in shown],
-                experiment.optimisation,
+                [written(each, agent, learn_slips=wanted.learn_random_actions) for each in shown],
+                experiment.optimizer,
                 wanted,
                 seed=experiment.seed,
                 probe=probe,
@@ -395,5 +399,5 @@ async def _evaluate(
 ) -> Report:
     async with host_of(experiment.rollout) as host, engines_of(experiment) as engines:
         job = Job(experiment, RunFolder(path.parent), display, host, engines)
-        job.prepare_split(experiment.evaluation.split)
-        return await job.evaluate(model, experiment.evaluation.split, path, before)
+        job.prepare_split(experiment.panel.split)
+        return await job.evaluate(model, experiment.panel.split, path, before)

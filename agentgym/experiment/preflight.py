@@ -7,7 +7,7 @@ from agentgym.env.panel import panel_of
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError
 from agentgym.models.loading import check_model
-from agentgym.settings import Experiment, check_ranges
+from agentgym.settings import Experiment
 
 
 def check(experiment: Experiment, *, trains: bool = False) -> None:
@@ -20,7 +20,6 @@ def check(experiment: Experiment, *, trains: bool = False) -> None:
     Raises:
         ConfigError: Naming what is wrong.
     """
-    check_ranges(experiment)
     if trains and experiment.engine == "openai":
         raise ConfigError(
             "a chat endpoint cannot be trained, only evaluated: `agentgym eval MODEL --engine "
@@ -34,7 +33,7 @@ def check(experiment: Experiment, *, trains: bool = False) -> None:
     if experiment.engine_device is not None:
         check_device(experiment.engine, experiment.engine_device)
     bare = world(experiment.env, **experiment.env_args)
-    wanted = experiment.evaluation
+    wanted = experiment.panel
     panel_of(experiment.env, bare, wanted.split).head(wanted.tasks)
     bare.close()
     if experiment.model is not None and experiment.engine != "openai":

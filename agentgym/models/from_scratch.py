@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from agentgym.settings import Shape
+from agentgym.settings import ScratchSettings
 
 DIALOGUE = (
     "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}"
@@ -59,7 +59,7 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     )
 
 
-def make_model(tokenizer: Any, shape: Shape, *, context: int, seed: int) -> Any:
+def make_model(tokenizer: Any, shape: ScratchSettings, *, context: int, seed: int) -> Any:
     """A randomly initialised Qwen2-shaped causal language model.
 
     Args:
@@ -73,11 +73,11 @@ def make_model(tokenizer: Any, shape: Shape, *, context: int, seed: int) -> Any:
 
     config = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        intermediate_size=shape.ffn,
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_kv_heads,
+        intermediate_size=shape.intermediate_size,
         max_position_embeddings=context,
         tie_word_embeddings=True,
         bos_token_id=None,

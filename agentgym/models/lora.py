@@ -17,13 +17,13 @@ from typing import Any
 import torch
 
 from agentgym.errors import ConfigError
-from agentgym.settings import Lora
+from agentgym.settings import LoraSettings
 
 NAME = "default"
 """Under which PEFT keeps our adapters; a model has one set of them."""
 
 
-def adapt(model: Any, wanted: Lora, *, seed: int) -> None:
+def adapt(model: Any, wanted: LoraSettings, *, seed: int) -> None:
     """Freeze a model and give it adapters, after which it says what it said before.
 
     A model that has adapters keeps them, and they must be as wanted.
@@ -51,7 +51,7 @@ def adapt(model: Any, wanted: Lora, *, seed: int) -> None:
     settings: Any = LoraConfig(
         r=wanted.rank,
         lora_alpha=wanted.alpha,
-        target_modules=list(wanted.targets) or "all-linear",
+        target_modules=list(wanted.target_modules) or "all-linear",
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng(), _quiet():
@@ -148,7 +148,7 @@ def merged(model: Any) -> Any:
     if whole.config.get_text_config().tie_word_embeddings and ends[0] is not ends[1]:
         raise ConfigError(
             "adapters lie on the embedding or the head, which are one matrix in this model: leave "
-            "both out of `lora.targets`"
+            "both out of `lora.target_modules`"
         )
     return whole
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from agentgym.batch.batch import Batch
-from agentgym.batch.prefix_tree import Forest, grow
+from agentgym.batch.prefix_tree import Forest, build_forest
 from agentgym.errors import ConfigError
 from agentgym.losses.compose import Outputs
 from agentgym.losses.reductions import Reduction
@@ -118,7 +118,7 @@ class Policy:
         zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
         if not len(at):
             return Outputs(zeros, zeros, extra={r.name: zeros for r in reductions})
-        forest = grow(batch.tokens, batch.lengths)
+        forest = build_forest(batch.tokens, batch.lengths)
         once, back = forest.distinct(at)
         hidden, tokens = self._hidden(batch, forest, once - 1), batch.tokens[once]
         size = max(1, AT_ONCE // self.model.config.get_text_config().vocab_size)
@@ -225,7 +225,7 @@ class Critic:
         zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
         if not len(at):
             return zeros
-        forest = grow(batch.tokens, batch.lengths)
+        forest = build_forest(batch.tokens, batch.lengths)
         once, back = forest.distinct(at)
         value = self.network.logits(batch, forest, once - 1).squeeze(-1)
         return zeros.index_put((at,), value[back])

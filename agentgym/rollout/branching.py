@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agentgym.rollout.collect import Collect, Path, Play
+from agentgym.rollout.collect import Collect, EpisodePlayer, LiveEpisode
 from agentgym.types import Completion, Task, Trajectory
 from agentgym.utils.concurrency import together
 
@@ -38,7 +38,7 @@ class Start(NamedTuple):
     """Paths to begin beside them."""
 
 
-Roots = Callable[[Task, Play], Awaitable[Start]]
+Roots = Callable[[Task, EpisodePlayer], Awaitable[Start]]
 """How much of a task's budget goes to whole episodes."""
 
 Branch = Callable[[Decision, np.random.Generator], bool]
@@ -57,7 +57,7 @@ Spot = Callable[["Tree"], Awaitable[None]]
 def fixed(count: int) -> Roots:
     """The same number of roots for every task."""
 
-    async def start(task: Task, play: Play) -> Start:
+    async def start(task: Task, play: EpisodePlayer) -> Start:
         return Start((), count)
 
     return start
@@ -73,7 +73,7 @@ def mean_entropy(completion: Completion) -> float:
     return sum(completion.entropies) / max(1, len(completion.entropies))
 
 
-async def ended(path: Path, task: Task, play: Play) -> Trajectory:
+async def ended(path: LiveEpisode, task: Task, play: EpisodePlayer) -> Trajectory:
     """Close a path; one that its world's breaking spoilt is played anew from the start."""
     played = await path.close()
     if played.stop.scored:
@@ -105,7 +105,7 @@ def beyond(threshold: float, score: Callable[[Decision], float]) -> Branch:
     return lambda decision, rng: score(decision) > threshold
 
 
-def grow(
+def grow_tree(
     n: int,
     roots: Roots,
     branch: Branch,
@@ -127,7 +127,7 @@ def grow(
         spot: Whether a fork comes before or after its decision is carried out.
     """
 
-    async def collect(task: Task, play: Play) -> list[Trajectory]:
+    async def collect(task: Task, play: EpisodePlayer) -> list[Trajectory]:
         async with play.seats(n) as seated:
             played, first = await roots(task, seated)
             tree = Tree(task, seated, n, branch, width, count, list(played), len(played))
@@ -144,7 +144,7 @@ def grow(
 
 @dataclass
 class _Limb:
-    path: Path
+    path: LiveEpisode
     written: Completion | None = None
     first: Completion | None = None
     streak: int = 0
@@ -156,7 +156,7 @@ class Tree:
     def __init__(
         self,
         task: Task,
-        play: Play,
+        play: EpisodePlayer,
         n: int,
         branch: Branch,
         width: int,

@@ -12,7 +12,7 @@ from agentgym.types import Completion, Stop, Task, Trajectory
 from agentgym.utils.concurrency import together
 
 
-class Path(Protocol):
+class LiveEpisode(Protocol):
     """An episode under way, one decision at a time; see ``agentgym.rollout.player.Episode``."""
 
     @property
@@ -25,7 +25,7 @@ class Path(Protocol):
     async def act(self) -> None:
         """Carry out what was written."""
 
-    async def fork(self, sample: int) -> Path:
+    async def fork(self, sample: int) -> LiveEpisode:
         """Another episode that goes on from the same state; a completion not yet acted on stays."""
 
     async def close(self) -> Trajectory:
@@ -35,7 +35,7 @@ class Path(Protocol):
         """Give up a fork that has not gone on; leaves no record."""
 
 
-class Play(Protocol):
+class EpisodePlayer(Protocol):
     """Plays episodes; the number of the sample tells the episodes of one task apart."""
 
     def __call__(self, task: Task, sample: int) -> Awaitable[Trajectory]:
@@ -46,27 +46,27 @@ class Play(Protocol):
     ) -> Awaitable[Trajectory]:
         """The same within a seat that the caller holds, after attempts that were spoilt."""
 
-    def begin(self, task: Task, sample: int) -> Awaitable[Path]:
+    def begin(self, task: Task, sample: int) -> Awaitable[LiveEpisode]:
         """Start an episode that is played decision by decision."""
 
-    def seats(self, count: int) -> AbstractAsyncContextManager[Play]:
+    def seats(self, count: int) -> AbstractAsyncContextManager[EpisodePlayer]:
         """Room for ``count`` episodes; those begun there and not closed are given up at the end."""
 
-    def tempered(self, factor: float) -> Play:
+    def tempered(self, factor: float) -> EpisodePlayer:
         """The same at ``factor`` times the temperature, in the same seats."""
 
     def rng(self, task: Task, name: str) -> np.random.Generator:
         """Randomness for choices about a task other than what the policy says."""
 
 
-Collect = Callable[[Task, Play], Awaitable[list[Trajectory]]]
+Collect = Callable[[Task, EpisodePlayer], Awaitable[list[Trajectory]]]
 """Turns one task into the group of episodes that will be compared with one another."""
 
 
 def independent(n: int) -> Collect:
     """``n`` episodes of one task, played side by side from the same start."""
 
-    async def collect(task: Task, play: Play) -> list[Trajectory]:
+    async def collect(task: Task, play: EpisodePlayer) -> list[Trajectory]:
         return await together(play(task, sample) for sample in range(n))
 
     return collect

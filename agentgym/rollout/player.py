@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from agentgym.engines import Engine
-from agentgym.env.executor import Host, Make, Threads, World
+from agentgym.env.executor import EnvHandle, Executor, MakeEnv, ThreadExecutor
 from agentgym.errors import (
     ConfigError,
     MalformedAction,
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class EpisodeLimits:
     """When to give up on an episode that the world has not ended."""
 
     turns: int = 50
@@ -68,11 +68,11 @@ class Player:
 
     agent: Agent
     engine: Engine
-    make: Make
+    make: MakeEnv
     """Makes the world of a task; called where the host keeps it."""
-    host: Host = field(default_factory=Threads)
+    host: Executor = field(default_factory=ThreadExecutor)
     """Where worlds live."""
-    limits: Limits = field(default_factory=Limits)
+    limits: EpisodeLimits = field(default_factory=EpisodeLimits)
     sampling: Sampling = field(default_factory=Sampling)
     concurrency: int = 64
     """Episodes in flight."""
@@ -180,7 +180,7 @@ class Episode:
     player: Player
     task: Task
     sample: int
-    world: World | None = None
+    world: EnvHandle | None = None
     """None before it is open, and when it could not be."""
     opening: str = ""
     turns: list[Turn] = field(default_factory=list)

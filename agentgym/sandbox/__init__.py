@@ -5,7 +5,7 @@ remembers its variables from cell to cell, and can be forked. Linux on x86-64; w
 against, and what not, is told in ``docs/sandbox.md``.
 """
 
-from agentgym.sandbox.limits import LAYERS, Limits, Result, Status
+from agentgym.sandbox.limits import LAYERS, Result, SandboxLimits, Status
 from agentgym.sandbox.session import Sandbox, Session
 
-__all__ = ["LAYERS", "Limits", "Result", "Sandbox", "Session", "Status"]
+__all__ = ["LAYERS", "Result", "Sandbox", "SandboxLimits", "Session", "Status"]

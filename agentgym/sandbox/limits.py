@@ -36,9 +36,9 @@ class Status(StrEnum):
     ERROR = "error"
     """It raised."""
     TIMEOUT = "timeout"
-    """It ran longer than ``Limits.wall``."""
+    """It ran longer than ``SandboxLimits.wall``."""
     MEMORY = "memory"
-    """It asked for more than ``Limits.memory``."""
+    """It asked for more than ``SandboxLimits.memory``."""
     CRASHED = "crashed"
     """Its interpreter died: killed at the processor limit, or brought down by the program."""
     GARBLED = "garbled"
@@ -46,7 +46,7 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class SandboxLimits:
     """What a session may use."""
 
     wall: float = 5.0

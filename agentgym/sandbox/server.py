@@ -16,7 +16,7 @@ from pathlib import Path
 
 from agentgym.errors import WorldError
 from agentgym.sandbox import wrappers
-from agentgym.sandbox.limits import Backend, Limits
+from agentgym.sandbox.limits import Backend, SandboxLimits
 
 _START = (
     "import sys; sys.path.insert(0, sys.argv.pop()); import inside.zygote; del sys.path[0]; "
@@ -49,7 +49,7 @@ class Server:
         self._folder = ""
         atexit.register(self.close)
 
-    def open(self, limits: Limits) -> tuple[socket.socket, socket.socket]:
+    def open(self, limits: SandboxLimits) -> tuple[socket.socket, socket.socket]:
         """A new interpreter: its link and its control; closing the control kills it.
 
         Raises:
@@ -111,7 +111,7 @@ class Server:
                 raise OSError("its server ended at once")
         return self._socket
 
-    def _order(self, limits: Limits) -> bytes:
+    def _order(self, limits: SandboxLimits) -> bytes:
         order: dict[str, object] = {
             "command": (),
             "folder": self._folder,
@@ -126,7 +126,7 @@ class Server:
             order["command"] = self._command(limits, order)
         return json.dumps(order).encode()
 
-    def _command(self, limits: Limits, order: dict[str, object]) -> list[str]:
+    def _command(self, limits: SandboxLimits, order: dict[str, object]) -> list[str]:
         """What starts an interpreter in a process of its own."""
         apart = {
             **order,

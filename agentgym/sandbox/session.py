@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from agentgym.errors import ConfigError, Unconfined, WorldError
-from agentgym.sandbox.limits import LAYERS, REQUIRED, Backend, Limits, Result, Status
+from agentgym.sandbox.limits import LAYERS, REQUIRED, Backend, Result, SandboxLimits, Status
 from agentgym.sandbox.server import STARTING, server
 
 PRELOAD = ("numpy", "sympy")
@@ -33,7 +33,7 @@ class Sandbox:
 
     def __init__(
         self,
-        limits: Limits | None = None,
+        limits: SandboxLimits | None = None,
         *,
         preload: Iterable[str] = PRELOAD,
         require: Iterable[str] | None = None,
@@ -50,7 +50,7 @@ class Sandbox:
         """
         if backend not in REQUIRED:
             raise ConfigError(f"backend: got {backend!r}, expected one of {', '.join(REQUIRED)}")
-        self.limits = limits or Limits()
+        self.limits = limits or SandboxLimits()
         self.preload = tuple(preload)
         self.backend: Backend = backend
         self.require = frozenset(REQUIRED[backend] if require is None else require)
@@ -233,7 +233,7 @@ def _exactly(link: socket.socket, count: int, deadline: float) -> bytes:
     return data
 
 
-def _believe(reply: dict[str, Any], number: int, limits: Limits) -> Result:
+def _believe(reply: dict[str, Any], number: int, limits: SandboxLimits) -> Result:
     """A reply as a result, if it could be one; the program may have written it.
 
     Raises:

@@ -1,9 +1,9 @@
 """Contracts as functions that anyone can run against their own work."""
 
-from agentgym.settings import Effort
+from agentgym.settings import CheckSettings
 from agentgym.testing.worlds import check_environment
 
-__all__ = ["Effort", "check_algorithm", "check_environment"]
+__all__ = ["CheckSettings", "check_algorithm", "check_environment"]
 
 
 def __getattr__(name: str) -> object:

@@ -19,7 +19,7 @@ from agentgym.credit.transforms import State
 from agentgym.errors import ConfigError
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
-from agentgym.settings import Optimisation, Shape
+from agentgym.settings import OptimizerSettings, ScratchSettings
 from agentgym.testing.episodes import STEPS, degenerate, made_up
 from agentgym.training.learner import Learner
 from agentgym.utils import yaml_config as configs
@@ -76,7 +76,7 @@ class _Trial:
     def learner(self) -> Learner:
         """A fresh one, always the same."""
         policy = Policy(copy.deepcopy(_network()))
-        learner = Learner(policy, Optimisation(learning_rate=1e-2), seed=3)
+        learner = Learner(policy, OptimizerSettings(learning_rate=1e-2), seed=3)
         learner.attach(self.algorithm)
         return learner
 
@@ -107,7 +107,9 @@ class _Trial:
 def _network() -> Any:
     """As small as they come, with weights large enough that tokens differ in entropy."""
     tokenizer = from_scratch.make_tokenizer(["".join(map(chr, range(97, 123)))] * 3, 300)
-    shape = Shape(hidden=16, layers=1, heads=2, kv_heads=1, ffn=16)
+    shape = ScratchSettings(
+        hidden_size=16, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=16
+    )
     model = from_scratch.make_model(tokenizer, shape, context=256, seed=1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -118,7 +120,7 @@ def _network() -> Any:
 def _canonical(batch: Batch) -> dict[str, Tensor]:
     """Columns of the tokens on the mask by episode, turn and place, whatever rows they lie in."""
     at = batch.mask.nonzero().squeeze(-1)
-    order = at[(batch.owner[at] * 1000 + batch.turn[at]).argsort(stable=True)]
+    order = at[(batch.episode_of_token[at] * 1000 + batch.turn[at]).argsort(stable=True)]
     named = {"advantage": batch.advantage, "weight": batch.weight, **batch.extra}
     return {name: column[order] for name, column in named.items()}
 
@@ -171,7 +173,7 @@ def _check_row_order(trial: _Trial) -> None:
         batch.rows(torch.randperm(len(batch), generator=torch.Generator().manual_seed(5)))
         for batch in batches
     ]
-    message = "depends on the order of rows: find turns by batch.owner and batch.turn"
+    message = "depends on the order of rows: find turns by batch.episode_of_token and batch.turn"
     _same(trial, trial.credit(shuffled)[0], trial.credit(batches)[0], message)
 
 
@@ -237,7 +239,10 @@ def _check_updates(trial: _Trial) -> None:
         expected = _gradient(learner, clean, update)
         for found, message in (
             (dirty, "depends on values off the mask"),
-            (shuffled, "depends on the order of rows: find turns by batch.owner and batch.turn"),
+            (
+                shuffled,
+                "depends on the order of rows: find turns by batch.episode_of_token and batch.turn",
+            ),
         ):
             _same(trial, [found], [clean], f"of update {update.name!r} {message}")
             trial.require(
@@ -283,7 +288,7 @@ def _check_split(trial: _Trial) -> None:
         part = learner.prepare(part, update)
         gradients = []
         for size in (1, 30, 100_000):
-            learner.how = replace(learner.how, tokens_per_pass=size)
+            learner.how = replace(learner.how, microbatch_tokens=size)
             gradients.append(_gradient(learner, part, update))
         for other in gradients[:2]:
             trial.require(

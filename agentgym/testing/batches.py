@@ -16,10 +16,10 @@ def batch_of(
     *,
     reward: Sequence[float] = (),
     group: Sequence[int] = (),
-    gain: Sequence[float] = (),
-    state: Sequence[int] = (),
+    turn_reward: Sequence[float] = (),
+    observation_hash: Sequence[int] = (),
     won: Sequence[bool] = (),
-    ending: Sequence[int] = (),
+    ending_hash: Sequence[int] = (),
 ) -> Batch:
     """Episodes given by the number of tokens written in each turn; one token is read before each.
 
@@ -27,10 +27,10 @@ def batch_of(
         turns: Per episode, the lengths of its turns, in tokens.
         reward: Per episode; 0 unless given.
         group: Task of each episode; the same for all unless given.
-        gain: Reward of each turn, all episodes' turns end to end; 0 unless given.
-        state: Fingerprint of what each turn began with, likewise.
+        turn_reward: Reward of each turn, all episodes' turns end to end; 0 unless given.
+        observation_hash: Fingerprint of what each turn began with, likewise.
         won: Per episode; where the reward is positive unless given.
-        ending: Fingerprint of how each episode ended; the same for all unless given.
+        ending_hash: Fingerprint of how each episode ended; the same for all unless given.
     """
     lengths = [length for episode in turns for length in episode]
     owner = [e for e, episode in enumerate(turns) for _ in episode]
@@ -58,8 +58,8 @@ def batch_of(
         entropy=exact,
         advantage=exact,
         weight=token_mean(mask).double(),
-        gain=each(gain).double(),
-        state=each([int(s) for s in state], 0).long(),
+        turn_reward=each(turn_reward).double(),
+        observation_hash=each([int(s) for s in observation_hash], 0).long(),
         parsed=mask,
         shared=torch.zeros_like(mask),
         thought=torch.zeros_like(mask),
@@ -69,7 +69,7 @@ def batch_of(
         truncated=torch.zeros(episodes, dtype=torch.bool),
         won=torch.tensor([*won], dtype=torch.bool) if won else returns > 0,
         sample=torch.tensor([groups[:e].count(g) for e, g in enumerate(groups)]),
-        ending=torch.tensor([*ending] or [0] * episodes),
+        ending_hash=torch.tensor([*ending_hash] or [0] * episodes),
     )
 
 

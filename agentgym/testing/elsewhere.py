@@ -15,7 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from agentgym.env.base import SPLITS
 from agentgym.env.panel import panel_of
-from agentgym.settings import Effort
+from agentgym.settings import CheckSettings
 from agentgym.testing.findings import Skipped
 from agentgym.testing.lab import Lab, Step, Walk
 
@@ -105,7 +105,7 @@ def main() -> None:
     except (ImportError, AttributeError):
         raise SystemExit(_UNKNOWN) from None
     gymnasium.registry.setdefault(job.spec.id, job.spec)
-    lab = Lab(job.spec.id, job.kwargs, Effort())
+    lab = Lab(job.spec.id, job.kwargs, CheckSettings())
     env = lab.world()
     digests = tuple(panel_of(lab.id, env, split).digest for split in SPLITS)
     # A walk may hold answers that this process is to be the first to give.

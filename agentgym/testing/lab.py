@@ -15,7 +15,7 @@ import numpy as np
 from agentgym.env.base import SPLITS, TextEnv
 from agentgym.env.registry import world
 from agentgym.errors import MissingExtra
-from agentgym.settings import Effort
+from agentgym.settings import CheckSettings
 
 NONSENSE = (
     "",
@@ -67,7 +67,7 @@ class Walk(NamedTuple):
 class Lab:
     """Makes worlds and acts in them; every answer is checked, whatever it was asked for."""
 
-    def __init__(self, env_id: str, kwargs: dict[str, Any], effort: Effort) -> None:
+    def __init__(self, env_id: str, kwargs: dict[str, Any], effort: CheckSettings) -> None:
         self.id = env_id
         self.kwargs = kwargs
         self.effort = effort

@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from agentgym.settings import Effort
+from agentgym.settings import CheckSettings
 from agentgym.testing.findings import Finding, Verdict
 from agentgym.testing.worlds import CHECKS, findings
 from agentgym.utils.progress import Display
@@ -17,7 +17,7 @@ _STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.SKIPPED:
 
 
 def check_in_terminal(
-    env: str, env_args: Mapping[str, Any], effort: Effort, display: Display
+    env: str, env_args: Mapping[str, Any], effort: CheckSettings, display: Display
 ) -> int:
     """Run every check; returns 0 when none failed, 1 otherwise.
 

@@ -11,7 +11,7 @@ from gymnasium.utils.env_checker import check_env
 
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError, MissingExtra
-from agentgym.settings import Effort
+from agentgym.settings import CheckSettings
 from agentgym.testing import agents, answers, elsewhere, leaks, memory, panels, sameness
 from agentgym.testing.findings import Finding, Skipped, Verdict
 from agentgym.testing.lab import Lab
@@ -62,7 +62,7 @@ CHECKS: tuple[Check, ...] = (
 """In order: what breaks an earlier one would confuse the later ones."""
 
 
-def check_environment(env_id: str, effort: Effort | None = None, /, **kwargs: Any) -> None:
+def check_environment(env_id: str, effort: CheckSettings | None = None, /, **kwargs: Any) -> None:
     """Check everything that training and evaluation rely on in a world; stop at a violation.
 
     Args:
@@ -83,12 +83,14 @@ def check_environment(env_id: str, effort: Effort | None = None, /, **kwargs: An
             raise AssertionError(finding.note)
 
 
-def findings(env_id: str, effort: Effort | None = None, /, **kwargs: Any) -> Iterator[Finding]:
+def findings(
+    env_id: str, effort: CheckSettings | None = None, /, **kwargs: Any
+) -> Iterator[Finding]:
     """Run every check, in order, whatever the others found; one finding each.
 
     Arguments and errors are those of ``check_environment``, except that violations are findings.
     """
-    effort = effort or Effort()
+    effort = effort or CheckSettings()
     for name, least in (("steps", 1), ("resets", 1), ("episodes", 2)):
         if (value := getattr(effort, name)) < least:
             raise ConfigError(f"effort.{name} is {value}, expected at least {least}")

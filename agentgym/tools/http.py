@@ -124,7 +124,7 @@ class Cache:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patience:
+class RetryPolicy:
     """How long to try."""
 
     deadline: float = 20.0
@@ -162,7 +162,7 @@ class Web:
         self,
         *,
         cache: Cache | None = None,
-        patience: Patience | None = None,
+        patience: RetryPolicy | None = None,
         connections: int = 32,
         **options: Any,
     ) -> None:
@@ -181,7 +181,7 @@ class Web:
             import httpx
         except ImportError:
             raise MissingExtra('web APIs need httpx: pip install "agentic-gym[http]"') from None
-        self.cache, self.patience = cache, patience or Patience()
+        self.cache, self.patience = cache, patience or RetryPolicy()
         self._options = {"limits": httpx.Limits(max_connections=connections), **options}
         self._clients: dict[int, httpx.AsyncClient] = {}
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from agentgym.settings import Alarms
+from agentgym.settings import AlarmSettings
 
 ADVICE = {
     "entropy-collapse": "the policy hardly explores any more; an entropy term or a wider upper "
@@ -30,7 +30,7 @@ class Watch(NamedTuple):
     rows: tuple[tuple[str, int], ...] = ()
     """For how many steps in a row each alarm has held."""
 
-    def after(self, metrics: Mapping[str, float], limits: Alarms) -> Watch:
+    def after(self, metrics: Mapping[str, float], limits: AlarmSettings) -> Watch:
         """With one step more."""
         entropy = metrics.get("policy/entropy", math.nan)
         first = entropy if math.isnan(self.first) else self.first
@@ -43,7 +43,7 @@ class Watch(NamedTuple):
         """For how many steps in a row each alarm has held."""
         return {f"alarm/{name}": float(count) for name, count in self.rows}
 
-    def warnings(self, limits: Alarms) -> tuple[str, ...]:
+    def warnings(self, limits: AlarmSettings) -> tuple[str, ...]:
         """What is to be said after this step and no other of the same row of steps."""
         return tuple(
             f"{name}, {count} steps in a row: {ADVICE[name]}"
@@ -52,14 +52,14 @@ class Watch(NamedTuple):
         )
 
 
-def _holds(metrics: Mapping[str, float], first: float, limits: Alarms) -> dict[str, bool]:
+def _holds(metrics: Mapping[str, float], first: float, limits: AlarmSettings) -> dict[str, bool]:
     """Which alarms hold at a step; what was not measured raises none."""
     entropy = metrics.get("policy/entropy", math.nan)
     norms = [value for name, value in metrics.items() if name.endswith("/grad_norm")]
     return {
-        "entropy-collapse": entropy < limits.collapse * first,
-        "entropy-explosion": entropy > limits.explosion * first,
-        "same-episodes": metrics.get("group/alike", 0.0) > limits.alike,
-        "template": metrics.get("group/information", 1.0) < limits.template,
+        "entropy-collapse": entropy < limits.entropy_collapse * first,
+        "entropy-explosion": entropy > limits.entropy_explosion * first,
+        "same-episodes": metrics.get("group/alike", 0.0) > limits.identical_groups,
+        "template": metrics.get("group/information", 1.0) < limits.template_collapse,
         "zero-gradient": max(norms, default=0.0) == 0.0,
     }

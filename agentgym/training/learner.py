@@ -20,12 +20,12 @@ from agentgym.losses.reductions import Reduction
 from agentgym.models.lora import own, twin
 from agentgym.models.out_of_memory import enough_memory
 from agentgym.models.policy import Critic, Policy
-from agentgym.settings import Optimisation
+from agentgym.settings import OptimizerSettings
 from agentgym.training.metrics import gradient_norms, of_pulls, pull
 
 REMEDY = (
-    "lower `--optimisation.tokens-per-pass`, or `--rollout.tokens` if an episode alone is as long; "
-    "`--optimisation.gradient-checkpointing` and `--lora.rank` need less, too"
+    "lower `--optimizer.microbatch-tokens`, or `--rollout.max-context-tokens` if an episode alone "
+    "is as long; `--optimizer.gradient-checkpointing` and `--lora.rank` need less, too"
 )
 PROBE = 2048
 """Tokens of the rows on which the parts of a loss are measured apart."""
@@ -64,13 +64,13 @@ class Learner:
     def __init__(
         self,
         policy: Policy,
-        how: Optimisation | None = None,
+        how: OptimizerSettings | None = None,
         *,
         seed: int = 0,
         horizon: int | None = None,
     ) -> None:
         self.policy = policy
-        self.how = how or Optimisation()
+        self.how = how or OptimizerSettings()
         self.horizon = horizon
         if self.how.gradient_checkpointing:
             policy.recompute()
@@ -147,13 +147,13 @@ class Learner:
         )
 
     def _passes(self, batch: Batch) -> Iterator[Int[Tensor, " M"]]:
-        return passes(batch, self.how.tokens_per_pass, shares=self.policy.shares)
+        return passes(batch, self.how.microbatch_tokens, shares=self.policy.shares)
 
     def _outputs(
         self, batch: Batch, asked: Sequence[Reduction] = (), *, policy: Policy | None = None
     ) -> Outputs:
         where, low = self.policy.device.type, torch.bfloat16
-        with torch.autocast(where, low, enabled=self.how.autocast):
+        with torch.autocast(where, low, enabled=self.how.bf16):
             outputs = (policy or self.policy)(batch, asked)
             if self.critic is None or policy is not None:
                 return outputs
@@ -251,15 +251,17 @@ class Learner:
 
     def _clip(self) -> dict[str, float]:
         """Bound the gradients; returns their norms before that."""
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), self.how.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(
+            self.policy.model.parameters(), self.how.max_grad_norm
+        )
         critic = {} if self.critic is None else {"critic_grad_norm": self.critic.clip()}
         return {"grad_norm": float(norm), **critic}
 
     def _rate(self, step: int) -> float:
         """Learning rate of the next optimiser step, in a training step counted from 0."""
-        rise = min(1.0, self.taken / max(1, self.how.warmup))
+        rise = min(1.0, self.taken / max(1, self.how.warmup_steps))
         gone = step / self.horizon if self.horizon else 0.0
-        return self.how.learning_rate * rise * (1 - (1 - self.how.final) * gone)
+        return self.how.learning_rate * rise * (1 - (1 - self.how.final_lr_ratio) * gone)
 
     def _minibatches(self, batch: Batch, rows: Tensor, count: int) -> Iterator[Tensor]:
         """Disjoint shares of the episodes, in random order; an episode's rows stay together."""

@@ -113,7 +113,7 @@ def of_credit(batch: Batch) -> dict[str, float]:
     if not inside.any():
         return {}
     advantage = batch.advantage[inside]
-    mean = mean_of_episode(batch.advantage, batch)[batch.owner[inside]]
+    mean = mean_of_episode(batch.advantage, batch)[batch.episode_of_token[inside]]
     uneven = (advantage - mean).abs() > TOLERANCE * mean.abs() + 1e-9
     return {
         "credit/masked": _share(batch.weight[inside] == 0),

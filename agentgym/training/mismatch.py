@@ -21,7 +21,7 @@ def drift(batch: Batch) -> float:
     0 without tokens.
     """
     gap = (batch.logprob - batch.logprob_sampled).abs()
-    spoke = torch.bincount(batch.owner[batch.mask], minlength=len(batch.group)) > 0
+    spoke = torch.bincount(batch.episode_of_token[batch.mask], minlength=len(batch.group)) > 0
     means = mean_of_episode(gap, batch)[spoke]
     return float(means.median()) if len(means) else 0.0
 

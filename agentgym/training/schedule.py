@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 from agentgym.algorithm import Algorithm, extend
 from agentgym.credit.importance import correct_sampling
-from agentgym.settings import Schedule
+from agentgym.settings import ScheduleSettings
 from agentgym.training.trainer import Step, Trainer
 from agentgym.types import Task, Trajectory
 from agentgym.utils.concurrency import cancel
@@ -43,19 +43,23 @@ class Scheduler(Protocol):
         """What a resumed run needs besides the trainer's; what was not learned is played again."""
 
 
-def scheduler(how: Schedule, trainer: Trainer, tasks: Tasks, state: dict[str, Any]) -> Scheduler:
+def scheduler(
+    how: ScheduleSettings, trainer: Trainer, tasks: Tasks, state: dict[str, Any]
+) -> Scheduler:
     """The one that is configured, as a run begins or, with a ``state``, goes on."""
     if how.kind == "async":
         return Asynchronous(trainer, tasks, how, **state)
     return (Synchronous if how.kind == "sync" else OneStepOff)(trainer, tasks)
 
 
-def correct(algorithm: Algorithm, how: Schedule) -> Algorithm:
+def correct(algorithm: Algorithm, how: ScheduleSettings) -> Algorithm:
     """The algorithm with the correction for older weights that a schedule asks for."""
-    per = how.correct or ("none" if how.kind == "sync" else "token")
+    per = how.importance or ("none" if how.kind == "sync" else "token")
     if per == "none":
         return algorithm
-    correction = correct_sampling(per=per, low=how.low, cap=how.cap, beyond=how.beyond)
+    correction = correct_sampling(
+        per=per, low=how.importance_floor, cap=how.importance_cap, beyond=how.out_of_range
+    )
     return extend(algorithm, credit=correction)
 
 
@@ -150,7 +154,7 @@ class Asynchronous:
 
     trainer: Trainer
     tasks: Tasks
-    how: Schedule
+    how: ScheduleSettings
     begun: int = 0
     """Place of the next group in the endless row of all steps' tasks."""
     again: Sequence[int] = ()
@@ -176,10 +180,10 @@ class Asynchronous:
         places = await self._ready()
         taken = [self._groups.pop(place) for place in places]
         carried = sum(group.version < trainer.step for group in taken) / len(taken)
-        oldest = trainer.step - self.how.staleness
+        oldest = trainer.step - self.how.max_staleness
         groups = [[unlearn(t, oldest) for t in group.played.result()] for group in taken]
         masked = sum(not turn.learn for group in groups for t in group for turn in t.turns)
-        self._begin(self.how.staleness)
+        self._begin(self.how.max_staleness)
         result = await trainer.learn(groups, time.perf_counter() - began)
         trainer.publish()
         fate = Fate(carried, dropped, masked)._asdict()
@@ -200,18 +204,18 @@ class Asynchronous:
 
     async def _give_up(self) -> int:
         """Drop the groups that are too old; how many."""
-        if self.how.old == "mask":
+        if self.how.stale == "mask":
             return 0
-        oldest = self.trainer.step - self.how.staleness
+        oldest = self.trainer.step - self.how.max_staleness
         late = [place for place, group in self._groups.items() if group.version < oldest]
         await cancel([self._groups.pop(place).played for place in late])
         return len(late)
 
     async def _ready(self) -> list[int]:
         """Wait for a step's groups, or for one when the deadline is over; their places."""
-        end = None if self.how.deadline is None else time.monotonic() + self.how.deadline
+        end = None if self.how.group_timeout is None else time.monotonic() + self.how.group_timeout
         while True:
-            self._begin(self.how.staleness + 1)
+            self._begin(self.how.max_staleness + 1)
             done = [place for place, group in self._groups.items() if group.played.done()]
             left = None if end is None else max(0.0, end - time.monotonic())
             if len(done) >= self.size or (done and left == 0.0):

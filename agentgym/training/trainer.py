@@ -17,7 +17,7 @@ import torch
 from agentgym.algorithm import Algorithm
 from agentgym.batch.batch import Batch, collate
 from agentgym.rollout.player import Player, Spent
-from agentgym.settings import Alarms
+from agentgym.settings import AlarmSettings
 from agentgym.training.alarms import Watch
 from agentgym.training.entropy_law import Course
 from agentgym.training.learner import Learner
@@ -51,7 +51,7 @@ class Trainer:
     player: Player
     step: int = 0
     """Training steps taken; also the policy version that the engine holds."""
-    alarms: Alarms = field(default_factory=Alarms)
+    alarms: AlarmSettings = field(default_factory=AlarmSettings)
     """When to warn, and when to stop."""
 
     def __post_init__(self) -> None:
@@ -115,7 +115,7 @@ class Trainer:
     def _learn(self, batch: Batch, current: Sequence[bool]) -> dict[str, float]:
         batch = self.learner.observe(batch)
         # Older weights differ for a good reason.
-        check_drift(batch.only(torch.tensor(current)), self.alarms.drift)
+        check_drift(batch.only(torch.tensor(current)), self.alarms.max_mismatch)
         metrics = batch_metrics(batch)
         batch, self.credit_state = self.algorithm.credit.apply(batch, self.credit_state, self.step)
         metrics |= of_credit(batch) | self.algorithm.credit.health(self.credit_state, self.step)

@@ -15,7 +15,7 @@ from agentgym.losses.surrogates import negative_log_likelihood
 from agentgym.models.policy import Policy
 from agentgym.rollout.demonstrations import Demonstration, demonstrate
 from agentgym.rollout.player import derive
-from agentgym.settings import Imitation, Optimisation
+from agentgym.settings import ImitationSettings, OptimizerSettings
 from agentgym.training.learner import Learner
 from agentgym.types import Task, Trajectory
 from agentgym.utils.progress import Advance
@@ -34,7 +34,7 @@ def demonstrations(
     world: TextEnv,
     tasks: Sequence[Task],
     count: int,
-    wanted: Imitation,
+    wanted: ImitationSettings,
     *,
     seed: int,
     advance: Advance,
@@ -47,9 +47,11 @@ def demonstrations(
     for sample in range(count):
         for task in tasks:
             rng = np.random.default_rng(derive(seed, task.id, sample))
-            found.append(demonstrate(world, task, rng, slip=wanted.slip, sample=sample))
+            found.append(
+                demonstrate(world, task, rng, slip=wanted.random_action_rate, sample=sample)
+            )
             advance(len(found))
-    return [shown for shown in found if shown.won or wanted.learn_slips]
+    return [shown for shown in found if shown.won or wanted.learn_random_actions]
 
 
 def lay(shown: Sequence[Trajectory], reading: float) -> Batch:
@@ -79,8 +81,8 @@ def lay(shown: Sequence[Trajectory], reading: float) -> Batch:
 async def imitate(
     policy: Policy,
     shown: Sequence[Trajectory],
-    how: Optimisation,
-    wanted: Imitation,
+    how: OptimizerSettings,
+    wanted: ImitationSettings,
     *,
     seed: int,
     probe: Probe,
@@ -92,18 +94,20 @@ async def imitate(
     perfect play would leave reinforcement nothing to find, too little of it nothing to start from.
     """
     # Without a horizon the learning rate stays: nobody knows yet when this will end.
-    learner = Learner(policy, replace(how, learning_rate=wanted.learning_rate, warmup=20))
+    learner = Learner(policy, replace(how, learning_rate=wanted.learning_rate, warmup_steps=20))
     rng = np.random.default_rng(derive(seed, "imitation"))
     order: list[int] = []
-    wins, steps = 0.0, wanted.steps
+    wins, steps = 0.0, wanted.max_steps
     for step in range(steps):
-        while len(order) < wanted.batch:
+        while len(order) < wanted.batch_size:
             order += rng.permutation(len(shown)).tolist()
-        batch = lay([shown[order.pop()] for _ in range(wanted.batch)], wanted.reading)
+        batch = lay(
+            [shown[order.pop()] for _ in range(wanted.batch_size)], wanted.observation_loss_weight
+        )
         metrics = learner.update(batch, IMITATION, step)
         # The first quarter learns to speak; there is nothing to win yet.
-        if wanted.until < 1 and step >= steps // 4 and step % max(1, steps // PROBES) == 0:
+        if wanted.until_success < 1 and step >= steps // 4 and step % max(1, steps // PROBES) == 0:
             wins = await probe()
         advance(step + 1, f"loss {metrics['imitate/loss']:.3f} nats per token, wins {wins:.2f}")
-        if wins >= wanted.until:
+        if wins >= wanted.until_success:
             break

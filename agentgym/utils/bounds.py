@@ -9,10 +9,15 @@ from agentgym.errors import ImpossibleValue
 
 
 def at_least(low: float, config: Any, *names: str) -> None:
-    """Refuse fields below ``low``, or not finite; a field that is None is not set.
+    """Refuse fields below ``low``, or not finite; a field that is None is unset.
+
+    Args:
+        low: The smallest value.
+        config: A dataclass; a class attribute ``section`` names it in errors, else its class does.
+        *names: The fields.
 
     Raises:
-        ImpossibleValue: Naming the class, the field, its value and what was expected.
+        ImpossibleValue: Names the section, the field, its value and what was expected.
     """
     for name in names:
         _require(config, name, lambda value: value >= low, f"at least {low:g}")
@@ -61,4 +66,6 @@ def ordered(config: Any, lower: str, upper: str) -> None:
 def _require(config: Any, name: str, holds: Any, expected: str) -> None:
     value = getattr(config, name)
     if value is not None and not (math.isfinite(value) and holds(value)):
-        raise ImpossibleValue(f"{type(config).__name__}.{name} is {value!r}, expected {expected}")
+        section = getattr(config, "section", type(config).__name__)
+        field = f"{section}.{name}" if section else name
+        raise ImpossibleValue(f"{field} is {value!r}, expected {expected}")

@@ -34,7 +34,7 @@ from agentgym.rollout.branching import (
     chance,
     decided,
     fixed,
-    grow,
+    grow_tree,
     undecided,
 )
 from agentgym.utils.bounds import above, at_least, within
@@ -148,7 +148,7 @@ class AEPO:
         weight = self.entropy_advantage
         return replace(
             extend(host, credit=scale_by_entropy(weight)) if weight else host,
-            collect=grow(
+            collect=grow_tree(
                 n,
                 roots[self.roots],
                 rules[self.rule],

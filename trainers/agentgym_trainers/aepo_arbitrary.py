@@ -29,7 +29,7 @@ from agentgym.batch.batch import Batch
 from agentgym.credit.transforms import State, Transform, chain
 from agentgym.errors import ImpossibleValue
 from agentgym.rollout.branching import mean_entropy
-from agentgym.rollout.collect import Collect, Play
+from agentgym.rollout.collect import Collect, EpisodePlayer
 from agentgym.types import Completion, Task, Trajectory
 from agentgym.utils.bounds import above, at_least, within
 from agentgym.utils.concurrency import together
@@ -52,7 +52,7 @@ def temperature(entropy: float, target: float, *, warm: float, cool: float) -> f
 def play_again(n: int, share: float, target: float, *, warm: float, cool: float) -> Collect:
     """``n`` episodes; for a ``share`` of the tasks ``n`` more, numbered from ``n``, tempered."""
 
-    async def collect(task: Task, play: Play) -> list[Trajectory]:
+    async def collect(task: Task, play: EpisodePlayer) -> list[Trajectory]:
         group = await together(play(task, sample) for sample in range(n))
         if play.rng(task, "again").random() >= share:
             return group
@@ -96,7 +96,7 @@ def inject(
         again = batch.sample >= n
         fresh = (~again).nonzero().squeeze(-1)
         chosen = (again & _good(batch, good)).nonzero().squeeze(-1)
-        entropy = batch.entropy[batch.mask & ~again[batch.owner]]
+        entropy = batch.entropy[batch.mask & ~again[batch.episode_of_token]]
         now = float(entropy.mean()) if len(entropy) else 0.0
         count = room(len(chosen), int(most * len(fresh)), now, target)
         generator = torch.Generator().manual_seed(step)
@@ -106,7 +106,9 @@ def inject(
         stays = ~again
         stays = stays.index_fill(0, fresh[order[:count]], False)
         stays = stays.index_fill(0, chosen[:count], True)
-        advantage = torch.where(again[batch.owner], batch.mask.to(batch.advantage), batch.advantage)
+        advantage = torch.where(
+            again[batch.episode_of_token], batch.mask.to(batch.advantage), batch.advantage
+        )
         return batch.with_(advantage=advantage).only(stays), state
 
     return Transform(tuple, apply)
@@ -116,7 +118,7 @@ def _good(batch: Batch, good: Literal["won", "better"]) -> Bool[Tensor, " E"]:
     if good == "won":
         return batch.won
     zeros = torch.zeros(len(batch.group), dtype=torch.long)
-    return zeros.index_add(0, batch.owner, (batch.advantage > 0.05).long()) > 0
+    return zeros.index_add(0, batch.episode_of_token, (batch.advantage > 0.05).long()) > 0
 
 
 @dataclass(frozen=True, kw_only=True)

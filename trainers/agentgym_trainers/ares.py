@@ -63,7 +63,7 @@ def count_windows(batch: Batch, width: int, level: float) -> Float[Tensor, " E"]
     turns = turns_of(batch)
     mean = windows(batch.entropy, turns, width)
     whole = ~mean.isnan()
-    owner = batch.owner[turns.at]
+    owner = batch.episode_of_token[turns.at]
     episodes = len(batch.group)
     high = quantile_by(mean[whole], owner[whole], level, episodes)
     some = torch.bincount(owner[whole], minlength=episodes) > 0

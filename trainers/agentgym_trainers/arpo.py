@@ -20,7 +20,15 @@ from typing import ClassVar, Literal
 
 from agentgym.algorithm import About, Algorithm
 from agentgym.errors import ImpossibleValue
-from agentgym.rollout.branching import Decision, beyond, chance, decided, fixed, grow, undecided
+from agentgym.rollout.branching import (
+    Decision,
+    beyond,
+    chance,
+    decided,
+    fixed,
+    grow_tree,
+    undecided,
+)
 from agentgym.utils.bounds import at_least, within
 from agentgym_trainers.forking import MEASURES, rise, rising_probability
 from agentgym_trainers.grpo import GRPO
@@ -95,7 +103,7 @@ class ARPO:
         spots = {"before-acting": undecided, "after-acting": decided}
         return replace(
             self.host.build(),
-            collect=grow(
+            collect=grow_tree(
                 self.host.group_size,
                 fixed(self.roots),
                 rules[self.rule],

@@ -83,7 +83,10 @@ def compare_tasks(sharpness: float, middle: float, returns: TaskReturn) -> Trans
         inner = (sharpness * (bits(batch) - middle)).sigmoid()
         columns = {BETWEEN: advantage, INNER: inner, OUTER: 1 - inner}
         return batch.with_(
-            **{name: (value[batch.owner] * batch.mask) for name, value in columns.items()}
+            **{
+                name: (value[batch.episode_of_token] * batch.mask)
+                for name, value in columns.items()
+            }
         )
 
     return stateless(apply, writes={BETWEEN, INNER, OUTER})

@@ -20,7 +20,7 @@ from agentgym.credit.transforms import chain, group_advantage
 from agentgym.credit.weights import leave_out_truncated, weigh_tokens
 from agentgym.losses.compose import add, weigh
 from agentgym.losses.surrogates import kl_to_reference, policy_gradient
-from agentgym.rollout.collect import Collect, Play
+from agentgym.rollout.collect import Collect, EpisodePlayer
 from agentgym.types import Task, Trajectory
 from agentgym.utils.bounds import at_least, within
 from agentgym.utils.concurrency import together
@@ -29,7 +29,7 @@ from agentgym.utils.concurrency import together
 def until_mixed(n: int, attempts: int) -> Collect:
     """``n`` episodes of one task, played again until their returns differ; the last try stays."""
 
-    async def collect(task: Task, play: Play) -> list[Trajectory]:
+    async def collect(task: Task, play: EpisodePlayer) -> list[Trajectory]:
         group: list[Trajectory] = []
         for attempt in range(attempts):
             samples = range(attempt * n, (attempt + 1) * n)

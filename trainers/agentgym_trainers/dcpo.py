@@ -93,7 +93,7 @@ def weigh_in(
         share = share_of_bonus(target, seen, float(won.float().mean()) if len(won) else 0.0)
         column = WARM if seen <= target.entropy else COOL
         factor = ((batch.extra[column] - batch.logprob) * batch.mask).clamp(-20, 20).exp()
-        bonus = factor * won[batch.owner] * batch.mask
+        bonus = factor * won[batch.episode_of_token] * batch.mask
         return batch.with_(advantage=(1 - share) * batch.advantage + share * bonus), now
 
     asked = (tempered_logprob(WARM, warm), tempered_logprob(COOL, cool))

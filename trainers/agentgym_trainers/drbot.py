@@ -47,7 +47,7 @@ def uneven(batch: Batch, share: float) -> Bool[Tensor, " P"]:
     spread[batch.group] = deviation(batch).to(spread)
     tasks = torch.unique(batch.group)
     order = tasks[spread[tasks].argsort(descending=True, stable=True)]
-    return torch.isin(batch.group, order[: max(1, int(share * len(order)))])[batch.owner]
+    return torch.isin(batch.group, order[: max(1, int(share * len(order)))])[batch.episode_of_token]
 
 
 def repetitive(batch: Batch, span: int = 20, times: int = 10) -> Bool[Tensor, " P"]:

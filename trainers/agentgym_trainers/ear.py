@@ -40,7 +40,7 @@ def reshape_by_certainty(*, keep_sign: bool) -> Transform:
     def apply(batch: Batch) -> Batch:
         factor = relative_certainty(batch)
         factor = factor.clamp(min=0) if keep_sign else factor
-        return batch.with_(advantage=batch.advantage * factor[batch.owner])
+        return batch.with_(advantage=batch.advantage * factor[batch.episode_of_token])
 
     return stateless(apply)
 

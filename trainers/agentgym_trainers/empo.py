@@ -34,7 +34,7 @@ from agentgym_trainers.gspo import GSPO
 
 def agreement(batch: Batch) -> Float[Tensor, " E"]:
     """Share of its task's episodes that ended as each did; 0 where a limit cut it short."""
-    key = torch.stack([batch.group, batch.ending, batch.truncated.long()])
+    key = torch.stack([batch.group, batch.ending_hash, batch.truncated.long()])
     cluster = torch.unique(key, dim=1, return_inverse=True)[1]
     same = torch.bincount(cluster)[cluster].to(batch.reward)
     size = torch.bincount(batch.group)[batch.group]

@@ -32,7 +32,7 @@ from agentgym.credit.transforms import Transform, stateless
 from agentgym.credit.weights import keep
 from agentgym.errors import ImpossibleValue
 from agentgym.rollout.branching import ended, mean_entropy
-from agentgym.rollout.collect import Collect, Path, Play
+from agentgym.rollout.collect import Collect, EpisodePlayer, LiveEpisode
 from agentgym.types import Task, Trajectory
 from agentgym.utils.bounds import at_least
 from agentgym.utils.concurrency import together
@@ -62,10 +62,10 @@ class Shape(NamedTuple):
 class _Peak(NamedTuple):
     height: float
     number: int
-    fork: Path
+    fork: LiveEpisode
 
 
-async def climb(path: Path, most: int, numbers: Iterator[int]) -> list[Path]:
+async def climb(path: LiveEpisode, most: int, numbers: Iterator[int]) -> list[LiveEpisode]:
     """Play a path until it is over; forks before its ``most`` most uncertain turns, by number.
 
     Args:
@@ -90,7 +90,7 @@ async def climb(path: Path, most: int, numbers: Iterator[int]) -> list[Path]:
     return [peak.fork for peak in sorted(held, key=lambda peak: peak.number)]
 
 
-async def finish(path: Path, task: Task, play: Play) -> Trajectory:
+async def finish(path: LiveEpisode, task: Task, play: EpisodePlayer) -> Trajectory:
     """Play a path to its end."""
     while not path.over:
         await path.think()
@@ -105,7 +105,7 @@ def from_peaks(shape: Shape) -> Collect:
     def number(root: int, branch: int) -> int:
         return shape.roots + root * each + branch
 
-    async def grow(task: Task, play: Play, root: int) -> list[Trajectory]:
+    async def grow(task: Task, play: EpisodePlayer, root: int) -> list[Trajectory]:
         path = await play.begin(task, root)
         first = iter(range(number(root, 0), number(root + 1, 0), shape.width))
         forks = await climb(path, shape.peaks, first)
@@ -117,7 +117,7 @@ def from_peaks(shape: Shape) -> Collect:
             paths.append(await play.begin(task, number(root, k)))
         return await together(finish(each, task, play) for each in (path, *paths))
 
-    async def collect(task: Task, play: Play) -> list[Trajectory]:
+    async def collect(task: Task, play: EpisodePlayer) -> list[Trajectory]:
         async with play.seats(shape.leaves) as seated:
             grown = await together(grow(task, seated, root) for root in range(shape.roots))
         return sorted((t for tree in grown for t in tree), key=lambda t: t.sample)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from agentgym.rollout.branching import Decision, Measure, Roots, Start, by_path, mean_entropy
-from agentgym.rollout.collect import Play
+from agentgym.rollout.collect import EpisodePlayer
 from agentgym.types import Completion, Task
 
 VOCABULARY = 151_669
@@ -46,7 +46,7 @@ def monitored(n: int, sensitivity: float, measure: Measure, *, keep: bool) -> Ro
         keep: The scout is one of the ``n``.
     """
 
-    async def start(task: Task, play: Play) -> Start:
+    async def start(task: Task, play: EpisodePlayer) -> Start:
         scout = await play.whole(task, 0 if keep else n)
         found = [measure(turn.completion) for turn in scout.turns] or [0.0]
         later = sum(found[1:]) / (len(found) - 1) if found[1:] else found[0]

@@ -38,7 +38,7 @@ def add_step_advantage(
 
     def apply(batch: Batch) -> Batch:
         turns = turns_of(batch)
-        found = discounted_returns(turns, turns.first(batch.gain), discount)
+        found = discounted_returns(turns, turns.first(batch.turn_reward), discount)
         group = step_groups(turns, batch)
         step = centre(found, group)
         if scale:

@@ -42,7 +42,7 @@ def unsettled(batch: Batch, alpha: float, *, silent_is_thought: bool) -> Float[T
     thought = batch.thought
     if silent_is_thought:
         silent = mean_of_episode(thought.to(batch.entropy), batch) == 0
-        thought = thought | silent[batch.owner]
+        thought = thought | silent[batch.episode_of_token]
     of_thought = mean_of_episode(batch.entropy, batch, thought)
     of_action = mean_of_episode(batch.entropy, batch, ~thought)
     return (of_thought - alpha * of_action).clamp(min=0)

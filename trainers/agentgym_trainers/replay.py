@@ -137,7 +137,7 @@ def buffer_health(state: State, step: int) -> dict[str, float]:
 
 def _revived(old: Batch, advantage: Float[Tensor, " S"]) -> Batch:
     return old.with_(
-        advantage=advantage[old.owner] * old.mask,
+        advantage=advantage[old.episode_of_token] * old.mask,
         **{REPLAYED: torch.ones_like(old.weight)},
     )
 

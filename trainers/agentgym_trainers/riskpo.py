@@ -131,7 +131,7 @@ def risk_released(size: int, tail: Tail) -> Transform:
 
 
 def _spread(batch: Batch, value: Float[Tensor, " E"]) -> Batch:
-    return batch.with_(advantage=value[batch.owner] * batch.mask)
+    return batch.with_(advantage=value[batch.episode_of_token] * batch.mask)
 
 
 def bounded(loss: Loss, bound: float) -> Loss:

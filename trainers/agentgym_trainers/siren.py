@@ -55,7 +55,7 @@ def peaks(
 ) -> Bool[Tensor, " P"]:
     """Tokens whose value exceeds the quantile of their episode or turn."""
     turns = turns_of(batch)
-    key: Int[Tensor, " A"] = batch.owner[turns.at] if scope == "episode" else turns.turn
+    key: Int[Tensor, " A"] = batch.episode_of_token[turns.at] if scope == "episode" else turns.turn
     size = len(batch.group) if scope == "episode" else len(turns.length)
     inside = value[turns.at]
     high = inside > quantile_by(inside, key, level, size)[key]

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agentgym.engines.local.slotted import Packing, Run, SlottedDecoder
+from agentgym.engines.local.slotted import Packing, RowRun, SlottedDecoder
 
 _LEAST = 64
 """Fewest cached positions that a graph looks at; above, twice as many and so on."""
@@ -154,7 +154,7 @@ class GraphedDecoder(SlottedDecoder):
             at = positions.masked_fill(positions < 0, last)
             # An idle slot looks at its first entry: a row of nothing but -inf would be NaN.
             seen = places <= positions.clamp(min=0)[:, None]
-            run = Run(slice(0, slots), slice(0, slots), None, length, seen[:, None, None])
+            run = RowRun(slice(0, slots), slice(0, slots), None, length, seen[:, None, None])
             return self._forward(Packing(tokens, at, everyone, everyone, [run], []))
 
         return _Step(capture(forward, self._memory, self._device), asked)

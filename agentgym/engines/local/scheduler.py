@@ -24,7 +24,7 @@ from agentgym.types import Completion, Sampling
 
 _PREFILL_TOKENS = 16384
 """Prompt tokens after which no further prompt joins a model call; bounds its memory."""
-_REMEDY = "lower `--rollout.concurrency` or `--rollout.tokens`"
+_REMEDY = "lower `--rollout.concurrency` or `--rollout.max-context-tokens`"
 
 
 @dataclass(slots=True, eq=False)

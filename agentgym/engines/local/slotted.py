@@ -31,7 +31,7 @@ _GAP = 2
 """Idle slots that may lie inside a run: reading them costs less than one more attention call."""
 
 
-class Run(NamedTuple):
+class RowRun(NamedTuple):
     """Rows with one new token in neighbouring slots: one attention call."""
 
     slots: slice
@@ -65,7 +65,7 @@ class Packing(NamedTuple):
     """[N], as many as there are tokens to keep."""
     last: Tensor
     """[R] packed place of each row's last token, in the caller's order."""
-    runs: list[Run]
+    runs: list[RowRun]
     chunks: list[Any]
     """Rows with several new tokens, as ``_attend_chunks`` wants them."""
 
@@ -278,7 +278,7 @@ class SlottedDecoder:
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self._device)
 
-    def _runs(self, slot: np.ndarray, length: np.ndarray) -> Iterator[Run]:
+    def _runs(self, slot: np.ndarray, length: np.ndarray) -> Iterator[RowRun]:
         if not len(slot):
             return
         breaks = np.flatnonzero(np.diff(slot) > _GAP + 1) + 1
@@ -294,7 +294,7 @@ class SlottedDecoder:
                 hidden = np.arange(longest) >= visible[:, None]
                 mask = self._tensor(np.where(hidden, np.float32(-np.inf), np.float32(0)))
                 mask = mask.to(self._dtype)[:, None, None]
-            yield Run(slice(low, high), slice(first, stop), dense, longest, mask)
+            yield RowRun(slice(low, high), slice(first, stop), dense, longest, mask)
 
     def _chunks(
         self, slot: np.ndarray, start: np.ndarray, count: np.ndarray, stop: np.ndarray

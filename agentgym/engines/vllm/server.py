@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from agentgym.engines.endpoint import Endpoint, Patience
+from agentgym.engines.endpoint import Endpoint, RetryPolicy
 from agentgym.engines.requests import Room, check_request, check_weights, joined, rest_of
 from agentgym.engines.vllm.engine import (
     ENVIRONMENT,
@@ -72,7 +72,7 @@ class ServerEngine:
         slots: int = 64,
         context: int = 4096,
         dtype: str | None = None,
-        patience: Patience | None = None,
+        patience: RetryPolicy | None = None,
         options: Mapping[str, object] | None = None,
     ) -> None:
         self._saved = Saved.read(model)

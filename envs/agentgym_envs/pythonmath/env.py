@@ -10,7 +10,7 @@ import numpy as np
 
 from agentgym.env.base import SPLITS, AnyText, Opening, Outcome, one_of, unknown_split, unknown_task
 from agentgym.errors import ConfigError, MissingExtra, WorldError
-from agentgym.sandbox import Limits, Sandbox
+from agentgym.sandbox import Sandbox, SandboxLimits
 from agentgym.tools import CallLimits, HermesCalls, PythonTool, TagCalls, ToolWorld
 from agentgym_envs.pythonmath.answers import same
 from agentgym_envs.pythonmath.files import ProblemFile, find
@@ -62,7 +62,7 @@ class PythonMath(ToolWorld):
         self.kinds = tuple(dict.fromkeys(kind.strip() for kind in str(kinds).split(",")))
         for kind in self.kinds:
             one_of("kinds", kind, tuple(KINDS))
-        sandbox = Sandbox(Limits(wall=seconds))
+        sandbox = Sandbox(SandboxLimits(wall=seconds))
         super().__init__(
             tools=(PythonTool(sandbox), self.answer),
             notation=TagCalls() if notation == "tags" else HermesCalls(),
