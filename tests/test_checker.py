@@ -13,11 +13,11 @@ from gymnasium.utils.env_checker import check_env
 from agentgym.cli import main
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError
-from agentgym.testing import Effort, check_environment
+from agentgym.testing import CheckSettings, check_environment
 from agentgym.testing.findings import Verdict
 from agentgym.testing.worlds import CHECKS, findings
 
-QUICK = Effort(steps=60, resets=200, seconds=60.0)
+QUICK = CheckSettings(steps=60, resets=200, seconds=60.0)
 """Enough for small worlds; the seconds are for a busy machine."""
 
 TABLE = Path(__file__).parent.parent / "docs" / "checker.md"
@@ -134,12 +134,12 @@ def test_the_command_names_the_violations_and_ends_with_status_one(registered, c
 
 
 def test_a_slow_world_is_looked_at_for_as_few_episodes_as_are_asked(registered):
-    hasty = Effort(steps=8, resets=10, seconds=1e-9, episodes=2)
+    hasty = CheckSettings(steps=8, resets=10, seconds=1e-9, episodes=2)
     notes = {finding.check: finding.note for finding in findings(registered(Corridor), hasty)}
     assert re.search("of 2 episodes won", notes["random agents lose"])
     assert notes["repeating agents lose"].endswith("in 2 tasks")
     with pytest.raises(ConfigError, match=r"effort\.episodes is 1, expected at least 2"):
-        check_environment("agentgym/Hotter-v0", Effort(episodes=1))
+        check_environment("agentgym/Hotter-v0", CheckSettings(episodes=1))
 
 
 def test_a_mistake_in_the_command_is_one_line(capsys):

@@ -10,14 +10,14 @@ import pytest
 from agentgym.env.executor import fork_env
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError, UnknownTask
-from agentgym.testing import Effort, check_environment
+from agentgym.testing import CheckSettings, check_environment
 from agentgym_envs.deepsearch import names
 from agentgym_envs.deepsearch.pages import open_encyclopaedia
 from agentgym_envs.deepsearch.questions import NUMBERS, ask
 from agentgym_envs.deepsearch.scoring import exact_match, f1, normalised
 
 SIZE = 400
-BRISK = Effort(steps=50, resets=60, seconds=0.3)
+BRISK = CheckSettings(steps=50, resets=60, seconds=0.3)
 """Every check of the contract, each for a short while."""
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError, UnknownTask
-from agentgym.testing import Effort, check_environment
+from agentgym.testing import CheckSettings, check_environment
 from agentgym_envs.deepsearch.corpora import open_corpus
 from agentgym_envs.deepsearch.files import find
 from agentgym_envs.deepsearch.questions import Lookup
@@ -333,7 +333,7 @@ def test_a_world_of_files_keeps_the_contract(tmp_path):
 
     gymnasium.register("test/Files-v0", Everywhere, max_episode_steps=16)
     try:
-        check_environment("test/Files-v0", Effort(steps=60, resets=60, seconds=0.5), questions=path)
+        check_environment("test/Files-v0", CheckSettings(steps=60, resets=60, seconds=0.5), questions=path)
     finally:
         del gymnasium.registry["test/Files-v0"]
 

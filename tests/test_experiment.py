@@ -140,7 +140,7 @@ def test_the_local_engine_is_as_careful_as_the_run_says(tmp_path, monkeypatch, b
     monkeypatch.setattr(local, "LocalEngine", Asked)
     once = {
         "imitation": ImitationSettings(max_steps=2),
-        "evaluation": PanelSettings(tasks=2, episodes=1),
+        "panel": PanelSettings(tasks=2, episodes=1),
     }
     small = replace(SMALL, batch_invariant=bitwise, steps=0, **once)
     folder = RunFolder(tmp_path / "run")

@@ -118,7 +118,7 @@ def test_a_gradient_that_overflows_while_the_loss_does_not_stops_the_run(warm, t
 def test_the_kept_minibatch_gives_the_very_loss_it_gave_in_the_run(warm, tmp_path):
     """A learning rate that ruins the weights in the first of two optimiser steps."""
     folder = RunFolder(tmp_path)
-    ruinous = replace(warm, optimisation=OptimizerSettings(learning_rate=1e30, warmup_steps=0))
+    ruinous = replace(warm, optimizer=OptimizerSettings(learning_rate=1e30, warmup_steps=0))
     algorithm = tilted(GRPO(group_size=4, minibatches=2))
     text = fail(folder, algorithm, ruinous)
     assert "Lower the learning rate" in text

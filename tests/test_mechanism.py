@@ -105,7 +105,7 @@ def test_reductions_are_columns_before_the_update_and_outputs_during_it():
     update = Update(loss=Loss(watch, frozenset({"test/same"}), reductions=(sharp,)))
     asking = stateless(lambda batch: batch, reductions=[same])
     learner = learner_for(GRPO())
-    learner.how = replace(learner.how, tokens_per_pass=40)
+    learner.how = replace(learner.how, microbatch_tokens=40)
     algorithm = Algorithm(collect=independent(1), credit=asking, updates=(update,))
     learner.asked = algorithm.credit.reductions
     batch = learner.observe(collate(made_up(0, MIXED)))
@@ -384,7 +384,7 @@ def test_a_learner_with_critic_and_reference_resumes_where_it_was():
 
 def test_selected_columns_see_the_whole_minibatch_and_the_policy_as_it_is_now():
     learner = learner_for(GRPO())
-    learner.how = replace(learner.how, tokens_per_pass=1)
+    learner.how = replace(learner.how, microbatch_tokens=1)
     seen = []
 
     def apply(outputs, batch, generator):

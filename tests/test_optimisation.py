@@ -55,7 +55,7 @@ def test_memory_that_does_not_suffice_is_one_line_that_says_what_needs_less(aske
     """The allocator is really asked for a petabyte."""
     learner = Learner(Policy(model_of(UNTIED)), OptimizerSettings())
     learner.policy.halves.hidden = lambda **inputs: torch.empty(2**50)
-    with pytest.raises(OutOfMemory, match=r"\d tokens: lower .*tokens-per-pass") as error:
+    with pytest.raises(OutOfMemory, match=r"\d tokens: lower .*microbatch-tokens") as error:
         learner.observe(BATCH) if asked == "observe" else learner.gradient(BATCH, UPDATE, 0)
     assert "\n" not in str(error.value)
 

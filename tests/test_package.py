@@ -227,9 +227,9 @@ def test_a_configuration_survives_the_trip_through_yaml(tmp_path):
     ("text", "expected"),
     [
         ("stpes: 3", "no field 'stpes'. Did you mean 'steps'?"),
-        ("rollout: {turn: 3}", "Rollout has no field 'turn'. Did you mean 'turns'?"),
+        ("rollout: {turn: 3}", "RolloutSettings has no field 'turn'. Did you mean 'max_turns'?"),
         ("steps: ten", "steps is 'ten', expected int"),
-        ("speech: {form: tag}", "agent.action_format is 'tag'"),
+        ("agent: {action_format: tag}", "agent.action_format is 'tag'"),
         ("rollout: 3", "rollout is 3, expected the fields of Rollout"),
         ("a: [", "is not YAML"),
     ],

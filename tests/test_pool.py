@@ -272,7 +272,7 @@ def test_a_pool_that_is_left_leaves_no_process():
 def test_a_maker_that_cannot_travel_is_refused_in_one_line():
     async def play():
         async with ProcessPool(workers=1) as pool:
-            with pytest.raises(ConfigError, match="Maker or a function of a module") as refused:
+            with pytest.raises(ConfigError, match="EnvFactory or a function of a module") as refused:
                 await pool.open(lambda task: make(HOTTER), Task(HOTTER, "hotter-1"))
             assert "\n" not in str(refused.value)
             assert pool.started == 0

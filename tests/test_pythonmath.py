@@ -11,13 +11,13 @@ from agentgym.env.executor import fork_env
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError, UnknownTask
 from agentgym.sandbox import Sandbox
-from agentgym.testing import Effort, check_environment
+from agentgym.testing import CheckSettings, check_environment
 from agentgym.tools import PythonTool
 from agentgym_envs.pythonmath.answers import same
 from agentgym_envs.pythonmath.files import find
 from agentgym_envs.pythonmath.problems import KINDS, NUMBERS, generate
 
-BRISK = Effort(steps=50, resets=60, seconds=0.3)
+BRISK = CheckSettings(steps=50, resets=60, seconds=0.3)
 """Every check of the contract, each for a short while."""
 DATA = os.environ.get("AGENTGYM_DATA", "")
 needs_data = pytest.mark.skipif(not DATA, reason="AGENTGYM_DATA is not set")

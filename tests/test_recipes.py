@@ -31,7 +31,7 @@ def mine(tmp_path, monkeypatch):
     ("recipe", "flags", "expected"),
     [
         ("steps: -1\n", [], "steps is -1"),
-        ("steps: -1\n", ["--steps", "-2"], "steps is -2"),
+        ("steps: 3\n", ["--steps", "-2"], "steps is -2"),
         ("stpes: 1\n", [], "Did you mean 'steps'?"),
         ("env_args: {hihg: 3}\n", [], "mine/Mine-v0: "),
         ("algorithm: gpppo\n", [], "Did you mean 'gppo'?"),

@@ -18,9 +18,9 @@ from agentgym.settings import ScratchSettings
 SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce.py"
 TOY = [
     *("--world", "hotter", "--run.env-args", "high", "8"),
-    *("--run.budget", "220", "--run.tasks-per-step", "3", "--run.save-every", "1"),
-    *("--run.rollout.turns", "6", "--run.rollout.tokens", "256", "--run.rollout.completion", "8"),
-    *("--run.evaluation.tasks", "6", "--run.evaluation.episodes", "2"),
+    *("--run.max-env-steps", "220", "--run.tasks-per-step", "3", "--run.save-every", "1"),
+    *("--run.rollout.max-turns", "6", "--run.rollout.max-context-tokens", "256", "--run.rollout.max-completion-tokens", "8"),
+    *("--run.panel.tasks", "6", "--run.panel.episodes", "2"),
 ]
 
 
@@ -85,7 +85,7 @@ def test_runs_end_with_the_process_that_started_them(tokenizer, tmp_path):
     )
     model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
     from_scratch.save(model, tokenizer, tmp_path / "warm")
-    endless = ("--run.budget", "1000000", "--jobs", "2", "--arms", "grpo", "gigpo")
+    endless = ("--run.max-env-steps", "1000000", "--jobs", "2", "--arms", "grpo", "gigpo")
     whole = reproduce(tmp_path / "out", "--warm", str(tmp_path / "warm"), *endless)
     files = [tmp_path / "out" / f"{arm}-seed0" / "metrics.jsonl" for arm in ("grpo", "gigpo")]
     try:

@@ -30,7 +30,7 @@ steps: 2
 tasks_per_step: 2
 rollout: {tokens: 256, completion: 12}
 imitation: {steps: 3, until: 1, demonstrations: 1}
-evaluation: {tasks: 2, episodes: 2}
+panel: {tasks: 2, episodes: 2}
 shape: {hidden: 16, layers: 1, heads: 1, kv_heads: 1, ffn: 32, vocabulary: 280}
 """
 """A recipe that takes seconds."""

@@ -214,7 +214,7 @@ def test_an_interrupted_job_goes_on_and_records_every_episode_once(kind, tmp_pat
         save_every=2,
         schedule=ScheduleSettings(kind=kind),
         imitation=ImitationSettings(max_steps=2, demos_per_task=1),
-        evaluation=PanelSettings(tasks=2, episodes=1),
+        panel=PanelSettings(tasks=2, episodes=1),
     )
     with pytest.raises(KeyboardInterrupt):
         run_blocking(plan, GRPO(group_size=2).build(), folder, Stopping(after=3))

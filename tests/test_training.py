@@ -60,7 +60,7 @@ def learner(tokenizer):
 def gradient(learner, batch, update, tokens_per_pass):
     from dataclasses import replace
 
-    learner.how = replace(learner.how, tokens_per_pass=tokens_per_pass)
+    learner.how = replace(learner.how, microbatch_tokens=tokens_per_pass)
     learner.policy.model.zero_grad()
     learner.gradient(batch, update, 0)
     return torch.cat([p.grad.flatten().clone() for p in learner.policy.model.parameters()])

@@ -52,7 +52,7 @@ def imitated(agent, tokenizer, wanted, wins=()):
         policy,
         shown(agent),
         OptimizerSettings(),
-        replace(wanted, steps=STEPS, learning_rate=5e-3),
+        replace(wanted, max_steps=STEPS, learning_rate=5e-3),
         seed=0,
         probe=probe,
         advance=lambda done, note="": said.append(note),

@@ -8,7 +8,7 @@ import pytest
 
 import agentgym
 from agentgym.errors import ConfigError, MissingExtra
-from agentgym.testing import Effort, check_environment
+from agentgym.testing import CheckSettings, check_environment
 
 SMALL = {
     "agentgym/ALFWorld-v0": [{"train_games": 8, "valid_games": 4, "test_games": 4}],
@@ -27,9 +27,9 @@ SMALL = {
 }
 """Settings with which a world is checked where its defaults would take long."""
 
-BRISK = Effort(steps=100, resets=300, seconds=3.0)
+BRISK = CheckSettings(steps=100, resets=300, seconds=3.0)
 """Most of what the defaults look at, in a fraction of the time."""
-SLOW = {"agentgym/ScienceWorld-v0": Effort(steps=8, resets=20, seconds=0.2, episodes=2)}
+SLOW = {"agentgym/ScienceWorld-v0": CheckSettings(steps=8, resets=20, seconds=0.2, episodes=2)}
 """Less where a reset takes a fifth of a second; `agentgym check scienceworld` looks for longer."""
 
 CASES = [(id_, how) for id_ in agentgym.environments() for how in SMALL.get(id_, [{}])]

@@ -72,9 +72,9 @@ def _of_run(words: Sequence[str]) -> EvalArguments | None:
                 env=run.env,
                 env_args={} if other else run.env_args,
                 seed=run.seed,
-                panel=run.evaluation,
+                panel=run.panel,
                 rollout=run.rollout,
-                agent=run.speech,
+                agent=run.agent,
             )
     return None
 

@@ -1,1 +1,23 @@
 """What an environment is, how it is registered and listed, and where it runs."""
+
+from agentgym.env.base import (
+    AnyText,
+    Opening,
+    Outcome,
+    Progress,
+    TextEnv,
+    one_of,
+    unknown_split,
+    unknown_task,
+)
+
+__all__ = [
+    "AnyText",
+    "Opening",
+    "Outcome",
+    "Progress",
+    "TextEnv",
+    "one_of",
+    "unknown_split",
+    "unknown_task",
+]
