@@ -28,10 +28,10 @@ algorithm: grpo
 algo: {group_size: 2}
 steps: 2
 tasks_per_step: 2
-rollout: {tokens: 256, completion: 12}
-imitation: {steps: 3, until: 1, demonstrations: 1}
+rollout: {max_context_tokens: 256, max_completion_tokens: 12}
+imitation: {max_steps: 3, until_success: 1, demos_per_task: 1}
 panel: {tasks: 2, episodes: 2}
-shape: {hidden: 16, layers: 1, heads: 1, kv_heads: 1, ffn: 32, vocabulary: 280}
+scratch: {hidden_size: 32, num_layers: 1, num_heads: 2, num_kv_heads: 1, intermediate_size: 32}
 """
 """A recipe that takes seconds."""
 
