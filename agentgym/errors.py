@@ -6,10 +6,10 @@ AgentGymError
 ├── MissingExtra        an optional package is not installed; the message says how to get it
 │   └── Unconfined      this machine cannot confine foreign code as it must
 ├── UnknownTask         a task id that the world does not have
-├── WorldError          a world broke (corrupt game, dead process); never the agent's fault
+├── EnvError          a world broke (corrupt game, dead process); never the agent's fault
 │   ├── Unreachable     what a tool talks to was not reached
-│   ├── WorldTimeout    it, or a tool in it, gave no answer in time
-│   └── WorldLost       it lost its process through no fault of its own
+│   ├── EnvTimeout    it, or a tool in it, gave no answer in time
+│   └── EnvLost       it lost its process through no fault of its own
 ├── CompositionError    the pieces of an algorithm do not fit together
 ├── MalformedAction     the agent's text is not an action (becomes an observation, never a crash)
 ├── EngineError         an engine broke, or is not the one expected; what was asked for is lost
@@ -52,19 +52,19 @@ class UnknownTask(AgentGymError, ValueError):
     """A task id that the world does not have."""
 
 
-class WorldError(AgentGymError, RuntimeError):
+class EnvError(AgentGymError, RuntimeError):
     """A world broke. The episode is data about the world, not about the agent."""
 
 
-class Unreachable(WorldError):
+class Unreachable(EnvError):
     """What a tool talks to was not reached; a call may be worth another try."""
 
 
-class WorldTimeout(WorldError):
+class EnvTimeout(EnvError):
     """A world, or a tool in it, gave no answer in time."""
 
 
-class WorldLost(WorldError):
+class EnvLost(EnvError):
     """A world lost its place, such as its process, through no fault of its own."""
 
 

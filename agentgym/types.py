@@ -19,7 +19,7 @@ class Stop(StrEnum):
     """The context budget was spent."""
     MAX_TIME = "max_time"
     """The time limit was reached."""
-    WORLD_ERROR = "world_error"
+    ENV_ERROR = "world_error"
     """The world raised, or its process died while it was asked."""
     TOOL_TIMEOUT = "tool_timeout"
     """The world gave no answer in time."""
@@ -29,7 +29,7 @@ class Stop(StrEnum):
     @property
     def scored(self) -> bool:
         """The ending says something about the agent; others enter no reward and no statistic."""
-        return self not in (Stop.WORLD_ERROR, Stop.TOOL_TIMEOUT, Stop.ABORTED)
+        return self not in (Stop.ENV_ERROR, Stop.TOOL_TIMEOUT, Stop.ABORTED)
 
 
 class Ending(StrEnum):
@@ -39,7 +39,7 @@ class Ending(StrEnum):
     FAILURE = "failure"
     TRUNCATED = "truncated"
     """By a limit on turns, tokens or time."""
-    WORLD_ERROR = "world_error"
+    ENV_ERROR = "world_error"
     TOOL_TIMEOUT = "tool_timeout"
     ABORTED = "aborted"
 

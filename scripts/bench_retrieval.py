@@ -25,7 +25,7 @@ from statistics import median, quantiles
 
 from processes import megabytes
 
-from agentgym.errors import WorldError
+from agentgym.errors import EnvError
 from agentgym_envs.deepsearch.corpora import open_corpus
 from agentgym_envs.deepsearch.knowledge import make_knowledge
 from agentgym_envs.deepsearch.pages import Encyclopaedia
@@ -83,7 +83,7 @@ def serve(path: Path) -> tuple[subprocess.Popen[bytes], RemoteCorpus]:
         try:
             remote.search("town", 1)
             return server, remote
-        except WorldError:
+        except EnvError:
             time.sleep(1)
     server.kill()
     raise SystemExit("the server does not start")

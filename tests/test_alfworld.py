@@ -12,7 +12,7 @@ import pytest
 
 import agentgym
 from agentgym.env.registry import world
-from agentgym.errors import ConfigError, UnknownTask, WorldError
+from agentgym.errors import ConfigError, EnvError, UnknownTask
 from agentgym_envs.alfworld import engine, games, generate, goals, problem, tables, tasks, wording
 from agentgym_envs.alfworld.game import build, names
 from agentgym_envs.alfworld.oracle import next_command, winning_commands
@@ -505,7 +505,7 @@ def test_the_older_goal_of_light_is_told_from_the_newer():
     ],
 )
 def test_what_is_no_problem_is_refused_in_one_line(text, expected):
-    with pytest.raises(WorldError, match=expected) as error:
+    with pytest.raises(EnvError, match=expected) as error:
         problem.read(text)
     assert "\n" not in str(error.value)
 
@@ -518,7 +518,7 @@ def test_the_grammar_is_read_and_never_run():
     spoken, _ = wording.read(wording.grammar("x", "new"))
     assert spoken.put == "move {o} to {r}" and spoken.arrive_at_place
     assert spoken.help.startswith("Available commands:\n  look:")
-    with pytest.raises(WorldError, match="not ALFWorld's"):
+    with pytest.raises(EnvError, match="not ALFWorld's"):
         wording.read('"rhs": "Your task is to: win."')
 
 

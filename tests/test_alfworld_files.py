@@ -4,7 +4,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 import pytest
 
 from agentgym.env.registry import world
-from agentgym.errors import ConfigError, UnknownTask, WorldError
+from agentgym.errors import ConfigError, EnvError, UnknownTask
 from agentgym.testing import check_environment
 from agentgym_envs.alfworld import engine, files, games, goals, problem, tasks
 from agentgym_envs.alfworld.oracle import winning_commands
@@ -125,11 +125,11 @@ def test_a_file_is_read_and_nothing_in_it_is_run(data):
 def test_a_damaged_game_is_one_line_that_names_the_file(data, fields, expected):
     task = games_of(data)[0]
     change(data / "json_2.1.1" / task / files.GAME, **fields)
-    with pytest.raises(WorldError, match=expected) as error:
+    with pytest.raises(EnvError, match=expected) as error:
         world(ENV, games=str(data)).reset(options={"task": task})
     assert task in str(error.value) and "\n" not in str(error.value)
     (data / "json_2.1.1" / task / files.GAME).write_text("[")
-    with pytest.raises(WorldError, match="no JSON"):
+    with pytest.raises(EnvError, match="no JSON"):
         world(ENV, games=str(data)).reset(options={"task": task})
 
 

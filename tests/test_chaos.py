@@ -138,4 +138,4 @@ def test_a_tree_keeps_its_size_when_its_worlds_break(agent, worlds):
     assert [[t.sample for t in group] for group in played] == [list(range(6))] * 16
     assert all(t.stop.scored for group in played for t in group)
     assert any(t.shared for group in played for t in group)
-    assert any(Stop.WORLD_ERROR in t.spoilt for group in played for t in group)
+    assert any(Stop.ENV_ERROR in t.spoilt for group in played for t in group)

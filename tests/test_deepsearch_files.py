@@ -333,7 +333,9 @@ def test_a_world_of_files_keeps_the_contract(tmp_path):
 
     gymnasium.register("test/Files-v0", Everywhere, max_episode_steps=16)
     try:
-        check_environment("test/Files-v0", CheckSettings(steps=60, resets=60, seconds=0.5), questions=path)
+        check_environment(
+            "test/Files-v0", CheckSettings(steps=60, resets=60, seconds=0.5), questions=path
+        )
     finally:
         del gymnasium.registry["test/Files-v0"]
 

@@ -74,7 +74,7 @@ def sometimes(task, sample):
 
 
 def broken(task, sample, spoilt=()):
-    stop = Stop.WORLD_ERROR
+    stop = Stop.ENV_ERROR
     return Trajectory(task, sample, "", "", (), stop, error="OSError: gone", spoilt=spoilt)
 
 
@@ -235,7 +235,7 @@ class Fragile(Guesser):
         self.breaks = breaks
 
     def play(self, task, sample):
-        spoilt = (Stop.TOOL_TIMEOUT, Stop.ABORTED, Stop.WORLD_ERROR)[: self.breaks]
+        spoilt = (Stop.TOOL_TIMEOUT, Stop.ABORTED, Stop.ENV_ERROR)[: self.breaks]
         if (task, sample) != (PANEL.tasks[0], 1):
             return super().play(task, sample)
         if self.breaks == 3:
@@ -279,7 +279,7 @@ def test_a_panel_on_which_every_world_broke_has_no_success_rate(tmp_path):
 
     report = run(Broken(always), tmp_path / "e.jsonl", episodes=1)
     assert report.lost == 6
-    assert report.spoilt == {Ending.WORLD_ERROR: 6}
+    assert report.spoilt == {Ending.ENV_ERROR: 6}
     assert math.isnan(report.pass_at(1).value)
     assert math.isnan(report.valid_share)
     assert "nan" in render(report)

@@ -230,7 +230,7 @@ class Fragile(Counter):
 def test_a_branch_whose_world_cannot_be_copied_is_played_from_the_start(agent):
     group, _ = tree(agent, Shape(1, 2, 2), Fragile)
     assert [t.stop for t in group] == [Stop.TERMINATED] * 5
-    assert [t.spoilt for t in group] == [(), *[(Stop.WORLD_ERROR,)] * 4]
+    assert [t.spoilt for t in group] == [(), *[(Stop.ENV_ERROR,)] * 4]
 
 
 def test_a_prefix_counts_once_in_the_loss_unless_it_is_the_papers(agent):
@@ -268,7 +268,7 @@ class Played:
 
     async def __call__(self, task, sample):
         self.asked.append(sample)
-        stop = Stop.WORLD_ERROR if sample in self.broken else Stop.TERMINATED
+        stop = Stop.ENV_ERROR if sample in self.broken else Stop.TERMINATED
         turns = made_up(0, [[self.returns[sample]]])[0][0].turns
         return Trajectory(task, sample, "g", "o", turns, stop)
 

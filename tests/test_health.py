@@ -80,7 +80,7 @@ def test_groups_are_measured_by_what_their_episodes_did():
     groups = [
         [episode("ab", 1.0), episode("ac", 0.0), episode("ab", 1.0)],
         [episode("x"), episode("x", entropy=0.8)],
-        [episode("q", stop=Stop.WORLD_ERROR)],
+        [episode("q", stop=Stop.ENV_ERROR)],
     ]
     found = of_groups(groups)
     assert found["group/tied"] == 1 / 2

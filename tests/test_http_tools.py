@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from agentgym.env.registry import world
-from agentgym.errors import ConfigError, ImpossibleValue, WorldError, WorldTimeout
+from agentgym.errors import ConfigError, EnvError, EnvTimeout, ImpossibleValue
 from agentgym.tools import WithTools
 
 pytest.importorskip("httpx")
@@ -128,7 +128,7 @@ def test_answers_come_back_whatever_their_status(root, web):
     assert (web.get(f"{root}/nowhere").status, web.get(f"{root}/forbidden").status) == (404, 403)
     assert web.post(f"{root}/", {"a": [1]}).text == '{"a":[1]}'[::-1]
     assert web.get(f"{root}/binary").text == "\ufffd\x00\ufffd"
-    with pytest.raises(WorldError, match="expected JSON, got 'answer 6'"):
+    with pytest.raises(EnvError, match="expected JSON, got 'answer 6'"):
         web.get(f"{root}/fine").json()
 
 
@@ -157,7 +157,7 @@ def test_what_may_be_better_later_is_asked_again_after_the_pause_that_is_wanted(
     ],
 )
 def test_what_never_works_breaks_the_world_after_all_tries(root, web, server, path, told):
-    with pytest.raises(WorldError, match=f"GET {root}/{path} failed in 3 tries: {told}"):
+    with pytest.raises(EnvError, match=f"GET {root}/{path} failed in 3 tries: {told}"):
         web.get(f"{root}/{path}?key=secret")
     assert server.asked == [f"/{path}?key=secret"] * 3
 
@@ -165,7 +165,7 @@ def test_what_never_works_breaks_the_world_after_all_tries(root, web, server, pa
 def test_nobody_at_home_breaks_the_world(web):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with pytest.raises(WorldError, match="failed in 3 tries: ConnectError"):
+    with pytest.raises(EnvError, match="failed in 3 tries: ConnectError"):
         web.get(f"http://127.0.0.1:{port}/")
 
 
@@ -173,7 +173,7 @@ def test_nobody_at_home_breaks_the_world(web):
 def test_the_deadline_holds_for_servers_that_are_silent_or_slow(root, path):
     web = Web(patience=RetryPolicy(deadline=0.5))
     start = time.monotonic()
-    with pytest.raises(WorldTimeout, match=r"did not answer within 0.5 s"):
+    with pytest.raises(EnvTimeout, match=r"did not answer within 0.5 s"):
         web.get(f"{root}/{path}")
     assert time.monotonic() - start < 10
     web.close()
@@ -229,7 +229,7 @@ def test_what_was_recorded_is_replayed_without_a_server(root, server, tmp_path):
     server.asked.clear()
     replaying = Web(cache=Cache(tmp_path, "replay"))
     assert replaying.get(f"{root}/fine").text == "answer 2"
-    with pytest.raises(WorldError, match=f"no answer to GET {root}/other is recorded in"):
+    with pytest.raises(EnvError, match=f"no answer to GET {root}/other is recorded in"):
         replaying.get(f"{root}/other")
     assert server.asked == []
 
@@ -278,5 +278,5 @@ def test_sync_and_async_tools_share_one_client(root, web):
 
     assert said("page", name="nowhere") == "no such page"
     assert said("both", one="nowhere", other="forbidden") == "no such page and who are you?"
-    with pytest.raises(WorldError, match="it answered 503"):
+    with pytest.raises(EnvError, match="it answered 503"):
         said("page", name="broken")

@@ -15,7 +15,7 @@ import pytest
 from http_service import serving
 
 from agentgym.env.registry import world
-from agentgym.errors import ConfigError, ImpossibleValue, Unreachable, WorldError, WorldTimeout
+from agentgym.errors import ConfigError, EnvError, EnvTimeout, ImpossibleValue, Unreachable
 from agentgym.tools import CallLimits, TagCalls, WithTools
 
 pytest.importorskip("mcp")
@@ -127,7 +127,7 @@ def test_tags_carry_texts_that_may_stand_for_numbers(shops):
 def test_a_call_that_takes_too_long_is_a_timeout_and_the_server_goes_on(shops, transport):
     env = hotter(shops[transport], timeout=0.5)
     start = time.monotonic()
-    with pytest.raises(WorldTimeout, match=r"tool 'nap' did not answer within 0.5 s"):
+    with pytest.raises(EnvTimeout, match=r"tool 'nap' did not answer within 0.5 s"):
         env.step(call("nap", seconds=3))
     assert time.monotonic() - start < 3
     env.limits = CallLimits(timeout=PATIENT)
@@ -138,9 +138,9 @@ def test_a_server_that_dies_breaks_the_world_and_the_next_episode_gets_a_new_one
     with ToolServer(COMMAND, timeout=PATIENT) as server:
         env = hotter(server)
         said(env, "price", item="tea")
-        with pytest.raises(WorldError, match="Connection closed; its last words: out of memory"):
+        with pytest.raises(EnvError, match="Connection closed; its last words: out of memory"):
             env.step(call("die"))
-        with pytest.raises(WorldError, match="Connection closed"):
+        with pytest.raises(EnvError, match="Connection closed"):
             env.step(call("total"))
         env.reset(options={"task": "hotter-3"})
         assert json.loads(said(env, "total")[0]) == {"asked": 0}
@@ -151,7 +151,7 @@ def test_a_server_on_the_web_that_dies_breaks_the_world_and_stays_away():
         env = hotter(server)
         process.kill()
         process.wait()
-        with pytest.raises(WorldError, match=f"the MCP server '{url}' failed: "):
+        with pytest.raises(EnvError, match=f"the MCP server '{url}' failed: "):
             env.step(call("total"))
         with pytest.raises(Unreachable, match="failed: ConnectError"):
             env.reset(options={"task": "hotter-3"})
@@ -176,13 +176,13 @@ def test_a_server_that_is_none_is_told_in_one_line(server, error, told):
 def test_a_website_is_no_server_of_tools():
     page = (200, b"<html>", ("content-type", "text/html"))
     with serving(lambda path, body: page) as (_, url):
-        with pytest.raises((Unreachable, WorldTimeout), match="the MCP server 'http") as raised:
+        with pytest.raises((Unreachable, EnvTimeout), match="the MCP server 'http") as raised:
             ToolServer(f"{url}/mcp", timeout=20)
         assert "\n" not in str(raised.value)
 
 
 def test_a_server_that_never_answers_is_a_timeout():
-    with pytest.raises(WorldTimeout, match=r"did not tell its tools within 0.5 s"):
+    with pytest.raises(EnvTimeout, match=r"did not tell its tools within 0.5 s"):
         ToolServer([sys.executable, "-c", "import time; time.sleep(99)"], timeout=0.5)
     with pytest.raises(ImpossibleValue, match="timeout"):
         ToolServer(COMMAND, timeout=0)
@@ -219,7 +219,7 @@ def test_a_started_server_ends_when_it_is_closed_or_forgotten(how):
     assert len(processes(marker)) == 1
     if how == "close":
         server.close()
-        with pytest.raises(WorldError, match="was closed"):
+        with pytest.raises(EnvError, match="was closed"):
             env.step(call("total"))
         env.reset(options={"task": "hotter-3"})
     del server, env

@@ -11,7 +11,7 @@ from agentgym import make
 from agentgym.env.executor import ThreadExecutor
 from agentgym.env.process_pool import ProcessPool
 from agentgym.env.registry import EnvFactory
-from agentgym.errors import ConfigError, UnknownTask, WorldError, WorldLost, WorldTimeout
+from agentgym.errors import ConfigError, EnvError, EnvLost, EnvTimeout, UnknownTask
 from agentgym.types import Task
 
 HOTTER = "agentgym/Hotter-v0"
@@ -108,9 +108,9 @@ def test_what_a_world_raises_comes_back_and_it_lives_on():
     async def play():
         async with ProcessPool(workers=1) as pool:
             world = await opened(pool)
-            with pytest.raises(WorldError, match="OSError: the pipe burst"):
+            with pytest.raises(EnvError, match="OSError: the pipe burst"):
                 await world.step("raise")
-            with pytest.raises(WorldError, match="pickle"):
+            with pytest.raises(EnvError, match="pickle"):
                 await world.step("secret")
             assert (await world.step("go on")).observation == "go on"
             with pytest.raises(UnknownTask, match="hotter-"):
@@ -127,10 +127,10 @@ def test_a_process_that_dies_costs_its_own_worlds_and_is_replaced():
             worlds = [await opened(pool) for _ in range(4)]
             homes = [(await world.step("process")).observation for world in worlds]
             assert homes[0] == homes[2] != homes[1] == homes[3]
-            with pytest.raises(WorldError, match="the worker died") as died:
+            with pytest.raises(EnvError, match="the worker died") as died:
                 await worlds[0].step("die")
-            assert not isinstance(died.value, WorldLost)
-            with pytest.raises(WorldLost, match="the worker died, while this world was idle"):
+            assert not isinstance(died.value, EnvLost)
+            with pytest.raises(EnvLost, match="the worker died, while this world was idle"):
                 await worlds[2].step("x")
             await worlds[0].close()
             assert (await worlds[1].step("x")).observation == "x"
@@ -147,9 +147,9 @@ def test_a_world_that_hangs_is_written_off_and_its_process_ends_after_its_neighb
         async with ProcessPool(workers=1, deadline=1.0) as pool:
             stuck, neighbour = await opened(pool), await opened(pool)
             home = int((await neighbour.step("process")).observation)
-            with pytest.raises(WorldTimeout, match="no answer within 1 seconds"):
+            with pytest.raises(EnvTimeout, match="no answer within 1 seconds"):
                 await stuck.step("hang")
-            with pytest.raises(WorldTimeout, match="written off"):
+            with pytest.raises(EnvTimeout, match="written off"):
                 await stuck.step("x")
             await stuck.close()
             assert (await neighbour.step("x")).observation == "x"
@@ -181,7 +181,7 @@ def test_a_world_that_lets_no_thread_run_is_killed():
             world, neighbour = await opened(pool), await opened(pool)
             home = int((await world.step("process")).observation)
             for one, action in ((world, "seize"), (neighbour, "x")):
-                with pytest.raises(WorldTimeout):
+                with pytest.raises(EnvTimeout):
                     await one.step(action)
             assert (await (await opened(pool)).step("x")).observation == "x"
         assert not alive(home)
@@ -263,7 +263,7 @@ def test_a_pool_that_is_left_leaves_no_process():
         assert not any(map(alive, there))
 
     async def ignore(call):
-        with pytest.raises(WorldError):
+        with pytest.raises(EnvError):
             await call
 
     asyncio.run(play())
@@ -272,7 +272,9 @@ def test_a_pool_that_is_left_leaves_no_process():
 def test_a_maker_that_cannot_travel_is_refused_in_one_line():
     async def play():
         async with ProcessPool(workers=1) as pool:
-            with pytest.raises(ConfigError, match="EnvFactory or a function of a module") as refused:
+            with pytest.raises(
+                ConfigError, match="EnvFactory or a function of a module"
+            ) as refused:
                 await pool.open(lambda task: make(HOTTER), Task(HOTTER, "hotter-1"))
             assert "\n" not in str(refused.value)
             assert pool.started == 0

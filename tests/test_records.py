@@ -88,10 +88,10 @@ def test_numbers_that_json_has_no_word_for_are_null_and_come_back_as_nan():
 
 
 def test_an_episode_without_turns_can_be_recorded():
-    broken = replace(trajectory(), turns=(), stop=Stop.WORLD_ERROR, error="ValueError: no")
+    broken = replace(trajectory(), turns=(), stop=Stop.ENV_ERROR, error="ValueError: no")
     back = EpisodeRecord.from_json(EpisodeRecord.of(broken).to_json())
     assert (back.stop, back.error, back.version, back.turns) == (
-        Stop.WORLD_ERROR,
+        Stop.ENV_ERROR,
         "ValueError: no",
         -1,
         (),

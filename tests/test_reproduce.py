@@ -19,7 +19,14 @@ SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce.py"
 TOY = [
     *("--world", "hotter", "--run.env-args", "high", "8"),
     *("--run.max-env-steps", "220", "--run.tasks-per-step", "3", "--run.save-every", "1"),
-    *("--run.rollout.max-turns", "6", "--run.rollout.max-context-tokens", "256", "--run.rollout.max-completion-tokens", "8"),
+    *(
+        "--run.rollout.max-turns",
+        "6",
+        "--run.rollout.max-context-tokens",
+        "256",
+        "--run.rollout.max-completion-tokens",
+        "8",
+    ),
     *("--run.panel.tasks", "6", "--run.panel.episodes", "2"),
 ]
 

@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 
 from agentgym.env.registry import world
-from agentgym.errors import ConfigError, WorldError, WorldTimeout
+from agentgym.errors import ConfigError, EnvError, EnvTimeout
 from agentgym.tools.http import Cache, RetryPolicy, Web
 from agentgym_envs.deepsearch.corpora import Document, corpus_of
 from agentgym_envs.deepsearch.pages import open_encyclopaedia
@@ -183,7 +183,7 @@ def say(status, body):
 def test_a_server_that_answers_nonsense_breaks_the_world_not_the_agent(status, body, told):
     with serving(say(status, body)) as url:
         remote = RemoteCorpus(url, Web(patience=RetryPolicy(retries=0)))
-        with pytest.raises(WorldError, match=told) as error:
+        with pytest.raises(EnvError, match=told) as error:
             remote.search("Emma", 3)
         assert "\n" not in str(error.value)
         remote.web.close()
@@ -193,7 +193,7 @@ def test_a_server_that_never_answers_is_a_timeout():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/retrieve"
         remote = RemoteCorpus(url, Web(patience=RetryPolicy(deadline=0.3)))
-        with pytest.raises(WorldTimeout, match=r"did not answer within 0.3 s"):
+        with pytest.raises(EnvTimeout, match=r"did not answer within 0.3 s"):
             remote.search("Emma", 3)
         remote.web.close()
 

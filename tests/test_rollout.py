@@ -149,7 +149,7 @@ def test_an_episode_that_takes_too_long_is_cut_off_between_turns(agent):
         (Stop.MAX_TURNS, False, "truncated"),
         (Stop.MAX_TOKENS, False, "truncated"),
         (Stop.MAX_TIME, False, "truncated"),
-        (Stop.WORLD_ERROR, False, "world_error"),
+        (Stop.ENV_ERROR, False, "world_error"),
         (Stop.TOOL_TIMEOUT, False, "tool_timeout"),
         (Stop.ABORTED, False, "aborted"),
     ],
@@ -181,11 +181,11 @@ def test_a_broken_world_aborts_its_episode_and_says_why(agent):
         gymnasium.register("agentgym/Moody-v0", Moody)
     task = Task("agentgym/Moody-v0", "moody")
     episode = play(agent, lambda prompt, sampling: agent.write("x"), task)
-    assert (episode.stop, len(episode.turns)) == (Stop.WORLD_ERROR, 1)
+    assert (episode.stop, len(episode.turns)) == (Stop.ENV_ERROR, 1)
     assert "the pipe burst" in episode.error
-    assert episode.spoilt == (Stop.WORLD_ERROR,) * 5
+    assert episode.spoilt == (Stop.ENV_ERROR,) * 5
     once = play(agent, lambda prompt, sampling: agent.write("x"), task, retries=0)
-    assert (once.spoilt, once.ending) == ((), Ending.WORLD_ERROR)
+    assert (once.spoilt, once.ending) == ((), Ending.ENV_ERROR)
     gymnasium.registry.pop("agentgym/Moody-v0")
     won = play(agent, bisect(agent))
     metrics = episode_metrics([[episode, won]])
@@ -203,7 +203,7 @@ def test_a_world_that_cannot_be_made_spoils_its_episode_and_not_the_run(agent):
         agent=agent, engine=ScriptedEngine(bisect(agent)), make=lambda task: Unmakable(), retries=1
     )
     episode = asyncio.run(someone(TASK, 0))
-    assert (episode.stop, episode.spoilt) == (Stop.WORLD_ERROR, (Stop.WORLD_ERROR,))
+    assert (episode.stop, episode.spoilt) == (Stop.ENV_ERROR, (Stop.ENV_ERROR,))
     assert episode.error == "OSError: no such file"
 
 

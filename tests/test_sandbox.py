@@ -9,7 +9,7 @@ import pytest
 from attacks import FATAL, REFUSED
 from processes import alive, below
 
-from agentgym.errors import ConfigError, ImpossibleValue, MissingExtra, Unconfined, WorldError
+from agentgym.errors import ConfigError, EnvError, ImpossibleValue, MissingExtra, Unconfined
 from agentgym.sandbox import LAYERS, Sandbox, SandboxLimits, Status
 from agentgym.sandbox.server import server
 from agentgym.testing import check_environment
@@ -278,7 +278,7 @@ def test_limits_that_nothing_can_keep_to_are_refused():
 def test_a_server_that_cannot_start_is_a_broken_world(monkeypatch):
     monkeypatch.setattr("agentgym.sandbox.server._START", "raise SystemExit")
     server.cache_clear()
-    with pytest.raises(WorldError, match="the sandbox does not start: its server ended at once"):
+    with pytest.raises(EnvError, match="the sandbox does not start: its server ended at once"):
         Sandbox(QUICK, preload=()).run("1")
     server.cache_clear()
 

@@ -9,7 +9,7 @@ import pytest
 from attacks import FATAL, REFUSED
 from processes import alive, below
 
-from agentgym.errors import ConfigError, Unconfined, WorldError
+from agentgym.errors import ConfigError, EnvError, Unconfined
 from agentgym.sandbox import Sandbox, SandboxLimits, Status, wrappers
 
 PATIENT = SandboxLimits(wall=20, memory=256 * 2**20, output=1000)
@@ -140,6 +140,6 @@ def test_a_machine_that_does_not_let_a_backend_work_is_told(monkeypatch, tmp_pat
         session("bubblewrap").run("1")
     # Works when it is tried, and no longer afterwards.
     broken.write_text("#!/bin/sh\n[ $# -lt 8 ] || { echo 'bwrap: no disk' >&2; exit 1; }\n")
-    with pytest.raises(WorldError, match=r"does not start: the .* left with status 1: bwrap: no"):
+    with pytest.raises(EnvError, match=r"does not start: the .* left with status 1: bwrap: no"):
         session("bubblewrap").run("1")
     wrappers.program.cache_clear()

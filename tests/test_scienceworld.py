@@ -16,7 +16,7 @@ import gymnasium
 import pytest
 
 from agentgym.env.registry import world
-from agentgym.errors import MissingExtra, NotReplayable, WorldError
+from agentgym.errors import EnvError, MissingExtra, NotReplayable
 from agentgym_envs.scienceworld import jvm, simulator, text
 from agentgym_envs.scienceworld.simulator import STAGE
 
@@ -242,7 +242,7 @@ def test_a_machine_killed_in_a_step_costs_that_step_only(begin, undisturbed):
     stop(pid)
     killer = threading.Timer(0.5, os.kill, (pid, signal.SIGKILL))
     killer.start()
-    with pytest.raises(WorldError, match="ended during a call") as problem:
+    with pytest.raises(EnvError, match="ended during a call") as problem:
         hit.step(LINES[4])
     killer.join()
     assert "\n" not in str(problem.value)
@@ -261,7 +261,7 @@ def test_a_machine_that_hangs_is_noticed_in_time_and_replaced(begin, undisturbed
     hit._episode._simulator.patience = 2.0  # only now: a busy computer may take longer to load
     stop(pid)
     start = time.monotonic()
-    with pytest.raises(WorldError, match="did not answer within 2 s and was killed"):
+    with pytest.raises(EnvError, match="did not answer within 2 s and was killed"):
         hit.step(LINES[2])
     assert time.monotonic() - start < 10
     with pytest.raises(ProcessLookupError):
@@ -326,7 +326,7 @@ def test_an_error_of_the_simulator_is_one_line_and_spares_the_machine(begin, und
     env = begin(BOIL)
     play(env, LINES[:4])
     pid = STAGE.machine.pid
-    with pytest.raises(WorldError, match=r"the simulator failed: .*noSuchMethod") as problem:
+    with pytest.raises(EnvError, match=r"the simulator failed: .*noSuchMethod") as problem:
         env._episode.ask("noSuchMethod")
     assert "\n" not in str(problem.value)
     assert play(env, LINES[4:]) == undisturbed[4:]

@@ -9,7 +9,7 @@ import pytest
 
 from agentgym.env.panel import panel
 from agentgym.env.registry import world
-from agentgym.errors import ConfigError, MissingExtra, UnknownTask, WorldError
+from agentgym.errors import ConfigError, EnvError, MissingExtra, UnknownTask
 from agentgym_envs.scienceworld import jvm, tasks, text
 
 ENV = "agentgym/ScienceWorld-v0"
@@ -172,6 +172,6 @@ def test_a_java_that_does_not_start_says_why(monkeypatch, tmp_path, script, said
     java.write_text(f"#!/bin/sh\n{script}\n")
     java.chmod(0o755)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(WorldError, match=said) as problem:
+    with pytest.raises(EnvError, match=said) as problem:
         jvm.Machine()
     assert "\n" not in str(problem.value)

@@ -11,7 +11,7 @@ import pytest
 from agentgym.env.base import TextEnv
 from agentgym.env.panel import panel
 from agentgym.env.registry import world
-from agentgym.errors import ConfigError, UnknownTask, WorldError
+from agentgym.errors import ConfigError, EnvError, UnknownTask
 
 textworld = pytest.importorskip("textworld")
 
@@ -506,7 +506,7 @@ def test_closing_twice_is_fine_and_a_closed_world_can_start_again(env):
     env.reset(options={"task": KITCHEN})
     env.close()
     env.close()
-    with pytest.raises(WorldError, match="reset"):
+    with pytest.raises(EnvError, match="reset"):
         env.step("look")
     assert env.reset(options={"task": KITCHEN})[0] == TERSE
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from agentgym.env.registry import world
-from agentgym.errors import MissingExtra, WorldError
+from agentgym.errors import EnvError, MissingExtra
 
 pytest.importorskip("textworld")
 
@@ -126,7 +126,7 @@ def test_a_damaged_game_is_one_line_that_names_the_file(tmp_path, monkeypatch, e
     monkeypatch.setenv("AGENTGYM_CACHE", str(tmp_path))
     assert env.reset(options={"task": KITCHEN})[0].startswith("Goal: ")
     bad = damage(cached, how)
-    with pytest.raises(WorldError, match=r"damaged .*; delete it") as caught:
+    with pytest.raises(EnvError, match=r"damaged .*; delete it") as caught:
         env.reset(options={"task": KITCHEN})
     assert str(bad) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -143,19 +143,19 @@ def test_a_damaged_game_of_ones_own_is_not_to_be_deleted(tmp_path, env, how, rea
     mine.with_suffix(".json").write_text(json.dumps(facts))
     env.reset(options={"task": f"file:{mine}"})
     damage(mine, how)
-    with pytest.raises(WorldError, match=f"{reason}.*compile it anew"):
+    with pytest.raises(EnvError, match=f"{reason}.*compile it anew"):
         env.reset(options={"task": f"file:{mine}"})
 
 
 FULL_DISK = """
     import resource, sys
-    from agentgym.errors import WorldError
+    from agentgym.errors import EnvError
     from agentgym_envs.textworld import games
     if {limit}:
         resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
     try:
         games.ensure("coin_collector-l2-s77")
-    except WorldError as problem:
+    except EnvError as problem:
         print("refused:", problem)
 """
 

@@ -12,11 +12,11 @@ from agentgym.env.executor import fork_env
 from agentgym.env.registry import world
 from agentgym.errors import (
     ConfigError,
+    EnvError,
+    EnvTimeout,
     ImpossibleValue,
     MalformedAction,
     Unreachable,
-    WorldError,
-    WorldTimeout,
 )
 from agentgym.rollout.action_formats import Plain
 from agentgym.testing import check_environment
@@ -310,7 +310,7 @@ def nap(seconds: float) -> str:
 def test_a_tool_that_does_not_answer_in_time_breaks_the_world_and_is_not_asked_again(one):
     env = hotter(one, timeout=0.2, retries=5)
     start = time.monotonic()
-    with pytest.raises(WorldTimeout, match=f"tool '{one.__name__}' did not answer within 0.2 s"):
+    with pytest.raises(EnvTimeout, match=f"tool '{one.__name__}' did not answer within 0.2 s"):
         env.step(call(one.__name__, seconds=3.0))
     assert time.monotonic() - start < 2
 
@@ -350,7 +350,7 @@ def test_what_a_tool_refuses_is_an_observation_and_tried_once(kind, text):
 
 
 def test_a_broken_tool_breaks_the_world_not_the_agent():
-    with pytest.raises(WorldError, match="tool 'fail' broke: OSError: no such page"):
+    with pytest.raises(EnvError, match="tool 'fail' broke: OSError: no such page"):
         hotter(fail).step(call("fail", kind="os"))
 
 

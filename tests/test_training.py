@@ -85,7 +85,7 @@ def test_a_window_gives_a_row_per_turn_and_a_growing_context_one():
 
 
 def test_a_broken_world_leaves_the_batch_and_the_statistics():
-    broken = episode(0.0, stop=Stop.WORLD_ERROR)
+    broken = episode(0.0, stop=Stop.ENV_ERROR)
     whole = collate([[episode(1.0), episode(0.0), broken]])
     assert whole.reward.tolist() == [1.0, 0.0]
     advantage = group_advantage(scale=False).apply(whole, (), 0)[0].advantage

@@ -145,7 +145,7 @@ def test_a_branch_whose_world_cannot_be_copied_is_played_from_the_start(agent):
     group = collect(grow_tree(3, fixed(2), always, spot=decided), player(agent, None, Fragile))
     stops = [t.stop for t in group]
     assert stops == [Stop.TERMINATED] * 3
-    assert [t.spoilt for t in group] == [(), (), (Stop.WORLD_ERROR,)]
+    assert [t.spoilt for t in group] == [(), (), (Stop.ENV_ERROR,)]
     assert [t.shared for t in group] == [0, 0, 0]
 
 

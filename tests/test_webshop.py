@@ -12,7 +12,7 @@ import pytest
 
 from agentgym.env.panel import panel
 from agentgym.env.registry import make, world
-from agentgym.errors import ConfigError, UnknownTask, WorldError
+from agentgym.errors import ConfigError, EnvError, UnknownTask
 
 pytest.importorskip("Stemmer")
 pytest.importorskip("rapidfuzz")
@@ -530,7 +530,7 @@ def test_a_catalogue_is_made_once_and_nothing_is_left_of_a_failure(tmp_path, mon
             raise OSError("the disk is gone")
 
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(WorldError, match="the disk is gone"):
+    with pytest.raises(EnvError, match="the disk is gone"):
         catalogue.open_catalogue(Broken(30, 6))
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -559,7 +559,7 @@ def test_official_files_are_read_as_a_stream_and_bad_entries_skipped(tmp_path, m
 def test_a_damaged_file_is_named(tmp_path, content, reason):
     path = tmp_path / "items_shuffle.json"
     path.write_text(content)
-    with pytest.raises(WorldError, match=reason) as caught:
+    with pytest.raises(EnvError, match=reason) as caught:
         list(files.find(str(path)).read(lambda done: None))
     assert str(path) in str(caught.value)
 

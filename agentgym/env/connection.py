@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentgym.env.worker import HEADER, Call, Close, Reply, frame
-from agentgym.errors import WorldError, WorldLost, WorldTimeout
+from agentgym.errors import EnvError, EnvLost, EnvTimeout
 
 PATIENCE = 2.0
 """Seconds that a process is given to end by itself."""
@@ -52,9 +52,9 @@ class Line(asyncio.Protocol):
         """The answer to a call; calls made in one turn of the event loop travel together."""
         number = call.world
         if self.ended:
-            raise WorldLost(f"{self.ended}, while this world was idle")
+            raise EnvLost(f"{self.ended}, while this world was idle")
         if number not in self.living:
-            raise WorldTimeout("the world was written off: it gave no answer in time")
+            raise EnvTimeout("the world was written off: it gave no answer in time")
         if number in self._asked:
             raise RuntimeError("a world takes one call at a time; the last has not been answered")
         future = self._loop.create_future()
@@ -79,7 +79,7 @@ class Line(asyncio.Protocol):
             asked = self._asked.pop(number)
             self.accepting = False
             if not asked.future.done():
-                problem = WorldTimeout(f"the world gave no answer within {asked.seconds:g} seconds")
+                problem = EnvTimeout(f"the world gave no answer within {asked.seconds:g} seconds")
                 asked.future.set_exception(problem)
             self._bury(number)
 
@@ -92,7 +92,7 @@ class Line(asyncio.Protocol):
         asked, self._asked = self._asked, {}
         for call in asked.values():
             if not call.future.done():
-                call.future.set_exception(WorldError(f"{why}, while it was asked"))
+                call.future.set_exception(EnvError(f"{why}, while it was asked"))
         self._flush()
         self._transport.close()
         self._reaping = asyncio.ensure_future(asyncio.to_thread(_reap, self.process))

@@ -45,8 +45,8 @@ class EnvHandle(Protocol):
     """One world under way; one call at a time. Calls raise whatever the world raises.
 
     Raises:
-        WorldTimeout: No answer in time; the world is gone.
-        WorldLost: The world lost its place through no fault of its own.
+        EnvTimeout: No answer in time; the world is gone.
+        EnvLost: The world lost its place through no fault of its own.
     """
 
     async def reset(self, task: Task) -> Start:

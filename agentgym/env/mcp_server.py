@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agentgym.env.base import TextEnv
 from agentgym.env.executor import Env
 from agentgym.env.registry import make, world
-from agentgym.errors import AgentGymError, MissingExtra, WorldError
+from agentgym.errors import AgentGymError, EnvError, MissingExtra
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -101,7 +101,7 @@ class Episodes:
             found = self._find(episode)
             with found.lock:
                 if found.over:
-                    raise WorldError(f"episode {episode!r} is over; reset() starts another")
+                    raise EnvError(f"episode {episode!r} is over; reset() starts another")
                 try:
                     observation, reward, terminated, truncated, info = found.env.step(action)
                 except BaseException:
@@ -122,7 +122,7 @@ class Episodes:
     def _find(self, name: str) -> _Episode:
         with self._lock:
             if name not in self._open:
-                raise WorldError(
+                raise EnvError(
                     f"there is no episode {name[:80]!r}, or it was given up for newer ones: "
                     f"reset() starts one"
                 )

@@ -83,7 +83,7 @@ class ProcessPool:
 
         Raises:
             ConfigError: ``make`` cannot be sent to another process.
-            WorldError: The world broke, gave no answer in time, or its process died.
+            EnvError: The world broke, gave no answer in time, or its process died.
         """
         sent = self._sendable(make)
         async with self._starting:

@@ -18,7 +18,7 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from agentgym.env.executor import Env, fork_env, reset_env, step_env
-from agentgym.errors import AgentGymError, WorldError
+from agentgym.errors import AgentGymError, EnvError
 from agentgym.types import Task
 
 LOOK = 0.002
@@ -208,9 +208,9 @@ class Worker:
         return None
 
 
-def _told(problem: Exception) -> WorldError:
+def _told(problem: Exception) -> EnvError:
     """Foreign exceptions need not survive the journey, so their words travel."""
-    return WorldError(f"{type(problem).__name__}: {problem}")
+    return EnvError(f"{type(problem).__name__}: {problem}")
 
 
 def _portable(reply: Reply) -> Reply:

@@ -18,11 +18,11 @@ from agentgym.engines import Engine
 from agentgym.env.executor import EnvHandle, Executor, MakeEnv, ThreadExecutor
 from agentgym.errors import (
     ConfigError,
+    EnvLost,
+    EnvTimeout,
     MalformedAction,
     MissingExtra,
     UnknownTask,
-    WorldLost,
-    WorldTimeout,
 )
 from agentgym.rollout.agent import Agent, Scene
 from agentgym.types import Completion, Sampling, Stop, Task, Trajectory, Turn
@@ -350,9 +350,9 @@ async def _told(answer: Awaitable[T]) -> T:
         return await answer
     except (UnknownTask, MissingExtra, ConfigError):
         raise
-    except WorldTimeout as problem:
+    except EnvTimeout as problem:
         raise _Broken(Stop.TOOL_TIMEOUT, problem) from problem
-    except WorldLost as problem:
+    except EnvLost as problem:
         raise _Broken(Stop.ABORTED, problem) from problem
     except Exception as problem:
-        raise _Broken(Stop.WORLD_ERROR, problem) from problem
+        raise _Broken(Stop.ENV_ERROR, problem) from problem

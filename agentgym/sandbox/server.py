@@ -14,7 +14,7 @@ import threading
 from functools import cache
 from pathlib import Path
 
-from agentgym.errors import WorldError
+from agentgym.errors import EnvError
 from agentgym.sandbox import wrappers
 from agentgym.sandbox.limits import Backend, SandboxLimits
 
@@ -54,7 +54,7 @@ class Server:
 
         Raises:
             Unconfined: The backend does not work here.
-            WorldError: The server does not start.
+            EnvError: The server does not start.
         """
         if self._backend != "fork-server":
             wrappers.program(self._backend)
@@ -72,7 +72,7 @@ class Server:
                         if attempt == 2:
                             link.close()
                             control.close()
-                            raise WorldError(f"the sandbox does not start: {problem}") from problem
+                            raise EnvError(f"the sandbox does not start: {problem}") from problem
         return link, control
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from agentgym.errors import ConfigError, Unconfined, WorldError
+from agentgym.errors import ConfigError, EnvError, Unconfined
 from agentgym.sandbox.limits import LAYERS, REQUIRED, Backend, Result, SandboxLimits, Status
 from agentgym.sandbox.server import STARTING, server
 
@@ -94,7 +94,7 @@ class Session:
 
         Raises:
             Unconfined: This machine cannot put on a layer that is required.
-            WorldError: The sandbox does not start.
+            EnvError: The sandbox does not start.
         """
         if len(code) > self.sandbox.limits.code:
             longest = self.sandbox.limits.code
@@ -140,7 +140,7 @@ class Session:
         except (EOFError, OSError, ValueError) as problem:
             cause = str(problem) or self._cause()
             self._kill()
-            raise WorldError(f"the sandbox does not start: {cause}") from problem
+            raise EnvError(f"the sandbox does not start: {cause}") from problem
         self.layers = tuple(hello["layers"])
         if lacking := sandbox.require - set(self.layers):
             self._kill()

@@ -62,7 +62,7 @@ def degenerate() -> Iterator[tuple[str, list[list[Trajectory]]]]:
     group = made_up(3, [[1.0, 0.0]])
     silent = [[_unlearned(trajectory) for trajectory in trajectories] for trajectories in group]
     yield "no token to learn from", silent
-    broken = replace(group[0][0], stop=Stop.WORLD_ERROR)
+    broken = replace(group[0][0], stop=Stop.ENV_ERROR)
     yield "a broken world", [[broken, group[0][1]]]
 
 

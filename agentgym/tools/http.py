@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from agentgym.env.base import one_of
-from agentgym.errors import ConfigError, MissingExtra, WorldError, WorldTimeout
+from agentgym.errors import ConfigError, EnvError, EnvTimeout, MissingExtra
 from agentgym.tools.limits import event_loop
 from agentgym.utils.bounds import above, at_least
 from agentgym.utils.jsonl import parse_object, write_atomic
@@ -49,12 +49,12 @@ class Answer(NamedTuple):
         """The body as JSON.
 
         Raises:
-            WorldError: It is something else.
+            EnvError: It is something else.
         """
         try:
             return json.loads(self.body)
         except (ValueError, RecursionError):
-            raise WorldError(f"expected JSON, got {self.text[:80]!r}") from None
+            raise EnvError(f"expected JSON, got {self.text[:80]!r}") from None
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Cache:
 
         Raises:
             ConfigError: The file is damaged.
-            WorldError: It is not there, and no other will be asked.
+            EnvError: It is not there, and no other will be asked.
         """
         path = self.path(request)
         if self.mode == "record":
@@ -91,7 +91,7 @@ class Cache:
         except FileNotFoundError:
             if self.mode == "use":
                 return None
-            raise WorldError(
+            raise EnvError(
                 f"no answer to {request.method} {request.url} is recorded in {self.folder}"
             ) from None
         except (AttributeError, KeyError, TypeError, ValueError) as problem:
@@ -155,7 +155,7 @@ class Web:
         >>> web = Web(cache=Cache("recorded", "replay"))
         >>> web.get("https://example.org/")  # doctest: +IGNORE_EXCEPTION_DETAIL
         Traceback (most recent call last):
-        WorldError: no answer to GET https://example.org/ is recorded in recorded
+        EnvError: no answer to GET https://example.org/ is recorded in recorded
     """
 
     def __init__(
@@ -202,8 +202,8 @@ class Web:
             **options: Of ``httpx.AsyncClient.build_request``, such as ``params`` and ``json``.
 
         Raises:
-            WorldTimeout: The deadline is over.
-            WorldError: No try succeeded, or nothing is recorded.
+            EnvTimeout: The deadline is over.
+            EnvError: No try succeeded, or nothing is recorded.
             ValueError: The address is none, or the answer is too long.
         """
         import httpx
@@ -220,7 +220,7 @@ class Web:
                 answer = await self._try(request)
         except TimeoutError:
             seconds = f"{self.patience.deadline:g} s"
-            raise WorldTimeout(f"{_where(request)} did not answer within {seconds}") from None
+            raise EnvTimeout(f"{_where(request)} did not answer within {seconds}") from None
         if self.cache:
             await asyncio.to_thread(self.cache.keep, request, answer)
         return answer
@@ -264,7 +264,7 @@ class Web:
             if retry < self.patience.retries:
                 await asyncio.sleep(pause)
         tries = f"{self.patience.retries + 1} tries"
-        raise WorldError(f"{_where(request)} failed in {tries}: {fault}")
+        raise EnvError(f"{_where(request)} failed in {tries}: {fault}")
 
     async def _once(self, request: httpx.Request) -> tuple[Answer, float]:
         """One try; an answer, and for how many seconds the server wants to be left alone."""

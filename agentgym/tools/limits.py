@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from agentgym.errors import Unreachable, WorldTimeout
+from agentgym.errors import EnvTimeout, Unreachable
 from agentgym.utils.bounds import above, at_least
 
 Cut = Callable[[str], str]
@@ -89,7 +89,7 @@ class CallLimits:
         """Call a tool in time; try again where it was not reached.
 
         Raises:
-            WorldTimeout: No answer in time.
+            EnvTimeout: No answer in time.
             Unreachable: None of the tries reached it.
             Exception: Whatever else the tool raises.
         """
@@ -99,7 +99,7 @@ class CallLimits:
                 return future.result(self.timeout)
             except TimeoutError:
                 future.cancel()
-                raise WorldTimeout(
+                raise EnvTimeout(
                     f"tool {name!r} did not answer within {self.timeout:g} s"
                 ) from None
             except (ConnectionError, Unreachable) as fault:

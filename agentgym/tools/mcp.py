@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from agentgym.errors import (
     ConfigError,
+    EnvError,
+    EnvTimeout,
     MalformedAction,
     MissingExtra,
     Unreachable,
-    WorldError,
-    WorldTimeout,
 )
 from agentgym.tools.limits import event_loop
 from agentgym.tools.tool import Check, Tool, without_titles
@@ -54,7 +54,7 @@ class ToolServer:
         ConfigError: The server has a tool that cannot be called.
         MissingExtra: The MCP library is not installed.
         Unreachable: The server does not start, or cannot be reached.
-        WorldTimeout: It does not tell its tools in time.
+        EnvTimeout: It does not tell its tools in time.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class ToolServer:
 
         Raises:
             MalformedAction: The server refuses the arguments, or says that the call failed.
-            WorldError: The server is gone, or does not keep to the protocol.
+            EnvError: The server is gone, or does not keep to the protocol.
         """
         return await self._line.call(name, arguments)
 
@@ -172,14 +172,14 @@ class _Line:
 
         Raises:
             Unreachable: It cannot be connected.
-            WorldTimeout: It did not tell in time.
+            EnvTimeout: It did not tell in time.
         """
         try:
             return self._ready.result(self._reach.timeout)
         except TimeoutError:
             self._over.cancel()
             self._lose(f"did not tell its tools within {self._reach.timeout:g} s")
-            raise WorldTimeout(self.lost) from None
+            raise EnvTimeout(self.lost) from None
 
     async def call(self, name: str, arguments: Mapping[str, object]) -> str:
         """See ``ToolServer.call``."""
@@ -187,7 +187,7 @@ class _Line:
         import mcp_types
 
         if self.lost or self._client is None:
-            raise WorldError(self.lost)
+            raise EnvError(self.lost)
         try:
             result = await self._client.call_tool(name, dict(arguments))
         except mcp.MCPError as problem:
@@ -225,7 +225,7 @@ class _Line:
                 if not self._ready.done():
                     self._ready.set_exception(self._broken(problem, Unreachable))
 
-    def _broken(self, problem: Exception, kind: type[WorldError] = WorldError) -> WorldError:
+    def _broken(self, problem: Exception, kind: type[EnvError] = EnvError) -> EnvError:
         """The error to raise; the library wraps those of its tasks in groups."""
         while isinstance(problem, ExceptionGroup):
             problem = problem.exceptions[0]
@@ -269,7 +269,7 @@ async def _listed(client: mcp.Client) -> list[mcp.Tool]:
         cursor = page.next_cursor
         if cursor is None:
             return tools
-    raise WorldError(f"its list of tools has more than {_PAGES} pages")
+    raise EnvError(f"its list of tools has more than {_PAGES} pages")
 
 
 def _tool(server: ToolServer, theirs: mcp.Tool) -> Tool:

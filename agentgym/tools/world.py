@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from agentgym.env.base import Opening, Outcome, Progress, TextEnv
-from agentgym.errors import AgentGymError, ConfigError, MalformedAction, WorldError, did_you_mean
+from agentgym.errors import AgentGymError, ConfigError, EnvError, MalformedAction, did_you_mean
 from agentgym.tools.calls import Call, CallNotation, HermesCalls
 from agentgym.tools.limits import CallLimits
 from agentgym.tools.tool import Tool, tool
@@ -137,7 +137,7 @@ class ToolWorld(TextEnv):
             text = self.limits.cut(f"{type(refusal).__name__}: {refusal}")
             return stay._replace(observation=text, valid=False)
         except Exception as broken:
-            raise WorldError(
+            raise EnvError(
                 f"tool {call.name!r} broke: {type(broken).__name__}: {broken}"
             ) from broken
         if isinstance(found, Outcome):

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from agentgym.env.base import Opening, Outcome, TextEnv, one_of
-from agentgym.errors import WorldError
+from agentgym.errors import EnvError
 from agentgym_envs.alfworld import engine, files, goals, tasks
 from agentgym_envs.alfworld.game import Game, State
 from agentgym_envs.alfworld.games import generated
@@ -113,5 +113,5 @@ class ALFWorld(TextEnv):
 
     def _playing(self) -> tuple[Game, State]:
         if self._game is None or self._state is None:
-            raise WorldError("no ALFWorld game is running; call reset() first")
+            raise EnvError("no ALFWorld game is running; call reset() first")
         return self._game, self._state

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from agentgym.env.base import unknown_task
-from agentgym.errors import ConfigError, WorldError
+from agentgym.errors import ConfigError, EnvError
 from agentgym_envs.alfworld import games, problem, tasks, wording
 from agentgym_envs.alfworld.game import Game, build
 from agentgym_envs.alfworld.oracle import winning_commands
@@ -72,7 +72,7 @@ def load(folder: Path, task: str) -> Game:
 
     Raises:
         UnknownTask: There is no such game.
-        WorldError: Its file is damaged, or of a kind that this engine does not play.
+        EnvError: Its file is damaged, or of a kind that this engine does not play.
     """
     path = folder / task / GAME if _ID.fullmatch(task) else None
     if path is None or not path.is_file():
@@ -93,18 +93,18 @@ def _load(path: Path, stamp: int) -> Game:
         spoken, goal = wording.read(str(data["grammar"]))
         return build(problem.read(str(data["pddl_problem"])), goal, spoken)
     except KeyError as missing:
-        raise WorldError(f"{path} is no game: it lacks {missing}") from missing
-    except WorldError as why:
-        raise WorldError(f"{path} cannot be played: {why}") from why
+        raise EnvError(f"{path} is no game: it lacks {missing}") from missing
+    except EnvError as why:
+        raise EnvError(f"{path} cannot be played: {why}") from why
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text())
     except (OSError, ValueError) as why:
-        raise WorldError(f"{path} is no JSON text: {why}") from why
+        raise EnvError(f"{path} is no JSON text: {why}") from why
     if not isinstance(data, dict):
-        raise WorldError(f"{path} is not what it should be: expected one JSON object")
+        raise EnvError(f"{path} is not what it should be: expected one JSON object")
     return data
 
 

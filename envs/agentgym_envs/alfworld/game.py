@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agentgym.errors import WorldError
+from agentgym.errors import EnvError
 from agentgym_envs.alfworld.problem import Goal, Problem
 from agentgym_envs.alfworld.wording import Wording
 
@@ -121,7 +121,7 @@ def build(problem: Problem, task: str, wording: Wording) -> Game:
     """A game from its facts.
 
     Raises:
-        WorldError: The facts do not say where the player is, or put a receptacle at two locations.
+        EnvError: The facts do not say where the player is, or put a receptacle at two locations.
     """
     facts: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for predicate, *arguments in problem.facts:
@@ -131,7 +131,7 @@ def build(problem: Problem, task: str, wording: Wording) -> Game:
     number = {id_: i for group in ids.values() for i, id_ in enumerate(group)}
     where = _pairs(facts["receptacleatlocation"])
     if len(facts["atlocation"]) != 1 or len(where) != len(facts["receptacleatlocation"]):
-        raise WorldError("a game needs one player, and each receptacle at one location at most")
+        raise EnvError("a game needs one player, and each receptacle at one location at most")
     holds: dict[str, set[str]] = defaultdict(set)
     for rtype, otype in facts["cancontain"]:
         holds[rtype].add(otype.removesuffix("type"))

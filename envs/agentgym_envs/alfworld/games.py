@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache, lru_cache
 
-from agentgym.errors import WorldError
+from agentgym.errors import EnvError
 from agentgym_envs.alfworld import wording
 from agentgym_envs.alfworld.game import Game, build
 from agentgym_envs.alfworld.generate import NoRoom, generate
@@ -47,4 +47,4 @@ def make(spec: Spec, name: wording.Name = "new") -> tuple[Problem, Game]:
         plan = winning_commands(game, game.start, searching=True)
         if done < wanted and plan is not None and len(plan) <= LONGEST_SEARCH:
             return problem, game
-    raise WorldError(f"{spec.id}: {_ATTEMPTS} draws gave no game that can be won in time")
+    raise EnvError(f"{spec.id}: {_ATTEMPTS} draws gave no game that can be won in time")

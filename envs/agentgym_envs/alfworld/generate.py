@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from random import Random
 
-from agentgym.errors import WorldError
+from agentgym.errors import EnvError
 from agentgym_envs.alfworld import tables
 from agentgym_envs.alfworld.problem import Fact, Goal, Problem
 from agentgym_envs.alfworld.tables import Pose
@@ -57,7 +57,7 @@ SENTENCES = {
 """The goal sentences of the game, two for each family."""
 
 
-class NoRoom(WorldError):
+class NoRoom(EnvError):
     """A thing that the task needs found no place; the next attempt may be luckier."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agentgym.errors import WorldError
+from agentgym.errors import EnvError
 
 Fact = tuple[str, ...]
 """A predicate and its arguments, in lower case."""
@@ -61,18 +61,18 @@ def read(text: str) -> Problem:
     """Read a problem; distances and costs are left out, they change nothing.
 
     Raises:
-        WorldError: The text is no such problem, or its goal is none of the six families.
+        EnvError: The text is no such problem, or its goal is none of the six families.
     """
     tokens = iter(re.findall(r"[()]|[^\s()]+", re.sub(r";.*", "", text).lower()))
     try:
         if next(tokens) != "(":
-            raise WorldError("not a PDDL problem: it does not begin with a parenthesis")
+            raise EnvError("not a PDDL problem: it does not begin with a parenthesis")
         sections = {part[0]: part[1:] for part in _tree(tokens) if isinstance(part, list) and part}
         names = [word for word in sections[":objects"] if isinstance(word, str)]
         facts = frozenset(_facts(sections[":init"]))
         return Problem(_types(names), facts, _goal(sections[":goal"]))
     except (StopIteration, RuntimeError, KeyError, IndexError, TypeError) as problem:
-        raise WorldError(f"not a PDDL problem of the ALFRED domain: {problem!r}") from problem
+        raise EnvError(f"not a PDDL problem of the ALFRED domain: {problem!r}") from problem
 
 
 def _tree(tokens: Iterator[str]) -> Tree:
@@ -88,7 +88,7 @@ def _tree(tokens: Iterator[str]) -> Tree:
         else:
             done = stack.pop()
             stack[-1].append(done)
-    raise WorldError("not a PDDL problem: a parenthesis is not closed")
+    raise EnvError("not a PDDL problem: a parenthesis is not closed")
 
 
 def _types(words: list[str]) -> dict[str, str]:
@@ -124,7 +124,7 @@ def _goal(section: Tree) -> Goal:
     for task_type, expected in _PLACE.items():
         if count == expected and len({*places}) == len({fact[2] for fact in objects}) == 1:
             return Goal(task_type, _class(objects[0][2]), _class(places[0]))
-    raise WorldError(
+    raise EnvError(
         f"the goal is none of ALFWorld's six families; its conditions are {sorted(count)}"
     )
 

@@ -10,7 +10,7 @@ import json
 import re
 from typing import Literal, NamedTuple
 
-from agentgym.errors import WorldError
+from agentgym.errors import EnvError
 from agentgym_envs.alfworld import tables
 
 UNKNOWN_GOAL = "UNKNOWN GOAL"
@@ -45,7 +45,7 @@ def read(grammar: str) -> tuple[Wording, str]:
     """The wording and the goal sentence of a game file's grammar.
 
     Raises:
-        WorldError: The grammar is not ALFWorld's.
+        EnvError: The grammar is not ALFWorld's.
     """
     goal = re.search(_GOAL, grammar)
     help_ = re.search(_HELP, grammar) if re.search(r"action\s+help\s*\{", grammar) else None
@@ -54,14 +54,14 @@ def read(grammar: str) -> tuple[Wording, str]:
         (_OLD_PUT in grammar, _OLD_SAYS in grammar),
     )
     if goal is None or not (all(new) or all(old)):
-        raise WorldError(
+        raise EnvError(
             "the grammar is not ALFWorld's: expected a goal after 'Your task is to: ' and the "
             "command 'move {o} to {r}' or 'put {o} in/on {r}'"
         )
     try:
         said = json.loads(goal[1]), json.loads(help_[1]) if help_ else ""
     except json.JSONDecodeError as problem:
-        raise WorldError(f"a sentence in the grammar is not a JSON text: {problem}") from problem
+        raise EnvError(f"a sentence in the grammar is not a JSON text: {problem}") from problem
     task = said[0].removeprefix("Your task is to: ").removesuffix(".")
     put = "move {o} to {r}" if all(new) else "put {o} in/on {r}"
     # The reference engine's parser of sentences skips the blanks they begin with.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from agentgym.env.base import SPLITS, AnyText, Opening, Outcome, one_of, unknown_split, unknown_task
-from agentgym.errors import ConfigError, MissingExtra, WorldError
+from agentgym.errors import ConfigError, EnvError, MissingExtra
 from agentgym.tools import HermesCalls, PythonTool, TagCalls, ToolWorld
 from agentgym_envs.deepsearch.corpora import open_corpus
 from agentgym_envs.deepsearch.files import QuestionFile, find
@@ -257,7 +257,7 @@ class DeepSearch(ToolWorld):
 
     def _asked(self) -> Question:
         if self._question is None:
-            raise WorldError("nothing was asked; call reset() first")
+            raise EnvError("nothing was asked; call reset() first")
         return self._question
 
     def _page(self, title: str) -> Page:

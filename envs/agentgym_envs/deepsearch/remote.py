@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from agentgym.errors import WorldError
+from agentgym.errors import EnvError
 from agentgym_envs.deepsearch.corpora import titled
 from agentgym_envs.deepsearch.sources import Hit, Page, split
 
@@ -43,18 +43,18 @@ class RemoteCorpus:
         """The best documents, as the server ranks them.
 
         Raises:
-            WorldError: It cannot be asked, or does not keep the contract.
-            WorldTimeout: It does not answer in time.
+            EnvError: It cannot be asked, or does not keep the contract.
+            EnvTimeout: It does not answer in time.
         """
         asked = {"queries": [query], "topk": count, "return_scores": True}
         answer = self.web.post(self.url, asked)
         if answer.status != 200:
-            raise WorldError(f"{self.url} answered {answer.status}: {answer.text[:100]!r}")
+            raise EnvError(f"{self.url} answered {answer.status}: {answer.text[:100]!r}")
         try:
             (found,) = answer.json()["result"]
             return [_hit(each) for each in found][:count]
         except (AttributeError, KeyError, TypeError, ValueError) as problem:
-            raise WorldError(
+            raise EnvError(
                 f"{self.url} answered {answer.text[:100]!r}, expected an object with one list of "
                 f"documents under 'result' ({problem!r:.80})"
             ) from None

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from agentgym.env.base import SPLITS, AnyText, Opening, Outcome, one_of, unknown_split, unknown_task
-from agentgym.errors import ConfigError, MissingExtra, WorldError
+from agentgym.errors import ConfigError, EnvError, MissingExtra
 from agentgym.sandbox import Sandbox, SandboxLimits
 from agentgym.tools import CallLimits, HermesCalls, PythonTool, TagCalls, ToolWorld
 from agentgym_envs.pythonmath.answers import same
@@ -113,7 +113,7 @@ class PythonMath(ToolWorld):
 
     def _posed(self) -> Problem:
         if self._problem is None:
-            raise WorldError("no problem is posed; call reset() first")
+            raise EnvError("no problem is posed; call reset() first")
         return self._problem
 
     def _find(self, task: str) -> Problem:

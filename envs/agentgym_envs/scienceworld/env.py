@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from agentgym.env.base import Opening, Outcome, TextEnv, one_of
-from agentgym.errors import ConfigError, WorldError
+from agentgym.errors import ConfigError, EnvError
 from agentgym_envs.scienceworld import jvm, text
 from agentgym_envs.scienceworld import tasks as _tasks
 from agentgym_envs.scienceworld.episode import Episode
@@ -21,7 +21,7 @@ class ScienceWorld(TextEnv):
     and lost by acting on the wrong thing; points on the way count as progress, never as success.
 
     The simulators of all worlds in a process share one Java machine. If it dies or hangs, the
-    step in progress raises ``WorldError``; every episode then goes on by being replayed on a new
+    step in progress raises ``EnvError``; every episode then goes on by being replayed on a new
     machine. Nothing in an episode is random, so ``reset``'s seed only picks a task.
     """
 
@@ -121,7 +121,7 @@ class ScienceWorld(TextEnv):
 
         Raises:
             NotReplayable: The simulator answered differently.
-            WorldError: The Java machine failed.
+            EnvError: The Java machine failed.
         """
         other = self.twin()
         other._episode = self._episode.fork() if self._episode else None
@@ -135,7 +135,7 @@ class ScienceWorld(TextEnv):
 
     def _playing(self) -> Episode:
         if self._episode is None:
-            raise WorldError("no ScienceWorld task is running; call reset() first")
+            raise EnvError("no ScienceWorld task is running; call reset() first")
         return self._episode
 
     def _words(self, answer: str, *more: str) -> str:

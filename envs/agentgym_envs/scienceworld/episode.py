@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple, Self, TypeVar
 
-from agentgym.errors import NotReplayable, WorldError
+from agentgym.errors import EnvError, NotReplayable
 from agentgym_envs.scienceworld import text
 from agentgym_envs.scienceworld.simulator import STAGE, Reply, Simulator
 from agentgym_envs.scienceworld.tasks import Spec
@@ -28,7 +28,7 @@ class Episode:
 
         Raises:
             MissingExtra: Java or the simulator is not installed.
-            WorldError: The machine fails.
+            EnvError: The machine fails.
         """
         self.spec = spec
         self.patience = patience
@@ -49,7 +49,7 @@ class Episode:
         """Say one line.
 
         Raises:
-            WorldError: The machine died, hung or failed in the middle. The line then counts as
+            EnvError: The machine died, hung or failed in the middle. The line then counts as
                 not said: saying it again goes on from where the episode was.
             NotReplayable: The episode had to be replayed and went differently.
         """
@@ -118,7 +118,7 @@ class Episode:
         assert self._simulator is not None
         try:
             return call(self._simulator)
-        except WorldError:
+        except EnvError:
             self.close()  # half a step may have happened; the next call starts from the lines
             raise
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentgym.errors import MissingExtra, WorldError
+from agentgym.errors import EnvError, MissingExtra
 
 if TYPE_CHECKING:
     from py4j.java_gateway import GatewayConnection
@@ -47,7 +47,7 @@ def missing() -> str:
     return ""
 
 
-class MachineDied(WorldError):
+class MachineDied(EnvError):
     """The Java machine ended, or had to be ended, in the middle of a call."""
 
 
@@ -63,7 +63,7 @@ class Machine:
 
         Raises:
             MissingExtra: There is no Java, or no simulator.
-            WorldError: Java does not start.
+            EnvError: Java does not start.
         """
         if lacking := missing():
             raise MissingExtra(lacking)
@@ -73,7 +73,7 @@ class Machine:
             self._connection = _connect(port)
         except Exception as problem:
             self.end()
-            raise WorldError(f"cannot connect to the Java machine: {problem}") from problem
+            raise EnvError(f"cannot connect to the Java machine: {problem}") from problem
 
     @property
     def alive(self) -> bool:
@@ -109,7 +109,7 @@ class Machine:
 
         Raises:
             MachineDied: The machine ended, or did not answer in time and was killed.
-            WorldError: The simulator raised an exception.
+            EnvError: The simulator raised an exception.
         """
         from py4j.protocol import get_command_part
 
@@ -184,7 +184,7 @@ class Machine:
         if "OutOfMemoryError" in told:
             self.end()
             raise MachineDied(f"the Java machine has no memory left and was killed: {told}")
-        raise WorldError(f"the simulator failed: {told}")
+        raise EnvError(f"the simulator failed: {told}")
 
 
 def _java() -> str | None:
@@ -224,7 +224,7 @@ def _launch() -> tuple[subprocess.Popen[str], int]:
     process.wait()
     process.stdout.close()
     process.stdin and process.stdin.close()
-    raise WorldError(f"Java did not start: {said or 'it said nothing'}")
+    raise EnvError(f"Java did not start: {said or 'it said nothing'}")
 
 
 def _drain(pipe: Any) -> None:

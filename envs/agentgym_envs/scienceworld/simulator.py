@@ -92,7 +92,7 @@ class Stage:
         Raises:
             MissingExtra: Java or the simulator is not installed.
             MachineDied: The machine ended while it loaded the task, or took too long.
-            WorldError: Java does not start, or the simulator cannot load the task.
+            EnvError: Java does not start, or the simulator cannot load the task.
         """
         machine = self._well()
         while len(self._seated) >= SEATS:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-from agentgym.errors import WorldError
+from agentgym.errors import EnvError
 from agentgym_envs.textworld import text
 from agentgym_envs.textworld.games import DIGEST, check, damaged, textworld_module
 
@@ -91,7 +91,7 @@ def story(path: Path) -> Story:
     """The parsed game of a file, from memory unless the file has changed.
 
     Raises:
-        WorldError: The file or its ``.json`` is damaged.
+        EnvError: The file or its ``.json`` is damaged.
     """
     try:
         stats = path.stat(), path.with_suffix(".json").stat()
@@ -136,7 +136,7 @@ class Session:
         """Type a line and follow what it did.
 
         Raises:
-            WorldError: The game and its logical model no longer agree.
+            EnvError: The game and its logical model no longer agree.
         """
         reply = text.parse(self.interpreter.say(line))
         for event in reply.events:
@@ -213,7 +213,7 @@ class Session:
                 if names[target].title() == title:
                     return self._apply(action)
         if title in {name.title() for name in names.values()}:
-            raise WorldError(
+            raise EnvError(
                 f"{self.story.path}: the game says the player is in {title!r}, its logical "
                 f"model says {names[self.room]!r}"
             )

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from agentgym.env.base import Opening, Outcome, TextEnv, one_of
-from agentgym.errors import WorldError
+from agentgym.errors import EnvError
 from agentgym_envs.textworld import games, makers, tasks, text
 from agentgym_envs.textworld.engine import Session, story
 from agentgym_envs.textworld.plan import winning_commands
@@ -136,7 +136,7 @@ class TextWorld(TextEnv):
 
     def _playing(self) -> Session:
         if self._session is None:
-            raise WorldError("no TextWorld game is running; call reset() first")
+            raise EnvError("no TextWorld game is running; call reset() first")
         return self._session
 
     def _words(self, body: str, *, inventory: bool) -> str:

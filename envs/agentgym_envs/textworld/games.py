@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from agentgym.errors import MissingExtra, UnknownTask, WorldError
+from agentgym.errors import EnvError, MissingExtra, UnknownTask
 from agentgym_envs.cache import cache_root
 from agentgym_envs.textworld.tasks import ENV, Spec, parse
 
@@ -119,7 +119,7 @@ def _build(task: str, path: Path) -> None:
             made.with_suffix(".json").replace(path.with_suffix(".json"))
             made.replace(path)  # last: a game exists when its .z8 does
     except (OSError, compiler_failed) as problem:
-        raise WorldError(
+        raise EnvError(
             f"cannot make game {task!r}: {_reason(problem)}; make room in {path.parent} and "
             f"{tempfile.gettempdir()}, or set AGENTGYM_CACHE and TMPDIR to other folders"
         ) from problem
@@ -169,7 +169,7 @@ def _make(spec: Spec) -> tuple[Any, Any]:
             return maker.make(settings, options), options
         except generator.QuestGenerationError as problem:
             last = problem
-    raise WorldError(f"TextWorld cannot make {spec}: {last}")
+    raise EnvError(f"TextWorld cannot make {spec}: {last}")
 
 
 def check(path: Path) -> bytes:
@@ -179,7 +179,7 @@ def check(path: Path) -> bytes:
         The content of the file.
 
     Raises:
-        WorldError: It is not a whole, undamaged version 8 story file.
+        EnvError: It is not a whole, undamaged version 8 story file.
     """
     try:
         rom = path.read_bytes()
@@ -195,8 +195,8 @@ def check(path: Path) -> bytes:
     return rom
 
 
-def damaged(path: Path, reason: str) -> WorldError:
+def damaged(path: Path, reason: str) -> EnvError:
     """The error for a file that cannot be played."""
     cached = cache_folder().absolute() in path.parents
     advice = "delete it to have it made anew" if cached else "compile it anew"
-    return WorldError(f"the game file {path} is damaged ({reason}); {advice}")
+    return EnvError(f"the game file {path} is damaged ({reason}); {advice}")

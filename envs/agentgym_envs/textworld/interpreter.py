@@ -8,7 +8,7 @@ from collections import deque
 import jericho
 from jericho.jericho import _load_frotz_lib
 
-from agentgym.errors import WorldError
+from agentgym.errors import EnvError
 
 
 class Interpreter(jericho.FrotzEnv):  # type: ignore[misc]
@@ -52,7 +52,7 @@ class Interpreters:
         """An interpreter that has loaded a game, at its start if ``fresh``, else in any state.
 
         Raises:
-            WorldError: The interpreter's library cannot be copied.
+            EnvError: The interpreter's library cannot be copied.
         """
         with self._lock:
             same = next((one for one in self._idle if one.rom == rom), None)
@@ -63,7 +63,7 @@ class Interpreters:
             try:
                 found = Interpreter()
             except OSError as problem:
-                raise WorldError(
+                raise EnvError(
                     f"cannot start an interpreter: {problem.strerror or problem}; "
                     "it needs room in the folder for temporary files"
                 ) from problem

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from threading import Thread
 
-from agentgym.errors import AgentGymError, WorldError
+from agentgym.errors import AgentGymError, EnvError
 from agentgym_envs.textworld import games
 
 Worker = subprocess.Popen[str]
@@ -37,7 +37,7 @@ def generate(
         progress: Called with the number of games that exist and the number asked for.
 
     Raises:
-        WorldError: A game cannot be made or written.
+        EnvError: A game cannot be made or written.
     """
     report = progress or (lambda done, total: None)
     missing = [task for task in dict.fromkeys(ids) if not games.is_made(games.game_file(task))]
@@ -58,7 +58,7 @@ def generate(
             size = min(size, len(missing))
             continue
         return
-    raise WorldError(
+    raise EnvError(
         f"the processes that make games keep dying, {len(missing)} games are missing; "
         "try fewer workers, they may be running out of memory"
     )
@@ -82,7 +82,7 @@ def _make_all(tasks: Sequence[str], workers: int) -> Iterator[int]:
             if reason is None:
                 raise _WorkerDied
             if reason:
-                raise WorldError(reason)
+                raise EnvError(reason)
             yield count
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agentgym.env.base import Progress
-from agentgym.errors import WorldError
+from agentgym.errors import EnvError
 from agentgym_envs.bm25 import Index, IndexWriter, mapped
 from agentgym_envs.cache import cache_root, write_folder
 from agentgym_envs.webshop import goals
@@ -128,7 +128,7 @@ def open_catalogue(
     """The catalogue of a source, built first if this host has none yet.
 
     Raises:
-        WorldError: It cannot be read or written.
+        EnvError: It cannot be read or written.
     """
     folder = folder_of(source)
     if not folder.is_dir():
@@ -143,7 +143,7 @@ def _opened(folder: Path, kind: goals.GoalKind) -> Catalogue:
     try:
         return Catalogue(folder, kind)
     except (OSError, ValueError, KeyError) as problem:
-        raise WorldError(
+        raise EnvError(
             f"the catalogue {folder} is damaged ({problem}); delete it to have it made anew"
         ) from problem
 
@@ -153,7 +153,7 @@ def _build(source: Source, folder: Path, progress: Progress) -> None:
     try:
         write_folder(folder, lambda beside: _write(source, beside, progress))
     except OSError as problem:
-        raise WorldError(
+        raise EnvError(
             f"cannot make a catalogue: {problem.strerror or problem}; make room in "
             f"{folder.parent}, or set AGENTGYM_CACHE to another folder"
         ) from problem
@@ -177,7 +177,7 @@ def _write(source: Source, folder: Path, progress: Progress) -> None:
             for kind, counts in wanted.items():
                 counts.append(goals.count(product, kind))
     if not asins:
-        raise WorldError("the catalogue has no products; check the product file")
+        raise EnvError("the catalogue has no products; check the product file")
     index.write(folder)
     order = np.argsort(np.array(asins))
     np.save(folder / "asins.npy", np.array(asins)[order])

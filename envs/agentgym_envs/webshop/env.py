@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 
 from agentgym.env.base import Opening, Outcome, Progress, TextEnv, one_of, unknown_task
-from agentgym.errors import ConfigError, MissingExtra, WorldError
+from agentgym.errors import ConfigError, EnvError, MissingExtra
 from agentgym_envs.webshop import files, pages
 from agentgym_envs.webshop.catalogue import Catalogue, Source, open_catalogue
 from agentgym_envs.webshop.goals import ENV, Goal, GoalKind, Names, split_range
@@ -185,7 +185,7 @@ class WebShop(TextEnv):
 
     def _wanted(self) -> Goal:
         if self._goal is None:
-            raise WorldError("nobody is shopping; call reset() first")
+            raise EnvError("nobody is shopping; call reset() first")
         return self._goal
 
     def _info(self) -> dict[str, Any]:

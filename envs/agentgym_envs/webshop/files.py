@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentgym.errors import ConfigError, WorldError
+from agentgym.errors import ConfigError, EnvError
 from agentgym_envs.webshop.products import Product, clean, is_listed
 
 _CHUNK = 1 << 20
@@ -130,5 +130,5 @@ def _records(path: Path) -> Iterator[tuple[Any, int]]:
             yield record, min(done, path.stat().st_size)
 
 
-def _damaged(path: Path, reason: str) -> WorldError:
-    return WorldError(f"{path} is not a WebShop file ({reason}); fetch it anew")
+def _damaged(path: Path, reason: str) -> EnvError:
+    return EnvError(f"{path} is not a WebShop file ({reason}); fetch it anew")
