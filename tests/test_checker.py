@@ -20,7 +20,7 @@ from agentgym.testing.worlds import CHECKS, findings
 QUICK = CheckSettings(steps=60, resets=200, seconds=60.0)
 """Enough for small worlds; the seconds are for a busy machine."""
 
-TABLE = Path(__file__).parent.parent / "docs" / "checker.md"
+TABLE = Path(__file__).parent.parent / "docs" / "how-to" / "check-an-environment.md"
 
 
 @pytest.fixture

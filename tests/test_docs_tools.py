@@ -14,7 +14,7 @@ from agentgym.cli import main
 for needed in ("httpx", "mcp", "Stemmer"):
     pytest.importorskip(needed)
 
-PAGE = Path(__file__).parents[1] / "docs" / "tools.md"
+PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "tools.md"
 
 
 def forecast(path, body):
