@@ -78,18 +78,16 @@ def broken(task, sample, spoilt=()):
     return Trajectory(task, sample, "", "", (), stop, error="OSError: gone", spoilt=spoilt)
 
 
-def run(play, path, *, episodes=4, tasks=PANEL, subject=BASE, **conduct):
-    how = EvalOptions(**{"concurrency": 3, **conduct})
-    return asyncio.run(
-        evaluate(tasks, play, episodes=episodes, path=path, subject=subject, conduct=how)
-    )
+def run(play, path, *, episodes=4, tasks=PANEL, spec=BASE, **options):
+    how = EvalOptions(**{"concurrency": 3, **options})
+    return asyncio.run(evaluate(tasks, play, episodes=episodes, path=path, spec=spec, options=how))
 
 
 def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_every_task_is_played_the_same_number_of_times_and_written_down(tmp_path):
+def test_every_task_is_played_equally_often_and_recorded(tmp_path):
     play = Guesser(always)
     report = run(play, tmp_path / "e.jsonl")
     assert Counter(task for task, _ in play.calls) == dict.fromkeys(PANEL.tasks, 4)
@@ -130,7 +128,7 @@ def test_results_do_not_depend_on_the_order_in_which_episodes_end(tmp_path):
     assert render(one) == render(many)
 
 
-def test_no_more_episodes_fly_than_allowed(tmp_path):
+def test_no_more_episodes_are_in_flight_than_allowed(tmp_path):
     play = Guesser(always, wait=lambda task, sample: 0.001)
     run(play, tmp_path / "e.jsonl", concurrency=5)
     assert play.most == 5
@@ -187,17 +185,17 @@ def test_an_error_in_play_stops_the_other_episodes(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"subject": replace(BASE, model="tuned")}, "its model is 'base', asked for 'tuned'"),
+        ({"spec": replace(BASE, model="tuned")}, "its model is 'base', requested 'tuned'"),
         (
-            {"subject": EvalSpec("base", {"temperature": 0.4, "turns": 7})},
-            r"its temperature is 1\.0, asked for 0\.4",
+            {"spec": EvalSpec("base", {"temperature": 0.4, "turns": 7})},
+            r"its temperature is 1\.0, requested 0\.4",
         ),
         (
-            {"subject": EvalSpec("base", {"temperature": 1.0, "turns": 7, "top_p": 0.9})},
-            r"its top_p is 'absent', asked for 0\.9",
+            {"spec": EvalSpec("base", {"temperature": 1.0, "turns": 7, "top_p": 0.9})},
+            r"its top_p is 'absent', requested 0\.9",
         ),
-        ({"tasks": PANEL.head(5)}, r"its panel is .*6 tasks.*, asked for .*5 tasks"),
-        ({"tasks": panel(HOTTER, split="valid").head(6)}, "asked for agentgym/Hotter-v0 valid"),
+        ({"tasks": PANEL.head(5)}, r"its panel is .*6 tasks.*, requested .*5 tasks"),
+        ({"tasks": panel(HOTTER, split="valid").head(6)}, "requested agentgym/Hotter-v0 valid"),
     ],
 )
 def test_a_file_of_another_evaluation_is_refused_in_one_line(tmp_path, change, message):
@@ -220,10 +218,10 @@ def test_a_header_cut_off_by_an_interruption_is_written_again(tmp_path):
 def test_another_kind_of_file_is_not_appended_to(tmp_path):
     path = tmp_path / "metrics.jsonl"
     append_line(path, '{"step": 1}')
-    with pytest.raises(ConfigError, match="lacks the header"):
+    with pytest.raises(ConfigError, match="the header is missing"):
         run(Guesser(always), path)
     append_line(path, '{"step": 2}')
-    with pytest.raises(ConfigError, match="no evaluation at"):
+    with pytest.raises(ConfigError, match="no evaluation file at"):
         read_report(tmp_path / "nothing.jsonl")
 
 
@@ -243,20 +241,20 @@ class Fragile(Guesser):
         return replace(super().play(task, sample), spoilt=spoilt)
 
 
-def test_attempts_that_a_breaking_world_spoilt_are_counted_and_reported(tmp_path):
+def test_attempts_that_failed_in_the_environment_are_counted_and_reported(tmp_path):
     report = run(Fragile(2), tmp_path / "e.jsonl")
     assert (report.lost, report.tasks[0].finished) == (0, 4)
     assert report.endings == {Ending.SUCCESS: 24}
-    assert report.spoilt == {Ending.TOOL_TIMEOUT: 1, Ending.ABORTED: 1}
+    assert report.failed_attempts == {Ending.TOOL_TIMEOUT: 1, Ending.ABORTED: 1}
     assert report.metrics()["eval/ending/tool_timeout"] == 1
     flat = " ".join(render(report).split())
     assert "Episodes: success 24." in flat
-    assert "Attempts spoilt by a broken world: tool_timeout 1, aborted 1." in flat
-    assert "spoilt" not in render(run(Fragile(0), tmp_path / "f.jsonl"))
+    assert "Failed attempts (environment errors): tool_timeout 1, aborted 1." in flat
+    assert "Failed attempts" not in render(run(Fragile(0), tmp_path / "f.jsonl"))
     assert "lost" not in flat
 
 
-def test_an_episode_whose_world_stays_broken_is_reported_but_never_scored(tmp_path):
+def test_an_episode_that_never_completes_is_reported_but_not_scored(tmp_path):
     path = tmp_path / "e.jsonl"
     report = run(Fragile(3), path)
     first = report.tasks[0]
@@ -265,21 +263,21 @@ def test_an_episode_whose_world_stays_broken_is_reported_but_never_scored(tmp_pa
     assert report.with_at_least(4) == 5
     assert report.pass_at(4).value == 1
     flat = " ".join(render(report).split())
-    assert "1 episodes were lost to a broken world and are not scored" in flat
-    assert "1 tasks are left out of pass@4" in flat
+    assert "1 episodes were lost to environment errors and are not scored" in flat
+    assert "1 tasks have too few episodes for pass@4" in flat
     healed = run(Fragile(0), path)
     assert (healed.lost, healed.tasks[0].finished) == (0, 4)
-    assert sum(healed.spoilt.values()) == 3
+    assert sum(healed.failed_attempts.values()) == 3
 
 
-def test_a_panel_on_which_every_world_broke_has_no_success_rate(tmp_path):
+def test_a_panel_without_a_scored_episode_has_no_success_rate(tmp_path):
     class Broken(Guesser):
         def play(self, task, sample):
             return broken(task, sample)
 
     report = run(Broken(always), tmp_path / "e.jsonl", episodes=1)
     assert report.lost == 6
-    assert report.spoilt == {Ending.ENV_ERROR: 6}
+    assert report.failed_attempts == {Ending.ENV_ERROR: 6}
     assert math.isnan(report.pass_at(1).value)
     assert math.isnan(report.valid_share)
     assert "nan" in render(report)
@@ -289,7 +287,7 @@ def test_the_file_alone_gives_the_same_report(tmp_path):
     path = tmp_path / "e.jsonl"
     report = run(Guesser(sometimes), path)
     assert read_report(path) == report
-    assert read_report(path).subject == BASE
+    assert read_report(path).spec == BASE
     path.write_text(path.read_text().replace(PANEL.tasks[3].id, "hotter-999", 1))
     with pytest.raises(ConfigError, match="was altered"):
         read_report(path)
@@ -329,7 +327,7 @@ class Families(Guesser):
         return replace(super().play(task, sample), task_type=kind)
 
 
-def test_success_is_broken_down_by_family_of_tasks(tmp_path):
+def test_success_is_broken_down_by_task_type(tmp_path):
     report = run(Families(sometimes), tmp_path / "e.jsonl")
     assert report.task_types == ("even", "odd")
     assert [result.won for result in report.only("odd").tasks] == [0, 3, 4]
@@ -340,7 +338,7 @@ def test_success_is_broken_down_by_family_of_tasks(tmp_path):
 
 def test_before_and_after_are_compared_task_by_task(tmp_path):
     before = run(Guesser(sometimes), tmp_path / "a.jsonl")
-    after = run(Guesser(always), tmp_path / "b.jsonl", subject=EvalSpec("tuned"))
+    after = run(Guesser(always), tmp_path / "b.jsonl", spec=EvalSpec("tuned"))
     gain = compare(before, after, passes(1), (0.0, 1.0))
     assert gain.tasks == 6
     assert gain.before.value == pytest.approx(14 / 24)
@@ -362,7 +360,7 @@ def test_a_task_missing_on_one_side_is_left_out_of_the_comparison(tmp_path):
 def test_results_on_different_panels_are_not_compared(tmp_path):
     before = run(Guesser(always), tmp_path / "a.jsonl", episodes=1)
     after = run(Guesser(always), tmp_path / "b.jsonl", episodes=1, tasks=PANEL.head(5))
-    with pytest.raises(ConfigError, match=r"6 tasks.*5 tasks.*play one panel"):
+    with pytest.raises(ConfigError, match=r"6 tasks.*5 tasks.*play the same panel"):
         compare(before, after, passes(1))
 
 

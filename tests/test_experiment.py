@@ -1,4 +1,4 @@
-"""The main job in miniature: it must end better than it began."""
+"""A small training run: it must improve the score."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_training_improves_the_score(finished):
     assert gain.difference.low > 0, f"pass@1 moved by {gain.difference}"
 
 
-def test_a_run_leaves_everything_behind(finished):
+def test_a_run_writes_all_its_files(finished):
     folder, _result = finished
     assert len(read_metrics(folder.metrics)) == SMALL.steps
     assert len(read_episodes(folder.episodes)) == SMALL.steps * TASKS * 8
@@ -121,7 +121,7 @@ def test_a_loaded_tokenizer_gives_the_tokens_it_gave_before_it_was_saved(tmp_pat
         ("vllm", "cpu", "the engine vllm finds its own device"),
     ],
 )
-def test_a_device_that_cannot_be_had_is_refused_in_one_line(engine, device, line):
+def test_an_unavailable_device_is_refused_in_one_line(engine, device, line):
     with pytest.raises(ConfigError) as error:
         check(replace(SMALL, engine=engine, engine_device=device))
     assert line in str(error.value) and "\n" not in str(error.value)
@@ -129,7 +129,9 @@ def test_a_device_that_cannot_be_had_is_refused_in_one_line(engine, device, line
 
 
 @pytest.mark.parametrize("bitwise", [True, False])
-def test_the_local_engine_is_as_careful_as_the_run_says(tmp_path, monkeypatch, bitwise):
+def test_the_local_engine_is_batch_invariant_where_the_run_asks_for_it(
+    tmp_path, monkeypatch, bitwise
+):
     asked = []
 
     class Asked(LocalEngine):
@@ -152,7 +154,7 @@ def test_the_local_engine_is_as_careful_as_the_run_says(tmp_path, monkeypatch, b
 
 
 def test_a_checkpoint_evaluated_by_itself_plays_as_it_did_in_its_run(finished, tmp_path, capsys):
-    """The command is told nothing but where the checkpoint is."""
+    """The command is given only the path of the checkpoint."""
     folder, _ = finished
     folder.config.write_text(yaml_config.dump({**yaml_config.encode(SMALL), "algorithm": "grpo"}))
     alone, other = tmp_path / "alone.jsonl", tmp_path / "other.jsonl"
@@ -170,22 +172,22 @@ def test_a_checkpoint_evaluated_by_itself_plays_as_it_did_in_its_run(finished, t
     assert main([*words, str(other), "--env", "agentgym/Hotter-v0", *few]) == 0
     assert [episode.env for episode in read_episodes(other)] == ["agentgym/Hotter-v0"] * 2
     assert main([*words, str(other), "--against", str(tmp_path / "none.jsonl")]) == 2
-    assert "no evaluation at" in capsys.readouterr().err
+    assert "no evaluation file at" in capsys.readouterr().err
     unplayed = tmp_path / "unplayed.jsonl"
     assert main([*words, str(unplayed), *few, "--against", str(alone)]) == 2
     assert "cannot compare results on panel" in capsys.readouterr().err
     assert not unplayed.exists()
 
 
-def test_a_checkpoint_is_of_the_run_it_lies_in(tmp_path):
+def test_a_checkpoint_belongs_to_the_run_folder_that_holds_it(tmp_path):
     folder = RunFolder(tmp_path)
-    assert RunFolder.holding(folder.final) is None
+    assert RunFolder.of_checkpoint(folder.final) is None
     folder.config.touch()
-    assert RunFolder.holding(folder.final) == folder
-    assert RunFolder.holding(tmp_path / "models" / "final") is None
+    assert RunFolder.of_checkpoint(folder.final) == folder
+    assert RunFolder.of_checkpoint(tmp_path / "models" / "final") is None
 
 
-def test_worlds_in_workers_change_no_number(tmp_path):
+def test_worker_processes_change_no_result(tmp_path):
     """A short warm-up and one training step: the same episodes, in whichever processes."""
 
     def episodes(workers):
@@ -211,7 +213,7 @@ def test_worlds_in_workers_change_no_number(tmp_path):
     assert episodes(2) == episodes(0)
 
 
-def test_a_run_that_is_done_is_not_done_again(finished):
+def test_a_finished_run_is_not_repeated(finished):
     folder, result = finished
     stamp = folder.final.stat().st_mtime_ns
     again = run_blocking(SMALL, GRPO(minibatches=4).build(), folder, Display())
@@ -245,7 +247,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(finished, tmp_path: P
 
 
 @pytest.mark.parametrize("swapped", ["tokenizer.json", "model.safetensors"])
-def test_what_was_remembered_with_another_model_is_refused(finished, tmp_path: Path, swapped):
+def test_a_trainer_state_of_another_model_is_refused(finished, tmp_path: Path, swapped):
     """As a copied checkpoint, or one whose tokenizer was replaced; before any model is loaded."""
     import shutil
 
@@ -261,5 +263,5 @@ def test_what_was_remembered_with_another_model_is_refused(finished, tmp_path: P
         (last / swapped).write_text(text.replace("'", "`", 1))
     else:
         shutil.copy(cut.warm / swapped, last / swapped)
-    with pytest.raises(ConfigError, match=r"trainer\.pt is of another model or tokenizer"):
+    with pytest.raises(ConfigError, match=r"trainer\.pt belongs to another model or tokenizer"):
         run_blocking(SMALL, GRPO(minibatches=4).build(), cut, Display())

@@ -12,7 +12,7 @@ from agentgym.algorithm import extend
 from agentgym.batch.batch import token_mean
 from agentgym.credit.transforms import stateless
 from agentgym.errors import ConfigError, TrainingError
-from agentgym.experiment.failed_step import load_failure, recompute
+from agentgym.experiment.failed_step import load_failed_step, recompute
 from agentgym.experiment.job import run_blocking
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.losses.compose import weigh
@@ -134,7 +134,7 @@ def test_a_warm_up_that_blows_up_is_kept_too(tmp_path):
     [where] = Path(tmp_path).glob("failed-step-*")
     assert str(where) in text
     assert not math.isfinite(recompute(where, (IMITATION,)).loss)
-    assert load_failure(where).batch.mask.any()
+    assert load_failed_step(where).batch.mask.any()
     with pytest.raises(ConfigError, match="of the update 'imitate', got update"):
         recompute(where, GRPO().build().updates)
 

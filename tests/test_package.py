@@ -62,7 +62,7 @@ def test_a_third_partys_package_adds_its_own(tmp_path):
     [
         (["tain"], "Did you mean 'train'?"),
         (["train", "gpppo"], "Did you mean 'gppo'?"),
-        (["train", "epo.papr"], "Did you mean 'paper'? Forms: paper, released"),
+        (["train", "epo.papr"], "Did you mean 'paper'? Variants: paper, released"),
         (["train", "grpo", "--algo.group-size", "1", "--out", "OUT"], "expected at least 2"),
         (["train", "arpo", "--algo.roots", "99", "--out", "OUT"], "at most the budget of a task"),
         (["play", "agentgym/Hoter-v0"], "Did you mean 'agentgym/Hotter-v0'?"),

@@ -5,7 +5,7 @@ import pytest
 from gymnasium.envs.registration import EnvSpec
 
 from agentgym.cli import main, training
-from agentgym.cli.training import planned
+from agentgym.cli.training import plan_for
 from agentgym.env import registry
 from agentgym.errors import ConfigError, MissingExtra
 from agentgym.experiment.preflight import check
@@ -51,11 +51,11 @@ def test_a_recipe_sets_what_it_names_and_flags_come_on_top(
 def test_a_method_that_is_named_is_the_one_that_is_kept(mine, tmp_path):
     """A run folder must say what trained in it, or it cannot be resumed."""
     mine.write_text("algorithm: grpo\nsteps: 7\n")
-    assert [planned(named, mine).algorithm for named in (None, "epo")] == ["grpo", "epo"]
+    assert [plan_for(named, mine).algorithm for named in (None, "epo")] == ["grpo", "epo"]
     kept = tmp_path / "config.yaml"
-    kept.write_text(yaml_config.dump(planned("epo", mine)))
-    assert yaml_config.encode(planned(None, kept)) == yaml_config.encode(planned("epo", mine))
-    assert planned("epo", mine).steps == 7
+    kept.write_text(yaml_config.dump(plan_for("epo", mine)))
+    assert yaml_config.encode(plan_for(None, kept)) == yaml_config.encode(plan_for("epo", mine))
+    assert plan_for("epo", mine).steps == 7
 
 
 def test_a_world_without_a_recipe_is_trained_with_the_defaults(mine, capsys, tmp_path):
@@ -96,7 +96,7 @@ def test_a_world_that_does_not_exist_has_no_recipe():
 
 @pytest.mark.parametrize("env_id", SHIPPED)
 def test_a_recipe_that_ships_fits_its_world(env_id):
-    recipe = planned(None, registry.recipe(env_id))
+    recipe = plan_for(None, registry.recipe(env_id))
     assert recipe.env == env_id
     try:
         check(recipe)

@@ -66,20 +66,20 @@ def test_a_record_is_one_line_and_comes_back_equal():
     line = record().to_json()
     assert "\n" not in line
     assert line.isascii()
-    assert json.loads(line)["schema"] == 2
+    assert json.loads(line)["schema"] == 3
     back = EpisodeRecord.from_json(line)
     assert repr(back) == repr(record())
     assert back.turns[0] == record().turns[0]
 
 
-def test_the_endings_of_spoilt_attempts_are_kept():
+def test_the_endings_of_failed_attempts_are_recorded():
     often = replace(trajectory(), spoilt=(Stop.TOOL_TIMEOUT, Stop.ABORTED))
     back = EpisodeRecord.from_json(EpisodeRecord.of(often).to_json())
-    assert back.spoilt == (Stop.TOOL_TIMEOUT, Stop.ABORTED)
-    assert all(type(stop) is Stop for stop in back.spoilt)
+    assert back.failed_attempts == (Stop.TOOL_TIMEOUT, Stop.ABORTED)
+    assert all(type(stop) is Stop for stop in back.failed_attempts)
 
 
-def test_numbers_that_json_has_no_word_for_are_null_and_come_back_as_nan():
+def test_non_finite_numbers_are_null_in_json_and_read_as_nan():
     odd = replace(record(), score=math.nan, seconds=math.inf)
     assert json.loads(odd.to_json())["seconds"] is None
     back = EpisodeRecord.from_json(odd.to_json())
@@ -128,7 +128,7 @@ def test_a_line_damaged_in_the_middle_is_named(tmp_path):
         read_episodes(path)
 
 
-def test_episodes_are_read_in_the_order_written_and_other_lines_passed_over(tmp_path):
+def test_episodes_are_read_in_the_order_written_and_header_lines_are_skipped(tmp_path):
     path = tmp_path / "deep" / "episodes.jsonl"
     append_line(path, dumps({"header": {}}))
     for sample in (2, 0, 1):
@@ -163,7 +163,7 @@ def test_metrics_come_back_as_numbers(tmp_path):
     assert '"gap":null' in (tmp_path / "metrics.jsonl").read_text()
 
 
-def test_resuming_cuts_the_steps_that_will_be_played_again(tmp_path):
+def test_resuming_cuts_the_steps_that_are_played_again(tmp_path):
     path = tmp_path / "metrics.jsonl"
     writer = MetricsWriter(path)
     for step in range(1, 6):
@@ -184,7 +184,7 @@ def test_a_second_run_does_not_mix_its_metrics_into_the_first(tmp_path):
     assert len(read_metrics(path)) == 1
 
 
-def test_metrics_never_step_back(tmp_path):
+def test_metrics_of_an_earlier_step_are_refused(tmp_path):
     writer = MetricsWriter(tmp_path / "metrics.jsonl", resume=0)
     writer.write(5, {"loss": 1})
     writer.write(5, {"eval/score": 1})
@@ -192,7 +192,7 @@ def test_metrics_never_step_back(tmp_path):
         writer.write(4, {"loss": 1})
 
 
-def test_a_file_that_holds_no_metrics_is_not_taken_for_one(tmp_path):
+def test_a_file_without_metrics_is_refused(tmp_path):
     append(tmp_path / "episodes.jsonl", record())
     with pytest.raises(ConfigError, match="line 1: metrics are numbers"):
         read_metrics(tmp_path / "episodes.jsonl")

@@ -1,4 +1,4 @@
-"""A run that is killed, really, in the middle of one stage after another."""
+"""A run killed by signal in each of its stages."""
 
 import os
 import subprocess
@@ -59,7 +59,7 @@ def kill_when(process, condition, log):
         process.wait()
 
 
-def test_a_run_killed_in_one_stage_after_another_goes_on_and_ends_whole(tmp_path):
+def test_a_run_killed_in_each_stage_resumes_and_completes(tmp_path):
     folder, log, file = RunFolder(tmp_path / "run"), tmp_path / "log", tmp_path / "plan.yaml"
     file.write_text(yaml_config.dump(PLAN))
     before, after = folder.evaluation("before"), folder.evaluation("after")

@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 
 from agentgym.cli.parsing import parse
-from agentgym.cli.training import planned
+from agentgym.cli.training import plan_for
 from agentgym.settings import (
     WORLD,
     AgentSettings,
@@ -63,8 +63,8 @@ def _of_run(words: Sequence[str]) -> EvalArguments | None:
     from agentgym.experiment.run_folder import RunFolder
 
     for word in words:
-        if (folder := RunFolder.holding(Path(word))) is not None:
-            run = planned(None, folder.config)
+        if (folder := RunFolder.of_checkpoint(Path(word))) is not None:
+            run = plan_for(None, folder.config)
             # The arguments of one world mean nothing to another.
             other = any(flag.partition("=")[0] == "--env" for flag in words)
             return EvalArguments(

@@ -40,7 +40,7 @@ with the settings it was started with.
 """
 
 OUT_HELP = "Where the run goes; unless given, runs/ALGORITHM-seedSEED-TIME."
-FORMS = ("paper", "released")
+VARIANTS = ("paper", "released")
 """Constructors of an algorithm, besides the default."""
 
 
@@ -61,13 +61,13 @@ def train(arguments: list[str]) -> int:
         from agentgym.experiment.run_folder import RunFolder
 
         file = RunFolder(Path(resumed)).config
-    default = in_world(named, world) if world else planned(named, file)
+    default = plan_for_env(named, world) if world else plan_for(named, file)
     prog = f"agentgym train {default.algorithm}"
     plan = parse(type(default), rest, prog=prog, default=default)
     return _train(plan, None if resumed is None else Path(resumed))
 
 
-def planned(named: str | None, file: str | Path | None) -> Any:
+def plan_for(named: str | None, file: str | Path | None) -> Any:
     """What a file sets, with a method: the one named, else the file's, else ``METHOD``."""
     name = named or (yaml_config.peek(file, "algorithm") if file else None) or METHOD
     kind = _plan(name)
@@ -75,19 +75,20 @@ def planned(named: str | None, file: str | Path | None) -> Any:
     return replace(yaml_config.load(kind, file), algorithm=name) if file else kind()
 
 
-def in_world(named: str | None, world: str) -> Any:
+def plan_for_env(named: str | None, world: str) -> Any:
     """What a world's recipe sets; the world need not have one."""
     env = registry.full_id(world)
-    return replace(planned(named, registry.recipe(env)), env=env)
+    return replace(plan_for(named, registry.recipe(env)), env=env)
 
 
 def _plan(name: str) -> type[Any]:
     """``Experiment`` with the fields of one algorithm, and where the run goes."""
     base, _, form = name.partition(".")
     algo = plugins.algorithm(base)
-    if form and form not in FORMS:
+    if form and form not in VARIANTS:
         raise ConfigError(
-            f"{base} has no form {form!r}.{did_you_mean(form, FORMS)} Forms: {', '.join(FORMS)}"
+            f"{base} has no variant {form!r}.{did_you_mean(form, VARIANTS)} "
+            f"Variants: {', '.join(VARIANTS)}"
         )
     fields: list[Any] = [
         ("algorithm", tyro.conf.Suppress[str], field(default=name)),

@@ -1,7 +1,7 @@
-"""Playing a fixed panel of tasks to the end, however often that is interrupted.
+"""Evaluating a model on a frozen panel of tasks, resumable at any point.
 
-The file starts with a header that says what was played by whom; every line after it is one
-episode, added when it ends. Calling ``evaluate`` again on the file plays what is missing.
+The file starts with a header (panel, model, settings); every further line is one finished episode.
+Calling ``evaluate`` again on the same file plays the missing episodes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from agentgym.utils.concurrency import together
 from agentgym.utils.jsonl import append_line, dumps, read_objects
 
 PlayEpisode = Callable[[Task, int], Awaitable[Trajectory]]
-"""Plays one episode; the number tells the episodes of one task apart and seeds its draws."""
+"""Plays one episode; the number is the sample index within the task and part of its seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class EvalOptions:
     decode: Decode | None = None
     """Completion tokens to text, for the record."""
     progress: Progress | None = None
-    """Told after every episode."""
+    """Called after every episode."""
 
 
 async def evaluate(
@@ -43,53 +43,53 @@ async def evaluate(
     *,
     episodes: int,
     path: Path,
-    subject: EvalSpec,
-    conduct: EvalOptions | None = None,
+    spec: EvalSpec,
+    options: EvalOptions | None = None,
 ) -> Report:
     """Play every task of a panel ``episodes`` times and report the success.
 
     Args:
         panel: The tasks.
-        play: Plays one episode, and tries again itself where a world's breaking spoils it.
-        episodes: Episodes per task; at least the largest k of pass@k that is wanted.
-        path: One JSON line per episode. If it exists, only missing episodes are played, and
-            those that a world's breaking spoilt to the last are tried again.
-        subject: Who plays, under which settings.
-        conduct: How to go about it.
+        play: Plays one episode, including retries after environment errors.
+        episodes: Episodes per task; at least the largest k of pass@k.
+        path: One JSON line per episode. If it exists, only missing and unscored episodes are
+            played.
+        spec: What is evaluated, under which settings.
+        options: Concurrency, decoding, progress.
 
     Returns:
-        The same report for the same episodes, whatever order they ended in.
+        The report; it does not depend on the order in which episodes ended.
 
     Raises:
         ConfigError: The file belongs to another panel, model or settings; or ``episodes`` or
             the concurrency is below 1.
     """
-    conduct = conduct or EvalOptions()
-    if episodes < 1 or conduct.concurrency < 1:
+    options = options or EvalOptions()
+    if episodes < 1 or options.concurrency < 1:
         raise ConfigError(
-            f"got episodes={episodes}, concurrency={conduct.concurrency}: each must be at least 1"
+            f"got episodes={episodes}, concurrency={options.concurrency}: each must be at least 1"
         )
-    done = _open(path, panel, subject)
+    done = _open(path, panel, spec)
     pairs = list(product(panel.tasks, range(episodes)))
     missing = [pair for pair in pairs if pair not in done]
-    session = _Session(panel, play, path, conduct, len(pairs) - len(missing), len(pairs))
+    session = _Session(panel, play, path, options, len(pairs) - len(missing), len(pairs))
     queue = iter(missing)
-    await together(session.work(queue) for _ in range(min(conduct.concurrency, len(missing))))
-    return Report.of(panel, subject, read_episodes(path), episodes=episodes)
+    await together(session.work(queue) for _ in range(min(options.concurrency, len(missing))))
+    return Report.of(panel, spec, read_episodes(path), episodes=episodes)
 
 
 def read_report(path: Path) -> Report:
     """The report of an evaluation file, finished or not.
 
     Raises:
-        ConfigError: There is no such file, or it is no evaluation.
+        ConfigError: There is no such file, or it is not an evaluation file.
     """
     if not path.exists():
-        raise ConfigError(f"no evaluation at {path}")
-    panel, subject = _read_header(path)
+        raise ConfigError(f"no evaluation file at {path}")
+    panel, spec = _read_header(path)
     records = read_episodes(path)
     episodes = 1 + max((record.sample for record in records), default=0)
-    return Report.of(panel, subject, records, episodes=episodes)
+    return Report.of(panel, spec, records, episodes=episodes)
 
 
 @dataclass
@@ -99,7 +99,7 @@ class _Session:
     panel: Panel
     play: PlayEpisode
     path: Path
-    conduct: EvalOptions
+    options: EvalOptions
     done: int
     total: int
 
@@ -107,30 +107,32 @@ class _Session:
         for task, sample in queue:
             await self._play(task, sample)
             self.done += 1
-            if self.conduct.progress is not None:
-                self.conduct.progress(self.done, self.total)
+            if self.options.progress is not None:
+                self.options.progress(self.done, self.total)
 
     async def _play(self, task: Task, sample: int) -> None:
         start = time.perf_counter()
         trajectory = await self.play(task, sample)
-        assert (trajectory.task, trajectory.sample) == (task, sample), "play answered another task"
+        assert (trajectory.task, trajectory.sample) == (task, sample), (
+            "play returned another episode"
+        )
         record = EpisodeRecord.of(
             trajectory,
             seconds=time.perf_counter() - start,
             panel=self.panel.digest,
-            decode=self.conduct.decode,
+            decode=self.options.decode,
         )
         append(self.path, record)
 
 
-def _open(path: Path, panel: Panel, subject: EvalSpec) -> set[tuple[Task, int]]:
-    """The episodes that need not be played; a new file gets its header."""
-    header = dumps({"header": _header(panel, subject)})
+def _open(path: Path, panel: Panel, spec: EvalSpec) -> set[tuple[Task, int]]:
+    """Episodes that are already scored; a new file gets its header."""
+    header = dumps({"header": _header(panel, spec)})
     if not path.exists() or b"\n" not in path.read_bytes():
         append_line(path, header)
         return set()
     found, played_by = _read_header(path)
-    changes = list(_changes(found, played_by, panel, subject))
+    changes = list(_changes(found, played_by, panel, spec))
     if changes:
         raise ConfigError(
             f"{path} holds another evaluation: {'; '.join(changes)}. Choose another file"
@@ -138,15 +140,15 @@ def _open(path: Path, panel: Panel, subject: EvalSpec) -> set[tuple[Task, int]]:
     return {record.key for record in read_episodes(path) if record.stop.scored}
 
 
-def _header(panel: Panel, subject: EvalSpec) -> dict[str, object]:
+def _header(panel: Panel, spec: EvalSpec) -> dict[str, object]:
     return {
         "schema": SCHEMA,
         "env": panel.env,
         "split": panel.split,
         "panel": panel.digest,
         "tasks": [[task.id, task.seed] for task in panel.tasks],
-        "model": subject.model,
-        "settings": dict(sorted(subject.settings.items())),
+        "model": spec.model,
+        "settings": dict(sorted(spec.settings.items())),
     }
 
 
@@ -154,24 +156,29 @@ def _read_header(path: Path) -> tuple[Panel, EvalSpec]:
     first = next(read_objects(path), {})
     header = first.get("header")
     if header is None or header["schema"] != SCHEMA:
-        raise ConfigError(f"{path} is no evaluation file of schema {SCHEMA}: it lacks the header")
+        raise ConfigError(
+            f"{path} is not an evaluation file of schema {SCHEMA}: "
+            f"the header is missing or of another version"
+        )
     tasks = tuple(Task(header["env"], id_, seed) for id_, seed in header["tasks"])
     panel = Panel(header["env"], header["split"], tasks)
     if panel.digest != header["panel"]:
-        raise ConfigError(f"{path} was altered: its tasks do not have the digest it states")
+        raise ConfigError(
+            f"{path} was altered: its tasks do not match the panel digest in its header"
+        )
     return panel, EvalSpec(header["model"], header["settings"])
 
 
 def _changes(old: Panel, who: EvalSpec, new: Panel, now: EvalSpec) -> Iterator[str]:
-    """What differs between the evaluation in a file and the one asked for."""
+    """Differences between the evaluation in the file and the requested one."""
     if old != new:
-        yield f"its panel is {_name(old)}, asked for {_name(new)}"
+        yield f"its panel is {_name(old)}, requested {_name(new)}"
     if who.model != now.model:
-        yield f"its model is {who.model!r}, asked for {now.model!r}"
+        yield f"its model is {who.model!r}, requested {now.model!r}"
     for name in sorted(who.settings.keys() | now.settings.keys()):
         first, second = (side.settings.get(name, "absent") for side in (who, now))
         if first != second:
-            yield f"its {name} is {first!r}, asked for {second!r}"
+            yield f"its {name} is {first!r}, requested {second!r}"
 
 
 def _name(panel: Panel) -> str:

@@ -1,4 +1,4 @@
-"""One picture of a run: how training went, and what it was worth on held-out tasks."""
+"""Plot of a run: training success, and pass@k on held-out tasks."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def plot_run(
     *,
     success: str = SUCCESS,
 ) -> None:
-    """Draw training success over steps beside pass@k before and after training.
+    """Plot training success over steps, and pass@k before and after training.
 
     Args:
         metrics: Lines of a metrics file, each with ``step``; lines without ``success`` are
-            passed over.
+            skipped.
         before: Evaluation of the policy that training started from.
         after: Evaluation of the trained policy on the same panel.
-        path: Where the picture goes; the ending chooses PNG, PDF or SVG.
+        path: Output file; its suffix selects PNG, PDF or SVG.
         success: Name of the metric that holds training success, in [0, 1].
 
     Raises:
-        ConfigError: No line holds ``success``, or the reports are about different panels.
+        ConfigError: No line holds ``success``, or the reports are on different panels.
         MissingExtra: matplotlib is not installed.
     """
     try:
@@ -53,7 +53,7 @@ def plot_run(
     except ImportError as problem:
         raise MissingExtra("plots need matplotlib: pip install 'agentic-gym[train]'") from problem
     if before.panel != after.panel:
-        raise ConfigError("before and after were played on different panels: they do not compare")
+        raise ConfigError("before and after were played on different panels and cannot be compared")
     steps, values = _series(metrics, success)
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     FigureCanvasAgg(figure)

@@ -1,4 +1,4 @@
-"""What a run leaves behind: episodes and metrics, one JSON line each."""
+"""Episode records: one JSON line per finished episode."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from agentgym.errors import ConfigError
 from agentgym.types import Stop, Task, Trajectory, Turn
 from agentgym.utils.jsonl import append_line, dumps, parse_object, read_objects
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of an episode's line; raised when a field changes its meaning."""
 
 Decode = Callable[[Sequence[int]], str]
@@ -34,7 +34,7 @@ class TurnRecord:
     entropy: float
     """Mean over the completion's tokens, in nats; NaN when it has none."""
     text: str | None
-    """The completion as text; None when there was nothing to decode it with."""
+    """The completion as text; None without a decoder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class EpisodeRecord:
     stop: Stop
     won: bool
     score: float
-    """The world's own, in [0, 1]."""
+    """The environment's score, in [0, 1]."""
     reward: float
     """Undiscounted return."""
     prompt_tokens: int
@@ -61,15 +61,15 @@ class EpisodeRecord:
     completion_tokens: int
     """Sum over turns."""
     version: int
-    """Oldest policy version that sampled any of it; -1 when nothing was sampled."""
+    """Oldest policy version that sampled a token of it; -1 when nothing was sampled."""
     seconds: float
     """Wall-clock time from the first reset to the last answer, waiting included."""
     panel: str
-    """Digest of the panel it was played for; empty when there was none."""
+    """Digest of the panel it was played for; empty outside evaluation."""
     error: str
-    """What broke, when ``stop`` is not scored."""
-    spoilt: tuple[Stop, ...]
-    """Endings of earlier attempts at it, none of them scored."""
+    """The environment error, when ``stop`` is not scored."""
+    failed_attempts: tuple[Stop, ...]
+    """Endings of earlier, unscored attempts at this episode."""
 
     @classmethod
     def of(
@@ -109,7 +109,7 @@ class EpisodeRecord:
             seconds=seconds,
             panel=panel,
             error=trajectory.error,
-            spoilt=trajectory.spoilt,
+            failed_attempts=trajectory.spoilt,
         )
 
     @property
@@ -126,7 +126,7 @@ class EpisodeRecord:
         """The reverse of ``to_json``.
 
         Raises:
-            ConfigError: The line is no episode, or one of another schema version.
+            ConfigError: The line is not an episode record of this schema version.
         """
         return cls.from_object(parse_object(line))
 
@@ -143,8 +143,15 @@ class EpisodeRecord:
             TurnRecord(**_with_nan(turn, ("reward", "entropy"))) for turn in content["turns"]
         )
         content = _with_nan(content, ("score", "reward", "seconds"))
-        spoilt = tuple(map(Stop, content["spoilt"]))
-        return cls(**{**content, "turns": turns, "stop": Stop(content["stop"]), "spoilt": spoilt})
+        failed_attempts = tuple(map(Stop, content["failed_attempts"]))
+        return cls(
+            **{
+                **content,
+                "turns": turns,
+                "stop": Stop(content["stop"]),
+                "failed_attempts": failed_attempts,
+            }
+        )
 
 
 def append(path: Path, record: EpisodeRecord) -> None:
@@ -153,10 +160,10 @@ def append(path: Path, record: EpisodeRecord) -> None:
 
 
 def read_episodes(path: Path) -> tuple[EpisodeRecord, ...]:
-    """Every complete episode of a file in the order written; other lines are passed over.
+    """Every complete episode of a file, in file order; header lines are skipped.
 
     Raises:
-        ConfigError: A line is damaged in a way that no interruption explains.
+        ConfigError: A line other than the last one is damaged.
     """
     return tuple(
         EpisodeRecord.from_object(found) for found in read_objects(path) if "header" not in found

@@ -30,12 +30,12 @@ Setting = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class EvalSpec:
-    """Who is evaluated, and under which conditions."""
+    """What is evaluated, under which settings."""
 
     model: str
     """Fingerprint of the weights, or another name that changes when they do."""
     settings: Mapping[str, Setting] = field(default_factory=dict)
-    """Whatever else the result depends on: temperature, turn limit, prompt, world options."""
+    """Everything else the result depends on: temperature, turn limit, prompt, world options."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +45,10 @@ class TaskResult:
     task: Task
     task_type: str
     finished: int
-    """Episodes that say something about the agent."""
+    """Scored episodes."""
     won: int
     lost: int
-    """Episodes that a world's breaking spoilt to the last: in no other number here."""
+    """Episodes whose every attempt failed in the environment; they count in no other field."""
     score: float
     """Mean over finished episodes, in [0, 1]; NaN when there is none."""
     turns: float
@@ -56,18 +56,18 @@ class TaskResult:
     actions: int
     """Turns of all finished episodes."""
     valid: int
-    """Those the world accepted."""
+    """Those whose action the environment accepted."""
     endings: Mapping[Ending, int]
     """How its finished episodes ended."""
-    spoilt: Mapping[Ending, int]
-    """Endings of attempts that say nothing about the agent, played again or lost."""
+    failed_attempts: Mapping[Ending, int]
+    """Endings of unscored attempts, retried or lost."""
 
 
 Measure = Callable[[TaskResult], float]
 
 
 class PairedDifference(NamedTuple):
-    """One measure before and after, over the tasks that have it on both sides."""
+    """One measure before and after, over the tasks with a value on both sides."""
 
     before: Interval
     after: Interval
@@ -78,28 +78,28 @@ class PairedDifference(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """One evaluation of one subject on one panel; tasks are in the panel's order.
+    """One evaluation of one model on one panel; tasks are in the panel's order.
 
     Intervals resample tasks with a generator of fixed seed unless one is handed in, so the same
     episodes always give the same report.
     """
 
     panel: Panel
-    subject: EvalSpec
+    spec: EvalSpec
     episodes: int
     """Episodes asked for per task."""
     tasks: tuple[TaskResult, ...]
 
     @classmethod
     def of(
-        cls, panel: Panel, subject: EvalSpec, records: Iterable[EpisodeRecord], *, episodes: int
+        cls, panel: Panel, spec: EvalSpec, records: Iterable[EpisodeRecord], *, episodes: int
     ) -> Report:
-        """Sum up episodes; their order does not matter, except among attempts at the same one.
+        """Summarise episodes; order matters only among attempts at the same episode.
 
         Args:
             panel: What was played.
-            subject: Who played.
-            records: The episodes; of several attempts at one, the first that finished counts.
+            spec: What was evaluated.
+            records: The episodes; of several attempts at one, the first scored one counts.
             episodes: Episodes per task; samples from this number on are ignored.
         """
         kept: dict[tuple[Task, int], EpisodeRecord] = {}
@@ -113,7 +113,7 @@ class Report:
                 raise ConfigError(f"an episode of {task}, which is not on the panel")
             by_task[task].append(record)
         tasks = tuple(_result(task, found) for task, found in by_task.items())
-        return cls(panel=panel, subject=subject, episodes=episodes, tasks=tasks)
+        return cls(panel=panel, spec=spec, episodes=episodes, tasks=tasks)
 
     @property
     def ks(self) -> tuple[int, ...]:
@@ -122,7 +122,7 @@ class Report:
 
     @property
     def lost(self) -> int:
-        """Episodes that a world's breaking spoilt to the last."""
+        """Episodes whose every attempt failed in the environment."""
         return sum(task.lost for task in self.tasks)
 
     @property
@@ -131,27 +131,27 @@ class Report:
         return sum((Counter(task.endings) for task in self.tasks), Counter())
 
     @property
-    def spoilt(self) -> Counter[Ending]:
-        """Endings of attempts that say nothing about the agent."""
-        return sum((Counter(task.spoilt) for task in self.tasks), Counter())
+    def failed_attempts(self) -> Counter[Ending]:
+        """Endings of unscored attempts."""
+        return sum((Counter(task.failed_attempts) for task in self.tasks), Counter())
 
     @property
     def valid_share(self) -> float:
-        """Share of turns whose action the world accepted; NaN without turns."""
+        """Share of turns whose action the environment accepted; NaN without turns."""
         actions = sum(task.actions for task in self.tasks)
         return sum(task.valid for task in self.tasks) / actions if actions else math.nan
 
     @property
     def task_types(self) -> tuple[str, ...]:
-        """The families of its tasks, sorted."""
+        """Task types, sorted."""
         return tuple(sorted({task.task_type for task in self.tasks}))
 
     def only(self, task_type: str) -> Report:
-        """The same for one family of tasks."""
+        """The report restricted to one task type."""
         return replace(self, tasks=tuple(t for t in self.tasks if t.task_type == task_type))
 
     def with_at_least(self, k: int) -> int:
-        """Tasks with at least k finished episodes: those that pass@k is over."""
+        """Number of tasks with at least k finished episodes, the ones that pass@k averages over."""
         return sum(task.finished >= k for task in self.tasks)
 
     def pass_at(self, k: int, rng: np.random.Generator | None = None) -> Interval:
@@ -163,11 +163,11 @@ class Report:
         return self.mean(_passes_all(k), (0.0, 1.0), rng)
 
     def score(self, rng: np.random.Generator | None = None) -> Interval:
-        """Mean over tasks of the world's own score."""
+        """Mean over tasks of the environment's score."""
         return self.mean(lambda task: task.score, (0.0, 1.0), rng)
 
     def turns(self, rng: np.random.Generator | None = None) -> Interval:
-        """Mean over tasks of the turns an episode took."""
+        """Mean over tasks of the turns per episode."""
         return self.mean(lambda task: task.turns, None, rng)
 
     def mean(
@@ -176,7 +176,7 @@ class Report:
         support: tuple[float, float] | None = None,
         rng: np.random.Generator | None = None,
     ) -> Interval:
-        """Mean of a measure over the tasks that have it, that is, where it is not NaN."""
+        """Mean of a measure over the tasks where it is not NaN."""
         values = [value for task in self.tasks if not math.isnan(value := measure(task))]
         return bootstrap_mean(values, rng or np.random.default_rng(0), support=support)
 
@@ -187,7 +187,7 @@ class Report:
         found |= {f"success/{kind}": self.only(kind).pass_at(1).value for kind in named}
         found |= {"score": self.score().value, "turns": self.turns().value}
         found |= {"valid": self.valid_share, "lost": float(self.lost)}
-        ends = self.endings + self.spoilt
+        ends = self.endings + self.failed_attempts
         found |= {f"ending/{ending}": float(ends[ending]) for ending in Ending}
         return {f"{prefix}/{name}": value for name, value in found.items()}
 
@@ -202,7 +202,7 @@ def _passes_all(k: int) -> Measure:
 
 
 def check_panels(before: Panel, after: Panel) -> None:
-    """Refuse to compare what was not played on the same tasks.
+    """Refuse to compare reports on different panels.
 
     Raises:
         ConfigError: The panels differ.
@@ -211,7 +211,7 @@ def check_panels(before: Panel, after: Panel) -> None:
         raise ConfigError(
             f"cannot compare results on panel {before.digest[:12]} ({before.env} {before.split}, "
             f"{len(before)} tasks) with {after.digest[:12]} ({after.env} {after.split}, "
-            f"{len(after)} tasks): play one panel"
+            f"{len(after)} tasks): play the same panel"
         )
 
 
@@ -225,7 +225,7 @@ def compare(
     """A measure before and after, and its paired difference.
 
     Raises:
-        ConfigError: The reports are about different panels: their difference means nothing.
+        ConfigError: The reports are on different panels.
     """
     check_panels(before.panel, after.panel)
     rng = rng or np.random.default_rng(0)
@@ -245,7 +245,7 @@ def render(report: Report, before: Report | None = None, *, width: int = 100) ->
     """A report as a plain-text table; with ``before``, also the paired difference.
 
     Raises:
-        ConfigError: The two reports are about different panels.
+        ConfigError: The two reports are on different panels.
     """
     console = Console(file=StringIO(), width=width, color_system=None, force_terminal=False)
     with console.capture() as capture:
@@ -258,7 +258,7 @@ def render(report: Report, before: Report | None = None, *, width: int = 100) ->
 def _table(report: Report, before: Report | None) -> Table:
     panel = report.panel
     table = Table(title=f"{panel.env} {panel.split}: {len(panel)} tasks, panel {panel.digest[:12]}")
-    names = [report.subject.model] if before is None else ["before", "after", "difference"]
+    names = [report.spec.model] if before is None else ["before", "after", "difference"]
     for name in ["measure", *names]:
         table.add_column(name, justify="left" if name == "measure" else "right")
     for name, measure, support in _lines(report):
@@ -301,13 +301,15 @@ def _notes(report: Report, before: Report | None) -> list[str]:
     sides = [("", report)] if before is None else [("before: ", before), ("after: ", report)]
     for name, side in sides:
         notes.append(f"{name}Episodes: {_counts(side.endings)}.")
-        if side.spoilt:
-            notes.append(f"{name}Attempts spoilt by a broken world: {_counts(side.spoilt)}.")
+        if side.failed_attempts:
+            notes.append(
+                f"{name}Failed attempts (environment errors): {_counts(side.failed_attempts)}."
+            )
         if side.lost:
             short = len(side.tasks) - side.with_at_least(side.ks[-1])
             notes.append(
-                f"{name}{side.lost} episodes were lost to a broken world and are not scored; "
-                f"{short} tasks are left out of pass@{side.ks[-1]} for want of episodes."
+                f"{name}{side.lost} episodes were lost to environment errors and are not scored; "
+                f"{short} tasks have too few episodes for pass@{side.ks[-1]}."
             )
     return notes
 
@@ -318,14 +320,16 @@ def _counts(ends: Counter[Ending]) -> str:
 
 
 def _after(earlier: EpisodeRecord, record: EpisodeRecord) -> EpisodeRecord:
-    """An episode that was played in a later call, with the attempts of the earlier."""
-    return replace(record, spoilt=(*earlier.spoilt, earlier.stop, *record.spoilt))
+    """The later record of an episode, with the attempts of the earlier one added."""
+    return replace(
+        record, failed_attempts=(*earlier.failed_attempts, earlier.stop, *record.failed_attempts)
+    )
 
 
 def _result(task: Task, records: list[EpisodeRecord]) -> TaskResult:
     done = [record for record in records if record.stop.scored]
-    spoilt = [stop for record in records for stop in record.spoilt]
-    spoilt += [record.stop for record in records if not record.stop.scored]
+    failed_attempts = [stop for record in records for stop in record.failed_attempts]
+    failed_attempts += [record.stop for record in records if not record.stop.scored]
     turns = [turn for record in done for turn in record.turns]
     return TaskResult(
         task=task,
@@ -338,5 +342,5 @@ def _result(task: Task, records: list[EpisodeRecord]) -> TaskResult:
         actions=len(turns),
         valid=sum(turn.valid for turn in turns),
         endings=Counter(Ending.of(record.stop, record.won) for record in done),
-        spoilt=Counter(Ending.of(stop, False) for stop in spoilt),
+        failed_attempts=Counter(Ending.of(stop, False) for stop in failed_attempts),
     )

@@ -1,4 +1,4 @@
-"""Success rates with honest error bars: unbiased pass@k, intervals that resample whole tasks.
+"""Success rates with error bars: unbiased pass@k, and intervals that resample whole tasks.
 
 Episodes of one task resemble each other, so an interval that treats them as independent is far
 too narrow. Every interval here therefore resamples tasks (or training seeds), never episodes,
@@ -176,7 +176,7 @@ def bootstrap_over_seeds(
 
     Each draw picks S seeds and, independently, M tasks with replacement and averages the block.
     With fewer than about ten seeds the bootstrap is too narrow: prefer ``gain_over_seeds``,
-    which is honest about few seeds but takes the panel as given.
+    which is valid for few seeds but conditions on the panel.
 
     Args:
         values: One number per seed and task, such as a paired gain, (S, M).
@@ -209,7 +209,7 @@ def gain_over_seeds(values: Sequence[float]) -> Interval:
         values: One number per training seed, such as the gain in pass@1; at least two.
 
     Raises:
-        ValueError: There are fewer than two seeds: one run says nothing about the next.
+        ValueError: There are fewer than two seeds.
 
     Examples:
         >>> print(gain_over_seeds([0.1, 0.2, 0.3]))

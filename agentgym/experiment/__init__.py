@@ -1,1 +1,1 @@
-"""One whole run: its stages, its checks before the start, its folder and its logs."""
+"""One run: its stages, preflight checks, run folder and logs."""

@@ -13,8 +13,8 @@ from agentgym.settings import AgentSettings, Experiment, RolloutSettings
 
 
 @asynccontextmanager
-async def host_of(rollout: RolloutSettings) -> AsyncIterator[Executor]:
-    """Where a configuration lets worlds live, for as long as it is used."""
+async def executor_of(rollout: RolloutSettings) -> AsyncIterator[Executor]:
+    """Executor of the environments, closed on exit."""
     if not rollout.workers:
         yield ThreadExecutor(rollout.env_timeout, rollout.concurrency)
         return
@@ -22,19 +22,19 @@ async def host_of(rollout: RolloutSettings) -> AsyncIterator[Executor]:
         yield pool
 
 
-def form_of(speech: AgentSettings) -> ActionFormat:
-    """The action format a configuration names."""
+def action_format_of(settings: AgentSettings) -> ActionFormat:
+    """The action format that the settings name."""
     forms: dict[str, ActionFormat] = {
         "tags": Tags(),
         "think": Tags(think=True),
         "json": JsonCall(),
         "plain": Plain(),
     }
-    return forms[speech.action_format]
+    return forms[settings.action_format]
 
 
 def engines_of(experiment: Experiment, *, alone: bool = True, served: str | None = None) -> Engines:
-    """What makes the engine of an experiment; see ``Engines`` for ``alone`` and ``served``."""
+    """Engine factory of an experiment; see ``Engines`` for ``alone`` and ``served``."""
     return Engines(
         experiment.engine,
         experiment.server,

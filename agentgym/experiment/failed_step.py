@@ -1,7 +1,7 @@
-"""A step whose loss was no number: kept whole in the run folder, and computed again.
+"""A step with a non-finite loss: saved in the run folder, and recomputed from there.
 
-The folder holds the model as it was before the step that was not taken, an ordinary Hugging Face
-folder, and beside it the minibatch with all its columns.
+The folder is an ordinary Hugging Face model folder with the weights before the failed step, plus
+the minibatch with all its columns.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from agentgym.models.policy import Policy
 from agentgym.training.learner import Learner, NotFinite
 
 
-class Failure(NamedTuple):
-    """What was kept, and the networks it happened in."""
+class FailedStep(NamedTuple):
+    """The saved minibatch and networks."""
 
     learner: Learner
     batch: Batch
@@ -35,22 +35,24 @@ class Failure(NamedTuple):
 
 
 class Recomputed(NamedTuple):
-    """What a minibatch gives."""
+    """Loss and gradient norm of a minibatch."""
 
     loss: float
     grad_norm: float
-    """Of the policy, before any bound."""
+    """Gradient norm of the policy before clipping."""
 
 
 @contextmanager
-def kept(folder: RunFolder, model: Any, tokenizer: Any, learner: Learner | None) -> Iterator[None]:
-    """Keep the minibatch whose loss or gradient is no finite number; the run ends there.
+def keep_failed_step(
+    folder: RunFolder, model: Any, tokenizer: Any, learner: Learner | None
+) -> Iterator[None]:
+    """Save the minibatch on a non-finite loss or gradient; the run ends there.
 
     Args:
-        folder: Of the run.
+        folder: The run folder.
         model: The policy's network.
-        tokenizer: To be saved beside it.
-        learner: Whose critic is kept too, and its temperature.
+        tokenizer: Saved with the model.
+        learner: Its critic and temperature are saved too.
 
     Raises:
         TrainingError: Instead of ``NotFinite``; its text names the folder.
@@ -71,19 +73,19 @@ def kept(folder: RunFolder, model: Any, tokenizer: Any, learner: Learner | None)
         folder.save(where, model, tokenizer, state)
         raise TrainingError(
             f"{problem}, and the run ends here. Its batch and weights are in {where}; "
-            f"`agentgym.experiment.failed_step.recompute` computes it again. Lower the learning "
-            f"rate, or look at the advantages"
+            f"`agentgym.experiment.failed_step.recompute` recomputes it. Lower the learning "
+            f"rate, or inspect the advantages"
         ) from problem
 
 
-def load_failure(where: str | Path) -> Failure:
-    """What ``kept`` left, with its networks.
+def load_failed_step(where: str | Path) -> FailedStep:
+    """Load a step that ``keep_failed_step`` saved.
 
     Args:
         where: Such as RUN/failed-step-0003.
 
     Raises:
-        ConfigError: There is nothing of the kind.
+        ConfigError: The folder holds no failed step.
     """
     path = Path(where)
     if not (path / "trainer.pt").is_file():
@@ -95,11 +97,11 @@ def load_failure(where: str | Path) -> Failure:
         assert learner.critic is not None
         learner.critic.network.model.load_state_dict(state["critic"])
     batch = unpack(state["columns"]).with_(**state["private"])
-    return Failure(learner, batch, state["update"], state["step"])
+    return FailedStep(learner, batch, state["update"], state["step"])
 
 
 def recompute(where: str | Path, updates: Sequence[Update]) -> Recomputed:
-    """The loss of a failed step and the norm of its gradient, computed again.
+    """Recompute the loss and gradient norm of a failed step.
 
     Args:
         where: Such as RUN/failed-step-0003.
@@ -108,15 +110,15 @@ def recompute(where: str | Path, updates: Sequence[Update]) -> Recomputed:
     Raises:
         ConfigError: The folder holds no failed step, or none of the updates has its name.
     """
-    failure = load_failure(where)
-    update = next((update for update in updates if update.name == failure.update), None)
+    failed = load_failed_step(where)
+    update = next((update for update in updates if update.name == failed.update), None)
     if update is None:
         names = ", ".join(update.name for update in updates)
         raise ConfigError(
-            f"{where} is of the update {failure.update!r}, got {names}: build the algorithm that "
+            f"{where} is of the update {failed.update!r}, got {names}: build the algorithm that "
             f"config.yaml names"
         )
-    failure.learner.optimiser.zero_grad()
-    loss = failure.learner.gradient(failure.batch, update, failure.step)["loss"]
-    gradients = [p.grad for p in failure.learner.policy.model.parameters() if p.grad is not None]
+    failed.learner.optimiser.zero_grad()
+    loss = failed.learner.gradient(failed.batch, update, failed.step)["loss"]
+    gradients = [p.grad for p in failed.learner.policy.model.parameters() if p.grad is not None]
     return Recomputed(loss, float(torch.nn.utils.get_total_norm(gradients)))

@@ -1,8 +1,7 @@
-"""The main job, stage by stage: prepare, warm up, evaluate, train, evaluate again, report.
+"""A training run, stage by stage: prepare, warm up, evaluate, train, evaluate, report.
 
-Every stage leaves its result in the run folder and is skipped when that is already there, so a
-run that was interrupted goes on where it stopped; ``agentgym.experiment.run_folder`` says what
-lies where.
+Every stage writes its result to the run folder and is skipped when the result exists, so an
+interrupted run continues where it stopped; see ``agentgym.experiment.run_folder`` for the layout.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ from agentgym.evaluation.evaluate import EvalOptions, evaluate
 from agentgym.evaluation.plots import plot_run
 from agentgym.evaluation.records import EpisodeRecord, append
 from agentgym.evaluation.report import EvalSpec, Report, check_panels, render
-from agentgym.experiment.assemble import engines_of, form_of, host_of
-from agentgym.experiment.failed_step import kept
-from agentgym.experiment.metrics_file import MetricsWriter, keep_episodes, read_metrics
+from agentgym.experiment.assemble import action_format_of, engines_of, executor_of
+from agentgym.experiment.failed_step import keep_failed_step
+from agentgym.experiment.metrics_file import MetricsWriter, read_metrics, truncate_episodes
 from agentgym.experiment.run_folder import RunFolder, fingerprint
 from agentgym.models import from_scratch
 from agentgym.models.loading import load_model, load_tokenizer
@@ -47,11 +46,11 @@ from agentgym.utils.jsonl import write_atomic
 from agentgym.utils.progress import Display
 
 PROBE_TASKS = 64
-"""Training tasks that are played to see how far the warm-up is."""
+"""Training tasks played to measure the success of the warm-up."""
 
 
 class Result(NamedTuple):
-    """What a run showed."""
+    """Evaluations before and after training."""
 
     before: Report
     after: Report
@@ -60,7 +59,7 @@ class Result(NamedTuple):
 async def run(
     experiment: Experiment, algorithm: Algorithm, folder: RunFolder, display: Display
 ) -> Result:
-    """The whole job; call it again on the same folder to go on after an interruption."""
+    """Run all stages; call again on the same folder to continue after an interruption."""
     served = None if experiment.server is None else experiment.model
     engines = engines_of(
         experiment,
@@ -68,7 +67,7 @@ async def run(
         or experiment.engine_device not in (None, "cuda", "cuda:0"),
         served=served,
     )
-    async with host_of(experiment.rollout) as host, engines:
+    async with executor_of(experiment.rollout) as host, engines:
         job = Job(experiment, folder, display, host, engines)
         job.prepare()
         if not folder.warm.exists():
@@ -89,14 +88,14 @@ class Job:
     folder: RunFolder
     display: Display
     host: Executor = field(default_factory=ThreadExecutor)
-    """Where worlds live while they are played."""
+    """Runs the environments."""
     engines: Engines = field(default_factory=Engines)
-    """Makes the engine that samples."""
+    """Creates the sampling engine."""
 
     # ---- stages ------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Build what the tasks of the splits in use need, such as compiled games."""
+        """Prepare the tasks of the splits in use, such as compiled games."""
         for split in dict.fromkeys(("train", self.experiment.panel.split)):
             self.prepare_split(split)
 
@@ -108,11 +107,11 @@ class Job:
         bare.close()
 
     async def warm_up(self) -> None:
-        """Make or load the model and imitate the oracle; leaves ``checkpoints/warm``."""
+        """Make or load the model and imitate the oracle; writes ``checkpoints/warm``."""
         experiment, wanted = self.experiment, self.experiment.imitation
         raw = experiment.model is None
         imitates = wanted.max_steps > 0 and (raw or wanted.pretrained)
-        # Where nothing is imitated, a tokenizer is still made of one demonstration of each task.
+        # Without imitation, a tokenizer is still trained on one demonstration of each task.
         shown = self._demonstrations(wanted.demos_per_task if imitates else int(raw))
         if experiment.model is None:
             text = texts(each for each in shown if each.sample == 0)
@@ -132,10 +131,10 @@ class Job:
     async def evaluate(
         self, checkpoint: str | Path, name: str, path: Path, before: Report | None = None
     ) -> Report:
-        """Play the frozen panel with a model; leaves one JSON line per episode at ``path``.
+        """Play the frozen panel with a model; writes one JSON line per episode to ``path``.
 
         Raises:
-            ConfigError: What it is to be compared with, ``before``, is of another panel.
+            ConfigError: ``before`` is a report on another panel.
         """
         wanted = self.experiment.panel
         panel = self.panel(wanted.split).head(wanted.tasks)
@@ -148,8 +147,8 @@ class Job:
                 player,
                 episodes=wanted.episodes,
                 path=path,
-                subject=self.subject(checkpoint),
-                conduct=EvalOptions(
+                spec=self.spec(checkpoint),
+                options=EvalOptions(
                     concurrency=self.experiment.rollout.concurrency,
                     decode=player.agent.text,
                     progress=lambda done, total: advance(done),
@@ -157,7 +156,7 @@ class Job:
             )
 
     async def reinforce(self, algorithm: Algorithm) -> None:
-        """Train; leaves checkpoints, ``metrics.jsonl`` and ``episodes.jsonl``."""
+        """Train; writes checkpoints, ``metrics.jsonl`` and ``episodes.jsonl``."""
         experiment = self.experiment
         start = self.folder.latest_step()
         begin = self.folder.warm if start is None else start
@@ -185,15 +184,15 @@ class Job:
     async def _take_steps(
         self, tokenizer: Any, trainer: Trainer, schedule: Scheduler, recorded: int
     ) -> None:
-        """Train to the end; ``recorded`` episodes are those of the steps taken so far."""
+        """Train to the end; ``recorded`` is the number of episodes of the steps so far."""
         experiment, player, learner = self.experiment, trainer.player, trainer.learner
         model = learner.policy.model
         metrics = MetricsWriter(self.folder.metrics, resume=trainer.step)
-        keep_episodes(self.folder.episodes, recorded)
+        truncate_episodes(self.folder.episodes, recorded)
         budget = math.inf if experiment.max_env_steps is None else experiment.max_env_steps
         with self.display.stage("train", experiment.max_env_steps or experiment.steps) as advance:
             while trainer.step < experiment.steps and player.spent.turns < budget:
-                with kept(self.folder, model, tokenizer, learner):
+                with keep_failed_step(self.folder, model, tokenizer, learner):
                     step = await schedule.step()
                 metrics.write(trainer.step, step.metrics)
                 self._record(step, player)
@@ -208,7 +207,7 @@ class Job:
                     self.folder.save(where, model, tokenizer, trainer.state() | state)
 
     def _tasks(self) -> Tasks:
-        """The tasks of a training step, from its number."""
+        """Tasks of a training step, as a function of its number."""
         tasks, count = self.panel("train").tasks, self.experiment.tasks_per_step
 
         def of(step: int) -> list[Task]:
@@ -217,7 +216,7 @@ class Job:
         return of
 
     def report(self, before: Report, after: Report) -> None:
-        """Table and plot; leaves ``report.txt`` and ``report.png``."""
+        """Table and plot; writes ``report.txt`` and ``report.png``."""
         table = render(after, before)
         write_atomic(self.folder.table, table)
         if metrics := read_metrics(self.folder.metrics):
@@ -228,7 +227,7 @@ class Job:
     # ---- parts -------------------------------------------------------------------------------
 
     def world(self) -> TextEnv:
-        """The bare world."""
+        """The unwrapped environment."""
         return world(self.experiment.env, **self._env_args())
 
     def panel(self, split: str) -> Panel:
@@ -240,14 +239,17 @@ class Job:
             bare.close()
 
     def agent(self, tokenizer: Any) -> ChatAgent:
-        """The agent as configured."""
-        speech = self.experiment.agent
+        """The agent."""
+        settings = self.experiment.agent
         return ChatAgent(
-            tokenizer, form=form_of(speech), system=speech.system_prompt, window=speech.window
+            tokenizer,
+            form=action_format_of(settings),
+            system=settings.system_prompt,
+            window=settings.window,
         )
 
     def player(self, tokenizer: Any, model: Any, stream: str) -> Player:
-        """An engine with the model's weights, and what it takes to play with it."""
+        """A player: engine with the model's weights, agent, environments and limits."""
         wanted = self.experiment.rollout
         return Player(
             agent=self.agent(tokenizer),
@@ -267,7 +269,7 @@ class Job:
         )
 
     def _trainable(self, checkpoint: str | Path) -> tuple[Any, Any]:
-        """Tokenizer and model; what is to be trained of the model wants gradients."""
+        """Tokenizer and model; the trainable parameters require gradients."""
         experiment = self.experiment
         model = load_model(checkpoint, full=experiment.optimizer.bf16)
         if experiment.lora.rank is not None:
@@ -275,7 +277,7 @@ class Job:
         return load_tokenizer(checkpoint), model
 
     def _loaded(self, checkpoint: str | Path) -> tuple[Any, Any]:
-        """Tokenizer and model; the model only where it is sampled from here, or has adapters."""
+        """Tokenizer and model; the path instead of the model where the engine loads it itself."""
         if self.engines.kind == "openai":
             tokenizer = from_scratch.make_tokenizer((), from_scratch.SMALLEST)
             tokenizer.chat_template = from_scratch.DIALOGUE
@@ -285,21 +287,21 @@ class Job:
         here = engines.kind == "local" or engines.served or base_of(checkpoint) is not None
         return tokenizer, load_model(checkpoint) if here else checkpoint
 
-    def subject(self, checkpoint: str | Path) -> EvalSpec:
-        """What an evaluation's result depends on."""
-        rollout, speech = self.experiment.rollout, self.experiment.agent
+    def spec(self, checkpoint: str | Path) -> EvalSpec:
+        """What the result of an evaluation depends on."""
+        rollout, settings = self.experiment.rollout, self.experiment.agent
         return EvalSpec(
             fingerprint(checkpoint),
             {
                 "seed": self.experiment.seed,
-                "turns": rollout.max_turns,
-                "tokens": rollout.max_context_tokens,
-                "seconds": rollout.max_seconds,
-                "completion": rollout.max_completion_tokens,
+                "max_turns": rollout.max_turns,
+                "max_context_tokens": rollout.max_context_tokens,
+                "max_seconds": rollout.max_seconds,
+                "max_completion_tokens": rollout.max_completion_tokens,
                 "temperature": rollout.temperature,
-                "form": speech.action_format,
-                "window": speech.window,
-                "list_actions": speech.show_admissible,
+                "action_format": settings.action_format,
+                "window": settings.window,
+                "show_admissible": settings.show_admissible,
                 **({} if self.engines.kind == "local" else {"engine": self.engines.kind}),
                 **{f"env.{name}": value for name, value in self.experiment.env_args.items()},
             },
@@ -310,7 +312,7 @@ class Job:
         return {**self.experiment.env_args, **listed}
 
     def _demonstrations(self, count: int) -> list[Demonstration]:
-        """So many of each training task."""
+        """``count`` demonstrations of each training task."""
         if not count:
             return []
         bare, tasks = self.world(), self.panel("train").tasks
@@ -344,7 +346,7 @@ class Job:
 
         with (
             self.display.stage("imitate", wanted.max_steps) as advance,
-            kept(self.folder, model, tokenizer, None),
+            keep_failed_step(self.folder, model, tokenizer, None),
         ):
             await imitate(
                 Policy(model),
@@ -387,7 +389,7 @@ def evaluate_blocking(
     """Evaluate ``experiment.model`` on its panel; the file at ``path`` is continued.
 
     Raises:
-        ConfigError: No model is named; or ``before``, to be compared with, is of another panel.
+        ConfigError: No model is given, or ``before`` is a report on another panel.
     """
     if experiment.model is None:
         raise ConfigError("an evaluation needs a model: a Hugging Face folder or hub id")
@@ -397,7 +399,7 @@ def evaluate_blocking(
 async def _evaluate(
     experiment: Experiment, model: str, path: Path, display: Display, before: Report | None
 ) -> Report:
-    async with host_of(experiment.rollout) as host, engines_of(experiment) as engines:
+    async with executor_of(experiment.rollout) as host, engines_of(experiment) as engines:
         job = Job(experiment, RunFolder(path.parent), display, host, engines)
         job.prepare_split(experiment.panel.split)
         return await job.evaluate(model, experiment.panel.split, path, before)

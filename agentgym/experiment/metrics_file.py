@@ -11,8 +11,8 @@ from agentgym.errors import ConfigError
 from agentgym.utils.jsonl import append_line, dumps, read_objects, write_atomic
 
 
-def keep_episodes(path: Path, count: int) -> None:
-    """Drop the episodes of training steps that a resumed run will play again.
+def truncate_episodes(path: Path, count: int) -> None:
+    """Cut the file to its first ``count`` episodes; a resumed run plays the others again.
 
     Args:
         path: The file; nothing happens when there is none.
@@ -28,7 +28,7 @@ class MetricsWriter:
 
     Args:
         path: The file.
-        resume: The step a run goes on from; later lines are cut, because those steps will be
+        resume: Step that the run continues from; later lines are cut, because those steps are
             played again. None starts a new file.
 
     Raises:

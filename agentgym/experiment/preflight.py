@@ -11,11 +11,11 @@ from agentgym.settings import Experiment
 
 
 def check(experiment: Experiment, *, trains: bool = False) -> None:
-    """Find mistakes before anything is written: the numbers, the world, the panel, the model.
+    """Find mistakes before anything is written: settings, environment, panel, model.
 
     Args:
-        experiment: What is wanted.
-        trains: It is a training run, which a chat endpoint cannot sample for.
+        experiment: The settings.
+        trains: Whether it is a training run, which a chat endpoint cannot serve.
 
     Raises:
         ConfigError: Naming what is wrong.

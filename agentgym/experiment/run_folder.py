@@ -1,15 +1,15 @@
-"""Where a run keeps what it makes.
+"""Layout of a run folder.
 
 RUN/config.yaml             the resolved configuration
-RUN/checkpoints/warm        the model before reinforcement, an ordinary Hugging Face folder;
-                            where adapters are trained, a folder in PEFT's format, or their base
+RUN/checkpoints/warm        the model before reinforcement learning, a Hugging Face folder; with
+                            LoRA, a folder in PEFT's format, or the base model
 RUN/checkpoints/step-0010   the same during it, with the trainer's state in trainer.pt
 RUN/checkpoints/final       and after it
 RUN/metrics.jsonl           one line per training step
 RUN/episodes.jsonl          one line per training episode
 RUN/eval/before.jsonl       one line per episode of the frozen panel; after.jsonl likewise
 RUN/report.txt, report.png  the result
-RUN/failed-step-0003        a step whose loss was no number: see ``agentgym.experiment.failed_step``
+RUN/failed-step-0003        a step with a non-finite loss: see ``agentgym.experiment.failed_step``
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from agentgym.models.lora import base_of
 
 KEPT = 2
 """Step checkpoints that stay; older ones are removed."""
-BESIDE = "beside"
-"""In the trainer's state: hash of the weights and the tokenizer it was saved with."""
+MODEL_HASH = "model_hash"
+"""Key in the trainer's state: hash of the weights and the tokenizer it was saved with."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The paths of one run, and how its checkpoints are written: whole or not at all."""
+    """The paths of one run; checkpoints are written atomically."""
 
     root: Path
 
     @classmethod
-    def holding(cls, checkpoint: Path) -> RunFolder | None:
-        """The run of which this is a checkpoint; None where it lies anywhere else."""
+    def of_checkpoint(cls, checkpoint: Path) -> RunFolder | None:
+        """The run that a checkpoint belongs to; None outside a run folder."""
         found = cls(checkpoint.parent.parent)
         return found if checkpoint.parent.name == "checkpoints" and found.config.is_file() else None
 
@@ -85,7 +85,7 @@ class RunFolder:
         return self.root / "checkpoints" / f"step-{number:04d}"
 
     def failed(self, number: int) -> Path:
-        """What is kept of a training step, counted from 0, whose loss was no number."""
+        """Folder of a training step, counted from 0, with a non-finite loss."""
         return self.root / f"failed-step-{number:04d}"
 
     def latest_step(self) -> Path | None:
@@ -96,7 +96,7 @@ class RunFolder:
     def save(
         self, where: Path, model: Any, tokenizer: Any, state: dict[str, Any] | None = None
     ) -> None:
-        """Write a model folder, with the trainer's state when given; a kill leaves none or all."""
+        """Write a model folder atomically, with the trainer's state when given."""
         import torch
         from transformers.utils import logging
 
@@ -106,7 +106,7 @@ class RunFolder:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         if state is not None:
-            torch.save(state | {BESIDE: _hash(partial).hexdigest()}, partial / "trainer.pt")
+            torch.save(state | {MODEL_HASH: _hash(partial).hexdigest()}, partial / "trainer.pt")
         shutil.rmtree(where, ignore_errors=True)
         partial.rename(where)
         for old in sorted(self.root.glob("checkpoints/step-*"))[:-KEPT]:
@@ -116,22 +116,23 @@ class RunFolder:
         """The trainer's state of a step checkpoint.
 
         Raises:
-            ConfigError: It was saved beside other weights or another tokenizer, so that what it
-                remembers (moments, episodes to replay) is of another model.
+            ConfigError: It was saved with other weights or another tokenizer, so that its
+                optimizer moments and replay episodes belong to another model.
         """
         import torch
 
         file = where / "trainer.pt"
         state: dict[str, Any] = torch.load(file, weights_only=True)
-        if state.pop(BESIDE, None) != _hash(where).hexdigest():
+        if state.pop(MODEL_HASH, None) != _hash(where).hexdigest():
             raise ConfigError(
-                f"{file} is of another model or tokenizer than the one beside it: put back the "
-                f"files it was saved with, or remove {where} to go on from the step before"
+                f"{file} belongs to another model or tokenizer than the one in its folder: put "
+                f"back the files it was saved with, or remove {where} to continue from the "
+                f"previous checkpoint"
             )
         return state
 
     def summary(self) -> str:
-        """What was written, a line each."""
+        """What was written, one line each."""
         made = {
             "model before": self.warm,
             "model after": self.final,
@@ -145,10 +146,9 @@ class RunFolder:
 
 
 def fingerprint(model: str | Path) -> str:
-    """What a result is filed under: changes with the weights or the tokenizer of a folder.
+    """Identity of a model: changes with the weights or the tokenizer of a folder.
 
-    Sixteen hexadecimal digits for a folder; a hub id is its own name. Adapters change with their
-    base, too.
+    Sixteen hexadecimal digits for a folder; a hub id for itself. For adapters it includes the base.
     """
     folder = Path(model)
     if not folder.is_dir():
