@@ -1,22 +1,22 @@
-"""Every exception this package raises on purpose.
+"""All exceptions that this package raises on purpose.
 
 AgentGymError
 ├── ConfigError         a name, a field or a value in a configuration is wrong
-├── ImpossibleValue     a hyper-parameter has a value that no run could have
+├── ImpossibleValue     a setting has a value that no run can use
 ├── MissingExtra        an optional package is not installed; the message says how to get it
-│   └── Unconfined      this machine cannot confine foreign code as it must
-├── UnknownTask         a task id that the world does not have
-├── EnvError          a world broke (corrupt game, dead process); never the agent's fault
-│   ├── Unreachable     what a tool talks to was not reached
-│   ├── EnvTimeout    it, or a tool in it, gave no answer in time
-│   └── EnvLost       it lost its process through no fault of its own
+│   └── Unconfined      this machine cannot sandbox untrusted code as required
+├── UnknownTask         a task id that the environment does not have
+├── EnvError          an environment failed (corrupt game, dead process); never the agent's fault
+│   ├── Unreachable     a service that a tool calls was not reached
+│   ├── EnvTimeout    it, or a tool in it, did not answer in time
+│   └── EnvLost       its process was lost from outside
 ├── CompositionError    the pieces of an algorithm do not fit together
-├── MalformedAction     the agent's text is not an action (becomes an observation, never a crash)
-├── EngineError         an engine broke, or is not the one expected; what was asked for is lost
-├── OutOfMemory         a model, with what it reads, does not fit into memory
-├── TrainingError       training cannot go on: engine and trainer differ, a learner used twice
-│   └── NotFinite       a loss or a gradient is no finite number (in agentgym.training.learner)
-└── NotReplayable       a world gave a different answer to the same task, seed and actions
+├── MalformedAction     the completion is not an action (becomes an observation, never a crash)
+├── EngineError         an engine failed or is not the expected one; the completion is lost
+├── OutOfMemory         a model and its batch do not fit into memory
+├── TrainingError       training cannot continue: engine and trainer differ, learner used twice
+│   └── NotFinite       a loss or a gradient is not finite (in agentgym.training.learner)
+└── NotReplayable       an environment answered the same task, seed and actions differently
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Iterable
 
 
 class AgentGymError(Exception):
-    """Base of every deliberate failure; its text is one line that says what to do."""
+    """Base of all deliberate errors; the message is one line that states what to do."""
 
 
 class ConfigError(AgentGymError, ValueError):
@@ -34,9 +34,9 @@ class ConfigError(AgentGymError, ValueError):
 
 
 class ImpossibleValue(AgentGymError):
-    """A hyper-parameter has a value that no run could have, such as a group of one.
+    """A setting has a value that no run can use, such as a group size of 1.
 
-    No ``ValueError``, so that no parser takes it for a value of the wrong type.
+    Not a ``ValueError``, so that parsers do not report it as a value of the wrong type.
     """
 
 
@@ -45,27 +45,27 @@ class MissingExtra(AgentGymError, ImportError):
 
 
 class Unconfined(MissingExtra, ConfigError):
-    """This machine cannot confine foreign code as it must; the message says what it lacks."""
+    """This machine cannot sandbox untrusted code as required; the message states what it lacks."""
 
 
 class UnknownTask(AgentGymError, ValueError):
-    """A task id that the world does not have."""
+    """A task id that the environment does not have."""
 
 
 class EnvError(AgentGymError, RuntimeError):
-    """A world broke. The episode is data about the world, not about the agent."""
+    """An environment failed. The episode measures the environment, not the agent."""
 
 
 class Unreachable(EnvError):
-    """What a tool talks to was not reached; a call may be worth another try."""
+    """A service that a tool calls was not reached; a retry may succeed."""
 
 
 class EnvTimeout(EnvError):
-    """A world, or a tool in it, gave no answer in time."""
+    """An environment, or a tool in it, did not answer in time."""
 
 
 class EnvLost(EnvError):
-    """A world lost its place, such as its process, through no fault of its own."""
+    """An environment was lost from outside, for example because its process died."""
 
 
 class CompositionError(AgentGymError, TypeError):
@@ -73,23 +73,23 @@ class CompositionError(AgentGymError, TypeError):
 
 
 class MalformedAction(AgentGymError):
-    """The agent's text is not an action; the message is shown to the agent."""
+    """The completion is not an action; the message is shown to the agent."""
 
 
 class EngineError(AgentGymError, RuntimeError):
-    """An engine broke or is not the one expected; a completion that was asked for is lost."""
+    """An engine failed or is not the expected one; a requested completion is lost."""
 
 
 class OutOfMemory(AgentGymError, MemoryError):
-    """A model, with what it reads, does not fit into memory."""
+    """A model and its batch do not fit into memory."""
 
 
 class TrainingError(AgentGymError, RuntimeError):
-    """Training cannot go on; the step was not taken."""
+    """Training cannot continue; the step was not taken."""
 
 
 class NotReplayable(AgentGymError):
-    """A world gave a different answer to the same task, seed and actions."""
+    """An environment answered the same task, seed and actions differently."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

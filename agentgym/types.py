@@ -1,4 +1,4 @@
-"""What flows through the system: task -> turns -> trajectory. Plain frozen values."""
+"""The values that all parts exchange: task, completion, turn, trajectory. Frozen dataclasses."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ class Stop(StrEnum):
     """Why an episode ended."""
 
     TERMINATED = "terminated"
-    """The world said so: won or lost."""
+    """The environment ended it: success or failure."""
     MAX_TURNS = "max_turns"
     """The turn limit was reached."""
     MAX_TOKENS = "max_tokens"
-    """The context budget was spent."""
+    """The context limit was reached."""
     MAX_TIME = "max_time"
     """The time limit was reached."""
     ENV_ERROR = "world_error"
-    """The world raised, or its process died while it was asked."""
+    """The environment raised, or its process died during a call."""
     TOOL_TIMEOUT = "tool_timeout"
-    """The world gave no answer in time."""
+    """The environment did not answer in time."""
     ABORTED = "aborted"
-    """It was given up from outside: its process died while the world was idle."""
+    """It was given up from outside: its process died between calls."""
 
     @property
     def scored(self) -> bool:
-        """The ending says something about the agent; others enter no reward and no statistic."""
+        """Whether the ending measures the agent; others enter neither rewards nor statistics."""
         return self not in (Stop.ENV_ERROR, Stop.TOOL_TIMEOUT, Stop.ABORTED)
 
 
 class Ending(StrEnum):
-    """How an episode ended: ``Stop``, with what the world said of it."""
+    """How an episode ended: ``Stop``, with success and failure told apart."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -45,7 +45,7 @@ class Ending(StrEnum):
 
     @classmethod
     def of(cls, stop: Stop, won: bool) -> Ending:
-        """The one that an episode has.
+        """The ending of an episode.
 
         Examples:
             >>> Ending.of(Stop.MAX_TURNS, False)
@@ -58,18 +58,18 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What to attempt: a world, one of its tasks, and the seed of everything random in it."""
+    """An environment, one of its tasks, and the seed of all randomness in it."""
 
     env: str
     """Registered environment id, such as ``agentgym/TextWorld-v0``."""
     id: str
-    """The world's own name for the task, as listed by its panel."""
+    """Id of the task within the environment, as listed by its panel."""
     seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How an engine draws one completion. The seed fixes the draw, whatever else is in flight."""
+    """How an engine samples one completion; a function of the seed, not of concurrent requests."""
 
     seed: int = 0
     temperature: float = 1.0
@@ -80,12 +80,12 @@ class Sampling:
     max_tokens: int = 64
     """Longest completion, in tokens."""
     stop: tuple[int, ...] = ()
-    """Token ids that end a completion; the one drawn is part of it."""
+    """Token ids that end a completion; the one sampled is part of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What an engine sampled for one prompt; the columns have one entry per token."""
+    """What an engine sampled for one prompt; each column has one entry per token."""
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -93,11 +93,11 @@ class Completion:
     entropies: tuple[float, ...]
     """Entropy of that distribution, in nats."""
     version: int = 0
-    """Policy version that sampled it; the oldest, where weights changed on the way."""
+    """Policy version that sampled it; the oldest, if weights changed meanwhile."""
     finish: Literal["stop", "length"] = "stop"
-    """Why it ended: with a stop token, or at its limit."""
+    """Why it ended: at a stop token, or at ``max_tokens``."""
     versions: tuple[int, ...] = ()
-    """Policy version of each token where weights changed on the way; else empty."""
+    """Policy version of each token if weights changed meanwhile; else empty."""
 
     @property
     def token_versions(self) -> tuple[int, ...]:
@@ -105,7 +105,7 @@ class Completion:
         return self.versions or (self.version,) * len(self.tokens)
 
     def __post_init__(self) -> None:
-        """Refuse ragged columns."""
+        """Check that all columns have one length."""
         columns = self.tokens, self.logprobs, self.entropies, self.token_versions
         if len(set(map(len, columns))) > 1:
             raise ValueError(
@@ -117,25 +117,25 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One exchange: what the agent read, what it wrote, what it did, what came back."""
+    """One turn: prompt, completion, action, observation, reward."""
 
     prompt: tuple[int, ...]
-    """Tokens read since the previous completion; the whole context when ``fresh``."""
+    """Prompt tokens since the previous completion; the whole context if ``fresh``."""
     completion: Completion
     action: str
-    """What reached the world; empty when the completion held no action."""
+    """What the environment received; empty if the completion was malformed."""
     observation: str
-    """The answer: the world's, or the reason why the completion was no action."""
+    """Answer of the environment, or the reason why the completion was malformed."""
     reward: float
     fresh: bool = False
-    """The context was rebuilt for this turn, so it starts a new training row."""
+    """The context was rendered anew for this turn, so a new training row starts here."""
     parsed: bool = True
-    """The completion held an action."""
+    """The completion contained an action."""
     valid: bool = True
-    """The world accepted the action."""
+    """The environment accepted the action."""
     learn: bool = True
-    """The tokens of the completion are trained on; a demonstrator's slip is context only."""
-    thought: int = 0
+    """The completion is trained on; random actions of a demonstrator are context only."""
+    thought_tokens: int = 0
     """Leading tokens of the completion that are thought, before the action."""
 
 
@@ -145,27 +145,27 @@ class Trajectory:
 
     task: Task
     sample: int
-    """Which of the episodes of this task, from 0."""
+    """Number of the episode among those of its task, from 0."""
     goal: str
     opening: str
     """First observation."""
     turns: tuple[Turn, ...]
     stop: Stop
     score: float = 0.0
-    """The world's own score at the end, in [0, 1]."""
+    """Score that the environment gave at the end, in [0, 1]."""
     won: bool = False
     task_type: str = ""
-    """Family of the task, in the world's words."""
+    """Type of the task, as the environment names it."""
     error: str = ""
-    """What broke, when ``stop`` is not scored."""
-    spoilt: tuple[Stop, ...] = ()
-    """Endings of earlier attempts at this episode, none of them scored."""
-    shared: int = 0
+    """What failed, if ``stop`` is not scored."""
+    failed_attempts: tuple[Stop, ...] = ()
+    """Endings of earlier attempts at this episode; none of them is scored."""
+    shared_turns: int = 0
     """Leading turns taken over from the episode that this one was forked from."""
 
     @property
     def ending(self) -> Ending:
-        """How it ended."""
+        """How the episode ended."""
         return Ending.of(self.stop, self.won)
 
     @property
@@ -174,7 +174,7 @@ class Trajectory:
         return sum(turn.reward for turn in self.turns)
 
     def rows(self) -> Iterator[tuple[Turn, ...]]:
-        """Split into maximal runs of turns whose context only grew: one training row each."""
+        """Split into maximal runs of turns with a growing context: one training row each."""
         row: list[Turn] = []
         for turn in self.turns:
             if turn.fresh and row:

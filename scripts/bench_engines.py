@@ -168,9 +168,9 @@ class Recorded:
 def in_a_world(options: Options, folder: str, engine: Any) -> int:
     """The agent's loop in the guessing game."""
     player = Player(
-        agent=ChatAgent(load_tokenizer(folder), form=Plain()),
+        agent=ChatAgent(load_tokenizer(folder), action_format=Plain()),
         engine=engine,
-        make=EnvFactory(turns=options.turns),
+        make_env=EnvFactory(turns=options.turns),
         limits=EpisodeLimits(turns=options.turns, tokens=8192),
         sampling=Sampling(max_tokens=options.completion),
         concurrency=options.episodes,

@@ -105,10 +105,10 @@ def trainer_of(options: Options, how: ScheduleSettings) -> Trainer:
     model = from_scratch.make_model(tokenizer, ScratchSettings(), context=4096, seed=0)
     count = options.tasks * options.group
     player = Player(
-        agent=ChatAgent(tokenizer, form=Plain()),
+        agent=ChatAgent(tokenizer, action_format=Plain()),
         engine=LocalEngine(model, slots=count, context=4096),
-        make=EnvFactory(turns=options.turns),
-        host=SlowHost(options.delay),
+        make_env=EnvFactory(turns=options.turns),
+        executor=SlowHost(options.delay),
         limits=EpisodeLimits(turns=options.turns, tokens=4096),
         sampling=Sampling(max_tokens=12),
         concurrency=count,

@@ -35,7 +35,7 @@ from agentgym.errors import ConfigError, MalformedAction
 from agentgym.models import from_scratch
 from agentgym.models.loading import load_model, load_tokenizer
 from agentgym.models.policy import Policy
-from agentgym.rollout.agent import ChatAgent, Scene
+from agentgym.rollout.agent import AgentInput, ChatAgent
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.settings import OptimizerSettings, ScratchSettings
 from agentgym.training.learner import Learner
@@ -120,7 +120,7 @@ def here(setting: Setting) -> list[Update]:
     player = Player(
         agent=setting.agent,
         engine=LocalEngine(model, slots=count, context=options.tokens),
-        make=setting.make,
+        make_env=setting.make,
         limits=EpisodeLimits(turns=options.turns, tokens=options.tokens),
         sampling=Sampling(max_tokens=options.completion),
         concurrency=count,
@@ -155,7 +155,7 @@ class Episode:
         self.opening, info = reset_env(self.env, task)
         self.goal, self.turns = info["goal"], list[Turn]()
         self.over, self.reward, self.won = False, 0.0, False
-        prompt = self.agent.read(Scene(self.goal, self.opening, self.opening), ())
+        prompt = self.agent.prompt(AgentInput(self.goal, self.opening, self.opening), ())
         self.prompt, self.read = list(prompt.tokens), prompt.tokens
         self.told: list[int] = []
         self.ours: list[int] = []
@@ -181,8 +181,8 @@ class Episode:
             self.over, self.won = done or cut, bool(info["won"])
         self.reward += reward
         self.turns.append(Turn(self.read, completion, action, observation, reward))
-        scene = Scene(self.goal, self.opening, observation)
-        self.read = self.agent.read(scene, self.turns).tokens
+        scene = AgentInput(self.goal, self.opening, observation)
+        self.read = self.agent.prompt(scene, self.turns).tokens
         room = self.options.tokens - len(self.context) - len(self.read) - self.options.completion
         self.over = self.over or room < 0 or len(self.turns) >= self.options.turns
         if self.over:

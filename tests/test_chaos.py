@@ -14,7 +14,7 @@ import pytest
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.env.executor import ThreadExecutor
 from agentgym.env.process_pool import ProcessPool
-from agentgym.rollout.branching import fixed, grow_tree
+from agentgym.rollout.branching import fixed_roots, grow_tree
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.training.metrics import episode_metrics
 from agentgym.types import Stop, Task
@@ -41,7 +41,7 @@ def clumsy(agent):
             low, high = max(low, bounds[0]), min(high, bounds[1])
         rng = np.random.default_rng(sampling.seed)
         wild = rng.random() < 0.3
-        return agent.write(str(rng.integers(1, 101) if wild else (low + high) // 2))
+        return agent.encode_action(str(rng.integers(1, 101) if wild else (low + high) // 2))
 
     return say
 
@@ -58,8 +58,8 @@ def player(agent, make, host, **options):
     return Player(
         agent=agent,
         engine=Thoughtful(clumsy(agent)),
-        make=make,
-        host=host,
+        make_env=make,
+        executor=host,
         limits=EpisodeLimits(turns=7),
         concurrency=24,
         **options,
@@ -103,7 +103,7 @@ def test_no_episode_is_lost_and_the_mean_reward_is_unbiased_when_worlds_break(ag
     assert metrics["episode/lost"] == 0
     assert kinds["world_error"] > 10 and kinds["tool_timeout"] > 2 and kinds["aborted"] > 0
     assert sum(kinds.values()) > 40
-    assert Counter(kinds) == Counter(s.value for g in wild for t in g for s in t.spoilt)
+    assert Counter(kinds) == Counter(s.value for g in wild for t in g for s in t.failed_attempts)
 
     before = np.array([t.reward for group in calm for t in group])
     after = np.array([t.reward for group in wild for t in group])
@@ -131,11 +131,11 @@ def test_a_tree_keeps_its_size_when_its_worlds_break(agent, worlds):
     async def broken():
         async with ProcessPool(workers=4, deadline=1.0) as pool:
             someone = player(agent, worlds.doomed, pool, retries=30)
-            collect = grow_tree(6, fixed(2), lambda decision, rng: bool(rng.random() < 0.3))
+            collect = grow_tree(6, fixed_roots(2), lambda decision, rng: bool(rng.random() < 0.3))
             return await asyncio.gather(*(collect(task, someone) for task in TASKS[:16]))
 
     played = asyncio.run(broken())
     assert [[t.sample for t in group] for group in played] == [list(range(6))] * 16
     assert all(t.stop.scored for group in played for t in group)
-    assert any(t.shared for group in played for t in group)
-    assert any(Stop.ENV_ERROR in t.spoilt for group in played for t in group)
+    assert any(t.shared_turns for group in played for t in group)
+    assert any(Stop.ENV_ERROR in t.failed_attempts for group in played for t in group)

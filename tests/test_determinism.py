@@ -119,8 +119,8 @@ async def train(workers, agent, tokenizer):
         player = Player(
             agent=agent,
             engine=LocalEngine(model, slots=5, context=256),
-            make=dawdling,
-            host=await stack.enter_async_context(pool) if pool else ThreadExecutor(),
+            make_env=dawdling,
+            executor=await stack.enter_async_context(pool) if pool else ThreadExecutor(),
             limits=EpisodeLimits(turns=4, tokens=256),
             sampling=Sampling(max_tokens=4),
             concurrency=9,

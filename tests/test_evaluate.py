@@ -75,7 +75,7 @@ def sometimes(task, sample):
 
 def broken(task, sample, spoilt=()):
     stop = Stop.ENV_ERROR
-    return Trajectory(task, sample, "", "", (), stop, error="OSError: gone", spoilt=spoilt)
+    return Trajectory(task, sample, "", "", (), stop, error="OSError: gone", failed_attempts=spoilt)
 
 
 def run(play, path, *, episodes=4, tasks=PANEL, spec=BASE, **options):
@@ -238,7 +238,7 @@ class Fragile(Guesser):
             return super().play(task, sample)
         if self.breaks == 3:
             return broken(task, sample, spoilt[:2])
-        return replace(super().play(task, sample), spoilt=spoilt)
+        return replace(super().play(task, sample), failed_attempts=spoilt)
 
 
 def test_attempts_that_failed_in_the_environment_are_counted_and_reported(tmp_path):

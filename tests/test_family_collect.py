@@ -36,7 +36,7 @@ class Noted(ScriptedEngine):
 
     def __init__(self, agent, entropy=lambda prompt, sampling: 0.3):
         def say(prompt, sampling):
-            return agent.write(str(random.Random(sampling.seed).randrange(100)))
+            return agent.encode_action(str(random.Random(sampling.seed).randrange(100)))
 
         super().__init__(say)
         self.asked, self.entropy = [], entropy
@@ -51,7 +51,7 @@ class Noted(ScriptedEngine):
 def player(agent, engine, world=None, **kwargs):
     made = (lambda task: world()) if world else (lambda task: make(task.env))
     options = {"limits": EpisodeLimits(turns=5), **kwargs}
-    return Player(agent=agent, engine=engine, make=made, **options)
+    return Player(agent=agent, engine=engine, make_env=made, **options)
 
 
 # ---- AEPO of the arbitrary entropy -------------------------------------------------------------
@@ -186,19 +186,19 @@ def test_branches_begin_at_the_most_uncertain_turns(agent, shape):
     assert [t.sample for t in group] == list(range(shape.leaves))
     highest = sorted(PEAKED, key=PEAKED.get, reverse=True)[: shape.peaks]
     expected = sorted([0] * shape.roots + highest * shape.width * shape.roots)
-    assert sorted(t.shared for t in group) == expected
+    assert sorted(t.shared_turns for t in group) == expected
     for episode in group:
         told = [turn.action for turn in episode.turns]
         for number, turn in enumerate(episode.turns):
             assert turn.observation == " ".join(told[: number + 1])
-        prefix = episode.turns[: episode.shared]
-        roots = [t for t in group[: shape.roots] if t.turns[: episode.shared] == prefix]
+        prefix = episode.turns[: episode.shared_turns]
+        roots = [t for t in group[: shape.roots] if t.turns[: episode.shared_turns] == prefix]
         assert roots and all(a is b for a, b in zip(prefix, roots[0].turns, strict=False))
 
 
 def test_nothing_is_played_or_written_twice_and_every_world_is_closed(agent):
     group, engine = tree(agent, Shape(2, 2, 2))
-    own = sum(len(t.turns) - t.shared for t in group)
+    own = sum(len(t.turns) - t.shared_turns for t in group)
     assert len(engine.asked) == Counter.steps == own < 10 * 4
     assert len(set(engine.asked)) == len(engine.asked)
     assert Counter.opened == 2 and Counter.closed == 2 + Counter.forked
@@ -207,8 +207,8 @@ def test_nothing_is_played_or_written_twice_and_every_world_is_closed(agent):
 def test_an_episode_too_short_for_its_peaks_leaves_its_share_to_whole_ones(agent):
     group, _ = tree(agent, Shape(1, 6, 1))
     assert len(group) == 7 and [t.sample for t in group] == list(range(7))
-    assert sorted(t.shared for t in group) == [0, 0, 0, 0, 1, 2, 3]
-    turns = [turn.completion.tokens for t in group if not t.shared for turn in t.turns[:1]]
+    assert sorted(t.shared_turns for t in group) == [0, 0, 0, 0, 1, 2, 3]
+    turns = [turn.completion.tokens for t in group if not t.shared_turns for turn in t.turns[:1]]
     assert len(turns) == 4
 
 
@@ -230,7 +230,7 @@ class Fragile(Counter):
 def test_a_branch_whose_world_cannot_be_copied_is_played_from_the_start(agent):
     group, _ = tree(agent, Shape(1, 2, 2), Fragile)
     assert [t.stop for t in group] == [Stop.TERMINATED] * 5
-    assert [t.spoilt for t in group] == [(), *[(Stop.ENV_ERROR,)] * 4]
+    assert [t.failed_attempts for t in group] == [(), *[(Stop.ENV_ERROR,)] * 4]
 
 
 def test_a_prefix_counts_once_in_the_loss_unless_it_is_the_papers(agent):

@@ -26,7 +26,7 @@ from agentgym.losses.surrogates import (
     value_error,
 )
 from agentgym.models.policy import Policy
-from agentgym.rollout.branching import Decision
+from agentgym.rollout.branching import BranchPoint
 from agentgym.testing.batches import batch_of, written
 from agentgym.types import Completion
 from agentgym_trainers.aepo import scale_by_entropy
@@ -336,7 +336,7 @@ def test_g10d_the_released_measure_sums_over_tokens():
     assert sum(entropies) == near(golden["sum_nats"])
     assert summed_entropy(completion) == near(golden["norm"])
     quiet = Completion((1,) * 30, (0.0,) * 30, (0.0,) * 30)
-    assert rise(Decision(completion, quiet, 0), summed_entropy) == near(golden["norm"])
+    assert rise(BranchPoint(completion, quiet, 0), summed_entropy) == near(golden["norm"])
 
 
 @pytest.mark.parametrize("form", ["grpo", "aepo", "full"])

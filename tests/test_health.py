@@ -298,7 +298,7 @@ def trainer(tokenizer, config, *, alarms=AlarmSettings(), how=None, engine=None)
     player = Player(
         agent=ChatAgent(tokenizer, system=None),
         engine=LocalEngine(engine or model, slots=6, context=256),
-        make=lambda task: make(task.env),
+        make_env=lambda task: make(task.env),
         limits=EpisodeLimits(turns=3, tokens=256),
         sampling=Sampling(max_tokens=4),
         concurrency=6,
@@ -396,7 +396,7 @@ def test_a_run_in_which_nothing_is_learned_warns_once_also_across_a_checkpoint(t
     assert first.metrics["group/tied"] == 1 and first.warnings == ()
     twin = trainer(tokenizer, config, alarms=alarms)
     twin.restore(one.state())
-    assert twin.player.spent == one.player.spent
+    assert twin.player.usage == one.player.usage
     second = step(twin)
     assert any(text.startswith("zero-gradient, 2 steps in a row") for text in second.warnings)
     assert second.metrics["alarm/zero-gradient"] == 2

@@ -84,7 +84,7 @@ def test_an_episodes_columns_tell_how_it_ended_and_which_tokens_are_thought(wind
     assert batch.sample.tolist() == [0, 1, 2, 3] * 3
     last = [episode.turns[-1] for episode in flat]
     assert batch.ending_hash.tolist() == [fingerprint(f"{t.action}\n{t.observation}") for t in last]
-    thoughts = [turn.thought for episode in flat for turn in episode.turns]
+    thoughts = [turn.thought_tokens for episode in flat for turn in episode.turns]
     turns = turns_of(batch)
     assert turns.total(batch.thought.long()).tolist() == thoughts and sum(thoughts) > 0
     place = torch.cat([torch.arange(int(n)) for n in turns.length])

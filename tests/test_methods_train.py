@@ -44,9 +44,9 @@ def trainer(tokenizer, config):
     )
     model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
     player = Player(
-        agent=ChatAgent(tokenizer, form=Plain()),
+        agent=ChatAgent(tokenizer, action_format=Plain()),
         engine=LocalEngine(model, slots=6, context=256),
-        make=lambda task: Parity(),
+        make_env=lambda task: Parity(),
         limits=EpisodeLimits(turns=3, tokens=256),
         sampling=Sampling(max_tokens=4),
         concurrency=6,
@@ -63,7 +63,7 @@ def step(trainer):
 
 def said(step):
     return [
-        [(t.shared, t.reward, [turn.completion.tokens for turn in t.turns]) for t in group]
+        [(t.shared_turns, t.reward, [turn.completion.tokens for turn in t.turns]) for t in group]
         for group in step.groups
     ]
 
@@ -132,7 +132,7 @@ def test_one_methods_update_trains_on_anothers_collector(tokenizer):
     """EPO's update on AEPO's collector, as the algorithms' README mixes them."""
     found = trained(tokenizer, mixed("collect=AEPO()"))
     assert {len(group) for group in found.groups} == {AEPO().host.group_size}
-    assert any(t.shared for group in found.groups for t in group)
+    assert any(t.shared_turns for group in found.groups for t in group)
     assert "update/norm/corridor" in found.metrics
     assert all(map(math.isfinite, found.metrics.values()))
 

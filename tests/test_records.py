@@ -73,7 +73,7 @@ def test_a_record_is_one_line_and_comes_back_equal():
 
 
 def test_the_endings_of_failed_attempts_are_recorded():
-    often = replace(trajectory(), spoilt=(Stop.TOOL_TIMEOUT, Stop.ABORTED))
+    often = replace(trajectory(), failed_attempts=(Stop.TOOL_TIMEOUT, Stop.ABORTED))
     back = EpisodeRecord.from_json(EpisodeRecord.of(often).to_json())
     assert back.failed_attempts == (Stop.TOOL_TIMEOUT, Stop.ABORTED)
     assert all(type(stop) is Stop for stop in back.failed_attempts)

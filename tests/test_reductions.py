@@ -32,7 +32,7 @@ from agentgym.credit.weights import TURNS, side_weights, weigh_tokens
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.losses.compose import Outputs, weigh, weighed_by
 from agentgym.losses.surrogates import entropy_bonus
-from agentgym.rollout.branching import fixed, grow_tree
+from agentgym.rollout.branching import fixed_roots, grow_tree
 from agentgym.rollout.collect import independent
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.testing.episodes import MIXED, STEPS, made_up
@@ -396,7 +396,7 @@ def test_rloo_is_dr_grpo_times_a_factor():
 @pytest.mark.parametrize(
     "collect",
     [
-        grow_tree(6, fixed(6), lambda decision, rng: True),
+        grow_tree(6, fixed_roots(6), lambda decision, rng: True),
         DAPO(group_size=6, attempts=1).build().collect,
         ARPO(host=GRPO(group_size=6), roots=6).build().collect,
         ETMR(host=GRPO(group_size=6), roots=6, peaks=0).build().collect,
@@ -405,12 +405,15 @@ def test_rloo_is_dr_grpo_times_a_factor():
 )
 def test_without_forks_and_retries_episodes_are_the_same_as_side_by_side(agent, collect):
     def say(prompt, sampling):
-        return agent.write(str(random.Random(sampling.seed).randrange(100)))
+        return agent.encode_action(str(random.Random(sampling.seed).randrange(100)))
 
     def player():
         engine = ScriptedEngine(say)
         return Player(
-            agent=agent, engine=engine, make=lambda t: make(t.env), limits=EpisodeLimits(turns=4)
+            agent=agent,
+            engine=engine,
+            make_env=lambda t: make(t.env),
+            limits=EpisodeLimits(turns=4),
         )
 
     task = Task("agentgym/Hotter-v0", "hotter-3")

@@ -13,7 +13,7 @@ from agentgym import Opening, Outcome, Stop, Task, TextEnv, make
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.env.registry import world
 from agentgym.errors import UnknownTask
-from agentgym.rollout.demonstrations import demonstrate, texts, written
+from agentgym.rollout.demonstrations import demonstrate, demonstration_texts, to_trajectory
 from agentgym.rollout.player import EpisodeLimits, Player, derive
 from agentgym.training.metrics import episode_metrics
 from agentgym.training.trainer import task_of
@@ -30,13 +30,13 @@ def bisect(agent):
         text = agent.tokenizer.decode(prompt)
         for guess, hint in re.findall(r"<action>(\d+)</action>.*?(Higher|Lower)\.", text):
             low, high = (int(guess) + 1, high) if hint == "Higher" else (low, int(guess) - 1)
-        return agent.write(str((low + high) // 2))
+        return agent.encode_action(str((low + high) // 2))
 
     return say
 
 
 def player(agent, say, **kwargs):
-    return Player(agent=agent, engine=ScriptedEngine(say), make=lambda t: make(t.env), **kwargs)
+    return Player(agent=agent, engine=ScriptedEngine(say), make_env=lambda t: make(t.env), **kwargs)
 
 
 def play(agent, say, task=TASK, **kwargs):
@@ -61,7 +61,7 @@ def test_a_turn_knows_how_much_of_it_was_thought(agent, tokenizer):
         return tuple(tokenizer.encode(f"{thought}<action>1</action>")) + agent.stop
 
     episode = play(agent, say, limits=EpisodeLimits(turns=12))
-    thoughts = [agent.text(t.completion.tokens[: t.thought]) for t in episode.turns]
+    thoughts = [agent.decode(t.completion.tokens[: t.thought_tokens]) for t in episode.turns]
     assert all(t.parsed for t in episode.turns) and set(map(bool, thoughts)) == {True, False}
     assert all("</think>" in text for text in thoughts if text)
 
@@ -75,13 +75,13 @@ def test_the_turn_limit_counts_every_turn_also_malformed_ones(agent, tokenizer):
 
 
 def test_the_worlds_own_limit_is_a_truncation_too(agent):
-    episode = play(agent, lambda prompt, sampling: agent.write("0"))
+    episode = play(agent, lambda prompt, sampling: agent.encode_action("0"))
     assert (episode.stop, len(episode.turns)) == (Stop.MAX_TURNS, 12)
 
 
 def test_nonsense_reaches_the_world_as_an_invalid_action(agent):
     episode = play(
-        agent, lambda p, s: agent.write("\x00" + "x" * 2000), limits=EpisodeLimits(turns=1)
+        agent, lambda p, s: agent.encode_action("\x00" + "x" * 2000), limits=EpisodeLimits(turns=1)
     )
     assert (episode.turns[0].parsed, episode.turns[0].valid) == (True, False)
 
@@ -104,7 +104,7 @@ def test_seeds_depend_on_run_task_sample_and_turn_and_on_nothing_else(agent):
 
         def say(prompt, sampling):
             seen.setdefault(tuple(prompt), []).append(sampling.seed)
-            return agent.write("1")
+            return agent.encode_action("1")
 
         someone = player(
             agent, say, concurrency=concurrency, stream=stream, limits=EpisodeLimits(turns=3)
@@ -135,7 +135,7 @@ def test_an_episode_that_takes_too_long_is_cut_off_between_turns(agent):
 
     def dawdle(prompt, sampling):
         time.sleep(0.2)
-        return agent.write("1")
+        return agent.encode_action("1")
 
     slow = play(agent, dawdle, limits=EpisodeLimits(seconds=0.1))
     assert (slow.stop, len(slow.turns), slow.ending) == (Stop.MAX_TIME, 1, Ending.TRUNCATED)
@@ -180,12 +180,12 @@ def test_a_broken_world_aborts_its_episode_and_says_why(agent):
     if "agentgym/Moody-v0" not in gymnasium.registry:
         gymnasium.register("agentgym/Moody-v0", Moody)
     task = Task("agentgym/Moody-v0", "moody")
-    episode = play(agent, lambda prompt, sampling: agent.write("x"), task)
+    episode = play(agent, lambda prompt, sampling: agent.encode_action("x"), task)
     assert (episode.stop, len(episode.turns)) == (Stop.ENV_ERROR, 1)
     assert "the pipe burst" in episode.error
-    assert episode.spoilt == (Stop.ENV_ERROR,) * 5
-    once = play(agent, lambda prompt, sampling: agent.write("x"), task, retries=0)
-    assert (once.spoilt, once.ending) == ((), Ending.ENV_ERROR)
+    assert episode.failed_attempts == (Stop.ENV_ERROR,) * 5
+    once = play(agent, lambda prompt, sampling: agent.encode_action("x"), task, retries=0)
+    assert (once.failed_attempts, once.ending) == ((), Ending.ENV_ERROR)
     gymnasium.registry.pop("agentgym/Moody-v0")
     won = play(agent, bisect(agent))
     metrics = episode_metrics([[episode, won]])
@@ -200,10 +200,13 @@ class Unmakable(TextEnv):
 
 def test_a_world_that_cannot_be_made_spoils_its_episode_and_not_the_run(agent):
     someone = Player(
-        agent=agent, engine=ScriptedEngine(bisect(agent)), make=lambda task: Unmakable(), retries=1
+        agent=agent,
+        engine=ScriptedEngine(bisect(agent)),
+        make_env=lambda task: Unmakable(),
+        retries=1,
     )
     episode = asyncio.run(someone(TASK, 0))
-    assert (episode.stop, episode.spoilt) == (Stop.ENV_ERROR, (Stop.ENV_ERROR,))
+    assert (episode.stop, episode.failed_attempts) == (Stop.ENV_ERROR, (Stop.ENV_ERROR,))
     assert episode.error == "OSError: no such file"
 
 
@@ -213,7 +216,7 @@ def test_an_unknown_task_is_the_callers_mistake(agent):
 
 
 def test_a_demonstration_is_what_the_player_would_have_recorded(agent):
-    shown = written(demonstrate(world(TASK.env), TASK, np.random.default_rng(0)), agent)
+    shown = to_trajectory(demonstrate(world(TASK.env), TASK, np.random.default_rng(0)), agent)
     played = play(agent, bisect(agent))
     assert shown.won and len(shown.turns) == len(played.turns)
     for a, b in zip(shown.turns, played.turns, strict=True):
@@ -223,18 +226,23 @@ def test_a_demonstration_is_what_the_player_would_have_recorded(agent):
 def test_slips_are_marked_and_recovered_from(agent):
     bare = world(TASK.env)
     rng = np.random.default_rng(0)
-    shown = [demonstrate(bare, Task(TASK.env, f"hotter-{n}"), rng, slip=0.4) for n in range(40)]
-    slips = [not t.learn for d in shown for t in written(d, agent).turns]
+    shown = [
+        demonstrate(bare, Task(TASK.env, f"hotter-{n}"), rng, random_action_rate=0.4)
+        for n in range(40)
+    ]
+    slips = [not t.learn for d in shown for t in to_trajectory(d, agent).turns]
     assert all(d.won for d in shown)
     assert 0.25 < sum(slips) / len(slips) < 0.5
-    assert slips == [move.slipped for d in shown for move in d.moves]
-    assert all(t.learn for d in shown for t in written(d, agent, learn_slips=True).turns)
+    assert slips == [move.random for d in shown for move in d.steps]
+    assert all(
+        t.learn for d in shown for t in to_trajectory(d, agent, learn_random_actions=True).turns
+    )
 
 
 def test_a_tokenizer_is_trained_on_all_that_was_read_and_done():
     shown = demonstrate(world(TASK.env), TASK, np.random.default_rng(0))
-    said = [text for move in shown.moves for text in (move.action, move.observation)]
-    assert texts([shown, shown]) == 2 * [f"{shown.goal}\n{shown.opening}", *said]
+    said = [text for move in shown.steps for text in (move.action, move.observation)]
+    assert demonstration_texts([shown, shown]) == 2 * [f"{shown.goal}\n{shown.opening}", *said]
 
 
 def test_a_stream_of_tasks_is_a_function_of_the_seed_and_covers_each_pass():

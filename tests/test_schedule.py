@@ -44,7 +44,7 @@ def trainer(agent, tokenizer):
         player = Player(
             agent=agent,
             engine=LocalEngine(model, slots=8, context=256),
-            make=world,
+            make_env=world,
             limits=EpisodeLimits(turns=turns, tokens=256),
             sampling=Sampling(max_tokens=4),
             concurrency=8,
@@ -116,10 +116,10 @@ def test_one_step_off_plays_while_it_learns(trainer):
     learn = learner._learn
 
     def slow(*args):
-        before = learner.player.spent.turns
+        before = learner.player.usage.turns
         found = learn(*args)
         for _ in range(1000):
-            if learner.player.spent.turns > before:  # only the next step's episodes take turns
+            if learner.player.usage.turns > before:  # only the next step's episodes take turns
                 seen.append(True)
                 break
             time.sleep(0.02)

@@ -47,7 +47,7 @@ class Failing(ScriptedEngine):
     """Unsure by chance, so that trees branch; breaks, or hangs, at one of its completions."""
 
     def __init__(self, agent, last, hangs):
-        super().__init__(lambda prompt, sampling: agent.write(str(sampling.seed % 100)))
+        super().__init__(lambda prompt, sampling: agent.encode_action(str(sampling.seed % 100)))
         self.last, self.hangs, self.calls = last, hangs, 0
         self.reached = asyncio.Event()
 
@@ -72,7 +72,10 @@ def test_a_group_that_comes_to_nothing_leaves_nothing_behind(agent, name, last, 
     async def play():
         engine = Failing(agent, last, hangs)
         someone = Player(
-            agent=agent, engine=engine, make=lambda task: Counter(), limits=EpisodeLimits(turns=5)
+            agent=agent,
+            engine=engine,
+            make_env=lambda task: Counter(),
+            limits=EpisodeLimits(turns=5),
         )
         collect = plugins.algorithm(name)().build().collect
         group = asyncio.ensure_future(collect(TASK, someone))

@@ -281,7 +281,7 @@ def test_the_manual_is_part_of_the_goal():
 def test_calls_in_thoughts_are_thoughts():
     form = Plain()
     assert form.parse(f"<think>{call('add', a=1)}</think>\n say 3 ") == "say 3"
-    assert form.parse(f"hm</think>{form.write('go')}") == "go"
+    assert form.parse(f"hm</think>{form.format('go')}") == "go"
     for text in ("<think>a</think> <think><add>1</add>", "<think>a</think> ", ""):
         with pytest.raises(MalformedAction):
             form.parse(text)

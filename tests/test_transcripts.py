@@ -65,7 +65,7 @@ def utterance(rng, agent, tokenizer):
     action = unicodedata.normalize(
         "NFC", rng.choice(["north", "ü 日本", "say 🙂", "x" * 30, "\x00"])
     )
-    written = agent.write(action)
+    written = agent.encode_action(action)
     kind = rng.randrange(6)
     if kind < 2:
         return written, action
@@ -73,7 +73,7 @@ def utterance(rng, agent, tokenizer):
         return written[: rng.randrange(1, len(written) - 1)], None
     if kind == 3:
         return tuple(rng.randrange(len(tokenizer)) for _ in range(rng.randint(1, 12))), None
-    text = babble(rng) + agent.form.write(action) * rng.choice([0, 2])
+    text = babble(rng) + agent.action_format.format(action) * rng.choice([0, 2])
     return (*tokenizer.encode(text, add_special_tokens=False), agent.stop[0]), None
 
 
@@ -117,7 +117,7 @@ def test_rows_are_the_transcript_and_nothing_else(tokenizer, form, window):
 
     And whatever the policy says, an action reaches the world exactly when it was one.
     """
-    agent = ChatAgent(tokenizer, form=form, window=window)
+    agent = ChatAgent(tokenizer, action_format=form, window=window)
     turns = 0
     for number in range(50):
         rng, told, worlds = random.Random(number), [], []
@@ -132,7 +132,11 @@ def test_rows_are_the_transcript_and_nothing_else(tokenizer, form, window):
 
         limits = EpisodeLimits(turns=10, tokens=100_000)
         player = Player(
-            agent=agent, engine=ScriptedEngine(say), make=make, limits=limits, sampling=Sampling()
+            agent=agent,
+            engine=ScriptedEngine(say),
+            make_env=make,
+            limits=limits,
+            sampling=Sampling(),
         )
         played = asyncio.run(player(Task("babel", f"babel-{number}"), 0))
         assert played.error == "" and len(played.turns) == 10

@@ -12,14 +12,14 @@ from agentgym.engines.scripted import ScriptedEngine
 from agentgym.env.executor import fork_env
 from agentgym.errors import ConfigError
 from agentgym.rollout.branching import (
-    Decision,
-    beyond,
-    by_path,
-    chance,
-    decided,
-    fixed,
+    BranchPoint,
+    above_threshold,
+    branch_after_acting,
+    branch_before_acting,
+    fixed_roots,
     grow_tree,
-    undecided,
+    streak_per_path,
+    with_probability,
 )
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.training.metrics import episode_metrics
@@ -38,7 +38,7 @@ def guess(agent, seen=None):
     def say(prompt, sampling):
         if seen is not None:
             seen.append((tuple(prompt), sampling.seed))
-        return agent.write(str(random.Random(sampling.seed).randrange(100)))
+        return agent.encode_action(str(random.Random(sampling.seed).randrange(100)))
 
     return say
 
@@ -46,7 +46,7 @@ def guess(agent, seen=None):
 def player(agent, seen=None, world=None, **kwargs):
     made = (lambda task: world()) if world else (lambda task: make(task.env))
     options = {"limits": EpisodeLimits(turns=5), **kwargs}
-    return Player(agent=agent, engine=ScriptedEngine(guess(agent, seen)), make=made, **options)
+    return Player(agent=agent, engine=ScriptedEngine(guess(agent, seen)), make_env=made, **options)
 
 
 def collect(how, someone, task=TASK):
@@ -61,59 +61,71 @@ def never(decision, rng):
     return False
 
 
-@pytest.mark.parametrize("spot", [undecided, decided])
-@pytest.mark.parametrize("rule", [always, never, chance(lambda decision: 0.3)])
+@pytest.mark.parametrize("spot", [branch_before_acting, branch_after_acting])
+@pytest.mark.parametrize("rule", [always, never, with_probability(lambda decision: 0.3)])
 @pytest.mark.parametrize("roots", [1, 3, 8])
 def test_a_task_is_worth_exactly_n_episodes(agent, spot, rule, roots):
-    group = collect(grow_tree(8, fixed(roots), rule, spot=spot), player(agent))
+    group = collect(grow_tree(8, fixed_roots(roots), rule, order=spot), player(agent))
     assert [t.sample for t in group] == list(range(8))
-    assert sum(t.shared == 0 for t in group) >= roots or rule is always
+    assert sum(t.shared_turns == 0 for t in group) >= roots or rule is always
     if rule is never:
-        assert all(t.shared == 0 for t in group)
+        assert all(t.shared_turns == 0 for t in group)
 
 
-@pytest.mark.parametrize("spot", [undecided, decided])
+@pytest.mark.parametrize("spot", [branch_before_acting, branch_after_acting])
 def test_no_step_of_the_world_and_no_completion_is_made_twice(agent, spot):
     Counter.steps = Counter.opened = 0
     seen = []
-    how = grow_tree(8, fixed(2), chance(lambda decision: 0.4), spot=spot)
+    how = grow_tree(8, fixed_roots(2), with_probability(lambda decision: 0.4), order=spot)
     group = collect(how, player(agent, seen, Counter))
-    own = sum(len(t.turns) - t.shared for t in group)
+    own = sum(len(t.turns) - t.shared_turns for t in group)
     assert len(seen) == Counter.steps == own < 8 * 4
     assert len(set(seen)) == len(seen)
-    assert Counter.opened == sum(t.shared == 0 for t in group) or spot is undecided
+    assert Counter.opened == sum(t.shared_turns == 0 for t in group) or spot is branch_before_acting
     assert {t.stop for t in group} == {Stop.TERMINATED}
 
 
-@pytest.mark.parametrize("spot", [undecided, decided])
+@pytest.mark.parametrize("spot", [branch_before_acting, branch_after_acting])
 def test_a_fork_goes_on_from_the_state_of_its_parent(agent, spot):
     """The world's answer lists all it was told, so a lost or foreign step would show."""
-    group = collect(grow_tree(8, fixed(1), always, spot=spot), player(agent, None, Counter))
+    group = collect(grow_tree(8, fixed_roots(1), always, order=spot), player(agent, None, Counter))
     for episode in group:
         told = [turn.action for turn in episode.turns]
         for number, turn in enumerate(episode.turns):
             assert turn.observation == " ".join(told[: number + 1])
         assert episode.reward == 4.0
-    forked = [t for t in group if t.shared]
+    forked = [t for t in group if t.shared_turns]
     assert forked
     for episode in forked:
-        twins = [t for t in group if t.turns[: episode.shared] == episode.turns[: episode.shared]]
+        twins = [
+            t
+            for t in group
+            if t.turns[: episode.shared_turns] == episode.turns[: episode.shared_turns]
+        ]
         assert len(twins) > 1
         assert twins[0].turns[0] is episode.turns[0]
     assert len({tuple(turn.action for turn in t.turns) for t in group}) == 8
 
 
 def test_a_fork_before_acting_decides_anew_and_one_after_acting_shares_the_decision(agent):
-    before = collect(grow_tree(2, fixed(1), always, spot=undecided), player(agent, None, Counter))
-    after = collect(grow_tree(2, fixed(1), always, spot=decided), player(agent, None, Counter))
-    assert [t.shared for t in before] == [0, 0]
+    before = collect(
+        grow_tree(2, fixed_roots(1), always, order=branch_before_acting),
+        player(agent, None, Counter),
+    )
+    after = collect(
+        grow_tree(2, fixed_roots(1), always, order=branch_after_acting),
+        player(agent, None, Counter),
+    )
+    assert [t.shared_turns for t in before] == [0, 0]
     assert before[0].turns[0].action != before[1].turns[0].action
-    assert [t.shared for t in after] == [0, 1]
+    assert [t.shared_turns for t in after] == [0, 1]
     assert after[0].turns[0] is after[1].turns[0]
 
 
 def test_the_worlds_own_turn_limit_counts_shared_turns(agent):
-    group = collect(grow_tree(4, fixed(1), always), player(agent, limits=EpisodeLimits(turns=50)))
+    group = collect(
+        grow_tree(4, fixed_roots(1), always), player(agent, limits=EpisodeLimits(turns=50))
+    )
     assert all(len(t.turns) <= 12 for t in group)
     assert {t.stop for t in group} <= {Stop.MAX_TURNS, Stop.TERMINATED}
 
@@ -142,11 +154,14 @@ class Fragile(Counter):
 
 
 def test_a_branch_whose_world_cannot_be_copied_is_played_from_the_start(agent):
-    group = collect(grow_tree(3, fixed(2), always, spot=decided), player(agent, None, Fragile))
+    group = collect(
+        grow_tree(3, fixed_roots(2), always, order=branch_after_acting),
+        player(agent, None, Fragile),
+    )
     stops = [t.stop for t in group]
     assert stops == [Stop.TERMINATED] * 3
-    assert [t.spoilt for t in group] == [(), (), (Stop.ENV_ERROR,)]
-    assert [t.shared for t in group] == [0, 0, 0]
+    assert [t.failed_attempts for t in group] == [(), (), (Stop.ENV_ERROR,)]
+    assert [t.shared_turns for t in group] == [0, 0, 0]
 
 
 def test_only_a_text_env_can_be_forked():
@@ -168,10 +183,15 @@ def test_a_wrapped_fork_has_its_own_counter(agent):
 
 
 def test_shared_tokens_are_marked_in_the_batch_and_counted(agent):
-    group = collect(grow_tree(4, fixed(1), always, spot=decided), player(agent, None, Counter))
+    group = collect(
+        grow_tree(4, fixed_roots(1), always, order=branch_after_acting),
+        player(agent, None, Counter),
+    )
     batch = collate([group])
     shared = [int(batch.shared[batch.episode_of_token == e].sum()) for e in range(4)]
-    expected = [sum(len(turn.completion.tokens) for turn in t.turns[: t.shared]) for t in group]
+    expected = [
+        sum(len(turn.completion.tokens) for turn in t.turns[: t.shared_turns]) for t in group
+    ]
     assert shared == expected and sum(shared) > 0
     assert episode_metrics([group])["group/forks"] == 3
 
@@ -184,15 +204,15 @@ def said(*entropies):
 
 
 def test_a_streak_belongs_to_a_path_or_to_the_task():
-    assert by_path([2, 0, 1], [1, 0, 0]) == [3, 0, 0]
+    assert streak_per_path([2, 0, 1], [1, 0, 0]) == [3, 0, 0]
     assert by_task([2, 2], [0, 1]) == [3, 3]
     assert by_task([2, 2], [0, 0]) == [2, 2]
 
 
 def test_a_threshold_compares_strictly():
-    at = Decision(said(1.0), said(0.5), 0)
-    assert not beyond(0.5, lambda decision: 0.5)(at, None)
-    assert beyond(0.5, lambda decision: 0.51)(at, None)
+    at = BranchPoint(said(1.0), said(0.5), 0)
+    assert not above_threshold(0.5, lambda decision: 0.5)(at, None)
+    assert above_threshold(0.5, lambda decision: 0.51)(at, None)
 
 
 def test_a_scout_that_is_kept_counts_and_one_that_is_not_costs_extra(agent):
@@ -207,7 +227,7 @@ def test_a_scout_that_is_kept_counts_and_one_that_is_not_costs_extra(agent):
 def test_paths_fork_only_where_entropy_has_risen(agent):
     """The scripted engine is always equally unsure: a threshold above it is never passed."""
     arpo = ARPO(host=GRPO(group_size=6), roots=2, rule="threshold").build()
-    assert all(t.shared == 0 for t in collect(arpo.collect, player(agent, None, Counter)))
+    assert all(t.shared_turns == 0 for t in collect(arpo.collect, player(agent, None, Counter)))
 
 
 def test_an_uncertain_turn_forks_its_path(agent):
@@ -223,4 +243,4 @@ def test_an_uncertain_turn_forks_its_path(agent):
     someone = player(agent, None, Counter)
     someone.engine = Unsure(guess(agent))
     group = collect(arpo.collect, someone)
-    assert sum(t.shared > 0 for t in group) == 4
+    assert sum(t.shared_turns > 0 for t in group) == 4

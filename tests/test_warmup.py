@@ -9,7 +9,7 @@ import torch
 from agentgym.env.registry import world
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
-from agentgym.rollout.demonstrations import written
+from agentgym.rollout.demonstrations import to_trajectory
 from agentgym.settings import ImitationSettings, OptimizerSettings, ScratchSettings
 from agentgym.training.warmup import demonstrations, imitate, lay
 from agentgym.types import Task
@@ -18,13 +18,13 @@ ENV = "agentgym/Hotter-v0"
 STEPS = 100
 
 
-def shown(agent, *, learn_slips=False):
+def shown(agent, *, learn_random_actions=False):
     tasks = [Task(ENV, f"hotter-{number}") for number in range(4)]
     told = []
-    wanted = ImitationSettings(random_action_rate=0.3, learn_random_actions=learn_slips)
+    wanted = ImitationSettings(random_action_rate=0.3, learn_random_actions=learn_random_actions)
     found = demonstrations(world(ENV), tasks, 2, wanted, seed=0, advance=told.append)
     assert told == list(range(1, 9))
-    return [written(each, agent, learn_slips=learn_slips) for each in found]
+    return [to_trajectory(each, agent, learn_random_actions=learn_random_actions) for each in found]
 
 
 def warm(agent, tokenizer, *, until, wins):
@@ -70,7 +70,7 @@ def test_demonstrations_are_every_task_as_often_as_asked_and_all_won(agent):
 
 
 def test_slips_are_learned_only_from_a_player_who_is_meant_to_be_careless(agent):
-    careful, careless = shown(agent), shown(agent, learn_slips=True)
+    careful, careless = shown(agent), shown(agent, learn_random_actions=True)
     assert not all(turn.learn for t in careful for turn in t.turns)
     assert all(turn.learn for t in careless for turn in t.turns)
     assert [t.turns[0].action for t in careful] == [t.turns[0].action for t in careless]

@@ -221,7 +221,7 @@ def collate(groups: Sequence[Sequence[Trajectory]]) -> Batch:
         for turns in trajectory.rows():
             for turn in turns:
                 before = trajectory.turns[done - 1].observation if done else trajectory.opening
-                _lay(columns, turn, done, before, shared=done < trajectory.shared)
+                _lay(columns, turn, done, before, shared=done < trajectory.shared_turns)
                 done += 1
             columns["row"] += [len(columns["episode"])] * (
                 len(columns["tokens"]) - len(columns["row"])
@@ -288,7 +288,7 @@ def _lay(
         "parsed": turn.parsed,
         "shared": shared,
     }
-    columns["thought"] += [False] * read + [place < turn.thought for place in range(written)]
+    columns["thought"] += [False] * read + [place < turn.thought_tokens for place in range(written)]
     for name, value in chosen.items():
         columns[name] += [-1 if name == "turn" else 0] * read + [value] * written
 

@@ -109,7 +109,7 @@ class EpisodeRecord:
             seconds=seconds,
             panel=panel,
             error=trajectory.error,
-            failed_attempts=trajectory.spoilt,
+            failed_attempts=trajectory.failed_attempts,
         )
 
     @property

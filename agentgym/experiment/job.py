@@ -32,7 +32,7 @@ from agentgym.models.loading import load_model, load_tokenizer
 from agentgym.models.lora import adapt, base_of, merged
 from agentgym.models.policy import Policy
 from agentgym.rollout.agent import ChatAgent
-from agentgym.rollout.demonstrations import Demonstration, texts, written
+from agentgym.rollout.demonstrations import Demonstration, demonstration_texts, to_trajectory
 from agentgym.rollout.player import EpisodeLimits, Player, derive
 from agentgym.settings import Experiment
 from agentgym.training.learner import Learner
@@ -114,7 +114,7 @@ class Job:
         # Without imitation, a tokenizer is still trained on one demonstration of each task.
         shown = self._demonstrations(wanted.demos_per_task if imitates else int(raw))
         if experiment.model is None:
-            text = texts(each for each in shown if each.sample == 0)
+            text = demonstration_texts(each for each in shown if each.sample == 0)
             tokenizer = from_scratch.make_tokenizer(text, experiment.scratch.vocab_size)
             model = from_scratch.make_model(
                 tokenizer,
@@ -150,7 +150,7 @@ class Job:
                 spec=self.spec(checkpoint),
                 options=EvalOptions(
                     concurrency=self.experiment.rollout.concurrency,
-                    decode=player.agent.text,
+                    decode=player.agent.decode,
                     progress=lambda done, total: advance(done),
                 ),
             )
@@ -191,7 +191,7 @@ class Job:
         truncate_episodes(self.folder.episodes, recorded)
         budget = math.inf if experiment.max_env_steps is None else experiment.max_env_steps
         with self.display.stage("train", experiment.max_env_steps or experiment.steps) as advance:
-            while trainer.step < experiment.steps and player.spent.turns < budget:
+            while trainer.step < experiment.steps and player.usage.turns < budget:
                 with keep_failed_step(self.folder, model, tokenizer, learner):
                     step = await schedule.step()
                 metrics.write(trainer.step, step.metrics)
@@ -199,7 +199,7 @@ class Job:
                 recorded += sum(len(group) for group in step.groups)
                 for warning in step.warnings:
                     self.display.say(f"warning at step {trainer.step}: {warning}")
-                done = trainer.step if experiment.max_env_steps is None else player.spent.turns
+                done = trainer.step if experiment.max_env_steps is None else player.usage.turns
                 advance(done, _note(step.metrics))
                 if trainer.step % experiment.save_every == 0 and trainer.step < experiment.steps:
                     where = self.folder.step(trainer.step)
@@ -243,8 +243,8 @@ class Job:
         settings = self.experiment.agent
         return ChatAgent(
             tokenizer,
-            form=action_format_of(settings),
-            system=settings.system_prompt,
+            action_format=action_format_of(settings),
+            system_prompt=settings.system_prompt,
             window=settings.window,
         )
 
@@ -256,8 +256,8 @@ class Job:
             engine=self.engines.make(
                 model, tokenizer, slots=wanted.concurrency, context=wanted.max_context_tokens
             ),
-            make=EnvFactory(kwargs=self._env_args(), turns=wanted.max_turns),
-            host=self.host,
+            make_env=EnvFactory(kwargs=self._env_args(), turns=wanted.max_turns),
+            executor=self.host,
             limits=EpisodeLimits(
                 turns=wanted.max_turns, tokens=wanted.max_context_tokens, seconds=wanted.max_seconds
             ),
@@ -350,7 +350,10 @@ class Job:
         ):
             await imitate(
                 Policy(model),
-                [written(each, agent, learn_slips=wanted.learn_random_actions) for each in shown],
+                [
+                    to_trajectory(each, agent, learn_random_actions=wanted.learn_random_actions)
+                    for each in shown
+                ],
                 experiment.optimizer,
                 wanted,
                 seed=experiment.seed,
@@ -361,7 +364,9 @@ class Job:
     def _record(self, step: Step, player: Player) -> None:
         for group in step.groups:
             for trajectory in group:
-                append(self.folder.episodes, EpisodeRecord.of(trajectory, decode=player.agent.text))
+                append(
+                    self.folder.episodes, EpisodeRecord.of(trajectory, decode=player.agent.decode)
+                )
 
 
 def _note(metrics: dict[str, float]) -> str:

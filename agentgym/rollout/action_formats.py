@@ -11,7 +11,7 @@ from agentgym.errors import MalformedAction
 
 _ACTION = re.compile(r"<action>(.*?)</action>", re.DOTALL)
 _THINK = re.compile(r"<think>.*?</think>", re.DOTALL)
-THOUGHT_ENDS = "</think>"
+THOUGHT_END = "</think>"
 """What closes the thought before an action, in every format."""
 
 _CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
@@ -31,8 +31,8 @@ class ActionFormat(Protocol):
             MalformedAction: There is none; the message tells the agent what was expected.
         """
 
-    def write(self, action: str) -> str:
-        """The completion that says ``action``; ``parse`` is its inverse."""
+    def format(self, action: str) -> str:
+        """The completion that says ``action``; ``parse`` is the inverse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Tags:
             raise MalformedAction("The action between <action> and </action> is empty.")
         return action
 
-    def write(self, action: str) -> str:
+    def format(self, action: str) -> str:
         """With an empty thought where one is required."""
         return f"{'<think></think>' if self.think else ''}<action>{action}</action>"
 
@@ -103,7 +103,7 @@ class JsonCall:
             raise MalformedAction("The action holds half of a surrogate pair.")
         return action.strip()
 
-    def write(self, action: str) -> str:
+    def format(self, action: str) -> str:
         """The one call."""
         call = {"name": "act", "arguments": {"action": action}}
         return f"<tool_call>{json.dumps(call, ensure_ascii=False)}</tool_call>"
@@ -127,6 +127,6 @@ class Plain:
             raise MalformedAction("Expected an action, got nothing.")
         return said
 
-    def write(self, action: str) -> str:
+    def format(self, action: str) -> str:
         """The action as it is."""
         return action

@@ -8,22 +8,22 @@ from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 from agentgym.errors import ConfigError
-from agentgym.rollout.action_formats import THOUGHT_ENDS, ActionFormat, Tags
+from agentgym.rollout.action_formats import THOUGHT_END, ActionFormat, Tags
 from agentgym.types import Completion, Turn
 
 
-class Scene(NamedTuple):
+class AgentInput(NamedTuple):
     """What the agent is shown this turn."""
 
     goal: str
     opening: str
     """First observation of the episode."""
     observation: str
-    actions: tuple[str, ...] = ()
+    admissible_actions: tuple[str, ...] = ()
     """Admissible actions, where the world is asked to list them."""
 
 
-class Reading(NamedTuple):
+class Prompt(NamedTuple):
     """Tokens to append to the context, or to replace it with."""
 
     tokens: tuple[int, ...]
@@ -38,7 +38,7 @@ class Agent(Protocol):
     def stop(self) -> tuple[int, ...]:
         """Token ids that end a completion."""
 
-    def read(self, scene: Scene, turns: Sequence[Turn]) -> Reading:
+    def prompt(self, scene: AgentInput, turns: Sequence[Turn]) -> Prompt:
         """Tokens for this turn, given the turns before it."""
 
     def parse(self, completion: Completion) -> str:
@@ -48,13 +48,13 @@ class Agent(Protocol):
             MalformedAction: The text holds no action; the message is shown to the agent.
         """
 
-    def thought(self, completion: Completion) -> int:
+    def count_thought_tokens(self, completion: Completion) -> int:
         """Leading tokens of a completion that are thought, before the action; 0 for none."""
 
-    def write(self, action: str) -> tuple[int, ...]:
+    def encode_action(self, action: str) -> tuple[int, ...]:
         """The completion that says ``action``: how a demonstration is written."""
 
-    def text(self, tokens: Sequence[int]) -> str:
+    def decode(self, tokens: Sequence[int]) -> str:
         """Tokens as text, for records."""
 
 
@@ -68,8 +68,8 @@ class ChatAgent:
 
     Args:
         tokenizer: With a chat template.
-        form: How actions are written; in tags unless given.
-        system: System prompt; the form's instructions unless given, none if empty.
+        action_format: How actions are written; in tags unless given.
+        system_prompt: System prompt; the form's instructions unless given, none if empty.
         window: Exchanges shown in a fresh prompt each turn; None: the conversation grows.
 
     Raises:
@@ -81,8 +81,8 @@ class ChatAgent:
         self,
         tokenizer: Any,
         *,
-        form: ActionFormat | None = None,
-        system: str | None = None,
+        action_format: ActionFormat | None = None,
+        system_prompt: str | None = None,
         window: int | None = None,
     ) -> None:
         if not getattr(tokenizer, "chat_template", None):
@@ -91,34 +91,36 @@ class ChatAgent:
                 "or set `tokenizer.chat_template`"
             )
         self.tokenizer = tokenizer
-        self.form: ActionFormat = form or Tags()
-        self.system = self.form.instructions if system is None else system
+        self.action_format: ActionFormat = action_format or Tags()
+        self.system_prompt = (
+            self.action_format.instructions if system_prompt is None else system_prompt
+        )
         self.window = window
         self._special = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
 
     # ---- reading -----------------------------------------------------------------------------
 
-    def read(self, scene: Scene, turns: Sequence[Turn]) -> Reading:
+    def prompt(self, scene: AgentInput, turns: Sequence[Turn]) -> Prompt:
         """The next piece of a growing conversation, or a fresh prompt."""
         if self.window is not None:
-            return Reading(self._render(self._windowed(scene, turns, self.window)), True)
+            return Prompt(self._render(self._windowed(scene, turns, self.window)), True)
         if not turns:
-            return Reading(self._render(self._describe(scene, scene.observation)), True)
+            return Prompt(self._render(self._describe(scene, scene.observation)), True)
         closing, before, after = self._seams
         if turns[-1].completion.tokens[-1:] == self.stop[:1]:
             closing = closing.removeprefix(self.tokenizer.decode([self.stop[0]]))
         text = closing + before + self._describe(scene, scene.observation, first=False) + after
-        return Reading(self._encode(text), False)
+        return Prompt(self._encode(text), False)
 
-    def _describe(self, scene: Scene, observation: str, *, first: bool = True) -> str:
+    def _describe(self, scene: AgentInput, observation: str, *, first: bool = True) -> str:
         parts = [observation]
         if first and scene.goal not in observation:
             parts.insert(0, scene.goal)
-        if scene.actions:
-            parts.append("Actions: " + ", ".join(scene.actions))
+        if scene.admissible_actions:
+            parts.append("Actions: " + ", ".join(scene.admissible_actions))
         return self._plain("\n".join(parts))
 
-    def _windowed(self, scene: Scene, turns: Sequence[Turn], window: int) -> str:
+    def _windowed(self, scene: AgentInput, turns: Sequence[Turn], window: int) -> str:
         if not turns:
             return self._describe(scene, scene.observation)
         shown = [scene.opening, *(turn.observation for turn in turns)]
@@ -139,7 +141,7 @@ class ChatAgent:
         return text
 
     def _messages(self, user: str) -> list[dict[str, str]]:
-        system = [{"role": "system", "content": self.system}] if self.system else []
+        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
         return [*system, {"role": "user", "content": user}]
 
     def _render(self, user: str) -> tuple[int, ...]:
@@ -184,21 +186,21 @@ class ChatAgent:
 
     def parse(self, completion: Completion) -> str:
         """Decode without the stop token and read the action."""
-        return self.form.parse(self.text(completion.tokens))
+        return self.action_format.parse(self.decode(completion.tokens))
 
-    def thought(self, completion: Completion) -> int:
+    def count_thought_tokens(self, completion: Completion) -> int:
         """Tokens up to the one that completes the mark at the end of a thought; 0 without one."""
         tokens = completion.tokens
-        if THOUGHT_ENDS not in self.text(tokens):
+        if THOUGHT_END not in self.decode(tokens):
             return 0
         counts = range(len(tokens) + 1)
-        return bisect_left(counts, True, key=lambda n: THOUGHT_ENDS in self.text(tokens[:n]))
+        return bisect_left(counts, True, key=lambda n: THOUGHT_END in self.decode(tokens[:n]))
 
-    def write(self, action: str) -> tuple[int, ...]:
+    def encode_action(self, action: str) -> tuple[int, ...]:
         """The action in the format, and the stop token."""
-        return (*self._encode(self.form.write(action)), self.stop[0])
+        return (*self._encode(self.action_format.format(action)), self.stop[0])
 
-    def text(self, tokens: Sequence[int]) -> str:
+    def decode(self, tokens: Sequence[int]) -> str:
         """Decoded, without a trailing stop token."""
         kept = list(tokens)
         while kept and kept[-1] in self.stop:

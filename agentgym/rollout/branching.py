@@ -1,8 +1,8 @@
-"""Episodes of one task that branch: what they share of the world and of the text is made once.
+"""Episodes of one task that branch: shared prefixes are played and sampled once.
 
-A task is worth exactly ``n`` episodes. Some begin at the start (roots); the others fork off one
-that is under way and go on from the same state of the world and the same tokens. All paths of a
-task take their turns side by side: write, decide who branches, act.
+A task yields exactly ``n`` episodes. Some start from the beginning (roots); the others fork off a
+running episode and continue from the same environment state and the same tokens. All episodes of
+a task advance in rounds: generate, decide which ones branch, step.
 """
 
 from __future__ import annotations
@@ -18,53 +18,53 @@ from agentgym.types import Completion, Task, Trajectory
 from agentgym.utils.concurrency import together
 
 
-class Decision(NamedTuple):
-    """What is known when it is decided whether a path branches."""
+class BranchPoint(NamedTuple):
+    """What a branch rule sees."""
 
     completion: Completion
-    """Just written."""
+    """The one just sampled."""
     first: Completion
     """The first one of this path, or of the path it was forked from."""
     streak: int
-    """How often in a row it has branched, as ``Count`` counts."""
+    """How often in a row this path has branched, as the ``StreakRule`` counts."""
 
 
-class Start(NamedTuple):
-    """How a tree begins."""
+class TreeStart(NamedTuple):
+    """How a tree starts."""
 
-    played: tuple[Trajectory, ...]
+    finished: tuple[Trajectory, ...]
     """Finished episodes that count among the ``n``; their samples are numbered from 0."""
     roots: int
-    """Paths to begin beside them."""
+    """Paths to start beside them."""
 
 
-Roots = Callable[[Task, EpisodePlayer], Awaitable[Start]]
-"""How much of a task's budget goes to whole episodes."""
+RootPlan = Callable[[Task, EpisodePlayer], Awaitable[TreeStart]]
+"""How much of the budget of a task goes to episodes played from the beginning."""
 
-Branch = Callable[[Decision, np.random.Generator], bool]
+BranchRule = Callable[[BranchPoint, np.random.Generator], bool]
 """Whether a path forks at a decision."""
 
-Count = Callable[[Sequence[int], Sequence[int]], list[int]]
-"""Streaks of a task's paths, and forks each has just made, to the new streaks."""
+StreakRule = Callable[[Sequence[int], Sequence[int]], list[int]]
+"""The streaks of all paths and the number of forks each has just made, to the new streaks."""
 
-Measure = Callable[[Completion], float]
-"""How uncertain the policy was of a completion, from the engine's entropies."""
+Uncertainty = Callable[[Completion], float]
+"""How uncertain the policy was about a completion, from the entropies of the engine."""
 
-Spot = Callable[["Tree"], Awaitable[None]]
-"""One round of a tree: write, act, and branch before acting or after it."""
+Round = Callable[["Tree"], Awaitable[None]]
+"""One round of a tree: generate, step, and branch before the step or after it."""
 
 
-def fixed(count: int) -> Roots:
+def fixed_roots(count: int) -> RootPlan:
     """The same number of roots for every task."""
 
-    async def start(task: Task, play: EpisodePlayer) -> Start:
-        return Start((), count)
+    async def start(task: Task, play: EpisodePlayer) -> TreeStart:
+        return TreeStart((), count)
 
     return start
 
 
-def by_path(streaks: Sequence[int], forks: Sequence[int]) -> list[int]:
-    """Each path has its own streak, which ends when it does not branch."""
+def streak_per_path(streaks: Sequence[int], forks: Sequence[int]) -> list[int]:
+    """Each path has its own streak; it ends when the path does not branch."""
     return [streak + 1 if made else 0 for streak, made in zip(streaks, forks, strict=True)]
 
 
@@ -73,145 +73,147 @@ def mean_entropy(completion: Completion) -> float:
     return sum(completion.entropies) / max(1, len(completion.entropies))
 
 
-async def ended(path: LiveEpisode, task: Task, play: EpisodePlayer) -> Trajectory:
-    """Close a path; one that its world's breaking spoilt is played anew from the start."""
+async def close_path(path: LiveEpisode, task: Task, play: EpisodePlayer) -> Trajectory:
+    """Close a path; if the environment failed, play its episode again from the beginning."""
     played = await path.close()
     if played.stop.scored:
         return played
-    return await play.whole(task, played.sample, spoilt=(played.stop,))
+    return await play.play_reserved(task, played.sample, failed_attempts=(played.stop,))
 
 
-async def undecided(tree: Tree) -> None:
-    """Branch where a decision has been written but not carried out: the fork decides anew."""
-    await tree.think()
+async def branch_before_acting(tree: Tree) -> None:
+    """Branch between completion and step: the fork samples this decision anew."""
+    await tree.generate()
     await tree.branch()
-    await tree.act()
+    await tree.step()
 
 
-async def decided(tree: Tree) -> None:
-    """Branch after the world has answered: the fork shares the decision and its outcome."""
-    await tree.think()
-    await tree.act()
+async def branch_after_acting(tree: Tree) -> None:
+    """Branch after the step: the fork shares the decision and its outcome."""
+    await tree.generate()
+    await tree.step()
     await tree.branch()
 
 
-def chance(probability: Callable[[Decision], float]) -> Branch:
+def with_probability(probability: Callable[[BranchPoint], float]) -> BranchRule:
     """Fork with a probability."""
-    return lambda decision, rng: bool(rng.random() < probability(decision))
+    return lambda point, rng: bool(rng.random() < probability(point))
 
 
-def beyond(threshold: float, score: Callable[[Decision], float]) -> Branch:
+def above_threshold(threshold: float, score: Callable[[BranchPoint], float]) -> BranchRule:
     """Fork where a score exceeds a threshold."""
-    return lambda decision, rng: score(decision) > threshold
+    return lambda point, rng: score(point) > threshold
 
 
 def grow_tree(
     n: int,
-    roots: Roots,
-    branch: Branch,
+    roots: RootPlan,
+    branch: BranchRule,
     *,
     width: int = 2,
-    count: Count = by_path,
-    spot: Spot = undecided,
+    streaks: StreakRule = streak_per_path,
+    order: Round = branch_before_acting,
 ) -> Collect:
     """Collect ``n`` episodes per task as a tree.
 
-    When all paths have ended before there are ``n``, the rest begin at the start, side by side.
+    If all paths end before there are ``n``, the rest start from the beginning, side by side.
 
     Args:
         n: Episodes per task, at least 2.
-        roots: How many begin at the start.
+        roots: How many start from the beginning.
         branch: Where the others fork off.
-        width: Ways in which a path goes on where it branches, itself included.
-        count: How branchings in a row are counted.
-        spot: Whether a fork comes before or after its decision is carried out.
+        width: Continuations of a path that branches, itself included.
+        streaks: How consecutive branchings are counted.
+        order: Whether a path branches before or after its step.
     """
 
     async def collect(task: Task, play: EpisodePlayer) -> list[Trajectory]:
-        async with play.seats(n) as seated:
-            played, first = await roots(task, seated)
-            tree = Tree(task, seated, n, branch, width, count, list(played), len(played))
-            await tree.plant(max(1, first))
-            while tree.limbs:
-                await spot(tree)
-                await tree.prune()
-                if not tree.limbs:
-                    await tree.plant(n)
+        async with play.reserve(n) as reserved:
+            finished, first = await roots(task, reserved)
+            tree = Tree(
+                task, reserved, n, branch, width, streaks, list(finished), used=len(finished)
+            )
+            await tree.start_roots(max(1, first))
+            while tree.paths:
+                await order(tree)
+                await tree.collect_finished()
+                if not tree.paths:
+                    await tree.start_roots(n)
             return sorted(tree.finished, key=lambda trajectory: trajectory.sample)
 
     return collect
 
 
 @dataclass
-class _Limb:
-    path: LiveEpisode
-    written: Completion | None = None
+class _Path:
+    episode: LiveEpisode
+    completion: Completion | None = None
     first: Completion | None = None
     streak: int = 0
 
 
 class Tree:
-    """The paths of one task while they are played."""
+    """The running paths of one task."""
 
     def __init__(
         self,
         task: Task,
         play: EpisodePlayer,
         n: int,
-        branch: Branch,
+        branch: BranchRule,
         width: int,
-        count: Count,
+        streaks: StreakRule,
         finished: list[Trajectory],
         used: int,
     ) -> None:
         self.task, self.play, self.n = task, play, n
-        self.rule, self.width, self.count = branch, width, count
+        self.rule, self.width, self.streaks = branch, width, streaks
         self.finished, self.used = finished, used
-        self.limbs: list[_Limb] = []
+        self.paths: list[_Path] = []
         self.rng = play.rng(task, "branch")
 
-    async def plant(self, roots: int) -> None:
-        """Begin paths at the start, as many as wanted and the budget allows."""
-        fresh = range(self.used, min(self.n, self.used + roots))
-        begun = await together(self.play.begin(self.task, k) for k in fresh)
-        self.limbs += [_Limb(path) for path in begun]
-        self.used += len(begun)
-        await self.prune()
+    async def start_roots(self, count: int) -> None:
+        """Start ``count`` paths from the beginning, or as many as the budget allows."""
+        samples = range(self.used, min(self.n, self.used + count))
+        started = await together(self.play.begin(self.task, k) for k in samples)
+        self.paths += [_Path(episode) for episode in started]
+        self.used += len(started)
+        await self.collect_finished()
 
-    async def think(self) -> None:
-        """Every path writes."""
-        written = await together(limb.path.think() for limb in self.limbs)
-        for limb, completion in zip(self.limbs, written, strict=True):
-            limb.written = completion
-            limb.first = limb.first or completion
+    async def generate(self) -> None:
+        """Sample a completion on every path."""
+        completions = await together(path.episode.generate() for path in self.paths)
+        for path, completion in zip(self.paths, completions, strict=True):
+            path.completion = completion
+            path.first = path.first or completion
 
-    async def act(self) -> None:
-        """Every path carries out what it wrote; forks made since then have written nothing."""
-        await together(limb.path.act() for limb in self.limbs)
+    async def step(self) -> None:
+        """Execute the completion of every path; forks made since then have none."""
+        await together(path.episode.step() for path in self.paths)
 
     async def branch(self) -> None:
-        """Fork the paths that should, in order, while there is budget."""
-        forks = [0] * len(self.limbs)
-        for k, limb in enumerate(self.limbs):
-            if limb.path.over or limb.written is None or limb.first is None:
+        """Fork the paths that the rule selects, in order, within the budget."""
+        forks = [0] * len(self.paths)
+        for k, path in enumerate(self.paths):
+            if path.episode.done or path.completion is None or path.first is None:
                 continue
-            decision = Decision(limb.written, limb.first, limb.streak)
-            wanted = sum(self.rule(decision, self.rng) for _ in range(self.width - 1))
+            point = BranchPoint(path.completion, path.first, path.streak)
+            wanted = sum(self.rule(point, self.rng) for _ in range(self.width - 1))
             forks[k] = min(wanted, self.n - self.used)
             self.used += forks[k]
-        streaks = self.count([limb.streak for limb in self.limbs], forks)
-        numbers = iter(range(self.used - sum(forks), self.used))
-        sprouts = []
-        for limb, made, streak in zip(list(self.limbs), forks, streaks, strict=True):
-            limb.streak = streak
+        streaks = self.streaks([path.streak for path in self.paths], forks)
+        samples = iter(range(self.used - sum(forks), self.used))
+        forked = []
+        for path, made, streak in zip(list(self.paths), forks, streaks, strict=True):
+            path.streak = streak
             for _ in range(made):
-                twin = await limb.path.fork(next(numbers))
-                sprouts.append(_Limb(twin, first=limb.first, streak=streak))
-        self.limbs += sprouts
+                twin = await path.episode.fork(next(samples))
+                forked.append(_Path(twin, first=path.first, streak=streak))
+        self.paths += forked
 
-    async def prune(self) -> None:
-        """Put the finished paths aside."""
-        over = [limb for limb in self.limbs if limb.path.over]
-        closing = (ended(limb.path, self.task, self.play) for limb in over)
+    async def collect_finished(self) -> None:
+        """Move the finished paths to ``finished``."""
+        done = [path for path in self.paths if path.episode.done]
+        closing = (close_path(path.episode, self.task, self.play) for path in done)
         self.finished += await together(closing)
-        self.limbs = [limb for limb in self.limbs if not limb.path.over]
+        self.paths = [path for path in self.paths if not path.episode.done]

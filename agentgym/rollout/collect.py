@@ -1,4 +1,4 @@
-"""What an algorithm collects: groups of episodes, played through these protocols."""
+"""How an algorithm collects groups of episodes: the protocols it plays them through."""
 
 from __future__ import annotations
 
@@ -13,54 +13,54 @@ from agentgym.utils.concurrency import together
 
 
 class LiveEpisode(Protocol):
-    """An episode under way, one decision at a time; see ``agentgym.rollout.player.Episode``."""
+    """A running episode, one decision at a time; see ``agentgym.rollout.player.Episode``."""
 
     @property
-    def over(self) -> bool:
-        """It has ended."""
+    def done(self) -> bool:
+        """The episode has ended."""
 
-    async def think(self) -> Completion | None:
-        """Write the next completion; None when there is no room for one, which ends it."""
+    async def generate(self) -> Completion | None:
+        """Sample the next completion; None when there is no room for it, which ends the episode."""
 
-    async def act(self) -> None:
-        """Carry out what was written."""
+    async def step(self) -> None:
+        """Parse the completion and execute its action."""
 
     async def fork(self, sample: int) -> LiveEpisode:
-        """Another episode that goes on from the same state; a completion not yet acted on stays."""
+        """A copy that continues from the same state, without a completion not yet executed."""
 
     async def close(self) -> Trajectory:
-        """The finished record."""
+        """Release all resources and return the finished trajectory."""
 
-    async def abandon(self) -> None:
-        """Give up a fork that has not gone on; leaves no record."""
+    async def discard(self) -> None:
+        """Drop a fork that has not continued; it yields no trajectory."""
 
 
 class EpisodePlayer(Protocol):
-    """Plays episodes; the number of the sample tells the episodes of one task apart."""
+    """Plays episodes; ``sample`` numbers the episodes of one task."""
 
     def __call__(self, task: Task, sample: int) -> Awaitable[Trajectory]:
         """Play one episode to its end."""
 
-    def whole(
-        self, task: Task, sample: int, *, spoilt: tuple[Stop, ...] = ()
+    def play_reserved(
+        self, task: Task, sample: int, *, failed_attempts: tuple[Stop, ...] = ()
     ) -> Awaitable[Trajectory]:
-        """The same within a seat that the caller holds, after attempts that were spoilt."""
+        """The same within a slot that the caller reserved, after ``failed_attempts``."""
 
     def begin(self, task: Task, sample: int) -> Awaitable[LiveEpisode]:
         """Start an episode that is played decision by decision."""
 
-    def seats(self, count: int) -> AbstractAsyncContextManager[EpisodePlayer]:
-        """Room for ``count`` episodes; those begun there and not closed are given up at the end."""
+    def reserve(self, count: int) -> AbstractAsyncContextManager[EpisodePlayer]:
+        """Reserve slots for ``count`` episodes; episodes left open are discarded at the end."""
 
-    def tempered(self, factor: float) -> EpisodePlayer:
-        """The same at ``factor`` times the temperature, in the same seats."""
+    def with_temperature_factor(self, factor: float) -> EpisodePlayer:
+        """The same at ``factor`` times the temperature, in the same slots."""
 
     def rng(self, task: Task, name: str) -> np.random.Generator:
-        """Randomness for choices about a task other than what the policy says."""
+        """Randomness for choices about a task other than sampled tokens."""
 
 
 Collect = Callable[[Task, EpisodePlayer], Awaitable[list[Trajectory]]]
-"""Turns one task into the group of episodes that will be compared with one another."""
+"""Plays one task and returns the group of episodes that are compared with one another."""
 
 
 def independent(n: int) -> Collect:

@@ -1,4 +1,4 @@
-"""Demonstrations by a world's oracle, and how an agent would have written them."""
+"""Demonstrations by the oracle of an environment, and their trajectories for an agent."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import NamedTuple
 import numpy as np
 
 from agentgym.env.base import TextEnv
-from agentgym.rollout.agent import Agent, Scene
+from agentgym.rollout.agent import Agent, AgentInput
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
 
-class Move(NamedTuple):
-    """One move of a demonstrator: what was shown, what was done, what came back."""
+class DemonstrationStep(NamedTuple):
+    """One step of the demonstrator: input, action, observation."""
 
-    scene: Scene
+    input: AgentInput
     action: str
     observation: str
     reward: float
     valid: bool
-    """The world accepted the action."""
-    slipped: bool
-    """The action was drawn, not the oracle's."""
+    """The environment accepted the action."""
+    random: bool
+    """The action was drawn at random; the oracle did not choose it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """One episode of a demonstrator, in words: no agent has written it yet."""
+    """One episode of the demonstrator as text; ``to_trajectory`` tokenises it for an agent."""
 
     task: Task
     sample: int
@@ -36,7 +36,7 @@ class Demonstration:
     goal: str
     opening: str
     """First observation."""
-    moves: tuple[Move, ...]
+    steps: tuple[DemonstrationStep, ...]
     stop: Stop
     score: float
     won: bool
@@ -48,43 +48,43 @@ def demonstrate(
     task: Task,
     rng: np.random.Generator,
     *,
-    slip: float = 0.0,
-    turns: int = 50,
+    random_action_rate: float = 0.0,
+    max_turns: int = 50,
     sample: int = 0,
 ) -> Demonstration:
     """One demonstration of a task.
 
-    With probability ``slip`` the demonstrator makes a random admissible move instead of the
-    oracle's, and the oracle answers from wherever that leads: this shows how to recover, which
+    With probability ``random_action_rate`` the demonstrator takes a random admissible action, and
+    the oracle plans again from the resulting state. Such demonstrations show how to recover, which
     perfect walkthroughs never do.
 
     Args:
-        world: The bare world, with an oracle.
+        world: The unwrapped environment; it needs an oracle.
         task: What to demonstrate.
-        rng: Decides the slips.
-        slip: Probability of a slip per turn, in [0, 1).
-        turns: Longest demonstration.
-        sample: Tells demonstrations of one task apart.
+        rng: Draws the random actions.
+        random_action_rate: Probability of a random action per turn, in [0, 1).
+        max_turns: Turns after which the demonstration is truncated.
+        sample: Number of the demonstration among those of the task.
     """
     observation, info = world.reset(seed=task.seed, options={"task": task.id})
     opening = observation
-    moves: list[Move] = []
+    steps: list[DemonstrationStep] = []
     stop = Stop.MAX_TURNS
     plan: tuple[str, ...] = ()
-    while len(moves) < turns:
-        # Planning is the slow part, and a plan stays good until somebody leaves it.
+    while len(steps) < max_turns:
+        # Planning is slow, and a plan stays valid until a random action departs from it.
         plan = plan or world.oracle() or ()
         if not plan:
             break
-        choices = world.admissible() if rng.random() < slip else ()
-        slipped = bool(choices)
-        action = choices[int(rng.integers(len(choices)))] if slipped else plan[0]
-        plan = () if slipped else plan[1:]
+        choices = world.admissible() if rng.random() < random_action_rate else ()
+        random = bool(choices)
+        action = choices[int(rng.integers(len(choices)))] if random else plan[0]
+        plan = () if random else plan[1:]
         actions = tuple(info.get("admissible_commands", ()))
-        scene = Scene(info["goal"], opening, observation, actions)
+        shown = AgentInput(info["goal"], opening, observation, actions)
         observation, reward, ended, _, info = world.step(action)
         valid = bool(info["action_valid"])
-        moves.append(Move(scene, action, observation, reward, valid, slipped))
+        steps.append(DemonstrationStep(shown, action, observation, reward, valid, random))
         if ended:
             stop = Stop.TERMINATED
             break
@@ -93,7 +93,7 @@ def demonstrate(
         sample=sample,
         goal=info["goal"],
         opening=opening,
-        moves=tuple(moves),
+        steps=tuple(steps),
         stop=stop,
         score=info["score"],
         won=info["won"],
@@ -101,27 +101,29 @@ def demonstrate(
     )
 
 
-def written(shown: Demonstration, agent: Agent, *, learn_slips: bool = False) -> Trajectory:
-    """A demonstration, read and written the way the agent would have.
+def to_trajectory(
+    shown: Demonstration, agent: Agent, *, learn_random_actions: bool = False
+) -> Trajectory:
+    """A demonstration with the prompts and completions of an agent.
 
-    A slip is context, not something to imitate (``Turn.learn``), unless a careless player is
-    wanted (``learn_slips``).
+    Random actions are context and not trained on (``Turn.learn``) unless
+    ``learn_random_actions``.
     """
     done: list[Turn] = []
-    for move in shown.moves:
-        prompt, fresh = agent.read(move.scene, done)
-        tokens = agent.write(move.action)
+    for step in shown.steps:
+        prompt, fresh = agent.prompt(step.input, done)
+        tokens = agent.encode_action(step.action)
         zeros = (0.0,) * len(tokens)
         done.append(
             Turn(
                 prompt,
                 Completion(tokens, zeros, zeros),
-                move.action,
-                move.observation,
-                move.reward,
+                step.action,
+                step.observation,
+                step.reward,
                 fresh,
-                valid=move.valid,
-                learn=learn_slips or not move.slipped,
+                valid=step.valid,
+                learn=learn_random_actions or not step.random,
             )
         )
     return Trajectory(
@@ -137,11 +139,11 @@ def written(shown: Demonstration, agent: Agent, *, learn_slips: bool = False) ->
     )
 
 
-def texts(demonstrations: Iterable[Demonstration]) -> list[str]:
-    """Everything that was read and done: what a tokenizer is trained on."""
+def demonstration_texts(demonstrations: Iterable[Demonstration]) -> list[str]:
+    """Goals, observations and actions: the text that a tokenizer is trained on."""
     found: list[str] = []
     for shown in demonstrations:
         found.append(f"{shown.goal}\n{shown.opening}")
-        for move in shown.moves:
-            found += [move.action, move.observation]
+        for step in shown.steps:
+            found += [step.action, step.observation]
     return found

@@ -1,4 +1,4 @@
-"""Playing one episode: the only loop that joins world, agent and engine."""
+"""Playing one episode: the only loop that joins environment, agent and engine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from agentgym.errors import (
     MissingExtra,
     UnknownTask,
 )
-from agentgym.rollout.agent import Agent, Scene
+from agentgym.rollout.agent import Agent, AgentInput
 from agentgym.types import Completion, Sampling, Stop, Task, Trajectory, Turn
 
 T = TypeVar("T")
@@ -32,201 +32,203 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeLimits:
-    """When to give up on an episode that the world has not ended."""
+    """When an episode that the environment has not ended is truncated."""
 
     turns: int = 50
     """Completions, whether or not they held an action."""
     tokens: int = 4096
-    """Length of the context, read and written together."""
+    """Longest context: prompts and completions together."""
     seconds: float | None = None
-    """From the start of an episode to the start of its last turn, waiting included; none: any."""
+    """From the start of an episode to that of its last turn, waits included; None: no limit."""
 
 
 def derive(*names: object) -> int:
-    """A seed of 63 bits that depends on every name and on nothing else."""
+    """A 63-bit seed, a function of the names alone."""
     digest = hashlib.blake2b("\x1f".join(map(str, names)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 @dataclass
-class Spent:
-    """What playing has cost, forgotten attempts and scouts included; a fork shares its prefix."""
+class Usage:
+    """Cost of playing, failed attempts and scouts included; a fork does not count its prefix."""
 
     turns: int = 0
-    """Decisions carried out: steps of the world."""
+    """Decisions executed: environment steps."""
     tokens: int = 0
-    """Tokens that the engine wrote."""
+    """Tokens that the engine sampled."""
 
 
 @dataclass(kw_only=True)
 class Player:
-    """Plays episodes: worlds where the host keeps them, the engine in the event loop.
+    """Plays episodes: environments run where the executor puts them, the engine in the event loop.
 
-    The draw of a completion is seeded by (stream, task, sample, turn), so that a result depends
-    neither on how many episodes are in flight nor on which ends first.
+    Each completion is seeded by (stream, task, sample, turn), so results depend neither on the
+    number of episodes in flight nor on the order in which they end.
     """
 
     agent: Agent
     engine: Engine
-    make: MakeEnv
-    """Makes the world of a task; called where the host keeps it."""
-    host: Executor = field(default_factory=ThreadExecutor)
-    """Where worlds live."""
+    make_env: MakeEnv
+    """Makes the environment of a task; called inside the executor."""
+    executor: Executor = field(default_factory=ThreadExecutor)
+    """Where environments run."""
     limits: EpisodeLimits = field(default_factory=EpisodeLimits)
     sampling: Sampling = field(default_factory=Sampling)
     concurrency: int = 64
     """Episodes in flight."""
     retries: int = 5
-    """Further attempts at an episode whose ending is not scored, with the same seeds."""
+    """Further attempts at an episode whose environment failed, with the same seeds."""
     stream: str = "0"
-    """Names the run and the training step; part of every seed."""
-    spent: Spent = field(default_factory=Spent)
-    """Shared by all players made from this one."""
+    """Name of the run and the training step; part of every seed."""
+    usage: Usage = field(default_factory=Usage)
+    """Shared by all players derived from this one."""
 
     def __post_init__(self) -> None:
-        """Count the episodes in flight."""
+        """Set up the slots for episodes in flight."""
         self._open: set[Episode] = set()
         self._slots = asyncio.Semaphore(self.concurrency)
         self._queue = asyncio.Lock()
         self.sampling = replace(self.sampling, stop=self.agent.stop)
 
     async def __call__(self, task: Task, sample: int) -> Trajectory:
-        """Play one episode; one that the world's breaking spoils, again, ``retries`` times.
+        """Play one episode; if the environment fails, again, up to ``retries`` times.
 
         Raises:
-            UnknownTask: The world has no such task.
-            MissingExtra: The world's package is not installed.
+            UnknownTask: The environment has no such task.
+            MissingExtra: The package of the environment is not installed.
         """
         async with self._slots:
-            return await self.whole(task, sample)
+            return await self.play_reserved(task, sample)
 
-    async def whole(self, task: Task, sample: int, *, spoilt: tuple[Stop, ...] = ()) -> Trajectory:
-        """The same within a seat that the caller holds; ``spoilt`` are attempts made so far."""
+    async def play_reserved(
+        self, task: Task, sample: int, *, failed_attempts: tuple[Stop, ...] = ()
+    ) -> Trajectory:
+        """The same within a slot that the caller holds, after ``failed_attempts``."""
         while True:
             episode = await self.begin(task, sample)
             try:
-                while not episode.over:
-                    await episode.think()
-                    await episode.act()
+                while not episode.done:
+                    await episode.generate()
+                    await episode.step()
             finally:
-                await episode.leave()
-            played = replace(episode.record(), spoilt=spoilt)
-            if played.stop.scored or len(spoilt) >= self.retries:
+                await episode.release()
+            played = replace(episode.trajectory(), failed_attempts=failed_attempts)
+            if played.stop.scored or len(failed_attempts) >= self.retries:
                 return played
-            spoilt = (*spoilt, played.stop)
+            failed_attempts = (*failed_attempts, played.stop)
 
     async def begin(self, task: Task, sample: int) -> Episode:
-        """Start an episode that the caller plays decision by decision, and closes.
+        """Start an episode that the caller plays decision by decision and closes.
 
-        Its place among the episodes in flight is the caller's to hold: see ``seats``.
+        The caller must hold a slot for it, see ``reserve``.
         """
         episode = Episode(self, task, sample)
         try:
             await episode.open()
         except BaseException:
-            await episode.leave()
+            await episode.release()
             raise
         return episode
 
     @asynccontextmanager
-    async def seats(self, count: int) -> AsyncIterator[Player]:
-        """Room for ``count`` episodes at once, or for all there can be if that is fewer.
+    async def reserve(self, count: int) -> AsyncIterator[Player]:
+        """Reserve slots for ``count`` episodes at once, at most ``concurrency``.
 
-        Episodes that the yielded player begins, and their forks, are given up at the end if they
-        were not closed, as when one beside them failed. One caller gathers seats at a time, so that
-        two never wait for what the other holds.
+        Episodes that the yielded player starts, and their forks, are discarded at the end if they
+        were not closed, for example when a sibling failed. One caller reserves at a time, so two
+        callers cannot deadlock.
         """
         wanted, held = min(count, self.concurrency), 0
-        seated = copy.copy(self)
-        seated._open = set()
+        reserved = copy.copy(self)
+        reserved._open = set()
         try:
             async with self._queue:
                 while held < wanted:
                     await self._slots.acquire()
                     held += 1
-            yield seated
+            yield reserved
         finally:
-            for episode in list(seated._open):
-                await episode.leave()
+            for episode in list(reserved._open):
+                await episode.release()
             for _ in range(held):
                 self._slots.release()
 
-    def named(self, stream: str) -> Player:
-        """The same with the seeds of another stream, in the same seats."""
+    def with_stream(self, stream: str) -> Player:
+        """The same with the seeds of another stream, in the same slots."""
         twin = copy.copy(self)
         twin.stream = stream
         return twin
 
-    def tempered(self, factor: float) -> Player:
-        """The same at ``factor`` times the temperature, in the same seats."""
+    def with_temperature_factor(self, factor: float) -> Player:
+        """The same at ``factor`` times the temperature, in the same slots."""
         twin = copy.copy(self)
-        warm = factor * self.sampling.temperature
-        twin.sampling = replace(self.sampling, temperature=warm)
+        temperature = factor * self.sampling.temperature
+        twin.sampling = replace(self.sampling, temperature=temperature)
         return twin
 
     def rng(self, task: Task, name: str) -> np.random.Generator:
-        """Randomness for choices about a task, a function of the stream and the name."""
+        """Randomness for choices about a task: a function of stream, task and name."""
         return np.random.default_rng(derive(self.stream, task.env, task.id, task.seed, name))
 
 
 @dataclass(eq=False)
 class Episode:
-    """One episode while it is played: ``think``, then ``act``, until it is ``over``.
+    """A running episode: ``generate``, then ``step``, until it is ``done``.
 
-    Between the two it may be forked: the other episode shares all that came before, of the world
-    and of the context, and makes this decision anew.
+    Between the two it may be forked: the fork shares the environment state and the context up to
+    this decision and samples the decision anew.
     """
 
     player: Player
     task: Task
     sample: int
-    world: EnvHandle | None = None
-    """None before it is open, and when it could not be."""
+    env: EnvHandle | None = None
+    """None before ``open``, and when that failed."""
     opening: str = ""
     turns: list[Turn] = field(default_factory=list)
     context: list[int] = field(default_factory=list)
-    """Tokens read and written up to the last decision that was carried out."""
+    """Tokens of prompts and completions up to the last executed decision."""
     info: dict[str, Any] = field(default_factory=dict)
     stop: Stop | None = None
     error: str = ""
-    shared: int = 0
+    shared_turns: int = 0
     """Leading turns taken over from the episode this one was forked from."""
-    began: float = field(default_factory=time.monotonic)
-    """When it did, in seconds of a clock that only counts."""
+    started_at: float = field(default_factory=time.monotonic)
+    """Start, in seconds of the monotonic clock."""
     _pending: tuple[tuple[int, ...], bool, Completion] | None = None
-    """What was read for the next turn, whether it replaces the context, and what was written."""
+    """Prompt of the next turn, whether it replaces the context, and the completion."""
 
     def __post_init__(self) -> None:
-        """Be known to the player until the world is closed."""
+        """Register with the player until the environment is closed."""
         self.player._open.add(self)
 
     @property
-    def over(self) -> bool:
-        """It has ended."""
+    def done(self) -> bool:
+        """The episode has ended."""
         return self.stop is not None
 
     @property
-    def scene(self) -> Scene:
+    def input(self) -> AgentInput:
         """What the agent is shown now."""
         observation = self.turns[-1].observation if self.turns else self.opening
         actions = tuple(self.info.get("admissible_commands", ()))
-        return Scene(self.info["goal"], self.opening, observation, actions)
+        return AgentInput(self.info["goal"], self.opening, observation, actions)
 
     async def open(self) -> None:
         """Start the task."""
-        with self._breaking():
+        with self._ends_on_failure():
             player = self.player
-            self.world = await _told(player.host.open(player.make, self.task))
-            self.opening, self.info = await _told(self.world.reset(self.task))
+            self.env = await _env_call(player.executor.open(player.make_env, self.task))
+            self.opening, self.info = await _env_call(self.env.reset(self.task))
 
-    async def think(self) -> Completion | None:
-        """Read and write; None when there is no room or time, which ends the episode."""
+    async def generate(self) -> Completion | None:
+        """Sample a completion; None when there is no room or time, which ends the episode."""
         player, task = self.player, self.task
         allowed = player.limits.seconds
-        if allowed is not None and time.monotonic() - self.began > allowed:
+        if allowed is not None and time.monotonic() - self.started_at > allowed:
             self.stop = Stop.MAX_TIME
             return None
-        prompt, fresh = player.agent.read(self.scene, self.turns)
+        prompt, fresh = player.agent.prompt(self.input, self.turns)
         context = list(prompt) if fresh else [*self.context, *prompt]
         room = min(player.limits.tokens, player.engine.context)
         if len(context) + player.sampling.max_tokens > room:
@@ -234,82 +236,82 @@ class Episode:
             return None
         seed = derive(player.stream, task.env, task.id, task.seed, self.sample, len(self.turns))
         completion = await player.engine.generate(context, replace(player.sampling, seed=seed))
-        player.spent.tokens += len(completion.tokens)
+        player.usage.tokens += len(completion.tokens)
         self._pending = prompt, fresh, completion
         return completion
 
-    async def act(self) -> None:
-        """Carry out what was written; nothing to do when nothing was."""
+    async def step(self) -> None:
+        """Parse the completion and execute its action; without a completion do nothing."""
         if self._pending is None:
             return
         prompt, fresh, completion = self._pending
         self._pending = None
-        self.player.spent.turns += 1
+        self.player.usage.turns += 1
         past = [] if fresh else self.context
         self.context = [*past, *prompt, *completion.tokens]
-        written = partial(
+        turn = partial(
             Turn,
             prompt,
             completion,
             fresh=fresh,
-            thought=self.player.agent.thought(completion),
+            thought_tokens=self.player.agent.count_thought_tokens(completion),
         )
         try:
             action = self.player.agent.parse(completion)
         except MalformedAction as problem:
-            self.turns.append(written("", str(problem), 0.0, parsed=False, valid=False))
+            self.turns.append(turn("", str(problem), 0.0, parsed=False, valid=False))
         else:
-            with self._breaking():
-                assert self.world is not None, "the episode is over"
-                answer = await _told(self.world.step(action))
-                observation, reward, done, cut, self.info = answer
+            with self._ends_on_failure():
+                assert self.env is not None, "the episode is done"
+                result = await _env_call(self.env.step(action))
+                observation, reward, terminated, truncated, self.info = result
                 valid = bool(self.info["action_valid"])
-                self.turns.append(written(action, observation, float(reward), valid=valid))
-                self.stop = Stop.TERMINATED if done else Stop.MAX_TURNS if cut else None
+                self.turns.append(turn(action, observation, float(reward), valid=valid))
+                self.stop = Stop.TERMINATED if terminated else Stop.MAX_TURNS if truncated else None
         if self.stop is None and len(self.turns) >= self.player.limits.turns:
             self.stop = Stop.MAX_TURNS
 
     async def fork(self, sample: int) -> Episode:
-        """Another episode in the same state; a completion not yet acted on is not taken over.
+        """A copy in the same state; a completion not yet executed is not copied.
 
-        Nothing is played or written twice: the world is copied (``TextEnv.fork``) and the turns
-        so far are the same objects.
+        Nothing is played or sampled twice: the environment is copied (``TextEnv.fork``) and both
+        episodes hold the same turn objects.
         """
         twin = replace(
             self,
-            world=None,  # a copy that fails must not close the world of the original
+            env=None,  # if the copy fails, the environment of the original must stay open
             sample=sample,
             turns=list(self.turns),
             context=list(self.context),
             info=dict(self.info),
-            shared=len(self.turns),
+            shared_turns=len(self.turns),
             _pending=None,
         )
-        if self.world is None:
-            return twin  # over before it began, and so is this one
-        with twin._breaking():
-            twin.world = await _told(self.world.fork())
+        if self.env is None:
+            return twin  # the original never opened and is done; so is its fork
+        with twin._ends_on_failure():
+            twin.env = await _env_call(self.env.fork())
         return twin
 
-    async def leave(self) -> None:
-        """Give back what the engine and the world hold."""
+    async def release(self) -> None:
+        """Free what engine and environment hold for this episode."""
         self.player.engine.finish(self.context)
-        await self.abandon()
+        await self.discard()
 
-    async def abandon(self) -> None:
-        """Close the world; what the engine holds belongs to the episode this was forked from."""
+    async def discard(self) -> None:
+        """Close the environment; the engine cache belongs to the episode this was forked from."""
         self.player._open.discard(self)
-        if self.world is not None:
-            await self.world.close()
+        if self.env is not None:
+            await self.env.close()
 
     async def close(self) -> Trajectory:
-        """Leave, and return the finished record."""
-        await self.leave()
-        return self.record()
+        """Free all resources and return the finished trajectory."""
+        await self.release()
+        return self.trajectory()
 
-    def record(self) -> Trajectory:
-        """The frozen record of it."""
-        assert self.stop is not None, "the episode is not over"
+    def trajectory(self) -> Trajectory:
+        """The finished episode."""
+        assert self.stop is not None, "the episode is not done"
         return Trajectory(
             task=self.task,
             sample=self.sample,
@@ -321,38 +323,38 @@ class Episode:
             won=bool(self.info.get("won", False)),
             task_type=str(self.info.get("task_type", "")),
             error=self.error,
-            shared=self.shared,
+            shared_turns=self.shared_turns,
         )
 
     @contextmanager
-    def _breaking(self) -> Iterator[None]:
-        """What a world raises ends the episode, with the reason."""
+    def _ends_on_failure(self) -> Iterator[None]:
+        """A failure of the environment ends the episode, with the reason."""
         try:
             yield
-        except _Broken as problem:
+        except _EnvFailed as problem:
             self.stop, self.error = problem.stop, str(problem)
 
 
-class _Broken(Exception):
-    """A world raised."""
+class _EnvFailed(Exception):
+    """The environment raised."""
 
     def __init__(self, stop: Stop, problem: Exception) -> None:
         super().__init__(f"{type(problem).__name__}: {problem}")
         self.stop = stop
 
 
-async def _told(answer: Awaitable[T]) -> T:
-    """What a world answers; what it raises is data on the episode.
+async def _env_call(result: Awaitable[T]) -> T:
+    """Await a call of the environment; what it raises ends the episode and not the run.
 
-    The one place that catches everything: a world is other people's code.
+    The one place that catches every exception: an environment is third-party code.
     """
     try:
-        return await answer
+        return await result
     except (UnknownTask, MissingExtra, ConfigError):
         raise
     except EnvTimeout as problem:
-        raise _Broken(Stop.TOOL_TIMEOUT, problem) from problem
+        raise _EnvFailed(Stop.TOOL_TIMEOUT, problem) from problem
     except EnvLost as problem:
-        raise _Broken(Stop.ABORTED, problem) from problem
+        raise _EnvFailed(Stop.ABORTED, problem) from problem
     except Exception as problem:
-        raise _Broken(Stop.ENV_ERROR, problem) from problem
+        raise _EnvFailed(Stop.ENV_ERROR, problem) from problem

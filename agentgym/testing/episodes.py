@@ -41,7 +41,7 @@ def _episode(
                 reward if number == count - 1 else 0.0,
                 fresh=windowed or number == 0,
                 parsed=bool(rng.random() < 0.8),
-                thought=len(tokens) // 2,
+                thought_tokens=len(tokens) // 2,
             )
         )
     stop = Stop.TERMINATED if reward else Stop.MAX_TURNS

@@ -237,7 +237,7 @@ def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
         "episode/parsed": sum(turn.parsed for turn in turns) / acts,
         "episode/valid": sum(turn.valid for turn in turns) / acts,
         "episode/truncated": sum(t.stop is not Stop.TERMINATED for t in episodes) / count,
-        "group/forks": sum(t.shared > 0 for t in episodes) / len(scored),
+        "group/forks": sum(t.shared_turns > 0 for t in episodes) / len(scored),
     }
 
 
@@ -259,7 +259,7 @@ def staleness(groups: Sequence[Sequence[Trajectory]], step: int) -> dict[str, fl
 def _spoilt(episodes: Sequence[Trajectory]) -> dict[str, float]:
     """Attempts whose ending says nothing about the agent, and episodes that never got another."""
     last = [t.stop for t in episodes if not t.stop.scored]
-    seen = Counter([stop for t in episodes for stop in t.spoilt] + last)
+    seen = Counter([stop for t in episodes for stop in t.failed_attempts] + last)
     kinds = {f"attempts/{stop}": float(seen[stop]) for stop in Stop if not stop.scored}
     return {"episode/lost": float(len(last))} | kinds
 

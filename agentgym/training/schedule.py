@@ -198,7 +198,7 @@ class Asynchronous:
             else:
                 place, self.begun = self.begun, self.begun + 1
             number, index = divmod(place, self.size)
-            player = self._player.named(self.trainer.stream(number))
+            player = self._player.with_stream(self.trainer.stream(number))
             playing = self.trainer.algorithm.collect(self.tasks(number)[index], player)
             self._groups[place] = _Group(asyncio.ensure_future(playing), self.trainer.step)
 

@@ -16,7 +16,7 @@ import torch
 
 from agentgym.algorithm import Algorithm
 from agentgym.batch.batch import Batch, collate
-from agentgym.rollout.player import Player, Spent
+from agentgym.rollout.player import Player, Usage
 from agentgym.settings import AlarmSettings
 from agentgym.training.alarms import Watch
 from agentgym.training.entropy_law import Course
@@ -105,8 +105,8 @@ class Trainer:
         metrics |= {
             "time/rollout": waited,
             "time/update": spent,
-            "spent/turns": float(self.player.spent.turns),
-            "spent/tokens": float(self.player.spent.tokens),
+            "spent/turns": float(self.player.usage.turns),
+            "spent/tokens": float(self.player.usage.tokens),
             "tokens": tokens,
             "tokens_per_second": tokens / (waited + spent),
         }
@@ -135,7 +135,7 @@ class Trainer:
             "credit": self.credit_state,
             "course": tuple(self.course),
             "watch": tuple(self.watch),
-            "spent": astuple(self.player.spent),
+            "spent": astuple(self.player.usage),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -145,7 +145,7 @@ class Trainer:
         self.credit_state = state["credit"]
         self.course = Course(*state["course"])
         self.watch = Watch(*state["watch"])
-        self.player.spent = Spent(*state["spent"])
+        self.player.usage = Usage(*state["spent"])
         self.publish()
 
 

@@ -48,7 +48,9 @@ def demonstrations(
         for task in tasks:
             rng = np.random.default_rng(derive(seed, task.id, sample))
             found.append(
-                demonstrate(world, task, rng, slip=wanted.random_action_rate, sample=sample)
+                demonstrate(
+                    world, task, rng, random_action_rate=wanted.random_action_rate, sample=sample
+                )
             )
             advance(len(found))
     return [shown for shown in found if shown.won or wanted.learn_random_actions]

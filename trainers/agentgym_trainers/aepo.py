@@ -28,14 +28,14 @@ from agentgym.credit.advantages import standardise
 from agentgym.credit.transforms import Transform, stateless
 from agentgym.losses.surrogates import policy_gradient_kept
 from agentgym.rollout.branching import (
-    Decision,
-    beyond,
-    by_path,
-    chance,
-    decided,
-    fixed,
+    BranchPoint,
+    above_threshold,
+    branch_after_acting,
+    branch_before_acting,
+    fixed_roots,
     grow_tree,
-    undecided,
+    streak_per_path,
+    with_probability,
 )
 from agentgym.utils.bounds import above, at_least, within
 from agentgym_trainers.forking import (
@@ -127,21 +127,21 @@ class AEPO:
         """Compose it."""
         n, measure = self.host.group_size, MEASURES[self.measure]
 
-        def paper(at: Decision) -> float:
+        def paper(at: BranchPoint) -> float:
             return score(rise(at, measure), at.streak, self.base, self.slope, self.penalty)
 
-        def released(at: Decision) -> float:
+        def released(at: BranchPoint) -> float:
             return released_probability(rise(at, measure), at.streak, self.slope, self.threshold)
 
         roots = {
             "scout": monitored(n, self.sensitivity, measure, keep=True),
             "extra-scout": monitored(n, self.sensitivity, measure, keep=False),
-            "fixed": fixed(n // 2),
+            "fixed": fixed_roots(n // 2),
         }
         rules = {
-            "chance": chance(paper),
-            "threshold": beyond(self.threshold, paper),
-            "released": chance(released),
+            "chance": with_probability(paper),
+            "threshold": above_threshold(self.threshold, paper),
+            "released": with_probability(released),
         }
         clip, high, dual = self.host.clip, self.host.clip_high, self.host.dual
         host = self.host.compose(policy_gradient_kept(clip, high, below=False, dual=dual))
@@ -153,7 +153,9 @@ class AEPO:
                 roots[self.roots],
                 rules[self.rule],
                 width=self.width,
-                count={"path": by_path, "task": by_task}[self.streak],
-                spot={"before-acting": undecided, "after-acting": decided}[self.fork],
+                streaks={"path": streak_per_path, "task": by_task}[self.streak],
+                order={"before-acting": branch_before_acting, "after-acting": branch_after_acting}[
+                    self.fork
+                ],
             ),
         )

@@ -57,7 +57,7 @@ def play_again(n: int, share: float, target: float, *, warm: float, cool: float)
         if play.rng(task, "again").random() >= share:
             return group
         factor = temperature(entropy_of(group), target, warm=warm, cool=cool)
-        tempered = play.tempered(factor)
+        tempered = play.with_temperature_factor(factor)
         return group + await together(tempered(task, sample) for sample in range(n, 2 * n))
 
     return collect

@@ -21,13 +21,13 @@ from typing import ClassVar, Literal
 from agentgym.algorithm import About, Algorithm
 from agentgym.errors import ImpossibleValue
 from agentgym.rollout.branching import (
-    Decision,
-    beyond,
-    chance,
-    decided,
-    fixed,
+    BranchPoint,
+    above_threshold,
+    branch_after_acting,
+    branch_before_acting,
+    fixed_roots,
     grow_tree,
-    undecided,
+    with_probability,
 )
 from agentgym.utils.bounds import at_least, within
 from agentgym_trainers.forking import MEASURES, rise, rising_probability
@@ -96,18 +96,21 @@ class ARPO:
     def build(self) -> Algorithm:
         """Compose it."""
 
-        def probability(at: Decision) -> float:
+        def probability(at: BranchPoint) -> float:
             return rising_probability(rise(at, MEASURES[self.measure]), self.base, self.slope)
 
-        rules = {"chance": chance(probability), "threshold": beyond(self.threshold, probability)}
-        spots = {"before-acting": undecided, "after-acting": decided}
+        rules = {
+            "chance": with_probability(probability),
+            "threshold": above_threshold(self.threshold, probability),
+        }
+        spots = {"before-acting": branch_before_acting, "after-acting": branch_after_acting}
         return replace(
             self.host.build(),
             collect=grow_tree(
                 self.host.group_size,
-                fixed(self.roots),
+                fixed_roots(self.roots),
                 rules[self.rule],
                 width=self.width,
-                spot=spots[self.fork],
+                order=spots[self.fork],
             ),
         )

@@ -31,7 +31,7 @@ from agentgym.credit.reward_shaping import reward_episodes
 from agentgym.credit.transforms import Transform, stateless
 from agentgym.credit.weights import keep
 from agentgym.errors import ImpossibleValue
-from agentgym.rollout.branching import ended, mean_entropy
+from agentgym.rollout.branching import close_path, mean_entropy
 from agentgym.rollout.collect import Collect, EpisodePlayer, LiveEpisode
 from agentgym.types import Task, Trajectory
 from agentgym.utils.bounds import at_least
@@ -74,28 +74,28 @@ async def climb(path: LiveEpisode, most: int, numbers: Iterator[int]) -> list[Li
         numbers: Samples of the forks; one that replaces another takes over its number.
     """
     held: list[_Peak] = []
-    while not path.over:
-        said = await path.think()
+    while not path.done:
+        said = await path.generate()
         if said is not None and most:
             height = mean_entropy(said)
             number = next(numbers) if len(held) < most else None
             lowest = min(held, key=lambda peak: peak.height, default=None)
             if number is None and lowest is not None and height > lowest.height:
                 held.remove(lowest)
-                await lowest.fork.abandon()
+                await lowest.fork.discard()
                 number = lowest.number
             if number is not None:
                 held.append(_Peak(height, number, await path.fork(number)))
-        await path.act()
+        await path.step()
     return [peak.fork for peak in sorted(held, key=lambda peak: peak.number)]
 
 
 async def finish(path: LiveEpisode, task: Task, play: EpisodePlayer) -> Trajectory:
     """Play a path to its end."""
-    while not path.over:
-        await path.think()
-        await path.act()
-    return await ended(path, task, play)
+    while not path.done:
+        await path.generate()
+        await path.step()
+    return await close_path(path, task, play)
 
 
 def from_peaks(shape: Shape) -> Collect:
@@ -118,7 +118,7 @@ def from_peaks(shape: Shape) -> Collect:
         return await together(finish(each, task, play) for each in (path, *paths))
 
     async def collect(task: Task, play: EpisodePlayer) -> list[Trajectory]:
-        async with play.seats(shape.leaves) as seated:
+        async with play.reserve(shape.leaves) as seated:
             grown = await together(grow(task, seated, root) for root in range(shape.roots))
         return sorted((t for tree in grown for t in tree), key=lambda t: t.sample)
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from agentgym.rollout.branching import Decision, Measure, Roots, Start, by_path, mean_entropy
+from agentgym.rollout.branching import (
+    BranchPoint,
+    RootPlan,
+    TreeStart,
+    Uncertainty,
+    mean_entropy,
+    streak_per_path,
+)
 from agentgym.rollout.collect import EpisodePlayer
 from agentgym.types import Completion, Task
 
@@ -18,10 +25,10 @@ def summed_entropy(completion: Completion) -> float:
     return sum(completion.entropies[:20]) / math.log(VOCABULARY)
 
 
-MEASURES: dict[str, Measure] = {"mean": mean_entropy, "sum": summed_entropy}
+MEASURES: dict[str, Uncertainty] = {"mean": mean_entropy, "sum": summed_entropy}
 
 
-def rise(decision: Decision, measure: Measure) -> float:
+def rise(decision: BranchPoint, measure: Uncertainty) -> float:
     """How much more uncertain the policy is here than at the start of the path."""
     return measure(decision.completion) - measure(decision.first)
 
@@ -36,7 +43,7 @@ def budget(n: int, first: float, later: float, sensitivity: float) -> int:
     return max(1, min(int(n * root_share(first, later, sensitivity)) + 1, n))
 
 
-def monitored(n: int, sensitivity: float, measure: Measure, *, keep: bool) -> Roots:
+def monitored(n: int, sensitivity: float, measure: Uncertainty, *, keep: bool) -> RootPlan:
     """Let one episode, played first, decide how many begin at the start.
 
     Args:
@@ -46,12 +53,12 @@ def monitored(n: int, sensitivity: float, measure: Measure, *, keep: bool) -> Ro
         keep: The scout is one of the ``n``.
     """
 
-    async def start(task: Task, play: EpisodePlayer) -> Start:
-        scout = await play.whole(task, 0 if keep else n)
+    async def start(task: Task, play: EpisodePlayer) -> TreeStart:
+        scout = await play.play_reserved(task, 0 if keep else n)
         found = [measure(turn.completion) for turn in scout.turns] or [0.0]
         later = sum(found[1:]) / (len(found) - 1) if found[1:] else found[0]
         roots = budget(n, found[0], later, sensitivity)
-        return Start((scout,), roots - 1) if keep else Start((), roots)
+        return TreeStart((scout,), roots - 1) if keep else TreeStart((), roots)
 
     return start
 
@@ -74,7 +81,7 @@ def released_probability(rise: float, streak: int, weight: float, threshold: flo
 
 def count_tasks(streaks: Sequence[int], forks: Sequence[int]) -> list[int]:
     """The released code's count per task of a batch: nothing resets while nobody forks."""
-    return by_path(streaks, forks) if any(forks) else list(streaks)
+    return streak_per_path(streaks, forks) if any(forks) else list(streaks)
 
 
 def by_task(streaks: Sequence[int], forks: Sequence[int]) -> list[int]:
