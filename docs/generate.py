@@ -68,7 +68,8 @@ def environments() -> None:
         short = registry.short_name(id_)
         bare = registry.world(id_)
         lines = [f"# {name}\n", f"`{id_}`: at most {spec.max_episode_steps} turns.\n"]
-        if manual := getattr(bare, "manual", lambda: "")():
+        text = getattr(bare, "manual", "")
+        if manual := text() if callable(text) else "":
             lines += ["## What an agent reads\n", f"```text\n{manual}\n```\n"]
         if recipe := registry.recipe(id_):
             text = recipe.read_text(encoding="utf-8")
