@@ -1,4 +1,4 @@
-"""Engines against each other, and what the agent's loop costs on top of vLLM.
+"""EngineFactory against each other, and what the agent's loop costs on top of vLLM.
 
     scripts/bench engines [--episodes 64] [--turns 20] [--repetitions 3] [--model FOLDER]
 
@@ -33,7 +33,7 @@ from naive import answers
 
 from agentgym.engines import Engine, doctor
 from agentgym.engines.local.engine import LocalEngine
-from agentgym.engines.vllm.engine import VLLMEngine, parameters
+from agentgym.engines.vllm.engine import VLLMEngine, sampling_params
 from agentgym.env.registry import EnvFactory
 from agentgym.models import from_scratch
 from agentgym.models.loading import load_model, load_tokenizer
@@ -86,14 +86,14 @@ def save_model(options: Options, folder: str) -> str:
     return folder
 
 
-class Worldless:
+class RandomEpisodes:
     """Episodes of random observations."""
 
     def __init__(self, options: Options, vocabulary: int) -> None:
         self.options, self.vocabulary = options, vocabulary
 
     def observe(self, episode: int, turn: int) -> list[int]:
-        """What the world says, the longer the first time."""
+        """Observation tokens; more in the first turn."""
         rng = np.random.default_rng([episode, turn])
         length = self.options.observation + int(rng.integers(-10, 11)) + (20 if turn == 0 else 0)
         drawn: list[int] = rng.integers(0, self.vocabulary, length).tolist()
@@ -125,14 +125,14 @@ class Worldless:
             for episode, context in enumerate(contexts):
                 context += self.observe(episode, turn)
             length = options.completion
-            told = answers(model, contexts, min_new_tokens=length, max_new_tokens=length)
-            for context, answer in zip(contexts, told, strict=True):
+            found = answers(model, contexts, min_new_tokens=length, max_new_tokens=length)
+            for context, answer in zip(contexts, found, strict=True):
                 context += answer
         return options.episodes * options.turns * options.completion
 
 
 class Recorded:
-    """An engine that keeps what it was asked, and what it said."""
+    """An engine that records its requests and completions."""
 
     def __init__(self, engine: VLLMEngine) -> None:
         self.engine, self.context = engine, engine.context
@@ -141,27 +141,27 @@ class Recorded:
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """Pass it on."""
         completion = await self.engine.generate(prompt, sampling)
-        told = list(completion.tokens)
-        self.asked.append((list(prompt), replace(sampling, max_tokens=len(told), stop=()), told))
+        found = list(completion.tokens)
+        self.asked.append((list(prompt), replace(sampling, max_tokens=len(found), stop=()), found))
         return completion
 
     def finish(self, context: Sequence[int]) -> None:
         """Nothing to do."""
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         """Nothing to do."""
 
     def chains(self) -> list[list[tuple[list[int], Sampling]]]:
         """The requests of each episode, in order."""
         found: list[list[tuple[list[int], Sampling]]] = []
         ends: list[list[int]] = []
-        for prompt, sampling, told in sorted(self.asked, key=lambda asked: len(asked[0])):
+        for prompt, sampling, found in sorted(self.asked, key=lambda asked: len(asked[0])):
             at = next((k for k, end in enumerate(ends) if prompt[: len(end)] == end), len(ends))
             if at == len(ends):
                 found.append([])
                 ends.append([])
             found[at].append((prompt, sampling))
-            ends[at] = prompt + told
+            ends[at] = prompt + found
         return found
 
 
@@ -195,7 +195,7 @@ def by_itself(engine: VLLMEngine, chains: list[list[tuple[list[int], Sampling]]]
 
         def ask(k: int) -> None:
             for prompt, sampling in islice(following[k], 1):
-                asked = parameters(sampling, 1)
+                asked = sampling_params(sampling, 1)
                 core.add_request(str(k), TokensPrompt(prompt_token_ids=prompt), asked)
 
         for k in range(len(chains)):
@@ -209,7 +209,7 @@ def by_itself(engine: VLLMEngine, chains: list[list[tuple[list[int], Sampling]]]
     return in_its_thread(engine, loop)
 
 
-def forget(engine: VLLMEngine) -> None:
+def reset_cache(engine: VLLMEngine) -> None:
     """Empty vLLM's prefix cache, so that no way finds what another left."""
     in_its_thread(engine, lambda: engine._engine.reset_prefix_cache())
 
@@ -224,7 +224,7 @@ def in_its_thread(engine: VLLMEngine, function: Callable[[], T]) -> T:
         except Exception as problem:
             done.set_exception(problem)
 
-    engine._notes.put(call)
+    engine._calls.put(call)
     return done.result()
 
 
@@ -236,9 +236,9 @@ def compare(title: str, ways: dict[str, Way], repetitions: int, *, naive: int = 
         for name, way in ways.items():
             if number >= naive and name.startswith("naive"):
                 continue
-            begun = time.perf_counter()
+            started = time.perf_counter()
             tokens = way()
-            seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(time.perf_counter() - started)
             rates[name] = tokens / median(seconds[name])
     print(title)
     first = next(iter(ways))
@@ -293,15 +293,15 @@ def main(options: Options) -> None:
         where = save_model(options, folder)
         model = load_model(where)
         size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-        play = Worldless(options, model.config.vocab_size)
+        play = RandomEpisodes(options, model.config.vocab_size)
         engine = partial(LocalEngine, model, slots=options.episodes, context=options.context)
         local = engine()
         ways: dict[str, Way] = {"local": lambda: play.on(local)}
         if local.device.type == "cpu":
-            loose = engine(bitwise=False)
-            ways["local, not bitwise"] = lambda: play.on(loose)
+            fast = engine(batch_invariant=False)
+            ways["local, not batch-invariant"] = lambda: play.on(fast)
         else:
-            plain = engine(graphs=False)
+            plain = engine(cuda_graphs=False)
             ways["local, no graphs"] = lambda: play.on(plain)
         if options.naive:
             ways["naive, generate"] = lambda: play.naive(model)
@@ -310,7 +310,7 @@ def main(options: Options) -> None:
             vllm = VLLMEngine(where, slots=options.episodes, context=8192)
 
             def on_vllm() -> int:
-                forget(vllm)
+                reset_cache(vllm)
                 return play.on(vllm)
 
             ways["vllm"] = on_vllm
@@ -328,11 +328,11 @@ def main(options: Options) -> None:
         chains = recorded.chains()
 
         def loop() -> int:
-            forget(vllm)
+            reset_cache(vllm)
             return in_a_world(options, where, vllm)
 
         def alone() -> int:
-            forget(vllm)
+            reset_cache(vllm)
             return by_itself(vllm, chains)
 
         compare(

@@ -1,4 +1,4 @@
-"""What every engine that training may use must do; ``RULES`` is run on each of them.
+"""What every engine for training must do; ``RULES`` runs on each of them.
 
 A rule is a function of a ``Subject``; it leaves the engine with the weights it found.
 """
@@ -43,7 +43,7 @@ UNTIED = Qwen2Config(**shaped(tie_word_embeddings=False, **WIDE))
 
 
 def model_of(config, seed=0):
-    """A model with an opinion: fresh weights are so small that any error would hide."""
+    """A model with large weights: fresh weights are so small that any error would hide."""
     model = AutoModelForCausalLM.from_config(config).float().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -66,16 +66,16 @@ def words(count, seed):
     return np.random.default_rng(seed).integers(0, V, count).tolist()
 
 
-def judge(model, prompt, tokens):
+def reference_logprobs(model, prompt, tokens):
     """[tokens, V] log-probabilities of a plain forward pass over the whole text, in nats."""
     with torch.no_grad():
         logits = model(input_ids=torch.tensor([[*prompt, *tokens]])).logits[0]
     return logits[len(prompt) - 1 : -1].double().log_softmax(-1)
 
 
-def agrees(model, prompt, completion):
+def assert_agrees(model, prompt, completion):
     """A completion's numbers are those of the model's plain forward pass."""
-    expected = judge(model, prompt, completion.tokens)
+    expected = reference_logprobs(model, prompt, completion.tokens)
     picked = expected.gather(-1, torch.tensor(completion.tokens)[:, None])[:, 0]
     entropy = -(expected.exp() * expected).sum(-1)
     np.testing.assert_allclose(completion.logprobs, picked, atol=1e-5, rtol=1e-5)
@@ -102,13 +102,13 @@ def by_hand(logits, *, temperature=1.0, top_k=0, top_p=1.0):
 async def talk(engine, seed, turns, *, length=11):
     """A growing conversation; each turn's prompt and completion."""
     context = words(length + seed % 5, seed)
-    told = []
+    found = []
     for turn in range(turns):
         completion = await engine.generate(context, Sampling(seed=97 * seed + turn, max_tokens=6))
-        told.append((tuple(context), completion))
+        found.append((tuple(context), completion))
         context = [*context, *completion.tokens, *words(3 + turn % 3, 1000 * seed + turn)]
     engine.finish(context)
-    return told
+    return found
 
 
 def together(engine, seeds, turns=4):
@@ -127,8 +127,8 @@ def model_calls(engine, *, turns, length):
         context = words(10, number)
         for turn in range(turns):
             await asyncio.sleep(0.01 * number if turn else 0)
-            said = await engine.generate(context, Sampling(seed=number, max_tokens=length))
-            context = [*context, *said.tokens, *words(3, turn)]
+            sampled = await engine.generate(context, Sampling(seed=number, max_tokens=length))
+            context = [*context, *sampled.tokens, *words(3, turn)]
 
     async def everyone():
         await asyncio.gather(*map(play, range(4)))
@@ -153,14 +153,14 @@ def same(one, other):
 # ---- numbers -----------------------------------------------------------------------------------
 
 
-def numbers_are_those_of_a_plain_forward_pass(subject):
+def log_probabilities_and_entropies_equal_a_plain_forward_pass(subject):
     """Over conversations of several turns, with rows of all lengths in one batch."""
     assert isinstance(subject.engine, Engine)
-    for told in together(subject.engine, range(5)):
-        for prompt, completion in told:
+    for found in together(subject.engine, range(5)):
+        for prompt, completion in found:
             assert len(completion.tokens) == 6
             assert completion.version == subject.engine.version
-            agrees(subject.model, prompt, completion)
+            assert_agrees(subject.model, prompt, completion)
 
 
 WAYS = [
@@ -174,7 +174,7 @@ WAYS = [
 ]
 
 
-def numbers_are_those_of_the_distribution_sampled_from(subject):
+def log_probabilities_are_of_the_distribution_sampled_from(subject):
     """With temperature, top-k and top-p applied, all ways in one batch."""
 
     async def every_way():
@@ -183,16 +183,16 @@ def numbers_are_those_of_the_distribution_sampled_from(subject):
 
     prompt = words(20, 4)
     for way, completion in zip(WAYS, asyncio.run(every_way()), strict=True):
-        rows = judge(subject.model, prompt, completion.tokens).tolist()
-        for row, *told in zip(
+        rows = reference_logprobs(subject.model, prompt, completion.tokens).tolist()
+        for row, *found in zip(
             rows, completion.tokens, completion.logprobs, completion.entropies, strict=True
         ):
             p = by_hand(row, **way)
             entropy = -sum(x * math.log(x) for x in p if x)
-            np.testing.assert_allclose(told[1:], [math.log(p[told[0]]), entropy], atol=5e-5)
+            np.testing.assert_allclose(found[1:], [math.log(p[found[0]]), entropy], atol=5e-5)
 
 
-def tokens_come_as_often_as_is_reported(subject):
+def sampling_frequencies_match_the_reported_probabilities(subject):
     """Completions of one prompt, each its own seed, under cuts; five standard errors."""
     count, prompt = 1000, words(20, 4)
     way = {"temperature": 1.3, "top_k": 6, "top_p": 0.9}
@@ -202,19 +202,19 @@ def tokens_come_as_often_as_is_reported(subject):
         return await asyncio.gather(*(subject.engine.generate(prompt, one) for one in asked))
 
     completions = asyncio.run(many())
-    p = np.array(by_hand(judge(subject.model, prompt, [0])[0].tolist(), **way))
+    p = np.array(by_hand(reference_logprobs(subject.model, prompt, [0])[0].tolist(), **way))
     seen = np.bincount([c.tokens[0] for c in completions], minlength=V) / count
     assert (np.abs(seen - p) <= 5 * np.sqrt(p * (1 - p) / count)).all() and (p > 0).sum() > 2
 
 
-def a_greedy_completion_is_the_likeliest_and_certain(subject):
+def a_greedy_completion_is_the_argmax_with_log_probability_zero(subject):
     completion = ask(subject.engine, words(20, 4), temperature=0.0, max_tokens=8)
-    expected = judge(subject.model, words(20, 4), completion.tokens).argmax(-1)
+    expected = reference_logprobs(subject.model, words(20, 4), completion.tokens).argmax(-1)
     assert completion.tokens == tuple(expected.tolist())
     assert completion.logprobs == completion.entropies == (0.0,) * 8
 
 
-def a_seed_decides_whatever_else_is_in_flight(subject):
+def a_seed_fixes_a_completion_in_any_batch(subject):
     prompt = words(20, 5)
     alone = [ask(subject.engine, prompt, seed=seed, max_tokens=8) for seed in range(4)]
 
@@ -247,10 +247,10 @@ def a_stop_token_ends_a_completion_and_is_part_of_it(subject):
 
 def a_context_filled_to_the_last_token_is_served(subject):
     prompt = words(CONTEXT - 8, 0)
-    agrees(subject.model, prompt, ask(subject.engine, prompt, max_tokens=8))
+    assert_agrees(subject.model, prompt, ask(subject.engine, prompt, max_tokens=8))
 
 
-# ---- what is refused ---------------------------------------------------------------------------
+# ---- rejected input ---------------------------------------------------------------------------
 
 REFUSED = [
     ([], {}, "a prompt must have 1 to 96 tokens, got 0"),
@@ -268,15 +268,15 @@ REFUSED = [
 ]
 
 
-def a_request_that_cannot_be_served_is_refused_in_one_line(subject):
+def an_invalid_request_is_rejected_in_one_line(subject):
     for prompt, params, expected in REFUSED:
         with pytest.raises(ConfigError) as error:
             ask(subject.engine, prompt, **params)
         assert expected in str(error.value) and "\n" not in str(error.value)
 
 
-def weights_that_do_not_fit_are_refused_whole(subject):
-    said = ask(subject.engine, words(30, 0), seed=3, max_tokens=8)
+def weights_that_do_not_fit_change_nothing(subject):
+    sampled = ask(subject.engine, words(30, 0), seed=3, max_tokens=8)
     name = "model.norm.weight"
     other = dict(model_of(subject.model.config, seed=1).state_dict())
     for weights in ({**other, name: torch.zeros(31)}, other):
@@ -286,33 +286,33 @@ def weights_that_do_not_fit_are_refused_whole(subject):
             subject.engine.load(weights, 9)
         assert name in str(error.value) and "\n" not in str(error.value)
     again = ask(subject.engine, words(30, 0), seed=3, max_tokens=8)
-    same(again, said)
-    assert again.version == subject.engine.version == said.version
+    same(again, sampled)
+    assert again.version == subject.engine.version == sampled.version
 
 
 # ---- weights -----------------------------------------------------------------------------------
 
 
-def new_weights_replace_the_old_ones_between_turns(subject):
+def new_weights_take_effect_between_turns(subject):
     """No cache outlives its weights, and what follows is of the new version."""
     engine, other = subject.engine, model_of(subject.model.config, seed=1)
     context = words(70, 0)
-    said = ask(engine, context, max_tokens=3)
-    context = [*context, *said.tokens, *words(4, 1)]
+    sampled = ask(engine, context, max_tokens=3)
+    context = [*context, *sampled.tokens, *words(4, 1)]
     try:
         for version in (5, 6):
             other = model_of(subject.model.config, seed=version)
             engine.load(other.state_dict(), version)
             completion = ask(engine, context, max_tokens=6)
             assert completion.version == engine.version == version
-            agrees(other, context, completion)
+            assert_agrees(other, context, completion)
     finally:
         engine.load(subject.model.state_dict(), 0)
-    agrees(subject.model, context, ask(engine, context, max_tokens=6))
+    assert_agrees(subject.model, context, ask(engine, context, max_tokens=6))
 
 
-def new_weights_in_mid_flight_go_on_with_every_completion(subject):
-    """What was written stays, the rest is written by the new weights, and each token says which."""
+def completions_in_flight_continue_under_new_weights(subject):
+    """Sampled tokens stay, the new weights sample the rest, and each token has its version."""
     engine, other = subject.engine, model_of(subject.model.config, seed=1)
 
     async def play():
@@ -330,8 +330,8 @@ def new_weights_in_mid_flight_go_on_with_every_completion(subject):
             assert completion.versions == tuple(sorted(completion.versions))
             assert set(completion.versions) == {0, 7}
             old, new = (of_version(completion, version) for version in (0, 7))
-            agrees(subject.model, words(30, number), old)
-            agrees(other, [*words(30, number), *old.tokens], new)
+            assert_agrees(subject.model, words(30, number), old)
+            assert_agrees(other, [*words(30, number), *old.tokens], new)
             assert new.tokens[: len(old.tokens)] != old.tokens[: len(new.tokens)]
     finally:
         engine.load(subject.model.state_dict(), 0)
@@ -344,8 +344,8 @@ def of_version(completion, version):
     return Completion(*(tuple(column[n] for n in at) for column in columns), version)
 
 
-def a_model_gone_wrong_is_an_error_and_not_a_token(subject):
-    """Weights that training has blown up."""
+def diverged_weights_raise_an_error(subject):
+    """After training has diverged."""
     good = subject.model.state_dict()
     bad = {key: torch.full_like(value, math.nan) for key, value in good.items()}
     try:
@@ -358,24 +358,24 @@ def a_model_gone_wrong_is_an_error_and_not_a_token(subject):
             ask(subject.engine, words(9, 0), temperature=0.0, max_tokens=3)
     finally:
         subject.engine.load(good, 0)
-    for told in together(subject.engine, range(4), turns=3):
-        for prompt, completion in told:
-            agrees(subject.model, prompt, completion)
+    for found in together(subject.engine, range(4), turns=3):
+        for prompt, completion in found:
+            assert_agrees(subject.model, prompt, completion)
 
 
-def who_rests_answers_all_the_same(subject):
-    """And what it held before is not taken for what it holds."""
+def a_sleeping_engine_still_serves_requests(subject):
+    """And does not use the freed cache."""
     context = words(70, 0)
-    said = ask(subject.engine, context, max_tokens=3)
-    subject.engine.rest()
-    context = [*context, *said.tokens, *words(4, 1)]
-    agrees(subject.model, context, ask(subject.engine, context, max_tokens=6))
+    sampled = ask(subject.engine, context, max_tokens=3)
+    subject.engine.sleep()
+    context = [*context, *sampled.tokens, *words(4, 1)]
+    assert_agrees(subject.model, context, ask(subject.engine, context, max_tokens=6))
 
 
-# ---- who asks ----------------------------------------------------------------------------------
+# ---- requests ----------------------------------------------------------------------------------
 
 
-def a_withdrawn_request_disturbs_nobody(subject):
+def a_cancelled_request_changes_no_other(subject):
     async def play():
         asked = [(words(20, n), Sampling(seed=n, max_tokens=60)) for n in range(6)]
         flying = [asyncio.create_task(subject.engine.generate(*one)) for one in asked]
@@ -389,24 +389,24 @@ def a_withdrawn_request_disturbs_nobody(subject):
         n in (1, 4) for n in range(6)
     ]
     for number in (0, 2, 3, 5):
-        agrees(subject.model, words(20, number), found[number])
+        assert_agrees(subject.model, words(20, number), found[number])
 
 
 RULES = [
-    numbers_are_those_of_a_plain_forward_pass,
-    numbers_are_those_of_the_distribution_sampled_from,
-    tokens_come_as_often_as_is_reported,
-    a_greedy_completion_is_the_likeliest_and_certain,
-    a_seed_decides_whatever_else_is_in_flight,
+    log_probabilities_and_entropies_equal_a_plain_forward_pass,
+    log_probabilities_are_of_the_distribution_sampled_from,
+    sampling_frequencies_match_the_reported_probabilities,
+    a_greedy_completion_is_the_argmax_with_log_probability_zero,
+    a_seed_fixes_a_completion_in_any_batch,
     a_stop_token_ends_a_completion_and_is_part_of_it,
     a_context_filled_to_the_last_token_is_served,
-    a_request_that_cannot_be_served_is_refused_in_one_line,
-    weights_that_do_not_fit_are_refused_whole,
-    new_weights_replace_the_old_ones_between_turns,
-    new_weights_in_mid_flight_go_on_with_every_completion,
-    a_model_gone_wrong_is_an_error_and_not_a_token,
-    a_withdrawn_request_disturbs_nobody,
-    who_rests_answers_all_the_same,
+    an_invalid_request_is_rejected_in_one_line,
+    weights_that_do_not_fit_change_nothing,
+    new_weights_take_effect_between_turns,
+    completions_in_flight_continue_under_new_weights,
+    diverged_weights_raise_an_error,
+    a_cancelled_request_changes_no_other,
+    a_sleeping_engine_still_serves_requests,
 ]
 
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from engine_contract import CONTEXT, TIED, UNTIED, V, agrees, ask, model_of, shaped, words
+from engine_contract import CONTEXT, TIED, UNTIED, V, ask, assert_agrees, model_of, shaped, words
 from peft import LoraConfig, PeftModel
 from transformers import GPT2Config
 from transformers.models.auto import AutoModelForCausalLM
@@ -14,7 +14,7 @@ from transformers.models.auto import AutoModelForCausalLM
 from agentgym.algorithm import extend
 from agentgym.batch.batch import token_mean
 from agentgym.credit.transforms import stateless
-from agentgym.engines.factory import Engines
+from agentgym.engines.factory import EngineFactory
 from agentgym.engines.local.engine import LocalEngine
 from agentgym.errors import ConfigError
 from agentgym.evaluation.records import read_episodes
@@ -81,12 +81,12 @@ def test_the_engine_samples_with_what_peft_computes(pair, tmp_path):
     model, theirs = pair
     engine = LocalEngine(model, slots=2, context=CONTEXT)
     prompt = words(20, 1)
-    agrees(theirs, prompt, ask(engine, prompt, max_tokens=12))
+    assert_agrees(theirs, prompt, ask(engine, prompt, max_tokens=12))
     nudge(model, seed=1).save_pretrained(tmp_path / "adapters")
     theirs.load_adapter(tmp_path / "adapters", "newer")
     theirs.set_adapter("newer")
     engine.load(Policy(model).weights(), 1)
-    agrees(theirs, prompt, ask(engine, prompt, max_tokens=12))
+    assert_agrees(theirs, prompt, ask(engine, prompt, max_tokens=12))
 
 
 def test_a_loaded_folder_says_what_was_saved_and_trains_on(pair, tmp_path):
@@ -220,7 +220,7 @@ def test_a_folder_of_adapters_is_evaluated_as_it_was_in_its_run(finished, tmp_pa
 
 
 def test_vllm_is_given_a_whole_model_for_a_folder_of_adapters(finished):
-    job = Job(TINY, finished, Display(), engines=Engines("vllm"))
+    job = Job(TINY, finished, Display(), engines=EngineFactory("vllm"))
     assert job._loaded(finished.warm)[1] == finished.warm
     assert type(job._loaded(finished.final)[1]).__name__ == "Qwen2ForCausalLM"
 

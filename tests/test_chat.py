@@ -18,7 +18,7 @@ from agentgym.models import from_scratch
 from agentgym.types import Sampling
 
 TOKENIZER = from_scratch.make_tokenizer((), from_scratch.SMALLEST)
-QUICK = RetryPolicy(deadline=5.0, first=0.01)
+QUICK = RetryPolicy(deadline=5.0, initial_delay=0.01)
 
 
 def encoded(text):
@@ -44,8 +44,8 @@ def said(text="<action>25</action>", *, finish="stop", logprobs=None):
     }
 
 
-def ask(url, *, prompt=TALK, patience=QUICK, key=None, extra=None, **params):
-    engine = ChatEngine("m", Endpoint(url, key=key, patience=patience), TOKENIZER, extra=extra)
+def ask(url, *, prompt=TALK, retry=QUICK, key=None, extra=None, **params):
+    engine = ChatEngine("m", Endpoint(url, key=key, retry=retry), TOKENIZER, extra=extra)
     assert isinstance(engine, Engine)
     return asyncio.run(engine.generate(encoded(prompt), Sampling(stop=STOP, **params)))
 
@@ -143,7 +143,7 @@ def test_a_failure_that_does_not_pass_is_one_line_when_the_time_is_over(name):
         serving(lambda path, body: FAILURES[name]) as (service, url),
         pytest.raises(EngineError, match=r"gave no usable answer in 1 s, tried \d+ times"),
     ):
-        ask(url, patience=RetryPolicy(deadline=1, first=0.02))
+        ask(url, retry=RetryPolicy(deadline=1, initial_delay=0.02))
     assert time.monotonic() - begun < 5 and 2 <= len(service.asked) < 9
 
 
@@ -151,7 +151,7 @@ def test_pauses_grow_and_a_service_may_ask_for_longer_ones():
     wait = ("retry-after", "0.4")
     answers = [(500, b""), (500, b""), (429, b"", wait), said()]
     with serving(lambda path, body: answers.pop(0)) as (service, url):
-        ask(url, patience=RetryPolicy(deadline=20, first=0.05))
+        ask(url, retry=RetryPolicy(deadline=20, initial_delay=0.05))
     times = [when for *_, when in service.asked]
     first, second, third = (b - a for a, b in pairwise(times))
     assert first >= 0.05 and second >= 0.1 and third >= 0.4
@@ -163,13 +163,13 @@ def test_a_service_that_never_answers_is_not_waited_for_forever():
 
     begun = time.monotonic()
     with serving(hang) as (_, url), pytest.raises(EngineError, match=r"in 0\.5 s"):
-        ask(url, patience=RetryPolicy(deadline=0.5))
+        ask(url, retry=RetryPolicy(deadline=0.5))
     assert time.monotonic() - begun < 2.5
 
 
 def test_nobody_at_the_address_is_one_line():
     with pytest.raises(EngineError, match=r"127\.0\.0\.1:9 gave no usable answer") as error:
-        ask("http://127.0.0.1:9", patience=RetryPolicy(deadline=0.2))
+        ask("http://127.0.0.1:9", retry=RetryPolicy(deadline=0.2))
     assert "\n" not in str(error.value)
     for address in ("localhost:8000", "http://"):
         with pytest.raises(ConfigError, match="expected an address such as"):

@@ -1,4 +1,4 @@
-"""What a run finds depends on its seed, never on what happened to be ready first: bit by bit."""
+"""The result of a run depends on its seed, not on timing, to the last bit."""
 
 import asyncio
 import hashlib
@@ -53,19 +53,19 @@ def model_of(kind):
 async def converse(engine, number, pauses):
     """Siblings share an opening; contexts pass the lengths at which sums are cut."""
     opening = (5, 150, 330, 520)[number % 4]
-    context, said = words(opening, number % 4), []
+    context, sampled = words(opening, number % 4), []
     for turn in range(3):
         for _ in range(pauses.randrange(12)):
             await asyncio.sleep(0)
         asked = Sampling(seed=10 * number + turn, max_tokens=2 + (number + turn) % 5)
-        said.append(await engine.generate(context, asked))
-        context = [*context, *said[-1].tokens, *words(1 + 17 * turn, number + turn)]
+        sampled.append(await engine.generate(context, asked))
+        context = [*context, *sampled[-1].tokens, *words(1 + 17 * turn, number + turn)]
     engine.finish(context)
-    return said
+    return sampled
 
 
 def crowd(model, slots, flying, seed):
-    """Twelve conversations in some order with some pauses; what was said, by number."""
+    """Twelve conversations in some order with some pauses; completions by number."""
 
     async def play():
         engine, pauses = LocalEngine(model, slots=slots, context=CONTEXT), random.Random(seed)
@@ -81,7 +81,7 @@ def crowd(model, slots, flying, seed):
 
 
 @pytest.mark.parametrize(("kind", "threads"), [*zip(SHAPES, (1, 2, 2), strict=True)])
-def test_no_bit_of_a_completion_depends_on_what_shares_the_model_call(kind, threads):
+def test_completions_are_batch_invariant_to_the_last_bit(kind, threads):
     model, before = model_of(kind), torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -93,17 +93,17 @@ def test_no_bit_of_a_completion_depends_on_what_shares_the_model_call(kind, thre
 
 
 @pytest.mark.parametrize("kind", SHAPES)
-def test_at_no_length_does_a_bit_depend_on_how_the_context_was_cut(kind):
+def test_logits_do_not_depend_on_how_the_prefill_is_split_at_any_length(kind):
     """Token by token; in one piece; and in chunks beside other rows, past where sums are cut."""
     decoder = LocalEngine(model_of(kind), context=CONTEXT)._decoder
     context, read = words(600, 0), 0
     for length in range(1, len(context) + 1):
-        told = decoder.extend([0], [length - 1], [context[length - 1 : length]])
+        found = decoder.extend([0], [length - 1], [context[length - 1 : length]])
         if length % 16 in (0, 1, 9):
-            assert decoder.extend([1], [0], [context[:length]]).equal(told), length
+            assert decoder.extend([1], [0], [context[:length]]).equal(found), length
             others = [words(1 + (length + k) % 40, k) for k in range(3)]
             new = [context[read:length], *others]
-            assert decoder.extend([2, 3, 4, 6], [read, 0, 0, 0], new)[:1].equal(told), length
+            assert decoder.extend([2, 3, 4, 6], [read, 0, 0, 0], new)[:1].equal(found), length
             read = length
 
 
@@ -135,6 +135,6 @@ async def train(workers, agent, tokenizer):
     return seen.hexdigest(), learned.hexdigest()
 
 
-def test_runs_with_any_number_of_workers_and_random_delays_are_the_same_run(agent, tokenizer):
+def test_a_run_does_not_depend_on_workers_or_delays(agent, tokenizer):
     found = [asyncio.run(train(workers, agent, tokenizer)) for workers in (0, 0, 1, 2, 4)]
     assert len(set(found)) == 1, found

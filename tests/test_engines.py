@@ -1,4 +1,4 @@
-"""What the local engine says is what the model says: log-probabilities, entropies, draws."""
+"""The local engine assert_agrees with the model: log-probabilities, entropies, samples."""
 
 import asyncio
 import math
@@ -12,7 +12,7 @@ from engine_contract import (
     UNTIED,
     Subject,
     V,
-    agrees,
+    assert_agrees,
     by_hand,
     every_rule,
     model_of,
@@ -29,10 +29,10 @@ from transformers import (
     Qwen3Config,
 )
 
-from agentgym.engines.factory import Engines
+from agentgym.engines.factory import EngineFactory
 from agentgym.engines.local import batch_invariance, cuda_graphs, sampling
 from agentgym.engines.local.engine import LocalEngine
-from agentgym.engines.local.hf_decoder import GenericDecoder
+from agentgym.engines.local.hf_decoder import HFDecoder
 from agentgym.engines.local.slotted import SlottedDecoder
 from agentgym.errors import ConfigError
 from agentgym.types import Sampling
@@ -74,11 +74,15 @@ def test_the_contract(rule, config):
 
 
 @every_rule
-def test_the_contract_without_care_for_the_last_bit(rule):
+def test_the_contract_without_batch_invariance(rule):
     model = model_of(TIED)
-    engines = Engines(bitwise=False)
+    engines = EngineFactory(batch_invariant=False)
     engine = engines.make(model, None, slots=8, context=1000)
-    assert engine._decoder._grain == batch_invariance.NONE != LocalEngine(model)._decoder._grain
+    assert (
+        engine._decoder._padding
+        == batch_invariance.NO_PADDING
+        != LocalEngine(model)._decoder._padding
+    )
     rule(Subject(engine, model))
 
 
@@ -90,16 +94,16 @@ def test_log_probabilities_and_entropies_are_those_of_a_plain_forward_pass(name)
     """Over conversations of several turns, with rows of all lengths in one batch."""
     model = model_of({**FUSED, **GENERIC}[name])
     engine = LocalEngine(model, slots=4, context=CONTEXT)
-    kind = SlottedDecoder if name in FUSED else GenericDecoder
+    kind = SlottedDecoder if name in FUSED else HFDecoder
     assert type(engine._decoder) is kind
-    for told in together(engine, range(5 if name in FUSED else 3)):
-        for prompt, completion in told:
+    for found in together(engine, range(5 if name in FUSED else 3)):
+        for prompt, completion in found:
             assert len(completion.tokens) == 6
-            agrees(model, prompt, completion)
+            assert_agrees(model, prompt, completion)
 
 
 @pytest.mark.parametrize("name", ["qwen3", "llama, untied, no groups"])
-def test_what_a_gpu_is_asked_to_do_gives_the_same_logits(name, monkeypatch):
+def test_the_layout_of_the_gpu_decoder_gives_the_same_logits(name, monkeypatch):
     """Without a graph, which tests/test_gpu.py has; rows of one new token and of several."""
 
     def capture(step, memory, device):
@@ -107,7 +111,7 @@ def test_what_a_gpu_is_asked_to_do_gives_the_same_logits(name, monkeypatch):
         return step
 
     made = []
-    monkeypatch.setattr(batch_invariance, "grain", lambda size: batch_invariance.NONE)
+    monkeypatch.setattr(batch_invariance, "padding_for", lambda size: batch_invariance.NO_PADDING)
     monkeypatch.setattr(cuda_graphs, "capture", capture)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     model = model_of(FUSED[name])
@@ -135,15 +139,15 @@ def test_a_trainer_may_change_its_model_while_the_engine_samples():
             for parameter in model.parameters():
                 parameter.zero_()
         [[(prompt, completion)]] = together(engine, [1], turns=1)
-        agrees(kept, prompt, completion)
+        assert_agrees(kept, prompt, completion)
 
 
-def test_it_can_be_made_from_a_saved_model(tmp_path):
+def test_an_engine_loads_a_saved_model(tmp_path):
     model = model_of(FUSED["qwen3"])
     model.save_pretrained(tmp_path)
     engine = LocalEngine.from_pretrained(str(tmp_path), context=CONTEXT)
     [[(prompt, completion)]] = together(engine, [3], turns=1)
-    agrees(model, prompt, completion)
+    assert_agrees(model, prompt, completion)
 
 
 # ---- the distribution sampled from -------------------------------------------------------------
@@ -172,14 +176,14 @@ def test_temperature_top_k_and_top_p_are_applied_row_by_row_in_this_order():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_of_equally_likely_tokens_the_first_ones_are_kept():
+def test_top_k_and_top_p_break_ties_by_token_id():
     params = [Sampling(top_k=2), Sampling(top_p=0.3), Sampling(temperature=0.0)]
     found = sampling.distribution(torch.zeros(3, 4), params).exp()
     np.testing.assert_allclose(found, [[0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0], [1, 0, 0, 0]])
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_tokens_come_as_often_as_their_probability_says(way):
+def test_sampling_frequencies_match_the_probabilities(way):
     """20,000 draws: every frequency within five standard errors, and no token that was cut."""
     logits = np.random.default_rng(1).normal(0, 1.5, 8)
     n, params = 20_000, Sampling(**way)
@@ -193,13 +197,13 @@ def test_tokens_come_as_often_as_their_probability_says(way):
     np.testing.assert_allclose(drawn.entropies, entropy, atol=1e-5)
 
 
-def test_a_draw_is_the_first_token_whose_cumulative_probability_exceeds_the_number():
+def test_sampling_inverts_the_cumulative_distribution():
     logits = torch.tensor([[0.2, 0.3, 1e-30, 0.5]]).log().expand(6, 4)
     drawn = sampling.draw(logits, [Sampling()] * 6, [0.0, 0.19, 0.21, 0.49, 0.51, 1 - 2**-53])
     assert drawn.tokens.tolist() == [0, 0, 1, 1, 3, 3]
 
 
-def test_no_token_of_a_large_vocabulary_is_lost_to_rounding():
+def test_unlikely_tokens_of_a_large_vocabulary_can_be_sampled():
     """Half of the probability, then 2**17 tokens of 4e-12 each: in 32 bits the sum stands still."""
     size = 2**17
     logits = torch.full((3, size + 1), -25.0)
@@ -212,7 +216,7 @@ def test_no_token_of_a_large_vocabulary_is_lost_to_rounding():
     assert drawn.tokens.tolist() == wanted
 
 
-def test_the_numbers_of_a_seed_are_uniform_and_a_longer_list_begins_with_the_shorter():
+def test_random_numbers_are_uniform_and_a_shorter_list_is_a_prefix():
     assert sampling.uniforms(7, 5) == sampling.uniforms(7, 9)[:5]
     assert sampling.uniforms(7, 5) != sampling.uniforms(8, 5)
     drawn = np.array([sampling.uniforms(seed, 4) for seed in range(5000)])
@@ -220,11 +224,11 @@ def test_the_numbers_of_a_seed_are_uniform_and_a_longer_list_begins_with_the_sho
     assert np.abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 0.06
 
 
-# ---- what is refused ---------------------------------------------------------------------------
+# ---- rejected input ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{"slots": 0}, {"context": 1}])
-def test_an_engine_without_room_is_refused(options):
+def test_invalid_slots_and_context_are_rejected(options):
     with pytest.raises(ConfigError, match="slots must be >= 1 and context >= 2"):
         LocalEngine(model_of(FUSED["qwen2"]), **options)
 
@@ -235,8 +239,8 @@ async def two(engine):
 
 
 @pytest.mark.parametrize("name", ["qwen2", "gpt2"])
-def test_a_model_gone_wrong_is_an_error_and_not_a_token(name):
-    """Weights that training has blown up."""
+def test_diverged_weights_raise_an_error(name):
+    """After training has diverged."""
     model = model_of({**FUSED, **GENERIC}[name])
     good = model.state_dict()
     engine = LocalEngine(model, context=CONTEXT)
@@ -246,7 +250,7 @@ def test_a_model_gone_wrong_is_an_error_and_not_a_token(name):
             asyncio.run(two(engine))
     assert "\n" not in str(error.value)
     engine.load(good, 2)
-    # Rows of unlike lengths, so that attention masks positions where there was no number.
-    for told in together(engine, range(4), turns=3):
-        for prompt, completion in told:
-            agrees(model, prompt, completion)
+    # Rows of unlike lengths, so that attention masks positions that held NaN.
+    for found in together(engine, range(4), turns=3):
+        for prompt, completion in found:
+            assert_agrees(model, prompt, completion)

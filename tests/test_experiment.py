@@ -128,29 +128,27 @@ def test_an_unavailable_device_is_refused_in_one_line(engine, device, line):
     check(replace(SMALL, engine_device="cpu"))
 
 
-@pytest.mark.parametrize("bitwise", [True, False])
-def test_the_local_engine_is_batch_invariant_where_the_run_asks_for_it(
-    tmp_path, monkeypatch, bitwise
-):
+@pytest.mark.parametrize("batch_invariant", [True, False])
+def test_the_run_setting_decides_batch_invariance(tmp_path, monkeypatch, batch_invariant):
     asked = []
 
     class Asked(LocalEngine):
-        def __init__(self, *args, bitwise, **kwargs):
-            asked.append(bitwise)
-            super().__init__(*args, bitwise=bitwise, **kwargs)
+        def __init__(self, *args, batch_invariant, **kwargs):
+            asked.append(batch_invariant)
+            super().__init__(*args, batch_invariant=batch_invariant, **kwargs)
 
     monkeypatch.setattr(local, "LocalEngine", Asked)
     once = {
         "imitation": ImitationSettings(max_steps=2),
         "panel": PanelSettings(tasks=2, episodes=1),
     }
-    small = replace(SMALL, batch_invariant=bitwise, steps=0, **once)
+    small = replace(SMALL, batch_invariant=batch_invariant, steps=0, **once)
     folder = RunFolder(tmp_path / "run")
     run_blocking(small, GRPO().build(), folder, Display())
     played = len(asked)
     alone = replace(small, model=str(folder.final))
     evaluate_blocking(alone, tmp_path / "alone.jsonl", Display())
-    assert 0 < played < len(asked) and set(asked) == {bitwise}
+    assert 0 < played < len(asked) and set(asked) == {batch_invariant}
 
 
 def test_a_checkpoint_evaluated_by_itself_plays_as_it_did_in_its_run(finished, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Engines whose other side breaks in ways that nobody planned: told in one line, never a hang."""
+"""Failures of engine backends: reported in one line, never a hang."""
 
 import asyncio
 import threading
@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from engine_contract import TIED, model_of
 
-from agentgym.engines.requests import rest_of
+from agentgym.engines.requests import remaining_request
 from agentgym.engines.vllm import engine as vllm
 from agentgym.engines.vllm import server
 from agentgym.errors import EngineError
@@ -26,7 +26,7 @@ class Broken:
 
     def sleep(self, level):
         if not self.asleep:
-            raise RuntimeError("no bed\nin this house")
+            raise RuntimeError("first line\nlast line")
 
     def wake_up(self):
         raise RuntimeError("out of memory")
@@ -37,18 +37,18 @@ def engine_of(tmp_path, monkeypatch):
     model_of(TIED).save_pretrained(tmp_path)
 
     def make(broken):
-        monkeypatch.setattr(vllm, "start", lambda arguments: (broken, True))
+        monkeypatch.setattr(vllm, "start_engine", lambda arguments: (broken, True))
         return vllm.VLLMEngine(str(tmp_path))
 
     return make
 
 
 @pytest.mark.parametrize(
-    ("asleep", "line"), [(True, "out of memory"), (False, "in this house")], ids=["wakes", "sleeps"]
+    ("asleep", "line"), [(True, "out of memory"), (False, "last line")], ids=["wakes", "sleeps"]
 )
-def test_a_vllm_that_breaks_between_two_steps_tells_whoever_asks(engine_of, asleep, line):
+def test_a_vllm_failure_between_steps_fails_every_request(engine_of, asleep, line):
     engine = engine_of(Broken(asleep))
-    engine.rest()
+    engine.sleep()
 
     async def ask():
         return await asyncio.wait_for(engine.generate([1, 2], Sampling()), 30)
@@ -61,12 +61,12 @@ def test_a_vllm_that_breaks_between_two_steps_tells_whoever_asks(engine_of, asle
     engine.close()
 
 
-def test_a_vllm_that_does_nothing_is_not_waited_for_forever(engine_of, monkeypatch):
+def test_a_hung_vllm_times_out(engine_of, monkeypatch):
     held, let = Broken(asleep=True), threading.Event()
     held.wake_up = lambda: let.wait(60)
     engine = engine_of(held)
-    engine.rest()
-    monkeypatch.setattr(vllm, "SILENCE", 0.3)
+    engine.sleep()
+    monkeypatch.setattr(vllm, "STALL_SECONDS", 0.3)
     try:
         with pytest.raises(EngineError, match=r"nothing for 0\.3 s"):
             asyncio.run(engine.generate([1, 2], Sampling()))
@@ -79,21 +79,21 @@ def test_a_vllm_that_does_nothing_is_not_waited_for_forever(engine_of, monkeypat
 
 
 def answer(*, ended="length", ids=(7, 8), **changes):
-    """What a vLLM server says of a completion of two tokens."""
-    told = {
+    """A vLLM server's answer with two tokens."""
+    found = {
         "tokens": ["token_id:7", "token_id:8"],
         "token_logprobs": [-1.0, -2.0],
         "top_logprobs": [{"token_id:7": -1.0}, {"token_id:8": -2.0}],
     }
-    choice = {"finish_reason": ended, "token_ids": list(ids), "logprobs": told | changes}
+    choice = {"finish_reason": ended, "token_ids": list(ids), "logprobs": found | changes}
     return {"choices": [choice]}
 
 
-def read(told):
-    return server._read(told, sampling=Sampling(max_tokens=2), version=3)
+def read(found):
+    return server._read(found, sampling=Sampling(max_tokens=2), version=3)
 
 
-def test_log_probabilities_of_other_tokens_are_no_answer():
+def test_log_probabilities_of_other_tokens_are_malformed():
     completion, cut = read(answer())
     assert (completion.tokens, completion.logprobs, cut) == ((7, 8), (-1.0, -2.0), False)
     assert (completion.finish, completion.version) == ("length", 3)
@@ -103,12 +103,12 @@ def test_log_probabilities_of_other_tokens_are_no_answer():
 
 
 @pytest.mark.parametrize("columns", [((1.0,), (0.1,)), ((1.0, 1.0), (0.1, 0.1), 0, "stop", (3,))])
-def test_a_completion_has_as_many_of_everything_as_of_tokens(columns):
+def test_columns_of_a_completion_have_one_length(columns):
     with pytest.raises(ValueError, match="one length"):
         Completion((7, 8), *columns)
 
 
-def test_what_was_cut_short_by_new_weights_is_a_beginning_if_it_is_anything():
+def test_a_completion_interrupted_by_a_weight_update_is_continued():
     completion, cut = read(answer(ended="abort"))
     assert (completion.tokens, completion.version, cut) == ((7, 8), 3, True)
     for nothing in (answer(ended="abort", ids=()), answer(ended="error")):
@@ -116,11 +116,11 @@ def test_what_was_cut_short_by_new_weights_is_a_beginning_if_it_is_anything():
             read(nothing)
 
 
-def test_the_rest_of_a_completion_follows_its_beginning_with_other_numbers():
+def test_the_remaining_request_has_a_fresh_seed():
     how = Sampling(seed=5, max_tokens=4, temperature=0.5)
-    assert rest_of([1], how, []) == ([1], how)
-    begun = Completion((2, 3), (-1.0, -1.0), (0.1, 0.1), version=1)
-    prompt, left = rest_of([1], how, [begun])
+    assert remaining_request([1], how, []) == ([1], how)
+    started = Completion((2, 3), (-1.0, -1.0), (0.1, 0.1), version=1)
+    prompt, left = remaining_request([1], how, [started])
     assert prompt == [1, 2, 3] and left.seed != how.seed
     assert left == replace(how, seed=left.seed, max_tokens=2)
 
@@ -135,7 +135,7 @@ def test_the_rest_of_a_completion_follows_its_beginning_with_other_numbers():
         ("RUN/final", "RUN/../RUN/final", True),
     ],
 )
-def test_a_folder_of_the_same_name_is_not_the_same_model(ours, theirs, same, tmp_path):
+def test_an_existing_folder_of_the_same_name_is_another_model(ours, theirs, same, tmp_path):
     for name in ("RUN", "OTHER"):
         (tmp_path / name / "final").mkdir(parents=True)
         ours, theirs = (

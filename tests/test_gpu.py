@@ -1,11 +1,20 @@
-"""What needs a GPU: graphs, FlexAttention with a gradient, one card for engine and trainer."""
+"""Tests that need a GPU: CUDA graphs, FlexAttention gradients, one GPU for engine and trainer."""
 
 import asyncio
 
 import numpy as np
 import pytest
 import torch
-from engine_contract import CONTEXT, TIED, UNTIED, Subject, agrees, every_rule, model_of, together
+from engine_contract import (
+    CONTEXT,
+    TIED,
+    UNTIED,
+    Subject,
+    assert_agrees,
+    every_rule,
+    model_of,
+    together,
+)
 from test_prefixes import SHARING, UPDATE, close, forest_of, gradients
 
 from agentgym.batch.prefix_tree import build_forest
@@ -31,10 +40,10 @@ def test_the_contract(rule, config):
     rule(Subject(engine, model))
 
 
-def test_a_trainer_may_learn_on_the_same_card_meanwhile():
+def test_a_trainer_can_use_the_same_gpu_concurrently():
     model = model_of(TIED)
     learner = Learner(Policy(model_of(SHARING["qwen2"]).cuda()), OptimizerSettings())
-    engine = LocalEngine(model, slots=16, context=CONTEXT, device="cuda", graphs=False)
+    engine = LocalEngine(model, slots=16, context=CONTEXT, device="cuda", cuda_graphs=False)
 
     async def both():
         async def learn():
@@ -44,12 +53,12 @@ def test_a_trainer_may_learn_on_the_same_card_meanwhile():
         talking = asyncio.to_thread(together, engine, range(16))
         return (await asyncio.gather(talking, learn()))[0]
 
-    for told in asyncio.run(both()):
-        for prompt, completion in told:
-            agrees(model, prompt, completion)
+    for found in asyncio.run(both()):
+        for prompt, completion in found:
+            assert_agrees(model, prompt, completion)
 
 
-def test_an_engine_at_rest_holds_its_weights_and_nothing_else():
+def test_a_sleeping_engine_holds_only_its_weights():
     model = model_of(TIED)
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
@@ -57,7 +66,7 @@ def test_an_engine_at_rest_holds_its_weights_and_nothing_else():
     loaded = torch.cuda.memory_allocated()
     together(engine, range(32))
     playing = torch.cuda.memory_allocated()
-    engine.rest()
+    engine.sleep()
     assert before < loaded < playing
     assert torch.cuda.memory_allocated() == loaded
     assert together(engine, range(32)) == together(engine, range(32))
@@ -65,22 +74,22 @@ def test_an_engine_at_rest_holds_its_weights_and_nothing_else():
 
 @pytest.mark.parametrize("kind", sorted(SHARING))
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "recomputed"])
-def test_flex_attention_gives_the_numbers_and_gradients_of_the_blocks(kind, again, monkeypatch):
+def test_flex_attention_equals_block_attention_with_gradients(kind, again, monkeypatch):
     found = []
     for flexes in (True, False):
         monkeypatch.setattr(tree_attention, "flexes", lambda forest, flexes=flexes: flexes)
         how = OptimizerSettings(microbatch_tokens=10_000, gradient_checkpointing=again)
         learner = Learner(Policy(model_of(SHARING[kind]).cuda()), how)
         batch = forest_of(len(kind), rows=40)
-        said = learner.observe(batch)
+        sampled = learner.observe(batch)
         learner.gradient(batch, UPDATE, 0)
-        found.append((said.logprob, said.entropy, gradients(learner.policy.model)))
+        found.append((sampled.logprob, sampled.entropy, gradients(learner.policy.model)))
     for one, other in zip(*found, strict=True):
         assert one.abs().max() > 0.05
         close(one, other)
 
 
-def test_flex_attention_is_compiled_once_for_batches_of_all_sizes(monkeypatch):
+def test_flex_attention_compiles_once_for_all_batch_sizes(monkeypatch):
     compiled = torch._dynamo.testing.CompileCounterWithBackend("inductor")
     attend = torch.compile(
         torch.nn.attention.flex_attention.flex_attention, dynamic=True, backend=compiled
@@ -95,14 +104,14 @@ def test_flex_attention_is_compiled_once_for_batches_of_all_sizes(monkeypatch):
     assert compiled.frame_count <= 3
 
 
-def test_autocast_is_near():
+def test_autocast_log_probabilities_are_close():
     """bfloat16 has eight bits of precision."""
     batch = forest_of(3, rows=40)
-    said = []
+    sampled = []
     for autocast in (False, True):
         learner = Learner(
             Policy(model_of(SHARING["qwen2"]).cuda()), OptimizerSettings(bf16=autocast)
         )
-        said.append(learner.observe(batch).logprob.numpy())
-    gap = np.abs(said[0] - said[1])[batch.mask.numpy()]
+        sampled.append(learner.observe(batch).logprob.numpy())
+    gap = np.abs(sampled[0] - sampled[1])[batch.mask.numpy()]
     assert 0 < gap.mean() < 0.05

@@ -10,8 +10,8 @@ from engine_contract import (
     TIED,
     UNTIED,
     Subject,
-    agrees,
     ask,
+    assert_agrees,
     every_rule,
     model_calls,
     model_of,
@@ -37,7 +37,7 @@ from agentgym.utils.progress import Display
 from agentgym_trainers.epo import EPO
 from agentgym_trainers.grpo import GRPO
 
-# vLLM and what it imports warn of their own affairs.
+# Warnings of vLLM and its dependencies.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -60,14 +60,14 @@ def test_entropies_are_exact(subject):
     assert subject.engine.exact_entropies
 
 
-def test_a_turn_finds_the_past_in_the_prefix_cache_until_weights_change(subject):
+def test_the_prefix_cache_serves_past_turns_until_weights_change(subject):
     """Whole blocks of 32 tokens: two of the 70 that were read."""
     engine = subject.engine
 
     def reused(context):
         before = engine.stats()
-        said = ask(engine, context, max_tokens=4)
-        return [*context, *said.tokens], engine.stats().since(before).prompt_reused
+        sampled = ask(engine, context, max_tokens=4)
+        return [*context, *sampled.tokens], engine.stats().since(before).cached_tokens
 
     context, _ = reused(words(70, 9))
     context, found = reused([*context, *words(5, 1)])
@@ -76,13 +76,13 @@ def test_a_turn_finds_the_past_in_the_prefix_cache_until_weights_change(subject)
     assert reused(context)[1] == 0
 
 
-def test_who_was_answered_asks_again_in_time_for_the_next_model_call(subject, monkeypatch):
+def test_follow_up_requests_join_the_next_model_call(subject, monkeypatch):
     """The first call may find fewer than all four: they begin while it runs."""
-    monkeypatch.setattr(vllm, "patience", lambda *_: 5.0)
+    monkeypatch.setattr(vllm, "regroup_delay", lambda *_: 5.0)
     assert 6 * 5 <= model_calls(subject.engine, turns=6, length=5) <= 6 * 5 + 3
 
 
-def test_more_prompts_at_once_than_one_model_call_may_read(tmp_path):
+def test_more_prompt_tokens_than_one_model_call_takes(tmp_path):
     """Eight of 100 tokens where 200 may be read: none in pieces, each by its own seed."""
     model = model_of(TIED)
     model.save_pretrained(tmp_path)
@@ -90,15 +90,15 @@ def test_more_prompts_at_once_than_one_model_call_may_read(tmp_path):
 
     async def all_of_them():
         asked = [(words(100, k), Sampling(seed=k, max_tokens=4)) for k in range(8)]
-        told = await asyncio.gather(*(engine.generate(*one) for one in asked))
-        return [prompt for prompt, _ in asked], told
+        found = await asyncio.gather(*(engine.generate(*one) for one in asked))
+        return [prompt for prompt, _ in asked], found
 
     for prompt, completion in zip(*asyncio.run(all_of_them()), strict=True):
-        agrees(model, prompt, completion)
+        assert_agrees(model, prompt, completion)
     engine.close()
 
 
-def test_a_run_is_trained_on_its_completions(tmp_path):
+def test_training_uses_its_completions(tmp_path):
     """Every step's numbers are those of the trainer's weights of that moment, which change."""
     plan = Experiment(
         env="agentgym/Hotter-v0",
@@ -131,8 +131,8 @@ def test_a_run_is_trained_on_its_completions(tmp_path):
     assert result.after.episodes == 2
 
 
-def test_new_weights_reach_an_engine_whose_requests_failed(tmp_path, monkeypatch):
-    """Those are vLLM's still, and nobody's any more; asking keeps saying what went wrong."""
+def test_an_engine_with_failed_requests_accepts_new_weights(tmp_path, monkeypatch):
+    """vLLM still holds those requests; new ones keep raising the error."""
     model = model_of(TIED)
     model.save_pretrained(tmp_path)
     engine = VLLMEngine(str(tmp_path), slots=2, context=100)
@@ -148,7 +148,7 @@ def test_new_weights_reach_an_engine_whose_requests_failed(tmp_path, monkeypatch
     engine.close()
 
 
-def test_an_engine_that_was_closed_says_so(tmp_path):
+def test_a_closed_engine_reports_it(tmp_path):
     model_of(TIED).save_pretrained(tmp_path)
     engine = VLLMEngine(str(tmp_path), context=64)
     engine.close()
@@ -156,6 +156,6 @@ def test_an_engine_that_was_closed_says_so(tmp_path):
         ask(engine, [1], max_tokens=1)
 
 
-def test_a_temperature_that_vllm_would_replace_is_refused(subject):
+def test_a_temperature_that_vllm_would_replace_is_rejected(subject):
     with pytest.raises(ConfigError, match=r"temperature 0 or 0\.01 to 2, got 0\.001"):
         ask(subject.engine, [1], temperature=0.001)

@@ -5,10 +5,10 @@ import pytest
 pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
 
 import torch
-from engine_contract import TIED, agrees, ask, model_of, words
+from engine_contract import TIED, ask, assert_agrees, model_of, words
 
-from agentgym.engines.factory import Engines
-from agentgym.engines.vllm.engine import completed, parameters, start
+from agentgym.engines.factory import EngineFactory
+from agentgym.engines.vllm.engine import parse_completion, sampling_params, start_engine
 from agentgym.models import from_scratch
 from agentgym.models.loading import load_model
 from agentgym.models.lora import adapt, merged
@@ -16,7 +16,7 @@ from agentgym.models.policy import Policy
 from agentgym.settings import LoraSettings
 from agentgym.types import Sampling
 
-# vLLM and what it imports warn of their own affairs.
+# Warnings of vLLM and its dependencies.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]
 
 PROMPT = words(70, 1)
@@ -40,14 +40,14 @@ def nudge(model, seed):
     return model
 
 
-def test_vllm_samples_with_adapters_added_to_the_weights(model):
+def test_vllm_samples_with_merged_adapters(model):
     tokenizer = from_scratch.make_tokenizer((), from_scratch.SMALLEST)
-    engines = Engines("vllm")
+    engines = EngineFactory("vllm")
     try:
         engine = engines.make(model, tokenizer, slots=4, context=160)
-        agrees(model, PROMPT, ask(engine, PROMPT, max_tokens=12))
+        assert_agrees(model, PROMPT, ask(engine, PROMPT, max_tokens=12))
         engine.load(Policy(nudge(model, 1)).weights(), 1)
-        agrees(model, PROMPT, ask(engine, PROMPT, max_tokens=12))
+        assert_agrees(model, PROMPT, ask(engine, PROMPT, max_tokens=12))
     finally:
         engines.close()
 
@@ -57,7 +57,7 @@ def test_a_checkpoint_that_vllm_reloads_equals_merged_weights(model, tmp_path):
     from vllm import TokensPrompt
     from vllm.lora.request import LoRARequest
 
-    engine, _ = start(
+    engine, _ = start_engine(
         {
             "model": str(tmp_path / "base"),
             "max_num_seqs": 4,
@@ -74,14 +74,16 @@ def test_a_checkpoint_that_vllm_reloads_equals_merged_weights(model, tmp_path):
             request = LoRARequest("policy", 1, str(tmp_path / "adapters"), load_inplace=True)
             assert engine.reset_prefix_cache()
             prompt = TokensPrompt(prompt_token_ids=PROMPT)
-            engine.add_request(str(version), prompt, parameters(sampling, 1), lora_request=request)
+            engine.add_request(
+                str(version), prompt, sampling_params(sampling, 1), lora_request=request
+            )
             answers = []
             while not answers:
                 answers = engine.step()
-            told = answers[0].outputs[0]
-            rows = [[entry.logprob for entry in step.values()] for step in told.logprobs]
-            completion = completed(told.token_ids, rows, sampling, version)
-            agrees(merged(model), PROMPT, completion)
-            agrees(model, PROMPT, completion)
+            found = answers[0].outputs[0]
+            rows = [[entry.logprob for entry in step.values()] for step in found.logprobs]
+            completion = parse_completion(found.token_ids, rows, sampling, version)
+            assert_agrees(merged(model), PROMPT, completion)
+            assert_agrees(model, PROMPT, completion)
     finally:
         engine.engine_core.shutdown()

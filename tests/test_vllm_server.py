@@ -10,9 +10,9 @@ import pytest
 
 pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
 
-from engine_contract import TIED, UNTIED, Subject, agrees, ask, every_rule, model_of, words
+from engine_contract import TIED, UNTIED, Subject, ask, assert_agrees, every_rule, model_of, words
 
-from agentgym.engines.factory import Engines
+from agentgym.engines.factory import EngineFactory
 from agentgym.engines.vllm.server import ServerEngine
 from agentgym.errors import ConfigError, EngineError
 from agentgym.types import Sampling
@@ -39,14 +39,14 @@ def test_the_contract(rule, subject):
     rule(subject)
 
 
-def test_a_head_of_its_own_is_replaced_too(tmp_path):
+def test_an_untied_head_is_updated(tmp_path):
     """The subject's is tied."""
     model_of(UNTIED).save_pretrained(tmp_path)
     engine, other = ServerEngine(str(tmp_path), slots=8, context=1000), model_of(UNTIED, seed=1)
     try:
-        agrees(model_of(UNTIED), words(20, 1), ask(engine, words(20, 1), max_tokens=9))
+        assert_agrees(model_of(UNTIED), words(20, 1), ask(engine, words(20, 1), max_tokens=9))
         engine.load(other.state_dict(), 1)
-        agrees(other, words(20, 1), ask(engine, words(20, 1), max_tokens=9))
+        assert_agrees(other, words(20, 1), ask(engine, words(20, 1), max_tokens=9))
     finally:
         engine.close()
 
@@ -60,36 +60,36 @@ def test_a_running_server_is_used_and_left_running(subject, folder):
     guest = ServerEngine(str(folder), url=url, context=1000)
     other = model_of(TIED, seed=1)
     try:
-        agrees(subject.model, words(20, 1), ask(guest, words(20, 1), max_tokens=9))
+        assert_agrees(subject.model, words(20, 1), ask(guest, words(20, 1), max_tokens=9))
         guest.load(other.state_dict(), 3)
         completion = ask(guest, words(20, 1), max_tokens=9)
         assert completion.version == 3
-        agrees(other, words(20, 1), completion)
+        assert_agrees(other, words(20, 1), completion)
     finally:
         guest.load(subject.model.state_dict(), 0)
         guest.close()
-    agrees(subject.model, words(20, 2), ask(subject.engine, words(20, 2), max_tokens=9))
+    assert_agrees(subject.model, words(20, 2), ask(subject.engine, words(20, 2), max_tokens=9))
 
 
-def test_training_gives_a_running_server_the_weights_in_memory(subject, folder):
-    engines = Engines("vllm-server", subject.engine._endpoint.url, served=str(folder))
+def test_a_running_server_receives_the_weights_in_memory(subject, folder):
+    engines = EngineFactory("vllm-server", subject.engine._endpoint.url, server_model=str(folder))
     other = model_of(TIED, seed=1)
     try:
         guest = engines.make(other, None, slots=8, context=160)
-        agrees(other, words(20, 1), ask(guest, words(20, 1), max_tokens=9))
+        assert_agrees(other, words(20, 1), ask(guest, words(20, 1), max_tokens=9))
     finally:
         guest.load(subject.model.state_dict(), 0)
         engines.close()
 
 
-def test_a_server_of_another_model_is_refused_in_one_line(subject, tmp_path):
+def test_a_server_of_another_model_is_rejected_in_one_line(subject, tmp_path):
     model_of(TIED).save_pretrained(tmp_path / "another")
     with pytest.raises(EngineError, match=r"serves .*, expected .*another") as error:
         ServerEngine(str(tmp_path / "another"), url=subject.engine._endpoint.url)
     assert "\n" not in str(error.value)
 
 
-def test_a_server_that_pauses_in_mid_batch_keeps_what_it_has_begun(subject):
+def test_a_server_that_pauses_mid_batch_keeps_partial_completions(subject):
     """As an operator may, beside us; what goes on later is of the same weights and seed."""
     engine = subject.engine
 
@@ -97,20 +97,20 @@ def test_a_server_that_pauses_in_mid_batch_keeps_what_it_has_begun(subject):
         asked = [(words(20, n), Sampling(seed=n, max_tokens=120)) for n in range(8)]
         flying = [asyncio.create_task(engine.generate(*one)) for one in asked]
         await engine.generate(words(20, 0), Sampling(max_tokens=3))
-        tell = partial(asyncio.to_thread, engine._endpoint.ask, "POST")
-        await tell("/pause", params={"mode": "keep"})
+        request = partial(asyncio.to_thread, engine._endpoint.request, "POST")
+        await request("/pause", params={"mode": "keep"})
         still = [task for task in flying if not task.done()]
         await asyncio.sleep(2)
         assert still and not any(task.done() for task in still)
-        await tell("/resume")
+        await request("/resume")
         return await asyncio.wait_for(asyncio.gather(*flying), 600)
 
     for number, completion in enumerate(asyncio.run(play())):
         assert len(completion.tokens) == 120
-        agrees(subject.model, words(20, number), completion)
+        assert_agrees(subject.model, words(20, number), completion)
 
 
-def test_a_server_killed_in_mid_batch_comes_back_and_no_completion_is_lost(subject):
+def test_a_server_killed_mid_batch_restarts_and_loses_no_completion(subject):
     """With the weights loaded last, which are not those it was started with."""
     engine, other = subject.engine, model_of(TIED, seed=1)
     engine.load(other.state_dict(), 4)
@@ -126,12 +126,12 @@ def test_a_server_killed_in_mid_batch_comes_back_and_no_completion_is_lost(subje
     try:
         for number, completion in enumerate(asyncio.run(play())):
             assert completion.version == 4
-            agrees(other, words(20, number), completion)
+            assert_agrees(other, words(20, number), completion)
     finally:
         engine.load(subject.model.state_dict(), 0)
 
 
-def test_a_server_of_another_that_began_anew_is_given_its_weights_again(subject, folder):
+def test_an_external_server_that_restarted_receives_its_weights_again(subject, folder):
     guest = ServerEngine(str(folder), url=subject.engine._endpoint.url, context=1000)
     other, process = model_of(TIED, seed=1), subject.engine._process
     try:
@@ -146,14 +146,14 @@ def test_a_server_of_another_that_began_anew_is_given_its_weights_again(subject,
 
         completion = asyncio.run(ask_while_it_is_away())
         assert completion.version == 3
-        agrees(other, words(20, 1), completion)
+        assert_agrees(other, words(20, 1), completion)
     finally:
         guest.close()
         subject.engine._restart()
         subject.engine.load(subject.model.state_dict(), 0)
 
 
-def test_a_server_that_cannot_start_says_why_in_one_line(tmp_path):
+def test_a_server_that_cannot_start_gives_the_reason_in_one_line(tmp_path):
     model_of(TIED).save_pretrained(tmp_path)
     for file in tmp_path.glob("*.safetensors"):
         file.unlink()
@@ -162,7 +162,7 @@ def test_a_server_that_cannot_start_says_why_in_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_there_must_be_such_a_model(tmp_path):
+def test_a_missing_model_is_rejected(tmp_path):
     with pytest.raises(ConfigError, match="no causal language model"):
         ServerEngine(str(tmp_path / "nothing"))
 

@@ -64,7 +64,7 @@ class DoctorOptions:
 def doctor(arguments: list[str]) -> int:
     """``doctor [options]``."""
     options = parse(DoctorOptions, arguments, prog="agentgym doctor")
-    from agentgym.engines.doctor import examine, table
+    from agentgym.engines.doctor import check_engines, table
 
-    Console().print(table(examine(options.server)))
+    Console().print(table(check_engines(options.server)))
     return 0

@@ -1,4 +1,4 @@
-"""Where completions come from: the seam between rollouts and language models."""
+"""Inference engines: token ids in, sampled token ids and log-probabilities out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from agentgym.types import Completion, Sampling
 
 UNBOUNDED = sys.maxsize
-"""A context of which nothing is known."""
+"""The context limit of an engine that does not know its limit."""
 
 if TYPE_CHECKING:
     import torch
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class Engine(Protocol):
     """Samples completions; token ids in, token ids out.
 
-    Many ``generate`` calls are in flight at once and the engine batches whatever is waiting.
-    It may keep the cache of a context it has seen and go on from there when a longer prompt
-    with the same beginning arrives; ``finish`` says that this will not happen.
+    Many ``generate`` calls are in flight at once and the engine batches them. It may keep the
+    KV cache of a context and continue from it when a longer prompt with the same prefix arrives;
+    ``finish`` announces that no such prompt will come.
     """
 
     context: int
@@ -31,13 +31,14 @@ class Engine(Protocol):
         """Sample one completion for one context."""
 
     def finish(self, context: Sequence[int]) -> None:
-        """The episode with this context is over; whatever was kept for it may go."""
+        """The episode with this context has ended; its cache may be freed."""
 
-    def rest(self) -> None:
-        """Nobody will ask before new weights come: memory that can be made again may go.
+    def sleep(self) -> None:
+        """No requests are expected until the next weight update: free the caches.
 
-        A trainer on the same GPU has it meanwhile. Whoever asks all the same is answered.
+        A trainer on the same GPU uses the memory in the meantime. A request that arrives anyway
+        is still served.
         """
 
     def load(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
-        """Adopt new policy weights; every later completion carries ``version``."""
+        """Load new policy weights; every later completion carries ``version``."""

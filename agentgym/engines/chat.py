@@ -81,7 +81,7 @@ class ChatEngine:
     def finish(self, context: Sequence[int]) -> None:
         """Nothing is kept."""
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         """There is no memory to give back."""
 
     def load(self, weights: Mapping[str, torch.Tensor], version: int) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Which engines work on this machine: each is tried for real, with a model of a moment."""
+"""Checks which engines work on this machine by sampling from a tiny model with each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.table import Table
 
 from agentgym.engines import Engine
 from agentgym.engines.endpoint import Endpoint, RetryPolicy
-from agentgym.engines.factory import ENDPOINT, KEY, Engines
+from agentgym.engines.factory import API_KEY_VARIABLE, OPENAI_URL, EngineFactory
 from agentgym.engines.vllm.engine import one_line
 from agentgym.errors import AgentGymError
 from agentgym.models import from_scratch
@@ -32,13 +32,13 @@ SHAPE = ScratchSettings(
 )
 PROMPT = tuple(range(10, 80))
 SECONDS = 20.0
-"""In which a chat endpoint must answer."""
+"""Time limit for the answer of a chat endpoint."""
 CLOSE = {torch.float32: 1e-4, torch.bfloat16: 0.3}
-"""Largest difference of a log-probability, in nats, that precision explains."""
+"""Largest difference of a log-probability, in nats, that rounding explains."""
 
 
 class Finding(NamedTuple):
-    """What was found out about one engine."""
+    """The result for one engine."""
 
     engine: EngineKind
     works: bool
@@ -46,23 +46,23 @@ class Finding(NamedTuple):
     seconds: float
 
 
-def examine(server: str | None = None) -> Iterator[Finding]:
+def check_engines(server: str | None = None) -> Iterator[Finding]:
     """Try every engine; ``server`` is a chat endpoint's address."""
     for kind in get_args(EngineKind):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         try:
             works, note = True, _endpoint(server) if kind == "openai" else _sample(kind)
         except AgentGymError as problem:
             works, note = False, str(problem)
-        except Exception as problem:  # Of what others have made; the next may work.
+        except Exception as problem:  # From a third-party library; the next engine may work.
             works, note = False, one_line(problem)
-        yield Finding(kind, works, note, time.perf_counter() - begun)
+        yield Finding(kind, works, note, time.perf_counter() - started)
 
 
 def table(findings: Iterator[Finding]) -> Table:
-    """For people."""
+    """The findings as a table for the terminal."""
     shown = Table(title="engines on this machine")
-    for name in ("engine", "works", "seconds", "how it did, or why it does not"):
+    for name in ("engine", "works", "seconds", "result, or why it does not work"):
         shown.add_column(name)
     for finding in findings:
         works = "[green]yes[/]" if finding.works else "[bold red]no[/]"
@@ -71,7 +71,7 @@ def table(findings: Iterator[Finding]) -> Table:
 
 
 def _sample(kind: EngineKind) -> str:
-    """Sample with two sets of weights and compare with the model; raises what is wrong."""
+    """Sample with two sets of weights and compare with the model; raises on a difference."""
     if kind != "local" and find_spec("vllm") is None:
         raise AgentGymError('vLLM is not installed: pip install "agentic-gym[vllm]"')
     gpu = torch.cuda.is_available()
@@ -83,7 +83,7 @@ def _sample(kind: EngineKind) -> str:
         )
         for seed in (0, 1)
     ]
-    engines = Engines(kind)
+    engines = EngineFactory(kind)
     try:
         engine = engines.make(models[0], tokenizer, slots=4, context=256)
         gaps = [_gap(models[0], _ask(engine))]
@@ -91,11 +91,13 @@ def _sample(kind: EngineKind) -> str:
         gaps.append(_gap(models[1], _ask(engine)))
     finally:
         engines.close()
-    told = f"log-probabilities within {max(gaps):.0e} nats of the model's, also after new weights"
+    summary = (
+        f"log-probabilities within {max(gaps):.0e} nats of the model's, also after new weights"
+    )
     if max(gaps) > CLOSE[dtype]:
-        raise AgentGymError(f"wrong: {told.replace('also', f'{gaps[0]:.0e} before,')}")
+        raise AgentGymError(f"wrong: {summary.replace('also', f'{gaps[0]:.0e} before,')}")
     exact = getattr(engine, "exact_entropies", True)
-    return f"{told}; entropies {'exact' if exact else 'are lower bounds'}; {device()}"
+    return f"{summary}; entropies {'exact' if exact else 'are lower bounds'}; {device()}"
 
 
 def _ask(engine: Engine) -> Completion:
@@ -107,28 +109,31 @@ def _gap(model: Any, completion: Completion) -> float:
     text = torch.tensor([[*PROMPT, *completion.tokens]], device=model.device)
     with torch.no_grad():
         logprobs = model(input_ids=text).logits[0, len(PROMPT) - 1 : -1].float().log_softmax(-1)
-    said = torch.tensor(completion.tokens, device=model.device)
-    picked = logprobs.gather(-1, said[:, None])[:, 0].cpu()
+    sampled = torch.tensor(completion.tokens, device=model.device)
+    picked = logprobs.gather(-1, sampled[:, None])[:, 0].cpu()
     return float((picked - torch.tensor(completion.logprobs)).abs().max())
 
 
 def device() -> str:
-    """What a model runs on here unless told otherwise."""
+    """The default device of a model on this machine."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"CPU, {torch.get_num_threads()} threads"
 
 
 def _endpoint(server: str | None) -> str:
-    """Ask a chat endpoint for its models."""
-    if server is None and KEY not in os.environ:
+    """List the models of a chat endpoint."""
+    if server is None and API_KEY_VARIABLE not in os.environ:
         raise AgentGymError(
-            f"no endpoint to ask: give one with `--server`, or a key for {ENDPOINT} in {KEY}"
+            f"no endpoint to ask: give one with `--server`, or a key for {OPENAI_URL} "
+            f"in {API_KEY_VARIABLE}"
         )
     endpoint = Endpoint(
-        server or ENDPOINT, key=os.environ.get(KEY), patience=RetryPolicy(deadline=SECONDS)
+        server or OPENAI_URL,
+        key=os.environ.get(API_KEY_VARIABLE),
+        retry=RetryPolicy(deadline=SECONDS),
     )
-    models = endpoint.ask(
+    models = endpoint.request(
         "GET", "/v1/models", lambda answer: [str(model["id"]) for model in answer["data"]]
     )
     return f"{endpoint.url} serves {', '.join(models[:8])}{', ...' if models[8:] else ''}"

@@ -15,9 +15,9 @@ from agentgym.errors import AgentGymError, ConfigError, EngineError
 
 T = TypeVar("T")
 
-AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+RETRY_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """HTTP statuses after which the same request may succeed."""
-MISSING = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+MALFORMED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What reading an answer raises that is not as expected."""
 
 
@@ -27,17 +27,17 @@ class RetryPolicy:
 
     deadline: float = 600.0
     """Seconds until an answer must be there, all tries and pauses included."""
-    first: float = 0.1
+    initial_delay: float = 0.1
     """Seconds before the second try; every further pause is twice as long."""
-    longest: float = 10.0
+    max_delay: float = 10.0
     """Seconds of the longest pause, unless the service asks for more."""
 
-    def pauses(self) -> Iterator[float]:
+    def delays(self) -> Iterator[float]:
         """The seconds between tries."""
-        pause = self.first
+        pause = self.initial_delay
         while True:
             yield pause
-            pause = min(2 * pause, self.longest)
+            pause = min(2 * pause, self.max_delay)
 
 
 class Endpoint:
@@ -46,8 +46,8 @@ class Endpoint:
     Args:
         url: Where it is, such as ``http://127.0.0.1:8000``.
         key: Sent as a bearer token.
-        patience: How long to try.
-        revive: Called after a try that found nobody; may start the service again.
+        retry: How long to try.
+        on_unreachable: Called after a try that found nobody; may start the service again.
 
     Raises:
         ConfigError: The address is none.
@@ -58,8 +58,8 @@ class Endpoint:
         url: str,
         *,
         key: str | None = None,
-        patience: RetryPolicy | None = None,
-        revive: Callable[[], Awaitable[None]] | None = None,
+        retry: RetryPolicy | None = None,
+        on_unreachable: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         try:
             host = httpx.URL(url).host if url.startswith(("http://", "https://")) else ""
@@ -68,9 +68,9 @@ class Endpoint:
         if not host:
             raise ConfigError(f"expected an address such as http://127.0.0.1:8000, got {url!r}")
         self.url = url.rstrip("/")
-        self.patience = patience or RetryPolicy()
+        self.retry = retry or RetryPolicy()
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._revive = revive
+        self._on_unreachable = on_unreachable
         # Certificates are read once, and only where they are needed: it takes a while.
         secure = self.url.startswith("https://")
         self._verify = httpx.create_ssl_context() if secure else False
@@ -84,14 +84,14 @@ class Endpoint:
         Args:
             path: Of the request, from the service's address.
             body: Sent as JSON.
-            read: Takes what it needs from the answer; raises one of ``MISSING`` when that is not
+            read: Takes what it needs from the answer; raises one of ``MALFORMED`` when that is not
                 there, and the request is made again.
 
         Raises:
             EngineError: The service refused the request, or gave no usable answer in time.
         """
-        end = time.monotonic() + self.patience.deadline
-        for tries, pause in enumerate(self.patience.pauses(), 1):
+        end = time.monotonic() + self.retry.deadline
+        for tries, pause in enumerate(self.retry.delays(), 1):
             left = end - time.monotonic()
             wait = pause
             try:
@@ -105,17 +105,17 @@ class Endpoint:
                 reason, wait = str(problem), max(pause, problem.pause)
             except (httpx.RequestError, TimeoutError) as problem:
                 reason = _told(problem)
-                if self._revive is not None:
-                    await self._revive()
+                if self._on_unreachable is not None:
+                    await self._on_unreachable()
             if time.monotonic() + wait >= end:
                 raise EngineError(
-                    f"{self.url} gave no usable answer in {self.patience.deadline:g} s, tried "
+                    f"{self.url} gave no usable answer in {self.retry.deadline:g} s, tried "
                     f"{tries} times; the last time: {reason}"
                 )
             await asyncio.sleep(wait)
         raise AssertionError("pauses never end")
 
-    def ask(
+    def request(
         self,
         method: str,
         path: str,
@@ -132,7 +132,7 @@ class Endpoint:
                 method,
                 self.url + path,
                 headers=self._headers,
-                timeout=self.patience.deadline,
+                timeout=self.retry.deadline,
                 verify=self._verify,
                 trust_env=self._trust_env,
                 **options,
@@ -142,7 +142,7 @@ class Endpoint:
             raise EngineError(f"{self.url}{path} failed: {_told(problem)}") from problem
 
     def _read(self, answer: httpx.Response, read: Callable[[Any], T]) -> T:
-        if answer.status_code in AGAIN:
+        if answer.status_code in RETRY_STATUSES:
             raise _Unusable(f"status {answer.status_code}: {_reason(answer)}", _asked_for(answer))
         if answer.is_error or answer.is_redirect:
             raise EngineError(
@@ -155,7 +155,7 @@ class Endpoint:
             return read(answer.json())
         except AgentGymError:
             raise
-        except MISSING as problem:
+        except MALFORMED as problem:
             raise _Unusable(f"not the expected answer ({_told(problem)})", 0.0) from problem
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Entropy, as far as the log-probabilities of the likeliest tokens tell it."""
+"""A lower bound on entropy from the log-probabilities of the most likely tokens."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterable
 def entropy_at_least(logprobs: Iterable[float]) -> float:
     """A lower bound on the entropy of a distribution of which some tokens are known, in nats.
 
-    All that is not known is counted as one token. With probability q spread over n tokens that is
-    at most ``q log n`` too little; it is exact when at most one token is missing.
+    The remaining probability is counted as one token. If probability q is spread over n unknown
+    tokens, the bound is at most ``q log n`` too low; it is exact if at most one is missing.
 
     Args:
         logprobs: Of distinct tokens, in nats; ``-inf`` for those that cannot be drawn.
@@ -24,7 +24,7 @@ def entropy_at_least(logprobs: Iterable[float]) -> float:
     known = [(math.exp(logprob), logprob) for logprob in logprobs]
     rest = 1.0 - sum(p for p, _ in known)
     terms = [p * logprob for p, logprob in known if p > 0.0]
-    # Below rounding of 32 bits there is no rest.
+    # A smaller remainder is float32 rounding.
     if rest > 1e-6:
         terms.append(rest * math.log(rest))
     return max(0.0, -sum(terms))

@@ -1,4 +1,4 @@
-"""Which engine samples: one function that makes any of them, and whoever closes it."""
+"""Creates and closes the engine that the settings choose."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from agentgym.errors import ConfigError
 from agentgym.models.lora import merged
 from agentgym.settings import EngineKind
 
-KEY = "OPENAI_API_KEY"
-"""Environment variable with the key of a chat endpoint."""
-ENDPOINT = "https://api.openai.com"
-"""The chat endpoint unless another is named."""
+API_KEY_VARIABLE = "OPENAI_API_KEY"
+"""Environment variable that holds the API key of a chat endpoint."""
+OPENAI_URL = "https://api.openai.com"
+"""Default address of the chat endpoint."""
 
 
 def check_device(kind: EngineKind, name: str) -> None:
-    """Refuse a device that is not there, or is not the local engine's to choose.
+    """Reject a device that does not exist, or a device for an engine other than local.
 
     Raises:
         ConfigError: Naming it.
@@ -45,30 +45,29 @@ def check_device(kind: EngineKind, name: str) -> None:
 
 
 @dataclass
-class Engines:
-    """Makes a run's engine, again whenever asked; one lives at a time, none after ``close``."""
+class EngineFactory:
+    """Creates the engine of a run; at most one is open at a time, none after ``close``."""
 
     kind: EngineKind = "local"
     server: str | None = None
     """Address of a running server, without ``/v1``; ``vllm-server`` starts one unless given."""
     device: str | None = None
-    """Where the local engine is; beside the model unless given."""
-    bitwise: bool = True
-    """On a CPU, see ``LocalEngine``."""
-    alone: bool = True
-    """Nobody learns there while it samples, so that it may make CUDA graphs."""
-    served: str | None = None
-    """What a running server was started with, when it is to be given the weights of other models:
-    those that training makes of it."""
+    """Device of the local engine; default: that of the model."""
+    batch_invariant: bool = True
+    """Batch-invariant kernels of the local engine on a CPU, see ``LocalEngine``."""
+    cuda_graphs: bool = True
+    """Capture CUDA graphs; only where no trainer uses the GPU while the engine samples."""
+    server_model: str | None = None
+    """Model that a running server was started with, if training sends its own weights to it."""
     _closing: list[Callable[[], None]] = field(default_factory=list)
 
     def make(self, model: Any, tokenizer: Any, *, slots: int, context: int) -> Engine:
-        """End the last engine and start another.
+        """Close the previous engine and start a new one.
 
         Args:
-            model: A Hugging Face model, or the folder, hub id or endpoint's name of one.
-            tokenizer: The model's; a chat endpoint's conversations are written with it.
-            slots: Completions at once.
+            model: A Hugging Face model, its folder or hub id, or a model name of the endpoint.
+            tokenizer: Of the model; for a chat endpoint, of the conversation.
+            slots: Maximum number of concurrent completions.
             context: Longest prompt plus completion, in tokens.
 
         Raises:
@@ -88,33 +87,33 @@ class Engines:
                 slots=slots,
                 context=context,
                 device=self.device,
-                graphs=self.alone,
-                bitwise=self.bitwise,
+                cuda_graphs=self.cuda_graphs,
+                batch_invariant=self.batch_invariant,
             )
         if self.kind == "openai":
             from agentgym.engines.chat import ChatEngine
             from agentgym.engines.endpoint import Endpoint
 
-            endpoint = Endpoint(self.server or ENDPOINT, key=os.environ.get(KEY))
+            endpoint = Endpoint(self.server or OPENAI_URL, key=os.environ.get(API_KEY_VARIABLE))
             return ChatEngine(str(model), endpoint, tokenizer)
-        if self.served is not None:
-            engine = self._vllm(self.served, slots, context)
+        if self.server_model is not None:
+            engine = self._vllm(self.server_model, slots, context)
             engine.load(merged(model).state_dict(), 0)
             return engine
         path = str(model) if isinstance(model, str | Path) else self._save(model, tokenizer)
         return self._vllm(path, slots, context)
 
     def close(self) -> None:
-        """End the engine, if there is one."""
+        """Close the engine, if one is open."""
         while self._closing:
             self._closing.pop()()
 
     async def __aenter__(self) -> Self:
-        """Nothing is started yet."""
+        """Start nothing yet."""
         return self
 
     async def __aexit__(self, *raised: object) -> None:
-        """End the engine."""
+        """Close the engine."""
         self.close()
 
     def _vllm(self, path: str, slots: int, context: int) -> Engine:
@@ -133,7 +132,7 @@ class Engines:
         return server
 
     def _save(self, model: Any, tokenizer: Any) -> str:
-        """Where vLLM finds a model that is in memory, with adapters added to the weights."""
+        """Save a model for vLLM to read, with adapters merged into the weights; its folder."""
         folder = tempfile.TemporaryDirectory(prefix="agentgym-model-")
         self._closing.append(folder.cleanup)
         merged(model).save_pretrained(folder.name)

@@ -1,4 +1,4 @@
-"""What an engine refuses before it spends anything on it, and how it says why it stopped."""
+"""Checks of requests and weights, and how completions are assembled from parts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from agentgym.errors import ConfigError
 from agentgym.types import Completion, Sampling
 
 
-class Room(NamedTuple):
-    """What a model can read."""
+class ModelLimits(NamedTuple):
+    """Limits of what a model accepts."""
 
     context: int
     """Longest prompt plus completion, in tokens."""
@@ -24,8 +24,8 @@ class Room(NamedTuple):
     """Number of token ids."""
 
 
-def check_request(prompt: Sequence[int], sampling: Sampling, room: Room) -> None:
-    """Refuse what the model cannot read, and parameters that describe no distribution.
+def check_request(prompt: Sequence[int], sampling: Sampling, room: ModelLimits) -> None:
+    """Reject prompts that the model cannot read and invalid sampling parameters.
 
     Raises:
         ConfigError: The prompt is empty, leaves no room for ``max_tokens``, or holds an id
@@ -46,7 +46,7 @@ def check_request(prompt: Sequence[int], sampling: Sampling, room: Room) -> None
 
 
 def check_sampling(sampling: Sampling) -> None:
-    """Refuse parameters that describe no distribution.
+    """Reject sampling parameters outside their range.
 
     Raises:
         ConfigError: A field is out of its range; the message names it.
@@ -63,44 +63,51 @@ def check_sampling(sampling: Sampling) -> None:
         raise ConfigError(f"seed must be >= 0, got {sampling.seed}")
 
 
-def finish_of(tokens: Sequence[int], sampling: Sampling) -> Literal["stop", "length"]:
-    """Why a completion ended that only a stop token or its limit could end."""
+def finish_reason(tokens: Sequence[int], sampling: Sampling) -> Literal["stop", "length"]:
+    """Why a completion ended: a stop token, or the limit on its length."""
     return "stop" if tokens and tokens[-1] in sampling.stop else "length"
 
 
-def rest_of(
+def remaining_request(
     prompt: Sequence[int], sampling: Sampling, parts: Sequence[Completion]
 ) -> tuple[list[int], Sampling]:
-    """What is left to ask for after the beginnings of a completion, for the weights of today."""
+    """The request for the rest of a completion, of which ``parts`` were sampled before.
+
+    Used after a weight update in the middle of a completion.
+
+    Returns:
+        The prompt with the sampled tokens appended, and the sampling with a fresh seed and the
+        remaining number of tokens.
+    """
     written = [token for part in parts for token in part.tokens]
     if not written:
         return list(prompt), sampling
-    # The seed's own numbers were used for the beginning.
+    # The random numbers of the seed itself were used for the first part.
     seed = int(np.random.SeedSequence([sampling.seed, len(written)]).generate_state(1)[0])
     left = replace(sampling, seed=seed, max_tokens=sampling.max_tokens - len(written))
     return [*prompt, *written], left
 
 
-def completion_of(
+def make_completion(
     tokens: Sequence[int],
     logprobs: Sequence[float],
     entropies: Sequence[float],
     versions: Sequence[int],
     finish: Literal["stop", "length"],
 ) -> Completion:
-    """From columns with one entry per token, the version of the weights among them."""
+    """A completion from columns with one entry per token; versions are of the weights."""
     oldest = min(versions)
     mixed = tuple(versions) if max(versions) > oldest else ()
     columns = tuple(tokens), tuple(logprobs), tuple(entropies)
     return Completion(*columns, oldest, finish, mixed)
 
 
-def joined(parts: Sequence[Completion]) -> Completion:
-    """One completion of parts that follow each other, each of weights of its own.
+def join_completions(parts: Sequence[Completion]) -> Completion:
+    """Concatenate parts of one completion, each sampled by one version of the weights.
 
     Examples:
-        >>> begun = Completion((5,), (-0.1,), (0.2,), version=3)
-        >>> whole = joined([begun, Completion((6,), (0.0,), (0.0,), version=4)])
+        >>> first = Completion((5,), (-0.1,), (0.2,), version=3)
+        >>> whole = join_completions([first, Completion((6,), (0.0,), (0.0,), version=4)])
         >>> whole.tokens, whole.version, whole.versions
         ((5, 6), 3, (3, 4))
     """
@@ -108,11 +115,11 @@ def joined(parts: Sequence[Completion]) -> Completion:
         tuple(chain.from_iterable(getattr(part, name) for part in parts))
         for name in ("tokens", "logprobs", "entropies", "token_versions")
     )
-    return completion_of(tokens, logprobs, entropies, versions, parts[-1].finish)
+    return make_completion(tokens, logprobs, entropies, versions, parts[-1].finish)
 
 
 def check_weights(expected: Mapping[str, torch.Size], weights: Mapping[str, Tensor]) -> None:
-    """Refuse a state dict before the first weight is copied. Unknown names are ignored.
+    """Reject a state dict before the first weight is copied. Unknown names are ignored.
 
     Raises:
         ConfigError: A weight is missing or has another shape.

@@ -1,4 +1,4 @@
-"""An engine that says what a test, or a demonstration, tells it to."""
+"""An engine whose completions come from a function, for tests and demonstrations."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 class ScriptedEngine:
-    """Calls ``say(prompt, sampling)`` for the tokens; no model, no accelerator."""
+    """Calls ``respond(prompt, sampling)`` for the tokens; needs no model or accelerator."""
 
     def __init__(
-        self, say: Callable[[Sequence[int], Sampling], Sequence[int]], *, entropy: float = 0.5
+        self, respond: Callable[[Sequence[int], Sampling], Sequence[int]], *, entropy: float = 0.5
     ) -> None:
-        self.say = say
+        self.respond = respond
         self.entropy = entropy
         self.version = 0
         self.context = UNBOUNDED
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """One scripted answer; every token is given log-probability -1."""
-        tokens = tuple(self.say(prompt, sampling))
+        tokens = tuple(self.respond(prompt, sampling))
         n = len(tokens)
         return Completion(
             tokens,
@@ -38,8 +38,8 @@ class ScriptedEngine:
     def finish(self, context: Sequence[int]) -> None:
         """Nothing is kept."""
 
-    def rest(self) -> None:
-        """There is no memory to give back."""
+    def sleep(self) -> None:
+        """There is no memory to free."""
 
     def load(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Remember the version; there are no weights."""

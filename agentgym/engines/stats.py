@@ -1,4 +1,4 @@
-"""What an engine counts, and how long it waits for requests to share a model call."""
+"""Throughput counters of an engine, and how long it waits for requests to join a batch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 class EngineStats(NamedTuple):
     """Counters since the engine was built."""
 
-    prompt_computed: int = 0
-    """Prompt tokens that went through the model."""
-    prompt_reused: int = 0
-    """Prompt tokens found in a cache."""
+    prefill_tokens: int = 0
+    """Prompt tokens computed by the model."""
+    cached_tokens: int = 0
+    """Prompt tokens found in the KV cache."""
     generated: int = 0
-    """Tokens sampled, also for completions that were given up."""
+    """Tokens sampled, including those of cancelled completions."""
     steps: int = 0
     """Model calls."""
     rows: int = 0
@@ -27,16 +27,17 @@ class EngineStats(NamedTuple):
         return self._replace(**{name: now - then[name] for name, now in self._asdict().items()})
 
 
-def patience(answered: int, rows: int, seconds: float) -> float:
-    """How long to wait for the next of those who were just answered to ask again.
+def regroup_delay(answered: int, rows: int, seconds: float) -> float:
+    """How long to wait for follow-up requests of completions that have just ended.
 
-    Whoever comes too late for the next model call misses a token. The wait is half of what that
-    costs all in flight, so it is short where few were answered or answers are long.
+    An episode that sends its next request too late for the next model call loses one decoding
+    step. The delay is half of what that costs all requests in flight, so it is short where few
+    completions ended or completions are long.
 
     Args:
         answered: Rows of a model call whose completion ended with it.
         rows: All rows of the call.
-        seconds: What the call took.
+        seconds: Duration of the call.
 
     Returns:
         Seconds.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from agentgym.engines.factory import Engines
+from agentgym.engines.factory import EngineFactory
 from agentgym.env.executor import Executor, ThreadExecutor
 from agentgym.env.process_pool import ProcessPool
 from agentgym.rollout.action_formats import ActionFormat, JsonCall, Plain, Tags
@@ -33,13 +33,15 @@ def action_format_of(settings: AgentSettings) -> ActionFormat:
     return forms[settings.action_format]
 
 
-def engines_of(experiment: Experiment, *, alone: bool = True, served: str | None = None) -> Engines:
-    """Engine factory of an experiment; see ``Engines`` for ``alone`` and ``served``."""
-    return Engines(
+def engines_of(
+    experiment: Experiment, *, cuda_graphs: bool = True, server_model: str | None = None
+) -> EngineFactory:
+    """The engine factory of an experiment; for the keywords see ``EngineFactory``."""
+    return EngineFactory(
         experiment.engine,
         experiment.server,
         device=experiment.engine_device,
-        bitwise=experiment.batch_invariant,
-        alone=alone,
-        served=served,
+        batch_invariant=experiment.batch_invariant,
+        cuda_graphs=cuda_graphs,
+        server_model=server_model,
     )

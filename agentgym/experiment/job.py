@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentgym.algorithm import Algorithm
-from agentgym.engines.factory import Engines
+from agentgym.engines.factory import EngineFactory
 from agentgym.env.base import TextEnv
 from agentgym.env.executor import Executor, ThreadExecutor
 from agentgym.env.panel import Panel, panel_of
@@ -60,12 +60,12 @@ async def run(
     experiment: Experiment, algorithm: Algorithm, folder: RunFolder, display: Display
 ) -> Result:
     """Run all stages; call again on the same folder to continue after an interruption."""
-    served = None if experiment.server is None else experiment.model
+    server_model = None if experiment.server is None else experiment.model
     engines = engines_of(
         experiment,
-        alone=experiment.schedule.kind == "sync"
+        cuda_graphs=experiment.schedule.kind == "sync"
         or experiment.engine_device not in (None, "cuda", "cuda:0"),
-        served=served,
+        server_model=server_model,
     )
     async with executor_of(experiment.rollout) as host, engines:
         job = Job(experiment, folder, display, host, engines)
@@ -89,7 +89,7 @@ class Job:
     display: Display
     host: Executor = field(default_factory=ThreadExecutor)
     """Runs the environments."""
-    engines: Engines = field(default_factory=Engines)
+    engines: EngineFactory = field(default_factory=EngineFactory)
     """Creates the sampling engine."""
 
     # ---- stages ------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ class Job:
             return tokenizer, checkpoint
         tokenizer = load_tokenizer(checkpoint)
         engines = self.engines
-        here = engines.kind == "local" or engines.served or base_of(checkpoint) is not None
+        here = engines.kind == "local" or engines.server_model or base_of(checkpoint) is not None
         return tokenizer, load_model(checkpoint) if here else checkpoint
 
     def spec(self, checkpoint: str | Path) -> EvalSpec:

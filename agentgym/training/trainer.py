@@ -69,7 +69,7 @@ class Trainer:
         """Collect one group per task, learn from them, publish the weights."""
         began = time.perf_counter()
         groups = await self.play(tasks, self.step)
-        self.player.engine.rest()
+        self.player.engine.sleep()
         step = await self.learn(groups, time.perf_counter() - began)
         self.publish()
         return step

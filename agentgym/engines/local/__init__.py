@@ -1,1 +1,1 @@
-"""Our own engine: continuous batching over a key/value cache that outlives the turn."""
+"""The local engine: continuous batching over a KV cache that persists between turns."""

@@ -1,9 +1,9 @@
-"""Shapes of matrix products in which a row's result never depends on the other rows, bit by bit.
+"""Batch-invariant shapes: with them the result of a row does not depend on the other rows.
 
-Libraries for a CPU add up in another order for fewer than four rows per thread, and cut long sums
-into pieces whose size depends on their length. So there are never so few rows, and attention looks
-at a number of keys that gives the same sums as any larger number of which the rest is masked.
-``tests/test_determinism.py`` tries both on the machine that it runs on.
+CPU libraries sum in a different order for fewer than four rows per thread, and split long sums
+into blocks whose size depends on their length. So rows are padded to a minimum number, and
+attention reads a number of keys that gives the same sums as any larger number whose rest is
+masked. ``tests/test_determinism.py`` verifies both on the machine that it runs on.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ import torch
 import torch.nn.functional as F
 
 BLOCK = 512
-"""Keys that PyTorch's attention on a CPU takes at a time; each block is a product of its own."""
+"""Keys per block of PyTorch's attention on a CPU; each block is a separate product."""
 _STEP = 16
 
 
-class Grain(NamedTuple):
-    """What shapes are filled up to; what fills them is thrown away."""
+class Padding(NamedTuple):
+    """Multiples to which shapes are padded; the padding's results are discarded."""
 
     tokens: int = 1
-    """Rows of a linear layer come in multiples of it."""
+    """Multiple for the rows of a linear layer."""
     queries: int = 1
-    """So do queries."""
+    """Multiple for queries."""
     keys: tuple[int, ...] = ()
-    """Numbers of keys in the last block; any number if empty."""
+    """Allowed numbers of keys in the last block; any number if empty."""
 
-    def seen(self, length: int) -> int:
-        """Keys to look at where the last of them is number ``length``."""
+    def keys_for(self, length: int) -> int:
+        """Number of keys to read for a context of ``length`` tokens."""
         if not self.keys:
             return length
         whole = (length - 1) // BLOCK * BLOCK
         return whole + next(count for count in self.keys if whole + count >= length)
 
 
-NONE = Grain()
-"""Nothing is filled up, and results are the same up to rounding."""
+NO_PADDING = Padding()
+"""No padding: results are equal up to rounding."""
 
 
 @cache
-def grain(size: int) -> Grain:
-    """For float32 on this machine's CPU; which numbers of keys will do is tried out.
+def padding_for(head_size: int) -> Padding:
+    """Padding for float32 on this CPU; which numbers of keys are safe is measured.
 
     Args:
-        size: Of an attention head.
+        head_size: Dimension of an attention head.
     """
     generator = torch.Generator().manual_seed(0)
     query, key, value = (
-        torch.randn(1, 1, count, size, generator=generator) for count in (32, BLOCK, BLOCK)
+        torch.randn(1, 1, count, head_size, generator=generator) for count in (32, BLOCK, BLOCK)
     )
 
     def attend(queries: int, length: int, keys: int) -> torch.Tensor:
@@ -63,9 +63,9 @@ def grain(size: int) -> Grain:
         whole = attend(4, keys, BLOCK)
         return all(attend(queries, keys, keys).equal(whole) for queries in (4, 32))
 
-    return Grain(8, 4, (*filter(alike, range(_STEP, BLOCK, _STEP)), BLOCK))
+    return Padding(8, 4, (*filter(alike, range(_STEP, BLOCK, _STEP)), BLOCK))
 
 
-def up(count: int, grain: int) -> int:
-    """The next multiple of ``grain``."""
-    return -(-count // grain) * grain
+def round_up(count: int, multiple: int) -> int:
+    """The smallest multiple of ``multiple`` that is at least ``count``."""
+    return -(-count // multiple) * multiple

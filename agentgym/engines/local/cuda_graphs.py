@@ -1,8 +1,8 @@
-"""The slotted decoder on a GPU, where starting a kernel takes longer than most kernels run.
+"""The slotted decoder on a GPU, where launching a kernel takes longer than most kernels run.
 
-A step in which rows have one new token each is one CUDA graph over all slots, idle ones too, and is
-started with one call. Rows with more new tokens are laid out anew each time; rows of about as many
-share one attention call, padded.
+A decoding step, in which every row has one new token, is one CUDA graph over all slots, including
+idle ones, and is launched with one call. Prefills are laid out for every call; rows of similar
+length share one attention call, padded.
 
 Axes as in ``agentgym.engines.local.slotted``; C rows of a call, M new tokens of the longest of
 them.
@@ -20,45 +20,45 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agentgym.engines.local.slotted import Packing, RowRun, SlottedDecoder
+from agentgym.engines.local.slotted import DecodeRun, Packing, SlottedDecoder
 
 _LEAST = 64
-"""Fewest cached positions that a graph looks at; above, twice as many and so on."""
+"""Fewest cached positions that a graph reads; the next sizes are its doublings."""
 
 
-class _Chunk(NamedTuple):
-    """Rows with several new tokens, of about the same number."""
+class _Prefill(NamedTuple):
+    """Prefills of about the same length."""
 
     slots: Tensor
     """[C]"""
     packed: Tensor
     """[C, M] packed place of each new token; a row that has fewer repeats its last."""
     own: Tensor
-    """[C, M] which of them are no repetition."""
+    """[C, M] True where the entry is not padding."""
     length: int
-    """Cached positions that are looked at."""
+    """Cached positions that are read."""
     mask: Tensor
-    """[C, 1, M * G, S], True where a token may look."""
+    """[C, 1, M * G, S], True where a token attends."""
 
 
 class _Step(NamedTuple):
-    """A graph, and where its question lies."""
+    """A captured graph and its input buffer."""
 
-    play: Callable[[], Tensor]
+    replay: Callable[[], Tensor]
     """[slots, V] logits, overwritten by the next call."""
-    asked: Tensor
+    inputs: Tensor
     """[2, slots]: new tokens, and their positions; -1 in an idle slot."""
 
 
 def capture(step: Callable[[], Tensor], memory: Any, device: torch.device) -> Callable[[], Tensor]:
-    """The same step as one call; it answers in the same place each time."""
+    """Capture a step as a graph; every replay writes to the same output tensor."""
     graph = torch.cuda.CUDAGraph()
-    # A stream is of one GPU, and what runs on another is not seen.
+    # A stream belongs to one GPU; work on another device would not be captured.
     with torch.cuda.device(device):
-        step()  # Libraries set themselves up at their first call, which no graph may hold.
+        step()  # Libraries initialise at their first call, which must not be captured.
         aside = _aside(torch.cuda.current_device())
         aside.wait_stream(torch.cuda.current_stream())
-        # Not `torch.cuda.graph`, which collects garbage for half a second.
+        # Not `torch.cuda.graph`, which runs the garbage collector for half a second.
         with torch.cuda.stream(aside):
             graph.capture_begin(pool=memory, capture_error_mode="thread_local")
             try:
@@ -67,35 +67,35 @@ def capture(step: Callable[[], Tensor], memory: Any, device: torch.device) -> Ca
                 graph.capture_end()
         torch.cuda.current_stream().wait_stream(aside)
 
-    def play() -> Tensor:
+    def replay() -> Tensor:
         graph.replay()
         return answer
 
-    return play
+    return replay
 
 
 @cache
 def _aside(gpu: int) -> Any:
-    """A stream to make graphs on: libraries keep memory for every stream that they have seen."""
+    """The capture stream of a GPU: libraries keep memory for every stream that they see."""
     return torch.cuda.Stream(gpu)  # type: ignore[no-untyped-call]
 
 
 class GraphedDecoder(SlottedDecoder):
     """As ``SlottedDecoder``, up to rounding.
 
-    A graph is made when rows first have its length, and again when the cache has grown. The last
-    position of every slot is of no row: idle slots write there. While a graph is made nobody may
-    wait for the whole GPU, as a compiler does that tries kernels: a trainer must not learn then.
+    A graph is captured when rows first reach its length, and again after the cache has grown. The
+    last position of every slot belongs to no row: idle slots write there. During a capture no
+    thread may synchronise the device, as a compiler does that tunes kernels: no trainer may run.
     """
 
     def __init__(self, *args: Any, slots: int, context: int, **kwargs: Any) -> None:
         self._slots = slots
         self._steps: dict[int, _Step] = {}
-        """By the number of cached positions that they look at."""
+        """By the number of cached positions that they read."""
         super().__init__(*args, context=context + 1, **kwargs)
 
     def release(self) -> None:
-        """Give the memory of cache and graphs back."""
+        """Free the memory of cache and graphs."""
         self._forget()
         super().release()
         torch.cuda.empty_cache()
@@ -103,7 +103,7 @@ class GraphedDecoder(SlottedDecoder):
     def _forget(self) -> None:
         self._steps.clear()
         self._memory = torch.cuda.graph_pool_handle()
-        """Shared by all graphs: one runs at a time. It ends with the last of them."""
+        """Shared by all graphs, of which one runs at a time; freed with the last of them."""
 
     def _reserve(self, slots: int, length: int) -> bool:
         grown = super()._reserve(self._slots, self._bucket(length) + 1)
@@ -116,7 +116,7 @@ class GraphedDecoder(SlottedDecoder):
         self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> Tensor:
         """Append tokens to rows; [R, V] logits after the last token of each."""
-        # Those with one new token first.
+        # Rows that decode first, then prefills.
         work = sorted(zip(rows, starts, tokens, range(len(rows)), strict=True), key=_many)
         single = sum(not _many(row) for row in work)
         row, start, new, order = (list(column) for column in zip(*work, strict=True))
@@ -136,8 +136,8 @@ class GraphedDecoder(SlottedDecoder):
         step = self._steps[length]
         asked = np.tile([[0], [-1]], self._slots)
         asked[:, rows] = tokens, starts
-        step.asked.copy_(torch.from_numpy(asked))
-        return step.play()[self._tensor(np.array(rows))]
+        step.inputs.copy_(torch.from_numpy(asked))
+        return step.replay()[self._tensor(np.array(rows))]
 
     def _bucket(self, length: int) -> int:
         return min(_power(length, _LEAST), self._context - 1)
@@ -148,22 +148,22 @@ class GraphedDecoder(SlottedDecoder):
 
         def forward() -> Tensor:
             tokens, positions = asked
-            # Made here: of what a graph reads, it keeps alive what it makes itself.
-            everyone, places = (torch.arange(n, device=self._device) for n in (slots, length))
+            # Allocated here: a graph keeps only its own allocations alive.
+            slot_ids, places = (torch.arange(n, device=self._device) for n in (slots, length))
             last = self._cache[0][0].shape[2] - 1
             at = positions.masked_fill(positions < 0, last)
-            # An idle slot looks at its first entry: a row of nothing but -inf would be NaN.
+            # An idle slot attends to its first entry: a fully masked row would give NaN.
             seen = places <= positions.clamp(min=0)[:, None]
-            run = RowRun(slice(0, slots), slice(0, slots), None, length, seen[:, None, None])
-            return self._forward(Packing(tokens, at, everyone, everyone, [run], []))
+            run = DecodeRun(slice(0, slots), slice(0, slots), None, length, seen[:, None, None])
+            return self._forward(Packing(tokens, at, slot_ids, slot_ids, [run], []))
 
         return _Step(capture(forward, self._memory, self._device), asked)
 
     # ---- several new tokens ------------------------------------------------------------------
 
-    def _chunks(
+    def _prefills(
         self, slot: np.ndarray, start: np.ndarray, count: np.ndarray, stop: np.ndarray
-    ) -> Iterator[_Chunk]:
+    ) -> Iterator[_Prefill]:
         sizes = [_power(int(n), 1) for n in count]
         order = sorted(range(len(sizes)), key=lambda i: sizes[i])
         for _, some in groupby(order, key=lambda i: sizes[i]):
@@ -172,12 +172,12 @@ class GraphedDecoder(SlottedDecoder):
 
     def _together(
         self, slot: np.ndarray, start: np.ndarray, count: np.ndarray, stop: np.ndarray
-    ) -> _Chunk:
+    ) -> _Prefill:
         along = np.arange(count.max())
         within = np.minimum(along, count[:, None] - 1)
         length = int((start + count).max())
         sees = np.arange(length) <= (start[:, None] + within)[..., None]
-        return _Chunk(
+        return _Prefill(
             slots=self._tensor(slot),
             packed=self._tensor((stop - count)[:, None] + within),
             own=self._tensor(along < count[:, None]),
@@ -185,16 +185,16 @@ class GraphedDecoder(SlottedDecoder):
             mask=self._tensor(sees[:, None].repeat(self._heads // self._kv, 2)),
         )
 
-    def _attend_chunks(
-        self, query: Tensor, mixed: Tensor, keys: Tensor, values: Tensor, chunks: Sequence[Any]
+    def _attend_prefills(
+        self, query: Tensor, mixed: Tensor, keys: Tensor, values: Tensor, prefills: Sequence[Any]
     ) -> None:
-        for chunk in chunks:
+        for prefill in prefills:
             # The group axis joins the query axis: keys need no repeating.
-            q = query[chunk.packed].transpose(1, 2).flatten(2, 3)
-            k, v = (part[chunk.slots, :, : chunk.length] for part in (keys, values))
-            o = F.scaled_dot_product_attention(q, k, v, attn_mask=chunk.mask)
+            q = query[prefill.packed].transpose(1, 2).flatten(2, 3)
+            k, v = (part[prefill.slots, :, : prefill.length] for part in (keys, values))
+            o = F.scaled_dot_product_attention(q, k, v, attn_mask=prefill.mask)
             o = o.view(*o.shape[:2], -1, *query.shape[2:]).transpose(1, 2)
-            mixed[chunk.packed[chunk.own]] = o[chunk.own]
+            mixed[prefill.packed[prefill.own]] = o[prefill.own]
 
 
 def _many(row: tuple[int, int, Sequence[int], int]) -> bool:

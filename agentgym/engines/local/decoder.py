@@ -1,4 +1,4 @@
-"""What the scheduler asks of a model: a cache of rows that it can extend."""
+"""What the scheduler needs from a model: a KV cache whose rows can be extended."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class Decoder(Protocol):
-    """A model with one key/value cache per row; keeps no lengths, the scheduler does.
+    """A model with one KV cache per row; the scheduler keeps the lengths.
 
-    Entries of a row at and beyond its ``start`` are never read and may be overwritten, so a row is
-    rewound, recycled or emptied just by extending it from a smaller ``start``.
+    Entries of a row at and beyond its ``start`` are never read and may be overwritten, so extending
+    a row from a smaller ``start`` rewinds, recycles or empties it.
     """
 
     vocabulary: int
@@ -21,7 +21,7 @@ class Decoder(Protocol):
     def extend(
         self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> Tensor:
-        """Append tokens to rows and predict what follows.
+        """Append tokens to rows and compute the logits of the next token.
 
         Args:
             rows: R distinct row numbers.
@@ -33,13 +33,13 @@ class Decoder(Protocol):
         """
 
     def copy(self, source: int, target: int, length: int) -> None:
-        """Give row ``target`` the first ``length`` cached tokens of row ``source``."""
+        """Copy the first ``length`` cached tokens of row ``source`` to row ``target``."""
 
     def release(self) -> None:
-        """Give the memory of the cache back: no row holds anything."""
+        """Free the memory of the cache; all rows are empty afterwards."""
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Adopt a state dict of the same architecture; everything cached so far is void.
+        """Load a state dict of the same architecture; the cache becomes invalid.
 
         Raises:
             ConfigError: A weight is missing or has another shape; nothing was changed.

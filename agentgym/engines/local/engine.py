@@ -1,4 +1,4 @@
-"""Samples from a Hugging Face model in this process, batching whatever is in flight."""
+"""Samples from a Hugging Face model in this process with continuous batching."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from agentgym.engines.local import fused_weights
 from agentgym.engines.local.cuda_graphs import GraphedDecoder
 from agentgym.engines.local.decoder import Decoder
-from agentgym.engines.local.hf_decoder import GenericDecoder
-from agentgym.engines.local.scheduler import Batcher
+from agentgym.engines.local.hf_decoder import HFDecoder
+from agentgym.engines.local.scheduler import Scheduler
 from agentgym.engines.local.slotted import SlottedDecoder
-from agentgym.engines.requests import Room, check_request
+from agentgym.engines.requests import ModelLimits, check_request
 from agentgym.engines.stats import EngineStats
 from agentgym.errors import ConfigError
 from agentgym.models.lora import merged
@@ -25,34 +25,35 @@ __all__ = ["EngineStats", "LocalEngine"]
 
 
 class LocalEngine:
-    """Continuous batching over a cache that outlives the turn.
+    """Continuous batching over a KV cache that persists between turns.
 
-    Requests join and leave the batch at every token. The cache of a context stays in its slot, so
-    a longer prompt that begins with it costs only its new tokens; ``finish`` says that a slot may
-    go. Use at least as many slots as episodes in flight: beyond that, new episodes wait for a
-    slot, or cost an old one its cache when there is nothing else to do.
+    Requests join and leave the batch at every token. The KV cache of a context stays in its slot,
+    so a longer prompt with the same prefix costs only its new tokens; ``finish`` releases the slot.
+    Use at least as many slots as episodes in flight: otherwise new episodes wait for a slot, or
+    displace the cache of an old one when nothing else can run.
 
     The engine owns a copy of the weights: a trainer may change its model while the engine
-    samples. ``load`` drops every cache, because old weights computed it; completions in flight are
-    read again and go on, and their tokens say which weights sampled them. A completion depends on
-    its prompt, its ``Sampling`` and the weights, not on what else is in flight: bit by bit for
-    models on fused weights in float32 on a CPU (``agentgym.engines.local.batch_invariance``), else
-    up to rounding.
+    samples. ``load`` drops every cache, because old weights computed it; contexts in flight are
+    prefilled again and continue, and every token records the version that sampled it. A completion
+    depends on its prompt, its ``Sampling`` and the weights, not on what else is in flight:
+    bit-exactly for models on fused weights in float32 on a CPU
+    (``agentgym.engines.local.batch_invariance``), otherwise up to rounding.
 
-    The model runs in a thread of the engine's own. One event loop at a time.
+    The model runs in the engine's own thread. One event loop at a time.
 
     Args:
         model: A Hugging Face causal language model. Llama, Qwen2 and Qwen3 run on fused weights
-            and one cache for all rows; anything else through its own cache, one row at a time.
-            Adapters are added to the weights.
-        slots: Contexts kept, and the largest batch.
-        context: Longest prompt plus completion, in tokens; cut to what the model can address.
-        dtype: Of weights and cache; the model's own by default.
-        device: Where to run, such as a GPU that the trainer has not; the model's own by default.
-        graphs: On a GPU, start a step of the model with one call. Not for an engine that samples
-            while a trainer learns on the same GPU.
-        bitwise: On a CPU, give a tenth of the speed so that completions do not depend on what else
-            is in flight, not in their last bit; otherwise they are the same up to rounding.
+            and one cache for all rows; other models through their own cache, one row at a time.
+            Adapters are merged into the weights.
+        slots: Number of cached contexts, and the largest batch.
+        context: Longest prompt plus completion, in tokens; at most what the model supports.
+        dtype: Of weights and cache; default: that of the model.
+        device: Where to run, such as a GPU that the trainer does not use; default: that of the
+            model.
+        cuda_graphs: On a GPU, launch a decoding step with one call. Not for an engine that samples
+            while a trainer uses the same GPU.
+        batch_invariant: On a CPU in float32, spend a tenth of the speed so that completions do not
+            depend on the rest of the batch in any bit; otherwise they are equal up to rounding.
 
     Raises:
         ConfigError: ``slots`` or ``context`` is not positive.
@@ -66,8 +67,8 @@ class LocalEngine:
         context: int = 4096,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
-        graphs: bool = True,
-        bitwise: bool = True,
+        cuda_graphs: bool = True,
+        batch_invariant: bool = True,
     ) -> None:
         import torch
 
@@ -83,7 +84,7 @@ class LocalEngine:
         self._decoder: Decoder
         if fused_weights.supports(model):
             kind: Callable[..., Decoder] = SlottedDecoder
-            if device.type == "cuda" and graphs:
+            if device.type == "cuda" and cuda_graphs:
                 kind = partial(GraphedDecoder, slots=slots)
             self._decoder = kind(
                 model.config,
@@ -91,11 +92,11 @@ class LocalEngine:
                 context=self.context,
                 dtype=dtype,
                 device=device,
-                bitwise=bitwise,
+                batch_invariant=batch_invariant,
             )
         else:
-            self._decoder = GenericDecoder(model, dtype=dtype, device=device)
-        self._batcher = Batcher(self._decoder, slots)
+            self._decoder = HFDecoder(model, dtype=dtype, device=device)
+        self._scheduler = Scheduler(self._decoder, slots)
 
     @classmethod
     def from_pretrained(cls, path: str, **options: Any) -> LocalEngine:
@@ -107,8 +108,8 @@ class LocalEngine:
 
     @property
     def version(self) -> int:
-        """Policy version of the weights, as told to ``load``; 0 at first."""
-        return self._batcher.version
+        """Policy version of the weights, as given to ``load``; initially 0."""
+        return self._scheduler.version
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """Sample one completion.
@@ -118,16 +119,16 @@ class LocalEngine:
                 outside the vocabulary; or a sampling parameter is out of range.
         """
         tokens = list(prompt)
-        check_request(tokens, sampling, Room(self.context, self._decoder.vocabulary))
-        return await self._batcher.submit(tokens, sampling)
+        check_request(tokens, sampling, ModelLimits(self.context, self._decoder.vocabulary))
+        return await self._scheduler.submit(tokens, sampling)
 
     def finish(self, context: Sequence[int]) -> None:
-        """The slot of this context may be given away. What it holds stays useful until then."""
-        self._batcher.pool.finish(context)
+        """Mark the slot of this context as free; its cache stays usable until it is reused."""
+        self._scheduler.pool.finish(context)
 
-    def rest(self) -> None:
-        """Every cache goes; completions in flight are read again, and go on."""
-        self._batcher.rest()
+    def sleep(self) -> None:
+        """Free the caches; contexts in flight are prefilled again and continue."""
+        self._scheduler.sleep()
 
     def load(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Copy new weights in, a state dict of the same architecture; drops every cache.
@@ -137,8 +138,8 @@ class LocalEngine:
         Raises:
             ConfigError: A weight is missing or has another shape; nothing was changed.
         """
-        self._batcher.load(weights, version)
+        self._scheduler.load(weights, version)
 
     def stats(self) -> EngineStats:
-        """Counters so far; ``now.since(before)`` is what happened in between."""
-        return self._batcher.stats
+        """Counters so far; ``now.since(before)`` gives the difference."""
+        return self._scheduler.stats

@@ -1,4 +1,4 @@
-"""The weights of Llama, Qwen2 and Qwen3, with matrices that read the same input made one.
+"""The weights of Llama, Qwen2 and Qwen3, with matrices of the same input fused.
 
 Axes: H hidden, D head size, V vocabulary.
 """
@@ -33,7 +33,7 @@ class Layer(NamedTuple):
 
 
 def head_size(config: Any) -> int:
-    """D: stated by the configuration, or the hidden size shared out among the heads."""
+    """D: from the configuration, or hidden size divided by the number of heads."""
     size: int = (
         getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     )
@@ -41,10 +41,10 @@ def head_size(config: Any) -> int:
 
 
 def supports(model: Any) -> bool:
-    """Whether these weights are all there is to a Hugging Face model.
+    """Whether fused weights can represent a Hugging Face model.
 
-    Anything not understood (another class, scaled rotary embeddings, sliding windows, quantised
-    or additional weights) is refused.
+    Unsupported: other classes, scaled rotary embeddings, sliding windows, quantised or additional
+    weights.
     """
     config = model.config
     if _CLASSES.get(type(model).__name__) != config.model_type:
@@ -101,7 +101,7 @@ class FusedWeights:
         self.load(weights)
 
     def _fuse(self, weights: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-        """Room for the named weights one below the other."""
+        """Allocate one tensor for the named weights, stacked along the first axis."""
         shapes = [weights[name].shape for name in names]
         rows = [shape[0] for shape in shapes]
         whole: Tensor = torch.empty((sum(rows), *shapes[0][1:]), **self._to)  # type: ignore[call-overload]

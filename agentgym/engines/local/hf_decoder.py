@@ -1,6 +1,6 @@
 """Any Hugging Face causal language model, through its own cache, one row at a time.
 
-Right for every model, fast for none; `slotted` covers the common ones.
+The general fallback; ``slotted`` is the fast decoder for common architectures.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from agentgym.engines.requests import check_weights
 @dataclass(slots=True)
 class _Row:
     tokens: list[int] = field(default_factory=list)
-    """What the cache holds."""
+    """Cached tokens."""
     cache: Any = None
 
 
-class GenericDecoder:
+class HFDecoder:
     """A private copy of the model and one of its own caches per row.
 
-    A cache that cannot be cut back (sliding windows, recurrent states) is built again from the
-    row's tokens when it must be.
+    A cache that cannot be truncated (sliding windows, recurrent states) is recomputed from the
+    row's tokens when needed.
     """
 
     def __init__(self, model: Any, *, dtype: torch.dtype, device: torch.device) -> None:
@@ -38,12 +38,12 @@ class GenericDecoder:
         self.vocabulary = int(self._model.get_input_embeddings().weight.shape[0])
         parameters = inspect.signature(self._model.forward).parameters
         self._caches = "past_key_values" in parameters
-        # Only the last logits are needed; most models can be told so.
+        # Only the last logits are needed; most models have an argument for that.
         self._extra = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
         self._rows: dict[int, _Row] = {}
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy a state dict; of weights that are one tensor, one name is enough."""
+        """Copy a state dict; of tied weights, one name is enough."""
         own = self._model.state_dict()
         given = {own[name].data_ptr() for name in weights if name in own}
         needed = {
@@ -58,7 +58,7 @@ class GenericDecoder:
                 tensor.copy_(weights[name])
 
     def release(self) -> None:
-        """Give the memory of all caches back."""
+        """Free the memory of all caches."""
         self._rows.clear()
 
     @torch.inference_mode()
@@ -74,7 +74,7 @@ class GenericDecoder:
         feed = list(new) if row.cache is not None else [*row.tokens, *new]
         ids = torch.tensor([feed], device=self._device)
         keep = {"past_key_values": row.cache, "use_cache": True} if self._caches else {}
-        # Forgotten first: a call that fails half-way leaves no cache to be trusted.
+        # Dropped first: a call that fails half-way leaves an invalid cache.
         self._rows[number] = _Row(row.tokens)
         output = self._model(input_ids=ids, **keep, **self._extra)
         cache = output.past_key_values if self._caches else None
@@ -83,7 +83,7 @@ class GenericDecoder:
         return logits
 
     def _cut(self, number: int, length: int) -> _Row:
-        """The row with exactly ``length`` tokens; without a cache where it cannot be cut."""
+        """The row truncated to ``length`` tokens; without a cache if that cannot be truncated."""
         row = self._rows.get(number, _Row())
         if length == len(row.tokens):
             return row
@@ -100,7 +100,7 @@ class GenericDecoder:
 
 
 def _can_crop(cache: Any) -> bool:
-    """Whether every layer of the cache is the plain kind that only appends."""
+    """Whether every layer of the cache is the plain append-only kind."""
     from transformers.cache_utils import DynamicCache, DynamicLayer
 
     return type(cache) is DynamicCache and all(type(x) is DynamicLayer for x in cache.layers)

@@ -1,7 +1,7 @@
-"""Pieces of a model call side by side, each on one core of a CPU.
+"""Runs parts of a model call in parallel, each on one CPU core.
 
-Threads that share every operation wait for each other after each, and fetch from one core's cache
-what another has computed. A thread that has a piece of its own does neither.
+Threads that share every operation synchronise after each one and read results from another core's
+cache. A thread with its own rows does neither.
 """
 
 from __future__ import annotations
@@ -19,44 +19,45 @@ from torch import get_num_threads, set_num_threads
 
 Piece = TypeVar("Piece")
 Outcome = TypeVar("Outcome")
-PIECE = 512
-"""New tokens of a piece, at most about: what a layer makes of them stays in the cache."""
+CHUNK_TOKENS = 512
+"""Approximate limit on the tokens of a part, so that activations stay in the CPU cache."""
 
 
-def order_of(rows: Sequence[int], counts: Sequence[int]) -> list[int]:
-    """Places of rows so that those which share an attention call lie together.
+def packing_order(rows: Sequence[int], counts: Sequence[int]) -> list[int]:
+    """Indices of rows, sorted so that rows of one attention call are adjacent.
 
-    Those with one new token first; each kind in the order of slots.
+    Rows with one new token first, then prefills; each in the order of slots.
     """
     return sorted(range(len(rows)), key=lambda i: (counts[i] > 1, rows[i]))
 
 
-def pieces_of(rows: Sequence[int], counts: Sequence[int], cores: int) -> list[np.ndarray]:
-    """Rows of a call shared out among cores, neighbours together; none if some would idle.
+def split_rows(rows: Sequence[int], counts: Sequence[int], cores: int) -> list[np.ndarray]:
+    """Split the rows of a call among cores; empty if some cores would idle.
 
     Args:
         rows: Slots.
-        counts: New tokens of each.
-        cores: How many.
+        counts: New tokens of each row.
+        cores: Number of cores.
 
     Returns:
-        Places in ``rows``, each of them in one piece; about as many tokens for every core.
+        Arrays of indices into ``rows``, each index in exactly one of them, with about the same
+        number of tokens per core.
     """
     total = sum(counts)
-    if cores == 1 or total < cores * max(PIECE, *counts):
+    if cores == 1 or total < cores * max(CHUNK_TOKENS, *counts):
         return []
-    order = np.array(order_of(rows, counts))
-    size = total / (cores * -(-total // (cores * PIECE)))
+    order = np.array(packing_order(rows, counts))
+    size = total / (cores * -(-total // (cores * CHUNK_TOKENS)))
     piece = (np.cumsum(np.array(counts)[order]) - 1) // size
     return np.split(order, np.flatnonzero(np.diff(piece)) + 1)
 
 
-def side_by_side(
+def run_parallel(
     compute: Callable[[Piece], Outcome], pieces: Iterable[Piece], cores: int
 ) -> list[Outcome]:
-    """What comes of each piece, as many at a time as there are cores.
+    """Apply ``compute`` to every part, one per core at a time; results in order.
 
-    Returns, or raises what one of them raised, when none is being computed any more.
+    Returns, or raises the exception of a part, only after all parts have ended.
     """
     threads = _threads(cores)
     running = [threads.submit(compute, piece) for piece in pieces]
@@ -66,20 +67,20 @@ def side_by_side(
 
 @cache
 def _threads(cores: int) -> ThreadPoolExecutor:
-    """Threads in which an operation of PyTorch takes one core."""
+    """Threads in which a PyTorch operation uses one core."""
     ready = Barrier(cores + 1)
 
-    def begin() -> None:
+    def initialise() -> None:
         set_num_threads(1)
-        # Asked for now, since a thread that has not asked yet is told the process's number.
+        # Query it once: a thread's first query returns the number of the process.
         get_num_threads()
         ready.wait()
 
     before = get_num_threads()
-    threads = ThreadPoolExecutor(cores, "agentgym-core", initializer=begin)
+    threads = ThreadPoolExecutor(cores, "agentgym-core", initializer=initialise)
     for _ in range(cores):
         threads.submit(int)
     ready.wait()
-    # The process's number, which other threads will be told, is what any thread set last.
+    # The number of the process is what any thread set last: restore it.
     set_num_threads(before)
     return threads

@@ -1,4 +1,4 @@
-"""How next tokens are drawn from logits: pure functions over rows of a batch.
+"""Sampling of next tokens from logits: pure functions over rows of a batch.
 
 Axes: R rows, V vocabulary.
 """
@@ -17,7 +17,7 @@ from agentgym.types import Sampling
 
 
 class Draw(NamedTuple):
-    """One token per row, and what the distribution it came from says about it."""
+    """One sampled token per row with its log-probability and entropy."""
 
     tokens: Tensor
     """[R] int64."""
@@ -28,10 +28,10 @@ class Draw(NamedTuple):
 
 
 def uniforms(seed: int, count: int) -> list[float]:
-    """The numbers in [0, 1) that decide a completion; entry i belongs to its token i.
+    """The uniform numbers in [0, 1) from which a completion is sampled; entry i for token i.
 
-    They depend on nothing but the seed, so a completion does not depend on what else is in the
-    batch. A longer list begins with the shorter one.
+    They depend only on the seed, so a completion does not depend on the rest of the batch. A
+    shorter list is a prefix of a longer one.
     """
     drawn: list[float] = np.random.Generator(np.random.PCG64(seed)).random(count).tolist()
     return drawn
@@ -63,13 +63,13 @@ def distribution(logits: Tensor, params: Sequence[Sampling]) -> Tensor:
         greedy = torch.tensor([value == 0.0 for value in temperature], device=logits.device)
         best = torch.full_like(logprobs, -torch.inf)
         best.scatter_(-1, logits.argmax(-1, keepdim=True), 0.0)
-        # What is no number stays so, for ``draw`` to see.
+        # NaN is kept, so that ``draw`` can detect it.
         logprobs = torch.where(greedy[:, None] & ~logprobs.isnan(), best, logprobs)
     return logprobs
 
 
 def _cut(logprobs: Tensor, params: Sequence[Sampling]) -> Tensor:
-    """[R, V] bool: tokens that top-k or top-p of the row removes."""
+    """[R, V] bool: tokens removed by top-k or top-p."""
     size, device = logprobs.shape[-1], logprobs.device
     top_k = torch.tensor([row.top_k or size for row in params], device=device)[:, None]
     top_p = torch.tensor([row.top_p for row in params], dtype=torch.float64, device=device)[:, None]
@@ -78,7 +78,7 @@ def _cut(logprobs: Tensor, params: Sequence[Sampling]) -> Tensor:
     cut = torch.arange(size, device=device) >= top_k
     mass = ranked.exp().masked_fill(cut, 0.0)
     before = mass.cumsum(-1) - mass
-    # Rounding may bring `before` to the whole mass early; top_p = 1 must not cut a token for it.
+    # Rounding may make `before` reach the whole mass early; top_p = 1 must not remove a token.
     cut = cut | ((before >= top_p * mass.sum(-1, keepdim=True)) & (top_p < 1.0))
     return torch.empty_like(cut).scatter_(-1, order, cut)
 
@@ -96,11 +96,11 @@ def draw(logits: Tensor, params: Sequence[Sampling], uniform: Sequence[float]) -
         Tokens, log-probabilities and entropies, each [R], on the device of the logits.
 
     Raises:
-        ConfigError: A row's logits are no numbers, as those of weights that diverged.
+        ConfigError: Logits are not finite, as after training has diverged.
     """
     logprobs = distribution(logits, params)
     probs = logprobs.exp()
-    # 64 bits: in 32, tokens of a large vocabulary would vanish between two partial sums.
+    # 64 bits: in 32, unlikely tokens of a large vocabulary would get probability 0.
     total = probs.cumsum(-1, dtype=torch.float64)
     if not total[:, -1].isfinite().all():
         raise ConfigError(
@@ -109,9 +109,9 @@ def draw(logits: Tensor, params: Sequence[Sampling], uniform: Sequence[float]) -
         )
     target = torch.tensor(uniform, dtype=torch.float64, device=logits.device) * total[:, -1]
     tokens = torch.searchsorted(total, target[:, None], right=True)
-    # 0 * log 0 = 0: a removed token adds nothing.
+    # 0 * log 0 = 0 for removed tokens.
     least = torch.finfo(logprobs.dtype).min
-    # 64 bits: the sum of a row that is alone may be taken in another order.
+    # 64 bits: the order of summation differs for a batch of one row.
     entropies = -(probs * logprobs.clamp(min=least)).sum(-1, dtype=torch.float64).float()
     picked = logprobs.gather(-1, tokens)[:, 0]
     return Draw(tokens[:, 0], picked, entropies.clamp(min=0.0))

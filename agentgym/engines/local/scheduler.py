@@ -16,20 +16,20 @@ from torch import Tensor
 from agentgym.engines.local import sampling as sampler
 from agentgym.engines.local.decoder import Decoder
 from agentgym.engines.local.slot_pool import Slot, SlotPool
-from agentgym.engines.requests import completion_of, finish_of
-from agentgym.engines.stats import EngineStats, patience
+from agentgym.engines.requests import finish_reason, make_completion
+from agentgym.engines.stats import EngineStats, regroup_delay
 from agentgym.errors import ConfigError
 from agentgym.models.out_of_memory import enough_memory
 from agentgym.types import Completion, Sampling
 
 _PREFILL_TOKENS = 16384
-"""Prompt tokens after which no further prompt joins a model call; bounds its memory."""
+"""Prefill budget of a model call, in tokens; bounds its memory."""
 _REMEDY = "lower `--rollout.concurrency` or `--rollout.max-context-tokens`"
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One completion on its way."""
+    """One request in flight."""
 
     prompt: list[int]
     sampling: Sampling
@@ -37,7 +37,7 @@ class _Job:
     uniforms: list[float]
     slot: Slot = field(default_factory=lambda: Slot(-1))
     start: int = 0
-    """Tokens in the slot's cache."""
+    """Cached tokens in the slot."""
     feed: list[int] = field(default_factory=list)
     """Tokens of the next model call."""
     tokens: list[int] = field(default_factory=list)
@@ -46,20 +46,20 @@ class _Job:
     versions: list[int] = field(default_factory=list)
 
     def begin(self, slot: Slot, start: int) -> None:
-        """Plan the model call of all there is, with ``start`` tokens of it cached."""
+        """Prepare the prefill of the whole context, of which ``start`` tokens are cached."""
         held = self.prompt + self.tokens
         self.slot, self.start, self.feed = slot, start, held[start:]
-        # Told before it is true, so that a prompt with the same beginning can wait for it.
+        # Set before the KV entries exist, so that prompts sharing the prefix wait.
         slot.tokens, slot.cached = held, start
 
     def release(self) -> None:
-        """Give the slot back, with the tokens that are surely cached."""
+        """Release the slot with the tokens whose KV entries are valid."""
         self.slot.cached = 0 if self.slot.pending else self.start
         self.slot.tokens = (self.prompt + self.tokens)[: self.slot.cached]
         self.slot.busy = False
 
     def append(self, token: int, logprob: float, entropy: float, version: int) -> bool:
-        """Take the outcome of a model call; whether the completion goes on."""
+        """Record the result of a model call; returns whether the completion continues."""
         self.slot.cached = len(self.slot.tokens)
         self.start += len(self.feed)
         self.feed = [token]
@@ -70,9 +70,9 @@ class _Job:
         return token not in self.sampling.stop and len(self.tokens) < self.sampling.max_tokens
 
     def completion(self) -> Completion:
-        """What there is."""
+        """The completion so far."""
         columns = self.tokens, self.logprobs, self.entropies, self.versions
-        return completion_of(*columns, finish_of(self.tokens, self.sampling))
+        return make_completion(*columns, finish_reason(self.tokens, self.sampling))
 
 
 class _Copy(NamedTuple):
@@ -87,11 +87,11 @@ class _Plan(NamedTuple):
     jobs: list[_Job]
     copies: list[_Copy]
     loads: int
-    """How often everything cached had become void when it was decided."""
+    """Number of cache invalidations when the plan was made."""
 
 
-class _Drawn(NamedTuple):
-    """What came of a plan."""
+class _Sampled(NamedTuple):
+    """The result of a plan."""
 
     tokens: list[int]
     logprobs: list[float]
@@ -100,11 +100,11 @@ class _Drawn(NamedTuple):
     seconds: float
 
 
-class Batcher:
-    """The queue, the running batch and the pump that moves jobs from one to the other.
+class Scheduler:
+    """The queue, the running batch and the task that moves jobs from one to the other.
 
-    Lives on one event loop at a time. Bookkeeping happens on the loop; a model call happens in
-    the batcher's own thread, so the loop stays free while it runs.
+    Used by one event loop at a time. Bookkeeping happens on the loop; model calls run in the
+    scheduler's own thread, so that the loop stays responsive.
     """
 
     def __init__(self, decoder: Decoder, slots: int) -> None:
@@ -114,16 +114,16 @@ class Batcher:
         self._decoder = decoder
         self._waiting: deque[_Job] = deque()
         self._running: list[_Job] = []
-        self._asked = asyncio.Event()
-        """Set by every request."""
+        self._arrived = asyncio.Event()
+        """Set by every new request."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pump: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="agentgym-engine")
         self._lock = threading.Lock()
         """Held while weights or caches are read or written."""
         self._loads = 0
         self._known = 0
-        """Value of ``_loads`` for which the pool's tokens are true."""
+        """Value of ``_loads`` for which the slot pool is valid."""
 
     def submit(self, prompt: list[int], sampling: Sampling) -> asyncio.Future[Completion]:
         """Queue a checked request; cancelling the future withdraws it."""
@@ -133,9 +133,9 @@ class Batcher:
         drawn = sampler.uniforms(sampling.seed, sampling.max_tokens)
         job = _Job(prompt, sampling, loop.create_future(), drawn)
         self._waiting.append(job)
-        self._asked.set()
-        if self._pump is None or self._pump.done():
-            self._pump = loop.create_task(self._serve(loop))
+        self._arrived.set()
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._serve(loop))
         return job.future
 
     def load(self, weights: Mapping[str, Tensor], version: int) -> None:
@@ -145,43 +145,45 @@ class Batcher:
             self._loads += 1
             self.version = version
 
-    def rest(self) -> None:
+    def sleep(self) -> None:
         """Free the caches, from any thread."""
         with self._lock:
             self._decoder.release()
             self._loads += 1
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve a new event loop. Nobody is left to read what a stopped one had asked for."""
+        """Switch to a new event loop; drop the requests of the stopped one."""
         if self._loop is not None and self._loop.is_running():
             raise ConfigError("the engine serves another running event loop; build one for each")
-        self._loop, self._pump, self._asked = loop, None, asyncio.Event()
+        self._loop, self._task, self._arrived = loop, None, asyncio.Event()
         self._abandon()
 
     def _abandon(self) -> list[_Job]:
-        """Empty the queue and the batch; the jobs somebody may still wait for."""
+        """Empty the queue and the batch; returns the jobs whose futures are pending."""
         jobs = [*self._running, *self._waiting]
         for job in self._running:
             job.release()
         self._running, self._waiting = [], deque()
         return [job for job in jobs if not job.future.done()]
 
-    # ---- the pump ----------------------------------------------------------------------------
+    # ---- the loop ----------------------------------------------------------------------------
 
     async def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Make model calls while anything waits or runs."""
+        """Make model calls while requests wait or run."""
         try:
             while self._waiting or self._running:
                 self._drop_withdrawn()
-                self._adopt_load()
+                self._apply_load()
                 plan = _Plan(self._running, self._admit(), self._known)
                 if not plan.jobs:
                     continue
                 drawn = await loop.run_in_executor(self._executor, self._step, plan)
-                # A load after the call voids it: the new weights sample these tokens anew.
+                # After a weight update during the call its tokens are sampled again.
                 if drawn is not None and plan.loads == self._loads:
                     answered = self._record(plan, drawn)
-                    await self._linger(answered, patience(answered, len(plan.jobs), drawn.seconds))
+                    await self._await_more(
+                        answered, regroup_delay(answered, len(plan.jobs), drawn.seconds)
+                    )
         except Exception as error:
             for job in self._abandon():
                 job.future.set_exception(error)
@@ -190,13 +192,13 @@ class Batcher:
                 job.future.cancel()
             raise
 
-    async def _linger(self, answered: int, pause: float) -> None:
-        """Until as many have asked as were answered, or nobody has for ``pause`` seconds."""
+    async def _await_more(self, answered: int, pause: float) -> None:
+        """Wait for as many requests as have just ended, at most ``pause`` seconds for each."""
         enough = len(self._waiting) + answered
         while len(self._waiting) < enough:
-            self._asked.clear()
+            self._arrived.clear()
             try:
-                await asyncio.wait_for(self._asked.wait(), pause)
+                await asyncio.wait_for(self._arrived.wait(), pause)
             except TimeoutError:
                 return
 
@@ -206,8 +208,8 @@ class Batcher:
                 job.release()
         self._running = [job for job in self._running if not job.future.done()]
 
-    def _adopt_load(self) -> None:
-        """After a load nothing is cached: every completion is read again, and goes on."""
+    def _apply_load(self) -> None:
+        """After a weight update the cache is empty: prefill every running context again."""
         if self._known == self._loads:
             return
         self._known = self._loads
@@ -216,7 +218,7 @@ class Batcher:
             job.begin(job.slot, 0)
 
     def _admit(self) -> list[_Copy]:
-        """Move waiting jobs into the batch, first come first served; what to copy for them."""
+        """Move waiting jobs into the batch in order of arrival; returns the prefixes to copy."""
         copies: list[_Copy] = []
         later: list[_Job] = []
         budget, displace = _PREFILL_TOKENS, not self._running
@@ -236,12 +238,12 @@ class Batcher:
         self._waiting.extendleft(reversed(later))
         return copies
 
-    def _step(self, plan: _Plan) -> _Drawn | None:
-        """One model call, one token per job; None when the weights changed since the plan."""
+    def _step(self, plan: _Plan) -> _Sampled | None:
+        """One model call, one token per job; None if the weights changed since the plan."""
         with self._lock:
             if plan.loads != self._loads:
                 return None
-            begun = time.perf_counter()
+            started = time.perf_counter()
             with enough_memory(f"{len(plan.jobs)} contexts at once", _REMEDY):
                 for copy in plan.copies:
                     self._decoder.copy(*copy)
@@ -256,10 +258,10 @@ class Batcher:
                 [job.uniforms[len(job.tokens)] for job in plan.jobs],
             )
             columns = tokens.tolist(), logprobs.tolist(), entropies.tolist()
-            return _Drawn(*columns, self.version, time.perf_counter() - begun)
+            return _Sampled(*columns, self.version, time.perf_counter() - started)
 
-    def _record(self, plan: _Plan, drawn: _Drawn) -> int:
-        """Hand the tokens to their jobs; how many completions ended."""
+    def _record(self, plan: _Plan, drawn: _Sampled) -> int:
+        """Append the tokens to their jobs; returns how many completions ended."""
         self._count(plan, drawn.seconds)
         self._running = []
         columns = drawn.tokens, drawn.logprobs, drawn.entropies
@@ -276,8 +278,8 @@ class Batcher:
         new = [job for job in plan.jobs if job.slot.pending]
         then = self.stats
         self.stats = EngineStats(
-            prompt_computed=then.prompt_computed + sum(len(job.feed) for job in new),
-            prompt_reused=then.prompt_reused + sum(job.start for job in new),
+            prefill_tokens=then.prefill_tokens + sum(len(job.feed) for job in new),
+            cached_tokens=then.cached_tokens + sum(job.start for job in new),
             generated=then.generated + len(plan.jobs),
             steps=then.steps + 1,
             rows=then.rows + len(plan.jobs),

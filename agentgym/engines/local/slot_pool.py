@@ -1,4 +1,4 @@
-"""Which cache row serves which prompt: the one that already holds most of it."""
+"""Assigns prompts to cache rows by the longest cached prefix."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ _WORTH_COPYING = 16
 """Shortest shared prefix, in tokens, for which copying a row beats computing it."""
 
 _FORGOTTEN = 4
-"""Prompts per slot after which an idle slot that nobody finished is taken for abandoned."""
+"""Prompts per slot after which an idle slot without ``finish`` counts as abandoned."""
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """One row of the cache and what is known about it."""
+    """One row of the KV cache and its state."""
 
     index: int
     tokens: list[int] = field(default_factory=list)
-    """Token ids cached, or about to be while ``pending``."""
+    """Token ids that are cached, or will be after the next call while ``pending``."""
     cached: int = 0
-    """How many of them can be copied now; the next model call computes the others."""
+    """How many of them are valid now; the next model call computes the others."""
     busy: bool = False
     finished: bool = True
-    """No longer prompt is expected to continue it."""
+    """No further prompt is expected to extend it."""
     used: int = 0
-    """When it was last given out, in prompts."""
+    """Number of prompts placed before its last use."""
 
     @property
     def pending(self) -> bool:
@@ -35,17 +35,17 @@ class Slot:
 
 
 class Place(NamedTuple):
-    """Where a prompt goes."""
+    """The slot for a prompt."""
 
     slot: Slot
     start: int
-    """Prompt tokens that need not be computed."""
+    """Prompt tokens that are cached."""
     source: Slot | None
-    """Whom to copy these tokens from first; None when the slot holds them itself."""
+    """Slot to copy these tokens from first; None if the slot holds them itself."""
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:
-    """Length of the longest common beginning.
+    """Length of the longest common prefix.
 
     Examples:
         >>> common_prefix([1, 2, 3, 4], [1, 2, 5])
@@ -65,7 +65,7 @@ def common_prefix(a: list[int], b: list[int]) -> int:
 
 
 class SlotPool:
-    """Gives prompts to slots; knows tokens and states, no tensors."""
+    """Assigns prompts to slots; keeps tokens and states, no tensors."""
 
     def __init__(self, slots: int) -> None:
         self._slots = [Slot(i) for i in range(slots)]
@@ -78,19 +78,18 @@ class SlotPool:
     def place(self, prompt: list[int], *, displace: bool) -> Place | None:
         """Take a slot for a prompt.
 
-        In this order: the idle slot whose whole content the prompt continues; else a slot
-        that nobody needs (never used, finished, forgotten), into which the longest prefix found
-        anywhere is copied; else, with ``displace``, the least recently used one.
+        In this order: the idle slot whose whole content is a prefix of the prompt; else a free slot
+        (never used, finished or abandoned), into which the longest prefix cached anywhere is
+        copied; else, with ``displace``, the least recently used one.
 
         Args:
             prompt: Token ids.
-            displace: Take the slot of an episode that goes on. Where more episodes are alive
-                than there are slots this costs the displaced one its whole context, so it should
-                happen only when there is nothing better to do.
+            displace: Take the slot of a running episode. With more episodes than slots this costs
+                the displaced one its whole cache, so use it only if nothing else can run.
 
         Returns:
-            None when no slot may be taken, or when the next model call will compute a prefix
-            that is worth waiting for.
+            None if no slot may be taken, or if the next model call will compute a prefix that is
+            worth waiting for.
         """
         idle = [slot for slot in self._slots if not slot.busy]
         if not idle:
@@ -104,7 +103,7 @@ class SlotPool:
         if not (slot.finished or displace or forgotten):
             return None
         shared = {s.index: min(common_prefix(prompt, s.tokens), limit) for s in self._slots}
-        # Of equals one that may be overwritten, then one that need not be waited for.
+        # Ties: prefer a slot that may be overwritten, then one whose entries are valid.
         best = max(
             self._slots,
             key=lambda s: (shared[s.index], not s.busy and s.finished, shared[s.index] <= s.cached),
@@ -123,7 +122,7 @@ class SlotPool:
         return Place(slot, start, source)
 
     def finish(self, context: Sequence[int]) -> None:
-        """Mark the slot that holds the longest beginning of a context as needed no more."""
+        """Mark the slot that holds the longest prefix of a context as finished."""
         tokens = list(context)
         held = [s for s in self._slots if s.tokens and _continues(tokens, s.tokens)]
         if held:
@@ -131,7 +130,7 @@ class SlotPool:
             max(held, key=lambda s: (len(s.tokens), not s.finished, not s.busy)).finished = True
 
     def forget(self) -> None:
-        """All cached tokens are void."""
+        """Invalidate all cached tokens."""
         for slot in self._slots:
             slot.tokens, slot.cached = [], 0
             slot.finished = slot.finished or not slot.busy
@@ -142,7 +141,7 @@ def _size(slot: Slot) -> int:
 
 
 def _continues(prompt: list[int], tokens: list[int]) -> bool:
-    """Whether a prompt begins with the (one or more) tokens."""
+    """Whether one or more tokens are a prefix of the prompt."""
     n = len(tokens)
-    # The last token first: it tells most strangers apart without comparing lists.
+    # The last token first: it rejects most candidates without comparing lists.
     return 0 < n <= len(prompt) and prompt[n - 1] == tokens[-1] and prompt[:n] == tokens

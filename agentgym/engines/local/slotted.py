@@ -1,11 +1,11 @@
-"""Llama, Qwen2 and Qwen3 over a preallocated cache of ragged rows.
+"""Llama, Qwen2 and Qwen3 over a preallocated KV cache of ragged rows.
 
-Linear layers run on the packed new tokens of all rows, so no row is padded. Only attention sees
-rows: those with one new token run together over neighbouring slots of the cache, those with more
-run one by one. On a CPU, a call with much to read is cut into pieces, one core for each.
+Linear layers run on the packed new tokens of all rows, so no row is padded. Only attention
+distinguishes rows: those with one new token (decoding) share calls over adjacent slots of the
+cache, prefills run one by one. On a CPU a call with many tokens is split, one part per core.
 
-On a CPU in float32 no number depends on what shares the call or on what was cached before, not in
-its last bit, unless this is not asked for: see ``agentgym.engines.local.batch_invariance``.
+On a CPU in float32 results are batch-invariant to the last bit unless this is switched off: see
+``agentgym.engines.local.batch_invariance``.
 
 Axes: N packed new tokens, R rows, H hidden, K key/value heads, G query heads per key/value head,
 D head size, S cached positions, V vocabulary.
@@ -23,55 +23,55 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from agentgym.engines.local import batch_invariance
-from agentgym.engines.local.batch_invariance import up
+from agentgym.engines.local.batch_invariance import round_up
 from agentgym.engines.local.fused_weights import FusedWeights, head_size
-from agentgym.engines.local.parallel import order_of, pieces_of, side_by_side
+from agentgym.engines.local.parallel import packing_order, run_parallel, split_rows
 
 _GAP = 2
-"""Idle slots that may lie inside a run: reading them costs less than one more attention call."""
+"""Idle slots allowed inside a run: reading them is cheaper than another attention call."""
 
 
-class RowRun(NamedTuple):
-    """Rows with one new token in neighbouring slots: one attention call."""
+class DecodeRun(NamedTuple):
+    """Rows with one new token in adjacent slots: one attention call."""
 
     slots: slice
     packed: slice
-    """Their tokens in the packed order."""
+    """Positions of their tokens in the packed order."""
     dense: Tensor | None
-    """Where in ``slots`` each row is; None when the run has no idle slot."""
+    """Index in ``slots`` of each row; None if the run has no idle slot."""
     length: int
-    """Cached positions that are looked at."""
+    """Cached positions that are read."""
     mask: Tensor | None
     """[slots, 1, 1, S], 0 or -inf."""
 
 
-class _Chunk(NamedTuple):
-    """One row with several new tokens."""
+class _Prefill(NamedTuple):
+    """One row with several new tokens, for one attention call."""
 
     slot: int
     packed: slice
     length: int
-    """Cached positions that are looked at, the new ones among them."""
+    """Cached positions that are read, including the new ones."""
     mask: Tensor | None
     """[queries, S], 0 or -inf."""
 
 
 class Packing(NamedTuple):
-    """One call of the model, laid out; tokens and last are filled up by repeating their end."""
+    """Layout of one model call; ``tokens`` and ``last`` are padded by repeating their end."""
 
     tokens: Tensor
     positions: Tensor
     slots: Tensor
-    """[N], as many as there are tokens to keep."""
+    """[N], for the tokens without padding."""
     last: Tensor
-    """[R] packed place of each row's last token, in the caller's order."""
-    runs: list[RowRun]
-    chunks: list[Any]
-    """Rows with several new tokens, as ``_attend_chunks`` wants them."""
+    """[R] packed index of each row's last token, in the caller's order."""
+    decodes: list[DecodeRun]
+    prefills: list[Any]
+    """Rows with several new tokens, in the form that ``_attend_prefills`` takes."""
 
 
 class SlottedDecoder:
-    """Weights and caches of its own; the cache grows with the longest row it has held."""
+    """Owns its weights and KV cache; the cache grows with the longest row."""
 
     def __init__(
         self,
@@ -81,20 +81,24 @@ class SlottedDecoder:
         context: int,
         dtype: torch.dtype,
         device: torch.device,
-        bitwise: bool = True,
+        batch_invariant: bool = True,
     ) -> None:
         self.vocabulary = int(config.vocab_size)
         self._dtype, self._device = dtype, device
         if device.type == "cuda":
-            # cuDNN plans anew for every shape, and no two calls are of one.
+            # cuDNN builds a plan for every shape, and shapes rarely repeat.
             torch.backends.cuda.enable_cudnn_sdp(False)
         self._context = context
         self._weights = FusedWeights(config, weights, dtype=dtype, device=device)
         self._heads: int = config.num_attention_heads
         self._kv: int = config.num_key_value_heads
         self._size = head_size(config)
-        bitwise = bitwise and device.type == "cpu"
-        self._grain = batch_invariance.grain(self._size) if bitwise else batch_invariance.NONE
+        batch_invariant = batch_invariant and device.type == "cpu"
+        self._padding = (
+            batch_invariance.padding_for(self._size)
+            if batch_invariant
+            else batch_invariance.NO_PADDING
+        )
         self._eps: float = config.rms_norm_eps
         self._cos, self._sin = self._rotary(config.rope_parameters["rope_theta"])
         self._cache: list[tuple[Tensor, Tensor]] = []
@@ -117,7 +121,7 @@ class SlottedDecoder:
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Copy a Hugging Face state dict."""
         self._weights.load(weights)
-        # Broken weights may have left NaN behind, which would spread through masked positions.
+        # Diverged weights may leave NaN in the cache, which would spread via masked positions.
         with torch.inference_mode():
             for pair in self._cache:
                 for part in pair:
@@ -126,25 +130,27 @@ class SlottedDecoder:
     # ---- cache -------------------------------------------------------------------------------
 
     def release(self) -> None:
-        """Give the memory of the cache back."""
+        """Free the memory of the cache."""
         self._cache = [(self._empty(0, 0), self._empty(0, 0)) for _ in self._weights.layers]
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy cached keys and values between slots."""
-        self._reserve(target + 1, self._grain.seen(length))
+        self._reserve(target + 1, self._padding.keys_for(length))
         for pair in self._cache:
             for part in pair:
                 part[target, :, :length] = part[source, :, :length]
 
     def _reserve(self, slots: int, length: int) -> bool:
-        """Grow the cache where it must, by half at least: many small steps cost few copies."""
+        """Grow the cache if needed, by at least half, so that copies are rare; whether it grew."""
         held, _, room, _ = self._cache[0][0].shape
         if slots <= held and length <= room:
             return False
         slots = max(slots, held if slots <= held else held * 3 // 2)
         if length > room:
-            length = min(self._grain.seen(self._context), up(max(length, room * 3 // 2), 64))
+            length = min(
+                self._padding.keys_for(self._context), round_up(max(length, room * 3 // 2), 64)
+            )
         length = max(length, room)
         for i, pair in enumerate(self._cache):
             grown = []
@@ -163,9 +169,9 @@ class SlottedDecoder:
     ) -> Tensor:
         """Append tokens to rows; [R, V] logits after the last token of each."""
         ends = [start + len(new) for start, new in zip(starts, tokens, strict=True)]
-        self._reserve(max(rows) + 1, self._grain.seen(max(ends)))
+        self._reserve(max(rows) + 1, self._padding.keys_for(max(ends)))
         cores = torch.get_num_threads() if self._device.type == "cpu" else 1
-        pieces = pieces_of(rows, [len(new) for new in tokens], cores)
+        pieces = split_rows(rows, [len(new) for new in tokens], cores)
         if not pieces:
             return self._extend(rows, starts, tokens)
 
@@ -174,14 +180,14 @@ class SlottedDecoder:
                 [rows[i] for i in piece], [starts[i] for i in piece], [tokens[i] for i in piece]
             )
 
-        logits = torch.cat(side_by_side(compute, pieces, cores))
+        logits = torch.cat(run_parallel(compute, pieces, cores))
         return logits[self._tensor(np.argsort(np.concatenate(pieces)))]
 
     @torch.inference_mode()
     def _extend(
         self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> Tensor:
-        """The same by whoever calls, where the cache has room."""
+        """As ``extend``, in the calling thread, for a cache that is large enough."""
         return self._forward(self._pack(rows, starts, tokens))[: len(rows)]
 
     def _forward(self, pack: Packing) -> Tensor:
@@ -209,50 +215,50 @@ class SlottedDecoder:
         return F.linear(x, self._weights.head)
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, pack: Packing) -> Tensor:
-        """[N, heads * D]: each token over its own row up to its own position."""
+        """[N, heads * D]: causal attention of each token over its row."""
         out = torch.zeros_like(query, memory_format=torch.contiguous_format)
         query = query.view(-1, self._kv, self._heads // self._kv, self._size)
         mixed = out.view_as(query)
-        for run in pack.runs:
+        for run in pack.decodes:
             # The group axis takes the place of the query axis: keys need no repeating.
             q = query[run.packed]
             if run.dense is not None:
                 spread = q.new_zeros((run.slots.stop - run.slots.start, *q.shape[1:]))
                 q = spread.index_copy_(0, run.dense, q)
             k, v = keys[run.slots, :, : run.length], values[run.slots, :, : run.length]
-            o = F.scaled_dot_product_attention(self._filled(q), k, v, attn_mask=run.mask)
+            o = F.scaled_dot_product_attention(self._pad_queries(q), k, v, attn_mask=run.mask)
             o = o[:, :, : q.shape[2]]
             mixed[run.packed] = o if run.dense is None else o[run.dense]
-        self._attend_chunks(query, mixed, keys, values, pack.chunks)
+        self._attend_prefills(query, mixed, keys, values, pack.prefills)
         return out.view(len(out), -1)
 
-    def _attend_chunks(
-        self, query: Tensor, mixed: Tensor, keys: Tensor, values: Tensor, chunks: Sequence[Any]
+    def _attend_prefills(
+        self, query: Tensor, mixed: Tensor, keys: Tensor, values: Tensor, prefills: Sequence[Any]
     ) -> None:
         """Rows with several new tokens; both [N, K, G, D]."""
-        for chunk in chunks:
+        for prefill in prefills:
             # The group axis takes the place of the batch axis, over which keys are expanded.
-            q = query[chunk.packed].permute(2, 1, 0, 3)
-            k = keys[chunk.slot, :, : chunk.length].expand(len(q), -1, -1, -1)
-            v = values[chunk.slot, :, : chunk.length].expand(len(q), -1, -1, -1)
-            causal = chunk.mask is None
+            q = query[prefill.packed].permute(2, 1, 0, 3)
+            k = keys[prefill.slot, :, : prefill.length].expand(len(q), -1, -1, -1)
+            v = values[prefill.slot, :, : prefill.length].expand(len(q), -1, -1, -1)
+            causal = prefill.mask is None
             o = F.scaled_dot_product_attention(
-                self._filled(q), k, v, attn_mask=chunk.mask, is_causal=causal
+                self._pad_queries(q), k, v, attn_mask=prefill.mask, is_causal=causal
             )
-            mixed[chunk.packed] = o[:, :, : q.shape[2]].permute(2, 1, 0, 3)
+            mixed[prefill.packed] = o[:, :, : q.shape[2]].permute(2, 1, 0, 3)
 
-    def _filled(self, query: Tensor) -> Tensor:
-        """Queries of zeros after the others, up to the grain."""
+    def _pad_queries(self, query: Tensor) -> Tensor:
+        """Pad the query axis with zeros to the batch-invariant multiple."""
         count = query.shape[2]
-        return F.pad(query, (0, 0, 0, up(count, self._grain.queries) - count))
+        return F.pad(query, (0, 0, 0, round_up(count, self._padding.queries) - count))
 
     # ---- layout ------------------------------------------------------------------------------
 
     def _pack(
         self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[Sequence[int]]
     ) -> Packing:
-        """Rows with one new token first, in slot order; then the others."""
-        order = order_of(rows, [len(new) for new in tokens])
+        """Lay out rows with one new token first, in slot order, then prefills."""
+        order = packing_order(rows, [len(new) for new in tokens])
         slot = np.array([rows[i] for i in order])
         start = np.array([starts[i] for i in order])
         count = np.array([len(tokens[i]) for i in order])
@@ -263,30 +269,32 @@ class SlottedDecoder:
         flat = np.fromiter(chain.from_iterable(tokens[i] for i in order), np.int64, int(stop[-1]))
         single = int((count == 1).sum())
         return Packing(
-            tokens=self._tensor(self._repeated(flat)),
-            positions=self._tensor(self._repeated(np.repeat(start, count) + within)),
+            tokens=self._tensor(self._pad_tokens(flat)),
+            positions=self._tensor(self._pad_tokens(np.repeat(start, count) + within)),
             slots=self._tensor(np.repeat(slot, count)),
-            last=self._tensor(self._repeated(last)),
-            runs=list(self._runs(slot[:single], start[:single] + 1)),
-            chunks=list(self._chunks(*(x[single:] for x in (slot, start, count, stop)))),
+            last=self._tensor(self._pad_tokens(last)),
+            decodes=list(self._decodes(slot[:single], start[:single] + 1)),
+            prefills=list(self._prefills(*(x[single:] for x in (slot, start, count, stop)))),
         )
 
-    def _repeated(self, values: np.ndarray) -> np.ndarray:
-        """The last value again and again, up to the grain."""
-        return np.pad(values, (0, up(len(values), self._grain.tokens) - len(values)), "edge")
+    def _pad_tokens(self, values: np.ndarray) -> np.ndarray:
+        """Pad with the last value to the batch-invariant multiple."""
+        return np.pad(
+            values, (0, round_up(len(values), self._padding.tokens) - len(values)), "edge"
+        )
 
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self._device)
 
-    def _runs(self, slot: np.ndarray, length: np.ndarray) -> Iterator[RowRun]:
+    def _decodes(self, slot: np.ndarray, length: np.ndarray) -> Iterator[DecodeRun]:
         if not len(slot):
             return
         breaks = np.flatnonzero(np.diff(slot) > _GAP + 1) + 1
         for first, stop in zip([0, *breaks.tolist()], [*breaks.tolist(), len(slot)], strict=True):
             low, high = int(slot[first]), int(slot[stop - 1]) + 1
-            longest = self._grain.seen(int(length[first:stop].max()))
+            longest = self._padding.keys_for(int(length[first:stop].max()))
             dense = None if high - low == stop - first else self._tensor(slot[first:stop] - low)
-            # An idle slot attends to its first entry: a row of nothing but -inf would be NaN.
+            # An idle slot attends to its first entry: a fully masked row would give NaN.
             visible = np.ones(high - low, dtype=np.int64)
             visible[slot[first:stop] - low] = length[first:stop]
             mask = None
@@ -294,20 +302,20 @@ class SlottedDecoder:
                 hidden = np.arange(longest) >= visible[:, None]
                 mask = self._tensor(np.where(hidden, np.float32(-np.inf), np.float32(0)))
                 mask = mask.to(self._dtype)[:, None, None]
-            yield RowRun(slice(low, high), slice(first, stop), dense, longest, mask)
+            yield DecodeRun(slice(low, high), slice(first, stop), dense, longest, mask)
 
-    def _chunks(
+    def _prefills(
         self, slot: np.ndarray, start: np.ndarray, count: np.ndarray, stop: np.ndarray
     ) -> Iterator[Any]:
-        """Of rows with several new tokens: slot, first position, how many, one past the last."""
+        """From slot, first position, number of new tokens and packed end of each row."""
         for row in zip(slot, start, count, stop, strict=True):
-            yield self._chunk(*map(int, row))
+            yield self._prefill(*map(int, row))
 
-    def _chunk(self, slot: int, start: int, count: int, stop: int) -> _Chunk:
+    def _prefill(self, slot: int, start: int, count: int, stop: int) -> _Prefill:
         packed = slice(stop - count, stop)
-        seen = self._grain.seen(start + count)
+        seen = self._padding.keys_for(start + count)
         if start == 0:
-            return _Chunk(slot, packed, seen, None)
-        shape = (up(count, self._grain.queries), seen)
+            return _Prefill(slot, packed, seen, None)
+        shape = (round_up(count, self._padding.queries), seen)
         mask = torch.full(shape, -torch.inf, dtype=self._dtype, device=self._device)
-        return _Chunk(slot, packed, seen, mask.triu_(start + 1))
+        return _Prefill(slot, packed, seen, mask.triu_(start + 1))

@@ -1,6 +1,6 @@
 """Samples with vLLM in this process: paged attention, prefix cache, its own scheduler.
 
-One thread owns vLLM; everybody else leaves it notes. Needs the extra ``vllm``.
+One thread owns vLLM; other threads queue calls for it. Needs the extra ``vllm``.
 """
 
 from __future__ import annotations
@@ -19,69 +19,76 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from agentgym.engines.entropy import entropy_at_least
-from agentgym.engines.requests import Room, check_request, check_weights, finish_of, joined, rest_of
-from agentgym.engines.stats import EngineStats, patience
-from agentgym.engines.vllm.model_info import Saved
+from agentgym.engines.requests import (
+    ModelLimits,
+    check_request,
+    check_weights,
+    finish_reason,
+    join_completions,
+    remaining_request,
+)
+from agentgym.engines.stats import EngineStats, regroup_delay
+from agentgym.engines.vllm.model_info import ModelInfo
 from agentgym.errors import ConfigError, EngineError, MissingExtra
 from agentgym.types import Completion, Sampling
 
 if TYPE_CHECKING:
     import torch
 
-SILENCE = 1800.0
-"""Seconds in which vLLM must have done something; the longest is to start with a large model."""
-TOP = 20
-"""Likeliest tokens asked for where the worker cannot report entropies."""
+STALL_SECONDS = 1800.0
+"""Seconds without progress after which vLLM counts as hung; large models start slowly."""
+TOP_LOGPROBS = 20
+"""Most likely tokens requested where the worker cannot report entropies."""
 EXTENSION = "agentgym.engines.vllm.worker.WorkerExtension"
 ENVIRONMENT = {
-    "VLLM_USE_V2_MODEL_RUNNER": "0",  # Our extension knows the sampler of the first.
+    "VLLM_USE_V2_MODEL_RUNNER": "0",  # The worker extension fits the sampler of V1.
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # The trainer's threads run on the same cores.
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
-"""What vLLM reads from the environment, unless it is set already."""
+"""Environment variables for vLLM, unless they are set already."""
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
-    """One completion on its way."""
+    """One request in flight."""
 
     prompt: list[int]
     sampling: Sampling
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Completion]
     parts: list[Completion] = field(default_factory=list)
-    """What older weights have written of it."""
+    """Parts sampled by older weights."""
 
-    def tell(self, deliver: Callable[[], None]) -> None:
-        """Settle the future in its own thread, unless its owner has left."""
+    def resolve(self, deliver: Callable[[], None]) -> None:
+        """Set the future in the thread of its event loop, unless the loop is closed."""
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(lambda: None if self.future.done() else deliver())
 
 
 class VLLMEngine:
-    """vLLM's scheduler batches whatever is in flight; its prefix cache finds past turns again.
+    """vLLM's scheduler batches the requests in flight; its prefix cache reuses past turns.
 
-    ``load`` empties that cache, and completions in flight go on under the new weights; their tokens
-    say which. The engine has weights of its own: a trainer may change its model while it samples.
-    A seed fixes a completion up to rounding, which here depends on what else is in flight.
+    ``load`` empties that cache; completions in flight continue under the new weights, and every
+    token records its version. The engine owns its weights: a trainer may change its model while
+    the engine samples. A seed fixes a completion up to rounding, which depends on the batch.
 
     Log-probabilities are those of the distribution sampled from, and entropies are exact. With a
-    version of vLLM whose sampler we do not know they are lower bounds: ``entropy_at_least`` of the
-    20 likeliest tokens; ``exact_entropies`` says which.
+    version of vLLM that has another sampler, entropies are lower bounds: ``entropy_at_least`` of
+    the 20 most likely tokens; ``exact_entropies`` states which.
 
     Args:
         model: Hugging Face folder or hub id.
         slots: Largest batch.
-        context: Longest prompt plus completion, in tokens; cut to what the model can address.
-        dtype: Of weights and cache; float32 on a CPU, bfloat16 on a GPU unless given.
+        context: Longest prompt plus completion, in tokens; at most what the model supports.
+        dtype: Of weights and cache; default: float32 on a CPU, bfloat16 on a GPU.
         options: Further arguments of vLLM's ``EngineArgs``, such as ``gpu_memory_utilization``.
 
     Raises:
         MissingExtra: vLLM is not installed.
         ConfigError: There is no such model.
-        EngineError: vLLM could not start; the message is its own.
+        EngineError: vLLM could not start; with its message.
     """
 
     def __init__(
@@ -95,8 +102,8 @@ class VLLMEngine:
     ) -> None:
         if slots < 1 or context < 2:
             raise ConfigError(f"slots must be >= 1 and context >= 2, got {slots} and {context}")
-        self._saved = Saved.read(model)
-        self.context = min(context, self._saved.context or context)
+        self._info = ModelInfo.read(model)
+        self.context = min(context, self._info.context or context)
         self.version = 0
         self.exact_entropies = False
         self.stats_ = EngineStats()
@@ -107,17 +114,17 @@ class VLLMEngine:
             "dtype": dtype,
             **options,
         }
-        self._notes: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._flying: dict[str, _Job] = {}
+        self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._in_flight: dict[str, _Job] = {}
         self._expected = 0
-        """How many of those answered last may ask again before the next model call."""
+        """Follow-up requests that may still arrive before the next model call."""
         self._pause = 0.0
-        """Seconds that the next model call waits for the next of them."""
+        """Seconds that the next model call waits for each of them."""
         self._numbers = count()
         self._failure: EngineError | None = None
         self._asleep = False
         self._active = time.monotonic()
-        """When vLLM last did anything."""
+        """Time of the last progress of vLLM."""
         self._engine: Any = None
         started: Future[None] = Future()
         self._thread = threading.Thread(
@@ -135,27 +142,27 @@ class VLLMEngine:
             EngineError: vLLM failed.
         """
         tokens = list(prompt)
-        check_request(tokens, sampling, Room(self.context, self._saved.vocabulary))
+        check_request(tokens, sampling, ModelLimits(self.context, self._info.vocabulary))
         check_temperature(sampling)
         if not self._thread.is_alive():
             raise EngineError("the engine was closed")
         loop = asyncio.get_running_loop()
         job = _Job(tokens, sampling, loop, loop.create_future())
-        self._notes.put(partial(self._admit, job))
+        self._calls.put(partial(self._admit, job))
         try:
-            while not (await asyncio.wait([job.future], timeout=SILENCE))[0]:
-                if time.monotonic() - self._active > SILENCE:
-                    raise EngineError(f"vLLM has done nothing for {SILENCE:g} s")
+            while not (await asyncio.wait([job.future], timeout=STALL_SECONDS))[0]:
+                if time.monotonic() - self._active > STALL_SECONDS:
+                    raise EngineError(f"vLLM has done nothing for {STALL_SECONDS:g} s")
             return job.future.result()
         finally:
             job.future.cancel()
 
     def finish(self, context: Sequence[int]) -> None:
-        """Nothing to do: vLLM forgets what has not been used for longest."""
+        """Nothing to do: vLLM evicts the least recently used blocks."""
 
-    def rest(self) -> None:
-        """On a GPU vLLM sleeps: it drops its caches and takes its weights to the CPU."""
-        self._notes.put(self._sleep)
+    def sleep(self) -> None:
+        """On a GPU vLLM drops its caches and moves its weights to the CPU."""
+        self._calls.put(self._sleep)
 
     def load(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Copy new weights in, a state dict of the same architecture; drops every cache.
@@ -166,28 +173,28 @@ class VLLMEngine:
             ConfigError: A weight is missing or has another shape; nothing was changed.
             EngineError: vLLM failed.
         """
-        check_weights(self._saved.shapes, weights)
+        check_weights(self._info.shapes, weights)
         if not self._thread.is_alive():
             raise EngineError("the engine was closed")
         adopted: Future[None] = Future()
-        self._notes.put(partial(self._adopt, weights, version, adopted))
+        self._calls.put(partial(self._adopt, weights, version, adopted))
         _await(adopted, "to take new weights")
 
     def stats(self) -> EngineStats:
-        """Counters so far; ``now.since(before)`` is what happened in between."""
+        """Counters so far; ``now.since(before)`` gives the difference."""
         return self.stats_
 
     def close(self) -> None:
-        """Give the model's memory back; completions in flight fail."""
+        """Free the memory of the model; completions in flight fail."""
         if self._thread.is_alive():
-            self._notes.put(self._stop)
-            self._thread.join(SILENCE)
+            self._calls.put(self._stop)
+            self._thread.join(STALL_SECONDS)
 
     # ---- the engine's thread -----------------------------------------------------------------
 
     def _serve(self, started: Future[None]) -> None:
         try:
-            self._engine, self.exact_entropies = start(self._arguments)
+            self._engine, self.exact_entropies = start_engine(self._arguments)
         except BaseException as problem:
             started.set_exception(problem)
             return
@@ -195,23 +202,23 @@ class VLLMEngine:
         while self._engine is not None:
             pause = self._pause if self._expected > 0 else 0.0
             try:
-                note = self._notes.get(timeout=pause if self._flying else None)
+                call = self._calls.get(timeout=pause if self._in_flight else None)
             except queue.Empty:
-                note = self._step
-            self._heed(note)
+                call = self._step
+            self._run_call(call)
 
-    def _heed(self, note: Callable[[], None]) -> None:
-        """Do as a note says; the thread outlives what it raises, and who waits is told."""
+    def _run_call(self, call: Callable[[], None]) -> None:
+        """Run a queued call; on an exception fail the pending requests, keep the thread alive."""
         try:
-            note()
+            call()
         except Exception as problem:
             self._fail(problem)
         self._active = time.monotonic()
 
     def _sleep(self) -> None:
-        """Unless somebody asks. Where vLLM knows no sleep, on a CPU, it stays awake."""
+        """Unless requests are in flight. Without sleep mode, as on a CPU, vLLM stays awake."""
         config = self._engine.vllm_config.model_config
-        self._asleep = config.enable_sleep_mode and not self._flying
+        self._asleep = config.enable_sleep_mode and not self._in_flight
         if self._asleep:
             self._engine.sleep(level=1)
 
@@ -231,41 +238,41 @@ class VLLMEngine:
             except Exception as problem:
                 self._fail(problem)
         if self._failure is not None:
-            job.tell(partial(job.future.set_exception, self._failure))
+            job.resolve(partial(job.future.set_exception, self._failure))
 
     def _ask(self, job: _Job) -> None:
         from vllm import TokensPrompt
 
         name = f"completion-{next(self._numbers)}"
-        prompt, sampling = rest_of(job.prompt, job.sampling, job.parts)
-        asked = parameters(sampling, 1 if self.exact_entropies else TOP)
+        prompt, sampling = remaining_request(job.prompt, job.sampling, job.parts)
+        asked = sampling_params(sampling, 1 if self.exact_entropies else TOP_LOGPROBS)
         try:
             self._engine.add_request(name, TokensPrompt(prompt_token_ids=prompt), asked)
         except ValueError as problem:
             refused = EngineError(f"vLLM refused a request: {one_line(problem)}")
-            job.tell(partial(job.future.set_exception, refused))
+            job.resolve(partial(job.future.set_exception, refused))
         else:
-            self._flying[name] = job
+            self._in_flight[name] = job
 
     def _adopt(
         self, weights: Mapping[str, torch.Tensor], version: int, adopted: Future[None]
     ) -> None:
-        """Everything in flight leaves, and comes back under the new weights with what it has."""
-        leaving, self._flying = self._flying, {}
+        """Abort the requests in flight and continue them under the new weights."""
+        leaving, self._in_flight = self._in_flight, {}
         try:
             self._wake()
-            for answer in unfinished(self._engine):
-                # None of those that failed. What broken weights wrote is not gone on with either.
+            for answer in unfinished_outputs(self._engine):
+                # Not those that failed. Tokens of diverged weights are not continued either.
                 if (job := leaving.get(answer.request_id)) is not None:
                     with suppress(ConfigError):
                         job.parts.append(self._part(job, answer))
             self._abort(leaving)
             self._engine.collective_rpc("agentgym_load", args=(list(weights.items()),))
             if not self._engine.reset_prefix_cache():
-                raise EngineError("vLLM kept a cache of the old weights; start the engine anew")
+                raise EngineError("vLLM kept a cache of the old weights; restart the engine")
             self.version = version
         except Exception as problem:
-            self._flying = leaving
+            self._in_flight = leaving
             self._fail(problem)
             adopted.set_exception(self._failure or problem)
             return
@@ -275,42 +282,42 @@ class VLLMEngine:
 
     def _step(self) -> None:
         """One model call."""
-        begun = time.perf_counter()
-        gone = [name for name, job in self._flying.items() if job.future.done()]
-        self._abort(gone)
-        for name in gone:
-            del self._flying[name]
-        rows = len(self._flying)
+        started = time.perf_counter()
+        cancelled = [name for name, job in self._in_flight.items() if job.future.done()]
+        self._abort(cancelled)
+        for name in cancelled:
+            del self._in_flight[name]
+        rows = len(self._in_flight)
         answers = self._engine.step() if rows else []
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - started
         self._expected = len(answers)
-        self._pause = patience(len(answers), rows, seconds) if rows else 0.0
-        # Counted first: whoever waits for an answer may ask for the counters at once.
+        self._pause = regroup_delay(len(answers), rows, seconds) if rows else 0.0
+        # Counted first: a caller that gets its answer may read the counters at once.
         self._count(rows, answers, seconds)
         for answer in answers:
             self._deliver(answer)
 
     def _deliver(self, answer: Any) -> None:
-        job = self._flying.pop(answer.request_id)
+        job = self._in_flight.pop(answer.request_id)
         try:
-            completion = joined([*job.parts, self._part(job, answer)])
+            completion = join_completions([*job.parts, self._part(job, answer)])
         except ConfigError as problem:
-            job.tell(partial(job.future.set_exception, problem))
+            job.resolve(partial(job.future.set_exception, problem))
         else:
-            job.tell(partial(job.future.set_result, completion))
+            job.resolve(partial(job.future.set_result, completion))
 
     def _part(self, job: _Job, answer: Any) -> Completion:
-        told = answer.outputs[0]
-        rows = [[entry.logprob for entry in step.values()] for step in told.logprobs or ()]
-        return completed(told.token_ids, rows, job.sampling, self.version)
+        output = answer.outputs[0]
+        rows = [[entry.logprob for entry in step.values()] for step in output.logprobs or ()]
+        return parse_completion(output.token_ids, rows, job.sampling, self.version)
 
     def _count(self, rows: int, answers: Iterable[Any], seconds: float) -> None:
         reused = sum(answer.num_cached_tokens for answer in answers)
         prompts = sum(len(answer.prompt_token_ids) for answer in answers)
         then = self.stats_
         self.stats_ = EngineStats(
-            prompt_computed=then.prompt_computed + prompts - reused,
-            prompt_reused=then.prompt_reused + reused,
+            prefill_tokens=then.prefill_tokens + prompts - reused,
+            cached_tokens=then.cached_tokens + reused,
             generated=then.generated + sum(len(a.outputs[0].token_ids) for a in answers),
             steps=then.steps + 1,
             rows=then.rows + rows,
@@ -321,12 +328,12 @@ class VLLMEngine:
         self._engine.abort_request(list(names))
 
     def _fail(self, problem: Exception) -> None:
-        """What vLLM's state is after an exception nobody knows: whoever asks is told of it."""
+        """After an exception the state of vLLM is unknown: fail all requests until a reload."""
         self._failure = EngineError(f"vLLM failed: {one_line(problem)}")
         self._failure.__cause__ = problem
-        leaving, self._flying = self._flying, {}
+        leaving, self._in_flight = self._in_flight, {}
         for job in leaving.values():
-            job.tell(partial(job.future.set_exception, self._failure))
+            job.resolve(partial(job.future.set_exception, self._failure))
 
     def _stop(self) -> None:
         self._fail(RuntimeError("the engine was closed"))
@@ -337,12 +344,12 @@ class VLLMEngine:
 def _await(done: Future[None], what: str) -> None:
     """Wait in a thread that is not the engine's."""
     try:
-        done.result(SILENCE)
+        done.result(STALL_SECONDS)
     except TimeoutError:
-        raise EngineError(f"vLLM took more than {SILENCE:g} s {what}") from None
+        raise EngineError(f"vLLM took more than {STALL_SECONDS:g} s {what}") from None
 
 
-def start(arguments: Mapping[str, Any]) -> tuple[Any, bool]:
+def start_engine(arguments: Mapping[str, Any]) -> tuple[Any, bool]:
     """A running engine of vLLM, and whether it reports entropies."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -371,8 +378,8 @@ def start(arguments: Mapping[str, Any]) -> tuple[Any, bool]:
     return engine, exact
 
 
-def unfinished(engine: Any) -> list[Any]:
-    """What there is of requests in flight, as answers of vLLM."""
+def unfinished_outputs(engine: Any) -> list[Any]:
+    """The partial outputs of requests in flight."""
     from vllm.v1.engine import FinishReason
 
     return [
@@ -388,7 +395,7 @@ def unfinished(engine: Any) -> list[Any]:
 
 @contextmanager
 def _one_process() -> Iterator[None]:
-    """On a CPU, vLLM takes its worker elsewhere unless it reads this; servers must not read it."""
+    """Keep vLLM's worker in this process on a CPU; servers must not inherit the setting."""
     name = "VLLM_ENABLE_V1_MULTIPROCESSING"
     before = os.environ.get(name)
     os.environ[name] = "0"
@@ -401,29 +408,29 @@ def _one_process() -> Iterator[None]:
 
 
 def default_dtype(gpu: bool) -> str:
-    """As ``load_model`` gives the trainer, so that the two compute alike."""
+    """As ``load_model`` uses for the trainer, so that both compute alike."""
     return "bfloat16" if gpu else "float32"
 
 
 def defaults(gpu: bool) -> dict[str, Any]:
-    """Arguments of vLLM that our engines rely on, and that make a CPU start quickly."""
+    """Arguments of vLLM that the engines rely on, and that make it start fast on a CPU."""
     common = {
         "logprobs_mode": "processed_logprobs",
-        "max_logprobs": TOP,
+        "max_logprobs": TOP_LOGPROBS,
         "enable_prefix_caching": True,
         "worker_extension_cls": EXTENSION,
         "generation_config": "vllm",
     }
     if gpu:
-        # The trainer's model is on the same one, unless told otherwise.
+        # By default the trainer's model shares the GPU.
         return {**common, "gpu_memory_utilization": 0.5}
-    # Compiling takes a minute and gains little; attention wants blocks of 32 tokens or more. A
-    # prompt in pieces makes vLLM wind back the generator of its seed, which a CPU's cannot do.
+    # Compilation takes a minute and gains little; attention needs blocks of at least 32 tokens.
+    # Chunked prefill makes vLLM rewind the seeded generator, which a CPU's cannot do.
     return {**common, "enforce_eager": True, "block_size": 32, "enable_chunked_prefill": False}
 
 
-def parameters(sampling: Sampling, top: int) -> Any:
-    """What vLLM is told of a request: its ``SamplingParams``."""
+def sampling_params(sampling: Sampling, top: int) -> Any:
+    """The ``SamplingParams`` of a request."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
@@ -434,7 +441,7 @@ def parameters(sampling: Sampling, top: int) -> Any:
         top_k=sampling.top_k,
         max_tokens=sampling.max_tokens,
         stop_token_ids=list(sampling.stop),
-        ignore_eos=True,  # What ends a completion is said by ``stop`` alone.
+        ignore_eos=True,  # Only ``stop`` ends a completion.
         logprobs=top,
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
@@ -442,7 +449,7 @@ def parameters(sampling: Sampling, top: int) -> Any:
 
 
 def check_temperature(sampling: Sampling) -> None:
-    """Refuse what vLLM would silently replace or reject.
+    """Reject a temperature that vLLM would silently replace.
 
     Raises:
         ConfigError: The temperature is neither 0 nor in [0.01, 2].
@@ -451,38 +458,38 @@ def check_temperature(sampling: Sampling) -> None:
         raise ConfigError(f"vLLM samples at temperature 0 or 0.01 to 2, got {sampling.temperature}")
 
 
-def completed(
+def parse_completion(
     tokens: Sequence[int], rows: Sequence[Sequence[float]], sampling: Sampling, version: int
 ) -> Completion:
-    """What vLLM answered.
+    """A completion from vLLM's output.
 
     Args:
         tokens: Sampled ids.
-        rows: Per token its log-probability first; then its entropy alone, or log-probabilities of
-            the likeliest tokens, among which it is not repeated.
-        sampling: What was asked for.
+        rows: Per token its log-probability first; then only its entropy, or log-probabilities of
+            the most likely tokens without the sampled one.
+        sampling: Of the request.
         version: Of the policy.
 
     Raises:
-        ConfigError: A log-probability is no number, as those of weights that diverged.
+        ConfigError: A log-probability is not finite, as after training has diverged.
     """
     if not all(row and float("-inf") < row[0] <= 1e-3 for row in rows):
         raise ConfigError(
             "the model's log-probabilities are not finite, its weights have diverged: lower the "
             "learning rate and go on from an earlier checkpoint"
         )
-    told = tuple(tokens)
-    finish = finish_of(told, sampling)
+    ids = tuple(tokens)
+    finish = finish_reason(ids, sampling)
     if sampling.temperature == 0.0:
-        # vLLM reports the model's numbers, but a greedy completion is drawn from a certainty.
-        return Completion(told, (0.0,) * len(told), (0.0,) * len(told), version, finish)
+        # vLLM reports the model's distribution, but greedy decoding is deterministic.
+        return Completion(ids, (0.0,) * len(ids), (0.0,) * len(ids), version, finish)
     entropies = (
         row[1] if len(row) == 2 and row[1] >= 0.0 else entropy_at_least(row) for row in rows
     )
-    return Completion(told, tuple(row[0] for row in rows), tuple(entropies), version, finish)
+    return Completion(ids, tuple(row[0] for row in rows), tuple(entropies), version, finish)
 
 
 def one_line(problem: BaseException) -> str:
-    """The last line of an exception's text, where libraries put the reason."""
+    """Type and last line of an exception, where libraries put the reason."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     return f"{type(problem).__name__}: {lines[-1]}" if lines else type(problem).__name__

@@ -1,4 +1,4 @@
-"""What a saved model says of itself, without its weights being read."""
+"""Metadata of a saved model, read without its weights."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     import torch
 
 
-class Saved(NamedTuple):
+class ModelInfo(NamedTuple):
     """A Hugging Face folder or hub id."""
 
     path: str
     vocabulary: int
     """Number of token ids."""
     context: int | None
-    """Longest text that it can address, in tokens; none: any."""
+    """Longest context that it supports, in tokens; None if unlimited."""
     shapes: Mapping[str, torch.Size]
     """Of its state dict."""
 
     @classmethod
-    def read(cls, path: str) -> Saved:
+    def read(cls, path: str) -> ModelInfo:
         """Read its configuration.
 
         Raises:

@@ -1,4 +1,4 @@
-"""A server process of our own: started, watched, started again, ended."""
+"""A server process: started, monitored, restarted and stopped here."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class ServerProcess:
     """A Python module that serves HTTP on this machine and answers ``/health`` when it is ready.
 
     Args:
-        module: Run as ``python -m module *arguments --port PORT``; reads its standard input, and
-            ends when that does.
+        module: Run as ``python -m module *arguments --port PORT``; must exit when its standard
+            input is closed.
         arguments: Its command line.
-        environment: Variables that are set unless they are in our own.
-        log: File that what it prints is added to.
+        environment: Variables that are set unless this process sets them.
+        log: File to which its output is appended.
         deadline: Seconds until it must be ready.
     """
 
@@ -50,14 +50,14 @@ class ServerProcess:
 
     @property
     def alive(self) -> bool:
-        """It runs, ready or not."""
+        """Whether the process runs, ready or not."""
         return self._process is not None and self._process.poll() is None
 
     def ensure(self) -> bool:
-        """Start it unless it runs, and wait until it is ready; whether it was started.
+        """Start it unless it runs and wait until it is ready; returns whether it was started.
 
         Raises:
-            EngineError: It ended, or was not ready in time; with the last line of its log.
+            EngineError: It exited or was not ready in time; with the last line of its log.
         """
         with self._lock:
             if self.alive:
@@ -76,14 +76,14 @@ class ServerProcess:
             return True
 
     def stop(self) -> None:
-        """End it and all that it started."""
+        """Kill it and its child processes."""
         with self._lock:
             self._end()
 
     def _end(self) -> None:
         if self._process is None:
             return
-        # Also when it is gone itself: its children may not be.
+        # Also if it has exited itself: its children may still run.
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -95,7 +95,7 @@ class ServerProcess:
         end = time.monotonic() + self._deadline
         while time.monotonic() < end:
             if not self.alive:
-                raise EngineError(f"the server ended before it was ready: {self._last_words()}")
+                raise EngineError(f"the server ended before it was ready: {self._log_summary()}")
             try:
                 if httpx.get(
                     f"{self.url}/health", timeout=5.0, verify=False, trust_env=False
@@ -104,14 +104,14 @@ class ServerProcess:
             except httpx.TransportError:
                 pass
             time.sleep(0.1)
-        words = self._last_words()
+        words = self._log_summary()
         self._end()
         raise EngineError(f"the server was not ready in {self._deadline:g} s: {words}")
 
-    def _last_words(self) -> str:
-        """The last line that names an error, else the last one; and where the rest is."""
+    def _log_summary(self) -> str:
+        """The last line that contains an error, else the last line; and the path of the log."""
         lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines()]
-        lines = [line for line in lines if line] or ["it printed nothing"]
+        lines = [line for line in lines if line] or ["the log is empty"]
         errors = [line for line in lines if "Error" in line]
         return f"{(errors or lines)[-1][-300:]} (log: {self.log})"
 

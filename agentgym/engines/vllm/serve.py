@@ -1,6 +1,6 @@
-"""Runs vLLM's HTTP server for as long as its standard input is open.
+"""Runs vLLM's HTTP server while its standard input is open.
 
-Whoever started it holds the other end, so a server cannot outlive its owner, however that one ends.
+The process that started it holds the other end, so the server exits with its owner in any case.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SERVER = "vllm.entrypoints.openai.api_server"
 def _end_with_owner() -> None:
     while os.read(0, 1024):
         pass
-    # The engine's own processes are in our group; they are to leave the accelerator's memory now.
+    # vLLM's own processes are in this group; they must free the accelerator now.
     os.killpg(0, signal.SIGKILL)
 
 

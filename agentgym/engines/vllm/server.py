@@ -1,4 +1,4 @@
-"""Samples with a vLLM server over HTTP, started here or running elsewhere; token ids in and out."""
+"""Samples from a vLLM server over HTTP, started here or elsewhere; token ids in and out."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentgym.engines.endpoint import Endpoint, RetryPolicy
-from agentgym.engines.requests import Room, check_request, check_weights, joined, rest_of
+from agentgym.engines.requests import (
+    ModelLimits,
+    check_request,
+    check_weights,
+    join_completions,
+    remaining_request,
+)
 from agentgym.engines.vllm.engine import (
     ENVIRONMENT,
-    TOP,
+    TOP_LOGPROBS,
     check_temperature,
-    completed,
     default_dtype,
     defaults,
+    parse_completion,
 )
-from agentgym.engines.vllm.model_info import Saved
+from agentgym.engines.vllm.model_info import ModelInfo
 from agentgym.engines.vllm.process import ServerProcess
 from agentgym.errors import EngineError
 from agentgym.types import Completion, Sampling
@@ -32,36 +38,36 @@ if TYPE_CHECKING:
     import torch
 
 START_SECONDS = 600.0
-"""In which a server that we start must be ready; reading a large model takes minutes."""
+"""Time limit for a server to become ready; loading a large model takes minutes."""
 RESETS = 100
-"""Tries to empty the cache of a server that is paused."""
+"""Attempts to empty the cache of a paused server."""
 
 
 class ServerEngine:
-    """A vLLM server that samples; its processes do not share this interpreter.
+    """Samples from a vLLM server in its own processes.
 
-    Without ``url`` the server is started here, ends with this process, and is started again when
-    it goes down: requests that it took with it are made anew, and the weights are the last ones
-    loaded. With ``url`` a running server is used. It must serve the model, report processed
-    log-probabilities, and for ``load`` run in vLLM's development mode with our extension of its
-    worker, and see the files that we write.
+    Without ``url`` the server is started here, ends with this process, and is restarted if it
+    crashes: its requests are sent again, under the weights loaded last. With ``url`` a running
+    server is used. It must serve the model and report processed log-probabilities; for ``load`` it
+    must run in vLLM's development mode with this project's worker extension and read the files
+    written here.
 
     Log-probabilities, entropies, versions and seeds are as with ``VLLMEngine``. A running server
-    without our extension reports no entropies: they are lower bounds, ``exact_entropies`` says.
+    without the extension reports no entropies: they are lower bounds, see ``exact_entropies``.
 
     Args:
         model: Hugging Face folder or hub id.
-        url: Of a running server, without ``/v1``; unless given, one is started.
+        url: Of a running server, without ``/v1``; default: start one.
         slots: Largest batch of a server that is started.
-        context: Longest prompt plus completion, in tokens; cut to what model and server take.
-        dtype: Of a server that is started: float32 on a CPU, bfloat16 on a GPU unless given.
-        patience: How long to wait for an answer.
+        context: Longest prompt plus completion, in tokens; at most what the server supports.
+        dtype: Of a server that is started; default: float32 on a CPU, bfloat16 on a GPU.
+        retry: How long to try.
         options: Further arguments of a server that is started, such as
             ``{"tensor-parallel-size": 2}``.
 
     Raises:
         ConfigError: There is no such model.
-        EngineError: The server could not be started or reached, or is another model's.
+        EngineError: The server could not be started or reached, or serves another model.
     """
 
     def __init__(
@@ -72,18 +78,18 @@ class ServerEngine:
         slots: int = 64,
         context: int = 4096,
         dtype: str | None = None,
-        patience: RetryPolicy | None = None,
+        retry: RetryPolicy | None = None,
         options: Mapping[str, object] | None = None,
     ) -> None:
-        self._saved = Saved.read(model)
-        self.context = min(context, self._saved.context or context)
+        self._info = ModelInfo.read(model)
+        self.context = min(context, self._info.context or context)
         self.version = 0
         self._loads = 0
-        """Odd while weights are changing; an answer counts when it saw one even number."""
-        self._doubted = False
-        """Another's server was out of reach after it had been given weights."""
+        """Odd during a weight update; an answer is valid if it saw one even number throughout."""
+        self._weights_uncertain = False
+        """A server not started here was unreachable and may have lost its weights."""
         self._failure: EngineError | None = None
-        """Why the server is in no state to be asked."""
+        """Why the server cannot be used."""
         self._lock = threading.Lock()
         self._folder = Path(tempfile.mkdtemp(prefix="agentgym-vllm-"))
         self._weights: Path | None = None
@@ -91,7 +97,7 @@ class ServerEngine:
         if url is None:
             self._process = self._server(slots, dtype, options or {})
             url = self._process.url
-        self._endpoint = Endpoint(url, patience=patience, revive=self._revive)
+        self._endpoint = Endpoint(url, retry=retry, on_unreachable=self._on_unreachable)
         try:
             if self._process is not None:
                 self._process.ensure()
@@ -111,7 +117,7 @@ class ServerEngine:
             EngineError: The server refused the request, or gave no usable answer in time.
         """
         tokens = list(prompt)
-        check_request(tokens, sampling, Room(self.context, self._saved.vocabulary))
+        check_request(tokens, sampling, ModelLimits(self.context, self._info.vocabulary))
         check_temperature(sampling)
         parts: list[Completion] = []
         while True:
@@ -122,33 +128,33 @@ class ServerEngine:
             loads = self._loads
             part = await self._endpoint.post(
                 "/v1/completions",
-                self._body(*rest_of(tokens, sampling, parts)),
+                self._body(*remaining_request(tokens, sampling, parts)),
                 partial(_read, sampling=sampling, version=self.version),
             )
-            if self._doubted:
-                await asyncio.to_thread(self._remind)
-            elif part.cut and self._loads <= loads + 2:
+            if self._weights_uncertain:
+                await asyncio.to_thread(self._resend_weights)
+            elif part.interrupted and self._loads <= loads + 2:
                 parts.append(part.completion)
             elif loads == self._loads:
-                return joined([*parts, part.completion])
+                return join_completions([*parts, part.completion])
 
     def finish(self, context: Sequence[int]) -> None:
-        """Nothing to do: vLLM forgets what has not been used for longest."""
+        """Nothing to do: vLLM evicts the least recently used blocks."""
 
-    def rest(self) -> None:
-        """Nothing to do: a server has memory of its own."""
+    def sleep(self) -> None:
+        """Nothing to do: a server manages its own memory."""
 
     def load(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
-        """Write new weights to a folder and have the server read them; drops every cache.
+        """Write new weights to a folder and make the server load them; drops every cache.
 
-        Completions in flight go on under them. May be called from any thread.
+        Completions in flight continue under them. May be called from any thread.
 
         Raises:
             ConfigError: A weight is missing or has another shape; nothing was changed.
-            EngineError: The server did not take them.
+            EngineError: The server did not load them.
         """
-        check_weights(self._saved.shapes, weights)
-        with self._lock, self._changing():
+        check_weights(self._info.shapes, weights)
+        with self._lock, self._weight_update():
             old, self._weights = self._weights, self._write(weights)
             if self._process is not None and self._process.ensure():
                 self._install()
@@ -159,7 +165,7 @@ class ServerEngine:
             shutil.rmtree(old)
 
     def close(self) -> None:
-        """End a server that was started here; completions in flight fail."""
+        """Stop a server that was started here; completions in flight fail."""
         if self._process is not None:
             self._process.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -176,38 +182,38 @@ class ServerEngine:
             "top_k": sampling.top_k,
             "max_tokens": sampling.max_tokens,
             "stop_token_ids": list(sampling.stop),
-            "ignore_eos": True,  # What ends a completion is said by ``stop`` alone.
-            "logprobs": 1 if self.exact_entropies else TOP,
+            "ignore_eos": True,  # Only ``stop`` ends a completion.
+            "logprobs": 1 if self.exact_entropies else TOP_LOGPROBS,
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
         }
 
-    async def _revive(self) -> None:
-        """Start our server again if it is down; of another's, doubt that it is what it was."""
+    async def _on_unreachable(self) -> None:
+        """Restart a server of ours if it is down; mark the weights of another one as uncertain."""
         if self._process is None:
-            self._doubted = self._weights is not None
+            self._weights_uncertain = self._weights is not None
         elif not self._process.alive:
             await asyncio.to_thread(self._restart)
 
-    def _remind(self) -> None:
-        """Give a server that was out of reach our weights: it may have begun anew."""
+    def _resend_weights(self) -> None:
+        """Send the weights to a server that was unreachable and may have restarted."""
         with self._lock:
-            if self._doubted:
-                with self._changing():
+            if self._weights_uncertain:
+                with self._weight_update():
                     self._install()
-                self._doubted = False
+                self._weights_uncertain = False
 
     def _restart(self) -> None:
-        assert self._process is not None, "only a server of our own goes down"
+        assert self._process is not None, "only a server started here is restarted"
         with self._lock:
             if not self._process.alive:
-                with self._changing():
+                with self._weight_update():
                     self._process.ensure()
                     self._install()
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """What is answered meanwhile counts for nothing; after a failure nothing is asked."""
+    def _weight_update(self) -> Iterator[None]:
+        """Invalidate answers during the update; after a failure refuse all requests."""
         self._loads += 1
         try:
             yield
@@ -227,7 +233,7 @@ class ServerEngine:
 
         gpu = torch.cuda.is_available()
         settings = {
-            "model": self._saved.path,
+            "model": self._info.path,
             "host": "127.0.0.1",
             "dtype": dtype or default_dtype(gpu),
             "max-model-len": self.context,
@@ -244,97 +250,99 @@ class ServerEngine:
         return ServerProcess(
             "agentgym.engines.vllm.serve",
             words,
-            # Pausing and new weights are served in the development mode only.
+            # Only the development mode serves pausing and weight updates.
             {**ENVIRONMENT, "VLLM_SERVER_DEV_MODE": "1"},
             log=self._folder / "server.log",
             deadline=START_SECONDS,
         )
 
     def _identify(self) -> str:
-        """The name under which the server serves our model."""
-        served = self._endpoint.ask("GET", "/v1/models", _served)
-        ours = self._saved.path
-        for model in served:
+        """The name under which the server serves the model."""
+        models = self._endpoint.request("GET", "/v1/models", _parse_models)
+        ours = self._info.path
+        for model in models:
             if _same(ours, model.id) or _same(ours, model.root):
                 self.context = min(self.context, model.context or self.context)
                 return model.id
         raise EngineError(
-            f"the server at {self._endpoint.url} serves {', '.join(m.id for m in served)}, "
+            f"the server at {self._endpoint.url} serves {', '.join(m.id for m in models)}, "
             f"expected {ours}: name the server of this model, or the model of this server"
         )
 
     def _install(self) -> bool:
-        """Bring the server to our state; whether it reports entropies."""
+        """Install extension and weights; returns whether the server reports entropies."""
         try:
-            # Answers are sent as text.
+            # Results arrive as text.
             exact = set(self._call("agentgym_report_entropies")) == {"True"}
         except EngineError:
             if self._process is not None:
                 raise
-            return False  # A running server may be without our extension.
+            return False  # A running server may lack the extension.
         if self._weights is not None:
             self._publish()
         return exact
 
     def _check_mode(self) -> None:
-        """Refuse a server whose log-probabilities are not of the distribution sampled from."""
-        last = self._saved.vocabulary - 1
-        asked = self._body([last], Sampling(max_tokens=1)) | {"logprobs": TOP}
+        """Reject a server whose log-probabilities are not of the distribution sampled from."""
+        last = self._info.vocabulary - 1
+        asked = self._body([last], Sampling(max_tokens=1)) | {"logprobs": TOP_LOGPROBS}
         rows = []
         for temperature in (0.5, 1.0):
             rows.append(
-                self._endpoint.ask(
+                self._endpoint.request(
                     "POST",
                     "/v1/completions",
-                    lambda answer: sorted(_likeliest(answer).values())[-5:],
+                    lambda answer: sorted(_top_logprobs(answer).values())[-5:],
                     json=asked | {"temperature": temperature},
                 )
             )
         spread = rows[1][-1] - rows[1][0]
         if rows[0] == rows[1] and spread > 1e-6:
             raise EngineError(
-                f"the server at {self._endpoint.url} reports log-probabilities from before "
-                f"temperature and cuts; start it with --logprobs-mode processed_logprobs"
+                f"the server at {self._endpoint.url} reports log-probabilities before "
+                f"temperature, top-k and top-p; start it with --logprobs-mode processed_logprobs"
             )
 
     def _call(self, method: str, *arguments: object) -> list[Any]:
         body = {"method": method, "args": list(arguments), "timeout": START_SECONDS}
-        return self._endpoint.ask(
+        return self._endpoint.request(
             "POST", "/collective_rpc", lambda answer: list(answer["results"]), json=body
         )
 
     def _publish(self) -> None:
-        """Have the server read our last weights while nothing is computed with the old ones."""
-        self._endpoint.ask("POST", "/pause", params={"mode": "abort"})
+        """Make the server load the last weights while it is paused."""
+        self._endpoint.request("POST", "/pause", params={"mode": "abort"})
         self._call("agentgym_load", str(self._weights))
         for _ in range(RESETS):
-            if self._endpoint.ask("POST", "/reset_prefix_cache", lambda told: told["success"]):
+            if self._endpoint.request(
+                "POST", "/reset_prefix_cache", lambda answer: answer["success"]
+            ):
                 break
-            time.sleep(0.1)  # Aborted requests hold their part of the cache for a moment.
+            time.sleep(0.1)  # Aborted requests hold their blocks for a moment.
         else:
             raise EngineError(f"{self._endpoint.url} keeps a cache of the old weights")
-        self._endpoint.ask("POST", "/resume")
+        self._endpoint.request("POST", "/resume")
 
     def _write(self, weights: Mapping[str, torch.Tensor]) -> Path:
         from safetensors.torch import save_file
 
         folder = Path(tempfile.mkdtemp(prefix="weights-", dir=self._folder))
-        # Copies, because tied weights share memory, which the format does not know.
+        # Copies: tied weights share memory, which safetensors does not support.
         named = {name: w.detach().cpu().clone().contiguous() for name, w in weights.items()}
         save_file(named, folder / "model.safetensors")
         return folder
 
 
 class _Model(NamedTuple):
-    """What a server says it serves."""
+    """An entry of a server's list of models."""
 
     id: str
     root: str
-    """Where it was loaded from."""
+    """Path or hub id it was loaded from."""
     context: int | None
 
 
-def _served(answer: Any) -> list[_Model]:
+def _parse_models(answer: Any) -> list[_Model]:
     return [
         _Model(str(one["id"]), str(one.get("root") or one["id"]), one.get("max_model_len"))
         for one in answer["data"]
@@ -342,9 +350,9 @@ def _served(answer: Any) -> list[_Model]:
 
 
 def _same(ours: str, theirs: str) -> bool:
-    """Whether two names are of one model: a folder may be another's mount of ours.
+    """Whether two names denote one model: the server may mount the folder elsewhere.
 
-    But not one that is here as well: every run has a folder ``final``.
+    A folder that exists on this machine must be the same one: every run has a folder ``final``.
     """
     if ours == theirs:
         return True
@@ -353,33 +361,33 @@ def _same(ours: str, theirs: str) -> bool:
     return Path(ours).name == Path(theirs).name
 
 
-def _likeliest(answer: Any) -> dict[str, float]:
+def _top_logprobs(answer: Any) -> dict[str, float]:
     found: dict[str, float] = answer["choices"][0]["logprobs"]["top_logprobs"][0]
     return found
 
 
 class _Part(NamedTuple):
-    """A completion, or the beginning of one."""
+    """A completion, or its first part."""
 
     completion: Completion
-    cut: bool
-    """New weights are on their way, and it is to go on under them."""
+    interrupted: bool
+    """Aborted by a weight update; the rest is sampled under the new weights."""
 
 
 def _read(answer: Any, *, sampling: Sampling, version: int) -> _Part:
-    """The completion in an answer; raises what ``Endpoint.post`` takes for none."""
+    """Parse the completion of an answer; raises one of ``MALFORMED``."""
     choice = answer["choices"][0]
-    cut = choice["finish_reason"] == "abort" and bool(choice["token_ids"])
-    if not cut and choice["finish_reason"] not in ("stop", "length"):
+    interrupted = choice["finish_reason"] == "abort" and bool(choice["token_ids"])
+    if not interrupted and choice["finish_reason"] not in ("stop", "length"):
         raise ValueError(f"a completion ended by {choice['finish_reason']!r}")
-    told = choice["logprobs"]
+    logprobs = choice["logprobs"]
     rows = [
         [logprob, *(value for token, value in likeliest.items() if token != name)]
         for name, logprob, likeliest in zip(
-            told["tokens"], told["token_logprobs"], told["top_logprobs"], strict=True
+            logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True
         )
     ]
     named = [f"token_id:{token}" for token in choice["token_ids"]]
-    if told["tokens"] != named:
-        raise ValueError(f"log-probabilities of {told['tokens'][:9]} came with {named[:9]}")
-    return _Part(completed(choice["token_ids"], rows, sampling, version), cut)
+    if logprobs["tokens"] != named:
+        raise ValueError(f"log-probabilities of {logprobs['tokens'][:9]} came with {named[:9]}")
+    return _Part(parse_completion(choice["token_ids"], rows, sampling, version), interrupted)

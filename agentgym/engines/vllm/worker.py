@@ -1,6 +1,6 @@
-"""What vLLM's worker learns from us: exact entropies, and new weights that reach a tied head.
+"""Extension of vLLM's worker: exact entropies, and weight updates that reach a tied head.
 
-Runs where the model does: in this process, or in a worker process of a server. Needs vLLM.
+Runs in the process of the model: this one, or a worker process of a server. Needs vLLM.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ class WorkerExtension:
     model_runner: Any
 
     def agentgym_report_entropies(self) -> bool:
-        """From now on the second log-probability of a sampled token is the entropy there.
+        """Report the entropy at a sampled token in place of the second log-probability.
 
-        vLLM reports the k likeliest tokens beside the sampled one. For k = 1 we put the entropy
-        of the distribution sampled from, which is not negative, in the place of that one
-        log-probability, which is not positive.
+        vLLM reports the k most likely tokens beside the sampled one. For k = 1 the entropy of the
+        distribution sampled from, which is not negative, replaces that one log-probability, which
+        is not positive.
 
         Returns:
-            Whether this version of vLLM samples where we know how to.
+            Whether this version of vLLM has the sampler that the replacement fits.
         """
         from vllm.v1.sample.sampler import Sampler
 
@@ -37,14 +37,14 @@ class WorkerExtension:
         return True
 
     def agentgym_load(self, weights: Iterable[tuple[str, Tensor]] | str) -> None:
-        """Adopt new weights: named tensors, or the safetensors files of a folder."""
+        """Load new weights: named tensors, or the safetensors files of a folder."""
         named = _stored(Path(weights)) if isinstance(weights, str) else iter(weights)
         self.reload_weights(weights_iterator=named)  # type: ignore[attr-defined]
         runner = self.model_runner
         _pack_head_again(runner.get_model())
         gather = getattr(runner.sampler, "gather_logprobs", None)
         if not isinstance(gather, _Gather) or gather.take_broken():
-            # What is masked in attention is multiplied by zero, which a NaN survives.
+            # Masked attention multiplies by zero, and 0 * NaN is NaN.
             for cache in runner.kv_caches:
                 cache.zero_()
 
@@ -57,7 +57,7 @@ def _stored(folder: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def _pack_head_again(model: Any) -> None:
-    """On a CPU the head computes with a packed copy, which a reload leaves as it was when tied."""
+    """On a CPU a tied head computes with a packed copy that a reload does not update."""
     head: Any = getattr(model, "lm_head", None)
     tied = getattr(model.config, "tie_word_embeddings", False)
     if head is None or not tied or not hasattr(head, "cpu_linear"):
@@ -69,7 +69,7 @@ def _pack_head_again(model: Any) -> None:
 
 
 class _Gather:
-    """In place of ``Sampler.gather_logprobs``; remembers whether it saw a NaN."""
+    """Replaces ``Sampler.gather_logprobs``; remembers whether it saw a NaN."""
 
     def __init__(self) -> None:
         self._broken: Tensor | None = None
@@ -82,17 +82,17 @@ class _Gather:
         if num_logprobs != 1:
             return Sampler.gather_logprobs(logprobs, num_logprobs, token_ids)
         picked = logprobs.gather(-1, token_ids[:, None])
-        # Stays on its device: to read it now would make an accelerator wait.
+        # Kept on the device: reading it here would synchronise the accelerator.
         broken = picked.isnan().any()
         self._broken = broken if self._broken is None else self._broken | broken
-        # 0 * log 0 = 0: a token that cannot be drawn adds nothing.
+        # 0 * log 0 = 0 for tokens that cannot be drawn.
         entropy = -(logprobs.exp() * logprobs.clamp(min=torch.finfo(logprobs.dtype).min)).sum(-1)
         # The two columns become entries of one dictionary, so their ids must differ.
         ids = torch.stack([token_ids, (token_ids + 1) % logprobs.shape[-1]], -1).to(torch.int32)
-        told = torch.cat([picked, entropy.clamp(min=0.0)[:, None]], -1)
-        # 1 is no log-probability, and a server's JSON knows no NaN.
-        told = torch.where(told.isnan(), 1.0, told)
-        return LogprobsTensors(ids, told, (logprobs >= picked).sum(-1))
+        reported = torch.cat([picked, entropy.clamp(min=0.0)[:, None]], -1)
+        # A log-probability is never 1, and JSON has no NaN.
+        reported = torch.where(reported.isnan(), 1.0, reported)
+        return LogprobsTensors(ids, reported, (logprobs >= picked).sum(-1))
 
     def take_broken(self) -> bool:
         """Whether there was a NaN since the last call."""

@@ -1,4 +1,4 @@
-"""Who shares a model call, and what is computed twice, is nobody's business but the clock's."""
+"""Continuous batching changes the time that completions take, not the completions."""
 
 import asyncio
 import random
@@ -14,7 +14,7 @@ from transformers import GPT2Config, MistralConfig, Qwen2Config
 from agentgym.engines import Engine
 from agentgym.engines.local import sampling, scheduler
 from agentgym.engines.local.engine import LocalEngine
-from agentgym.engines.local.scheduler import Batcher
+from agentgym.engines.local.scheduler import Scheduler
 from agentgym.errors import ConfigError, OutOfMemory
 from agentgym.types import Sampling
 
@@ -49,20 +49,20 @@ async def until(condition):
 def reused(engine, before):
     """Prompt tokens computed and found in a cache since then."""
     new = engine.stats().since(before)
-    return new.prompt_computed, new.prompt_reused
+    return new.prefill_tokens, new.cached_tokens
 
 
 async def converse(engine, number, turns=4, pauses=None):
     """Siblings (same number modulo 3) share an opening and part ways."""
-    context, said = words(20 + number % 3, number % 3), []
+    context, sampled = words(20 + number % 3, number % 3), []
     for turn in range(turns):
         for _ in range(pauses.randrange(6) if pauses else 0):
             await asyncio.sleep(0)
         asked = Sampling(seed=100 * number + turn, max_tokens=3 + (number + turn) % 4)
-        said.append(await engine.generate(context, asked))
-        context = [*context, *said[-1].tokens, *words(2 + turn, number + turn)]
+        sampled.append(await engine.generate(context, asked))
+        context = [*context, *sampled[-1].tokens, *words(2 + turn, number + turn)]
     engine.finish(context)
-    return said
+    return sampled
 
 
 async def crowd(engine, order, flying, pauses):
@@ -88,7 +88,7 @@ def same(one, other):
 
 
 @every_decoder
-def test_results_do_not_depend_on_slots_concurrency_or_order_of_arrival(kind):
+def test_completions_do_not_depend_on_slots_concurrency_or_arrival_order(kind):
     count = 9 if kind == "fused" else 5
     alone = [asyncio.run(converse(engine_of(kind, 1), number)) for number in range(count)]
     for slots, flying, seed in [(1, 3, 0), (3, count, 1), (4, 4, 2), (16, count, 3)]:
@@ -96,15 +96,15 @@ def test_results_do_not_depend_on_slots_concurrency_or_order_of_arrival(kind):
         order = rng.sample(range(count), count)
 
         found = asyncio.run(crowd(engine, order, flying, rng))
-        for number, said in zip(order, found, strict=True):
-            same(said, alone[number])
+        for number, sampled in zip(order, found, strict=True):
+            same(sampled, alone[number])
 
 
 # ---- cache -------------------------------------------------------------------------------------
 
 
 @every_decoder
-def test_a_turn_computes_only_what_was_added_since_the_last(kind):
+def test_a_turn_prefills_only_the_new_tokens(kind):
     """The last token of a completion was sampled and never read, so it counts as added."""
     engine = engine_of(kind)
 
@@ -112,33 +112,33 @@ def test_a_turn_computes_only_what_was_added_since_the_last(kind):
         context, held = words(30, 0), 0
         for turn in range(6):
             before = engine.stats()
-            said = await engine.generate(context, Sampling(seed=turn, max_tokens=5))
+            sampled = await engine.generate(context, Sampling(seed=turn, max_tokens=5))
             assert reused(engine, before) == (len(context) - held, held)
             held = len(context) + 4
-            context = [*context, *said.tokens, *words(7, turn)]
+            context = [*context, *sampled.tokens, *words(7, turn)]
 
     asyncio.run(play())
 
 
 @every_decoder
-def test_siblings_compute_their_prompt_once_and_copy_it(kind):
+def test_a_group_prefills_its_shared_prompt_once(kind):
     engine, prompt = engine_of(kind, slots=8), words(40, 0)
 
     async def group():
         asked = (Sampling(seed=seed, max_tokens=4) for seed in range(8))
         return await asyncio.gather(*(engine.generate(prompt, one) for one in asked))
 
-    said = asyncio.run(group())
+    sampled = asyncio.run(group())
     # One token each must be fed, to learn what follows it.
     assert engine.stats()[:2] == (40 + 7, 7 * 39)
-    assert len({c.tokens for c in said}) > 4
-    for seed, completion in enumerate(said):
+    assert len({c.tokens for c in sampled}) > 4
+    for seed, completion in enumerate(sampled):
         asked = Sampling(seed=seed, max_tokens=4)
         same([completion], [asyncio.run(engine_of(kind).generate(prompt, asked))])
 
 
 @every_decoder
-def test_a_fork_copies_the_past_it_shares(kind):
+def test_a_fork_copies_the_shared_prefix(kind):
     """Two continuations of one conversation, one of them from before its last turn."""
     engine = engine_of(kind)
     early = words(30, 0)
@@ -146,8 +146,8 @@ def test_a_fork_copies_the_past_it_shares(kind):
 
     async def ask(prompt):
         before = engine.stats()
-        said = await engine.generate(prompt, Sampling(seed=1, max_tokens=3))
-        return said, reused(engine, before)
+        sampled = await engine.generate(prompt, Sampling(seed=1, max_tokens=3))
+        return sampled, reused(engine, before)
 
     async def play():
         await ask(late)
@@ -160,7 +160,7 @@ def test_a_fork_copies_the_past_it_shares(kind):
     same([second], [asyncio.run(fresh[1].generate([*late[:45], *words(9, 3)], fresh[0]))])
 
 
-def test_a_slot_in_use_is_copied_from_without_waiting_for_its_turn():
+def test_a_busy_slot_can_be_copied_from():
     """100 one-token completions of one prompt in 10 slots: about ten model calls, not 100."""
     engine, prompt = engine_of(slots=10), words(40, 0)
 
@@ -173,62 +173,62 @@ def test_a_slot_in_use_is_copied_from_without_waiting_for_its_turn():
     assert engine.stats().steps <= 12
 
 
-def test_a_finished_episode_gives_its_slot_away_before_any_other():
+def test_the_slot_of_a_finished_episode_is_reused_first():
     engine = engine_of(slots=2)
 
     async def play(finished):
         going, done, new = words(30, 10 * finished), words(30, 1), words(30, 10 * finished + 2)
-        said = [await engine.generate(x, Sampling(max_tokens=2)) for x in (going, done)]
+        sampled = [await engine.generate(x, Sampling(max_tokens=2)) for x in (going, done)]
         if finished:
-            engine.finish([*done, *said[1].tokens])
+            engine.finish([*done, *sampled[1].tokens])
         await engine.generate(new, Sampling(max_tokens=2))
         before = engine.stats()
-        await engine.generate([*going, *said[0].tokens, 1], Sampling(max_tokens=2))
+        await engine.generate([*going, *sampled[0].tokens, 1], Sampling(max_tokens=2))
         return reused(engine, before)
 
     assert asyncio.run(play(finished=True)) == (2, 31)
-    # Told nothing, the engine takes the slot that has been idle longest.
+    # Without a finished episode the engine takes the slot that has been idle longest.
     assert asyncio.run(play(finished=False)) == (33, 0)
 
 
-def test_more_episodes_than_slots_all_end():
+def test_more_episodes_than_slots_complete():
     engine = engine_of(slots=3)
 
     async def all_of_them():
         return await asyncio.gather(*(converse(engine, number, turns=3) for number in range(20)))
 
     found = asyncio.run(asyncio.wait_for(all_of_them(), 60))
-    assert [len(said) for said in found] == [3] * 20
+    assert [len(sampled) for sampled in found] == [3] * 20
 
 
-def test_who_ends_makes_room_at_once():
+def test_a_completed_request_frees_its_slot_at_once():
     """Nine completions of 2 tokens pass through one slot while one of 18 fills the other."""
     engine = engine_of(slots=2)
 
     async def one(number, length):
         prompt = words(5, number)
-        said = await engine.generate(prompt, Sampling(seed=number, max_tokens=length))
-        engine.finish([*prompt, *said.tokens])
-        return said
+        sampled = await engine.generate(prompt, Sampling(seed=number, max_tokens=length))
+        engine.finish([*prompt, *sampled.tokens])
+        return sampled
 
     async def play():
         lengths = [18] + [2] * 9
         return await asyncio.gather(*(one(n, length) for n, length in enumerate(lengths)))
 
-    said = asyncio.run(play())
-    assert [len(c.tokens) for c in said] == [18] + [2] * 9
+    sampled = asyncio.run(play())
+    assert [len(c.tokens) for c in sampled] == [18] + [2] * 9
     stats = engine.stats()
     # In lock-step pairs it would be 18 + 4 * 2 model calls.
     assert stats.generated == stats.rows == 36 and stats.steps <= 20
 
 
-def test_who_was_answered_asks_again_in_time_for_the_next_model_call(monkeypatch):
-    monkeypatch.setattr(scheduler, "patience", lambda *_: 5.0)
+def test_follow_up_requests_join_the_next_model_call(monkeypatch):
+    monkeypatch.setattr(scheduler, "regroup_delay", lambda *_: 5.0)
     assert model_calls(engine_of(), turns=6, length=5) == 6 * 5
 
 
-def test_who_stays_away_is_not_waited_for():
-    """Nine short completions end beside a long one, and nobody asks again."""
+def test_episodes_that_end_do_not_delay_the_others():
+    """Nine short completions end beside a long one, without follow-up requests."""
     engine = engine_of(slots=10)
 
     async def play():
@@ -241,8 +241,8 @@ def test_who_stays_away_is_not_waited_for():
 
 
 @pytest.mark.parametrize("answered, seconds", [(64, 0.02), (8, 0.0025), (0, 0.0)])
-def test_the_wait_is_half_of_what_it_may_save(answered, seconds):
-    assert scheduler.patience(answered, 64, 0.04) == pytest.approx(seconds)
+def test_the_regroup_delay_is_half_of_the_possible_saving(answered, seconds):
+    assert scheduler.regroup_delay(answered, 64, 0.04) == pytest.approx(seconds)
 
 
 # ---- weights -----------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def test_the_wait_is_half_of_what_it_may_save(answered, seconds):
 
 @every_decoder
 @pytest.mark.parametrize("from_thread", [False, True])
-def test_new_weights_in_mid_flight_go_on_with_every_completion(kind, from_thread):
+def test_completions_in_flight_continue_under_new_weights(kind, from_thread):
     """The old weights' tokens are those they write undisturbed, no cache survives, and every token
     is decided by the number that its place in the completion was given."""
     engine, other = engine_of(kind), model_of(kind, seed=1)
@@ -269,12 +269,12 @@ def test_new_weights_in_mid_flight_go_on_with_every_completion(kind, from_thread
             engine.load(other.state_dict(), 7)
         return await asyncio.gather(*flying), reused(engine, before)
 
-    said, read = asyncio.run(play())
+    sampled, read = asyncio.run(play())
     assert engine.version == 7
-    written = [completion.versions.count(0) for completion in said]
+    written = [completion.versions.count(0) for completion in sampled]
     assert read == (90 + sum(written), 0)
     for completion, undisturbed, count, (prompt, how) in zip(
-        said, old, written, asked, strict=True
+        sampled, old, written, asked, strict=True
     ):
         assert completion.version == 0 and 4 <= count < 40
         assert completion.versions == (0,) * count + (7,) * (40 - count)
@@ -290,13 +290,13 @@ def test_new_weights_in_mid_flight_go_on_with_every_completion(kind, from_thread
 
 
 @every_decoder
-def test_no_cache_outlives_its_weights(kind):
+def test_a_weight_update_invalidates_the_cache(kind):
     """Between two turns: neither the conversation's own cache nor a sibling's."""
     engine, other, asked = engine_of(kind), model_of(kind, seed=1), Sampling(max_tokens=3)
     context = words(30, 0)
-    said = asyncio.run(engine.generate(context, asked))
+    sampled = asyncio.run(engine.generate(context, asked))
     engine.load(other.state_dict(), 1)
-    before, context = engine.stats(), [*context, *said.tokens, *words(4, 1)]
+    before, context = engine.stats(), [*context, *sampled.tokens, *words(4, 1)]
     completion = asyncio.run(engine.generate(context, asked))
     assert reused(engine, before) == (37, 0)
     same([completion], [asyncio.run(LocalEngine(other).generate(context, asked))])
@@ -304,9 +304,9 @@ def test_no_cache_outlives_its_weights(kind):
 
 @pytest.mark.parametrize("kind", ["fused", "generic"])
 @pytest.mark.parametrize("fault", ["missing", "shape"])
-def test_weights_that_do_not_fit_are_refused_whole(kind, fault):
+def test_weights_that_do_not_fit_change_nothing(kind, fault):
     engine, prompt, asked = engine_of(kind), words(30, 0), Sampling(seed=3, max_tokens=8)
-    said = asyncio.run(engine.generate(prompt, asked))
+    sampled = asyncio.run(engine.generate(prompt, asked))
     weights = dict(model_of(kind, seed=1).state_dict())
     name = [x for x in weights if x.endswith("norm.weight") or "ln_f" in x][-1]
     if fault == "missing":
@@ -317,14 +317,14 @@ def test_weights_that_do_not_fit_are_refused_whole(kind, fault):
         engine.load(weights, 9)
     assert name in str(error.value) and "\n" not in str(error.value)
     again = asyncio.run(engine.generate(prompt, asked))
-    same([again], [said])
+    same([again], [sampled])
     assert (engine.version, again.version) == (0, 0)
 
 
-# ---- what goes wrong ---------------------------------------------------------------------------
+# ---- failures ---------------------------------------------------------------------------
 
 
-def test_a_withdrawn_request_frees_its_slot_and_disturbs_nobody():
+def test_a_cancelled_request_frees_its_slot_and_changes_no_other():
     engine = engine_of(slots=2)
     asked = [(words(20, n), Sampling(seed=n, max_tokens=30)) for n in range(4)]
     alone = [asyncio.run(engine_of().generate(*one)) for one in asked]
@@ -334,9 +334,14 @@ def test_a_withdrawn_request_frees_its_slot_and_disturbs_nobody():
         await until(lambda: engine.stats().generated >= 6)
         flying[0].cancel()  # runs
         flying[3].cancel()  # waits
-        said = await asyncio.gather(*flying, return_exceptions=True)
-        assert [isinstance(x, asyncio.CancelledError) for x in said] == [True, False, False, True]
-        same(said[1:3], alone[1:3])
+        sampled = await asyncio.gather(*flying, return_exceptions=True)
+        assert [isinstance(x, asyncio.CancelledError) for x in sampled] == [
+            True,
+            False,
+            False,
+            True,
+        ]
+        same(sampled[1:3], alone[1:3])
         # Two slots again: both run, and neither waits for the other to end.
         before = engine.stats()
         same(await asyncio.gather(*(engine.generate(*asked[n]) for n in (0, 3))), alone[::3])
@@ -345,8 +350,8 @@ def test_a_withdrawn_request_frees_its_slot_and_disturbs_nobody():
     asyncio.run(asyncio.wait_for(play(), 60))
 
 
-class Frail:
-    """A real decoder of four tokens that always says the next one, and breaks when told to."""
+class FailingDecoder:
+    """A real decoder of four tokens that always samples the next one, and fails on demand."""
 
     vocabulary = 4
     broken = False
@@ -364,20 +369,22 @@ class Frail:
         pass
 
 
-def test_a_model_that_fails_fails_every_request_in_flight_and_serves_the_next():
-    decoder = Frail()
-    batcher = Batcher(decoder, 2)
+def test_a_failing_model_fails_requests_in_flight_and_serves_later_ones():
+    decoder = FailingDecoder()
+    scheduler = Scheduler(decoder, 2)
 
     async def play():
-        flying = [batcher.submit([0], Sampling(max_tokens=100_000)) for _ in range(5)]
-        await until(lambda: batcher.stats.generated >= 4)
+        flying = [scheduler.submit([0], Sampling(max_tokens=100_000)) for _ in range(5)]
+        await until(lambda: scheduler.stats.generated >= 4)
         decoder.broken = True
         failed = await asyncio.gather(*flying, return_exceptions=True)
         assert {type(x) for x in failed} == {OutOfMemory} and len(failed) == 5
         assert "2 contexts at once: lower `--rollout.concurrency`" in str(failed[0])
         decoder.broken = False
-        said = await asyncio.gather(*(batcher.submit([n], Sampling(max_tokens=3)) for n in (1, 2)))
-        assert [c.tokens for c in said] == [(2, 3, 0), (3, 0, 1)]
+        sampled = await asyncio.gather(
+            *(scheduler.submit([n], Sampling(max_tokens=3)) for n in (1, 2))
+        )
+        assert [c.tokens for c in sampled] == [(2, 3, 0), (3, 0, 1)]
 
     asyncio.run(asyncio.wait_for(play(), 60))
 
@@ -403,7 +410,7 @@ def test_an_engine_serves_one_event_loop_after_another(kind):
     assert engine.stats().since(before).generated == 4
 
 
-def test_two_running_event_loops_are_refused():
+def test_two_running_event_loops_are_rejected():
     engine = engine_of()
 
     async def play():
@@ -417,7 +424,7 @@ def test_two_running_event_loops_are_refused():
     asyncio.run(play())
 
 
-def test_the_loop_stays_free_while_the_model_runs():
+def test_the_event_loop_stays_responsive_during_model_calls():
     engine, ticks = engine_of(), 0
 
     async def play():
@@ -431,5 +438,5 @@ def test_the_loop_stays_free_while_the_model_runs():
     assert ticks > 200
 
 
-def test_it_is_an_engine():
+def test_the_local_engine_implements_the_protocol():
     assert isinstance(engine_of(), Engine)

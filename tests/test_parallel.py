@@ -1,4 +1,4 @@
-"""Work that is shared out among cores: all of it is done, and comes back in order."""
+"""Work split among cores is complete and returned in order."""
 
 import random
 import threading
@@ -12,7 +12,7 @@ from transformers import Qwen2Config
 from transformers.models.auto import AutoModelForCausalLM
 
 from agentgym.engines.local import parallel, slotted
-from agentgym.engines.local.parallel import side_by_side
+from agentgym.engines.local.parallel import run_parallel
 from agentgym.engines.local.slotted import SlottedDecoder
 
 
@@ -26,14 +26,14 @@ def cores():
 
 
 def in_another_thread(function):
-    told = []
-    thread = threading.Thread(target=lambda: told.append(function()))
+    found = []
+    thread = threading.Thread(target=lambda: found.append(function()))
     thread.start()
     thread.join()
-    return told[0]
+    return found[0]
 
 
-def test_each_of_its_threads_takes_one_core_and_every_other_thread_as_many_as_before(cores):
+def test_pool_threads_use_one_core_and_other_threads_are_unchanged(cores):
     parallel._threads.cache_clear()  # They are made here.
     both = threading.Barrier(cores, timeout=30)
 
@@ -41,13 +41,13 @@ def test_each_of_its_threads_takes_one_core_and_every_other_thread_as_many_as_be
         both.wait()  # Passes only when both are being computed.
         return threading.current_thread().name, torch.get_num_threads()
 
-    told = side_by_side(who, range(cores), cores)
-    assert len(dict(told)) == cores
-    assert {count for _, count in told} == {1}
+    found = run_parallel(who, range(cores), cores)
+    assert len(dict(found)) == cores
+    assert {count for _, count in found} == {1}
     assert torch.get_num_threads() == in_another_thread(torch.get_num_threads) == cores
 
 
-def test_an_error_is_raised_when_nothing_is_computed_any_more(cores):
+def test_an_error_is_raised_after_all_parts_have_ended(cores):
     done = []
 
     def compute(number):
@@ -57,33 +57,33 @@ def test_an_error_is_raised_when_nothing_is_computed_any_more(cores):
         done.append(number)
 
     with pytest.raises(ValueError, match="the first"):
-        side_by_side(compute, range(4), cores)
+        run_parallel(compute, range(4), cores)
     assert sorted(done) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_every_row_is_in_one_piece_and_no_piece_is_much_larger(count):
+def test_rows_are_split_into_balanced_disjoint_parts(count):
     draw = random.Random(count)
     rows = draw.sample(range(200), 150)
     counts = [draw.choice([1, 1, 40, 90, 300]) for _ in rows]
-    pieces = parallel.pieces_of(rows, counts, count)
+    pieces = parallel.split_rows(rows, counts, count)
     if count == 1:
         assert pieces == []
         return
     assert sorted(np.concatenate(pieces)) == list(range(150))
     assert len(pieces) % count == 0
     sizes = [sum(counts[i] for i in piece) for piece in pieces]
-    assert max(sizes) < min(parallel.PIECE, sum(counts) / len(pieces)) + 300
+    assert max(sizes) < min(parallel.CHUNK_TOKENS, sum(counts) / len(pieces)) + 300
     singles = [piece for piece in pieces if any(counts[i] == 1 for i in piece)]
     assert len(singles) == 1, "neighbours share an attention call"
 
 
 @pytest.mark.parametrize("counts", [[1] * 64, [600] + [1] * 63, [1000, 30], [90] * 11])
-def test_a_call_is_whole_where_a_core_would_idle(counts):
-    assert parallel.pieces_of(range(len(counts)), counts, 2) == []
+def test_a_call_is_not_split_if_a_core_would_idle(counts):
+    assert parallel.split_rows(range(len(counts)), counts, 2) == []
 
 
-def test_pieces_give_the_logits_of_the_whole_call_bit_by_bit(cores, monkeypatch):
+def test_a_split_call_gives_bit_identical_logits(cores, monkeypatch):
     torch.manual_seed(0)
     config = Qwen2Config(**{**shaped(), "max_position_embeddings": 1024})
     model = AutoModelForCausalLM.from_config(config).eval()
@@ -95,9 +95,9 @@ def test_pieces_give_the_logits_of_the_whole_call_bit_by_bit(cores, monkeypatch)
 
     def watched(compute, pieces, cores):
         shared.append(len(pieces))
-        return side_by_side(compute, pieces, cores)
+        return run_parallel(compute, pieces, cores)
 
-    monkeypatch.setattr(slotted, "side_by_side", watched)
+    monkeypatch.setattr(slotted, "run_parallel", watched)
 
     def logits():
         decoder = SlottedDecoder(
