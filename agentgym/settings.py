@@ -294,7 +294,7 @@ class Experiment:
     env_args: dict[str, Value] = field(default_factory=dict)
     """Keyword arguments of the environment, such as `family cooking difficulty easy`."""
     model: str | None = None
-    """Hugging Face folder or hub id; unset: a small model is made from nothing."""
+    """Hugging Face folder, hub id or GGUF file; unset: a small model is made from nothing."""
     engine: EngineKind = "local"
     """What samples: our own engine, vLLM in this process, a vLLM server, or a chat endpoint
     (evaluation only)."""

@@ -8,6 +8,8 @@ import os
 # way by a factor of ten.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from pathlib import Path
+
 import pytest
 
 from agentgym.errors import Unconfined
@@ -34,3 +36,13 @@ def confined():
         Sandbox().run("1")
     except Unconfined as lacking:
         pytest.skip(str(lacking))
+
+
+@pytest.fixture(scope="session")
+def pretrained() -> Path:
+    """Folder of a real instruct model; skips where there is none."""
+    default = Path.home() / ".cache/agentgym/models/smollm2-135m-instruct"
+    folder = Path(os.environ.get("AGENTGYM_PRETRAINED", default))
+    if not (folder / "config.json").exists():
+        pytest.skip(f"{folder} is missing: scripts/pretrained makes it")
+    return folder

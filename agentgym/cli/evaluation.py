@@ -33,7 +33,7 @@ class EvalArguments:
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """Hugging Face folder or hub id, such as RUN/checkpoints/final."""
+    """Hugging Face folder, hub id or GGUF file, such as RUN/checkpoints/final."""
     env: str = WORLD
     """Registered environment id."""
     env_args: dict[str, Value] = field(default_factory=dict)

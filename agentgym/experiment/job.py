@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from agentgym.algorithm import Algorithm
 from agentgym.engines.factory import EngineFactory
 from agentgym.env.base import TextEnv
@@ -28,6 +30,7 @@ from agentgym.experiment.failed_step import keep_failed_step
 from agentgym.experiment.metrics_file import MetricsWriter, read_metrics, truncate_episodes
 from agentgym.experiment.run_folder import RunFolder, fingerprint
 from agentgym.models import from_scratch
+from agentgym.models.gguf import is_gguf
 from agentgym.models.loading import load_model, load_tokenizer
 from agentgym.models.lora import adapt, base_of, merged
 from agentgym.models.policy import Policy
@@ -271,7 +274,7 @@ class Job:
     def _trainable(self, checkpoint: str | Path) -> tuple[Any, Any]:
         """Tokenizer and model; the trainable parameters require gradients."""
         experiment = self.experiment
-        model = load_model(checkpoint, full=experiment.optimizer.bf16)
+        model = load_model(checkpoint, dtype=torch.float32 if experiment.optimizer.bf16 else None)
         if experiment.lora.rank is not None:
             adapt(model, experiment.lora, seed=derive(experiment.seed, "adapters"))
         return load_tokenizer(checkpoint), model
@@ -284,7 +287,8 @@ class Job:
             return tokenizer, checkpoint
         tokenizer = load_tokenizer(checkpoint)
         engines = self.engines
-        here = engines.kind == "local" or engines.server_model or base_of(checkpoint) is not None
+        loads = base_of(checkpoint) is not None or is_gguf(checkpoint)
+        here = engines.kind == "local" or engines.server_model or loads
         return tokenizer, load_model(checkpoint) if here else checkpoint
 
     def spec(self, checkpoint: str | Path) -> EvalSpec:
@@ -397,7 +401,9 @@ def evaluate_blocking(
         ConfigError: No model is given, or ``before`` is a report on another panel.
     """
     if experiment.model is None:
-        raise ConfigError("an evaluation needs a model: a Hugging Face folder or hub id")
+        raise ConfigError(
+            "an evaluation needs a model: a Hugging Face folder, a hub id or a GGUF file"
+        )
     return asyncio.run(_evaluate(experiment, experiment.model, path, display, before))
 
 

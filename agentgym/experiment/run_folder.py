@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,9 +149,12 @@ class RunFolder:
 def fingerprint(model: str | Path) -> str:
     """Identity of a model: changes with the weights or the tokenizer of a folder.
 
-    Sixteen hexadecimal digits for a folder; a hub id for itself. For adapters it includes the base.
+    Sixteen hexadecimal digits for a folder or a GGUF file; a hub id for itself. For adapters it
+    includes the base.
     """
     folder = Path(model)
+    if folder.is_file():
+        return _hash_files([folder]).hexdigest()
     if not folder.is_dir():
         return str(model)
     digest = _hash(folder)
@@ -160,9 +164,13 @@ def fingerprint(model: str | Path) -> str:
 
 
 def _hash(folder: Path) -> hashlib.blake2b:
-    """Of the weights and the tokenizer in a folder."""
+    """Hash of the weights and the tokenizer in a folder."""
+    return _hash_files(sorted(folder.glob("*.safetensors")) + sorted(folder.glob("token*.json")))
+
+
+def _hash_files(paths: Iterable[Path]) -> hashlib.blake2b:
     digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(folder.glob("*.safetensors")) + sorted(folder.glob("token*.json")):
+    for path in paths:
         digest.update(path.name.encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):

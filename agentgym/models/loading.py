@@ -1,74 +1,96 @@
-"""Loading models and tokenizers from Hugging Face folders and hub ids."""
+"""Loading models and tokenizers from Hugging Face folders, hub ids and GGUF files."""
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from agentgym.errors import ConfigError
-from agentgym.models.lora import base_of, load_adapters
+from agentgym.models.gguf import is_gguf, source
+from agentgym.models.lora import base_of, check_adapters, load_adapters
+
+UNREADABLE = (OSError, ValueError, LookupError, NotImplementedError, struct.error)
+"""What transformers raises for a name or a folder that holds no model it knows."""
 
 
-def load_model(path: str | Path, *, device: str | None = None, full: bool = False) -> Any:
-    """A causal language model from a folder or hub id, in float32 on a CPU, bfloat16 on a GPU.
-
-    Adapters are loaded on top of their base, ready to be trained further.
+def load_model(
+    path: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None
+) -> Any:
+    """A causal language model, with adapters on top of their base, ready for further training.
 
     Args:
-        path: Of the folder, or the hub id.
-        device: Where to; a GPU unless given, where there is one.
-        full: In float32 on a GPU, too, as autocast has it.
+        path: Folder, hub id or GGUF file.
+        device: Where the model goes; None: a GPU where there is one.
+        dtype: Of the weights; None: float32 on a CPU, bfloat16 on a GPU.
 
     Raises:
         ConfigError: There is no such model.
+        MissingExtra: A GGUF file is given and the package that reads it is not installed.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.float32 if full or where == "cpu" else torch.bfloat16
+    kind = dtype or (torch.float32 if where == "cpu" else torch.bfloat16)
     base = base_of(path)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(base or str(path), dtype=dtype)
-    except (OSError, ValueError, KeyError) as problem:
+        name, options, weights = source(base or path)
+        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=kind, **options, **weights)
+    except UNREADABLE as problem:
         raise ConfigError(_no_model(path, problem, base)) from problem
+    if is_gguf(base or path):
+        # Adapters name their base by it, which is the file, not its folder.
+        model.name_or_path = str(Path(base or path).resolve())
     if base is not None:
         load_adapters(model, path)
     return model.to(where)
 
 
 def check_model(path: str | Path) -> None:
-    """Refuse what is no causal language model with a tokenizer, before anything else is done.
+    """Refuse anything but a causal language model with a tokenizer and a chat template.
+
+    Reads configurations only, no weights.
 
     Raises:
-        ConfigError: There is no such model.
+        ConfigError: There is no such model, or its adapters do not fit its base.
+        MissingExtra: A GGUF file is given and the package that reads it is not installed.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     base = base_of(path)
     try:
-        found = AutoConfig.from_pretrained(base or str(path))
-    except (OSError, ValueError, KeyError) as problem:
+        name, options, _ = source(base or path)
+        found = AutoConfig.from_pretrained(name, **options)
+    except UNREADABLE as problem:
         raise ConfigError(_no_model(path, problem, base)) from problem
     if type(found) not in AutoModelForCausalLM._model_mapping:
         raise ConfigError(_no_model(path, ValueError(f"its type is {found.model_type}")))
-    load_tokenizer(path)
+    if base is not None:
+        check_adapters(path, base, found)
+    if not getattr(load_tokenizer(path), "chat_template", None):
+        raise ConfigError(
+            f"{str(path)!r} has no chat template, as base models have none: give the instruct "
+            f"version of the model, or put a `chat_template.jinja` into its folder"
+        )
 
 
 def load_tokenizer(path: str | Path) -> Any:
-    """The tokenizer beside a model; adapters without one have that of their base.
+    """The tokenizer beside a model; adapters without one use that of their base.
 
     Raises:
         ConfigError: There is none.
+        MissingExtra: A GGUF file is given and the package that reads it is not installed.
     """
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(path))
-    except (OSError, ValueError, KeyError) as problem:
+        name, options, _ = source(path)
+        return AutoTokenizer.from_pretrained(name, **options)
+    except UNREADABLE as problem:
         if base := base_of(path):
             return load_tokenizer(base)
         raise ConfigError(_no_model(path, problem)) from problem
@@ -80,6 +102,6 @@ def _no_model(path: str | Path, problem: Exception, base: str | None = None) -> 
         f"{str(path)!r}" if base is None else f"{base!r}, which {str(path)!r} names as its base,"
     )
     return (
-        f"{where} is no causal language model: expected a Hugging Face model folder "
-        f"or hub id ({first})"
+        f"{where} is no causal language model: expected a Hugging Face model folder, a hub id "
+        f"or a GGUF file of a supported architecture ({first})"
     )

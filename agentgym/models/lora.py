@@ -20,7 +20,9 @@ from agentgym.errors import ConfigError
 from agentgym.settings import LoraSettings
 
 NAME = "default"
-"""Under which PEFT keeps our adapters; a model has one set of them."""
+"""Adapter name within PEFT; a model has one set of adapters."""
+WEIGHTS = "adapter_model.safetensors"
+"""File of the adapters in their folder."""
 
 
 def adapt(model: Any, wanted: LoraSettings, *, seed: int) -> None:
@@ -60,7 +62,7 @@ def adapt(model: Any, wanted: LoraSettings, *, seed: int) -> None:
             model.add_adapter(settings, NAME)
         except ValueError as problem:
             raise ConfigError(f"lora.targets: {' '.join(str(problem).split())[:300]}") from problem
-    if Path(model.name_or_path).is_dir():
+    if Path(model.name_or_path).exists():
         settings.base_model_name_or_path = str(Path(model.name_or_path).resolve())
     _in_full_precision(model)
 
@@ -96,24 +98,65 @@ def base_of(path: str | Path) -> str | None:
     return str(found.base_model_name_or_path)
 
 
+def check_adapters(path: str | Path, base: str, config: Any) -> None:
+    """Refuse adapters of another model by their shapes, before any weights are loaded.
+
+    Args:
+        path: Folder or hub id of the adapters.
+        base: Name of the model they are to be added to.
+        config: The base's Hugging Face configuration.
+
+    Raises:
+        ConfigError: They belong to another model.
+    """
+    from peft import PeftConfig, get_peft_model_state_dict
+    from safetensors import safe_open
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import cached_file
+
+    file = cached_file(path, WEIGHTS, _raise_exceptions_for_missing_entries=False)
+    if file is None:  # In an older format, which is checked when it is loaded.
+        return
+    with torch.device("meta"), _quiet():
+        model: Any = AutoModelForCausalLM.from_config(config)
+        try:
+            model.add_adapter(PeftConfig.from_pretrained(str(path)), NAME)
+        except ValueError as problem:
+            raise _unfit(path, base, " ".join(str(problem).split())[:200]) from problem
+    expected = {
+        name: list(weight.shape)
+        for name, weight in get_peft_model_state_dict(model, adapter_name=NAME).items()
+    }
+    with safe_open(file, "pt") as weights:
+        found = {
+            name.removeprefix("base_model.model."): weights.get_slice(name).get_shape()
+            for name in weights.keys()  # noqa: SIM118 (the object is no mapping)
+        }
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            reason = f"{name} has shape {found.get(name)}, expected {expected.get(name)}"
+            raise _unfit(path, base, reason)
+
+
 def load_adapters(model: Any, path: str | Path) -> None:
-    """Give a base the adapters of a folder or hub id, ready to be trained further.
+    """Add the adapters of a folder or hub id to their base, ready for further training.
 
     Raises:
         ConfigError: They belong to another model.
     """
     try:
         with _quiet():
-            told = model.load_adapter(str(path), NAME, is_trainable=True)
-        wrong = sorted({*told.missing_keys, *told.unexpected_keys})
+            loaded = model.load_adapter(str(path), NAME, is_trainable=True)
+        wrong = sorted({*loaded.missing_keys, *loaded.unexpected_keys})
     except (RuntimeError, ValueError) as problem:
         wrong = [" ".join(str(problem).split())[:200]]
     if wrong:
-        raise ConfigError(
-            f"the adapters in {str(path)!r} do not fit their base {model.name_or_path!r}: "
-            f"{wrong[0]}"
-        )
+        raise _unfit(path, model.name_or_path, wrong[0])
     _in_full_precision(model)
+
+
+def _unfit(path: str | Path, base: str, reason: str) -> ConfigError:
+    return ConfigError(f"the adapters in {str(path)!r} do not fit their base {base!r}: {reason}")
 
 
 def merged(model: Any) -> Any:

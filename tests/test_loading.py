@@ -1,0 +1,85 @@
+"""Models that cannot be loaded are refused in one line, before anything is written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from engine_contract import UNTIED, model_of
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from agentgym.errors import ConfigError, MissingExtra
+from agentgym.models import gguf
+from agentgym.models.loading import check_model, load_model
+from agentgym.models.lora import adapt
+from agentgym.settings import LoraSettings
+
+
+def refused(path):
+    with pytest.raises(ConfigError) as problem:
+        check_model(path)
+    assert "\n" not in str(problem.value)
+    return str(problem.value)
+
+
+def saved(folder, tokenizer, **shape):
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    config = LlamaConfig(vocab_size=len(tokenizer), **{**small, **heads, **shape})
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_model_without_a_chat_template(tokenizer, tmp_path):
+    folder = saved(tmp_path, tokenizer)
+    check_model(folder)
+    (folder / "chat_template.jinja").unlink()
+    assert "has no chat template, as base models have none" in refused(folder)
+
+
+def test_a_gguf_file_of_an_unsupported_architecture(tmp_path):
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "odd.gguf", "unheard-of")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    assert "architecture unheard-of is not supported" in refused(tmp_path / "odd.gguf")
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model"])
+def test_a_damaged_gguf_file(content, tmp_path):
+    (tmp_path / "broken.gguf").write_bytes(content)
+    assert "broken.gguf" in refused(tmp_path / "broken.gguf")
+    assert "missing.gguf" in refused(tmp_path / "missing.gguf")
+
+
+def test_a_gguf_file_without_the_package_that_reads_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(gguf, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"pip install 'agentic-gym\[gguf\]'"):
+        load_model(tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize("shape", [{"hidden_size": 64}, {"num_hidden_layers": 1}])
+def test_adapters_of_another_base_are_found_by_their_shapes(tokenizer, tmp_path, shape):
+    base = saved(tmp_path / "base", tokenizer)
+    model = load_model(base, device="cpu")
+    adapt(model, LoraSettings(rank=2), seed=0)
+    model.save_pretrained(tmp_path / "adapters")
+    check_model(tmp_path / "adapters")
+    other = saved(tmp_path / "other", tokenizer, **shape)
+    config = tmp_path / "adapters" / "adapter_config.json"
+    named = json.loads(config.read_text()) | {"base_model_name_or_path": str(other)}
+    config.write_text(json.dumps(named))
+    text = refused(tmp_path / "adapters")
+    assert f"do not fit their base {str(other)!r}" in text
+
+
+def test_the_kind_of_number_of_the_weights_can_be_chosen(tmp_path):
+    model_of(UNTIED).save_pretrained(tmp_path)
+    for dtype in (torch.float32, torch.bfloat16):
+        model = load_model(tmp_path, device="cpu", dtype=dtype)
+        assert {p.dtype for p in model.parameters()} == {dtype}
+    assert load_model(tmp_path, device="cpu").dtype == torch.float32
