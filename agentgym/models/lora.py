@@ -112,13 +112,13 @@ def check_adapters(path: str | Path, base: str, config: Any) -> None:
     from peft import PeftConfig, get_peft_model_state_dict
     from safetensors import safe_open
     from transformers import AutoModelForCausalLM
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     file = cached_file(path, WEIGHTS, _raise_exceptions_for_missing_entries=False)
     if file is None:  # In an older format, which is checked when it is loaded.
         return
     with torch.device("meta"), _quiet():
-        model: Any = AutoModelForCausalLM.from_config(config)
+        model: Any = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
         try:
             model.add_adapter(PeftConfig.from_pretrained(str(path)), NAME)
         except ValueError as problem:
