@@ -26,7 +26,7 @@ def make(**kwargs):
 
 
 def begin(env, number=4500):
-    return env.reset(options={"task": f"{env.made.hops}hop-{SIZE}-0-{number}"})
+    return env.reset(options={"task": f"{env.generator.hops}hop-{SIZE}-0-{number}"})
 
 
 def questions(hops, split, count=60, **kwargs):
@@ -38,7 +38,7 @@ def questions(hops, split, count=60, **kwargs):
 
 
 @pytest.mark.parametrize("hops", [1, 2, 3, 4])
-def test_every_fact_an_answer_rests_on_stands_where_it_is_said_to(hops):
+def test_every_supporting_fact_is_on_its_page_and_section(hops):
     book = open_encyclopaedia(SIZE, 0)
     aliases = book.knowledge.aliases
     for question in questions(hops, "train"):
@@ -81,13 +81,13 @@ def test_comparisons_differences_and_counts_agree_with_the_pages():
     assert set(counts) == {"0", "1", "2"}
 
 
-def test_some_people_are_told_by_another_name_which_finds_their_page_and_is_as_good_an_answer():
+def test_aliases_find_their_page_and_count_as_answers():
     book = open_encyclopaedia(SIZE, 0)
     short = {alias: name for name, alias in book.knowledge.aliases.items()}
     assert len(short) == len(book.knowledge.aliases) > 50
-    told = [question for question in questions(1, "train", 400) if question.answer in short]
-    assert told
-    for question in told:
+    message = [question for question in questions(1, "train", 400) if question.answer in short]
+    assert message
+    for question in message:
         full = short[question.answer]
         assert (
             question.aliases == (full,)
@@ -100,7 +100,7 @@ def test_some_people_are_told_by_another_name_which_finds_their_page_and_is_as_g
 
 @pytest.mark.parametrize("hops", [1, 2, 3])
 def test_splits_by_pattern_ask_for_different_relations(hops):
-    """A question's words, without the names in it, tell what it asks for."""
+    """A question's words, without the names in it, show what it asks for."""
 
     def asked(split):
         found = set()
@@ -117,7 +117,7 @@ def test_splits_by_pattern_ask_for_different_relations(hops):
     assert not train & test and not valid & (train | test)
 
 
-def test_of_more_corpora_every_split_has_its_own_facts():
+def test_with_several_corpora_each_split_has_its_own_facts():
     env = make(hops=1, size=200, corpora=3)
     books = {}
     for split, numbers in NUMBERS.items():
@@ -132,7 +132,7 @@ def test_of_more_corpora_every_split_has_its_own_facts():
     assert len(texts) == 9
 
 
-def test_what_one_hop_asks_for_can_be_chosen():
+def test_relations_of_one_hop_questions_can_be_chosen():
     env = make(hops=1, relations="mayor, author")
     for task in env.tasks("train")[:40]:
         goal = env.reset(options={"task": task})[1]["goal"]
@@ -178,7 +178,7 @@ def test_pages_do_not_depend_on_the_hash_seed_of_the_process():
     assert len(digests) == 1 and digests != {""}
 
 
-def test_common_names_are_of_few_words_and_tell_splits_apart_by_their_combination():
+def test_common_names_use_few_words_and_are_disjoint_between_splits():
     env = make(hops=1, size=1000, names="common")
     book = env.encyclopaedia
     assert len(book.pages) == 1000
@@ -194,9 +194,10 @@ def test_common_names_are_of_few_words_and_tell_splits_apart_by_their_combinatio
         make(hops=1, size=1000).reset(options={"task": env.tasks("test")[0]})
 
 
-def test_there_are_names_for_any_number_of_pages():
+def test_names_suffice_for_any_number_of_pages():
     few, many = (
-        names.make("made-up", "company", count, np.random.default_rng(0)) for count in (500, 60_000)
+        names.make_names("made-up", "company", count, np.random.default_rng(0))
+        for count in (500, 60_000)
     )
     assert len(set(many)) == 60_000
     assert max(map(len, few)) < max(map(len, many))  # of three syllables where two do not suffice
@@ -234,14 +235,14 @@ def test_answers_are_scored_as_in_squad(given, gold, exact, score):
     [{"hops": 1, "notation": "json"}, {"hops": 4, "reward": "f1"}, {"hops": 3, "python": True}],
     ids=str,
 )
-def test_every_form_of_the_world_keeps_the_contract(settings, request):
+def test_every_configuration_passes_the_checker(settings, request):
     if settings.get("python"):
         request.getfixturevalue("confined")
     check_environment("agentgym/DeepSearch-v0", BRISK, size=200, **settings)
 
 
 @pytest.mark.parametrize("hops", [1, 2, 3, 4])
-def test_the_oracle_wins_within_the_turns_there_are(hops):
+def test_oracle_wins_within_the_turn_limit(hops):
     env = make(hops=hops)
     for number in (0, 1, 2, 4000, 4500, 4999):
         begin(env, number)
@@ -254,7 +255,7 @@ def test_the_oracle_wins_within_the_turns_there_are(hops):
 
 
 @pytest.mark.parametrize("hops", [1, 2, 3, 4])
-def test_who_never_reads_a_page_wins_little(hops):
+def test_guessing_without_reading_pages_rarely_wins(hops):
     """What it can know is the pattern of a question and the answers to those of training."""
     seen = {}
     for question in questions(hops, "train", 2000):
@@ -284,28 +285,28 @@ def test_pages_are_found_visited_and_searched():
         in env.step(f"<find_in_page>{sentence.upper()}</find_in_page>")[0]
     )
     assert "does not hold 'zzz'" in env.step("<find_in_page>zzz</find_in_page>")[0]
-    for action, told in [
+    for action, message in [
         (f"<visit>{title}#3</visit>", f"ValueError: {title} has sections 1 to 2, got 3"),
         ("<visit>Nowhere</visit>", "ValueError: there is no page 'Nowhere'"),
         ("<search>zzz</search>", "No page has any of these words."),
     ]:
-        assert told in env.step(action)[0]
+        assert message in env.step(action)[0]
 
 
-def test_json_calls_take_all_arguments():
+def test_json_calls_accept_all_arguments():
     env = make(notation="json")
     begin(env)
     title = env._question.support[0].page
-    for name, arguments, told in [
+    for name, arguments, message in [
         ("search", {"query": title, "k": 7}, "Doc 7("),
         ("search", {"query": title, "k": 11}, "k is 11, expected 1 to 10"),
         ("visit", {"title": title, "section": 2}, f"{title}, section 2 of 2"),
     ]:
         call = json.dumps({"name": name, "arguments": arguments})
-        assert told in env.step(f"<tool_call>{call}</tool_call>")[0]
+        assert message in env.step(f"<tool_call>{call}</tool_call>")[0]
 
 
-def test_the_first_answer_counts_and_f1_pays_for_parts():
+def test_first_answer_counts_and_f1_gives_partial_reward():
     env, partial = make(hops=1), make(hops=1, reward="f1")
     number = next(
         n for n, q in zip(NUMBERS["train"], questions(1, "train"), strict=False) if " " in q.answer
@@ -339,7 +340,7 @@ SEARCH, PYTHON = "<search>x</search>", "<python>1</python>"
         (["<answer>{}"], -1.0),
     ],
 )
-def test_aepos_reward_is_minus_one_for_bad_form_else_f1_and_a_bonus_for_both_tools(
+def test_aepo_reward_is_minus_one_if_malformed_else_f1_with_a_bonus_for_both_tools(
     actions, expected, confined
 ):
     env = make(hops=1, reward="aepo", python=True)
@@ -355,7 +356,7 @@ def test_aepos_reward_is_minus_one_for_bad_form_else_f1_and_a_bonus_for_both_too
     assert env.step(f"<answer>{answer}</answer>")[1] == 1.0
 
 
-def test_a_fork_reads_on_by_itself():
+def test_fork_is_independent():
     env = make()
     begin(env)
     title = env._question.support[0].page
@@ -367,18 +368,18 @@ def test_a_fork_reads_on_by_itself():
     assert twin._here.page == title and env._here.page == other
 
 
-def test_a_refused_setting_says_what_was_expected():
-    for settings, told in [
+def test_invalid_setting_states_what_was_expected():
+    for settings, message in [
         ({"hops": 5}, "hops: got 5, expected 1 to 4"),
         ({"size": 10}, "size: got 10, expected at least 200"),
         ({"size": 2000, "names": "common"}, "size: got 2000, expected at most 1000 with common"),
         ({"names": "rare"}, "expected one of made-up, common"),
         ({"corpora": 0}, "corpora: got 0, expected 1 to 500"),
         ({"hops": 1, "relations": "mayr"}, "Did you mean 'mayor'"),
-        ({"hops": 2, "relations": "mayor"}, "relations can be chosen for hops 1 alone"),
+        ({"hops": 2, "relations": "mayor"}, "relations can be chosen only for hops 1"),
         ({"reward": "em"}, "expected one of exact, f1, aepo"),
     ]:
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             make(**settings)
     for name in (
         "2hop-400-0-5000",

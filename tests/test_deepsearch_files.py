@@ -10,7 +10,7 @@ from agentgym.env.registry import world
 from agentgym.errors import ConfigError, UnknownTask
 from agentgym.testing import CheckSettings, check_environment
 from agentgym_envs.deepsearch.corpora import open_corpus
-from agentgym_envs.deepsearch.files import find
+from agentgym_envs.deepsearch.files import open_questions
 from agentgym_envs.deepsearch.questions import Lookup
 from agentgym_envs.deepsearch.sources import Page, split
 
@@ -128,7 +128,7 @@ FORMS = {
 
 @pytest.mark.parametrize(("row", "answers", "kind", "support"), FORMS.values(), ids=FORMS)
 @pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
-def test_published_forms_are_read(tmp_path, row, answers, kind, support, ending):
+def test_published_formats_are_read(tmp_path, row, answers, kind, support, ending):
     path = tmp_path / f"rows.{ending}"
     if ending == "jsonl":
         lines(path, row, {**row, "extra": "\u2028"})
@@ -140,7 +140,7 @@ def test_published_forms_are_read(tmp_path, row, answers, kind, support, ending)
         if "evidences" in row or row.get("metadata") == {} or not _columns(row):
             pytest.skip("this form has no columns")
         parquet.write_table(arrow.Table.from_pylist([row, row]), path)
-    file = find(str(path))
+    file = open_questions(str(path))
     assert len(file.questions) == 2
     question = file.questions[1]
     assert (question.answers, question.pattern) == (answers, kind)
@@ -153,18 +153,18 @@ def _columns(row):
     return not isinstance(row.get("context"), list)
 
 
-def test_questions_that_no_search_answers_are_left_out(tmp_path):
+def test_mathematics_and_unanswerable_questions_are_skipped(tmp_path):
     path = lines(
         tmp_path / "rows.jsonl",
         {**VERL, "ability": "math"},
         {**MUSIQUE, "answerable": False},
         VERL,
     )
-    assert [question.answer for question in find(path).questions] == ["E. H. Shepard"]
+    assert [question.answer for question in open_questions(path).questions] == ["E. H. Shepard"]
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("", "holds no questions"),
         ('{"question": "a", "answer": "1"}\n{', "line 2: not JSON"),
@@ -178,20 +178,20 @@ def test_questions_that_no_search_answers_are_left_out(tmp_path):
         ("\udcff", "cannot read the questions"),
     ],
 )
-def test_a_file_of_something_else_is_refused_in_one_line(tmp_path, content, told):
+def test_other_files_are_refused_in_one_line(tmp_path, content, message):
     path = tmp_path / "x.jsonl"
     path.write_bytes(content.encode(errors="surrogateescape"))
-    with pytest.raises(ConfigError, match=told) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         make(questions=str(path))
     assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
-def test_a_damaged_parquet_file_is_refused_in_one_line(tmp_path):
+def test_damaged_parquet_file_is_refused_in_one_line(tmp_path):
     pytest.importorskip("pyarrow")
     path = tmp_path / "x.parquet"
     path.write_bytes(b"PAR1 and nothing more")
     with pytest.raises(ConfigError, match=r"cannot read .*x\.parquet"):
-        find(str(path))
+        open_questions(str(path))
 
 
 # ---- pages -----------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ PASSAGES = [
 ]
 
 
-def test_beirs_and_wikis_documents_are_found_and_read(tmp_path):
+def test_beir_and_wiki18_documents_are_found_and_read(tmp_path):
     beir = open_corpus(lines(tmp_path / "corpus.jsonl", *PAGES))
     assert open_corpus(str(tmp_path)) is beir and len(beir) == 3
     assert [hit.id for hit in beir.search("where was Jane born", 5)] == ["d2", "d1"]
@@ -229,20 +229,20 @@ def test_beirs_and_wikis_documents_are_found_and_read(tmp_path):
     )
 
 
-def test_an_index_is_built_once_and_again_when_the_file_changes(tmp_path, cache):
+def test_index_is_rebuilt_when_the_file_changes(tmp_path, cache):
     from agentgym_envs.deepsearch import corpora
 
     path = lines(tmp_path / "wiki.jsonl", *PASSAGES)
     open_corpus(path)
     (built,) = (cache / "deepsearch").iterdir()
     stamp = (built / "rows.npy").stat().st_mtime_ns
-    corpora._opened.cache_clear()
+    corpora._read_cached.cache_clear()
     assert open_corpus(path).page("Emma").sections == ("A novel of 1815.",)
     assert (built / "rows.npy").stat().st_mtime_ns == stamp
     lines(tmp_path / "wiki.jsonl", *PASSAGES[:1])
     assert open_corpus(path).page("Emma") is None
     # A damaged index is not searched.
-    corpora._opened.cache_clear()
+    corpora._read_cached.cache_clear()
     for folder in (cache / "deepsearch").iterdir():
         (folder / "starts.npy").write_bytes(b"")
     with pytest.raises(ConfigError, match="is damaged, remove it"):
@@ -250,7 +250,7 @@ def test_an_index_is_built_once_and_again_when_the_file_changes(tmp_path, cache)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("x.jsonl", "", "holds no documents"),
         ("x.jsonl", '{"id": 1, "contents": "a"}\nnonsense\n', "line 2: not JSON"),
@@ -264,25 +264,23 @@ def test_an_index_is_built_once_and_again_when_the_file_changes(tmp_path, cache)
         ("x.json", "{", "cannot read the corpus"),
     ],
 )
-def test_a_corpus_of_something_else_is_refused_and_leaves_nothing(
-    tmp_path, cache, name, content, told
-):
+def test_other_corpus_files_are_refused_and_leave_no_cache(tmp_path, cache, name, content, message):
     path = tmp_path / name
     path.write_bytes(content.encode(errors="surrogateescape"))
-    with pytest.raises(ConfigError, match=told) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         open_corpus(str(path))
     assert "\n" not in str(error.value)
     assert not (cache / "deepsearch").exists() or not list((cache / "deepsearch").iterdir())
 
 
-def test_long_texts_are_cut_between_paragraphs():
+def test_long_texts_are_split_between_paragraphs():
     paragraphs = ["a" * 900, "b" * 900, "c" * 900, "d" * 5000]
     sections = split("\n\n".join(paragraphs))
     assert sections == ("\n\n".join(paragraphs[:2]), *paragraphs[2:])
     assert split("") == ("",) and "\n\n".join(sections) == "\n\n".join(paragraphs)
 
 
-def test_ten_thousand_pages_are_searched_where_they_lie(tmp_path):
+def test_ten_thousand_pages_are_searched_in_place(tmp_path):
     rows = (
         {"id": n, "contents": f'"Page {n}"\nword{n % 97} word{n % 89} about {n}.'}
         for n in range(10_000)
@@ -295,7 +293,7 @@ def test_ten_thousand_pages_are_searched_where_they_lie(tmp_path):
 # ---- the world -------------------------------------------------------------------------------
 
 
-def test_questions_that_bring_their_pages_are_a_world_by_themselves(tmp_path):
+def test_questions_with_pages_need_no_corpus(tmp_path):
     path = lines(tmp_path / "musique.jsonl", MUSIQUE, {**MUSIQUE, "question": "And again?"})
     env = make(questions=path)
     tasks = env.tasks("test")
@@ -315,7 +313,7 @@ def test_questions_that_bring_their_pages_are_a_world_by_themselves(tmp_path):
             env.reset(options={"task": name})
 
 
-def test_a_world_of_files_keeps_the_contract(tmp_path):
+def test_question_files_pass_the_checker(tmp_path):
     """In all three splits, since the checker plays all of them."""
     rows = [
         {**MUSIQUE, "question": f"Where was author {n} born?", "answer": f"Steventon {n}"}
@@ -340,7 +338,7 @@ def test_a_world_of_files_keeps_the_contract(tmp_path):
         del gymnasium.registry["test/Files-v0"]
 
 
-def test_beir_asks_for_pages(tmp_path):
+def test_beir_queries_ask_for_pages(tmp_path):
     lines(tmp_path / "corpus.jsonl", *PAGES)
     lines(
         tmp_path / "queries.jsonl",
@@ -350,7 +348,7 @@ def test_beir_asks_for_pages(tmp_path):
     (tmp_path / "qrels").mkdir()
     judged = tmp_path / "qrels" / "test.tsv"
     judged.write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td2\t2\nq2\td3\t0\n")
-    (question,) = find(str(tmp_path)).questions
+    (question,) = open_questions(str(tmp_path)).questions
     assert question.answers == ("Emma", "Jane Austen")
     assert question.support == (Lookup("Emma", 1), Lookup("Jane Austen", 1))
     env = make(questions=str(tmp_path), corpus=str(tmp_path))
@@ -364,19 +362,19 @@ def test_beir_asks_for_pages(tmp_path):
         with pytest.raises(
             ConfigError, match=r"test\.tsv, line 1: expected query, document, score"
         ):
-            find(str(tmp_path))
+            open_questions(str(tmp_path))
 
 
-def test_a_refused_setting_says_what_was_expected(tmp_path):
+def test_invalid_setting_states_what_was_expected(tmp_path):
     bare = lines(tmp_path / "bare.jsonl", {"question": "Who?", "answer": "Ada"})
-    for settings, told in [
+    for settings, message in [
         ({"questions": "/no/such.jsonl"}, "there is no file /no/such.jsonl"),
         ({"questions": bare}, "bring no pages with them: name a corpus, too"),
         ({"questions": bare, "corpus": "/no/such.jsonl"}, "corpus: there is no file"),
         ({"corpus": bare}, "needs questions"),
         ({"questions": bare, "corpus": bare, "data_split": "tset"}, "Did you mean 'test'"),
     ]:
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             make(**settings)
 
 
@@ -401,19 +399,19 @@ def test_a_refused_setting_says_what_was_expected(tmp_path):
 def test_published_questions_are_read(name, count):
     if name.endswith("parquet"):
         pytest.importorskip("pyarrow")
-    questions = find(str(Path(DATA, name))).questions
+    questions = open_questions(str(Path(DATA, name))).questions
     assert len(questions) == count
     assert all(question.text and question.answer for question in questions)
 
 
 @needs_data
-def test_arpos_search_cache_answers_some_of_its_questions():
+def test_arpo_search_cache_answers_some_questions():
     """A prototype found 14.0 % of the hard questions answered by the best five of its texts."""
     pytest.importorskip("pyarrow")
     folder = Path(DATA, "arpo")
     corpus = open_corpus(str(folder / "search_cache.json"))
     assert len(corpus) == 8294
-    questions = find(str(folder / "hard_search_1k.parquet")).questions[::5]
+    questions = open_questions(str(folder / "hard_search_1k.parquet")).questions[::5]
     answered = sum(
         any(question.answer.lower() in hit.text.lower() for hit in corpus.search(question.text, 5))
         for question in questions

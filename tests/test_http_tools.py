@@ -16,7 +16,7 @@ from agentgym.errors import ConfigError, EnvError, EnvTimeout, ImpossibleValue
 from agentgym.tools import WithTools
 
 pytest.importorskip("httpx")
-from agentgym.tools.http import Answer, Cache, RetryPolicy, Web
+from agentgym.tools.http import HttpClient, Response, ResponseCache, RetryPolicy
 
 HASTY = RetryPolicy(deadline=30, retries=2, backoff=0.01)
 
@@ -118,13 +118,13 @@ def root(server):
 
 @pytest.fixture
 def web():
-    made = Web(patience=HASTY)
+    made = HttpClient(retry=HASTY)
     yield made
     made.close()
 
 
-def test_answers_come_back_whatever_their_status(root, web):
-    assert web.get(f"{root}/fine") == Answer(200, b"answer 1", "text/plain")
+def test_responses_of_any_status_are_returned(root, web):
+    assert web.get(f"{root}/fine") == Response(200, b"answer 1", "text/plain")
     assert (web.get(f"{root}/nowhere").status, web.get(f"{root}/forbidden").status) == (404, 403)
     assert web.post(f"{root}/", {"a": [1]}).text == '{"a":[1]}'[::-1]
     assert web.get(f"{root}/binary").text == "\ufffd\x00\ufffd"
@@ -132,7 +132,7 @@ def test_answers_come_back_whatever_their_status(root, web):
         web.get(f"{root}/fine").json()
 
 
-def test_connections_are_used_again_and_shared_by_threads(root, web, server):
+def test_connections_are_reused_and_shared_by_threads(root, web, server):
     for _ in range(5):
         web.get(f"{root}/fine")
     assert len(server.clients) == 1
@@ -141,28 +141,28 @@ def test_connections_are_used_again_and_shared_by_threads(root, web, server):
     assert found == {200} and len(server.clients) <= 9
 
 
-def test_what_may_be_better_later_is_asked_again_after_the_pause_that_is_wanted(root, web, server):
+def test_transient_errors_are_retried_after_retry_after(root, web, server):
     start = time.monotonic()
     assert web.get(f"{root}/busy").text == "at last"
     assert server.asked == ["/busy"] * 3 and time.monotonic() - start > 0.4
 
 
 @pytest.mark.parametrize(
-    ("path", "told"),
+    ("path", "message"),
     [
-        ("broken", "it answered 503"),
+        ("broken", "status 503"),
         ("garbage", "RemoteProtocolError"),
         ("torn", "RemoteProtocolError"),
         ("zipped", "DecodingError"),
     ],
 )
-def test_what_never_works_breaks_the_world_after_all_tries(root, web, server, path, told):
-    with pytest.raises(EnvError, match=f"GET {root}/{path} failed in 3 tries: {told}"):
+def test_permanent_failure_raises_after_all_tries(root, web, server, path, message):
+    with pytest.raises(EnvError, match=f"GET {root}/{path} failed in 3 tries: {message}"):
         web.get(f"{root}/{path}?key=secret")
     assert server.asked == [f"/{path}?key=secret"] * 3
 
 
-def test_nobody_at_home_breaks_the_world(web):
+def test_refused_connection_raises_world_error(web):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(EnvError, match="failed in 3 tries: ConnectError"):
@@ -170,8 +170,8 @@ def test_nobody_at_home_breaks_the_world(web):
 
 
 @pytest.mark.parametrize("path", ["nothing", "drops"])
-def test_the_deadline_holds_for_servers_that_are_silent_or_slow(root, path):
-    web = Web(patience=RetryPolicy(deadline=0.5))
+def test_deadline_applies_to_silent_and_slow_servers(root, path):
+    web = HttpClient(retry=RetryPolicy(deadline=0.5))
     start = time.monotonic()
     with pytest.raises(EnvTimeout, match=r"did not answer within 0.5 s"):
         web.get(f"{root}/{path}")
@@ -179,8 +179,8 @@ def test_the_deadline_holds_for_servers_that_are_silent_or_slow(root, path):
     web.close()
 
 
-def test_what_a_caller_gets_wrong_is_a_value_error(root, web):
-    small = Web(patience=RetryPolicy(longest=1000))
+def test_invalid_requests_raise_value_error(root, web):
+    small = HttpClient(retry=RetryPolicy(max_bytes=1000))
     with pytest.raises(ValueError, match="sent more than 1000 bytes"):
         small.get(f"{root}/flood")
     small.close()
@@ -189,8 +189,8 @@ def test_what_a_caller_gets_wrong_is_a_value_error(root, web):
             web.get(url)
 
 
-def test_limits_that_nothing_can_keep_to_are_refused():
-    for name, value in (("deadline", 0), ("retries", -1), ("longest", 0)):
+def test_limits_out_of_range_are_refused():
+    for name, value in (("deadline", 0), ("retries", -1), ("max_bytes", 0)):
         with pytest.raises(ImpossibleValue, match=name):
             RetryPolicy(**{name: value})
 
@@ -198,8 +198,8 @@ def test_limits_that_nothing_can_keep_to_are_refused():
 # ---- the cache -------------------------------------------------------------------------------
 
 
-def test_an_answer_is_kept_and_used_again_by_method_address_and_body(root, server, tmp_path):
-    web = Web(cache=Cache(tmp_path), patience=HASTY)
+def test_responses_are_cached_by_method_url_and_body(root, server, tmp_path):
+    web = HttpClient(cache=ResponseCache(tmp_path), retry=HASTY)
     for _ in range(2):
         assert web.get(f"{root}/fine", {"q": "a b"}).text == "answer 1"
         assert web.get(f"{root}/binary").body == b"\xff\x00\xfe"
@@ -207,49 +207,49 @@ def test_an_answer_is_kept_and_used_again_by_method_address_and_body(root, serve
         assert web.post(f"{root}/", {"a": 1}).text == '{"a":1}'[::-1]
         assert web.post(f"{root}/", {"a": 2}).text == '{"a":2}'[::-1]
     assert len(server.asked) == 5
-    again = Web(cache=Cache(tmp_path), headers={"x-key": "secret"})
+    again = HttpClient(cache=ResponseCache(tmp_path), headers={"x-key": "secret"})
     assert again.get(f"{root}/fine?q=a+b").text == "answer 1"
     assert not any(b"secret" in path.read_bytes() for path in tmp_path.rglob("*.json"))
     web.close()
     again.close()
 
 
-def test_failures_are_not_kept(root, server, tmp_path):
-    web = Web(cache=Cache(tmp_path), patience=HASTY)
+def test_errors_are_not_cached(root, server, tmp_path):
+    web = HttpClient(cache=ResponseCache(tmp_path), retry=HASTY)
     for _ in range(2):
         assert web.get(f"{root}/forbidden").status == 403
     assert len(server.asked) == 2 and not list(tmp_path.rglob("*.json"))
     web.close()
 
 
-def test_what_was_recorded_is_replayed_without_a_server(root, server, tmp_path):
-    recording = Web(cache=Cache(tmp_path, "record"), patience=HASTY)
+def test_recorded_responses_are_replayed_without_a_server(root, server, tmp_path):
+    recording = HttpClient(cache=ResponseCache(tmp_path, "record"), retry=HASTY)
     assert [recording.get(f"{root}/fine").text for _ in range(2)] == ["answer 1", "answer 2"]
     recording.close()
     server.asked.clear()
-    replaying = Web(cache=Cache(tmp_path, "replay"))
+    replaying = HttpClient(cache=ResponseCache(tmp_path, "replay"))
     assert replaying.get(f"{root}/fine").text == "answer 2"
-    with pytest.raises(EnvError, match=f"no answer to GET {root}/other is recorded in"):
+    with pytest.raises(EnvError, match=f"no response to GET {root}/other is recorded in"):
         replaying.get(f"{root}/other")
     assert server.asked == []
 
 
-def test_a_damaged_entry_is_told_in_one_line(root, tmp_path):
-    web = Web(cache=Cache(tmp_path))
+def test_damaged_cache_entry_is_reported_in_one_line(root, tmp_path):
+    web = HttpClient(cache=ResponseCache(tmp_path))
     web.get(f"{root}/fine")
     (path,) = tmp_path.rglob("*.json")
     assert json.loads(path.read_text())["request"]["url"] == f"{root}/fine"
     for content in ("{", "[]", '{"status": 200}', '{"status": "x", "text": "", "type": ""}'):
         path.write_text(content)
-        with pytest.raises(ConfigError, match=r"\.json is no recorded answer, remove it"):
+        with pytest.raises(ConfigError, match=r"\.json is not a recorded response, remove it"):
             web.get(f"{root}/fine")
     with pytest.raises(ConfigError, match="expected one of use, record, replay"):
-        Cache(tmp_path, "reply")
+        ResponseCache(tmp_path, "reply")
     web.close()
 
 
-def test_many_threads_keep_the_same_answer_at_once(root, tmp_path):
-    web = Web(cache=Cache(tmp_path, "record"))
+def test_threads_can_cache_the_same_response_at_once(root, tmp_path):
+    web = HttpClient(cache=ResponseCache(tmp_path, "record"))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: web.get(f"{root}/fine"), range(40)))
     assert [path.suffix for path in tmp_path.rglob("*.*")] == [".json"]
@@ -272,11 +272,11 @@ def test_sync_and_async_tools_share_one_client(root, web):
     env = WithTools(world("agentgym/Hotter-v0"), [page, both])
     env.reset(options={"task": "hotter-3"})
 
-    def said(tool, **arguments):
+    def result_of(tool, **arguments):
         call = json.dumps({"name": tool, "arguments": arguments})
         return env.step(f"<tool_call>{call}</tool_call>")[0].split("\n")[1]
 
-    assert said("page", name="nowhere") == "no such page"
-    assert said("both", one="nowhere", other="forbidden") == "no such page and who are you?"
-    with pytest.raises(EnvError, match="it answered 503"):
-        said("page", name="broken")
+    assert result_of("page", name="nowhere") == "no such page"
+    assert result_of("both", one="nowhere", other="forbidden") == "no such page and who are you?"
+    with pytest.raises(EnvError, match="status 503"):
+        result_of("page", name="broken")

@@ -39,8 +39,8 @@ def hotter(server, notation=None, timeout=PATIENT, count=None):
     return env
 
 
-def said(env, name, **arguments):
-    """What a call returned, without its tags, and whether it was accepted."""
+def result(env, name, **arguments):
+    """The result of a call without its tags, and whether the call was valid."""
     observation, *_, info = env.step(call(name, **arguments))
     text = observation.removeprefix("<tool_response>\n").removesuffix("\n</tool_response>")
     return text, info["action_valid"]
@@ -87,7 +87,7 @@ both = pytest.mark.parametrize("transport", ["stdio", "http"])
 
 
 @both
-def test_the_tools_of_a_server_are_called_like_any_others(shops, transport):
+def test_server_tools_are_called_like_local_ones(shops, transport):
     env = hotter(shops[transport])
     assert [tool.signature for tool in env.tools] == [
         "price(item: string, count: integer = 1)",
@@ -96,27 +96,27 @@ def test_the_tools_of_a_server_are_called_like_any_others(shops, transport):
         "nap(seconds: number)",
         "die()",
     ]
-    assert "What an item costs." in env.manual
-    before = json.loads(said(env, "total")[0])["asked"]
-    assert said(env, "price", item="tea", count=2) == ("2 x tea: 6", True)
-    assert said(env, "double", number=21) == ("42", True)
-    assert json.loads(said(env, "total")[0])["asked"] == before + 1
+    assert "What an item costs." in env.instructions
+    before = json.loads(result(env, "total")[0])["asked"]
+    assert result(env, "price", item="tea", count=2) == ("2 x tea: 6", True)
+    assert result(env, "double", number=21) == ("42", True)
+    assert json.loads(result(env, "total")[0])["asked"] == before + 1
 
 
 @both
-def test_what_a_model_gets_wrong_is_told_and_costs_no_episode(shops, transport):
+def test_model_errors_are_reported_and_the_episode_continues(shops, transport):
     env = hotter(shops[transport])
-    for arguments, told in [
+    for arguments, message in [
         ({"item": 3}, "$.item: 3 is not of type 'string'. Expected price(item: string"),
         ({}, "'item' is a required property"),
         ({"item": "moon"}, "the moon is not for sale"),
     ]:
-        text, valid = said(env, "price", **arguments)
-        assert told in text and not valid
-    assert said(env, "price", item="tea")[1]
+        text, valid = result(env, "price", **arguments)
+        assert message in text and not valid
+    assert result(env, "price", item="tea")[1]
 
 
-def test_tags_carry_texts_that_may_stand_for_numbers(shops):
+def test_tag_arguments_are_converted_from_text(shops):
     env = hotter(shops["stdio"], notation=TagCalls(), count=2)
     assert env.step("<double>21</double>")[0] == "<result>\n42\n</result>"
     assert "'x' is not of type 'integer'" in env.step("<double>x</double>")[0]
@@ -124,29 +124,31 @@ def test_tags_carry_texts_that_may_stand_for_numbers(shops):
 
 
 @both
-def test_a_call_that_takes_too_long_is_a_timeout_and_the_server_goes_on(shops, transport):
+def test_slow_call_times_out_and_the_server_stays_usable(shops, transport):
     env = hotter(shops[transport], timeout=0.5)
     start = time.monotonic()
     with pytest.raises(EnvTimeout, match=r"tool 'nap' did not answer within 0.5 s"):
         env.step(call("nap", seconds=3))
     assert time.monotonic() - start < 3
     env.limits = CallLimits(timeout=PATIENT)
-    assert said(env, "double", number=2) == ("4", True)
+    assert result(env, "double", number=2) == ("4", True)
 
 
-def test_a_server_that_dies_breaks_the_world_and_the_next_episode_gets_a_new_one():
+def test_dead_server_breaks_the_episode_and_the_next_one_reconnects():
     with ToolServer(COMMAND, timeout=PATIENT) as server:
         env = hotter(server)
-        said(env, "price", item="tea")
-        with pytest.raises(EnvError, match="Connection closed; its last words: out of memory"):
+        result(env, "price", item="tea")
+        with pytest.raises(
+            EnvError, match="Connection closed; last line of its stderr: out of memory"
+        ):
             env.step(call("die"))
         with pytest.raises(EnvError, match="Connection closed"):
             env.step(call("total"))
         env.reset(options={"task": "hotter-3"})
-        assert json.loads(said(env, "total")[0]) == {"asked": 0}
+        assert json.loads(result(env, "total")[0]) == {"asked": 0}
 
 
-def test_a_server_on_the_web_that_dies_breaks_the_world_and_stays_away():
+def test_dead_http_server_breaks_this_and_later_episodes():
     with over_http(*COMMAND) as (url, process), ToolServer(url) as server:
         env = hotter(server)
         process.kill()
@@ -158,22 +160,26 @@ def test_a_server_on_the_web_that_dies_breaks_the_world_and_stays_away():
 
 
 @pytest.mark.parametrize(
-    ("server", "error", "told"),
+    ("server", "error", "message"),
     [
         (["/no/such/server"], Unreachable, "FileNotFoundError"),
-        ([sys.executable, "-c", "raise SystemExit('no key')"], Unreachable, "last words: no key"),
+        (
+            [sys.executable, "-c", "raise SystemExit('no key')"],
+            Unreachable,
+            "last line of its stderr: no key",
+        ),
         ([sys.executable, "-c", "input(); print('{}')"], Unreachable, "Connection closed"),
         ("http://127.0.0.1:9/mcp", Unreachable, "ConnectError"),
         ("", ConfigError, "expected an address or a command"),
     ],
 )
-def test_a_server_that_is_none_is_told_in_one_line(server, error, told):
-    with pytest.raises(error, match=told) as raised:
+def test_invalid_server_is_reported_in_one_line(server, error, message):
+    with pytest.raises(error, match=message) as raised:
         ToolServer(server, timeout=PATIENT)
     assert "\n" not in str(raised.value)
 
 
-def test_a_website_is_no_server_of_tools():
+def test_website_that_is_no_mcp_server_is_refused():
     page = (200, b"<html>", ("content-type", "text/html"))
     with serving(lambda path, body: page) as (_, url):
         with pytest.raises((Unreachable, EnvTimeout), match="the MCP server 'http") as raised:
@@ -181,14 +187,14 @@ def test_a_website_is_no_server_of_tools():
         assert "\n" not in str(raised.value)
 
 
-def test_a_server_that_never_answers_is_a_timeout():
-    with pytest.raises(EnvTimeout, match=r"did not tell its tools within 0.5 s"):
+def test_silent_server_times_out():
+    with pytest.raises(EnvTimeout, match=r"did not list its tools within 0.5 s"):
         ToolServer([sys.executable, "-c", "import time; time.sleep(99)"], timeout=0.5)
     with pytest.raises(ImpossibleValue, match="timeout"):
         ToolServer(COMMAND, timeout=0)
 
 
-def test_a_schema_is_checked_without_fetching_anything():
+def test_schema_validation_fetches_no_references():
     with pytest.raises(ConfigError, match="tool 'x' has no valid schema"):
         _checker("x", {"type": "nothing"})
     check = _checker("x", {"type": "object", "properties": {"n": {"type": ["null", "integer"]}}})
@@ -210,7 +216,7 @@ def processes(marker):
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are read from /proc")
 @pytest.mark.parametrize("how", ["close", "forget"])
-def test_a_started_server_ends_when_it_is_closed_or_forgotten(how):
+def test_started_server_exits_when_closed_or_garbage_collected(how):
     marker = f"shop-{how}-{os.getpid()}"
     server = ToolServer([*COMMAND[:1], "-c", f"'{marker}'; import runpy, sys; "
                          f"sys.argv = [{SHOP!r}]; runpy.run_path({SHOP!r}, run_name='__main__')"],
@@ -237,23 +243,23 @@ SERVE = [sys.executable, "-m", "agentgym.cli", "serve"]
 
 def play(env, goal="Find the number"):
     """Win a game of Hotter through the server's own tools."""
-    listed = json.loads(said(env, "tasks", split="test")[0])
+    listed = json.loads(result(env, "tasks", split="test")[0])
     assert len(listed["tasks"]) <= listed["total"]
     task = listed["tasks"][0]
-    seen = json.loads(said(env, "reset", task=task)[0])
+    seen = json.loads(result(env, "reset", task=task)[0])
     assert goal in seen["goal"] and not seen["done"]
     plan = world("agentgym/Hotter-v0")
     plan.reset(options={"task": task})
     for action in plan.oracle():
-        seen = json.loads(said(env, "step", episode=seen["episode"], action=action)[0])
+        seen = json.loads(result(env, "step", episode=seen["episode"], action=action)[0])
     assert seen["won"] and seen["done"] and seen["score"] == 1
-    text, valid = said(env, "step", episode=seen["episode"], action="1")
+    text, valid = result(env, "step", episode=seen["episode"], action="1")
     assert "is over; reset() starts another" in text and not valid
-    assert said(env, "close", episode=seen["episode"]) == ("closed", True)
+    assert result(env, "close", episode=seen["episode"]) == ("closed", True)
     return seen
 
 
-def test_a_world_is_played_through_mcp_over_stdio_and_over_http():
+def test_environment_is_served_over_stdio_and_http():
     with ToolServer([*SERVE, "hotter", "--mcp", "stdio"], timeout=PATIENT) as server:
         play(hotter(server))
     with (
@@ -262,19 +268,19 @@ def test_a_world_is_played_through_mcp_over_stdio_and_over_http():
     ):
         env = hotter(server)
         play(env)
-        for name, arguments, told in [
+        for name, arguments, message in [
             ("reset", {"task": "hotter-x"}, "has no task 'hotter-x'"),
             ("step", {"episode": "nobody", "action": "1"}, "there is no episode 'nobody'"),
             ("tasks", {"split": "tset"}, "tset"),
         ]:
-            text, valid = said(env, name, **arguments)
-            assert told in text and not valid
-        one, other = (json.loads(said(env, "reset", task="hotter-3")[0]) for _ in range(2))
+            text, valid = result(env, name, **arguments)
+            assert message in text and not valid
+        one, other = (json.loads(result(env, "reset", task="hotter-3")[0]) for _ in range(2))
         assert one["episode"] != other["episode"]
         assert one["observation"] == other["observation"]
 
 
-def test_a_world_that_cannot_be_served_is_told_in_one_line():
+def test_unservable_environment_is_reported_in_one_line():
     done = subprocess.run(
         [*SERVE, "hoter", "--mcp", "stdio"], capture_output=True, text=True, timeout=PATIENT
     )

@@ -14,7 +14,7 @@ from agentgym.sandbox import Sandbox
 from agentgym.testing import CheckSettings, check_environment
 from agentgym.tools import PythonTool
 from agentgym_envs.pythonmath.answers import same
-from agentgym_envs.pythonmath.files import find
+from agentgym_envs.pythonmath.files import open_problems
 from agentgym_envs.pythonmath.problems import KINDS, NUMBERS, generate
 
 BRISK = CheckSettings(steps=50, resets=60, seconds=0.3)
@@ -103,12 +103,12 @@ DIFFERENT = [
 
 
 @pytest.mark.parametrize(("given", "expected"), EQUAL)
-def test_answers_of_one_value_are_the_same(given, expected):
+def test_equal_answers_are_accepted(given, expected):
     assert same(given, expected) and same(expected, given)
 
 
 @pytest.mark.parametrize(("given", "expected"), DIFFERENT)
-def test_answers_of_two_values_are_not(given, expected):
+def test_different_answers_are_refused(given, expected):
     assert not same(given, expected)
     assert not (expected and same(expected, given))
 
@@ -134,14 +134,14 @@ def test_answers_of_two_values_are_not(given, expected):
         "1\\pm" * 200,
     ],
 )
-def test_a_hostile_answer_is_judged_in_no_time(bomb):
+def test_hostile_answers_are_judged_quickly(bomb):
     start = time.process_time()
     assert not same(bomb, "7")
     assert not same(bomb, "1, 2")
     assert time.process_time() - start < 2
 
 
-def test_answers_are_compared_the_same_in_many_threads():
+def test_comparison_is_thread_safe():
     pairs = [(*pair, True) for pair in EQUAL] + [(*pair, False) for pair in DIFFERENT]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda pair: same(pair[0], pair[1]), pairs * 3))
@@ -164,7 +164,7 @@ def test_an_independent_program_finds_the_answer(kind, difficulty):
         assert same(found, problem.answer), (problem, result)
 
 
-def test_harder_problems_are_longer_and_their_answers_larger():
+def test_difficulty_increases_length_and_answer_size():
     def size(difficulty):
         made = [generate(kind, difficulty, n) for kind in KINDS for n in range(40)]
         return sum(len(p.question) for p in made), sum(len(p.answer) for p in made)
@@ -188,7 +188,7 @@ def test_no_question_is_in_two_splits():
 # ---- files -----------------------------------------------------------------------------------
 
 
-def test_rows_of_three_forms_are_read(tmp_path):
+def test_common_row_formats_are_read(tmp_path):
     rows = [
         {"question": "How many?", "answer": "3 + 4 = <<3+4=7>>7\n#### 7", "idx": 0},
         {"problem": "Sum?", "solution": "long", "answer": 70, "id": "0"},
@@ -213,7 +213,7 @@ def test_rows_of_three_forms_are_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("", "holds no problems"),
         ('{"question": "a", "answer": "1"}\n{', "line 2: not JSON"),
@@ -224,10 +224,10 @@ def test_rows_of_three_forms_are_read(tmp_path):
         ('{"question": " ", "answer": 1}', "expected texts"),
     ],
 )
-def test_a_file_that_holds_something_else_is_refused_in_one_line(tmp_path, content, told):
+def test_other_files_are_refused_in_one_line(tmp_path, content, message):
     path = tmp_path / "x.jsonl"
     path.write_text(content)
-    with pytest.raises(ConfigError, match=told) as error:
+    with pytest.raises(ConfigError, match=message) as error:
         make(data=str(path))
     assert "\n" not in str(error.value)
 
@@ -236,8 +236,8 @@ def test_a_file_that_holds_something_else_is_refused_in_one_line(tmp_path, conte
 @pytest.mark.parametrize(
     ("name", "count"), [("gsm8k", 1319), ("math500", 500), ("aime24", 30), ("aime25", 30)]
 )
-def test_published_problems_are_read_and_their_answers_told_apart(name, count):
-    file = find(str(Path(DATA) / "arpo" / f"eval_{name}.jsonl"))
+def test_published_problems_are_read_and_answers_distinguished(name, count):
+    file = open_problems(str(Path(DATA) / "arpo" / f"eval_{name}.jsonl"))
     assert len(file.problems) == count
     answers = [problem.answer for problem in file.problems]
     assert all(same(answer, answer) for answer in answers)
@@ -250,20 +250,20 @@ def test_published_problems_are_read_and_their_answers_told_apart(name, count):
 # ---- the world -------------------------------------------------------------------------------
 
 
-def test_a_refused_setting_says_what_was_expected(tmp_path):
-    for settings, told in [
+def test_invalid_setting_states_what_was_expected(tmp_path):
+    for settings, message in [
         ({"difficulty": 6}, "difficulty: got 6, expected 1 to 5"),
         ({"kinds": "algbra"}, "Did you mean 'algebra'"),
         ({"notation": "xml"}, "expected one of tags, json"),
         ({"data": "/no/such.jsonl"}, "there is no file /no/such.jsonl"),
         ({"data_split": "tset"}, "Did you mean 'test'"),
     ]:
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             make(**settings)
 
 
 @pytest.mark.usefixtures("confined")
-def test_the_interpreter_keeps_its_variables_and_forks_with_the_world():
+def test_interpreter_keeps_variables_and_forks_with_the_environment():
     env = make()
     begin(env, "algebra-2-0")
     env.step("<python>x = [1]</python>")
@@ -278,17 +278,17 @@ def test_the_interpreter_keeps_its_variables_and_forks_with_the_world():
 
 
 @pytest.mark.usefixtures("confined")
-def test_errors_and_silence_are_told_and_cost_nothing():
+def test_errors_and_empty_output_are_reported_without_penalty():
     env = make(seconds=0.5)
     begin(env, "algebra-2-0")
-    for code, told in [
+    for code, message in [
         ("1 / 0", "line 1: ZeroDivisionError: division by zero"),
         ("x = 1", "(no output)"),
         ("while True: pass", "Timeout: interrupted after 0.5 s"),
-        ("import os; os._exit(1)", "was started anew: its variables are gone."),
+        ("import os; os._exit(1)", "was restarted: its variables are lost."),
     ]:
         observation, reward, done, _, info = env.step(f"<python>{code}</python>")
-        assert told in observation
+        assert message in observation
         assert (reward, done, info["action_valid"]) == (0.0, False, True)
     env.close()
 
@@ -306,15 +306,15 @@ def test_the_first_answer_counts(notation):
 
 
 @pytest.mark.usefixtures("confined")
-def test_json_calls_keep_the_contract():
+def test_json_calls_pass_the_checker():
     settings = {"notation": "json", "kinds": "counting", "difficulty": 1}
     check_environment("agentgym/PythonMath-v0", BRISK, **settings)
 
 
 @pytest.mark.usefixtures("confined")
-def test_a_tool_left_open_is_closed_with_its_world():
+def test_tool_session_closes():
     one = PythonTool()
     assert one("1 + 1") == "2"
-    assert one._session._wires is not None
+    assert one._session._sockets is not None
     one.close()
-    assert one._session._wires is None
+    assert one._session._sockets is None

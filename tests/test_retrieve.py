@@ -14,7 +14,7 @@ import pytest
 
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError, EnvError, EnvTimeout
-from agentgym.tools.http import Cache, RetryPolicy, Web
+from agentgym.tools.http import HttpClient, ResponseCache, RetryPolicy
 from agentgym_envs.deepsearch.corpora import Document, corpus_of
 from agentgym_envs.deepsearch.pages import open_encyclopaedia
 from agentgym_envs.deepsearch.remote import RemoteCorpus
@@ -74,7 +74,7 @@ def passages(result):
     return shown
 
 
-def test_the_request_of_search_r1s_client_is_answered_as_it_expects(address):
+def test_search_r1_request_gets_its_response_format(address):
     body = {"queries": ["Where did Jane Austen die?", "Emma"], "topk": 2, "return_scores": True}
     status, found = ask(address, body)
     assert status == 200 and set(found) == {"result"} and len(found["result"]) == 2
@@ -86,12 +86,12 @@ def test_the_request_of_search_r1s_client_is_answered_as_it_expects(address):
     assert passages(found["result"][1])[0] == 'Doc 1(Title: "Emma") A novel by Jane Austen.'
 
 
-def test_the_request_of_verl_agents_client_is_answered_too(address):
+def test_verl_agent_request_is_answered(address):
     body = {"query": "Emma", "topk": 1, "return_scores": True}
     assert ask(address, body)[1]["result"][0][0]["document"]["id"] == "1"
 
 
-def test_without_scores_documents_come_bare_and_three_by_default(address):
+def test_without_scores_documents_are_bare_and_three_by_default(address):
     status, found = ask(address, {"queries": ["Jane Austen novel"], "topk": None})
     assert status == 200
     assert sorted(each["id"] for each in found["result"][0]) == ["0", "1", "2"]
@@ -101,7 +101,7 @@ def test_without_scores_documents_come_bare_and_three_by_default(address):
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "told"),
+    ("body", "status", "message"),
     [
         (b"", 422, "expected a JSON object"),
         (b"[" * 100_000, 422, "expected a JSON object"),
@@ -115,12 +115,12 @@ def test_without_scores_documents_come_bare_and_three_by_default(address):
         (b" " * 1_100_000, 413, "more than 1048576 bytes"),
     ],
 )
-def test_what_is_no_request_is_refused_with_a_reason(address, body, status, told):
+def test_invalid_request_is_refused_with_a_reason(address, body, status, message):
     code, found = ask(address, body)
-    assert code == status and told in found["detail"]
+    assert code == status and message in found["detail"]
 
 
-def test_client_and_server_agree_with_the_corpus_itself(address):
+def test_client_and_server_agree_with_the_local_corpus(address):
     ours, remote = corpus_of(DOCUMENTS), RemoteCorpus(address)
     for query in ("Jane Austen novel", "Where was she born?", "zzz", 'quotes " and \n lines'):
         assert remote.search(query, 3) == ours.search(query, 3)
@@ -129,7 +129,7 @@ def test_client_and_server_agree_with_the_corpus_itself(address):
     remote.web.close()
 
 
-def test_a_world_over_http_is_the_world_in_process(address, tmp_path):
+def test_episodes_over_http_equal_those_in_process(address, tmp_path):
     rows = [{"question": "Where did Jane Austen die?", "answer": "Winchester"}]
     path, pages = tmp_path / "questions.jsonl", tmp_path / "pages.jsonl"
     path.write_text(json.dumps(rows[0]))
@@ -169,7 +169,7 @@ def say(status, body):
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "told"),
+    ("status", "body", "message"),
     [
         (200, b"<html>", "expected JSON, got '<html>'"),
         (200, b"[]", "expected an object with one list of documents"),
@@ -177,36 +177,40 @@ def say(status, body):
         (200, b'{"result": [[{"document": {"id": 1}}]]}', "expected an object with one list"),
         (200, b'{"result": [[3]]}', "expected an object with one list"),
         (404, b"gone", "answered 404: 'gone'"),
-        (500, b"", "failed in 1 tries: it answered 500"),
+        (500, b"", "failed in 1 tries: status 500"),
     ],
 )
-def test_a_server_that_answers_nonsense_breaks_the_world_not_the_agent(status, body, told):
+def test_invalid_response_raises_world_error(status, body, message):
     with serving(say(status, body)) as url:
-        remote = RemoteCorpus(url, Web(patience=RetryPolicy(retries=0)))
-        with pytest.raises(EnvError, match=told) as error:
+        remote = RemoteCorpus(url, HttpClient(retry=RetryPolicy(retries=0)))
+        with pytest.raises(EnvError, match=message) as error:
             remote.search("Emma", 3)
         assert "\n" not in str(error.value)
         remote.web.close()
 
 
-def test_a_server_that_never_answers_is_a_timeout():
+def test_silent_server_times_out():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/retrieve"
-        remote = RemoteCorpus(url, Web(patience=RetryPolicy(deadline=0.3)))
+        remote = RemoteCorpus(url, HttpClient(retry=RetryPolicy(deadline=0.3)))
         with pytest.raises(EnvTimeout, match=r"did not answer within 0.3 s"):
             remote.search("Emma", 3)
         remote.web.close()
 
 
-def test_what_the_server_said_is_replayed_without_it(tmp_path):
+def test_recorded_responses_are_replayed_without_a_server(tmp_path):
     with serving(application(corpus_of(DOCUMENTS))) as url:
-        recording = RemoteCorpus(url, Web(cache=Cache(tmp_path, "record")))
+        recording = RemoteCorpus(url, HttpClient(cache=ResponseCache(tmp_path, "record")))
         found = recording.search("Emma", 3)
         recording.web.close()
-    assert RemoteCorpus(url, Web(cache=Cache(tmp_path, "replay"))).search("Emma", 3) == found != []
+    assert (
+        RemoteCorpus(url, HttpClient(cache=ResponseCache(tmp_path, "replay"))).search("Emma", 3)
+        == found
+        != []
+    )
 
 
-def test_the_command_serves_the_encyclopaedia_and_refuses_what_is_none(tmp_path):
+def test_serve_command_serves_the_encyclopaedia_and_refuses_other_files(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     command = [sys.executable, "-m", "agentgym.cli", "serve", "retrieve"]
@@ -216,7 +220,7 @@ def test_the_command_serves_the_encyclopaedia_and_refuses_what_is_none(tmp_path)
     try:
         assert process.stdout.readline().startswith(b"retrieve is at http://127.0.0.1:")
         remote = RemoteCorpus(
-            f"http://127.0.0.1:{port}/retrieve", Web(patience=RetryPolicy(retries=9))
+            f"http://127.0.0.1:{port}/retrieve", HttpClient(retry=RetryPolicy(retries=9))
         )
         book = open_encyclopaedia(400, 0)
         title = next(iter(book.pages))

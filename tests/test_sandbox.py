@@ -80,14 +80,14 @@ def test_ordinary_programs_run(sandbox, code, stdout, value):
         ("x" * 200_000, "200000 characters, expected at most 100000"),
     ],
 )
-def test_a_program_that_fails_says_where_and_why(session, code, error):
+def test_failing_program_reports_line_and_exception(session, code, error):
     result = session.run(code)
     assert result.status in (Status.ERROR, Status.MEMORY, Status.CRASHED)
     assert error in result.error and "\n" not in result.error
     assert session.run("1 + 1").value == "2"
 
 
-def test_what_fails_still_tells_what_was_printed(session):
+def test_failing_program_keeps_its_printed_output(session):
     result = session.run("print('before')\n1 / 0\nprint('after')")
     assert (result.stdout, result.status) == ("before\n", Status.ERROR)
 
@@ -96,13 +96,13 @@ def test_what_fails_still_tells_what_was_printed(session):
 
 
 @pytest.mark.parametrize("code", REFUSED.values(), ids=REFUSED)
-def test_what_a_program_must_not_do_is_refused(session, code):
+def test_forbidden_operations_are_refused(session, code):
     result = session.run(code)
     assert result.status is Status.ERROR, result
     assert session.run("1 + 1").value == "2"
 
 
-def test_no_secret_of_the_client_reaches_a_program(monkeypatch):
+def test_secrets_of_the_client_are_not_visible(monkeypatch):
     """The server is one that starts with the secret set, and a secret file open."""
     monkeypatch.setenv("API_TOKEN", "hunter2")
     server.cache_clear()
@@ -125,7 +125,7 @@ def test_no_secret_of_the_client_reaches_a_program(monkeypatch):
 
 
 @pytest.mark.parametrize(("code", "status", "lost"), FATAL.values(), ids=FATAL)
-def test_a_program_that_will_not_end_or_will_not_obey_is_contained(sandbox, code, status, lost):
+def test_endless_or_uncooperative_programs_are_stopped(sandbox, code, status, lost):
     session = Sandbox(QUICK if Status.TIMEOUT in status else PATIENT).session()
     session.run("kept = 1")
     start = time.monotonic()
@@ -139,7 +139,7 @@ def test_a_program_that_will_not_end_or_will_not_obey_is_contained(sandbox, code
     assert sandbox.run("1 + 1").value == "2"
 
 
-def test_a_flood_of_output_keeps_beginning_and_end(session):
+def test_long_output_keeps_beginning_and_end(session):
     result = session.run("for i in range(200_000): print(i)")
     assert result.status is Status.OK, result
     assert len(result.stdout) < PATIENT.output + 60
@@ -151,15 +151,15 @@ def test_a_flood_of_output_keeps_beginning_and_end(session):
     assert len(error) < PATIENT.output + 60
 
 
-def test_processor_time_of_a_session_is_bounded():
+def test_cpu_time_of_a_session_is_bounded():
     one = Sandbox(SandboxLimits(wall=20, cpu=1), preload=()).session()
     result = one.run("while True: pass")
     assert (result.status, result.lost) == (Status.CRASHED, True)
-    assert result.error == "killed after 1 s of processor time"
+    assert result.error == "killed after 1 s of CPU time"
     one.close()
 
 
-def test_a_forged_answer_is_only_ever_about_its_own_program(session):
+def test_forged_reply_affects_only_its_own_program(session):
     """What comes back is a claim; a right claim of one cell must not pass for the next one's."""
     forged = {"number": 2, "status": "ok", "stdout": "", "value": "42", "error": "", "cpu": 0.0}
     session.run("import os, struct, json")
@@ -174,7 +174,7 @@ def test_a_forged_answer_is_only_ever_about_its_own_program(session):
 # ---- sessions --------------------------------------------------------------------------------
 
 
-def test_a_session_remembers_and_its_fork_goes_its_own_way(session):
+def test_session_keeps_variables_and_forks_are_independent(session):
     session.run("import random\nx = [random.random()]")
     session.run("y = len(x)\nopen('f', 'w').write('kept')")
     twin = session.fork()
@@ -188,7 +188,7 @@ def test_a_session_remembers_and_its_fork_goes_its_own_way(session):
     last.close()
 
 
-def test_sets_and_random_numbers_are_the_same_in_every_server():
+def test_set_order_and_random_numbers_are_deterministic():
     code = "import random, numpy\n{'a', 'b', 'c'}, random.random(), numpy.random.rand()"
     values = set()
     for _ in range(2):
@@ -217,7 +217,7 @@ def test_closing_a_session_ends_its_processes(sandbox):
         time.sleep(0.01)
 
 
-def test_a_client_that_is_killed_leaves_no_process_and_no_folder_behind(tmp_path):
+def test_killed_client_leaves_no_process_and_no_folder(tmp_path):
     code = (
         "from agentgym.sandbox import *\nimport time\n"
         "one = Sandbox(SandboxLimits(wall=60), preload=()).session()\none.run('1')\n"
@@ -242,7 +242,7 @@ def test_a_client_that_is_killed_leaves_no_process_and_no_folder_behind(tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_a_server_that_died_is_started_again(sandbox):
+def test_dead_server_is_restarted(sandbox):
     sandbox.run("1")
     running = server(os.getpid(), sandbox.preload, "fork-server")
     running._process.send_signal(signal.SIGKILL)
@@ -250,17 +250,17 @@ def test_a_server_that_died_is_started_again(sandbox):
     assert sandbox.run("1 + 1").value == "2"
 
 
-def test_the_layers_are_told_and_a_missing_one_stops_everything(session, monkeypatch):
+def test_missing_layer_stops_the_sandbox(session, monkeypatch):
     session.run("1")
     assert set(LAYERS) <= set(session.layers)
     with pytest.raises(ConfigError, match="got firewall, expected namespaces"):
         Sandbox(require=["firewall"])
     monkeypatch.setattr("agentgym.sandbox.server._for_nobody", lambda: False)
-    with pytest.raises(ConfigError, match=r"lacks nobody \(not put on\)"):
+    with pytest.raises(ConfigError, match=r"lacks nobody \(not applied\)"):
         Sandbox(require=[*LAYERS, "nobody"]).run("1")
 
 
-def test_other_machines_are_told_apart_and_skipped(monkeypatch):
+def test_unsupported_platforms_are_refused(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     with pytest.raises(Unconfined, match="needs Linux on x86-64, this is linux on aarch64"):
         Sandbox().run("1")
@@ -269,21 +269,21 @@ def test_other_machines_are_told_apart_and_skipped(monkeypatch):
         check_environment("agentgym/PythonMath-v0")
 
 
-def test_limits_that_nothing_can_keep_to_are_refused():
+def test_limits_out_of_range_are_refused():
     for name in ("wall", "cpu", "memory", "output"):
         with pytest.raises(ImpossibleValue, match=name):
             SandboxLimits(**{name: 0})
 
 
-def test_a_server_that_cannot_start_is_a_broken_world(monkeypatch):
+def test_server_start_failure_raises_world_error(monkeypatch):
     monkeypatch.setattr("agentgym.sandbox.server._START", "raise SystemExit")
     server.cache_clear()
-    with pytest.raises(EnvError, match="the sandbox does not start: its server ended at once"):
+    with pytest.raises(EnvError, match="the sandbox does not start: its server exited at startup"):
         Sandbox(QUICK, preload=()).run("1")
     server.cache_clear()
 
 
-def test_the_client_keeps_its_own_limits_and_sockets(sandbox):
+def test_limits_and_sockets_of_the_client_are_unchanged(sandbox):
     sandbox.run("1")
     before = resource.getrlimit(resource.RLIMIT_NPROC), len(os.listdir("/proc/self/fd"))
     for _ in range(20):

@@ -41,7 +41,7 @@ def session(backend, limits=PATIENT):
     return Sandbox(limits, preload=(), backend=backend).session()
 
 
-def test_programs_run_and_remember(backend):
+def test_programs_run_and_keep_variables(backend):
     one = session(backend)
     assert one.run("import sympy\nx = sympy.factorint(360)\nprint('a')").stdout == "a\n"
     assert one.run("open('f', 'w').write('hi')\nx").value == "{2: 3, 3: 2, 5: 1}"
@@ -53,7 +53,7 @@ def test_programs_run_and_remember(backend):
     twin.close()
 
 
-def test_what_a_program_must_not_do_is_refused(backend):
+def test_forbidden_operations_are_refused(backend):
     one = session(backend)
     one.run("kept = 1")
     outcomes = {name: one.run(code) for name, code in REFUSED.items()}
@@ -64,7 +64,7 @@ def test_what_a_program_must_not_do_is_refused(backend):
 
 
 @pytest.mark.parametrize(("code", "status", "lost"), FATAL.values(), ids=FATAL)
-def test_a_program_that_will_not_end_or_will_not_obey_is_contained(backend, code, status, lost):
+def test_endless_or_uncooperative_programs_are_stopped(backend, code, status, lost):
     one = session(backend, QUICK if Status.TIMEOUT in status else PATIENT)
     one.run("kept = 1")
     result = one.run(code)
@@ -75,7 +75,7 @@ def test_a_program_that_will_not_end_or_will_not_obey_is_contained(backend, code
     one.close()
 
 
-def test_nothing_of_the_client_is_there(backend, monkeypatch, tmp_path):
+def test_nothing_of_the_client_is_visible(backend, monkeypatch, tmp_path):
     monkeypatch.setenv("API_TOKEN", "hunter2")
     one = session(backend)
     assert "hunter2" not in one.run("import os; str(dict(os.environ))").value
@@ -87,14 +87,14 @@ def test_nothing_of_the_client_is_there(backend, monkeypatch, tmp_path):
     one.close()
 
 
-def test_processor_time_is_bounded(backend):
+def test_cpu_time_is_bounded(backend):
     one = Sandbox(SandboxLimits(wall=60, cpu=1), preload=(), backend=backend).session()
     result = one.run("while True: pass")
     assert (result.status, result.lost) == (Status.CRASHED, True), result
     one.close()
 
 
-def test_a_client_that_is_killed_leaves_no_process_and_no_folder_behind(backend, tmp_path):
+def test_killed_client_leaves_no_process_and_no_folder(backend, tmp_path):
     code = (
         "from agentgym.sandbox import *\n"
         f"one = Sandbox(SandboxLimits(wall=60), preload=(), backend={backend!r}).session()\n"
@@ -119,7 +119,7 @@ def test_a_client_that_is_killed_leaves_no_process_and_no_folder_behind(backend,
         time.sleep(0.02)
 
 
-def test_a_backend_that_is_not_there_is_named(monkeypatch):
+def test_missing_backend_is_named(monkeypatch):
     with pytest.raises(ConfigError, match="got 'docker', expected one of fork-server, bubblewrap"):
         Sandbox(backend="docker")
     wrappers.program.cache_clear()
@@ -130,7 +130,7 @@ def test_a_backend_that_is_not_there_is_named(monkeypatch):
         session("gvisor").run("1")
 
 
-def test_a_machine_that_does_not_let_a_backend_work_is_told(monkeypatch, tmp_path):
+def test_backend_that_the_machine_forbids_is_reported(monkeypatch, tmp_path):
     wrappers.program.cache_clear()
     broken = tmp_path / "bwrap"
     broken.write_text("#!/bin/sh\necho 'bwrap: No permissions' >&2\nexit 1\n")

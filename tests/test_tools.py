@@ -24,7 +24,7 @@ from agentgym.tools import (
     CallLimits,
     HermesCalls,
     TagCalls,
-    ToolWorld,
+    ToolEnv,
     WithTools,
     cut_characters,
     cut_tokens,
@@ -80,7 +80,7 @@ class Counter:
         self.value += 1
         return self.value
 
-    def begin(self):
+    def reset(self):
         self.value = 0
 
     def fork(self):
@@ -99,7 +99,7 @@ def hotter(*tools, notation=None, **limits):
     return env
 
 
-def said(env, action):
+def result_of(env, action):
     """What a call returned, without its tags."""
     return env.step(action)[0].removeprefix("<tool_response>\n").removesuffix("\n</tool_response>")
 
@@ -107,7 +107,7 @@ def said(env, action):
 # ---- schema and arguments --------------------------------------------------------------------
 
 
-def test_a_schema_comes_from_signature_and_docstring():
+def test_schema_is_built_from_signature_and_docstring():
     assert tool(search).schema == {
         "type": "function",
         "function": {
@@ -142,7 +142,7 @@ def test_a_schema_comes_from_signature_and_docstring():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({}, "query: Field required."),
         ({"query": 3}, "query: Input should be a valid string, got 3."),
@@ -154,13 +154,13 @@ def test_a_schema_comes_from_signature_and_docstring():
         ({"query": ["x" * 10**4]}, "xxx..."),
     ],
 )
-def test_bad_arguments_are_answered_by_what_was_expected(arguments, told):
-    text = said(hotter(search), call("search", **arguments))
-    assert told in text and "Expected search(query: string, k: integer = 3" in text
+def test_bad_arguments_return_the_expected_signature(arguments, message):
+    text = result_of(hotter(search), call("search", **arguments))
+    assert message in text and "Expected search(query: string, k: integer = 3" in text
     assert len(text) < 500
 
 
-def test_tags_carry_texts_that_may_stand_for_numbers():
+def test_tag_arguments_are_converted_from_text():
     env = hotter(add, notation=TagCalls())
     assert env.step("<add> 41 </add>")[0] == "<result>\n41\n</result>"
     observation, *_, info = env.step("<add>4x</add>")
@@ -168,17 +168,20 @@ def test_tags_carry_texts_that_may_stand_for_numbers():
     assert not info["action_valid"]
 
 
-def test_a_tool_without_words_is_refused():
+def test_tool_without_name_or_docstring_is_refused():
     class Silent:
         def __call__(self) -> str:
             return ""
 
-    for function, told in [(lambda: 3, "'<lambda>' needs a docstring"), (Silent(), "needs a name")]:
-        with pytest.raises(ConfigError, match=told):
+    for function, message in [
+        (lambda: 3, "'<lambda>' needs a docstring"),
+        (Silent(), "needs a name"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
             tool(function)
 
 
-def test_a_tool_with_parameters_no_model_can_pass_is_refused():
+def test_tool_with_parameters_a_model_cannot_pass_is_refused():
     def untyped(x) -> str:
         """No type."""
 
@@ -188,16 +191,16 @@ def test_a_tool_with_parameters_no_model_can_pass_is_refused():
     def odd(x: threading.Thread) -> str:
         """A thread."""
 
-    for function, told in [
+    for function, message in [
         (untyped, "parameter 'x' of tool 'untyped' needs a type"),
         (many, "needs to be passed by name"),
         (odd, "no model can pass"),
     ]:
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             tool(function)
 
 
-def test_two_tools_of_one_name_and_tags_for_two_arguments_are_refused():
+def test_duplicate_names_and_tags_for_two_arguments_are_refused():
     def pair(a: str, b: str) -> str:
         """Both."""
 
@@ -212,14 +215,14 @@ def test_two_tools_of_one_name_and_tags_for_two_arguments_are_refused():
 
 @pytest.mark.parametrize("notation", [HermesCalls(), TagCalls()])
 @pytest.mark.parametrize("text", ["words", "é 🙂 \\ \" ' \n two", "<b>1</b>", "a < b </tool_call>"])
-def test_what_is_written_is_read_back(notation, text):
+def test_written_calls_are_parsed_back(notation, text):
     one = tool(search)
     (found,) = notation.parse("I will.\n" + notation.write(one, {"query": text}), [one])
     assert (found.name, found.arguments, found.problem) == ("search", {"query": text}, "")
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         ("{", "is not JSON"),
         ('{"name": "add", "arguments": {"a": 1}, "a": 2}', "no more"),
@@ -238,24 +241,24 @@ def test_what_is_written_is_read_back(notation, text):
         ('{"name": "ad", "arguments": {"a": 1}}', "no tool 'ad'. Did you mean 'add'?"),
     ],
 )
-def test_a_malformed_or_hostile_call_is_answered_shortly_and_its_neighbours_are_made(body, told):
+def test_malformed_call_gets_a_short_answer_and_the_other_calls_run(body, message):
     env = hotter(add)
     action = f"<tool_call>{body}</tool_call> {call('add', a=40, b=2)}"
     observation, reward, done, _, info = env.step(action)
-    assert told in observation and len(observation) < 400
+    assert message in observation and len(observation) < 400
     assert observation.endswith("<tool_response>\n42\n</tool_response>")
     assert (reward, done, info["action_valid"]) == (0.0, False, False)
 
 
 @pytest.mark.parametrize("tag", ["<tool_call>", "</tool_call>", "<tool_call></tool_call>"])
-def test_a_megabyte_of_tags_is_read_in_no_time(tag):
+def test_a_megabyte_of_tags_is_parsed_in_linear_time(tag):
     env = hotter(add)
     start = time.process_time()
     env.step(tag * (1_000_000 // len(tag)))
     assert time.process_time() - start < 5
 
 
-def test_a_call_left_open_says_so():
+def test_unclosed_call_is_reported():
     env = hotter(search, notation=TagCalls("information"))
     observation, *_ = env.step("<search>a</search><search>b")
     assert observation == (
@@ -264,13 +267,13 @@ def test_a_call_left_open_says_so():
     )
 
 
-def test_a_tag_inside_another_one_is_part_of_its_text():
+def test_nested_tag_is_part_of_the_outer_text():
     env = hotter(search, add, notation=TagCalls())
     observation, *_ = env.step("<search>what <add>1</add> is</search>")
     assert observation == "<result>\n3 best pages about what <add>1</add> is\n</result>"
 
 
-def test_the_manual_is_part_of_the_goal():
+def test_tool_instructions_are_part_of_the_goal():
     goal = hotter(search).step("1")[4]["goal"]
     assert goal.startswith("Find the number.\n\n")
     assert json.dumps(tool(search).schema) in goal
@@ -278,7 +281,7 @@ def test_the_manual_is_part_of_the_goal():
     assert "<search>query</search>: Find pages." in tags
 
 
-def test_calls_in_thoughts_are_thoughts():
+def test_calls_inside_thoughts_are_not_executed():
     form = Plain()
     assert form.parse(f"<think>{call('add', a=1)}</think>\n say 3 ") == "say 3"
     assert form.parse(f"hm</think>{form.format('go')}") == "go"
@@ -290,7 +293,7 @@ def test_calls_in_thoughts_are_thoughts():
 # ---- limits ----------------------------------------------------------------------------------
 
 
-def test_async_tools_run_outside_of_the_callers_event_loop():
+def test_async_tools_run_outside_the_callers_event_loop():
     env = hotter(slow)
 
     async def inside():
@@ -307,7 +310,7 @@ def nap(seconds: float) -> str:
 
 
 @pytest.mark.parametrize("one", [slow, nap])
-def test_a_tool_that_does_not_answer_in_time_breaks_the_world_and_is_not_asked_again(one):
+def test_tool_timeout_breaks_the_episode_and_is_not_retried(one):
     env = hotter(one, timeout=0.2, retries=5)
     start = time.monotonic()
     with pytest.raises(EnvTimeout, match=f"tool '{one.__name__}' did not answer within 0.2 s"):
@@ -317,7 +320,7 @@ def test_a_tool_that_does_not_answer_in_time_breaks_the_world_and_is_not_asked_a
 
 @pytest.mark.parametrize("fault", [ConnectionResetError("reset"), Unreachable("503")])
 @pytest.mark.parametrize("faults", [2, 3])
-def test_only_a_call_that_did_not_arrive_is_tried_again(fault, faults):
+def test_only_connection_errors_are_retried(fault, faults):
     left = [fault] * faults
 
     def fetch() -> str:
@@ -328,7 +331,7 @@ def test_only_a_call_that_did_not_arrive_is_tried_again(fault, faults):
 
     env = hotter(fetch, retries=2, backoff=0.001)
     if faults == 2:
-        assert said(env, call("fetch")) == "page"
+        assert result_of(env, call("fetch")) == "page"
     else:
         with pytest.raises(Unreachable, match=f"failed in 3 tries: {fault}"):
             env.step(call("fetch"))
@@ -342,44 +345,44 @@ def test_only_a_call_that_did_not_arrive_is_tried_again(fault, faults):
         ("zero", "ZeroDivisionError: no such page"),
     ],
 )
-def test_what_a_tool_refuses_is_an_observation_and_tried_once(kind, text):
+def test_refusal_of_a_tool_is_an_observation_and_not_retried(kind, text):
     env = hotter(fail)
     observation, _, _, _, info = env.step(call("fail", kind=kind))
     assert observation == f"<tool_response>\n{text}\n</tool_response>"
     assert not info["action_valid"] and info["tool_calls"] == 1
 
 
-def test_a_broken_tool_breaks_the_world_not_the_agent():
+def test_broken_tool_raises_world_error():
     with pytest.raises(EnvError, match="tool 'fail' broke: OSError: no such page"):
         hotter(fail).step(call("fail", kind="os"))
 
 
-def test_calls_of_a_turn_and_of_an_episode_are_bounded():
+def test_calls_per_turn_and_per_episode_are_bounded():
     env = hotter(Counter(), calls=4, per_turn=3)
     observation, *_, info = env.step(call("count") * 9)
     assert [line for line in observation.splitlines() if "tool_response" not in line] == [
         *"123",
-        "Only 3 calls in a turn, got 9: the rest was not made.",
+        "Only 3 calls in a turn, got 9: the rest were ignored.",
     ]
     assert info["tool_calls"] == 3 and not info["action_valid"]
-    assert said(env, call("count")) == "4"
-    assert said(env, call("count")) == "All 4 calls of the episode are made."
+    assert result_of(env, call("count")) == "4"
+    assert result_of(env, call("count")) == "All 4 calls of the episode are used."
     env.reset(options={"task": "hotter-3"})
-    assert said(env, call("count")) == "1"
+    assert result_of(env, call("count")) == "1"
 
 
-def test_limits_that_nothing_can_keep_to_are_refused():
+def test_limits_out_of_range_are_refused():
     for limits in ({"timeout": 0}, {"retries": -1}, {"calls": 0}, {"per_turn": 0}):
         with pytest.raises(ImpossibleValue, match=next(iter(limits))):
             CallLimits(**limits)
 
 
-def test_long_results_lose_their_middle():
+def test_long_results_are_cut_in_the_middle():
     def page() -> str:
         """A long page."""
         return "a" * 5000 + "z" * 5000
 
-    text = said(hotter(page, cut=cut_characters(100)), call("page"))
+    text = result_of(hotter(page, cut=cut_characters(100)), call("page"))
     assert text == "a" * 50 + "\n[... 9900 characters left out ...]\n" + "z" * 50
 
 
@@ -397,7 +400,7 @@ def test_results_are_cut_at_tokens(tokenizer, limit):
 # ---- worlds ----------------------------------------------------------------------------------
 
 
-def test_a_world_with_tools_is_the_world_as_before(monkeypatch):
+def test_adding_tools_leaves_the_environment_unchanged(monkeypatch):
     import gymnasium
 
     def make(**kwargs):
@@ -417,7 +420,7 @@ def test_a_world_with_tools_is_the_world_as_before(monkeypatch):
     assert env.step(call("count"))[0] == "The episode is over."
 
 
-def test_a_call_costs_no_progress():
+def test_tool_call_does_not_change_the_environment():
     env = hotter(add)
     before = env.step("50")
     after = env.step(call("add", a=1))
@@ -425,15 +428,15 @@ def test_a_call_costs_no_progress():
     assert after[4]["score"] == before[4]["score"]
 
 
-def test_the_state_of_a_tool_is_forked_with_its_world():
+def test_tool_state_is_forked_with_the_environment():
     env = hotter(Counter())
     env.step(call("count"))
     twin = fork_env(env)
-    assert [said(env, call("count")) for _ in range(2)] == ["2", "3"]
-    assert said(twin, call("count")) == "2"
+    assert [result_of(env, call("count")) for _ in range(2)] == ["2", "3"]
+    assert result_of(twin, call("count")) == "2"
 
 
-class Vault(ToolWorld):
+class Vault(ToolEnv):
     """A world made of its own methods."""
 
     def __init__(self, **kwargs):
@@ -460,7 +463,7 @@ class Vault(ToolWorld):
         return Outcome("It opens." if won else "Locked.", float(won), float(won), won, done=True)
 
 
-def test_a_tool_that_returns_an_outcome_acts_on_its_world_and_ends_the_turn():
+def test_tool_that_returns_an_outcome_acts_on_the_environment_and_ends_the_turn():
     env = Vault()
     env.reset(options={"task": "vault-train"})
     twin = fork_env(env)
@@ -470,11 +473,11 @@ def test_a_tool_that_returns_an_outcome_acts_on_its_world_and_ends_the_turn():
     )
     assert (reward, done, info["won"], info["tool_calls"]) == (1.0, True, True, 3)
     assert "It opens." in observation and "At 8" not in observation
-    assert twin.dial == 0 and said(twin, call("turn", steps=1)) == "At 1."
+    assert twin.dial == 0 and result_of(twin, call("turn", steps=1)) == "At 1."
     assert env.dial == 7
 
 
-def test_a_world_of_tools_shows_a_call_to_who_makes_none():
+def test_action_without_call_is_answered_with_an_example():
     env = Vault()
     env.reset(options={"task": "vault-train"})
     observation, *_, info = env.step("open sesame")

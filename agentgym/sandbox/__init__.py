@@ -1,8 +1,8 @@
-"""A sandbox for Python that a model wrote: confined interpreters, forked from a warm server.
+"""A sandbox for model-written Python: confined interpreters, forked from a warm server.
 
-``Sandbox().run(code)`` runs a program by itself; ``Sandbox().session()`` is an interpreter that
-remembers its variables from cell to cell, and can be forked. Linux on x86-64; what it holds
-against, and what not, is told in ``docs/how-to/sandbox.md``.
+``Sandbox().run(code)`` runs one program in a new interpreter; ``Sandbox().session()`` is an
+interpreter that keeps its variables between cells and can be forked. Linux on x86-64 only;
+``docs/how-to/sandbox.md`` states what it protects against.
 """
 
 from agentgym.sandbox.limits import LAYERS, Result, SandboxLimits, Status

@@ -1,4 +1,4 @@
-"""What a program may use, and what came of it."""
+"""Resource limits of a program, and its result."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Literal, NamedTuple
 from agentgym.utils.bounds import above, at_least
 
 LAYERS = ("namespaces", "disk", "rlimits", "landlock", "seccomp")
-"""What confines an interpreter, outermost first.
+"""The layers that confine an interpreter, outermost first.
 
-``namespaces``: no network, other processes unseen, no rights of a superuser. ``disk``: an empty
-folder in memory is all that can be written. ``rlimits``: memory, processor, files. ``landlock``:
-no file beyond the libraries and that folder can be opened. ``seccomp``: only the system calls in
-a list, none of which starts a process, opens a socket or sends a signal. A sixth, ``nobody``,
-is put on where the client is root and the libraries are readable by everybody.
+``namespaces``: no network, no view of other processes, no capabilities. ``disk``: only an empty
+folder in memory is writable. ``rlimits``: memory, CPU time, files. ``landlock``: only the libraries
+and that folder can be opened. ``seccomp``: an allowlist of system calls, without any that starts a
+process, opens a socket or sends a signal. A sixth, ``nobody`` (the Unix user), applies where the
+client is root and the libraries are world-readable.
 """
 
 Backend = Literal["fork-server", "bubblewrap", "gvisor"]
-"""What sets an interpreter apart: our server that forks it, or a program around each one."""
+"""How an interpreter is isolated: forked by our server, or wrapped by a program."""
 REQUIRED: dict[Backend, tuple[str, ...]] = {
     "fork-server": LAYERS,
     "bubblewrap": LAYERS,
-    # Its own kernel has no Landlock, and shows an interpreter the libraries and nothing else.
+    # gVisor's kernel has no Landlock, but exposes only the libraries.
     "gvisor": ("namespaces", "disk", "rlimits", "seccomp"),
 }
-"""Layers without which a backend runs nothing, unless told otherwise."""
+"""Layers that a backend requires by default."""
 
 
 class Status(StrEnum):
@@ -34,31 +34,31 @@ class Status(StrEnum):
 
     OK = "ok"
     ERROR = "error"
-    """It raised."""
+    """It raised an exception."""
     TIMEOUT = "timeout"
     """It ran longer than ``SandboxLimits.wall``."""
     MEMORY = "memory"
-    """It asked for more than ``SandboxLimits.memory``."""
+    """It requested more than ``SandboxLimits.memory``."""
     CRASHED = "crashed"
-    """Its interpreter died: killed at the processor limit, or brought down by the program."""
+    """Its interpreter died: killed at the CPU limit, or crashed by the program."""
     GARBLED = "garbled"
-    """Its interpreter answered what no interpreter answers; it was ended."""
+    """Its interpreter sent an invalid reply and was killed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxLimits:
-    """What a session may use."""
+    """Resource limits of a session."""
 
     wall: float = 5.0
-    """Seconds for one cell."""
+    """Wall-clock seconds of one cell."""
     grace: float = 1.0
-    """Seconds more for a cell that does not heed the alarm; then the interpreter is killed."""
+    """Extra seconds for a cell that ignores the alarm; then the interpreter is killed."""
     cpu: int = 60
-    """Seconds of processor for a session."""
+    """CPU seconds of a session."""
     memory: int = 512 * 2**20
-    """Bytes of address space beyond what the preloaded libraries take."""
+    """Bytes of address space beyond those of the preloaded libraries."""
     output: int = 4000
-    """Characters kept of what a cell prints, and of its value; the middle is left out."""
+    """Most characters of printed output and of the value; the middle is cut."""
     disk: int = 16 * 2**20
     """Bytes of all files."""
     files: int = 256
@@ -67,24 +67,24 @@ class SandboxLimits:
     """Characters of one cell."""
 
     def __post_init__(self) -> None:
-        """Refuse what no program can keep to."""
+        """Check the ranges."""
         above(0, self, "wall", "grace")
         at_least(1, self, "cpu", "memory", "output", "disk", "files", "code")
 
 
 class Result(NamedTuple):
-    """What came of one cell."""
+    """The result of one cell."""
 
     status: Status
     stdout: str = ""
-    """What it printed, errors included."""
+    """Standard output and standard error."""
     value: str = ""
-    """``repr`` of its last expression, as a notebook shows it."""
+    """``repr`` of its last expression, as in a notebook."""
     error: str = ""
-    """The line and the exception, or what ended it."""
+    """The line and the exception, or what ended the interpreter."""
     wall: float = 0.0
-    """Seconds, as the client measured them."""
+    """Wall-clock seconds, measured by the client."""
     cpu: float = 0.0
-    """Seconds of processor, as the interpreter says; not to be trusted."""
+    """CPU seconds, reported by the interpreter; untrusted."""
     lost: bool = False
-    """The interpreter is gone, with its variables; the next cell gets a new one."""
+    """The interpreter and its variables are lost; the next cell gets a new one."""

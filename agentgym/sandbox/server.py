@@ -1,4 +1,4 @@
-"""The client's side of the fork server: one per process and set of libraries, started once."""
+"""Client of the fork server: one per process and set of libraries."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _START = (
 )
 _LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/local/lib", "/usr/share/zoneinfo")
 STARTING = 60.0
-"""Seconds that a server, or an interpreter, may take to start."""
+"""Seconds to start a server or an interpreter."""
 
 
 @cache
 def server(process: int, preload: tuple[str, ...], backend: Backend) -> Server:
-    """The server of this process; its own, since a forked process must not share its sockets."""
+    """The server of this process; a forked process must not share its sockets."""
     return Server(preload, backend)
 
 
 class Server:
-    """A process that imported the libraries and forks an interpreter for each session.
+    """A process that imports the libraries once and forks an interpreter for each session.
 
-    With another backend it starts a process around each interpreter, which imports them then.
-    It is started with an empty environment and no descriptor but its own socket, so nothing of
-    the client can leak into an interpreter.
+    With another backend it starts a wrapped process per session, which imports the libraries.
+    It starts with an empty environment and only its own socket, so nothing of the client can leak
+    into an interpreter.
     """
 
     def __init__(self, preload: tuple[str, ...], backend: Backend) -> None:
@@ -50,10 +50,10 @@ class Server:
         atexit.register(self.close)
 
     def open(self, limits: SandboxLimits) -> tuple[socket.socket, socket.socket]:
-        """A new interpreter: its link and its control; closing the control kills it.
+        """Start an interpreter; returns its data and control sockets. Closing the latter kills it.
 
         Raises:
-            Unconfined: The backend does not work here.
+            Unconfined: The backend does not work on this machine.
             EnvError: The server does not start.
         """
         if self._backend != "fork-server":
@@ -76,12 +76,12 @@ class Server:
         return link, control
 
     def close(self) -> None:
-        """End the server; interpreters end when their sessions do."""
+        """Stop the server; interpreters stop with their sessions."""
         with self._lock:
             self._stop()
 
     def _running(self) -> socket.socket:
-        """The socket of the server, which is started unless it runs."""
+        """The socket of the server, started if needed."""
         if self._process is not None and self._process.poll() is not None:
             self._stop()
         if self._socket is None:
@@ -108,7 +108,7 @@ class Server:
                 )
             self._socket.settimeout(STARTING)
             if not self._socket.recv(65_536):
-                raise OSError("its server ended at once")
+                raise OSError("its server exited at startup")
         return self._socket
 
     def _order(self, limits: SandboxLimits) -> bytes:
@@ -127,7 +127,7 @@ class Server:
         return json.dumps(order).encode()
 
     def _command(self, limits: SandboxLimits, order: dict[str, object]) -> list[str]:
-        """What starts an interpreter in a process of its own."""
+        """The command that starts an interpreter in its own process."""
         apart = {
             **order,
             "folder": wrappers.BOX,
@@ -136,13 +136,13 @@ class Server:
         }
         if self._backend == "bubblewrap":
             return wrappers.bubblewrap(_readable(), limits.disk, json.dumps(apart))
-        told = json.dumps({**apart, "files": 0})
-        return wrappers.gvisor(_readable(), Path(self._folder), told)
+        unlimited = json.dumps({**apart, "files": 0})
+        return wrappers.gvisor(_readable(), Path(self._folder), unlimited)
 
     def _nobody(self) -> bool:
-        """Interpreters need not be root's; in processes of their own they read their code, too.
+        """Whether interpreters can run as the user ``nobody``.
 
-        gVisor's user is one of its own kernel.
+        In their own processes they also have to read their code. gVisor maps users itself.
         """
         if self._backend == "bubblewrap":
             return _for_nobody() and _open_to_all(str(wrappers.INSIDE))
@@ -163,7 +163,7 @@ class Server:
 
 @cache
 def _readable() -> tuple[str, ...]:
-    """Folders of libraries: Python's, installed packages', the system's."""
+    """Library folders: Python, installed packages, system."""
     return (os.path.realpath(f"{sys.base_prefix}/lib"), *_packages(), *_LIBRARIES)
 
 
@@ -174,12 +174,12 @@ def _packages() -> tuple[str, ...]:
 
 
 def _for_nobody() -> bool:
-    """A user who owns nothing can read the libraries."""
+    """The user ``nobody`` can read the libraries."""
     return all(map(_open_to_all, _readable()))
 
 
 @cache
 def _open_to_all(folder: str) -> bool:
-    """Any user can get into a folder, or it is not there."""
+    """Any user can enter a folder, or it does not exist."""
     way = Path(folder).resolve()
     return not way.exists() or all(part.stat().st_mode & 0o001 for part in (way, *way.parents))

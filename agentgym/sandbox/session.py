@@ -1,4 +1,4 @@
-"""Running cells in an interpreter, whose every word is taken for a claim."""
+"""Running cells in an interpreter, all replies of which are untrusted."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from agentgym.sandbox.limits import LAYERS, REQUIRED, Backend, Result, SandboxLi
 from agentgym.sandbox.server import STARTING, server
 
 PRELOAD = ("numpy", "sympy")
-"""Libraries that every interpreter has at once, where they are installed."""
+"""Libraries preloaded in every interpreter, where they are installed."""
 
 _SIGNALS = {each.value: each.name for each in signal.Signals}
 
 
 class Sandbox:
-    """Makes confined interpreters; see ``LAYERS`` for what confines them.
+    """Creates confined interpreters; see ``LAYERS``.
 
     Raises:
-        ConfigError: ``backend`` or ``require`` names what there is not.
+        ConfigError: ``backend`` or ``require`` is unknown.
     """
 
     def __init__(
@@ -39,14 +39,13 @@ class Sandbox:
         require: Iterable[str] | None = None,
         backend: Backend = "fork-server",
     ) -> None:
-        """Nothing is started yet.
+        """Processes start at the first cell.
 
         Args:
-            limits: What a session may use.
+            limits: Resource limits of a session.
             preload: Libraries to import once, before any session.
-            require: Layers without which nothing runs; unless given, all that the backend has.
-            backend: What sets interpreters apart; the others start slowly, but need not be trusted
-                alone.
+            require: Layers without which nothing runs; by default all of the backend.
+            backend: How interpreters are isolated; the other two start slowly, but add a barrier.
         """
         if backend not in REQUIRED:
             raise ConfigError(f"backend: got {backend!r}, expected one of {', '.join(REQUIRED)}")
@@ -60,11 +59,11 @@ class Sandbox:
             )
 
     def session(self) -> Session:
-        """An interpreter that remembers; started when the first cell is run."""
+        """An interpreter that keeps its variables; it starts at the first cell."""
         return Session(self)
 
     def run(self, code: str) -> Result:
-        """Run one program by itself."""
+        """Run one program in a new interpreter."""
         session = self.session()
         try:
             return session.run(code)
@@ -73,34 +72,34 @@ class Sandbox:
 
 
 class Session:
-    """An interpreter with variables, made anew when it dies.
+    """An interpreter with variables, replaced when it dies.
 
-    A fork runs the cells of the original again, in an interpreter of its own and not before it is
-    asked something; so it is the same state as far as cells are deterministic, which the clock
-    and addresses are not. Random generators start from a fixed seed.
+    A fork replays the cells of the original in its own interpreter at its first cell; so the
+    state is the same as far as cells are deterministic, which the clock and memory addresses are
+    not. Random generators start from a fixed seed.
     """
 
     def __init__(self, sandbox: Sandbox, history: tuple[str, ...] = ()) -> None:
         self.sandbox = sandbox
         self.history = history
-        """The cells whose traces the variables bear."""
+        """The cells that produced the variables."""
         self.layers: tuple[str, ...] = ()
-        """What confines the interpreter, once it runs."""
-        self._wires: tuple[socket.socket, socket.socket] | None = None
+        """The layers in force, once the interpreter runs."""
+        self._sockets: tuple[socket.socket, socket.socket] | None = None
         self._number = 0
 
     def run(self, code: str) -> Result:
-        """Run a cell; whatever it does, there is a result.
+        """Run a cell; it always returns a result.
 
         Raises:
-            Unconfined: This machine cannot put on a layer that is required.
+            Unconfined: This machine lacks a required layer.
             EnvError: The sandbox does not start.
         """
         if len(code) > self.sandbox.limits.code:
             longest = self.sandbox.limits.code
             error = f"the cell has {len(code)} characters, expected at most {longest}"
             return Result(Status.ERROR, error=error)
-        if self._wires is None:
+        if self._sockets is None:
             self._open()
             for cell in self.history:
                 if self._run(cell).lost:
@@ -110,11 +109,11 @@ class Session:
         return result
 
     def fork(self) -> Session:
-        """A session in the same state, going its own way."""
+        """An independent session in the same state."""
         return Session(self.sandbox, self.history)
 
     def close(self) -> None:
-        """End the interpreter; a later cell starts a new one."""
+        """Stop the interpreter; a later cell starts a new one."""
         self._kill()
         self.history = ()
 
@@ -122,18 +121,18 @@ class Session:
         self._kill()
 
     def _kill(self) -> None:
-        if self._wires is not None:
-            for wire in self._wires:
-                wire.close()
-            self._wires = None
+        if self._sockets is not None:
+            for each in self._sockets:
+                each.close()
+            self._sockets = None
 
     def _open(self) -> None:
-        """Start an interpreter, and see that it is confined enough."""
+        """Start an interpreter and check its layers."""
         sandbox = self.sandbox
         here = f"{sys.platform} on {platform.machine()}"
         if here != "linux on x86_64":
             raise Unconfined(f"the sandbox needs Linux on x86-64, this is {here}")
-        self._wires = server(os.getpid(), sandbox.preload, sandbox.backend).open(sandbox.limits)
+        self._sockets = server(os.getpid(), sandbox.preload, sandbox.backend).open(sandbox.limits)
         self._number = 0
         try:
             hello = self._receive(time.monotonic() + STARTING)
@@ -145,51 +144,53 @@ class Session:
         if lacking := sandbox.require - set(self.layers):
             self._kill()
             reasons = "; ".join(
-                f"{name} ({hello['missing'].get(name, 'not put on')})" for name in sorted(lacking)
+                f"{name} ({hello['missing'].get(name, 'not applied')})" for name in sorted(lacking)
             )
             raise Unconfined(
-                f"this machine cannot confine foreign code enough: it lacks {reasons}. Use another "
+                f"this machine cannot confine untrusted code: it lacks {reasons}. Use another "
                 f"machine, or require fewer layers of `Sandbox`"
             )
 
     def _run(self, code: str) -> Result:
-        if self._wires is None:
+        if self._sockets is None:
             self._open()
-        assert self._wires is not None, "it was just opened"
+        assert self._sockets is not None, "it was just opened"
         limits = self.sandbox.limits
         self._number += 1
         start = time.monotonic()
         try:
             self._send({"number": self._number, "code": code, "wall": limits.wall})
             reply = self._receive(start + limits.wall + limits.grace)
-            result = _believe(reply, self._number, limits)
+            result = _checked_result(reply, self._number, limits)
         except TimeoutError:
             error = f"killed after {limits.wall:g} s"
             result = Result(Status.TIMEOUT, error=error, lost=True)
         except (EOFError, OSError):
             result = Result(Status.CRASHED, error=self._cause(), lost=True)
         except (ValueError, RecursionError):
-            result = Result(Status.GARBLED, error="the interpreter's answer is garbled", lost=True)
+            result = Result(
+                Status.GARBLED, error="the reply of the interpreter is invalid", lost=True
+            )
         if result.lost:
             self._kill()
         return result._replace(wall=time.monotonic() - start)
 
     def _send(self, request: dict[str, object]) -> None:
-        assert self._wires is not None, "nothing is sent before it is opened"
+        assert self._sockets is not None, "nothing is sent before it is opened"
         data = json.dumps(request).encode()
-        self._wires[0].settimeout(self.sandbox.limits.wall)
-        self._wires[0].sendall(struct.pack("!I", len(data)) + data)
+        self._sockets[0].settimeout(self.sandbox.limits.wall)
+        self._sockets[0].sendall(struct.pack("!I", len(data)) + data)
 
     def _receive(self, deadline: float) -> dict[str, Any]:
         """One frame.
 
         Raises:
-            EOFError: The other end is gone.
-            TimeoutError: It is late.
+            EOFError: The connection is closed.
+            TimeoutError: The deadline passed.
             ValueError: It is too long, not JSON, or followed by more.
         """
-        assert self._wires is not None, "nothing is received before it is opened"
-        link = self._wires[0]
+        assert self._sockets is not None, "nothing is received before it is opened"
+        link = self._sockets[0]
         length = struct.unpack("!I", _exactly(link, 4, deadline))[0]
         if length > 65_536 + 64 * self.sandbox.limits.output:
             raise ValueError(f"a frame of {length} bytes")
@@ -200,22 +201,22 @@ class Session:
         except BlockingIOError:
             more = b""
         if more or not isinstance(found, dict):
-            raise ValueError("more than one answer")
+            raise ValueError("more than one reply")
         return found
 
     def _cause(self) -> str:
-        """How the interpreter ended, in the words of its supervisor."""
-        assert self._wires is not None, "it ended while it was asked"
+        """How the interpreter ended, as its supervisor reports."""
+        assert self._sockets is not None, "it ended while it was asked"
         try:
-            self._wires[1].settimeout(self.sandbox.limits.grace)
-            end = json.loads(self._wires[1].recv(4096))
+            self._sockets[1].settimeout(self.sandbox.limits.grace)
+            end = json.loads(self._sockets[1].recv(4096))
             code, cpu, words = int(end["exit"]), float(end["cpu"]), str(end["words"])
         except (OSError, ValueError):
             return "the interpreter ended"
-        # Bubblewrap and gVisor tell of a signal as shells do.
+        # Bubblewrap and gVisor report a signal as 128 + number, as shells do.
         number = -code if code < 0 else code - 128
         if number == signal.SIGKILL and cpu >= 0.5 * self.sandbox.limits.cpu:
-            return f"killed after {self.sandbox.limits.cpu} s of processor time"
+            return f"killed after {self.sandbox.limits.cpu} s of CPU time"
         if number in _SIGNALS:
             return f"the interpreter was ended by {_SIGNALS[number]}"
         last = words.strip().rpartition("\n")[2]
@@ -233,11 +234,11 @@ def _exactly(link: socket.socket, count: int, deadline: float) -> bytes:
     return data
 
 
-def _believe(reply: dict[str, Any], number: int, limits: SandboxLimits) -> Result:
-    """A reply as a result, if it could be one; the program may have written it.
+def _checked_result(reply: dict[str, Any], number: int, limits: SandboxLimits) -> Result:
+    """Validate a reply, which the program may have forged.
 
     Raises:
-        ValueError: It could not.
+        ValueError: It is not a valid reply.
     """
     texts = [reply.get(name) for name in ("stdout", "value", "error")]
     cpu = reply.get("cpu")
@@ -247,7 +248,7 @@ def _believe(reply: dict[str, Any], number: int, limits: SandboxLimits) -> Resul
         or not isinstance(cpu, float)
         or not math.isfinite(cpu)
     ):
-        raise ValueError("not an interpreter's answer")
-    # Halves of characters, which no encoding can write down.
+        raise ValueError("not a reply of an interpreter")
+    # Lone surrogates cannot be encoded.
     stdout, value, error = (str(text).encode(errors="replace").decode() for text in texts)
     return Result(Status(reply["status"]), stdout, value, error, cpu=cpu)

@@ -1,8 +1,8 @@
-"""Interpreters in processes of their own, behind bubblewrap or gVisor: the commands for both.
+"""Commands that run an interpreter in its own process, inside bubblewrap or gVisor.
 
-Both show an interpreter the libraries, an empty folder in memory, ``/proc`` of its own processes
-and nothing else; inside, it puts on the same layers as one of the fork server. gVisor's kernel has
-no Landlock and no limit on the number of files.
+Both expose only the libraries, an empty folder in memory and ``/proc`` of their own processes.
+Inside, the interpreter applies the same layers as with the fork server. gVisor's kernel has no
+Landlock and no limit on the number of files.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from agentgym.sandbox.limits import Backend
 from agentgym.utils.jsonl import write_atomic
 
 ENVIRONMENT = {
-    # Sets of texts must have one order in every interpreter.
+    # Sets of strings need one order in every interpreter.
     "PYTHONHASHSEED": "0",
     "PYTHONDONTWRITEBYTECODE": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
-"""All that an interpreter, or the server that forks it, has of an environment."""
+"""The whole environment of an interpreter and of the server that forks it."""
 INSIDE = Path(__file__).parent / "inside"
 """The code of an interpreter."""
 BOX = "/box"
-"""The folder to write in, as an interpreter sees it."""
+"""The writable folder, as an interpreter sees it."""
 _SHOWN = "/agentgym/inside"
-"""Where an interpreter sees its code."""
+"""The path of its code, as an interpreter sees it."""
 _START = (
-    f"import sys; sys.path.insert(0, {str(Path(_SHOWN).parent)!r}); import inside.alone; "
-    f"del sys.path[0]; inside.alone.main()"
+    f"import sys; sys.path.insert(0, {str(Path(_SHOWN).parent)!r}); import inside.standalone; "
+    f"del sys.path[0]; inside.standalone.main()"
 )
 _PROGRAMS = {"bubblewrap": "bwrap", "gvisor": "runsc"}
 _GVISOR = ("--rootless", "--network=none", "--ignore-cgroups")
@@ -46,15 +46,15 @@ _TRIALS = {
 }
 
 _TRIAL = 60.0
-"""Seconds that it may take to start an empty program."""
+"""Seconds to start an empty program."""
 
 
 @cache
 def program(backend: Backend) -> str:
-    """The program of a backend, which was seen to work on this machine.
+    """The program of a backend, after a trial run on this machine.
 
     Raises:
-        Unconfined: It is not installed, or the machine does not let it.
+        Unconfined: It is not installed, or the machine does not permit it.
     """
     name = _PROGRAMS[backend]
     found = shutil.which(name)
@@ -91,11 +91,11 @@ def bubblewrap(readable: tuple[str, ...], disk: int, order: str) -> list[str]:
 
 
 def gvisor(readable: tuple[str, ...], folder: Path, order: str) -> list[str]:
-    """The same; what it shows is written to a bundle of the Open Container Initiative.
+    """The command that runs one interpreter, from a bundle of the Open Container Initiative.
 
     Args:
         readable: Folders of libraries.
-        folder: For the bundle, which interpreters of one order share, and gVisor's own notes.
+        folder: For the bundle, shared by interpreters of one order, and gVisor's state.
         order: For the interpreter.
     """
     bundle = folder / blake2b(order.encode(), digest_size=8).hexdigest()
@@ -115,7 +115,7 @@ def _bundle(readable: tuple[str, ...], order: str) -> dict[str, object]:
         {"destination": inside, "source": path, "type": "bind", "options": ["ro", "rbind"]}
         for inside, path in {**shown, _SHOWN: str(INSIDE)}.items()
     ]
-    # To mount its disk; the interpreter drops it.
+    # Needed to mount the disk; the interpreter drops it.
     rights = {kind: ["CAP_SYS_ADMIN"] for kind in ("bounding", "effective", "permitted")}
     return {
         "ociVersion": "1.0.0",
@@ -131,7 +131,7 @@ def _bundle(readable: tuple[str, ...], order: str) -> dict[str, object]:
         "mounts": [
             {"destination": "/proc", "source": "proc", "type": "proc"},
             {"destination": BOX, "source": "tmpfs", "type": "tmpfs"},
-            # Which gVisor makes by itself, and writable.
+            # gVisor would add a writable one.
             {"destination": "/tmp", "source": "tmpfs", "type": "tmpfs", "options": ["ro"]},
             *mounts,
         ],

@@ -11,53 +11,53 @@ from typing import NamedTuple, NoReturn, Protocol
 from agentgym.errors import ConfigError, MalformedAction
 from agentgym.tools.tool import Tool
 
-LONGEST = 65_536
-"""Characters of one call; more is refused unread."""
-_DEEPEST = 32
+MAX_CHARACTERS = 65_536
+"""Longest call in characters; a longer one is not parsed."""
+_MAX_DEPTH = 32
 """Levels of nested JSON."""
 
 
 class Call(NamedTuple):
-    """One call as it was written."""
+    """One parsed call."""
 
     name: str
     arguments: Mapping[str, object]
     texts: bool = False
-    """The arguments are all texts, whatever the tool's parameters are."""
+    """All arguments are texts, for any type of parameter."""
     problem: str = ""
-    """Why this is no call; told to the model."""
+    """Why the call is malformed, as the model reads it; empty if it is well formed."""
 
 
 class CallNotation(Protocol):
     """Reads the calls out of an action, and writes one."""
 
     def explain(self, tools: Sequence[Tool]) -> str:
-        """What the model is told: the tools, and how to call them.
+        """The instructions for the model: the tools, and how to call them.
 
         Raises:
             ConfigError: A tool cannot be called in this notation.
         """
 
     def parse(self, action: str, tools: Sequence[Tool]) -> tuple[Call, ...]:
-        """The calls in their order; none where the action is something else."""
+        """The calls in order; empty if the action has none."""
 
     def write(self, tool: Tool, arguments: Mapping[str, object]) -> str:
-        """The action that makes one call; ``parse`` is its inverse."""
+        """The action text of one call; ``parse`` is its inverse."""
 
     def result(self, text: str) -> str:
-        """What a tool returned, as the model reads it."""
+        """The result of a tool, as the model reads it."""
 
 
 @dataclass(frozen=True, slots=True)
 class HermesCalls:
     """``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``, as Hermes and Qwen write it.
 
-    Results come back in ``<tool_response>``. Keys that are missing, unknown or double, and
-    numbers JSON does not have, make the one call malformed; its neighbours are still made.
+    Results are written in ``<tool_response>``. Missing, unknown or duplicate keys and non-JSON
+    numbers make that call malformed; the other calls are still executed.
     """
 
     def explain(self, tools: Sequence[Tool]) -> str:
-        """The schemas, one a line, and the form of a call."""
+        """The schemas, one per line, and the form of a call."""
         schemas = "\n".join(json.dumps(tool.schema, ensure_ascii=False) for tool in tools)
         return (
             f"You may call these functions:\n<tools>\n{schemas}\n</tools>\n"
@@ -73,7 +73,7 @@ class HermesCalls:
     def write(self, tool: Tool, arguments: Mapping[str, object]) -> str:
         """The JSON object between its tags, on one line."""
         text = json.dumps({"name": tool.name, "arguments": arguments}, ensure_ascii=False)
-        # Inside a string only, where the escape means the same.
+        # `</` occurs inside strings only, where the escaped form means the same.
         return f"<tool_call>{text.replace('</', '<' + chr(92) + '/')}</tool_call>"
 
     def result(self, text: str) -> str:
@@ -85,8 +85,8 @@ class HermesCalls:
 class TagCalls:
     """``<search>words</search>``, ``<python>code</python>``: one tag per tool.
 
-    What is between the tags is the tool's first parameter, without blanks around it; the other
-    parameters keep their defaults. A tag inside another one is part of its text.
+    The text between the tags is the tool's first parameter, stripped; the other parameters keep
+    their defaults. A tag inside another one is part of its text.
 
     Source:
         Search-R1 (arXiv:2503.09516, results in ``information``), ARPO (arXiv:2507.19849,
@@ -94,7 +94,7 @@ class TagCalls:
     """
 
     results: str = "result"
-    """The tag around what a tool returned."""
+    """The tag around results."""
 
     def explain(self, tools: Sequence[Tool]) -> str:
         """A line per tool."""
@@ -104,8 +104,8 @@ class TagCalls:
             lines.append(
                 f"<{tool.name}>{first}</{tool.name}>: {' '.join(tool.description.split())}"
             )
-        told = "\n".join(lines)
-        return f"You may call these tools:\n{told}\nResults come back inside <{self.results}>."
+        listed = "\n".join(lines)
+        return f"You may call these tools:\n{listed}\nResults come back inside <{self.results}>."
 
     def parse(self, action: str, tools: Sequence[Tool]) -> tuple[Call, ...]:
         """Every tag that names a tool."""
@@ -124,7 +124,7 @@ class TagCalls:
         """The first argument between the tags.
 
         Raises:
-            ConfigError: There are others, which tags cannot carry.
+            ConfigError: There are more arguments, which tags cannot carry.
         """
         first = _first(tool)
         if set(arguments) != {first}:
@@ -157,9 +157,9 @@ def _unclosed(tag: str) -> Call:
 
 
 def _too_long(body: str) -> str:
-    if len(body) <= LONGEST:
+    if len(body) <= MAX_CHARACTERS:
         return ""
-    return f"The call has {len(body)} characters, expected at most {LONGEST}."
+    return f"The call has {len(body)} characters, expected at most {MAX_CHARACTERS}."
 
 
 def _first(tool: Tool) -> str:
@@ -180,7 +180,7 @@ def _json_call(body: str) -> Call:
     if problem:
         return Call("", {}, problem=problem)
     try:
-        found = json.loads(body, object_pairs_hook=_no_double, parse_constant=_no_constant)
+        found = json.loads(body, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
         _bounded(found)
         # JSON can escape halves of characters, which no encoding can write down again.
         body.encode()
@@ -199,7 +199,7 @@ def _json_call(body: str) -> Call:
     return Call(name, arguments)
 
 
-def _no_double(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         raise MalformedAction("The call names a key twice.")
@@ -211,8 +211,8 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _bounded(value: object, depth: int = 0) -> None:
-    if depth > _DEEPEST:
-        raise MalformedAction(f"The call is nested deeper than {_DEEPEST} levels.")
+    if depth > _MAX_DEPTH:
+        raise MalformedAction(f"The call is nested deeper than {_MAX_DEPTH} levels.")
     for item in (
         value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     ):

@@ -1,4 +1,4 @@
-"""Web APIs for tools: one pool of connections, deadlines, back-off, and a cache on disk.
+"""Web APIs for tools: a connection pool, deadlines, exponential backoff and a disk cache.
 
 Needs the extra ``http``.
 """
@@ -26,14 +26,14 @@ from agentgym.utils.jsonl import parse_object, write_atomic
 if TYPE_CHECKING:
     import httpx
 
-_LATER = (429, 500, 502, 503, 504)
+_RETRIED = (429, 500, 502, 503, 504)
 """Statuses after which the same request may succeed."""
-_KEPT = (404, 410)
+_CACHED_ERRORS = (404, 410)
 """Statuses of failures that stay."""
 
 
-class Answer(NamedTuple):
-    """What a server said."""
+class Response(NamedTuple):
+    """A response of a server."""
 
     status: int
     body: bytes
@@ -42,14 +42,14 @@ class Answer(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The body as UTF-8; what is not is replaced."""
+        """The body as UTF-8; invalid bytes are replaced."""
         return self.body.decode(errors="replace")
 
     def json(self) -> Any:
         """The body as JSON.
 
         Raises:
-            EnvError: It is something else.
+            EnvError: It is not JSON.
         """
         try:
             return json.loads(self.body)
@@ -58,26 +58,26 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cache:
-    """Answers on disk, a file per request, by method, address and body; headers do not count.
+class ResponseCache:
+    """Responses on disk, a file per request, keyed by method, URL and body.
 
-    Answers of failures are not kept, except that something is not there.
+    Headers are not part of the key. Errors are not cached, except 404 and 410.
     """
 
     folder: str | Path
     mode: Literal["use", "record", "replay"] = "use"
-    """``use``: ask what is not there. ``record``: ask always. ``replay``: never ask."""
+    """``use``: send requests that are not cached. ``record``: send all. ``replay``: send none."""
 
     def __post_init__(self) -> None:
         """Refuse an unknown mode."""
         one_of("mode", self.mode, ("use", "record", "replay"))
 
-    def find(self, request: httpx.Request) -> Answer | None:
-        """The answer to a request, if it is to come from here and is there.
+    def load(self, request: httpx.Request) -> Response | None:
+        """The cached response to a request; None if it has to be sent.
 
         Raises:
             ConfigError: The file is damaged.
-            EnvError: It is not there, and no other will be asked.
+            EnvError: It is not cached, and the mode is ``replay``.
         """
         path = self.path(request)
         if self.mode == "record":
@@ -87,19 +87,19 @@ class Cache:
             body = (
                 base64.b64decode(found["base64"]) if "base64" in found else found["text"].encode()
             )
-            return Answer(int(found["status"]), body, str(found["type"]))
+            return Response(int(found["status"]), body, str(found["type"]))
         except FileNotFoundError:
             if self.mode == "use":
                 return None
             raise EnvError(
-                f"no answer to {request.method} {request.url} is recorded in {self.folder}"
+                f"no response to {request.method} {request.url} is recorded in {self.folder}"
             ) from None
         except (AttributeError, KeyError, TypeError, ValueError) as problem:
-            raise ConfigError(f"{path} is no recorded answer, remove it: {problem}") from None
+            raise ConfigError(f"{path} is not a recorded response, remove it: {problem}") from None
 
-    def keep(self, request: httpx.Request, answer: Answer) -> None:
-        """Write an answer down, in one step."""
-        if answer.status >= 300 and answer.status not in _KEPT:
+    def store(self, request: httpx.Request, answer: Response) -> None:
+        """Write a response to disk atomically."""
+        if answer.status >= 300 and answer.status not in _CACHED_ERRORS:
             return
         try:
             body = {"text": answer.body.decode()}
@@ -125,54 +125,54 @@ class Cache:
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How long to try."""
+    """Retries and limits of a request."""
 
     deadline: float = 20.0
     """Seconds for all tries of a request together."""
     retries: int = 3
-    """More tries after a fault of the transport, and after 429 and 5xx."""
+    """More tries after transport errors, 429 and 5xx."""
     backoff: float = 0.25
-    """Seconds before the first retry; doubles each time, and up to half of it is left to chance.
-    A server's ``Retry-After`` comes first."""
-    longest: int = 4 * 2**20
-    """Bytes of an answer."""
+    """Seconds before the first retry; doubles each time, less a random part of up to one
+    half. A longer ``Retry-After`` of the server takes precedence."""
+    max_bytes: int = 4 * 2**20
+    """Largest response in bytes."""
 
     def __post_init__(self) -> None:
-        """Refuse what no request can keep to."""
+        """Check the ranges."""
         above(0, self, "deadline")
         at_least(0, self, "retries", "backoff")
-        at_least(1, self, "longest")
+        at_least(1, self, "max_bytes")
 
 
-class Web:
-    """A client for tools; use one for all calls, so that connections are used again.
+class HttpClient:
+    """An HTTP client for tools; share one instance, so that connections are reused.
 
-    ``get`` and ``post`` are for plain functions, ``request`` for async ones. What comes back is an
-    ``Answer``, whatever its status; but 429 and 5xx, and what goes wrong on the way, is tried again
-    with growing pauses, and raises in the end: not the model's fault, so the episode is broken.
+    ``get`` and ``post`` are for sync functions, ``request`` for async ones. They return a
+    ``Response`` of any status. 429, 5xx and transport errors are retried with growing pauses; the
+    last failure raises, which marks the episode as broken: it is not the model's fault.
 
     Examples:
-        >>> web = Web(cache=Cache("recorded", "replay"))
+        >>> web = HttpClient(cache=ResponseCache("recorded", "replay"))
         >>> web.get("https://example.org/")  # doctest: +IGNORE_EXCEPTION_DETAIL
         Traceback (most recent call last):
-        EnvError: no answer to GET https://example.org/ is recorded in recorded
+        EnvError: no response to GET https://example.org/ is recorded in recorded
     """
 
     def __init__(
         self,
         *,
-        cache: Cache | None = None,
-        patience: RetryPolicy | None = None,
+        cache: ResponseCache | None = None,
+        retry: RetryPolicy | None = None,
         connections: int = 32,
         **options: Any,
     ) -> None:
-        """Nothing is connected yet.
+        """Connections open at the first request.
 
         Args:
-            cache: Where answers are kept; nowhere unless given.
-            patience: How long to try.
-            connections: At the same time.
-            **options: More of ``httpx.AsyncClient``, such as ``headers`` and ``base_url``.
+            cache: Stores responses; no cache if None.
+            retry: Retries and limits.
+            connections: Most open at the same time.
+            **options: Arguments of ``httpx.AsyncClient``, such as ``headers`` and ``base_url``.
 
         Raises:
             MissingExtra: httpx is not installed.
@@ -181,48 +181,48 @@ class Web:
             import httpx
         except ImportError:
             raise MissingExtra('web APIs need httpx: pip install "agentic-gym[http]"') from None
-        self.cache, self.patience = cache, patience or RetryPolicy()
+        self.cache, self.retry = cache, retry or RetryPolicy()
         self._options = {"limits": httpx.Limits(max_connections=connections), **options}
         self._clients: dict[int, httpx.AsyncClient] = {}
 
-    def get(self, url: str, params: Mapping[str, Any] | None = None) -> Answer:
-        """``request`` with GET, for a function that waits."""
-        return self._wait("GET", url, params=params)
+    def get(self, url: str, params: Mapping[str, Any] | None = None) -> Response:
+        """Blocking ``request`` with GET."""
+        return self._blocking("GET", url, params=params)
 
-    def post(self, url: str, body: object) -> Answer:
-        """``request`` with POST and a JSON body, for a function that waits."""
-        return self._wait("POST", url, json=body)
+    def post(self, url: str, body: object) -> Response:
+        """Blocking ``request`` with POST and a JSON body."""
+        return self._blocking("POST", url, json=body)
 
-    async def request(self, method: str, url: str, **options: Any) -> Answer:
-        """Ask, or find the answer in the cache.
+    async def request(self, method: str, url: str, **options: Any) -> Response:
+        """Send a request, or return the cached response.
 
         Args:
-            method: Of HTTP.
-            url: Where; relative to a ``base_url``.
-            **options: Of ``httpx.AsyncClient.build_request``, such as ``params`` and ``json``.
+            method: HTTP method.
+            url: Absolute, or relative to ``base_url``.
+            **options: Arguments of ``httpx.AsyncClient.build_request``, such as ``json``.
 
         Raises:
-            EnvTimeout: The deadline is over.
-            EnvError: No try succeeded, or nothing is recorded.
-            ValueError: The address is none, or the answer is too long.
+            EnvTimeout: The deadline passed.
+            EnvError: All tries failed, or no response is recorded.
+            ValueError: The URL is invalid, or the response is too large.
         """
         import httpx
 
         try:
             request = self._client().build_request(method, url, **options)
         except (httpx.InvalidURL, TypeError) as problem:
-            raise ValueError(f"{url[:200]!r} is no address: {problem}") from None
-        known = self.cache.find(request) if self.cache else None
+            raise ValueError(f"{url[:200]!r} is not a valid URL: {problem}") from None
+        known = self.cache.load(request) if self.cache else None
         if known is not None:
             return known
         try:
-            async with asyncio.timeout(self.patience.deadline):
+            async with asyncio.timeout(self.retry.deadline):
                 answer = await self._try(request)
         except TimeoutError:
-            seconds = f"{self.patience.deadline:g} s"
+            seconds = f"{self.retry.deadline:g} s"
             raise EnvTimeout(f"{_where(request)} did not answer within {seconds}") from None
         if self.cache:
-            await asyncio.to_thread(self.cache.keep, request, answer)
+            await asyncio.to_thread(self.cache.store, request, answer)
         return answer
 
     def close(self) -> None:
@@ -231,13 +231,13 @@ class Web:
         if client is not None:
             asyncio.run_coroutine_threadsafe(client.aclose(), event_loop()).result()
 
-    def _wait(self, method: str, url: str, **options: Any) -> Answer:
-        """Called from another thread than that of the loop, as tools that are functions are."""
+    def _blocking(self, method: str, url: str, **options: Any) -> Response:
+        """Called from a tool's thread, never from the thread of the loop."""
         asked = self.request(method, url, **options)
         return asyncio.run_coroutine_threadsafe(asked, event_loop()).result()
 
     def _client(self) -> httpx.AsyncClient:
-        """One per process: a forked one must not share sockets. Called on the loop alone."""
+        """One per process, since forks must not share sockets. Called on the loop only."""
         import httpx
 
         process = os.getpid()
@@ -245,51 +245,51 @@ class Web:
             self._clients = {process: httpx.AsyncClient(timeout=None, **self._options)}
         return self._clients[process]
 
-    async def _try(self, request: httpx.Request) -> Answer:
-        """The answer of the first try that gets one."""
+    async def _try(self, request: httpx.Request) -> Response:
+        """The response of the first try that succeeds."""
         import httpx
 
-        for retry in range(self.patience.retries + 1):
-            pause = self.patience.backoff * 2**retry * (1 - random.random() / 2)
+        for retry in range(self.retry.retries + 1):
+            pause = self.retry.backoff * 2**retry * (1 - random.random() / 2)
             try:
                 answer, after = await self._once(request)
-                if answer.status not in _LATER:
+                if answer.status not in _RETRIED:
                     return answer
-                fault = f"it answered {answer.status}"
+                fault = f"status {answer.status}"
                 pause = max(pause, after)
             except httpx.UnsupportedProtocol as problem:
                 raise ValueError(str(problem)) from None
             except httpx.RequestError as problem:
                 fault = f"{type(problem).__name__}: {problem}".removesuffix(": ")
-            if retry < self.patience.retries:
+            if retry < self.retry.retries:
                 await asyncio.sleep(pause)
-        tries = f"{self.patience.retries + 1} tries"
+        tries = f"{self.retry.retries + 1} tries"
         raise EnvError(f"{_where(request)} failed in {tries}: {fault}")
 
-    async def _once(self, request: httpx.Request) -> tuple[Answer, float]:
-        """One try; an answer, and for how many seconds the server wants to be left alone."""
+    async def _once(self, request: httpx.Request) -> tuple[Response, float]:
+        """One try; the response, and the seconds of its ``Retry-After``."""
         response = await self._client().send(request, stream=True)
         try:
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk
-                if len(body) > self.patience.longest:
-                    longest = self.patience.longest
+                if len(body) > self.retry.max_bytes:
+                    longest = self.retry.max_bytes
                     raise ValueError(f"{_where(request)} sent more than {longest} bytes")
         finally:
             await response.aclose()
         headers = response.headers
-        answer = Answer(response.status_code, bytes(body), headers.get("content-type", ""))
-        return answer, _seconds(headers.get("retry-after", ""))
+        answer = Response(response.status_code, bytes(body), headers.get("content-type", ""))
+        return answer, _retry_after(headers.get("retry-after", ""))
 
 
 def _where(request: httpx.Request) -> str:
-    """A request in an error: without its query, which may hold a key."""
+    """A request in an error message, without its query, which may hold a key."""
     return f"{request.method} {request.url.copy_with(query=None)}"
 
 
-def _seconds(after: str) -> float:
-    """``Retry-After``, where it is a number; dates are passed over."""
+def _retry_after(after: str) -> float:
+    """``Retry-After`` in seconds; 0 for a date."""
     try:
         found = float(after)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Bounds on tool calls: time, tries, number, and the length of what comes back."""
+"""Bounds on tool calls: time, tries, number, and the length of results."""
 
 from __future__ import annotations
 
@@ -64,12 +64,13 @@ def cut_tokens(tokenizer: Any, limit: int = 512) -> Cut:
 
 @dataclass(frozen=True, kw_only=True)
 class CallLimits:
-    """What one episode may ask of its tools."""
+    """Limits on the tool calls of one episode."""
 
     timeout: float = 30.0
-    """Seconds for one call. What takes longer is cancelled if it is async, else left behind."""
+    """Seconds for one call. A later async call is cancelled; a later thread is
+    abandoned."""
     retries: int = 2
-    """More tries for a call that did not reach its tool; never for what a tool answered."""
+    """More tries for a call that did not reach its tool; errors of the tool are not retried."""
     backoff: float = 0.2
     """Seconds before the first retry; doubles each time."""
     calls: int = 32
@@ -80,18 +81,18 @@ class CallLimits:
     """Shortens each result."""
 
     def __post_init__(self) -> None:
-        """Refuse what no episode can keep to."""
+        """Check the ranges."""
         above(0, self, "timeout")
         at_least(0, self, "retries", "backoff")
         at_least(1, self, "calls", "per_turn")
 
     def run(self, name: str, call: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        """Call a tool in time; try again where it was not reached.
+        """Call a tool with a timeout; retry where it was not reached.
 
         Raises:
-            EnvTimeout: No answer in time.
-            Unreachable: None of the tries reached it.
-            Exception: Whatever else the tool raises.
+            EnvTimeout: No result in time.
+            Unreachable: All tries failed to reach the tool.
+            Exception: Any other exception of the tool.
         """
         for retry in range(self.retries + 1):
             future = _started(call, arguments)
@@ -116,7 +117,7 @@ def _started(call: Callable[..., Any], arguments: dict[str, Any]) -> Future[Any]
     if inspect.iscoroutinefunction(body):
         return asyncio.run_coroutine_threadsafe(call(**arguments), event_loop())
     future: Future[Any] = Future()
-    # From here on it cannot be cancelled: nothing stops a thread.
+    # A thread cannot be stopped, so the future is no longer cancellable.
     future.set_running_or_notify_cancel()
 
     def run() -> None:
@@ -130,13 +131,13 @@ def _started(call: Callable[..., Any], arguments: dict[str, Any]) -> Future[Any]
 
 
 def event_loop() -> asyncio.AbstractEventLoop:
-    """Where async tools run: one loop in a thread of this process."""
+    """The event loop of async tools: one in a thread of this process."""
     return _loop(os.getpid())
 
 
 @cache
 def _loop(process: int) -> asyncio.AbstractEventLoop:
-    """One event loop per process, so that connections of async tools outlive a call."""
+    """One event loop per process, so that async tools can keep connections open across calls."""
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="async tools", daemon=True).start()
     return loop

@@ -32,29 +32,29 @@ from agentgym.utils.bounds import above
 if TYPE_CHECKING:
     import mcp
 
-_CLOSING = 10.0
-"""Seconds that a server is given to end."""
-_PAGES = 100
-"""Pages of a list of tools; more is no list."""
+_CLOSE_SECONDS = 10.0
+"""Seconds that a server has to shut down."""
+_MAX_PAGES = 100
+"""Most pages of a list of tools."""
 
 
 class ToolServer:
-    """A connection to an MCP server; its ``tools`` go wherever ours go.
+    """A connection to an MCP server; its ``tools`` can be used wherever ours can.
 
-    What a server says of a call that failed is read by the model. A server that dies, or breaks
-    the protocol, breaks the world: whether the call was carried out is unknown, so it is not made
-    again, and what the server remembered is gone; the next episode gets a new connection.
-    The connection is closed by ``close``, at the end of a ``with`` block, or when nothing uses
-    the tools any more.
+    The model reads the error message of a failed call. A server that dies or violates the
+    protocol ends the episode as an environment error: it is unknown whether the call was executed,
+    so it is not repeated, and the server's state is lost; the next episode gets a new connection.
+    The connection is closed by ``close``, at the end of a ``with`` block, or when the tools are
+    garbage collected.
 
-    A server's state is its own: forks of a world share it, and so do all worlds that are given
-    the same tools. Give each world a ``ToolServer`` of its own where that matters.
+    Forks of an environment share the state of the server, and so do all environments with the
+    same tools. Give each environment its own ``ToolServer`` where that matters.
 
     Raises:
         ConfigError: The server has a tool that cannot be called.
         MissingExtra: The MCP library is not installed.
         Unreachable: The server does not start, or cannot be reached.
-        EnvTimeout: It does not tell its tools in time.
+        EnvTimeout: It does not list its tools in time.
     """
 
     def __init__(
@@ -65,46 +65,46 @@ class ToolServer:
         headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
     ) -> None:
-        """Connect, and ask for the tools.
+        """Connect, and list the tools.
 
         Args:
             server: An address such as ``http://127.0.0.1:8000/mcp``, or the command that starts
-                the server, in words or as in a shell.
-            env: More environment variables of the command; it inherits few.
+                the server, as a list or as a shell would split it.
+            env: Extra environment variables of the command; it inherits only a few.
             headers: Sent with every request to the address.
-            timeout: Seconds to connect in. A call's time is bounded by ``CallLimits``.
+            timeout: Seconds to connect. ``CallLimits`` bounds the time of a call.
         """
-        self._reach = _Reach(server, env or {}, headers or {}, timeout)
+        self._address = _ServerAddress(server, env or {}, headers or {}, timeout)
         self._lock = threading.Lock()
-        self._line = _Line(self._reach)
-        # Ends a connection that nobody can use any more; it must not know this object.
-        self._forgotten = weakref.finalize(self, _Line.hang_up, self._line)
-        self.tools = tuple(_tool(self, each) for each in self._line.listed())
+        self._connection = _Connection(self._address)
+        # Closes the connection when this object is collected, so it must not refer to it.
+        self._finalizer = weakref.finalize(self, _Connection.disconnect, self._connection)
+        self.tools = tuple(_tool(self, each) for each in self._connection.listed())
 
-    def begin(self) -> None:
-        """A new episode; a connection that was lost is made anew."""
+    def reset(self) -> None:
+        """Start an episode; reconnect if the connection was lost."""
         with self._lock:
-            # A connection that was closed on purpose stays closed: it was detached then.
-            if self._line.lost and self._forgotten.detach() is not None:
-                self._line.close()
-                self._line = _Line(self._reach)
-                self._forgotten = weakref.finalize(self, _Line.hang_up, self._line)
-                self._line.listed()
+            # A connection closed on purpose stays closed: its finalizer is detached.
+            if self._connection.lost and self._finalizer.detach() is not None:
+                self._connection.close()
+                self._connection = _Connection(self._address)
+                self._finalizer = weakref.finalize(self, _Connection.disconnect, self._connection)
+                self._connection.listed()
 
     async def call(self, name: str, arguments: Mapping[str, object]) -> str:
-        """Call a tool, as the text that a model reads.
+        """Call a tool and return the text that the model reads.
 
         Raises:
-            MalformedAction: The server refuses the arguments, or says that the call failed.
-            EnvError: The server is gone, or does not keep to the protocol.
+            MalformedAction: The server refuses the arguments, or reports that the call failed.
+            EnvError: The server is gone, or violates the protocol.
         """
-        return await self._line.call(name, arguments)
+        return await self._connection.call(name, arguments)
 
     def close(self) -> None:
         """Close the connection, and end a server that was started for it."""
         with self._lock:
-            self._forgotten.detach()
-            self._line.close()
+            self._finalizer.detach()
+            self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -113,8 +113,8 @@ class ToolServer:
         self.close()
 
 
-class _Reach:
-    """How a server is reached."""
+class _ServerAddress:
+    """Address or command of a server."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class _Reach:
             raise ConfigError("the MCP server is '', expected an address or a command")
 
     async def client(self, stack: AsyncExitStack, errors: Any) -> mcp.Client:
-        """A client, not yet connected; the command's errors go to a file."""
+        """A client, not yet connected; standard error of the command goes to a file."""
         import mcp
         from mcp.client.stdio import StdioServerParameters, stdio_client
         from mcp.client.streamable_http import streamable_http_client
@@ -147,10 +147,10 @@ class _Reach:
         return mcp.Client(stdio_client(how, errlog=errors))
 
 
-class _Line:
+class _Connection:
     """One connection: a task on the tools' event loop opens it, waits, and closes it."""
 
-    def __init__(self, reach: _Reach) -> None:
+    def __init__(self, address: _ServerAddress) -> None:
         try:
             import mcp  # noqa: F401
         except ImportError:
@@ -158,27 +158,27 @@ class _Line:
                 'MCP servers need a library: pip install "agentic-gym[mcp]"'
             ) from None
         self.lost = ""
-        """Why it is of no use any more."""
-        self._reach = reach
+        """Why the connection is unusable; empty while it works."""
+        self._address = address
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the task
         self._client: mcp.Client | None = None
         self._ready: Future[list[mcp.Tool]] = Future()
-        self._leave = asyncio.Event()
+        self._closing = asyncio.Event()
         self._loop = event_loop()
-        self._over = asyncio.run_coroutine_threadsafe(self._live(), self._loop)
+        self._task = asyncio.run_coroutine_threadsafe(self._run(), self._loop)
 
     def listed(self) -> list[mcp.Tool]:
         """The server's tools, once it is connected.
 
         Raises:
-            Unreachable: It cannot be connected.
-            EnvTimeout: It did not tell in time.
+            Unreachable: The connection failed.
+            EnvTimeout: No list in time.
         """
         try:
-            return self._ready.result(self._reach.timeout)
+            return self._ready.result(self._address.timeout)
         except TimeoutError:
-            self._over.cancel()
-            self._lose(f"did not tell its tools within {self._reach.timeout:g} s")
+            self._task.cancel()
+            self._mark_lost(f"did not list its tools within {self._address.timeout:g} s")
             raise EnvTimeout(self.lost) from None
 
     async def call(self, name: str, arguments: Mapping[str, object]) -> str:
@@ -194,34 +194,34 @@ class _Line:
             if problem.code == mcp_types.INVALID_PARAMS:
                 raise MalformedAction(problem.message) from problem
             raise self._broken(problem) from problem
-        except Exception as problem:  # Whatever the library raises, the server is to blame.
+        except Exception as problem:  # Any error of the library counts as the server's.
             raise self._broken(problem) from problem
         text = _text(result)
         if result.is_error:
             raise MalformedAction(text or "The call failed.")
         return text
 
-    def hang_up(self) -> None:
-        """Let the connection close, without waiting for it."""
-        self._lose("was closed")
-        self._loop.call_soon_threadsafe(self._leave.set)
+    def disconnect(self) -> None:
+        """Close the connection without waiting for it."""
+        self._mark_lost("was closed")
+        self._loop.call_soon_threadsafe(self._closing.set)
 
     def close(self) -> None:
-        """Close it, and wait until it is."""
-        self.hang_up()
-        wait([self._over], _CLOSING)
-        self._over.cancel()
+        """Close the connection and wait for it."""
+        self.disconnect()
+        wait([self._task], _CLOSE_SECONDS)
+        self._task.cancel()
 
-    async def _live(self) -> None:
+    async def _run(self) -> None:
         with self._errors:
             try:
                 async with AsyncExitStack() as stack:
-                    client = await self._reach.client(stack, self._errors)
+                    client = await self._address.client(stack, self._errors)
                     self._client = await stack.enter_async_context(client)
                     self._ready.set_result(await _listed(self._client))
-                    await self._leave.wait()
+                    await self._closing.wait()
             except Exception as problem:
-                # What goes wrong later is told by the calls that it concerns.
+                # Later errors are reported by the calls that they affect.
                 if not self._ready.done():
                     self._ready.set_exception(self._broken(problem, Unreachable))
 
@@ -230,25 +230,25 @@ class _Line:
         while isinstance(problem, ExceptionGroup):
             problem = problem.exceptions[0]
         words = f"{type(problem).__name__}: {problem}".removesuffix(": ")
-        self._lose(f"failed: {' '.join(words.split())[:200]}")
+        self._mark_lost(f"failed: {' '.join(words.split())[:200]}")
         return kind(self.lost)
 
-    def _lose(self, why: str) -> None:
-        """Note why it is of no use, with the last line that a command wrote to standard error."""
+    def _mark_lost(self, why: str) -> None:
+        """Record why it is unusable, with the last line of the command's standard error."""
         if self.lost:
             return
-        said = ""
+        last_words = ""
         if not self._errors.closed:
             file = self._errors.fileno()
-            # Read by position: the command writes where the file stands.
+            # `pread`: the command writes at the current position of the file.
             end = os.pread(file, 2000, max(0, os.fstat(file).st_size - 2000))
             lines = end.decode(errors="replace").strip().splitlines()
-            said = f"; its last words: {lines[-1][:200]}" if lines else ""
-        self.lost = f"the MCP server {self._reach.name!r} {why}{said}"
+            last_words = f"; last line of its stderr: {lines[-1][:200]}" if lines else ""
+        self.lost = f"the MCP server {self._address.name!r} {why}{last_words}"
 
 
-class _Remote:
-    """What a ``Tool`` calls: one tool of a server."""
+class _RemoteTool:
+    """The callable of a ``Tool``: one tool of a server."""
 
     def __init__(self, server: ToolServer, name: str) -> None:
         self.server, self.name = server, name
@@ -256,31 +256,31 @@ class _Remote:
     async def __call__(self, **arguments: object) -> str:
         return await self.server.call(self.name, arguments)
 
-    def begin(self) -> None:
-        self.server.begin()
+    def reset(self) -> None:
+        self.server.reset()
 
 
 async def _listed(client: mcp.Client) -> list[mcp.Tool]:
     tools: list[mcp.Tool] = []
     cursor: str | None = None
-    for _ in range(_PAGES):
+    for _ in range(_MAX_PAGES):
         page = await client.list_tools(cursor=cursor)
         tools += page.tools
         cursor = page.next_cursor
         if cursor is None:
             return tools
-    raise EnvError(f"its list of tools has more than {_PAGES} pages")
+    raise EnvError(f"the list of tools has more than {_MAX_PAGES} pages")
 
 
 def _tool(server: ToolServer, theirs: mcp.Tool) -> Tool:
     description = theirs.description or theirs.title or theirs.name
     schema = without_titles(theirs.input_schema)
     check = _checker(theirs.name, schema)
-    return Tool(theirs.name, description, schema, check, _Remote(server, theirs.name))
+    return Tool(theirs.name, description, schema, check, _RemoteTool(server, theirs.name))
 
 
 def _checker(name: str, schema: dict[str, Any]) -> Check:
-    """Checks arguments against a JSON schema; nothing is fetched for it."""
+    """Checks arguments against a JSON schema; remote references are not fetched."""
     from jsonschema import Draft202012Validator, SchemaError
     from referencing import Registry
 
@@ -298,8 +298,8 @@ def _checker(name: str, schema: dict[str, Any]) -> Check:
         }
         faults = sorted(validator.iter_errors(arguments), key=lambda fault: str(fault.json_path))
         if faults:
-            told = (f"{fault.json_path}: {fault.message[:120]}." for fault in faults[:3])
-            raise MalformedAction(" ".join(told))
+            messages = (f"{fault.json_path}: {fault.message[:120]}." for fault in faults[:3])
+            raise MalformedAction(" ".join(messages))
         return arguments
 
     return check

@@ -8,13 +8,13 @@ from agentgym.sandbox import Result, Sandbox, Status
 class PythonTool:
     """Run Python code.
 
-    Prints and the value of the last expression come back. Variables are kept from call to call.
+    Returns printed output and the value of the last expression. Variables persist between calls.
     """
 
     name = "python"
 
     def __init__(self, sandbox: Sandbox | None = None) -> None:
-        """Nothing is started before the first call."""
+        """The interpreter starts at the first call."""
         self.sandbox = sandbox or Sandbox()
         self._session = self.sandbox.session()
 
@@ -24,14 +24,14 @@ class PythonTool:
         Args:
             code: Python source.
         """
-        return told(self._session.run(code))
+        return result_text(self._session.run(code))
 
-    def begin(self) -> None:
-        """A new episode has no variables."""
+    def reset(self) -> None:
+        """Start an episode without variables."""
         self._session.close()
 
     def fork(self) -> PythonTool:
-        """The same variables, going their own way."""
+        """An independent copy with the same variables."""
         other = PythonTool(self.sandbox)
         other._session = self._session.fork()
         return other
@@ -41,13 +41,13 @@ class PythonTool:
         self._session.close()
 
 
-def told(result: Result) -> str:
-    """What a model reads of a result: prints, the value, the error in one line."""
+def result_text(result: Result) -> str:
+    """A result as the model reads it: printed output, the value, the error in one line."""
     parts = [result.stdout.rstrip("\n"), result.value]
     if result.status is Status.TIMEOUT:
         parts.append(f"Timeout: {result.error}")
     elif result.error:
         parts.append(result.error)
     if result.lost:
-        parts.append("The interpreter was started anew: its variables are gone.")
+        parts.append("The interpreter was restarted: its variables are lost.")
     return "\n".join(filter(None, parts)) or "(no output)"

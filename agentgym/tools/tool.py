@@ -1,4 +1,4 @@
-"""What a tool is: a typed callable, its schema, and the check of what a model passes to it."""
+"""What a tool is: a typed callable, its schema, and the validation of its arguments."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Check = Callable[[Mapping[str, object], bool], dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """Something a model can call by name; ``tool`` makes one from a function.
+    """A function that a model can call by name; ``tool`` makes one from a function.
 
-    A callable that is an object may keep state. Then it has ``fork() -> object``, an independent
-    copy for a forked world, and it may have ``begin()``, called when an episode starts, and
+    A callable object may keep state. It then needs ``fork() -> object``, an independent copy for
+    a forked environment; it may have ``reset()``, called at the start of an episode, and
     ``close()``. A callable without ``fork`` is shared by all forks.
     """
 
@@ -42,11 +42,11 @@ class Tool:
     """JSON schema of the arguments, an object."""
     check: Check
     call: Callable[..., Any]
-    """Returns a text, an ``Outcome`` that acts on the world, or anything JSON can write.
+    """Returns a text, an ``Outcome`` that acts on the environment, or a JSON value.
 
-    Raises ``MalformedAction``, ``ValueError``, ``LookupError`` or ``ArithmeticError`` where the
-    caller asked for what cannot be, and ``Unreachable`` or ``ConnectionError`` where it is worth
-    another try. Anything else says that the tool is broken.
+    Raises ``MalformedAction``, ``ValueError``, ``LookupError`` or ``ArithmeticError`` for bad
+    arguments, and ``Unreachable`` or ``ConnectionError`` where a retry may succeed. Any other
+    exception means that the tool is broken.
     """
 
     @property
@@ -74,10 +74,10 @@ class Tool:
 
         Args:
             given: As the model wrote them.
-            texts: They are all texts, as tags carry them, so ``"3"`` may stand for a number.
+            texts: All values are texts, as tags carry them, so ``"3"`` may stand for a number.
 
         Raises:
-            MalformedAction: They do not fit; the message says what was expected.
+            MalformedAction: They do not fit; the message states what was expected.
         """
         try:
             return self.check(given, texts)
@@ -85,7 +85,7 @@ class Tool:
             raise MalformedAction(f"{problem} Expected {self.signature}.") from None
 
     def fork(self, owner: object, heir: object) -> Self:
-        """The tool of a forked world: its method bound to the fork, its state copied."""
+        """The tool of a forked environment: a method is bound to the fork, state is copied."""
         if getattr(self.call, "__self__", None) is owner:
             return replace(self, call=MethodType(self.call.__func__, heir))  # type: ignore[attr-defined]
         if hasattr(self.call, "fork"):
@@ -96,8 +96,8 @@ class Tool:
 def tool(function: Callable[..., Any] | Tool, *, name: str = "") -> Tool:
     """A tool from a typed callable with a docstring; a tool stays what it is.
 
-    The first paragraphs of the docstring tell the model what it does, an ``Args:`` section what
-    each parameter means. Any type that pydantic knows is checked, ``Annotated`` limits included.
+    The first paragraphs of the docstring describe the tool to the model, an ``Args:`` section
+    its parameters. Any type that pydantic knows is checked, ``Annotated`` limits included.
 
     Args:
         function: Sync or async function, bound method, or object with ``__call__``.
@@ -131,7 +131,7 @@ def tool(function: Callable[..., Any] | Tool, *, name: str = "") -> Tool:
 
 
 def _docstring(text: str) -> tuple[str, dict[str, str]]:
-    """What a docstring says about the whole, and about each parameter."""
+    """The description of a docstring, and that of each parameter."""
     import docstring_parser
 
     parsed = docstring_parser.parse(text)
@@ -143,7 +143,7 @@ def _docstring(text: str) -> tuple[str, dict[str, str]]:
 def _adapter(
     name: str, body: Callable[..., Any], signature: inspect.Signature, about: Mapping[str, str]
 ) -> TypeAdapter[dict[str, Any]]:
-    """What checks the arguments: a typed dictionary that forbids other keys."""
+    """The validator of the arguments: a typed dictionary that forbids other keys."""
     try:
         from pydantic import ConfigDict, Field, PydanticUserError, TypeAdapter
         from pydantic.errors import PydanticSchemaGenerationError
@@ -180,7 +180,7 @@ def _checker(adapter: TypeAdapter[dict[str, Any]]) -> Check:
         try:
             if texts:
                 return adapter.validate_strings(given)
-            # As JSON, where a list may stand for a tuple and a text for a date.
+            # Validated as JSON, where a list may stand for a tuple and a text for a date.
             return adapter.validate_json(json.dumps(given))
         except ValidationError as problem:
             raise MalformedAction(_explain(problem)) from None
@@ -189,14 +189,14 @@ def _checker(adapter: TypeAdapter[dict[str, Any]]) -> Check:
 
 
 def _explain(problem: ValidationError) -> str:
-    """The first faults, one sentence each."""
+    """The first errors, one sentence each."""
     faults = problem.errors(include_url=False, include_context=False)
-    told = []
+    messages = []
     for fault in faults[:3]:
         where = ".".join(map(str, fault["loc"])) or "arguments"
         got = "" if fault["type"] == "missing" else f", got {_short(fault['input'])}"
-        told.append(f"{where[:80]}: {fault['msg']}{got}.")
-    return " ".join(told)
+        messages.append(f"{where[:80]}: {fault['msg']}{got}.")
+    return " ".join(messages)
 
 
 def _short(value: object) -> str:

@@ -1,4 +1,4 @@
-"""The interpreter of one session: runs cells of Python in one namespace and tells what came out."""
+"""The interpreter of one session: runs cells of Python in one namespace and reports the results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = "<cell>"
 
 
 class Captured:
-    """A text stream that keeps the beginning and the end of what is written."""
+    """A text stream that keeps the beginning and the end of its input."""
 
     encoding = "utf-8"
 
@@ -31,7 +31,7 @@ class Captured:
         room = self._half - len(self._head)
         self._head += text[:room] if room > 0 else ""
         rest = self._tail + text[max(0, room) :]
-        # Trimmed now and then: cutting at every write would cost the square of many small ones.
+        # Trimmed occasionally: trimming at every write would be quadratic in the number of writes.
         if len(rest) > 2 * self._half:
             self._left_out += len(rest) - self._half
             rest = rest[-self._half :]
@@ -39,14 +39,14 @@ class Captured:
         return len(text)
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Does nothing: there is no buffer."""
 
     def isatty(self) -> bool:
-        """Never."""
+        """Always false."""
         return False
 
     def text(self) -> str:
-        """What was kept, with a note of what was not."""
+        """The kept text, with a note of the characters left out."""
         extra = max(0, len(self._tail) - self._half)
         left_out = self._left_out + extra
         note = f"\n[... {left_out} characters left out ...]\n" if left_out else ""
@@ -63,7 +63,7 @@ def read_frame(fd: int) -> dict[str, Any] | None:
 
 
 def write_frame(fd: int, value: dict[str, Any]) -> None:
-    """Send a reply; ASCII only, so that halves of characters survive as escapes."""
+    """Send a reply; ASCII only, so that lone surrogates survive as escapes."""
     data = json.dumps(value).encode()
     data = struct.pack("!I", len(data)) + data
     while data:
@@ -85,7 +85,7 @@ def serve(link: int, output: int) -> None:
 
     A request is ``{"number", "code", "wall"}``; a reply repeats the number.
     """
-    # A module of its own, so that what a cell defines is found where pickle looks for it.
+    # A new `__main__` module, so that pickle finds what a cell defines.
     main = sys.modules["__main__"] = ModuleType("__main__")
     namespace = main.__dict__
     signal.signal(signal.SIGALRM, _alarm)
@@ -100,8 +100,8 @@ def run(code: str, namespace: dict[str, Any], *, wall: float, output: int) -> di
     Args:
         code: Source.
         namespace: Its variables, changed in place.
-        wall: Seconds after which an alarm interrupts it.
-        output: Characters kept of what it prints, and of the value.
+        wall: Seconds until an alarm interrupts it.
+        output: Most characters of printed output and of the value.
     """
     out = Captured(output)
     status, value, error = "ok", "", ""
@@ -127,7 +127,7 @@ def run(code: str, namespace: dict[str, Any], *, wall: float, output: int) -> di
 
 
 class _Alarm(BaseException):
-    """Time is over; no ``except Exception`` of a cell catches it."""
+    """Timeout; ``except Exception`` in a cell does not catch it."""
 
 
 def _alarm(number: int, frame: object) -> None:
@@ -135,7 +135,7 @@ def _alarm(number: int, frame: object) -> None:
 
 
 def _evaluate(code: str, namespace: dict[str, Any], output: int) -> str:
-    """Execute a cell; what its last expression is worth, unless None."""
+    """Execute a cell; returns ``repr`` of its last expression unless None."""
     tree = ast.parse(code, NAME)
     last = tree.body[-1] if tree.body else None
     if not isinstance(last, ast.Expr):
@@ -152,7 +152,7 @@ def _evaluate(code: str, namespace: dict[str, Any], output: int) -> str:
 
 
 def _last_line(problem: BaseException, output: int) -> str:
-    """The line of the cell that failed, and what failed."""
+    """The line of the cell that failed, and the exception."""
     line = problem.lineno if isinstance(problem, SyntaxError) else None
     trace = problem.__traceback__
     while trace is not None:
@@ -167,7 +167,7 @@ def _last_line(problem: BaseException, output: int) -> str:
 
 
 def _text(problem: BaseException) -> str:
-    """An exception's words; a cell may define one that has none."""
+    """The text of an exception; a cell may define one that raises in ``__str__``."""
     try:
         return str(problem)
     except Exception:

@@ -32,7 +32,7 @@ def _prctl(option: int, *arguments: object) -> None:
 
 
 def become_nobody() -> None:
-    """From root to a user who owns nothing; any other user stays who they are."""
+    """Switch from root to the user ``nobody``."""
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
@@ -47,19 +47,19 @@ def fork_apart() -> int:
     process 1.
     """
     flags = _NEWUSER | _NEWNET | _NEWIPC | _NEWNS | _NEWPID | signal.SIGCHLD
-    # Through PyDLL, which keeps hold of the interpreter's lock on both sides.
+    # PyDLL keeps the GIL held in both processes.
     return _check(ctypes.PyDLL(None, use_errno=True).syscall(_CLONE, flags, 0, 0, 0, 0))
 
 
 def own_mounts() -> None:
-    """Leave for new user and mount namespaces, in which this process may mount."""
+    """Enter new user and mount namespaces, in which this process may mount."""
     user, group = os.getuid(), os.getgid()
     _check(_LIBC.unshare(_NEWUSER | _NEWNS))
     keep_names(user, group)
 
 
 def keep_names(uid: int, gid: int) -> None:
-    """Be in the new user namespace who one was outside."""
+    """Keep the same user and group ids in the new user namespace."""
     for name, text in [
         ("setgroups", "deny"),
         ("uid_map", f"{uid} {uid} 1"),
@@ -107,7 +107,7 @@ def limit(*, memory: int, cpu: int, file: int) -> None:
 
 
 def drop_capabilities() -> None:
-    """Those that a new user namespace gave."""
+    """Drop the capabilities that a new user namespace grants."""
     header = struct.pack("Ii", 0x20080522, 0)
     _check(_LIBC.syscall(_CAPSET, header, bytes(24)))
 
@@ -133,7 +133,7 @@ def landlock(readable: Iterable[str], writable: str) -> None:
         try:
             beneath = os.open(folder, os.O_PATH | os.O_CLOEXEC)
         except OSError:
-            continue  # What cannot be opened need not be allowed.
+            continue  # A missing folder needs no rule.
         rule = struct.pack("=Qi", access, beneath)
         _check(_LIBC.syscall(_LANDLOCK_ADD, ruleset, 1, rule, 0))
         os.close(beneath)

@@ -1,4 +1,4 @@
-"""From a process to the interpreter of a session: libraries first, then no rights, then cells."""
+"""Turns a process into the interpreter of a session: libraries, confinement, cells."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _COMMON = (
 
 
 def warm(preload: Iterable[str]) -> None:
-    """Import what interpreters have at hand; libraries that are not installed are left out."""
+    """Import the preloaded libraries; missing ones are skipped."""
     for name in (*_COMMON.split(), *preload):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     if "numpy" in sys.modules:
-        # Here, since it loads a library; interpreters start from this state.
+        # Done before confinement, since it loads a shared library.
         numpy: Any = sys.modules["numpy"]
         numpy.random.seed(0)
     gc.collect()
@@ -36,17 +36,17 @@ def warm(preload: Iterable[str]) -> None:
 def interpret(
     link: int, own: str, order: dict[str, Any], layers: list[str], missing: dict[str, str]
 ) -> None:
-    """Give up all rights, then run cells until the client goes.
+    """Apply all layers, then run cells until the client disconnects.
 
     Args:
         link: Descriptor of the socket to the client.
-        own: The folder to write in where no disk in memory can be mounted.
-        order: What the client wants; see ``agentgym.sandbox.server``.
-        layers: What confines this process already.
-        missing: Layers that could not be put on, and why.
+        own: The writable folder where no disk in memory can be mounted.
+        order: The settings of the client; see ``agentgym.sandbox.server``.
+        layers: The layers already applied.
+        missing: Layers that could not be applied, and why.
     """
 
-    def put(name: str, layer: Callable[[], None]) -> None:
+    def apply(name: str, layer: Callable[[], None]) -> None:
         try:
             layer()
             layers.append(name)
@@ -59,7 +59,7 @@ def interpret(
     os.dup2(link, 3)
     os.closerange(4, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     folder: str = order["folder"]
-    put("disk", lambda: confine.mount_empty(folder, order["disk"], order["files"]))
+    apply("disk", lambda: confine.mount_empty(folder, order["disk"], order["files"]))
     if "disk" in missing:
         folder = own
         os.makedirs(folder, exist_ok=True)
@@ -67,8 +67,8 @@ def interpret(
     random.seed(0)
     with contextlib.suppress(OSError):
         confine.drop_capabilities()
-    put("rlimits", lambda: confine.limit(**order["rlimits"]))
-    put("landlock", lambda: confine.landlock(order["readable"], folder))
-    put("seccomp", confine.seccomp)
+    apply("rlimits", lambda: confine.limit(**order["rlimits"]))
+    apply("landlock", lambda: confine.landlock(order["readable"], folder))
+    apply("seccomp", confine.seccomp)
     cells.write_frame(3, {"layers": layers, "missing": missing})
     cells.serve(3, order["output"])

@@ -1,8 +1,8 @@
 """The server: imports the libraries once, and forks a confined interpreter per session.
 
-Or, where it is told a command, starts that for each session, such as bubblewrap around an
-interpreter. It runs no foreign code itself. It kills an interpreter, process 1 of its own
-namespace, when the client closes the session's control socket or is gone.
+Or, where the order has a command, starts that for each session, such as bubblewrap around an
+interpreter. It runs no untrusted code itself. It kills an interpreter, process 1 of its own
+namespace, when the client closes the session's control socket or exits.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from typing import Any, NamedTuple
 from . import confine
 from .interpreter import interpret, warm
 
-_COMPLAINTS = "complaints"
-"""File for what a command writes to standard error."""
+_STDERR = "stderr"
+"""File for the standard error of a command."""
 
 
 class Child(NamedTuple):
-    """An interpreter that runs."""
+    """A running interpreter."""
 
     pid: int
     ended: int
-    """Descriptor that is readable once it ended."""
+    """Descriptor that becomes readable when it exits."""
     control: int
-    """Descriptor that is readable once the client closed it."""
+    """Descriptor that becomes readable when the client closes it."""
     folder: str
-    """A real folder of its own, where there is no disk in memory; removed with it."""
+    """Its folder on disk, used where no disk in memory can be mounted; removed with it."""
 
 
 def main() -> None:
     """Serve sessions: each message is a JSON object, with the link and the control socket."""
     order = json.loads(sys.argv[1])
     server = socket.socket(fileno=0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the client, which then closes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The client handles Ctrl-C.
     if os.getuid() == 0 and order["nobody"]:
         confine.become_nobody()
     warm(order["preload"])
@@ -49,13 +49,13 @@ def main() -> None:
     try:
         _serve(server)
     finally:
-        # The client may be gone without having tidied up.
+        # The client may have exited without cleaning up.
         shutil.rmtree(order["folder"], ignore_errors=True)
         os._exit(0)
 
 
 def _serve(server: socket.socket) -> None:
-    """Start, kill and bury interpreters until the client goes; it never waits for one of them."""
+    """Start, kill and reap interpreters until the client disconnects; never blocks on one."""
     poll = select.poll()
     poll.register(server, select.POLLIN)
     by_control: dict[int, Child] = {}
@@ -76,7 +76,7 @@ def _serve(server: socket.socket) -> None:
                 poll.register(child.control, select.POLLIN)
                 poll.register(child.ended, select.POLLIN)
             elif fd in by_control:
-                # Its death takes the kernel a while; the next thing heard of it is its end.
+                # The kernel takes a while; the exit arrives as an event of `ended`.
                 poll.unregister(fd)
                 os.kill(by_control.pop(fd).pid, signal.SIGKILL)
             elif fd in by_end:
@@ -84,7 +84,7 @@ def _serve(server: socket.socket) -> None:
                 poll.unregister(fd)
                 if by_control.pop(child.control, None):
                     poll.unregister(child.control)
-                _bury(child)
+                _reap(child)
 
 
 def _start(link: int, control: int, order: dict[str, Any]) -> Child:
@@ -99,7 +99,7 @@ def _start(link: int, control: int, order: dict[str, Any]) -> Child:
 
 
 def _fork(link: int, control: int, own: str, order: dict[str, Any]) -> int:
-    """Fork an interpreter, into namespaces of its own where the kernel lets us."""
+    """Fork an interpreter, into new namespaces where the kernel permits it."""
     missing: dict[str, str] = {}
     user, group = os.getuid(), os.getgid()
     try:
@@ -108,7 +108,7 @@ def _fork(link: int, control: int, own: str, order: dict[str, Any]) -> int:
         missing["namespaces"] = str(problem)
         pid = os.fork()
     if pid == 0:
-        # It may never come back here, whatever it raises.
+        # The child must never return from here.
         try:
             os.close(control)
             if not missing:
@@ -122,23 +122,23 @@ def _fork(link: int, control: int, own: str, order: dict[str, Any]) -> int:
 
 
 def _spawn(link: int, own: str, command: list[str]) -> int:
-    """Start a command with the link for its standard input; keep what it complains of."""
+    """Start a command with the link as standard input; its standard error goes to a file."""
     os.mkdir(own)
     write = os.O_WRONLY | os.O_CREAT
     files = [
         (os.POSIX_SPAWN_DUP2, link, 0),
         (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 2, f"{own}/{_COMPLAINTS}", write, 0o600),
+        (os.POSIX_SPAWN_OPEN, 2, f"{own}/{_STDERR}", write, 0o600),
     ]
     return os.posix_spawn(command[0], command, os.environ, file_actions=files)
 
 
-def _bury(child: Child) -> None:
-    """Clean up after an interpreter that ended, and tell the client how it did."""
+def _reap(child: Child) -> None:
+    """Clean up after an interpreter that exited, and report its exit to the client."""
     _, status, usage = os.wait4(child.pid, 0)
     os.close(child.ended)
-    complaints = Path(child.folder, _COMPLAINTS)
-    words = complaints.read_text(errors="replace")[-500:] if complaints.exists() else ""
+    stderr = Path(child.folder, _STDERR)
+    words = stderr.read_text(errors="replace")[-500:] if stderr.exists() else ""
     shutil.rmtree(child.folder, ignore_errors=True)
     cpu = usage.ru_utime + usage.ru_stime
     end = {"exit": os.waitstatus_to_exitcode(status), "cpu": cpu, "words": words}

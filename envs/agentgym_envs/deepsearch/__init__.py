@@ -1,1 +1,1 @@
-"""Questions that take several searches, over an encyclopaedia made for the purpose."""
+"""Multi-hop questions over a generated encyclopaedia, or over question and corpus files."""

@@ -1,7 +1,7 @@
 """Pages from files: BEIR, wiki-18 and FlashRAG as JSON lines, ARPO's search cache.
 
-A file of JSON lines stays where it is: its index and the place of each line are written to the
-cache once and mapped into memory, so worlds of many processes share them.
+A file of JSON lines stays in place: its index and the offset of each line are written to the
+cache once and mapped into memory, so that environments of many processes share them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from agentgym_envs.cache import cache_root, write_folder
 from agentgym_envs.deepsearch.sources import Hit, Page, split
 
 _FORMAT = 1
-"""Of the files in the cache; another number makes them anew."""
+"""Version of the cache files; a new number rebuilds them."""
 
 
 class Document(NamedTuple):
@@ -36,12 +36,12 @@ class Document(NamedTuple):
 
 
 class Corpus:
-    """Documents with their index; several of one title make one page, in their order."""
+    """Documents with their index; documents of one title form one page, in order."""
 
     snippet = 500
 
     def __init__(self, documents: Sequence[Document], folder: Path) -> None:
-        """Open the index that ``write_index`` left in a folder."""
+        """Open an index written by ``write_index``."""
         self.documents = documents
         self._index = ScoredIndex(folder, np.arange(len(documents)))
         self._titles, self._rows = (mapped(folder / f"{name}.npy") for name in ("titles", "rows"))
@@ -58,7 +58,7 @@ class Corpus:
         ]
 
     def page(self, title: str) -> Page | None:
-        """All documents of exactly this title."""
+        """All documents with this title."""
         key = np.uint64(term_key(title))
         start, end = (int(np.searchsorted(self._titles, key, side)) for side in ("left", "right"))
         found = [self.documents[int(row)] for row in self._rows[start:end]]
@@ -68,10 +68,10 @@ class Corpus:
 
 
 class ScoredIndex(Index):
-    """An index that tells scores, too."""
+    """An index that also returns scores."""
 
     def scores(self, query: str, rows: Sequence[int]) -> list[float]:
-        """Of some of its documents."""
+        """BM25 scores of the given rows."""
         wanted, total = np.array(rows, np.int64), np.zeros(len(rows))
         for docs, impacts in self._postings(query):
             at = np.minimum(np.searchsorted(docs, wanted), len(docs) - 1)
@@ -79,8 +79,8 @@ class ScoredIndex(Index):
         return [round(float(score), 4) for score in total]
 
 
-class Lines(Sequence[Document]):
-    """The documents of a file of JSON lines, read when they are asked for."""
+class LineDocuments(Sequence[Document]):
+    """The documents of a file of JSON lines, read on access."""
 
     def __init__(self, path: Path, starts: npt.NDArray[np.int64]) -> None:
         self.path, self._starts = path, starts
@@ -100,7 +100,7 @@ def document(line: bytes, where: str, number: str) -> Document:
     """One line: ``title`` and ``text``, or ``contents`` that begins with the title.
 
     Raises:
-        ConfigError: It is something else.
+        ConfigError: The line has another format.
     """
     try:
         found = json.loads(line)
@@ -110,7 +110,7 @@ def document(line: bytes, where: str, number: str) -> Document:
         id_ = str(found.get("_id", found.get("id", number)))
         contents, text = found.get("contents"), found.get("text")
         if isinstance(contents, str):
-            return Document(id_, *titled(contents))
+            return Document(id_, *split_title(contents))
         if isinstance(text, str):
             return Document(id_, str(found.get("title") or id_), text)
     raise ConfigError(
@@ -118,11 +118,11 @@ def document(line: bytes, where: str, number: str) -> Document:
     )
 
 
-def titled(contents: str) -> tuple[str, str]:
-    r"""Title and text of a document in one piece, as Search-R1 and FlashRAG keep it.
+def split_title(contents: str) -> tuple[str, str]:
+    r"""Title and text of a document in one string, the format of Search-R1 and FlashRAG.
 
     Examples:
-        >>> titled('"Evan Morris"\nHe was a lobbyist.')
+        >>> split_title('"Evan Morris"\nHe was a lobbyist.')
         ('Evan Morris', 'He was a lobbyist.')
     """
     title, _, text = contents.partition("\n")
@@ -130,10 +130,10 @@ def titled(contents: str) -> tuple[str, str]:
 
 
 def write_index(documents: Iterator[Document], folder: Path) -> int:
-    """Write what ``Corpus`` maps; returns the number of documents."""
+    """Write the index files of ``Corpus``; returns the number of documents."""
     writer, titles = IndexWriter(), []
     for one in documents:
-        # The title counts twice, as it does in an index of titles and texts.
+        # The title counts twice, as in an index of both titles and texts.
         writer.add(f"{one.title} {one.title} {one.text}")
         titles.append(term_key(one.title))
     if not titles:
@@ -150,26 +150,26 @@ def corpus_of(documents: Sequence[Document]) -> Corpus:
     """A corpus in memory."""
     with tempfile.TemporaryDirectory() as folder:
         write_index(iter(documents), Path(folder))
-        # What is mapped stays readable when the folder is gone.
+        # Mapped files stay readable after the folder is deleted.
         return Corpus(documents, Path(folder))
 
 
 def open_corpus(path: str) -> Corpus:
-    """The corpus of a file, or of BEIR's folder; opened once per process and change.
+    """The corpus of a file or of BEIR's folder; opened once per process and change.
 
     Raises:
-        ConfigError: It is not there, or holds something else.
+        ConfigError: The file is missing, or has another format.
     """
     whole = Path(path).expanduser().resolve()
     if whole.is_dir():
         whole = whole / "corpus.jsonl"
     if not whole.is_file():
         raise ConfigError(f"corpus: there is no file {whole}")
-    return _opened(whole, whole.stat().st_size, whole.stat().st_mtime_ns)
+    return _read_cached(whole, whole.stat().st_size, whole.stat().st_mtime_ns)
 
 
 @cache
-def _opened(path: Path, size: int, changed: int) -> Corpus:
+def _read_cached(path: Path, size: int, changed: int) -> Corpus:
     if path.suffix == ".json":
         return corpus_of(_snippets(path))
     key = blake2b(f"{_FORMAT} {path} {size} {changed}".encode(), digest_size=12).hexdigest()
@@ -177,13 +177,13 @@ def _opened(path: Path, size: int, changed: int) -> Corpus:
     if not folder.exists():
         _build(path, folder)
     try:
-        return Corpus(Lines(path, mapped(folder / "starts.npy")), folder)
+        return Corpus(LineDocuments(path, mapped(folder / "starts.npy")), folder)
     except (OSError, ValueError, EOFError) as problem:
         raise ConfigError(f"the index in {folder} is damaged, remove it: {problem}") from None
 
 
 def _build(path: Path, folder: Path) -> None:
-    """Index a file; nothing is half-written."""
+    """Index a file atomically."""
 
     def write(beside: Path) -> None:
         starts: list[int] = []
@@ -195,7 +195,7 @@ def _build(path: Path, folder: Path) -> None:
 
 
 def _documents(path: Path, starts: list[int]) -> Iterator[Document]:
-    """The documents of a file; where each begins, and at last the end, is noted."""
+    """The documents of a file; appends the offset of each, and of the end, to ``starts``."""
     at = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):

@@ -1,4 +1,4 @@
-"""DeepSearch as a world: questions over an encyclopaedia, by searching and reading."""
+"""The DeepSearch environment: questions answered by searching and reading pages."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from agentgym.env.base import SPLITS, AnyText, Opening, Outcome, one_of, unknown_split, unknown_task
 from agentgym.errors import ConfigError, EnvError, MissingExtra
-from agentgym.tools import HermesCalls, PythonTool, TagCalls, ToolWorld
+from agentgym.tools import HermesCalls, PythonTool, TagCalls, ToolEnv
 from agentgym_envs.deepsearch.corpora import open_corpus
-from agentgym_envs.deepsearch.files import QuestionFile, find
-from agentgym_envs.deepsearch.made import Made, SplitBy
+from agentgym_envs.deepsearch.files import QuestionFile, open_questions
+from agentgym_envs.deepsearch.generated import QuestionGenerator, SplitBy
 from agentgym_envs.deepsearch.names import Names
 from agentgym_envs.deepsearch.pages import Encyclopaedia
 from agentgym_envs.deepsearch.questions import NUMBERS, Lookup, Question
@@ -24,18 +24,18 @@ from agentgym_envs.deepsearch.sources import Page, Source
 ENV = "agentgym/DeepSearch-v0"
 _NEEDS = ("Stemmer", "docstring_parser", "pydantic")
 _LOOKUPS = 7
-"""Facts that the oracle looks up at most, so that turns are left for the answer."""
+"""Most facts that the oracle looks up, so that turns remain for the answer."""
 
 
-class DeepSearch(ToolWorld):
-    """Find the answer to a question by search, visits and, where wanted, Python.
+class DeepSearch(ToolEnv):
+    """Answer a question by search, page visits and, optionally, Python.
 
-    Unless a file of questions is given, facts are made up, so nothing but the pages tells them;
-    some stand in a page's second section, which a search shows nothing of. The first answer
-    counts: 1 where it matches exactly, else 0; with ``reward="f1"`` the reward is the token F1, and
-    with ``reward="aepo"`` that of ``scoring.aepo``, and -1 for an episode without an answer.
-    ``info`` tells ``support_recall``, the share of the pages the answer rests on that were
-    visited, in [0, 1]; 0 where the file does not name them.
+    Without a question file the facts are generated, so they can only be found on the pages; some
+    are in the second section of a page, which search results do not show. The first answer
+    counts: 1 for an exact match, else 0; with ``reward="f1"`` the reward is the token F1, with
+    ``reward="aepo"`` that of ``scoring.aepo``, and -1 for an episode without an answer.
+    ``info["support_recall"]`` is the fraction of the supporting pages that were visited, in
+    [0, 1]; 0 where the file does not name them.
     """
 
     def __init__(
@@ -56,31 +56,31 @@ class DeepSearch(ToolWorld):
         python: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Make the world; the encyclopaedia is written when it is needed.
+        """Make the environment; the encyclopaedia is generated on first use.
 
         Args:
-            hops: Facts that an answer takes, 1 to 4.
-            size: Pages, at least 200.
-            corpus_seed: Decides all facts.
-            corpora: Encyclopaedias, each with facts of its own. Of more than one every split has as
-                many for itself, and no facts can be learned by heart.
-            names: Of syllables; or of a few common words, in at most 1,000 pages.
-            split_by: Questions of two splits start from different entities; or they ask for
-                different relations, too.
-            relations: What questions of one hop ask for, such as ``author,mayor``; see
-                ``knowledge.py``. Anything unless given.
+            hops: Number of facts that an answer needs, 1 to 4.
+            size: Number of pages, at least 200.
+            corpus_seed: Seed of all facts.
+            corpora: Number of encyclopaedias, each with its own facts. With more than one, each
+                split has that many of its own, so that facts cannot be memorised.
+            names: ``made-up`` from syllables; or ``common`` words, for at most 1,000 pages.
+            split_by: ``entity``: questions of two splits start from different entities.
+                ``pattern``: they also ask for different relations.
+            relations: Relations of one-hop questions, such as ``author,mayor``; see
+                ``knowledge.py``. All if empty.
             questions: A file of questions instead, such as HotpotQA, MuSiQue or BEIR's folder; see
                 ``files.py``.
             corpus: The pages for it: a file, see ``corpora.py``, or the address of a server, see
                 ``remote.py``. Unless given, the pages that the questions bring with them.
             data_split: The split that the file is; the others are empty.
-            reward: Of the answer.
+            reward: Reward of the answer.
             notation: Calls as ``<search>...</search>`` or as JSON.
-            python: There is an interpreter, too; see ``PythonTool``.
+            python: Add a Python interpreter; see ``PythonTool``.
             **kwargs: See ``TextEnv``.
 
         Raises:
-            ConfigError: A value is not one of those.
+            ConfigError: A value is out of range.
             MissingExtra: A library is not installed.
         """
         one_of("data_split", data_split, SPLITS)
@@ -88,7 +88,7 @@ class DeepSearch(ToolWorld):
             raise MissingExtra(f'{ENV} needs more libraries: pip install "agentic-gym[deepsearch]"')
         one_of("reward", reward, ("exact", "f1", "aepo"))
         one_of("notation", notation, ("tags", "json"))
-        self.made = Made(
+        self.generator = QuestionGenerator(
             hops=hops,
             size=size,
             corpus_seed=corpus_seed,
@@ -109,7 +109,7 @@ class DeepSearch(ToolWorld):
             **kwargs,
         )
         self.reward, self.data_split = reward, data_split
-        self.file: QuestionFile | None = find(questions) if questions else None
+        self.file: QuestionFile | None = open_questions(questions) if questions else None
         self._source = _source(self.file, corpus) if self.file else None
         if corpus and not questions:
             raise ConfigError(f"corpus {corpus} needs questions: name a file of them, too")
@@ -117,19 +117,19 @@ class DeepSearch(ToolWorld):
         self._question: Question | None = None
         self._here: Lookup | None = None
         self._seen: frozenset[str] = frozenset()
-        self._staked = False
+        self._penalised = False
         self.action_space = AnyText(
             (self.write("search", "town"), self.write("visit", "x"), self.write("answer", "x"))
         )
 
     @property
     def encyclopaedia(self) -> Encyclopaedia:
-        """All pages of the task; the same object for every world of this process."""
-        return self.made.book(self._number)
+        """All pages of the task; shared by all environments of this process."""
+        return self.generator.encyclopaedia(self._number)
 
     @property
     def source(self) -> Source:
-        """What is searched."""
+        """The source of pages."""
         return self._source or self.encyclopaedia
 
     def tasks(self, split: str) -> Sequence[str]:
@@ -142,12 +142,12 @@ class DeepSearch(ToolWorld):
         return [f"{self._prefix()}{number}" for number in NUMBERS[split]]
 
     def open(self, task: str, rng: np.random.Generator) -> Opening:
-        """Ask; the task alone decides what."""
+        """Ask the question of the task."""
         self._number = self._find(task)
         self._question = (
-            self.file.questions[self._number] if self.file else self.made.ask(self._number)
+            self.file.questions[self._number] if self.file else self.generator.ask(self._number)
         )
-        self._here, self._seen, self._staked = None, frozenset(), False
+        self._here, self._seen, self._penalised = None, frozenset(), False
         goal = (
             f"Answer this question from the {'pages' if self.file else 'encyclopaedia'}. Answer "
             f"once, with the name or number alone.\n\n{self._question.text}"
@@ -155,18 +155,18 @@ class DeepSearch(ToolWorld):
         return Opening("The encyclopaedia is open.", goal, self._question.pattern)
 
     def act(self, action: str) -> Outcome:
-        """Make the calls; by AEPO's reward the first action costs 1, which the answer brings back.
+        """Execute the calls; with AEPO's reward the first action costs 1, which the answer refunds.
 
-        So an episode that ends without an answer has -1, whichever limit ends it.
+        So an episode that ends without an answer has return -1, for any limit that ends it.
         """
         outcome = super().act(action)
-        if self.reward != "aepo" or self._staked:
+        if self.reward != "aepo" or self._penalised:
             return outcome
-        self._staked = True
+        self._penalised = True
         return outcome._replace(reward=outcome.reward - 1)
 
     def search(self, query: str, k: int = 3) -> str:
-        """Find pages; shows how the best ones begin.
+        """Find pages; shows the beginning of the best ones.
 
         Args:
             query: Words to look for.
@@ -203,7 +203,7 @@ class DeepSearch(ToolWorld):
         """Find a text on the page visited last; shows the sentences that hold it.
 
         Args:
-            text: What to find, whatever its case.
+            text: Text to find, ignoring case.
         """
         if self._here is None:
             raise ValueError("no page was visited yet")
@@ -222,13 +222,13 @@ class DeepSearch(ToolWorld):
         Args:
             result: A name or a number.
         """
-        right = exact_match(result, self._asked().answers)
+        right = exact_match(result, self._current().answers)
         text = "That is right." if right else "That is wrong."
         return Outcome(text, self._worth(result, right), float(right), right, done=True)
 
     def oracle(self) -> tuple[str, ...]:
-        """Look up each fact the answer rests on, then answer."""
-        question = self._asked()
+        """Look up each supporting fact, then answer."""
+        question = self._current()
         steps = []
         for page, section in question.support[:_LOOKUPS]:
             steps.append(self.write("search", page))
@@ -238,7 +238,7 @@ class DeepSearch(ToolWorld):
     def _worth(self, result: str, right: bool) -> float:
         if self.reward == "exact":
             return float(right)
-        score = f1(result, self._asked().answers)
+        score = f1(result, self._current().answers)
         if self.reward == "f1":
             return score
         return 1 + aepo(score, well_formed=self.well_formed, called=self.called)
@@ -253,11 +253,11 @@ class DeepSearch(ToolWorld):
         raise unknown_task(ENV, task, self.tasks(self.data_split)[:1])
 
     def _prefix(self) -> str:
-        return f"file-{self.file.digest}-" if self.file else self.made.prefix
+        return f"file-{self.file.digest}-" if self.file else self.generator.prefix
 
-    def _asked(self) -> Question:
+    def _current(self) -> Question:
         if self._question is None:
-            raise EnvError("nothing was asked; call reset() first")
+            raise EnvError("no question is set; call reset() first")
         return self._question
 
     def _page(self, title: str) -> Page:

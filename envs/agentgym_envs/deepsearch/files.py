@@ -1,6 +1,6 @@
 """Questions from files: HotpotQA, 2Wiki, MuSiQue, Bamboogle, SimpleQA, BEIR, FlashRAG, verl.
 
-Formats are told by what a row holds, so files of one kind may come as JSON lines, as one JSON
+The format is detected from the fields of a row, so each may come as JSON lines, as one JSON
 list, or as Parquet.
 """
 
@@ -32,21 +32,21 @@ class QuestionFile:
 
     questions: tuple[Question, ...]
     documents: tuple[Document, ...]
-    """Pages that the rows bring with them, each once."""
+    """Pages included in the rows, without duplicates."""
     digest: str
-    """Names the content."""
+    """Hash of the content."""
 
     @cached_property
     def corpus(self) -> Corpus:
-        """The pages that the rows bring, with their index."""
+        """The pages of the rows, with their index."""
         return corpus_of(self.documents)
 
 
-def find(path: str) -> QuestionFile:
+def open_questions(path: str) -> QuestionFile:
     """A file of questions, or BEIR's folder; read once per process and change.
 
     Raises:
-        ConfigError: It is not there, or holds something else.
+        ConfigError: The file is missing, or has another format.
         MissingExtra: It is a Parquet file, and pyarrow is not installed.
     """
     whole = Path(path).expanduser().resolve()
@@ -54,18 +54,18 @@ def find(path: str) -> QuestionFile:
         whole = whole / "queries.jsonl"
     if not whole.is_file():
         raise ConfigError(f"questions: there is no file {whole}")
-    return _opened(whole, whole.stat().st_mtime_ns)
+    return _read_cached(whole, whole.stat().st_mtime_ns)
 
 
 @cache
-def _opened(path: Path, changed: int) -> QuestionFile:
+def _read_cached(path: Path, changed: int) -> QuestionFile:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     if path.name == "queries.jsonl":
         return QuestionFile(tuple(_beir(path)), (), digest)
     questions: list[Question] = []
     documents: dict[Document, None] = {}
     for where, row in _rows(path):
-        # Mathematics is for another world; MuSiQue has questions that nothing answers.
+        # Mathematics belongs to PythonMath; MuSiQue has unanswerable questions.
         if row.get("ability") == "math" or row.get("answerable") is False:
             continue
         paragraphs = list(_paragraphs(row, where))
@@ -79,12 +79,16 @@ def _opened(path: Path, changed: int) -> QuestionFile:
 def _question(
     row: Mapping[str, Any], where: str, stem: str, paragraphs: list[tuple[Document, bool]]
 ) -> Question:
-    """One row, whatever its form."""
+    """The question of one row of any format."""
     extra, reward = (
         found if isinstance(found := row.get(name), Mapping) else {}
         for name in ("extra_info", "reward_model")
     )
-    text = _first(row, _QUESTIONS) or _first(extra, _QUESTIONS) or _asked(row.get("prompt"))
+    text = (
+        _first(row, _QUESTIONS)
+        or _first(extra, _QUESTIONS)
+        or _last_user_message(row.get("prompt"))
+    )
     answers = [
         *_texts(next((row[name] for name in _ANSWERS if row.get(name) is not None), None)),
         *_texts(reward.get("ground_truth")),
@@ -105,15 +109,15 @@ def _first(row: Mapping[str, Any], names: Iterable[str]) -> str:
     return next((row[name].strip() for name in names if isinstance(row.get(name), str)), "")
 
 
-def _asked(prompt: object) -> str:
-    """What the user says last, in a prompt of messages."""
+def _last_user_message(prompt: object) -> str:
+    """The last user message of a chat prompt."""
     messages = prompt if isinstance(prompt, list) else []
-    said = [each.get("content") for each in messages if isinstance(each, Mapping)]
-    return next((text.strip() for text in reversed(said) if isinstance(text, str)), "")
+    texts = [each.get("content") for each in messages if isinstance(each, Mapping)]
+    return next((text.strip() for text in reversed(texts) if isinstance(text, str)), "")
 
 
 def _texts(value: object) -> list[str]:
-    """Answers: one or a list; a list may be written as text, and yes as a truth value."""
+    """Answers: one or a list; a list may be written as a string, and yes or no as a boolean."""
     if isinstance(value, bool):
         return ["yes" if value else "no"]
     if isinstance(value, int | float):
@@ -134,9 +138,9 @@ def _texts(value: object) -> list[str]:
 
 
 def _paragraphs(row: Mapping[str, Any], where: str) -> Iterator[tuple[Document, bool]]:
-    """The pages a row brings, and whether the answer rests on them: HotpotQA, 2Wiki, MuSiQue.
+    """The pages of a row, and whether they support the answer: HotpotQA, 2Wiki, MuSiQue.
 
-    ``context`` is a list of pairs, or columns as the Hugging Face hub keeps it.
+    ``context`` is a list of pairs, or columns as on the Hugging Face hub.
     """
     try:
         facts, context = row.get("supporting_facts") or (), row.get("context") or ()
@@ -156,7 +160,7 @@ def _paragraphs(row: Mapping[str, Any], where: str) -> Iterator[tuple[Document, 
 
 
 def _beir(path: Path) -> Iterator[Question]:
-    """BEIR asks for documents: the title of any relevant one is the right answer."""
+    """BEIR's queries: the title of any relevant document is a right answer."""
     judged = next((path.parent / "qrels" / f"{name}.tsv" for name in ("test", "dev", "train")
                    if (path.parent / "qrels" / f"{name}.tsv").is_file()), None)  # fmt: skip
     if judged is None:
@@ -189,7 +193,7 @@ def _beir(path: Path) -> Iterator[Question]:
 
 
 def _titles(path: Path) -> dict[str, str]:
-    """Titles of a corpus, by id; it may be too large to be read at once."""
+    """Titles of a corpus by id, read line by line."""
     if not path.is_file():
         raise ConfigError(f"BEIR's folder lacks {path}")
     found = {}
@@ -202,7 +206,7 @@ def _titles(path: Path) -> dict[str, str]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Rows of a file, each with where it is."""
+    """Rows of a file, each with its position."""
     if path.suffix == ".parquet":
         found: Iterable[tuple[str, Any]] = _parquet(path)
     else:

@@ -1,4 +1,4 @@
-"""A made world of people, towns, companies and books: a typed graph of exact facts."""
+"""A generated knowledge graph of people, towns, companies and books."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agentgym_envs.deepsearch.names import Names, make
+from agentgym_envs.deepsearch.names import Names, make_names
 
 Target = int | str
-"""What a relation leads to: a number, or the name of another entity."""
+"""Target of a relation: a number, or the name of another entity."""
 
 
 class Relation(NamedTuple):
-    """How one kind of entity leads to another, in words."""
+    """A relation between two kinds of entities, with its wording."""
 
     source: str
     target: str
     """A kind of entity, or ``number``."""
     phrase: str
-    """Names the target: ``the author of {x}``."""
+    """Phrase for the target: ``the author of {x}``."""
     question: str
-    """Asks for it: ``Who wrote {x}?``."""
+    """Question for the target: ``Who wrote {x}?``."""
     sentences: tuple[str, ...]
-    """States it, in one of several ways."""
+    """Statements of the fact, one of which is used."""
     section: int
-    """Where on the page it is stated: the second takes another visit."""
+    """Section of the page that states it; the second takes another visit."""
 
 
 RELATIONS: dict[str, Relation] = {
@@ -93,7 +93,7 @@ _NUMBERS = {
 
 @dataclass(frozen=True)
 class Entity:
-    """One page's subject."""
+    """The subject of one page."""
 
     name: str
     kind: str
@@ -103,7 +103,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class Knowledge:
-    """All entities, by name; their order is part of the world."""
+    """All entities by name; their order matters."""
 
     entities: dict[str, Entity]
 
@@ -117,18 +117,22 @@ class Knowledge:
 
     @cached_property
     def aliases(self) -> dict[str, str]:
-        """Other names of people, such as ``H. Gray``; of those whom it tells from all others."""
+        """Aliases of people, such as ``H. Gray``, where the alias is unique."""
         short = {name: f"{name[0]}. {name.rpartition(' ')[2]}" for name in self.by_kind["person"]}
         count = Counter(short.values())
         return {name: alias for name, alias in short.items() if count[alias] == 1}
 
     def stated(self, name: str, relation: str) -> str:
-        """A target in the words of the page it stands on: of some, their other name."""
+        """A target as the page states it: some by alias."""
         target = str(self.entities[name].facts[relation])
-        return self.aliases.get(target, target) if pick(f"{name} {relation}", 4) == 0 else target
+        return (
+            self.aliases.get(target, target)
+            if stable_choice(f"{name} {relation}", 4) == 0
+            else target
+        )
 
     def follow(self, name: str, path: tuple[str, ...]) -> tuple[Target, ...]:
-        """What each relation of a path leads to, one after the other."""
+        """The target of each relation along a path."""
         found: list[Target] = []
         at: Target = name
         for relation in path:
@@ -139,9 +143,9 @@ class Knowledge:
 
 @cache
 def make_knowledge(size: int, seed: int, names_of: Names = "made-up") -> Knowledge:
-    """A world of ``size`` entities, a quarter of each kind; the same everywhere."""
+    """A graph of ``size`` entities, a quarter of each kind; deterministic."""
     rng = np.random.default_rng([seed, size])
-    names = {kind: make(names_of, kind, max(2, size // len(KINDS)), rng) for kind in KINDS}
+    names = {kind: make_names(names_of, kind, max(2, size // len(KINDS)), rng) for kind in KINDS}
     entities = {}
     for kind in KINDS:
         for name in names[kind]:
@@ -159,6 +163,6 @@ def make_knowledge(size: int, seed: int, names_of: Names = "made-up") -> Knowled
     return Knowledge(entities)
 
 
-def pick(name: str, count: int) -> int:
-    """A number below ``count`` that depends on the name alone; the same everywhere."""
+def stable_choice(name: str, count: int) -> int:
+    """A number below ``count``, a hash of the name."""
     return blake2b(name.encode()).digest()[0] % count

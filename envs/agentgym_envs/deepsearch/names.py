@@ -1,4 +1,4 @@
-"""Names of people, towns, companies and books: different ones, of which many share a part."""
+"""Distinct names of people, towns, companies and books, many of which share a word."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 
 Names = Literal["made-up", "common"]
-"""Of syllables, as many as one likes; or of a few common words, for a model made from nothing."""
+"""From syllables, unlimited; or from a few common words, for a model made from nothing."""
 NAMES: tuple[Names, ...] = ("made-up", "common")
 MOST_COMMON = 1000
-"""Pages for which common names suffice."""
+"""Most pages with common names."""
 
 
 def _words(text: str) -> list[str]:
@@ -87,8 +87,8 @@ _PLACES = _words(
 _SIDES = _words("North South East West New Old Upper Lower Great Little")
 
 
-def make(names: Names, kind: str, count: int, rng: np.random.Generator) -> list[str]:
-    """Different names of one kind, many alike: distractors of each other."""
+def make_names(names: Names, kind: str, count: int, rng: np.random.Generator) -> list[str]:
+    """Distinct names of one kind, many similar: they distract from each other."""
     maker = (_made_up if names == "made-up" else _common)(kind, count, rng)
     found: dict[str, None] = {}
     while len(found) < count:
@@ -125,9 +125,9 @@ def _made_up(kind: str, count: int, rng: np.random.Generator) -> Callable[[], st
 
 
 def _syllables(count: int) -> int:
-    """Syllables of a word, two or more, so that ``count`` names are soon found.
+    """Syllables of a word, at least two, so that ``count`` names are found quickly.
 
-    Companies have the fewest names for a number of words: one word and a trade.
+    Companies have the fewest names: one word and a trade.
     """
     number = 2
     while 2 * len(_SYLLABLES) ** number * len(_ENDS) * len(_TRADES) < 3 * count:

@@ -1,4 +1,4 @@
-"""The encyclopaedia: a page per entity in two sections, and the index that finds pages."""
+"""The encyclopaedia: a page of two sections per entity, with a search index."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ import numpy as np
 
 from agentgym_envs.bm25 import IndexWriter
 from agentgym_envs.deepsearch.corpora import ScoredIndex
-from agentgym_envs.deepsearch.knowledge import RELATIONS, Entity, Knowledge, make_knowledge, pick
+from agentgym_envs.deepsearch.knowledge import (
+    RELATIONS,
+    Entity,
+    Knowledge,
+    make_knowledge,
+    stable_choice,
+)
 from agentgym_envs.deepsearch.names import Names
 from agentgym_envs.deepsearch.sources import Hit, Page
 
@@ -39,15 +45,15 @@ class Encyclopaedia:
         self._titles = list(self.pages)
         writer = IndexWriter()
         for page in self.pages.values():
-            # The title counts twice, as it does in an index of titles and texts.
+            # The title counts twice, as in an index of both titles and texts.
             writer.add(f"{page.title} {page.title} {' '.join(page.sections)}")
         with tempfile.TemporaryDirectory() as folder:
             writer.write(Path(folder))
-            # What is mapped stays readable when the folder is gone.
+            # Mapped files stay readable after the folder is deleted.
             self._index = ScoredIndex(Path(folder), np.arange(len(self._titles)))
 
     def search(self, query: str, count: int) -> list[Hit]:
-        """The best pages, best first; their first sections are shown."""
+        """The best pages with their first sections, best first."""
         rows = self._index.search(query, count)
         found = [self.pages[self._titles[row]] for row in rows]
         return [
@@ -67,15 +73,15 @@ def open_encyclopaedia(size: int, seed: int, names: Names = "made-up") -> Encycl
 
 
 def _page(knowledge: Knowledge, entity: Entity) -> Page:
-    """Which wording is a function of the entity, so a page is the same everywhere."""
+    """The page of an entity; the wording is a hash of the entity."""
     sections = [[_INTRODUCTIONS[entity.kind].format(x=entity.name)], []]
     if alias := knowledge.aliases.get(entity.name):
         sections[0].append(f"The name is often written {alias}.")
     for key in entity.facts:
         relation = RELATIONS[key]
-        wording = relation.sentences[pick(entity.name + key, len(relation.sentences))]
-        told = wording.format(x=entity.name, y=knowledge.stated(entity.name, key))
-        sections[relation.section - 1].append(told)
+        wording = relation.sentences[stable_choice(entity.name + key, len(relation.sentences))]
+        sentence = wording.format(x=entity.name, y=knowledge.stated(entity.name, key))
+        sections[relation.section - 1].append(sentence)
     for section in sections:
-        section.append(_FILLER[pick(entity.name + section[0], len(_FILLER))])
+        section.append(_FILLER[stable_choice(entity.name + section[0], len(_FILLER))])
     return Page(entity.name, tuple(" ".join(section) for section in sections))

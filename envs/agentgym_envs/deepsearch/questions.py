@@ -1,4 +1,4 @@
-"""Questions with exact answers, computed from the graph, and the pages that support them."""
+"""Questions with exact answers computed from the graph, and their supporting pages."""
 
 from __future__ import annotations
 
@@ -7,38 +7,38 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agentgym_envs.deepsearch.knowledge import KINDS, RELATIONS, Knowledge, pick
+from agentgym_envs.deepsearch.knowledge import KINDS, RELATIONS, Knowledge, stable_choice
 
 NUMBERS = {"train": range(4000), "valid": range(4000, 4500), "test": range(4500, 5000)}
-"""Which numbers belong to a split."""
+"""Question numbers of each split."""
 PATTERNS = ("chain", "comparison", "difference", "count")
 _HELD_OUT = {0: "test", 1: "valid"}
-"""Of five parts of all patterns, those that are not for training."""
+"""The two of five parts of all patterns that are held out."""
 
 _HAPPENED = {"born": "was born", "founded": "was founded"}
 
 
 class Lookup(NamedTuple):
-    """One fact that the answer rests on: where it stands."""
+    """The location of one supporting fact."""
 
     page: str
     section: int
 
 
 class Question(NamedTuple):
-    """What is asked."""
+    """A question with its answers."""
 
     text: str
     answer: str
     pattern: str
     support: tuple[Lookup, ...]
-    """In the order in which they can be found."""
+    """In lookup order."""
     aliases: tuple[str, ...] = ()
-    """Other answers that are as good."""
+    """Other right answers."""
 
     @property
     def answers(self) -> tuple[str, ...]:
-        """All that are right."""
+        """All right answers."""
         return (self.answer, *self.aliases)
 
 
@@ -50,19 +50,18 @@ def ask(
     by_pattern: bool = False,
     relations: Collection[str] = (),
 ) -> Question:
-    """The question of that number.
+    """The question of a number.
 
-    It starts from an entity of its split: the last digit of an entity's place among its kind is
-    9 for test, 8 for valid, and another one for training.
+    It starts from an entity of its split: the last digit of the entity's index among its kind is
+    9 for test, 8 for valid, other digits for train.
 
     Args:
         knowledge: The graph.
         number: One of ``NUMBERS``.
-        hops: Facts that a chain follows, 1 to 4; a comparison or difference has two such chains
-            of half the length, a count has one fact more.
-        by_pattern: What is asked is of its split, too: no relation, or sequence of relations, is
-            asked for in two splits.
-        relations: What a question of one hop may ask for; anything unless given.
+        hops: Facts of a chain, 1 to 4; a comparison or difference has two chains of half the
+            length, a count has one fact more.
+        by_pattern: No relation, or sequence of relations, is asked for in two splits.
+        relations: Relations of one-hop questions; all if empty.
     """
     split = next(name for name, numbers in NUMBERS.items() if number in numbers)
     rng = np.random.default_rng([number, hops])
@@ -70,14 +69,14 @@ def ask(
         question, asked = _drawn(knowledge, split, hops, rng)
         if relations and asked not in relations:
             continue
-        if not by_pattern or split == _HELD_OUT.get(pick(f"81 {asked}", 5), "train"):
+        if not by_pattern or split == _HELD_OUT.get(stable_choice(f"81 {asked}", 5), "train"):
             return question
 
 
 def _drawn(
     knowledge: Knowledge, split: str, hops: int, rng: np.random.Generator
 ) -> tuple[Question, str]:
-    """A question, and the pattern and relations it asks for."""
+    """A question, and its pattern and relations."""
     pattern = PATTERNS[int(rng.integers(len(PATTERNS)))] if hops > 1 else "chain"
     if pattern == "chain":
         start = _start(knowledge, split, rng)
@@ -112,7 +111,7 @@ def _start(knowledge: Knowledge, split: str, rng: np.random.Generator, kind: str
 def _path(
     knowledge: Knowledge, start: str, hops: int, rng: np.random.Generator, *, last: str
 ) -> tuple[str, ...]:
-    """Relations to follow from an entity, which come back to no page; a given last one fits."""
+    """A path of relations from an entity that visits no page twice and ends in ``last``."""
     kind = knowledge.entities[start].kind
     paths = [path for path in _paths(kind, hops, last) if _straight(knowledge, start, path)]
     if not paths:
@@ -156,7 +155,9 @@ def _chain(knowledge: Knowledge, start: str, path: tuple[str, ...]) -> Question:
     *way, target = map(str, (start, *knowledge.follow(start, path)))
     answer = knowledge.stated(way[-1], path[-1])
     support = _support(knowledge, start, path)
-    return Question(text, answer, f"{len(path)}-hop", support, _others(knowledge, target, answer))
+    return Question(
+        text, answer, f"{len(path)}-hop", support, _other_names(knowledge, target, answer)
+    )
 
 
 def _pair(
@@ -174,7 +175,7 @@ def _pair(
             f"Which {_HAPPENED[last]} earlier, {phrases[0]} or {phrases[1]}? Answer with the name."
         )
         answer = subjects[0] if years[0] < years[1] else subjects[1]
-        return Question(text, answer, pattern, support, _others(knowledge, answer, answer))
+        return Question(text, answer, pattern, support, _other_names(knowledge, answer, answer))
     text = (
         f"How many years lie between the year in which {phrases[0]} {_HAPPENED[last]} and the "
         f"year in which {phrases[1]} {_HAPPENED[last]}?"
@@ -185,7 +186,7 @@ def _pair(
 def _count(
     last: str, starts: Sequence[str], years: Sequence[int], rng: np.random.Generator
 ) -> Question:
-    """How many are older than one of them, or than all: from 0 to their number less 1."""
+    """A count: the answer is uniform from 0 to the number of entities less 1."""
     answer = int(rng.integers(len(years)))
     listed = f"{', '.join(starts[:-1])} and {starts[-1]}"
     verb = _HAPPENED[last].replace("was", "were")
@@ -194,6 +195,6 @@ def _count(
     return Question(text, str(answer), "count", support)
 
 
-def _others(knowledge: Knowledge, name: str, said: str) -> tuple[str, ...]:
-    """What a name is called, too, besides what is said."""
-    return tuple({name, knowledge.aliases.get(name, name)} - {said})
+def _other_names(knowledge: Knowledge, name: str, answer: str) -> tuple[str, ...]:
+    """Names of an entity other than the answer."""
+    return tuple({name, knowledge.aliases.get(name, name)} - {answer})

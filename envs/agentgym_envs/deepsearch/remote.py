@@ -1,4 +1,4 @@
-"""Search behind a server that keeps Search-R1's contract: ``POST /retrieve``."""
+"""Search over HTTP by Search-R1's protocol: ``POST /retrieve``."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from agentgym.errors import EnvError
-from agentgym_envs.deepsearch.corpora import titled
+from agentgym_envs.deepsearch.corpora import split_title
 from agentgym_envs.deepsearch.sources import Hit, Page, split
 
 if TYPE_CHECKING:
-    from agentgym.tools.http import Web
+    from agentgym.tools.http import HttpClient
 
 
 class RemoteCorpus:
-    """A corpus that is asked over HTTP; a page is what the server finds by its title.
+    """A corpus behind HTTP; a page is found by searching for its title.
 
     Source:
-        Search-R1 (arXiv:2503.09516) and its retrieval server: ``queries``, ``topk`` and
-        ``return_scores`` go out, ``result`` comes back: for each query a list of
+        Search-R1 (arXiv:2503.09516) and its retrieval server: requests
+        have ``queries``, ``topk`` and ``return_scores``, responses ``result``: per query a list of
         ``{"document": {"id", "contents"}, "score"}``, or of bare documents.
     """
 
     snippet = 500
 
-    def __init__(self, url: str, web: Web | None = None) -> None:
-        """Nothing is asked yet.
+    def __init__(self, url: str, web: HttpClient | None = None) -> None:
+        """No request is sent yet.
 
         Args:
             url: Such as ``http://127.0.0.1:8000/retrieve``.
-            web: The client; its cache may record and replay what the server says.
+            web: The client; its cache may record and replay responses.
 
         Raises:
             MissingExtra: httpx is not installed.
         """
-        from agentgym.tools.http import Web
+        from agentgym.tools.http import HttpClient
 
-        self.url, self.web = url, web or Web()
+        self.url, self.web = url, web or HttpClient()
 
     def search(self, query: str, count: int) -> list[Hit]:
-        """The best documents, as the server ranks them.
+        """The best documents in the order of the server.
 
         Raises:
-            EnvError: It cannot be asked, or does not keep the contract.
-            EnvTimeout: It does not answer in time.
+            EnvError: The server is unreachable, or violates the protocol.
+            EnvTimeout: No response in time.
         """
         asked = {"queries": [query], "topk": count, "return_scores": True}
         answer = self.web.post(self.url, asked)
@@ -60,19 +60,19 @@ class RemoteCorpus:
             ) from None
 
     def page(self, title: str) -> Page | None:
-        """All documents of exactly this title among the ten that the title finds."""
+        """All documents with this title among the ten best hits for it."""
         texts = [hit.text for hit in self.search(title, 10) if hit.title == title]
         return Page(title, tuple(s for text in texts for s in split(text))) if texts else None
 
 
 @cache
 def open_remote(url: str) -> RemoteCorpus:
-    """One per process, so that its connections are used again."""
+    """One per process, so that connections are reused."""
     return RemoteCorpus(url)
 
 
 def _hit(found: Mapping[str, Any]) -> Hit:
     scored = found.get("document")
     document: Mapping[str, Any] = found if scored is None else scored
-    title, text = titled(document["contents"])
+    title, text = split_title(document["contents"])
     return Hit(str(document.get("id", title)), title, text, float(found.get("score", 0.0)))

@@ -1,4 +1,4 @@
-"""How answers are scored: exact match, token F1 after SQuAD's normalisation, and AEPO's reward."""
+"""Scores of answers: exact match, token F1 after SQuAD's normalisation, and AEPO's reward."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def normalised(text: str) -> str:
 
 
 def exact_match(given: str, golds: Iterable[str]) -> bool:
-    """The answer is one of the known ones."""
+    """The answer equals one of the golds after normalisation."""
     return normalised(given) in map(normalised, golds)
 
 
 def f1(given: str, golds: Iterable[str]) -> float:
-    """Largest harmonic mean of precision and recall of words, over the known answers, in [0, 1].
+    """Largest harmonic mean of precision and recall of words, over the golds, in [0, 1].
 
-    A bare yes, no or "noanswer" is right or wrong: sharing the word with a longer text is nothing.
+    A bare yes, no or "noanswer" scores 0 or 1 only.
 
     Source:
         The HotpotQA evaluation (Yang et al. 2018, arXiv:1809.09600).
@@ -45,18 +45,18 @@ def f1(given: str, golds: Iterable[str]) -> float:
 
 
 def aepo(score: float, *, well_formed: bool, called: Collection[str]) -> float:
-    """What an answer brings, in [-1, 1.1]: nothing well formed, no reward but -1.
+    """AEPO's reward of an answer, in [-1, 1.1]; -1 for a malformed episode.
 
     Args:
-        score: Its F1.
-        well_formed: So was every call before it.
-        called: Tools that were used.
+        score: F1 of the answer.
+        well_formed: All calls of the episode are well formed.
+        called: Names of the tools used.
 
     Source:
-        The released code of AEPO (arXiv:2510.14545): -1 for a broken format, else F1, and 0.1 more
-        for an answer worth something that took both search and Python. Differs: the answer is a
-        call that carries nothing else, so no box is looked for in it; and that thoughts are
-        closed is the business of the agent's form.
+        The released code of AEPO (arXiv:2510.14545): -1 for a broken format, else F1, plus 0.1
+        for an answer with F1 above 0 that used both search and Python. Differs: the answer is a
+        call, so it needs no box; closed thoughts are checked by the agent's
+        action format.
 
     Examples:
         >>> aepo(0.5, well_formed=True, called=["search", "visit", "python"])

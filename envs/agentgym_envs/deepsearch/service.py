@@ -1,4 +1,4 @@
-"""A server of searches by Search-R1's contract: ``POST /retrieve`` (extra ``serve``)."""
+"""A search server by Search-R1's protocol: ``POST /retrieve`` (extra ``serve``)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from agentgym_envs.deepsearch.pages import open_encyclopaedia
 from agentgym_envs.deepsearch.sources import Hit, Source
 
 _BODY = 2**20
-"""Bytes of a request."""
+"""Largest request in bytes."""
 _QUERIES, _TOPK = 512, 100
-"""Most queries of a request, and most documents for each."""
+"""Most queries of a request, and most documents per query."""
 
 
 def retrieve(*, corpus: str = "", size: int = 2000, corpus_seed: int = 0, topk: int = 3) -> Any:
-    """The application that answers for a corpus; what ``agentgym serve retrieve`` runs.
+    """The ASGI application that searches a corpus; ``agentgym serve retrieve`` runs it.
 
     Args:
-        corpus: A file of documents, or BEIR's folder; unless given, the made encyclopaedia.
-        size: Pages of that.
-        corpus_seed: Decides its facts.
-        topk: Documents for a query that does not say how many.
+        corpus: A file of documents, or BEIR's folder; the generated encyclopaedia if empty.
+        size: Number of its pages.
+        corpus_seed: Seed of its facts.
+        topk: Default number of documents per query.
 
     Raises:
-        ConfigError: The corpus is not there, or is none.
+        ConfigError: The corpus is missing, or has another format.
         MissingExtra: Starlette is not installed.
     """
     if not 1 <= topk <= _TOPK:
@@ -39,8 +39,8 @@ def retrieve(*, corpus: str = "", size: int = 2000, corpus_seed: int = 0, topk: 
 def application(source: Source, topk: int = 3) -> Any:
     """An ASGI application over any source.
 
-    ``query`` may stand for ``queries``, as the client of verl-agent sends it. A request that is
-    none is answered with 422 and the reason under ``detail``.
+    ``query`` may replace ``queries``, as in verl-agent's client. An invalid request is answered
+    with 422 and the reason under ``detail``.
     """
     try:
         from starlette.applications import Starlette
@@ -73,10 +73,10 @@ def application(source: Source, topk: int = 3) -> Any:
 
 
 def _read(body: bytes, topk: int) -> tuple[list[str], int, bool]:
-    """Queries, number of documents, and whether scores are wanted.
+    """Queries, number of documents, and whether to return scores.
 
     Raises:
-        ValueError: The body is no request; says what was expected.
+        ValueError: The body is invalid; the message states what was expected.
     """
     try:
         found = json.loads(body)

@@ -1,49 +1,49 @@
-"""Where pages come from: one interface over pages in memory, in files and behind a server."""
+"""Sources of pages: one interface over pages in memory, in files and behind a server."""
 
 from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-LONGEST = 2000
-"""Characters of a section, as far as paragraphs allow."""
+MAX_SECTION = 2000
+"""Most characters of a section, unless one paragraph is longer."""
 
 
 class Page(NamedTuple):
-    """One document, as it is read."""
+    """One document, as a visit shows it."""
 
     title: str
     sections: tuple[str, ...]
 
 
 class Hit(NamedTuple):
-    """One document, as a search finds it."""
+    """One search result."""
 
     id: str
     title: str
     text: str
-    """What a search shows the beginning of."""
+    """The text; a search shows its beginning."""
     score: float = 0.0
-    """The search engine's own; larger is better."""
+    """Score of the search engine; larger is better."""
 
 
 class Source(Protocol):
     """Finds pages; safe to use from many threads."""
 
     snippet: int
-    """Characters of a hit that are worth showing."""
+    """Characters shown of a hit."""
 
     def search(self, query: str, count: int) -> list[Hit]:
         """The best documents, best first."""
 
     def page(self, title: str) -> Page | None:
-        """The page of exactly this title."""
+        """The page with this title."""
 
 
 def split(text: str) -> tuple[str, ...]:
-    """Sections of a long text, cut between paragraphs; at least one."""
+    """Sections of a text, split between paragraphs; at least one."""
     sections = [""]
     for paragraph in text.split("\n\n"):
-        if sections[-1] and len(sections[-1]) + len(paragraph) > LONGEST:
+        if sections[-1] and len(sections[-1]) + len(paragraph) > MAX_SECTION:
             sections.append("")
         sections[-1] += ("\n\n" if sections[-1] else "") + paragraph
     return tuple(sections)

@@ -1,4 +1,4 @@
-"""PythonMath as a world: a problem, a Python interpreter, and one answer."""
+"""The PythonMath environment: a problem, a Python interpreter, and one answer."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 from agentgym.env.base import SPLITS, AnyText, Opening, Outcome, one_of, unknown_split, unknown_task
 from agentgym.errors import ConfigError, EnvError, MissingExtra
 from agentgym.sandbox import Sandbox, SandboxLimits
-from agentgym.tools import CallLimits, HermesCalls, PythonTool, TagCalls, ToolWorld
+from agentgym.tools import CallLimits, HermesCalls, PythonTool, TagCalls, ToolEnv
 from agentgym_envs.pythonmath.answers import same
-from agentgym_envs.pythonmath.files import ProblemFile, find
+from agentgym_envs.pythonmath.files import ProblemFile, open_problems
 from agentgym_envs.pythonmath.problems import KINDS, NUMBERS, Problem, generate
 
 ENV = "agentgym/PythonMath-v0"
 _NEEDS = ("docstring_parser", "mpmath", "pydantic", "sympy")
 
 
-class PythonMath(ToolWorld):
-    """Solve a problem with a Python interpreter at hand; the first answer counts.
+class PythonMath(ToolEnv):
+    """Solve a mathematics problem with a Python interpreter; the first answer counts.
 
-    The interpreter is confined (see ``agentgym.sandbox``) and keeps its variables; answers are
-    compared by value outside of it. Reward and score are 1 for the right answer, else 0.
+    The interpreter is sandboxed (see ``agentgym.sandbox``) and keeps its variables; answers are
+    compared by value, outside of it. Reward and score are 1 for the right answer, else 0.
     """
 
     def __init__(
@@ -38,19 +38,19 @@ class PythonMath(ToolWorld):
         seconds: float = 5.0,
         **kwargs: Any,
     ) -> None:
-        """Make the world; the interpreter starts when it is first used.
+        """Make the environment; the interpreter starts on first use.
 
         Args:
-            difficulty: Of generated problems, 1 to 5.
-            kinds: Which are generated, separated by commas.
+            difficulty: Level of generated problems, 1 to 5.
+            kinds: Kinds of generated problems, separated by commas.
             data: A file of problems, such as GSM8K, MATH-500 or AIME as JSON lines; instead.
             data_split: The split that the file is; the others are empty.
             notation: Calls as ``<python>...</python>`` or as JSON.
-            seconds: That a program may run.
+            seconds: Time limit of a program.
             **kwargs: See ``TextEnv``.
 
         Raises:
-            ConfigError: A value is not one of those, or the file holds no problems.
+            ConfigError: A value is out of range, or the file has no problems.
             MissingExtra: A library is not installed.
         """
         if not all(map(find_spec, _NEEDS)):
@@ -66,12 +66,12 @@ class PythonMath(ToolWorld):
         super().__init__(
             tools=(PythonTool(sandbox), self.answer),
             notation=TagCalls() if notation == "tags" else HermesCalls(),
-            # Longer than any cell, also when a fork first runs its cells again.
+            # Longer than any cell, including the replay of cells after a fork.
             limits=CallLimits(timeout=120 + 10 * seconds),
             **kwargs,
         )
         self.difficulty, self.data_split = difficulty, data_split
-        self.file: ProblemFile | None = find(data) if data else None
+        self.file: ProblemFile | None = open_problems(data) if data else None
         self._problem: Problem | None = None
         self.action_space = AnyText((self.write("python", "1 + 1"), self.write("answer", "0")))
 
@@ -87,7 +87,7 @@ class PythonMath(ToolWorld):
         ]
 
     def open(self, task: str, rng: np.random.Generator) -> Opening:
-        """Pose the problem, which the task alone decides."""
+        """Pose the problem of the task."""
         self._problem = self._find(task)
         goal = (
             f"Solve this problem. Use Python where it helps, then answer once; give the result "
@@ -101,19 +101,19 @@ class PythonMath(ToolWorld):
         Args:
             result: A number or an expression, in plain or LaTeX notation.
         """
-        right = same(result, self._posed().answer)
+        right = same(result, self._current().answer)
         text = "That is right." if right else "That is wrong."
         return Outcome(text, float(right), float(right), right, done=True)
 
     def oracle(self) -> tuple[str, ...]:
-        """Run the program that solves the problem, if one is known, then answer."""
-        problem = self._posed()
+        """Run the program that solves the problem, where one is known, then answer."""
+        problem = self._current()
         steps = (self.write("python", problem.program),) if problem.program else ()
         return (*steps, self.write("answer", problem.answer))
 
-    def _posed(self) -> Problem:
+    def _current(self) -> Problem:
         if self._problem is None:
-            raise EnvError("no problem is posed; call reset() first")
+            raise EnvError("no problem is set; call reset() first")
         return self._problem
 
     def _find(self, task: str) -> Problem:

@@ -44,7 +44,7 @@ def open_file(path: Path, changed: int) -> ProblemFile:
     return ProblemFile(path)
 
 
-def find(path: str) -> ProblemFile:
+def open_problems(path: str) -> ProblemFile:
     """A file of problems.
 
     Raises:

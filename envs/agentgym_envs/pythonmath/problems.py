@@ -1,7 +1,7 @@
 """Generated problems whose answers are exact: five kinds, five levels of difficulty.
 
-Each problem carries a program that solves it in another way than it was made, where there is one:
-by search or by simulation instead of by formula.
+Each problem has a program that solves it by another method than the generator's, where there is
+one: by search or simulation instead of a formula.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 NUMBERS = {"train": range(8000), "valid": range(8000, 8500), "test": range(8500, 9000)}
-"""Which numbers of a kind belong to a split."""
+"""Problem numbers of each split."""
 _SHARES = {"train": range(8), "valid": range(8, 9), "test": range(9, 10)}
-"""Tenths of all questions that a split may ask, so that no two splits share a question."""
+"""Tenths of all questions per split, by hash, so that no two splits share a question."""
 
 
 class Problem(NamedTuple):
@@ -32,12 +32,12 @@ class Problem(NamedTuple):
 
 
 def generate(kind: str, difficulty: int, number: int) -> Problem:
-    """The problem of that number.
+    """The problem of a number.
 
     Args:
         kind: One of ``KINDS``.
         difficulty: 1 to 5: more and larger numbers, more steps.
-        number: Which, one of ``NUMBERS``; the same everywhere and always.
+        number: One of ``NUMBERS``; each always gives the same problem.
     """
     share = next(_SHARES[split] for split, numbers in NUMBERS.items() if number in numbers)
     draw = _Draw(np.random.default_rng([number, difficulty, list(KINDS).index(kind)]))
@@ -48,7 +48,7 @@ def generate(kind: str, difficulty: int, number: int) -> Problem:
 
 
 class _Draw:
-    """Draws in Python's own integers, which do not overflow."""
+    """Random draws as Python integers, which do not overflow."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -61,11 +61,11 @@ class _Draw:
         return options[self(0, len(options) - 1)]
 
 
-Made = tuple[str, object, str]
+Generated = tuple[str, object, str]
 """Question, answer, program."""
 
 
-def _arithmetic(level: int, draw: _Draw) -> Made:
+def _arithmetic(level: int, draw: _Draw) -> Generated:
     """An expression of integers; with divisions from level 3 on."""
     high = 10 ** (level + 1)
     text, value = str(first := draw(high // 10, high)), Fraction(first)
@@ -86,13 +86,13 @@ def _arithmetic(level: int, draw: _Draw) -> Made:
 
 
 def _fractions(text: str) -> str:
-    """An expression over fractions: its first number is one, so all that follows is."""
+    """The expression in exact fractions: its first number is one, so the result is."""
     opening = len(text) - len(text.lstrip("("))
     first, _, rest = text[opening:].partition(" ")
     return f"{text[:opening]}Fraction({first}) {rest}"
 
 
-def _number_theory(level: int, draw: _Draw) -> Made:
+def _number_theory(level: int, draw: _Draw) -> Generated:
     high = 10 ** (level + 2)
     which = draw(0, 3)
     if which == 0:
@@ -135,7 +135,7 @@ def _factors(n: int) -> Counter[int]:
     return found
 
 
-def _algebra(level: int, draw: _Draw) -> Made:
+def _algebra(level: int, draw: _Draw) -> Generated:
     high = 20 + 10 * level
     if draw(0, 1):
         roots = sorted({draw(-high, high) for _ in range(level + 1)} | {draw(1, high)})
@@ -173,7 +173,7 @@ def _expand(roots: list[int]) -> list[int]:
     return found
 
 
-def _counting(level: int, draw: _Draw) -> Made:
+def _counting(level: int, draw: _Draw) -> Generated:
     which = draw(0, 3)
     if which == 0:
         women, men = draw(10, 60 + 40 * level), draw(10, 60 + 40 * level)
@@ -223,8 +223,8 @@ def _counting(level: int, draw: _Draw) -> Made:
     return question, answer, program
 
 
-def _word_problem(level: int, draw: _Draw) -> Made:
-    """Someone's stock goes up and down; the program tells the same story."""
+def _word_problem(level: int, draw: _Draw) -> Generated:
+    """Changes of a stock of items; the program follows the same steps."""
     who = draw.one("Ada", "Bo", "Chen", "Dina", "Emil", "Farah", "Goro", "Hana")
     what = draw.one("apples", "stamps", "marbles", "books", "coins", "shells")
     stock = Fraction(draw(10, 50 * 10**level))
@@ -261,11 +261,11 @@ def _word_problem(level: int, draw: _Draw) -> Made:
     return " ".join(lines), stock * price, "\n".join([*program, f"print(n * {price})"])
 
 
-KINDS: dict[str, Callable[[int, _Draw], Made]] = {
+KINDS: dict[str, Callable[[int, _Draw], Generated]] = {
     "arithmetic": _arithmetic,
     "number_theory": _number_theory,
     "algebra": _algebra,
     "counting": _counting,
     "word_problem": _word_problem,
 }
-"""What there is, by name."""
+"""Generators by kind."""

@@ -1,4 +1,4 @@
-"""An interpreter in a process of its own, which bubblewrap or gVisor has set apart already."""
+"""An interpreter in its own process, already isolated by bubblewrap or gVisor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main() -> None:
     link = os.dup(0)
     warm(order["preload"])
     if os.getuid() != 0:
-        # Who is no superuser here may mount a disk in a namespace of their own only.
+        # Without root, a disk can be mounted only in a new namespace.
         with contextlib.suppress(OSError):
             confine.own_mounts()
     nobody = order["nobody"] and os.getuid() == confine.NOBODY

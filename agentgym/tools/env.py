@@ -1,4 +1,4 @@
-"""Worlds and tools together: a world made of tools, and tools added to any world."""
+"""Environments with tools: one whose actions are tool calls, and tools added to any other."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from agentgym.tools.limits import CallLimits
 from agentgym.tools.tool import Tool, tool
 
 _REFUSALS = (ValueError, LookupError, ArithmeticError)
-"""What a tool raises when it was asked for what cannot be."""
+"""Exceptions of a tool that mean bad arguments."""
 
 
-class ToolWorld(TextEnv):
-    """A world whose actions are tool calls, several in one action where wanted.
+class ToolEnv(TextEnv):
+    """An environment whose actions are tool calls, one or several per action.
 
-    A subclass writes ``tasks`` and ``open``. A tool that returns an ``Outcome`` acts on the world:
-    it may be a method of the world itself, and ends the episode where ``done``. Everything a model
-    can do wrong is answered with what was expected. A tool that cannot be reached, or breaks, is
-    not the model's fault: it raises, so the episode counts as broken.
+    A subclass implements ``tasks`` and ``open``. A tool that returns an ``Outcome`` acts on the
+    environment: it may be one of its methods, and ends the episode with ``done``. Mistakes of the
+    model are answered with what was expected. A tool that is unreachable or broken is not the
+    model's fault: it raises, so the episode counts as broken.
 
     ``info["tool_calls"]`` is the number of calls made so far.
     """
@@ -38,7 +38,7 @@ class ToolWorld(TextEnv):
         limits: CallLimits | None = None,
         **kwargs: Any,
     ) -> None:
-        """Make the world.
+        """Make the environment.
 
         Args:
             tools: Functions, objects or tools; see ``tool``.
@@ -55,52 +55,54 @@ class ToolWorld(TextEnv):
         if len(set(names)) < len(names):
             raise ConfigError(f"two tools share a name: {', '.join(sorted(names))}")
         self.notation: CallNotation = notation or HermesCalls()
-        self.manual = self.notation.explain(self.tools)
-        """What the model is told about the tools."""
+        self.instructions = self.notation.explain(self.tools)
+        """The description of the tools that the model reads."""
         self.limits = limits or CallLimits()
         self.called: tuple[str, ...] = ()
-        """Tools called in this episode, in their order."""
+        """Names of the tools called in this episode, in order."""
         self.well_formed = True
-        """Nothing in this episode was a malformed call, or none where one was expected."""
+        """No action of this episode was malformed or without an expected call."""
 
     @abstractmethod
     def open(self, task: str, rng: np.random.Generator) -> Opening:
-        """Begin a task: ``TextEnv.start``, before the manual is added to the goal."""
+        """Start a task: ``TextEnv.start``, before the tool instructions are added to the goal."""
 
-    def act_plainly(self, action: str) -> Outcome:
-        """Carry out an action without any call; a world made of tools has none."""
+    def act_without_call(self, action: str) -> Outcome:
+        """Execute an action without a call; refused here, where every action is a call."""
         self.well_formed = False
         example = self.notation.write(self.tools[0], _blanks(self.tools[0])) if self.tools else ""
-        return self._stay(f"That holds no tool call. Expected one such as {example}", valid=False)
+        return self._unchanged(
+            f"The action has no tool call. Expected one such as {example}", valid=False
+        )
 
     def write(self, name: str, argument: object) -> str:
-        """The action that calls a tool with its first parameter alone."""
+        """The action that calls a tool with its first parameter only."""
         one = next(each for each in self.tools if each.name == name)
         return self.notation.write(one, {next(iter(one.parameters["properties"])): argument})
 
     def start(self, task: str, rng: np.random.Generator) -> Opening:
-        """Begin a task with fresh tools."""
+        """Start a task with reset tools."""
         opening = self.open(task, rng)
         self.called, self.well_formed = (), True
-        self._each("begin")
-        return opening._replace(goal=f"{opening.goal}\n\n{self.manual}")
+        self._call_each("reset")
+        return opening._replace(goal=f"{opening.goal}\n\n{self.instructions}")
 
     def act(self, action: str) -> Outcome:
-        """Make the calls of an action in their order, until one ends the episode."""
+        """Execute the calls of an action in order, until one ends the episode."""
         if self._last.done:
-            return self._stay("The episode is over.", valid=False)
+            return self._unchanged("The episode is over.", valid=False)
         calls = self.notation.parse(action, self.tools)
         if not calls:
-            return self.act_plainly(action)
-        last = self._stay("")
+            return self.act_without_call(action)
+        last = self._unchanged("")
         texts, reward, valid = [], 0.0, True
         for number, call in enumerate(calls):
             if number == self.limits.per_turn:
-                text = f"Only {number} calls in a turn, got {len(calls)}: the rest was not made."
+                text = f"Only {number} calls in a turn, got {len(calls)}: the rest were ignored."
                 last = last._replace(observation=text, reward=0.0, valid=False)
                 self.well_formed = False
             else:
-                last = self._make(call, last)
+                last = self._execute(call, last)
             texts.append(self.notation.result(last.observation))
             reward, valid = reward + last.reward, valid and last.valid
             if last.done or number == self.limits.per_turn:
@@ -108,24 +110,24 @@ class ToolWorld(TextEnv):
         return last._replace(observation="\n".join(texts), reward=reward, valid=valid)
 
     def fork(self) -> Self:
-        """The same state, with copies of the tools that keep any."""
+        """The same state, with copies of stateful tools."""
         other = self.twin()
         other.tools = tuple(each.fork(self, other) for each in self.tools)
         return other
 
     def close(self) -> None:
         """Close the tools."""
-        self._each("close")
+        self._call_each("close")
         super().close()
 
-    def _make(self, call: Call, before: Outcome) -> Outcome:
-        """One call; its text is not yet wrapped."""
+    def _execute(self, call: Call, before: Outcome) -> Outcome:
+        """Execute one call; the observation is not yet wrapped."""
         stay = before._replace(reward=0.0)
         try:
-            one = self._named(call)
+            one = self._find_tool(call)
             arguments = one.arguments(call.arguments, texts=call.texts)
             if len(self.called) >= self.limits.calls:
-                raise MalformedAction(f"All {self.limits.calls} calls of the episode are made.")
+                raise MalformedAction(f"All {self.limits.calls} calls of the episode are used.")
             self.called = (*self.called, one.name)
             found = self.limits.run(one.name, one.call, arguments)
         except MalformedAction as refusal:
@@ -145,8 +147,8 @@ class ToolWorld(TextEnv):
         text = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
         return stay._replace(observation=self.limits.cut(text), valid=True)
 
-    def _named(self, call: Call) -> Tool:
-        """The tool that a call means."""
+    def _find_tool(self, call: Call) -> Tool:
+        """The tool of a call."""
         if call.problem:
             raise MalformedAction(call.problem)
         for each in self.tools:
@@ -158,11 +160,11 @@ class ToolWorld(TextEnv):
             f"Tools: {', '.join(names)}."
         )
 
-    def _stay(self, text: str, *, valid: bool = True) -> Outcome:
-        """An answer that leaves the world as it is."""
+    def _unchanged(self, text: str, *, valid: bool = True) -> Outcome:
+        """An outcome that does not change the environment."""
         return self._last._replace(observation=text, reward=0.0, valid=valid)
 
-    def _each(self, method: str) -> None:
+    def _call_each(self, method: str) -> None:
         for each in self.tools:
             found = getattr(each.call, method, None)
             if found is not None:
@@ -172,11 +174,12 @@ class ToolWorld(TextEnv):
         return {**super()._info(), "tool_calls": len(self.called)}
 
 
-class WithTools(ToolWorld):
-    r"""Any world with tools beside its own actions.
+class WithTools(ToolEnv):
+    r"""Any environment with tools besides its own actions.
 
-    An action that calls tools is answered by them and leaves the world as it is; any other goes
-    to the world. Splits, tasks, admissible actions, oracle and forks are the world's own.
+    An action that calls tools is answered by them and does not change the environment; any other
+    action goes to it. Splits, tasks, admissible actions, oracle and forks are those of the
+    wrapped environment.
 
     Examples:
         >>> from agentgym.env.registry import world
@@ -199,7 +202,7 @@ class WithTools(ToolWorld):
         notation: CallNotation | None = None,
         limits: CallLimits | None = None,
     ) -> None:
-        """Take over a world; see ``ToolWorld`` for the rest."""
+        """Wrap an environment; see ``ToolEnv`` for the other arguments."""
         super().__init__(
             tools=tools,
             notation=notation,
@@ -213,36 +216,36 @@ class WithTools(ToolWorld):
         self.action_space = world.action_space
 
     def tasks(self, split: str) -> Sequence[str]:
-        """The world's."""
+        """Those of the environment."""
         return self.world.tasks(split)
 
     def open(self, task: str, rng: np.random.Generator) -> Opening:
-        """Begin a task of the world, with the same generator."""
+        """Start a task of the environment, with the same generator."""
         self.world.task_id = task
         return self.world.start(task, rng)
 
-    def act_plainly(self, action: str) -> Outcome:
-        """The world's own actions."""
+    def act_without_call(self, action: str) -> Outcome:
+        """Pass an action to the environment."""
         return self.world.act(action)
 
     def admissible(self) -> tuple[str, ...]:
-        """The world's."""
+        """Those of the environment."""
         return self.world.admissible()
 
     def oracle(self) -> tuple[str, ...] | None:
-        """The world's, which needs no tools."""
+        """That of the environment, which needs no tools."""
         return self.world.oracle()
 
     def missing(self) -> str:
-        """What the world lacks."""
+        """What the environment lacks."""
         return self.world.missing()
 
     def prepare(self, split: str, progress: Progress | None = None) -> None:
-        """Let the world prepare."""
+        """Prepare the environment."""
         self.world.prepare(split, progress)
 
     def fork(self) -> Self:
-        """Fork the world with the tools."""
+        """Fork the environment with the tools."""
         other = super().fork()
         other.world = self.world.fork()
         return other
@@ -257,5 +260,5 @@ class WithTools(ToolWorld):
 
 
 def _blanks(one: Tool) -> dict[str, object]:
-    """An example's arguments."""
+    """Arguments of an example."""
     return dict.fromkeys(list(one.parameters.get("properties", ()))[:1], "...")

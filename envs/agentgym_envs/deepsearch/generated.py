@@ -1,4 +1,4 @@
-"""Questions that are made here: which encyclopaedia each is about, and what tasks are called."""
+"""Generated questions: the encyclopaedia of each, and the ids of tasks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SplitBy = Literal["entity", "pattern"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
-    """What decides the questions; the world's arguments of the same names say what each means.
+class QuestionGenerator:
+    """Generates the questions; the fields are the environment's arguments of the same names.
 
     Raises:
-        ConfigError: A value is not one of those there are.
+        ConfigError: A value is out of range.
     """
 
     hops: int
@@ -32,7 +32,7 @@ class Made:
     relations: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Refuse what no questions can be made of."""
+        """Check the ranges."""
         if self.hops not in range(1, 5):
             raise ConfigError(f"hops: got {self.hops!r}, expected 1 to 4")
         one_of("names", self.names, NAMES)
@@ -40,20 +40,20 @@ class Made:
         for relation in self.relations:
             one_of("relations", relation, tuple(RELATIONS))
         if self.relations and (self.hops > 1 or self.split_by == "pattern"):
-            raise ConfigError("relations can be chosen for hops 1 alone, split by entity")
+            raise ConfigError("relations can be chosen only for hops 1, split by entity")
         if self.size < 200:
             raise ConfigError(f"size: got {self.size!r}, expected at least 200")
         if self.names == "common" and self.size > MOST_COMMON:
             raise ConfigError(
                 f"size: got {self.size!r}, expected at most {MOST_COMMON} with common names; "
-                f"made-up names suffice for any size"
+                f"made-up names work for any size"
             )
         if not 1 <= self.corpora <= 500:
             raise ConfigError(f"corpora: got {self.corpora!r}, expected 1 to 500")
 
     @property
     def prefix(self) -> str:
-        """What the ids of its tasks begin with; their number follows."""
+        """The prefix of task ids; the number follows."""
         marks = (
             self.names if self.names != "made-up" else "",
             f"{self.corpora}corpora" if self.corpora > 1 else "",
@@ -63,8 +63,8 @@ class Made:
         parts = [f"{self.hops}hop", str(self.size), str(self.corpus_seed)]
         return "-".join([*parts, *filter(None, marks), ""])
 
-    def book(self, number: int) -> Encyclopaedia:
-        """The encyclopaedia a question is about; each split has its own where there are more."""
+    def encyclopaedia(self, number: int) -> Encyclopaedia:
+        """The encyclopaedia of a question; with several, each split has its own."""
         seed = self.corpus_seed
         if self.corpora > 1:
             place = next(at for at, numbers in enumerate(NUMBERS.values()) if number in numbers)
@@ -74,7 +74,7 @@ class Made:
     def ask(self, number: int) -> Question:
         """A question by its number."""
         return ask(
-            self.book(number).knowledge,
+            self.encyclopaedia(number).knowledge,
             number,
             self.hops,
             by_pattern=self.split_by == "pattern",
