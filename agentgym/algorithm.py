@@ -1,4 +1,4 @@
-"""An algorithm is three choices: how to collect, whom to credit, what to minimise."""
+"""An algorithm is three choices: how to collect, how to assign credit, what to minimise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from agentgym.rollout.collect import Collect
 
 
 class About(NamedTuple):
-    """What `agentgym algorithms` says of a method, and each of its three choices in a phrase."""
+    """What `agentgym algorithms` prints: arXiv id, and each of the three choices in a phrase."""
 
     arxiv: str
     collect: str
@@ -34,7 +34,7 @@ def every_row(batch: Batch) -> Bool[Tensor, " N"]:
 class Select(NamedTuple):
     """``apply(outputs, batch, generator)`` writes columns that depend on the policy as it is now.
 
-    It sees a whole minibatch and what the policy says about it before the optimiser step, which
+    It sees a whole minibatch and the policy's outputs on it before the optimiser step, which
     costs a forward pass; nothing in it has a gradient.
     """
 
@@ -52,7 +52,7 @@ class CriticPlan:
     """A network that predicts the return, trained beside the policy; it starts as its copy."""
 
     learning_rate: float = 1e-3
-    clip_norm: float = 1.0
+    max_grad_norm: float = 1.0
     """Largest gradient norm."""
 
 
@@ -114,7 +114,7 @@ def _check_asked(select: Select, loss: Loss) -> None:
 
 
 def extend(
-    host: Algorithm,
+    base: Algorithm,
     *,
     reward: Transform | None = None,
     credit: Transform | None = None,
@@ -124,22 +124,22 @@ def extend(
     """An algorithm with more to it.
 
     Args:
-        host: The algorithm.
+        base: The algorithm.
         reward: What happens to rewards, before its own credit.
         credit: Further credit, after its own.
         loss: Further terms in its first update.
         select: Further columns of a minibatch in its first update, after its own.
     """
-    first, *others = host.updates
+    first, *others = base.updates
     if loss is not None:
         first = replace(first, loss=add(first.loss, loss))
     if select is not None:
         first = replace(
             first, select=select if first.select is None else both(first.select, select)
         )
-    pieces = (reward, host.credit, credit)
+    pieces = (reward, base.credit, credit)
     whole = chain(*(piece for piece in pieces if piece is not None))
-    return replace(host, credit=whole, updates=(first, *others))
+    return replace(base, credit=whole, updates=(first, *others))
 
 
 def both(one: Select, other: Select) -> Select:

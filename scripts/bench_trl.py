@@ -128,7 +128,7 @@ def here(setting: Setting) -> list[Update]:
     optimisation = OptimizerSettings(
         learning_rate=options.learning_rate, warmup_steps=0, final_lr_ratio=1.0
     )
-    method = GRPO(group_size=options.group, clip_high=0.2, minibatches=1)
+    method = GRPO(group_size=options.group, clip_ratio_high=0.2, minibatches=1)
     trainer = Trainer(method.build(), Learner(Policy(model), optimisation), player)
 
     async def train() -> list[Update]:

@@ -80,15 +80,22 @@ ARMS: dict[str, Arm] = {
     "aepo": Arm("aepo", AEPO(), ("grpo", "arpo", "aepo: random branching")),
     "dr-bot": Arm("dr-bot", DrBoT(), ("grpo",), SLOW),
     "spear": Arm(
-        "spear", SPEAR(ramp=HALF, fade=2 * HALF), ("dr-bot", "spear: self-imitation alone"), SLOW
+        "spear",
+        SPEAR(replay_warmup=HALF, acting_decay=2 * HALF),
+        ("dr-bot", "spear: self-imitation alone"),
+        SLOW,
     ),
     "arpo": Arm("arpo", ARPO(), ("grpo",)),
-    "epo: bonus alone": Arm("epo", EPO(middle=HALF, penalty=0.0), ("grpo",)),
-    "empg: permuted weights": Arm("empg", EMPG(weights="permuted"), ("grpo",)),
+    "epo: bonus alone": Arm("epo", EPO(middle=HALF, smoothing_weight=0.0), ("grpo",)),
+    "empg: permuted weights": Arm("empg", EMPG(scaling_order="permuted"), ("grpo",)),
     "aepo: random branching": Arm(
-        "aepo", AEPO(roots="fixed", slope=0.0, penalty=0.0), ("grpo", "arpo")
+        "aepo",
+        AEPO(root_allocation="fixed", entropy_weight=0.0, branch_penalty=0.0),
+        ("grpo", "arpo"),
     ),
-    "spear: self-imitation alone": Arm("spear", SPEAR(ramp=HALF, bonus=0.0), ("dr-bot",), SLOW),
+    "spear: self-imitation alone": Arm(
+        "spear", SPEAR(replay_warmup=HALF, acting_reward=0.0), ("dr-bot",), SLOW
+    ),
     "dapo": Arm("dapo", DAPO(), ("grpo",)),
     "ppo": Arm("ppo", PPO(), ("grpo",)),
     "gigpo": Arm("gigpo", GiGPO(), ("grpo",)),

@@ -164,7 +164,7 @@ def algorithm():
             advantage=(batch.tokens % 5 - 2.0) * batch.mask, weight=token_mean(batch.mask)
         )
 
-    host = PPO(group_size=4, minibatches=1, kl=0.01)
+    host = PPO(group_size=4, minibatches=1, kl_coef=0.01)
     return extend(host.build(), credit=stateless(tilt))
 
 

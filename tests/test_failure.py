@@ -15,7 +15,7 @@ from agentgym.errors import ConfigError, TrainingError
 from agentgym.experiment.failed_step import load_failed_step, recompute
 from agentgym.experiment.job import run_blocking
 from agentgym.experiment.run_folder import RunFolder
-from agentgym.losses.compose import weigh
+from agentgym.losses.compose import scale
 from agentgym.settings import (
     Experiment,
     ImitationSettings,
@@ -65,7 +65,7 @@ def exploding(host, *, step, factor):
     """The same with a loss that is multiplied by ``factor`` at one training step."""
     algorithm = tilted(host)
     update = algorithm.updates[0]
-    loss = weigh(lambda now: factor if now == step else 1.0, update.loss)
+    loss = scale(lambda now: factor if now == step else 1.0, update.loss)
     return replace(algorithm, updates=(replace(update, loss=loss),))
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from family_fixture import GOLDEN, fixture, flat, near
 
-from agentgym.losses.compose import Outputs, add, times, weigh
+from agentgym.losses.compose import Outputs, add, scale, times_column
 from agentgym.losses.reductions import expected_tilt, nucleus_entropy, tempered_logprob
-from agentgym.losses.surrogates import policy_gradient, reinforce, stopped
+from agentgym.losses.surrogates import clipped_tokens, policy_gradient, reinforce
 from agentgym.testing.batches import batch_of, written
 from agentgym_trainers.clipcov import covariance, spare_covariant
 from agentgym_trainers.discriminator import (
@@ -66,9 +66,9 @@ def test_w3_clip_cov_the_loss_before_what_is_dropped_and_without_any_candidate()
     batch, outputs = fixture()
     value = policy_gradient(1.0, 1.0).apply(outputs, batch, 0)
     assert value[batch.mask].tolist() == near(flat(golden["pgloss"]))
-    clipped = stopped(outputs, batch, 1.0, 1.0)
+    clipped = clipped_tokens(outputs, batch, 1.0, 1.0)
     assert clipped[batch.mask].tolist() == flat(golden["ppo_clipped"])
-    loss = times("clipcov/kept", policy_gradient(1.0, 1.0))
+    loss = times_column("clipcov/kept", policy_gradient(1.0, 1.0))
     for share, low, name in [
         (0.3, 99.0, "loss_none"),
         (1.0, 0.3, "loss_all_cands_dropped"),
@@ -85,7 +85,7 @@ def test_w3_clip_cov_drops_two_of_its_three_candidates():
     select = spare_covariant(0.3, 0.3, 2.0, clip=1.0, clip_high=1.0)
     seen = set()
     for seed in range(20):
-        loss = times("clipcov/kept", policy_gradient(1.0, 1.0))
+        loss = times_column("clipcov/kept", policy_gradient(1.0, 1.0))
         chosen = choose(select, batch, outputs, seed)
         seen.add(round(mean_and_slope(loss, chosen, outputs)[0], 6))
     assert seen == {-0.274656, -0.522692, -0.531482}
@@ -105,7 +105,7 @@ def test_w3_kl_cov():
 def test_kl_cov_is_the_plain_gradient_before_the_policy_has_moved():
     batch, outputs = fixture()
     batch = batch.with_(logprob=outputs.logprob.detach(), **{HELD: batch.mask.double()})
-    loss = add(unclipped(), weigh(9.0, times(HELD, distance())))
+    loss = add(unclipped(), scale(9.0, times_column(HELD, distance())))
     assert mean_and_slope(loss, batch, outputs)[1] == near(
         (-batch.advantage[batch.mask]).tolist(), 1e-12
     )
@@ -130,10 +130,10 @@ def test_w4_the_effect_and_both_laws():
     ]:
         chosen = choose(weigh_by_effect(law, 0.8, 1.2), batch, outputs)
         assert chosen.extra[WEIGHT][batch.mask].tolist() == near(flat(golden[weights]))
-        surrogate = STEER(law=law).build().updates[0].loss
+        surrogate = STEER(weight_form=law).build().updates[0].loss
         assert mean_and_slope(surrogate, chosen, outputs)[0] == near(golden[loss])
     extreme = choose(weigh_by_effect("linear", 0.8, 1.2), batch, outputs)
-    wide = times(WEIGHT, policy_gradient(0.99, 5.0))
+    wide = times_column(WEIGHT, policy_gradient(0.99, 5.0))
     assert mean_and_slope(wide, extreme, outputs)[0] == near(-0.605973)
     assert mean_and_slope(policy_gradient(0.99, 5.0), batch, outputs)[0] == near(-0.664966)
 
@@ -142,10 +142,14 @@ def test_steer_the_papers_law_has_no_effect_where_the_clip_has_stopped():
     batch, outputs = fixture()
     chosen = choose(STEER.paper().build().updates[0].select, batch, outputs)
     weight = chosen.extra[WEIGHT][batch.mask]
-    stopped = [1, 3, 5]
-    assert weight[stopped].tolist() == near([1] * 3)
-    all_ = choose(STEER(law="relative", effects="all").build().updates[0].select, batch, outputs)
-    assert (all_.extra[WEIGHT][batch.mask][stopped] < 0.999).all()
+    clipped_tokens = [1, 3, 5]
+    assert weight[clipped_tokens].tolist() == near([1] * 3)
+    all_ = choose(
+        STEER(weight_form="relative", counted_tokens="all").build().updates[0].select,
+        batch,
+        outputs,
+    )
+    assert (all_.extra[WEIGHT][batch.mask][clipped_tokens] < 0.999).all()
     others = [0, 2, 4, 6]
     assert float(weight[others].min()) == near(0.8) and (weight[others] < 1).all()
 
@@ -362,7 +366,10 @@ def host_of(batch, where=None, shrink=True):
     surrogate = policy_gradient(0.2)
     if where is not None:
         dropping = drop(where, shrink=shrink)
-        batch, surrogate = dropping.apply(batch, dropping.init(), 0)[0], times(KEPT, surrogate)
+        batch, surrogate = (
+            dropping.apply(batch, dropping.init(), 0)[0],
+            times_column(KEPT, surrogate),
+        )
     leaf = batch.logprob.clone().requires_grad_()
     value = batch.weight * surrogate.apply(Outputs(leaf, leaf), batch, 0)
     (slope,) = torch.autograd.grad(value.sum(), leaf)
@@ -382,7 +389,7 @@ def test_clip_b_what_is_dropped_leaves_the_mean_or_counts_as_nothing():
 
 
 @pytest.mark.parametrize(
-    "loss", [unclipped(), times("test/column", distance())], ids=["unclipped", "distance"]
+    "loss", [unclipped(), times_column("test/column", distance())], ids=["unclipped", "distance"]
 )
 def test_a_gradient_is_what_finite_differences_say(loss):
     batch, outputs = fixture()

@@ -25,7 +25,7 @@ from agentgym_trainers.aepo_arbitrary import (
     temperature,
 )
 from agentgym_trainers.dapo import until_mixed
-from agentgym_trainers.etmr import ETMR, Shape, from_peaks, reward_majority
+from agentgym_trainers.etmr import ETMR, TreeShape, from_peaks, reward_majority
 from agentgym_trainers.grpo import GRPO
 
 TASK = Task("agentgym/Hotter-v0", "hotter-3")
@@ -67,7 +67,7 @@ def test_w6_how_many_join():
     assert room(100, 60, 0.3, 0.5) == golden["low"] and room(7, 60, 0.3, 0.5) == golden["low_few"]
     assert room(100, 60, 0.7, 0.5) == golden["high"] and room(7, 60, 0.7, 0.5) == golden["high_few"]
     assert room(1, 60, 0.7, 0.5) == golden["one"] and room(0, 60, 0.3, 0.5) == 0
-    assert AEPOArbitrary.paper().most == near(GOLDEN["W6_alpha"])
+    assert AEPOArbitrary.paper().max_replaced_ratio == near(GOLDEN["W6_alpha"])
 
 
 @pytest.mark.parametrize(("entropy", "factor"), [(0.3, 1.2), (0.7, 0.8)])
@@ -111,7 +111,7 @@ SMALL = GRPO(group_size=2)
 
 
 def test_wins_of_a_second_play_replace_others_with_an_advantage_of_one():
-    _, found = second_plays(AEPOArbitrary(host=SMALL, most=0.5))
+    _, found = second_plays(AEPOArbitrary(base=SMALL, max_replaced_ratio=0.5))
     assert len(found.group) == 4 and int((found.sample >= 2).sum()) == 2
     late = found.sample[found.episode_of_token] >= 2
     assert (found.advantage[found.mask & late] == 1).all()
@@ -122,21 +122,26 @@ def test_wins_of_a_second_play_replace_others_with_an_advantage_of_one():
 
 
 def test_without_room_it_is_grpo_on_the_first_plays():
-    batch, found = second_plays(AEPOArbitrary(host=SMALL, most=0.0))
+    batch, found = second_plays(AEPOArbitrary(base=SMALL, max_replaced_ratio=0.0))
     credit = SMALL.build().credit
     plain, _ = credit.apply(batch.only(batch.sample < 2), credit.init(), 0)
     assert found.advantage.equal(plain.advantage) and found.weight.equal(plain.weight)
 
 
 def test_half_as_many_join_above_the_target():
-    low = second_plays(AEPOArbitrary(host=SMALL, most=0.5))[1]
-    high = second_plays(AEPOArbitrary(host=SMALL, most=0.5, target=0.1))[1]
+    low = second_plays(AEPOArbitrary(base=SMALL, max_replaced_ratio=0.5))[1]
+    high = second_plays(AEPOArbitrary(base=SMALL, max_replaced_ratio=0.5, target_entropy=0.1))[1]
     assert int((low.sample >= 2).sum()) == 2 and int((high.sample >= 2).sum()) == 1
     assert len(high.group) == 4
 
 
 def test_the_code_replaces_the_first_and_never_counts_a_task_that_was_always_solved():
-    config = AEPOArbitrary(host=SMALL, most=0.5, good="better", replaced="first")
+    config = AEPOArbitrary(
+        base=SMALL,
+        max_replaced_ratio=0.5,
+        replacement_criterion="better",
+        replaced_episodes="first",
+    )
     _, found = second_plays(config)
     late = found.sample >= 2
     assert int(late.sum()) == 1  # the second play of the second task was won by both
@@ -175,12 +180,14 @@ def tree(agent, shape, world=Counter, entropy=None):
 
 def test_w13_leaves_and_cost():
     golden = GOLDEN["W13_ettrl"]
-    assert Shape(12, 2, 2).leaves == golden["leaves_12_2_2"] == ETMR.paper().host.group_size
-    assert Shape(12, 2, 2).cost == near(golden["token_ratio_2_2"])
-    assert Shape(12, 3, 2).cost == near(golden["token_ratio_3_2"])
+    assert TreeShape(12, 2, 2).leaves == golden["leaves_12_2_2"] == ETMR.paper().base.group_size
+    assert TreeShape(12, 2, 2).cost == near(golden["token_ratio_2_2"])
+    assert TreeShape(12, 3, 2).cost == near(golden["token_ratio_3_2"])
 
 
-@pytest.mark.parametrize("shape", [Shape(2, 1, 2), Shape(1, 2, 3), Shape(3, 0, 2), Shape(1, 4, 1)])
+@pytest.mark.parametrize(
+    "shape", [TreeShape(2, 1, 2), TreeShape(1, 2, 3), TreeShape(3, 0, 2), TreeShape(1, 4, 1)]
+)
 def test_branches_begin_at_the_most_uncertain_turns(agent, shape):
     group, _ = tree(agent, shape)
     assert [t.sample for t in group] == list(range(shape.leaves))
@@ -197,7 +204,7 @@ def test_branches_begin_at_the_most_uncertain_turns(agent, shape):
 
 
 def test_nothing_is_played_or_written_twice_and_every_world_is_closed(agent):
-    group, engine = tree(agent, Shape(2, 2, 2))
+    group, engine = tree(agent, TreeShape(2, 2, 2))
     own = sum(len(t.turns) - t.shared_turns for t in group)
     assert len(engine.asked) == Counter.steps == own < 10 * 4
     assert len(set(engine.asked)) == len(engine.asked)
@@ -205,7 +212,7 @@ def test_nothing_is_played_or_written_twice_and_every_world_is_closed(agent):
 
 
 def test_an_episode_too_short_for_its_peaks_leaves_its_share_to_whole_ones(agent):
-    group, _ = tree(agent, Shape(1, 6, 1))
+    group, _ = tree(agent, TreeShape(1, 6, 1))
     assert len(group) == 7 and [t.sample for t in group] == list(range(7))
     assert sorted(t.shared_turns for t in group) == [0, 0, 0, 0, 1, 2, 3]
     turns = [turn.completion.tokens for t in group if not t.shared_turns for turn in t.turns[:1]]
@@ -215,7 +222,7 @@ def test_an_episode_too_short_for_its_peaks_leaves_its_share_to_whole_ones(agent
 def test_a_tree_is_the_same_however_many_are_in_flight(agent):
     def play(concurrency):
         someone = player(agent, Noted(agent, by_turn(agent)), Counter, concurrency=concurrency)
-        return asyncio.run(from_peaks(Shape(2, 1, 2))(Task("count", "count"), someone))
+        return asyncio.run(from_peaks(TreeShape(2, 1, 2))(Task("count", "count"), someone))
 
     assert play(1) == play(64)
 
@@ -228,17 +235,17 @@ class Fragile(Counter):
 
 
 def test_a_branch_whose_world_cannot_be_copied_is_played_from_the_start(agent):
-    group, _ = tree(agent, Shape(1, 2, 2), Fragile)
+    group, _ = tree(agent, TreeShape(1, 2, 2), Fragile)
     assert [t.stop for t in group] == [Stop.TERMINATED] * 5
     assert [t.failed_attempts for t in group] == [(), *[(Stop.ENV_ERROR,)] * 4]
 
 
 def test_a_prefix_counts_once_in_the_loss_unless_it_is_the_papers(agent):
-    group, _ = tree(agent, Shape(3, 1, 2))
+    group, _ = tree(agent, TreeShape(3, 1, 2))
     batch = collate([group])
     batch = batch.with_(reward=torch.arange(9.0))
     config = ETMR()
-    for made, once in [(config, True), (ETMR(prefix="every"), False)]:
+    for made, once in [(config, True), (ETMR(prefix_loss="every"), False)]:
         credit = made.build().credit
         found, _ = credit.apply(batch, credit.init(), 0)
         assert bool((found.weight[found.shared] == 0).all()) is once

@@ -25,7 +25,6 @@ from agentgym_trainers.empo import agreement, disagreement, reward_agreement
 from agentgym_trainers.grpo import GRPO
 from agentgym_trainers.riskpo import (
     Tail,
-    bounded,
     bundles,
     follow,
     papers_advantage,
@@ -33,6 +32,7 @@ from agentgym_trainers.riskpo import (
     risk_released,
     risk_tracked,
     scores,
+    with_dual_clip,
 )
 
 
@@ -145,7 +145,7 @@ def two_losses(ratio, within, between, inner):
         },
     )
     logprob = written(batch, [math.log(ratio)]).requires_grad_()
-    loss = COPO(host=GRPO(clip_high=0.2)).build().updates[0].loss
+    loss = COPO(base=GRPO(clip_ratio_high=0.2)).build().updates[0].loss
     value = loss.apply(Outputs(logprob, logprob), batch, 0)[batch.mask].sum()
     (slope,) = torch.autograd.grad(value, logprob)
     return float(value.detach()), float(slope[batch.mask])
@@ -289,7 +289,7 @@ def test_riskpo_a_bad_token_that_became_likelier_has_a_bounded_loss():
     batch = batch_of([[2]])
     batch = batch.with_(advantage=written(batch, [-1.0, -1.0]))
     logprob = written(batch, [math.log(20), math.log(2)]).requires_grad_()
-    value = bounded(policy_gradient(0.2), 3.0).apply(Outputs(logprob, logprob), batch, 0)
+    value = with_dual_clip(policy_gradient(0.2), 3.0).apply(Outputs(logprob, logprob), batch, 0)
     assert value[batch.mask].tolist() == near([3, 2])
     (slope,) = torch.autograd.grad(value.sum(), logprob)
     assert slope[batch.mask].tolist() == near([0, 2])

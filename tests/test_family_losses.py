@@ -12,7 +12,7 @@ from agentgym.credit.advantages import standardise
 from agentgym.credit.reward_shaping import overlong
 from agentgym.credit.transforms import group_advantage
 from agentgym.credit.weights import CONSTANT, divide_by_constant
-from agentgym.losses.compose import Outputs, add, weigh
+from agentgym.losses.compose import Outputs, add, scale
 from agentgym.losses.surrogates import (
     entropy_bonus,
     policy_gradient,
@@ -48,7 +48,7 @@ def mean(weight, value):
 def test_w2_ppo_and_three_means_of_it():
     golden = GOLDEN["W2_ppo"]
     batch = episodes()
-    value, slope = value_and_slope(policy_gradient(0.2, 0.28, dual=10.0))
+    value, slope = value_and_slope(policy_gradient(0.2, 0.28, dual_clip=10.0))
     assert value == near(flat(golden["loss"])) and slope == near(flat(golden["grad"]))
     assert mean(token_mean(batch.mask), value) == near(golden["token_mean"])
     assert mean(episode_mean(batch, batch.mask), value) == near(golden["smtm"])
@@ -61,7 +61,7 @@ def test_a_dual_clip_bounds_the_loss_and_stops_the_gradient(bound):
     batch = batch_of([[1]])
     batch = batch.with_(advantage=written(batch, [-1.0]))
     logprob = written(batch, [math.log(20)]).requires_grad_()
-    loss = policy_gradient(0.2, 0.28, dual=bound)
+    loss = policy_gradient(0.2, 0.28, dual_clip=bound)
     value = loss.apply(Outputs(logprob, logprob), batch, 0).sum()
     (slope,) = torch.autograd.grad(value, logprob)
     assert float(value.detach()) == bound and slope.abs().max() == 0
@@ -97,8 +97,8 @@ def test_aepos_clip_has_the_gradient_of_ce_gppo_with_0_and_1(high):
     batch = episodes()
     advantage = batch.advantage * (1 + written(batch, [0, -3, 1, 2, -0.5, 1, -4]))
     for given in (batch, batch.with_(advantage=advantage), batch.with_(advantage=-advantage)):
-        aepo = value_and_slope(policy_gradient_kept(0.2, high, below=False, dual=3.0), given)
-        ce = policy_gradient_controlled(0.2, high, below=0.0, above=1.0, dual=3.0)
+        aepo = value_and_slope(policy_gradient_kept(0.2, high, below=False, dual_clip=3.0), given)
+        ce = policy_gradient_controlled(0.2, high, below=0.0, above=1.0, dual_clip=3.0)
         assert value_and_slope(ce, given)[1] == near(aepo[1], 1e-12)
     assert aepo[0] != value_and_slope(ce, batch)[0]
 
@@ -133,7 +133,9 @@ def test_w5_agentic_aepo():
     assert (golden["mean"] + golden["std"] * z).tolist() == near(flat(FIXTURE["H"]), 2e-6)
     scaled = scale_by_entropy(0.2).apply(batch, (), 0)[0]
     assert scaled.advantage[batch.mask].tolist() == near(flat(golden["A2"]))
-    value, slope = value_and_slope(policy_gradient_kept(0.2, 0.2, below=False, dual=3.0), scaled)
+    value, slope = value_and_slope(
+        policy_gradient_kept(0.2, 0.2, below=False, dual_clip=3.0), scaled
+    )
     assert value == near(flat(golden["loss"])) and slope == near(flat(golden["grad"]))
     assert sum(value) / 7 == near(golden["token_mean"])
 
@@ -189,9 +191,9 @@ def test_w17_epos_indicator():
     moved = [h + {0.4: 1e-9, 0.6: -1e-9}.get(h, 0.0) for h in golden["H"]]
     entropy = written(batch, moved)
     outputs = Outputs(entropy, entropy)
-    found = weigh(0.1, outside_indicator()).apply(outputs, batch, 0)[batch.mask]
+    found = scale(0.1, outside_indicator()).apply(outputs, batch, 0)[batch.mask]
     assert found.tolist() == near(golden["pen"])
-    extra = weigh(0.001, add(entropy_bonus(), weigh(0.1, outside_indicator())))
+    extra = scale(0.001, add(entropy_bonus(), scale(0.1, outside_indicator())))
     assert float(extra.apply(outputs, batch, 0)[batch.mask].mean()) == near(golden["L_extra"], 1e-9)
 
 

@@ -228,7 +228,7 @@ def test_ares_difficulty_is_the_share_of_wins_and_the_target_the_mean_of_wins():
     assert difficulty_of(batch, 2 / 3, 1 / 3).tolist() == [EASY] * 2 + [MEDIUM] * 2 + [HARD] * 2
     batch = batch_of([[4], [8]], reward=[1.0, 0.0])
     batch = batch.with_(entropy=written(batch, [0.1, 0.1, 9, 0.1, *[9.0, 0.1] * 4]))
-    config = ARES(width=1, level=0.5)
+    config = ARES(window_size=1, entropy_quantile=0.5)
     transform = explore_as_needed(config)
     found, (mean, known) = transform.apply(batch, transform.init(), 0)
     assert mean.tolist() == [0, 1, 0] and known.tolist() == [False, True, False]

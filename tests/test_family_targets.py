@@ -178,7 +178,7 @@ def test_dcpo_entropies_and_successes_of_a_batch():
 
 def test_dcpo_a_group_that_always_wins_is_learned_from(tokenizer):
     batch = collate(made_up(0, [[1.0] * 4, [1.0, 0.0, 0.0, 0.0]]))
-    algorithm = DCPO(target=9.0).build()
+    algorithm = DCPO(target_entropy=9.0).build()
     batch = learner_of(algorithm, tokenizer).observe(batch)
     found, _ = algorithm.credit.apply(batch, algorithm.credit.init(), 0)
     assert found.weight[found.mask & (found.group[found.episode_of_token] == 0)].min() > 0
@@ -311,7 +311,7 @@ def test_the_gradient_of_the_adaptive_bonus_is_its_coefficient():
 
 def test_siren_pulls_the_entropy_of_a_network_towards_the_anchor(tokenizer):
     """Through the learner: the gradient of the network is that of the square, and points down."""
-    algorithm = SIREN(weight=1.0).build()
+    algorithm = SIREN(anchor_weight=1.0).build()
     learner = learner_of(algorithm, tokenizer)
     batch = learner.observe(collate(made_up(0, MIXED)))
     credit = algorithm.credit

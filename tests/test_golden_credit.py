@@ -12,14 +12,14 @@ from agentgym.batch.batch import VALUE, episode_mean, token_mean
 from agentgym.batch.turns import discounted_returns, turns_of
 from agentgym.credit.advantages import (
     RETURN,
-    generalised_advantage,
+    gae,
     group_advantage_over_turns,
     leave_one_out,
     returns_to_go,
     whiten,
 )
 from agentgym.credit.reward_shaping import overlong
-from agentgym.credit.transforms import chain, group_advantage, weigh_episodes
+from agentgym.credit.transforms import chain, group_advantage, mean_over_episodes
 from agentgym.credit.weights import CONSTANT, divide_by_constant
 from agentgym.evaluation.stats import bootstrap_mean
 from agentgym.testing.batches import batch_of, written
@@ -33,7 +33,7 @@ from agentgym_trainers.corridor import (
     turn_history,
 )
 from agentgym_trainers.curriculum import count_acts, count_acts_unless_won, fade, ramp
-from agentgym_trainers.drbot import deviation, uneven
+from agentgym_trainers.drbot import highest_variance_tasks, return_std
 from agentgym_trainers.empg import centre_steps, rescale, reward_clarity, scale_by_confidence
 from agentgym_trainers.gigpo import add_step_advantage
 from agentgym_trainers.replay import floor_power_of_two, recalibrate
@@ -116,7 +116,7 @@ def test_a_group_of_equal_rewards_has_no_advantage_at_all(reward, transform):
     batch = batch.with_(reward=batch.reward.float())
     found = run(transform, batch).advantage
     assert (found[batch.episode_of_token < 7] == 0).all()
-    weight = run(weigh_episodes(), batch.with_(advantage=found)).weight
+    weight = run(mean_over_episodes(), batch.with_(advantage=found)).weight
     assert weight[batch.episode_of_token < 7].sum() == 0 and weight.sum() > 0
 
 
@@ -149,7 +149,7 @@ def test_g3d_gae_runs_over_tokens_whatever_turn_they_are_in(trace, name, turns):
     gain = [0.0] * (len(turns) - 1) + [1.0]
     batch = batch_of([turns], reward=[1], turn_reward=gain)
     batch = batch.with_(**{VALUE: written(batch, golden["V"])})
-    found = run(generalised_advantage(1.0, trace), batch)
+    found = run(gae(1.0, trace), batch)
     assert found.advantage[batch.mask].tolist() == near(golden[name])
     target = [a + v for a, v in zip(golden[name], golden["V"], strict=True)]
     assert found.extra[RETURN][batch.mask].tolist() == near(target)
@@ -344,8 +344,8 @@ def test_g9e_the_tasks_that_deviate_most_are_kept():
     names = list(golden["groups"])
     reward = [r for name in names for r in golden["groups"][name]]
     batch = batch_of([[1]] * 16, reward=reward, group=[i // 4 for i in range(16)])
-    assert deviation(batch)[::4].tolist() == near([golden["std_pop"][name] for name in names])
-    kept = per_turn(batch, uneven(batch, 0.75))[::4]
+    assert return_std(batch)[::4].tolist() == near([golden["std_pop"][name] for name in names])
+    kept = per_turn(batch, highest_variance_tasks(batch, 0.75))[::4]
     assert {name for name, keep in zip(names, kept, strict=True) if keep} == set(golden["keep"])
 
 

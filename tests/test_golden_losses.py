@@ -14,7 +14,7 @@ from agentgym.batch.batch import REFERENCE, VALUE
 from agentgym.credit.advantages import RETURN
 from agentgym.credit.weights import TOKENS, TURNS, side_weights
 from agentgym.engines.entropy import entropy_at_least
-from agentgym.losses.compose import Outputs, add, times, weigh, weighed_by
+from agentgym.losses.compose import Outputs, add, scale, times_column, weighted_by
 from agentgym.losses.surrogates import (
     entropy_bonus,
     kl_to_reference,
@@ -132,9 +132,9 @@ def test_g1b_the_mean_squared_score_is_one_less_the_sum_of_squares():
 @pytest.mark.parametrize("case", GOLDEN["G4"], ids=lambda c: f"A{c['A']:+.0f}_r{c['delta']}")
 def test_g4_the_clip_family(case):
     at = case["delta"], case["A"]
-    ppo = policy_gradient(0.2, 0.28, dual=3.0)
-    aepo = policy_gradient_kept(0.2, 0.28, below=False, dual=3.0)
-    gppo = policy_gradient_kept(0.2, 0.28, below=True, dual=3.0)
+    ppo = policy_gradient(0.2, 0.28, dual_clip=3.0)
+    aepo = policy_gradient_kept(0.2, 0.28, below=False, dual_clip=3.0)
+    gppo = policy_gradient_kept(0.2, 0.28, below=True, dual_clip=3.0)
     assert value_and_slope(ppo, *at) == near((case["ppo_val"], case["ppo_F"]))
     assert value_and_slope(aepo, *at) == near((case["aepo_val"], case["aepo_F"]))
     assert value_and_slope(gppo, *at) == near((case["gppo_val"], case["gppo_F"]))
@@ -281,8 +281,8 @@ def test_g7d_the_whole_loss(column, name):
     assert 0.1 * mean(outside()) == near(golden[f"L_S_{smooth}"])
     assert settle(75)(10) == near(golden["beta"])
     terms = add(
-        weigh(0.001, weighed_by(column, entropy_bonus())),
-        weigh(lambda step: 0.001 * 0.1 * settle(75)(step), weighed_by(column, outside())),
+        scale(0.001, weighted_by(column, entropy_bonus())),
+        scale(lambda step: 0.001 * 0.1 * settle(75)(step), weighted_by(column, outside())),
     )
     assert [term.weight for term in terms.terms()] == [column]
     assert 0.25 + mean(terms) == near(golden[f"L_EPO_{name}"], 1e-8)
@@ -299,7 +299,7 @@ def test_g11_the_net_force_on_entropy(where, reference):
     logits = torch.tensor(GOLDEN["G1"]["logits"], requires_grad=True)
     outputs = Fixed(logits)(batch)
     scale = golden["lam"] * golden["alpha"] * golden["beta"]
-    loss = add(weigh(golden["lam"], entropy_bonus()), weigh(scale, outside()))
+    loss = add(scale(golden["lam"], entropy_bonus()), scale(scale, outside()))
     loss.apply(outputs, batch, 0)[batch.mask].sum().backward()
     assert (logits.grad * 1e3).tolist() == near(golden[f"dloss_dz_{where}"])
 
@@ -356,8 +356,8 @@ def test_g10f_the_whole_loss(form):
     if form == "full":
         batch = scale_by_entropy(0.2).apply(batch, (), 0)[0]
     logprob = column(batch, np.log(golden["new_p"])).requires_grad_()
-    kept = policy_gradient_kept(0.2, 0.2, below=False, dual=3.0)
-    loss = policy_gradient(0.2, 0.2, dual=3.0) if form == "grpo" else kept
+    kept = policy_gradient_kept(0.2, 0.2, below=False, dual_clip=3.0)
+    loss = policy_gradient(0.2, 0.2, dual_clip=3.0) if form == "grpo" else kept
     total = (loss.apply(Outputs(logprob, logprob), batch, 0) * batch.weight).sum()
     total.backward()
     names = {"grpo": "grpo_loss", "aepo": "aepo_clip_loss", "full": "full_aepo_loss"}
@@ -401,7 +401,7 @@ def terms():
     "loss",
     [
         policy_gradient(0.2, 0.28),
-        policy_gradient(0.2, 0.28, dual=3.0),
+        policy_gradient(0.2, 0.28, dual_clip=3.0),
         policy_gradient_controlled(0.2, 0.28, below=0.0, above=0.0),
         soft_gate(1.0, 1.05),
         reinforce(),
@@ -411,8 +411,8 @@ def terms():
         value_error(None, RETURN),
         value_error(0.5, RETURN),
         outside(),
-        times("test/column", reinforce()),
-        weigh(lambda step: 0.3 * step, reinforce()),
+        times_column("test/column", reinforce()),
+        scale(lambda step: 0.3 * step, reinforce()),
     ],
 )
 def test_a_gradient_is_what_finite_differences_say(loss):
@@ -471,13 +471,13 @@ def test_a_gradient_is_what_finite_differences_say_with_stopped_parts_frozen(nam
 
 
 def test_losses_under_different_weights_stay_apart_and_under_one_weight_join():
-    loss = add(reinforce(), weighed_by(TURNS, entropy_bonus()), weigh(2.0, reinforce()))
+    loss = add(reinforce(), weighted_by(TURNS, entropy_bonus()), scale(2.0, reinforce()))
     assert [term.weight for term in loss.terms()] == ["weight", TURNS]
     assert loss.plus[0].reads == {TURNS}
     batch, outputs = terms()
     expected = 3 * reinforce().apply(outputs, batch, 0)
     assert torch.equal(loss.apply(outputs, batch, 0), expected)
-    halved = weigh(0.5, loss)
+    halved = scale(0.5, loss)
     bonus = [*halved.terms()][1].apply(outputs, batch, 0)
     assert torch.equal(bonus, -0.5 * outputs.entropy)
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from agentgym import plugins
-from agentgym.losses.compose import Outputs, crediting
+from agentgym.losses.compose import Outputs, with_advantage
 from agentgym.losses.surrogates import policy_gradient, policy_gradient_kept
 from agentgym.testing.algorithms import _Trial
 from agentgym.testing.batches import batch_of, written
 from agentgym_trainers.gspo import sequence_ratio
-from agentgym_trainers.riskpo import bounded
+from agentgym_trainers.riskpo import with_dual_clip
 
 FORMS = ("", "paper", "released")
 STOPPING = {"aepo", "cispo", "empo", "gppo", "gspo", "riskpo"}
@@ -182,23 +182,23 @@ PIECES = {
         lambda m, m0: clipped(per_turn(m, m0), ADVANTAGES),
     ),
     "bounded": (
-        bounded(sequence_ratio(0.2, 0.28, turn=True), 3.0),
+        with_dual_clip(sequence_ratio(0.2, 0.28, turn=True), 3.0),
         lambda m, m0: capped(clipped(per_turn(m, m0), ADVANTAGES), ADVANTAGES),
     ),
     "bounded-token": (
-        bounded(policy_gradient(0.2, 0.28), 3.0),
+        with_dual_clip(policy_gradient(0.2, 0.28), 3.0),
         lambda m, m0: capped(clipped(np.exp(m), ADVANTAGES), ADVANTAGES),
     ),
     "crediting": (
-        crediting("test/other", policy_gradient(0.2, 0.28)),
+        with_advantage("test/other", policy_gradient(0.2, 0.28)),
         lambda m, m0: clipped(np.exp(m), OTHER),
     ),
     "kept-above": (
-        policy_gradient_kept(0.2, 0.28, below=False, dual=3.0),
+        policy_gradient_kept(0.2, 0.28, below=False, dual_clip=3.0),
         lambda m, m0: keeping(m, m0, below=False),
     ),
     "kept-both": (
-        policy_gradient_kept(0.2, 0.28, below=True, dual=3.0),
+        policy_gradient_kept(0.2, 0.28, below=True, dual_clip=3.0),
         lambda m, m0: keeping(m, m0, below=True),
     ),
 }

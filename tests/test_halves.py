@@ -15,7 +15,7 @@ from transformers import (
 
 from agentgym.algorithm import Update
 from agentgym.batch.batch import collate
-from agentgym.losses.compose import add, weigh
+from agentgym.losses.compose import add, scale
 from agentgym.losses.reductions import nucleus_entropy, tempered_logprob
 from agentgym.losses.surrogates import entropy_bonus, negative_log_likelihood
 from agentgym.models import policy as module
@@ -26,7 +26,7 @@ from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
 V = 50
 REDUCTIONS = (nucleus_entropy("a/nucleus", 0.9), tempered_logprob("a/warm", 2.0))
-LOSS = add(negative_log_likelihood(), weigh(0.3, entropy_bonus()))
+LOSS = add(negative_log_likelihood(), scale(0.3, entropy_bonus()))
 
 
 def episode(turns, seed):

@@ -9,10 +9,10 @@ import torch
 
 from agentgym import make
 from agentgym.batch.batch import collate
-from agentgym.credit.transforms import chain, group_advantage, stateless, weigh_episodes
+from agentgym.credit.transforms import chain, group_advantage, mean_over_episodes, stateless
 from agentgym.engines.local.engine import LocalEngine
 from agentgym.errors import TrainingError
-from agentgym.losses.compose import Loss, Outputs, add, times, weigh
+from agentgym.losses.compose import Loss, Outputs, add, scale, times_column
 from agentgym.losses.surrogates import entropy_bonus, policy_gradient, policy_gradient_kept
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
@@ -142,7 +142,7 @@ def test_what_is_likely_and_good_makes_entropy_fall():
 def test_masked_and_reweighted_tokens_are_counted():
     groups = [[episode("ab", 1.0), episode("cd", 0.0)], [episode("e"), episode("f")]]
     batch = collate(groups)
-    plain = chain(group_advantage(), weigh_episodes())
+    plain = chain(group_advantage(), mean_over_episodes())
     found = of_credit(plain.apply(batch, plain.init(), 0)[0])
     assert found["credit/masked"] == pytest.approx(4 / 12)  # the tied group
     assert found["credit/uneven"] == 0
@@ -184,7 +184,7 @@ def test_the_clip_that_counts_is_the_one_of_the_loss():
 
 
 def test_a_mask_stops_a_weight_reweighs_and_a_constant_does_neither():
-    loss = times("w", policy_gradient())
+    loss = times_column("w", policy_gradient())
     found = pulls(loss, [1.0] * 4, [1.0, -1.0, 1.0, 2.0], w=[0.0, 1.0, 1.0, 3.0])
     expected = {"stopped_gains": 1 / 3, "stopped_losses": 0, "reweighted": 1 / 3}
     assert found == pytest.approx(expected)
@@ -200,7 +200,7 @@ def test_each_part_of_a_loss_has_the_norm_of_its_own_gradient():
     outputs = Outputs(3 * a * inside, 4 * b * inside)
     outputs = outputs._replace(logprob=outputs.logprob - 3 * inside)  # the ratio is 1
     flat = Loss(lambda outputs, batch, step: torch.ones_like(batch.weight), name="flat")
-    loss = weigh(0.5, add(policy_gradient(), weigh(0.1, entropy_bonus()), flat))
+    loss = scale(0.5, add(policy_gradient(), scale(0.1, entropy_bonus()), flat))
     found = gradient_norms(loss, outputs, batch, 0, [a, b])
     assert found == pytest.approx({"surrogate": 0.5 * 2 * 3, "entropy": 0.5 * 0.1 * 4, "flat": 0})
 
@@ -209,7 +209,7 @@ def test_each_part_of_a_loss_has_the_norm_of_its_own_gradient():
 
 
 def test_a_replay_buffer_tells_its_size_and_age():
-    piece = chain(group_advantage(), replay(10, 5, 100, sample(2), weigh_episodes()))
+    piece = chain(group_advantage(), replay(10, 5, 100, sample(2), mean_over_episodes()))
     state = piece.init()
     assert piece.health(state, 0) == {"replay/size": 0.0}
     for step in range(3):
@@ -312,7 +312,7 @@ def step(trainer):
 
 
 def test_every_number_is_logged_and_engine_and_trainer_agree(tokenizer):
-    config = EPO(host=GRPO(group_size=3, minibatches=1))
+    config = EPO(base=GRPO(group_size=3, minibatches=1))
     one = trainer(tokenizer, config, how=OptimizerSettings(learning_rate=1e-2, warmup_steps=1))
     one.algorithm = replace(one.algorithm, credit=chain(pretend(), one.algorithm.credit))
     one = Trainer(one.algorithm, Learner(one.learner.policy, one.learner.how), one.player)
@@ -333,7 +333,7 @@ def test_every_number_is_logged_and_engine_and_trainer_agree(tokenizer):
 @pytest.mark.parametrize(("minibatches", "epochs"), [(1, 1), (2, 1), (1, 2)])
 def test_a_penalty_on_moving_away_is_measured_once_the_policy_has_moved(minibatches, epochs):
     """KL-Cov's has no gradient before the first optimiser step, and one before each later."""
-    trial = _Trial("test", KLCov(share=0.5, minibatches=minibatches))
+    trial = _Trial("test", KLCov(kl_cov_ratio=0.5, minibatches=minibatches))
     learner, algorithm = trial.learner(), trial.algorithm
     batch = learner.observe(collate(made_up(0, MIXED)))
     batch, _ = algorithm.credit.apply(batch, algorithm.credit.init(), 0)

@@ -10,9 +10,9 @@ import torch
 
 from agentgym.batch.batch import collate
 from agentgym.batch.turns import turns_of
-from agentgym.credit.weights import CONSTANT, TOKENS, TURNS, finished, keep, side_weights
-from agentgym.losses.compose import Outputs, add, weigh, weighed_by
-from agentgym.losses.surrogates import entropy_bonus, policy_gradient, stopped
+from agentgym.credit.weights import CONSTANT, TOKENS, TURNS, finished, keep_only, side_weights
+from agentgym.losses.compose import Outputs, add, scale, weighted_by
+from agentgym.losses.surrogates import clipped_tokens, entropy_bonus, policy_gradient
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
 from agentgym.settings import ScratchSettings
@@ -31,7 +31,7 @@ from agentgym_trainers.corridor import (
     overall_history,
 )
 from agentgym_trainers.curriculum import fade, ramp
-from agentgym_trainers.drbot import DrBoT, deviation, repetitive, uneven
+from agentgym_trainers.drbot import DrBoT, highest_variance_tasks, repetitive, return_std
 from agentgym_trainers.empg import EMPG, centre_steps, rescale, reward_clarity, scale_by_confidence
 from agentgym_trainers.epo import EPO, settle, two_pieces
 from agentgym_trainers.forking import budget, released_probability, score
@@ -75,10 +75,10 @@ def side_term(loss, entropies):
 
 def test_epo_2_without_penalty_the_loss_is_the_hosts_with_a_bonus():
     """To the last bit, whether its weight or its schedule is 0."""
-    _, term = EPO(entropy=0.01, penalty=0.0).build().updates[0].loss.terms()
-    _, paid = EPO(entropy=0.01).build().updates[0].loss.terms()
-    plain = weigh(0.01, weighed_by(TURNS, entropy_bonus()))
-    faded = add(plain, weigh(lambda step: 0.0, weighed_by(TURNS, outside())))
+    _, term = EPO(entropy_coef=0.01, smoothing_weight=0.0).build().updates[0].loss.terms()
+    _, paid = EPO(entropy_coef=0.01).build().updates[0].loss.terms()
+    plain = scale(0.01, weighted_by(TURNS, entropy_bonus()))
+    faded = add(plain, scale(lambda step: 0.0, weighted_by(TURNS, outside())))
     entropies = [0.01, 2.0, 5.0, 0.3]
     expected = side_term(plain, entropies)
     assert side_term(term, entropies) == expected == side_term(faded, entropies)
@@ -131,7 +131,7 @@ def test_epo_8_a_step_like_the_history_leaves_its_mean():
 
 @pytest.mark.parametrize(("penalty", "down"), [(0.1, False), (1.0, True)])
 def test_epo_9_only_a_penalty_above_the_bonus_pushes_entropy_down(penalty, down):
-    loss = EPO(penalty=penalty).build().updates[0].loss
+    loss = EPO(smoothing_weight=penalty).build().updates[0].loss
     extra = list(loss.terms())[1]
     batch = batch_of([[1]])
     batch = corridor(batch, torch.full((2,), 0.5).double(), 0.5, 1.5)
@@ -279,7 +279,7 @@ def test_empg_tied_groups_do_not_train_by_their_bonus_alone():
 
 def run_spear(rewards, config=None, steps=3):
     """Batches after credit, and the states, step by step."""
-    credit = (config or SPEAR(some=4)).build().credit
+    credit = (config or SPEAR(replay_size=4)).build().credit
     state, found = credit.init(), []
     for step in range(steps):
         batch = collate(made_up(step, rewards))
@@ -296,7 +296,7 @@ def test_spear_1_the_curricula_mirror_each_other():
 
 
 def test_spear_2_only_episodes_that_beat_their_task_are_kept():
-    tied = replace(SPEAR(some=4), bonus=0.0)
+    tied = replace(SPEAR(replay_size=4), acting_reward=0.0)
     (_, state), *_ = run_spear([*MIXED, TIED, [1.0] * 4], tied, steps=1)
     stored, born, means = state
     assert stored["reward"].tolist() == [1.0] * len(born) and len(born) > 0
@@ -325,7 +325,7 @@ def test_spear_3_replayed_advantages_are_positive_and_measured_against_now():
 
 def test_spear_a_replayed_advantage_is_the_return_less_the_median_of_past_tasks():
     """Past tasks had means 1/2, 1/4 and 3/4, so a win is worth 1/2, whatever it was worth then."""
-    _, (second, _) = run_spear(MIXED, replace(SPEAR(some=99), bonus=0.0), steps=2)
+    _, (second, _) = run_spear(MIXED, replace(SPEAR(replay_size=99), acting_reward=0.0), steps=2)
     old = second.mask & (second.extra[REPLAYED] > 0)
     assert old.any() and set(second.advantage[old].tolist()) == {0.5}
 
@@ -351,7 +351,7 @@ def test_spear_at_the_median_is_replayed_by_the_released_code_only():
 
 
 def test_spear_6_memory_is_bounded_and_old_episodes_go():
-    config = SPEAR(some=4, capacity=3, patience=2, medians=4)
+    config = SPEAR(replay_size=4, buffer_size=3, max_age=2, baseline_buffer_size=4)
     for step, (_, (stored, born, means)) in enumerate(run_spear(MIXED, config, steps=6)):
         assert len(born) <= 6 and len(means) <= 4
         assert (step - born <= 2).all() and len(stored["reward"]) == len(born)
@@ -375,18 +375,22 @@ def test_spear_7_covariance_clipping_leaves_out_a_few_tokens_and_without_candida
     for share, most in [(0.02, 1), (0.1, 4), (0.5, 20)]:
         counts = set()
         for seed in range(5):
-            config = SPEAR(spared=share, low=0.5, high=6.0)
+            config = SPEAR(clip_cov_ratio=share, clip_cov_low=0.5, clip_cov_high=6.0)
             _, batch, outputs = drawn(config, ratios, seed)
             gone = batch.mask & (batch.extra[KEPT] == 0)
-            free = ~stopped(outputs, batch, config.host.clip, config.host.clip_high)
+            free = ~clipped_tokens(
+                outputs, batch, config.base.clip_ratio_low, config.base.clip_ratio_high
+            )
             assert (free & (covariance(outputs, batch) > 0.5))[gone].all()
             counts.add(int(gone.sum()))
         assert 0 < max(counts) <= most
-    none = SPEAR(spared=0.5, low=1e6, high=1e7)
+    none = SPEAR(clip_cov_ratio=0.5, clip_cov_low=1e6, clip_cov_high=1e7)
     value, batch, outputs = drawn(none, ratios, 0)
-    plain = policy_gradient(none.host.clip, none.host.clip_high).apply(outputs, batch, 0)
+    plain = policy_gradient(none.base.clip_ratio_low, none.base.clip_ratio_high).apply(
+        outputs, batch, 0
+    )
     assert value.equal(plain) and plain.abs().max() > 0
-    few, *_ = drawn(SPEAR(spared=0.5, low=0.5), ratios, 0)
+    few, *_ = drawn(SPEAR(clip_cov_ratio=0.5, clip_cov_low=0.5), ratios, 0)
     assert not few.equal(plain)
 
 
@@ -421,7 +425,7 @@ def test_spear_8_replay_without_weight_has_no_gradient_and_the_moments_of_adam_d
 
 def test_spear_9_what_was_good_is_dropped_when_the_median_rises():
     """Rewards of 1 are above a median of 0.5 and not above one of 1."""
-    config = replace(SPEAR(some=99, medians=4), bonus=0.0)
+    config = replace(SPEAR(replay_size=99, baseline_buffer_size=4), acting_reward=0.0)
     credit = config.build().credit
     state = credit.init()
     batch, state = credit.apply(collate(made_up(0, MIXED)), state, 0)
@@ -440,7 +444,7 @@ def test_spear_a_draw_is_the_same_for_the_same_step():
 
 def test_spear_10_a_filtered_turn_has_no_weight():
     batch = collate(made_up(0, MIXED))
-    credit = DrBoT(tasks_kept=1.0).credit()
+    credit = DrBoT(task_keep_ratio=1.0).credit()
     found, _ = credit.apply(batch, credit.init(), 0)
     assert found.weight[found.mask & ~found.parsed].sum() == 0
     assert (found.mask & ~found.parsed).any()
@@ -453,8 +457,8 @@ def test_spear_11_kept_tasks_deviate_at_least_as_much_as_dropped_ones():
         reward=np.random.default_rng(0).random(12).tolist(),
         group=[i // 3 for i in range(12)],
     )
-    kept = turns_of(batch).first(uneven(batch, 0.5))
-    spread = deviation(batch)
+    kept = turns_of(batch).first(highest_variance_tasks(batch, 0.5))
+    spread = return_std(batch)
     assert int(kept.sum()) == 6 and spread[kept].min() >= spread[~kept].max()
 
 
@@ -477,7 +481,7 @@ def of_aepo_and_grpo(ratios, advantage):
     batch = batch_of([[1] * len(ratios)])
     batch = batch.with_(advantage=written(batch, [advantage] * len(ratios)))
     found = []
-    for algorithm in (AEPO().build(), AEPO().host.build()):
+    for algorithm in (AEPO().build(), AEPO().base.build()):
         logprob = written(batch, np.log(ratios).tolist()).requires_grad_()
         outputs = Outputs(logprob, torch.zeros_like(logprob))
         value = algorithm.updates[0].loss.apply(outputs, batch, 0)
@@ -582,7 +586,7 @@ def test_aepo_10_the_clip_looks_at_one_token_at_a_time():
 
 def test_a_masked_truncation_counts_in_the_statistics_and_not_in_the_loss():
     batch = collate(made_up(0, MIXED))
-    found, _ = keep(finished).apply(batch, (), 0)
+    found, _ = keep_only(finished).apply(batch, (), 0)
     assert found.weight[batch.truncated[batch.episode_of_token]].sum() == 0
     assert float(found.weight.sum()) == near(1)
     assert found.reward.equal(batch.reward)

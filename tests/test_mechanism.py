@@ -9,15 +9,15 @@ import torch
 
 from agentgym import plugins
 from agentgym.algorithm import Algorithm, CriticPlan, Select, Update, both, extend
-from agentgym.batch.batch import REFERENCE, VALUE, collate, concatenate, fingerprint, pack, unpack
+from agentgym.batch.batch import REFERENCE, VALUE, collate, concatenate, pack, text_hash, unpack
 from agentgym.batch.turns import turns_of
-from agentgym.credit.advantages import RETURN, generalised_advantage
+from agentgym.credit.advantages import RETURN, gae
 from agentgym.credit.importance import correct_sampling, importance
-from agentgym.credit.reward_shaping import punish_length, punish_malformed
-from agentgym.credit.transforms import chain, group_advantage, stateless, weigh_episodes
+from agentgym.credit.reward_shaping import malformed_penalty, overlong_penalty
+from agentgym.credit.transforms import chain, group_advantage, mean_over_episodes, stateless
 from agentgym.credit.weights import CONSTANT, TURNS, side_weights
 from agentgym.errors import CompositionError, ImpossibleValue, TrainingError
-from agentgym.losses.compose import Loss, Outputs, add, times, weigh, weighed_by
+from agentgym.losses.compose import Loss, Outputs, add, scale, times_column, weighted_by
 from agentgym.losses.reductions import nucleus_entropy, tempered_logprob
 from agentgym.losses.surrogates import entropy_bonus, kl_to_reference, policy_gradient, value_error
 from agentgym.rollout.collect import independent
@@ -59,7 +59,7 @@ def test_a_turns_columns_tell_what_it_earned_what_it_saw_and_whether_it_acted(wi
     flat = [episode for group in groups for episode in group]
     assert turns.per_episode(turns.first(batch.turn_reward), batch).equal(batch.reward)
     expected = [
-        (turn.parsed, fingerprint(before))
+        (turn.parsed, text_hash(before))
         for episode in flat
         for turn, before in zip(
             episode.turns,
@@ -83,7 +83,7 @@ def test_an_episodes_columns_tell_how_it_ended_and_which_tokens_are_thought(wind
     assert batch.won.tolist() == [episode.won for episode in flat] and batch.won.any()
     assert batch.sample.tolist() == [0, 1, 2, 3] * 3
     last = [episode.turns[-1] for episode in flat]
-    assert batch.ending_hash.tolist() == [fingerprint(f"{t.action}\n{t.observation}") for t in last]
+    assert batch.ending_hash.tolist() == [text_hash(f"{t.action}\n{t.observation}") for t in last]
     thoughts = [turn.thought_tokens for episode in flat for turn in episode.turns]
     turns = turns_of(batch)
     assert turns.total(batch.thought.long()).tolist() == thoughts and sum(thoughts) > 0
@@ -123,7 +123,7 @@ def test_a_loss_that_asks_the_vocabulary_keeps_asking_when_it_is_weighed_and_add
     one, other = tempered_logprob("test/one", 2.0), tempered_logprob("test/other", 3.0)
     asking = Loss(lambda outputs, batch, step: outputs.extra["test/one"], reductions=(one,))
     second = Loss(lambda outputs, batch, step: outputs.extra["test/other"], reductions=(other,))
-    whole = add(weigh(2.0, asking), weighed_by(TURNS, second), times("a/b", asking))
+    whole = add(scale(2.0, asking), weighted_by(TURNS, second), times_column("a/b", asking))
     assert whole.asks() == (one, other)
     both_ = chain(stateless(lambda b: b, reductions=[one]), stateless(lambda b: b))
     assert chain(both_, stateless(lambda b: b, reductions=[one, other])).reductions == (one, other)
@@ -133,7 +133,7 @@ def test_two_selections_both_write_and_the_second_sees_the_first():
     first = Select(lambda o, b, g: b.with_(**{"a/b": b.mask.double()}), frozenset({"a/b"}))
     second = Select(lambda o, b, g: b.with_(**{"a/c": 2 * b.extra["a/b"]}), frozenset({"a/c"}))
     host = extend(GRPO().build(), select=first)
-    whole = extend(host, select=second, loss=times("a/c", entropy_bonus()))
+    whole = extend(host, select=second, loss=times_column("a/c", entropy_bonus()))
     select = whole.updates[0].select
     assert select.writes == {"a/b", "a/c"}
     batch = batch_of([[2]])
@@ -151,7 +151,7 @@ def test_a_selection_that_reads_what_nothing_writes_is_refused():
         extend(host, select=selecting("a/c"))
     written = stateless(lambda batch: batch, writes={"a/c"})
     assert extend(host, credit=written, select=selecting("a/c")).updates[0].select.reads == {"a/c"}
-    assert extend(GRPO(kl=0.1).build(), select=selecting(REFERENCE))
+    assert extend(GRPO(kl_coef=0.1).build(), select=selecting(REFERENCE))
     with pytest.raises(CompositionError, match=REFERENCE):
         extend(host, select=selecting(REFERENCE))
 
@@ -202,7 +202,7 @@ def test_the_next_turn_is_of_the_same_episode_and_the_last_has_none():
 
 def test_a_malformed_turn_pays_and_so_does_its_episode():
     batch = collate(made_up(0, MIXED))
-    found, _ = punish_malformed(0.1).apply(batch, (), 0)
+    found, _ = malformed_penalty(0.1).apply(batch, (), 0)
     turns = turns_of(batch)
     bad = ~turns.first(batch.parsed)
     assert bad.any()
@@ -215,7 +215,7 @@ def test_a_malformed_turn_pays_and_so_does_its_episode():
 
 def test_length_is_paid_for_by_the_last_turn():
     batch = batch_of([[3, 5], [2]], reward=[1, 1], turn_reward=[0, 1, 1])
-    found, _ = punish_length(10, 4).apply(batch, (), 0)
+    found, _ = overlong_penalty(10, 4).apply(batch, (), 0)
     assert found.reward.tolist() == near([0.5, 1.0])
     assert turns_of(batch).first(found.turn_reward).tolist() == near([0, 0.5, 1])
 
@@ -226,11 +226,11 @@ def test_length_is_paid_for_by_the_last_turn():
 def test_a_term_with_its_own_weights_reaches_episodes_that_the_main_term_leaves_out():
     learner = learner_for(GRPO())
     batch = learner.observe(collate(made_up(0, [*MIXED, TIED])))
-    credit = chain(group_advantage(), weigh_episodes(), side_weights(TURNS))
+    credit = chain(group_advantage(), mean_over_episodes(), side_weights(TURNS))
     batch, _ = credit.apply(batch, credit.init(), 0)
     tied = batch.mask & (batch.group[batch.episode_of_token] == 3)
     assert batch.weight[tied].sum() == 0 and batch.extra[TURNS][tied].sum() > 0.1
-    only = Update(loss=weighed_by(TURNS, entropy_bonus()))
+    only = Update(loss=weighted_by(TURNS, entropy_bonus()))
     metrics = learner.update(batch, only, 0)
     expected = -float((batch.entropy * batch.extra[TURNS]).sum())
     assert metrics["update/loss"] == near(expected, 1e-4)
@@ -240,12 +240,12 @@ def test_a_weighted_sum_is_the_sum_of_its_terms():
     def loss(update):
         learner = learner_for(GRPO())
         batch = learner.observe(collate(made_up(0, MIXED)))
-        credit = chain(group_advantage(), weigh_episodes(), side_weights(TURNS))
+        credit = chain(group_advantage(), mean_over_episodes(), side_weights(TURNS))
         batch, _ = credit.apply(batch, credit.init(), 0)
         learner.gradient(batch, Update(loss=update), 0)
         return torch.cat([p.grad.flatten() for p in learner.policy.model.parameters()])
 
-    main, side = policy_gradient(), weigh(0.3, weighed_by(TURNS, entropy_bonus()))
+    main, side = policy_gradient(), scale(0.3, weighted_by(TURNS, entropy_bonus()))
     host = Algorithm(
         collect=independent(2), credit=side_weights(TURNS), updates=(Update(loss=main),)
     )
@@ -273,11 +273,11 @@ def test_the_constant_divides_the_sum_of_each_episode_or_of_the_batch(kind):
     batch = batch_of([[3, 2], [1]], reward=[0.0, 1.0], group=[0, 0])
 
     def scale(divided):
-        credit = kind(longest=10, divided=divided).build().credit
+        credit = kind(max_episode_tokens=10, token_sum_per=divided).build().credit
         return float(credit.apply(batch, credit.init(), 0)[0].extra[CONSTANT].max())
 
     assert (scale("episode"), scale("batch")) == near((6 / 20, 6 / 10))
-    assert (kind().divided, kind.paper().divided, kind.released().divided) == (
+    assert (kind().token_sum_per, kind.paper().token_sum_per, kind.released().token_sum_per) == (
         "episode",
         "episode",
         "batch",
@@ -285,7 +285,7 @@ def test_the_constant_divides_the_sum_of_each_episode_or_of_the_batch(kind):
 
 
 def test_a_weight_column_that_nothing_writes_is_refused():
-    side = weighed_by(TURNS, entropy_bonus())
+    side = weighted_by(TURNS, entropy_bonus())
     with pytest.raises(CompositionError, match="weight/turns"):
         Algorithm(collect=independent(2), credit=group_advantage(), updates=(Update(loss=side),))
 
@@ -301,9 +301,9 @@ def test_a_critic_or_reference_that_is_not_kept_is_refused(loss):
 
 
 def test_a_critic_starts_at_zero_and_learns_what_an_episode_is_worth():
-    learner = learner_for(PPO(value_rate=3e-2, minibatches=1))
+    learner = learner_for(PPO(critic_learning_rate=3e-2, minibatches=1))
     before = [p.clone() for p in learner.critic.network.model.parameters()]
-    credit = generalised_advantage(1.0, 1.0)
+    credit = gae(1.0, 1.0)
     update = Update(loss=value_error(None, RETURN))
     groups = made_up(0, MIXED)
     first = learner.observe(collate(groups))
@@ -324,7 +324,7 @@ def test_a_critic_starts_at_zero_and_learns_what_an_episode_is_worth():
 def test_the_critics_error_leaves_the_policy_alone():
     learner = learner_for(PPO(minibatches=1))
     before = [p.clone() for p in learner.policy.model.parameters()]
-    batch, _ = generalised_advantage().apply(learner.observe(collate(made_up(0, MIXED))), (), 0)
+    batch, _ = gae().apply(learner.observe(collate(made_up(0, MIXED))), (), 0)
     learner.update(batch, Update(loss=value_error(0.5, RETURN)), 0)
     pairs = zip(before, learner.policy.model.parameters(), strict=True)
     assert all(a.equal(b) for a, b in pairs)
@@ -337,7 +337,7 @@ def test_gae_bootstraps_only_episodes_that_a_limit_cut_short():
     )
 
     def found(bootstrap):
-        credit = generalised_advantage(1.0, 1.0, bootstrap=bootstrap)
+        credit = gae(1.0, 1.0, bootstrap=bootstrap)
         return credit.apply(batch, (), 0)[0].advantage[batch.mask].tolist()
 
     assert found(False) == near([-0.5, -0.7, -0.5, -0.7])
@@ -347,15 +347,15 @@ def test_gae_bootstraps_only_episodes_that_a_limit_cut_short():
 def test_the_released_gae_gives_every_turn_the_whole_return():
     batch = batch_of([[1, 2]], reward=[1.0], turn_reward=[0.0, 1.0])
     batch = batch.with_(**{VALUE: written(batch, [0.2, 0.4, 0.5])})
-    found, _ = generalised_advantage(1.0, 1.0, per_turn=True).apply(batch, (), 0)
+    found, _ = gae(1.0, 1.0, per_turn=True).apply(batch, (), 0)
     assert found.advantage[batch.mask].tolist() == near([0.8, 0.6, 0.5])
-    late, _ = generalised_advantage(1.0, 0.0).apply(batch, (), 0)
+    late, _ = gae(1.0, 0.0).apply(batch, (), 0)
     assert late.advantage[batch.mask].tolist() == near([0.2, 0.1, 0.5])
 
 
 def test_the_reference_stays_while_the_policy_moves():
-    learner = learner_for(GRPO(kl=0.1, minibatches=1))
-    algorithm = GRPO(kl=0.1, minibatches=1).build()
+    learner = learner_for(GRPO(kl_coef=0.1, minibatches=1))
+    algorithm = GRPO(kl_coef=0.1, minibatches=1).build()
     start = learner.observe(collate(made_up(0, MIXED)))
     assert torch.allclose(start.extra[REFERENCE], start.logprob, atol=1e-6)
     batch, _ = algorithm.credit.apply(start, algorithm.credit.init(), 0)
@@ -366,7 +366,7 @@ def test_the_reference_stays_while_the_policy_moves():
 
 
 def test_a_learner_with_critic_and_reference_resumes_where_it_was():
-    config = PPO(kl=0.1)
+    config = PPO(kl_coef=0.1)
     algorithm = config.build()
 
     def step(learner, number):
@@ -392,8 +392,8 @@ def test_selected_columns_see_the_whole_minibatch_and_the_policy_as_it_is_now():
         return batch.with_(**{"test/half": 0.5 * batch.mask})
 
     select = Select(apply, frozenset({"test/half"}))
-    update = Update(loss=times("test/half", policy_gradient()), minibatches=2, select=select)
-    credit = chain(group_advantage(), weigh_episodes())
+    update = Update(loss=times_column("test/half", policy_gradient()), minibatches=2, select=select)
+    credit = chain(group_advantage(), mean_over_episodes())
     batch, _ = credit.apply(learner.observe(collate(made_up(0, MIXED))), credit.init(), 0)
     Algorithm(collect=independent(2), credit=credit, updates=(update,))
     learner.update(batch, update, 0)
@@ -494,17 +494,23 @@ def test_a_run_stops_when_engine_and_trainer_disagree():
     ("make", "expected"),
     [
         (lambda: GRPO(group_size=1), "GRPO.group_size is 1, expected at least 2"),
-        (lambda: GRPO(clip=1.5), "GRPO.clip is 1.5, expected 0 to 1"),
-        (lambda: GRPO(dual=1.0), "GRPO.dual is 1.0, expected a number above 1"),
-        (lambda: GRPO(entropy=-0.1), "GRPO.entropy is -0.1, expected at least 0"),
-        (lambda: GRPO(kl=math.nan), "GRPO.kl is nan, expected at least 0"),
+        (lambda: GRPO(clip_ratio_low=1.5), "GRPO.clip_ratio_low is 1.5, expected 0 to 1"),
+        (lambda: GRPO(dual_clip=1.0), "GRPO.dual_clip is 1.0, expected a number above 1"),
+        (lambda: GRPO(entropy_coef=-0.1), "GRPO.entropy_coef is -0.1, expected at least 0"),
+        (lambda: GRPO(kl_coef=math.nan), "GRPO.kl_coef is nan, expected at least 0"),
         (lambda: PEAR(alpha=math.nan), "PEAR.alpha is nan, expected a finite number"),
-        (lambda: AEPO(width=1), "AEPO.width is 1, expected at least 2"),
-        (lambda: ARPO(width=1), "ARPO.width is 1, expected at least 2"),
-        (lambda: AEPO(host=GRPO(group_size=1)), "GRPO.group_size is 1, expected at least 2"),
-        (lambda: ARPO(host=GRPO(group_size=1), roots=1), "GRPO.group_size is 1"),
-        (lambda: ETMR(host=GRPO(group_size=1), roots=1, peaks=0), "GRPO.group_size is 1"),
-        (lambda: EPO(low=2.0), r"EPO.low is 2.0, expected less than high \(1.5\)"),
+        (lambda: AEPO(beam_size=1), "AEPO.beam_size is 1, expected at least 2"),
+        (lambda: ARPO(beam_size=1), "ARPO.beam_size is 1, expected at least 2"),
+        (lambda: AEPO(base=GRPO(group_size=1)), "GRPO.group_size is 1, expected at least 2"),
+        (lambda: ARPO(base=GRPO(group_size=1), initial_rollouts=1), "GRPO.group_size is 1"),
+        (
+            lambda: ETMR(base=GRPO(group_size=1), initial_rollouts=1, peaks_per_root=0),
+            "GRPO.group_size is 1",
+        ),
+        (
+            lambda: EPO(kappa_low=2.0),
+            r"EPO.kappa_low is 2.0, expected less than kappa_high \(1.5\)",
+        ),
         (lambda: ReinforcePPBaseline(group_size=1), "ReinforcePPBaseline.group_size is 1"),
     ],
 )
@@ -514,9 +520,15 @@ def test_an_impossible_value_is_one_clear_line(make, expected):
     assert "\n" not in str(error.value)
 
 
-SIGNED = {"PEAR.alpha", "COPO.middle", "EMPO.low", "ClipCov.low", "SPEAR.low"}
+SIGNED = {
+    "PEAR.alpha",
+    "COPO.gate_midpoint",
+    "EMPO.entropy_low",
+    "ClipCov.clip_cov_low",
+    "SPEAR.clip_cov_low",
+}
 """Numbers that mean something below 0."""
-UNBOUNDED = {"ClipCov.high", "SPEAR.high"}
+UNBOUNDED = {"ClipCov.clip_cov_high", "SPEAR.clip_cov_high"}
 """Numbers that mean something at infinity."""
 
 
@@ -603,7 +615,7 @@ def not_a_number(batch):
     ],
 )
 def test_the_contract_finds_what_is_wrong(transform, expected):
-    credit = chain(group_advantage(), weigh_episodes(), stateless(transform))
+    credit = chain(group_advantage(), mean_over_episodes(), stateless(transform))
     with pytest.raises(AssertionError, match=expected):
         check_algorithm(broken(credit))
 
@@ -669,5 +681,5 @@ def test_the_contract_finds_what_is_wrong_with_an_update(select, loss, expected)
 
 
 def test_the_contract_lets_an_update_draw_tokens():
-    loss = times("test/column", policy_gradient())
+    loss = times_column("test/column", policy_gradient())
     check_algorithm(updating(draws(lambda batch: 5), loss))

@@ -71,16 +71,16 @@ def said(step):
 @pytest.mark.parametrize(
     "config",
     [
-        EPO(host=SMALL),
-        EPO(host=PPO(group_size=3, minibatches=1)),
-        EMPG(host=SMALL),
+        EPO(base=SMALL),
+        EPO(base=PPO(group_size=3, minibatches=1)),
+        EMPG(base=SMALL),
         SPEAR(),
-        AEPO(host=SMALL),
-        SIREN(host=SMALL),
-        DCPO(host=SMALL),
-        AEPOArbitrary(host=SMALL, again=0.0),
-        ETMR(host=SMALL, roots=1, peaks=1, width=2),
-        PEAR(host=SMALL),
+        AEPO(base=SMALL),
+        SIREN(base=SMALL),
+        DCPO(base=SMALL),
+        AEPOArbitrary(base=SMALL, replayed_task_ratio=0.0),
+        ETMR(base=SMALL, initial_rollouts=1, peaks_per_root=1, branches_per_peak=2),
+        PEAR(base=SMALL),
     ],
     ids=lambda config: type(config).__name__,
 )
@@ -131,13 +131,17 @@ def test_pieces_of_different_methods_train_together(tokenizer):
 def test_one_methods_update_trains_on_anothers_collector(tokenizer):
     """EPO's update on AEPO's collector, as the algorithms' README mixes them."""
     found = trained(tokenizer, mixed("collect=AEPO()"))
-    assert {len(group) for group in found.groups} == {AEPO().host.group_size}
+    assert {len(group) for group in found.groups} == {AEPO().base.group_size}
     assert any(t.shared_turns for group in found.groups for t in group)
     assert "update/norm/corridor" in found.metrics
     assert all(map(math.isfinite, found.metrics.values()))
 
 
 def test_a_second_play_at_another_temperature_trains(tokenizer):
-    found = step(trainer(tokenizer, AEPOArbitrary(host=SMALL, again=1.0, most=0.5)))
+    found = step(
+        trainer(
+            tokenizer, AEPOArbitrary(base=SMALL, replayed_task_ratio=1.0, max_replaced_ratio=0.5)
+        )
+    )
     assert {len(group) for group in found.groups} == {6}
     assert all(map(math.isfinite, found.metrics.values()))

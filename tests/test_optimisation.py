@@ -64,7 +64,7 @@ def test_a_critic_computes_its_own_activations_again():
     update = Update(loss=add(LOSS, value_error(None, "a/target")))
     found = []
     for learner in learners(UNTIED, OptimizerSettings(gradient_checkpointing=True)):
-        learner.criticise(CriticPlan())
+        learner.add_critic(CriticPlan())
         torch.nn.init.ones_(learner.critic.network.model.lm_head.weight)
         learner.policy.model.config._attn_implementation = "eager"  # Not the critic's.
         target = torch.linspace(-1, 1, len(BATCH.tokens))

@@ -64,7 +64,7 @@ def test_a_third_partys_package_adds_its_own(tmp_path):
         (["train", "gpppo"], "Did you mean 'gppo'?"),
         (["train", "epo.papr"], "Did you mean 'paper'? Variants: paper, released"),
         (["train", "grpo", "--algo.group-size", "1", "--out", "OUT"], "expected at least 2"),
-        (["train", "arpo", "--algo.roots", "99", "--out", "OUT"], "at most the budget of a task"),
+        (["train", "arpo", "--algo.initial-rollouts", "99", "--out", "OUT"], "budget of a task"),
         (["play", "agentgym/Hoter-v0"], "Did you mean 'agentgym/Hotter-v0'?"),
         (["play", "agentgym/Hotter-v0", "--task", "hotter-x"], "has no task 'hotter-x'"),
         (["play", "agentgym/Hotter-v0", "--env-args", "hihg", "3"], "hihg"),
@@ -176,12 +176,12 @@ def test_algorithms_lists_the_defaults_of_each_and_fits_the_terminal(capsys, mon
     assert list(rows) == list(plugins.algorithms())
     place = lines[0].index("defaults")
     told = {name: " ".join(line[place:] for line in row).split() for name, row in rows.items()}
-    assert {"group_size=8", "clip=0.2", "minibatches=4", "truncated=zero"} <= set(agreed.split())
+    assert {"group_size=8", "minibatches=4", "truncated_episodes=zero"} <= set(agreed.split())
     assert "minibatches=2" in told["grpo"] and "group_size=8" not in told["grpo"]
-    assert {"longest=1600", "attempts=3"} <= set(told["dapo"])
-    assert {"host=GRPO", "host.dual=3", "entropy_advantage=0.2"} <= set(told["aepo"])
-    assert {"host=DrBoT", "draw=some"} <= set(told["spear"])
-    assert "dual=3" in told["riskpo"] and "most=0.9" in told["pear"]
+    assert {"max_episode_tokens=1600", "max_attempts=3"} <= set(told["dapo"])
+    assert {"base=GRPO", "base.dual_clip=3"} <= set(told["aepo"])
+    assert {"base=DrBoT", "replay_mode=some"} <= set(told["spear"])
+    assert "dual_clip=3" in told["riskpo"] and "max_penalty=0.9" in told["pear"]
 
 
 def test_the_readme_of_the_algorithms_lists_what_is_installed():
@@ -200,10 +200,13 @@ def test_a_file_chooses_the_host_of_an_algorithm(tmp_path):
     from agentgym_trainers.grpo import GRPO
     from agentgym_trainers.ppo import PPO
 
-    for host, text in [(PPO(trace=0.9), "{trace: 0.9}"), (GRPO(clip=0.1), "{clip: 0.1}")]:
+    for host, text in [
+        (PPO(gae_lambda=0.9), "{gae_lambda: 0.9}"),
+        (GRPO(clip_ratio_low=0.1), "{clip_ratio_low: 0.1}"),
+    ]:
         path = tmp_path / "c.yaml"
-        path.write_text(f"host: {text}\n")
-        assert yaml_config.load(EPO, path) == EPO(host=host)
+        path.write_text(f"base: {text}\n")
+        assert yaml_config.load(EPO, path) == EPO(base=host)
 
 
 def test_a_person_can_play(monkeypatch, capsys):

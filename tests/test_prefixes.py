@@ -20,7 +20,7 @@ from transformers.models.auto import AutoModelForCausalLM
 from agentgym.algorithm import Update
 from agentgym.batch.batch import collate
 from agentgym.batch.prefix_tree import build_forest
-from agentgym.losses.compose import add, weigh
+from agentgym.losses.compose import add, scale
 from agentgym.losses.reductions import expected_tilt
 from agentgym.losses.surrogates import entropy_bonus, negative_log_likelihood
 from agentgym.models import tree_attention
@@ -49,7 +49,7 @@ PADDING = {
     ),
     "dropout": LlamaConfig(**SIZE, **HEADS, attention_dropout=0.1),
 }
-UPDATE = Update(loss=add(negative_log_likelihood(), weigh(0.3, entropy_bonus())))
+UPDATE = Update(loss=add(negative_log_likelihood(), scale(0.3, entropy_bonus())))
 
 
 def branching(rng, rows, longest=40):

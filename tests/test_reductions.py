@@ -4,12 +4,12 @@ Where there is no such setting, or the arithmetic differs:
 
 | method | what is compared instead |
 |---|---|
-| ARES | its host up to rounding: a mean of equal targets may differ from them in the last place |
-| COPO | its host where no group is tied: a tied one has weight for other tasks' sake |
+| ARES | its base up to rounding: a mean of equal targets may differ from them in the last place |
+| COPO | its base where no group is tied: a tied one has weight for other tasks' sake |
 | CISPO | GRPO without a clip up to rounding: weight and ratio are multiplied in another order |
 | DAPO | GRPO with its weights; GRPO with the mean over tokens where no group is tied |
-| EAR | its host where entropies are equal, and with its other form, which has a neutral bound |
-| EMPG | its host where the mean over steps is 0: centring has no coefficient |
+| EAR | its base where entropies are equal, and with its other form, which has a neutral bound |
+| EMPG | its base where the mean over steps is 0: centring has no coefficient |
 | GSPO | GRPO up to rounding where a turn is a token, as the ratio is a mean in logarithms |
 | PPO | REINFORCE++ with a critic that expects nothing |
 | RiskPO | its credit: the return less the most; its update: GSPO's |
@@ -27,10 +27,10 @@ import torch
 from agentgym import Task, make
 from agentgym.algorithm import extend
 from agentgym.batch.batch import REFERENCE, VALUE, collate
-from agentgym.credit.transforms import chain, stateless, weigh_episodes
-from agentgym.credit.weights import TURNS, side_weights, weigh_tokens
+from agentgym.credit.transforms import chain, mean_over_episodes, stateless
+from agentgym.credit.weights import TURNS, mean_over_informative_tokens, side_weights
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.losses.compose import Outputs, weigh, weighed_by
+from agentgym.losses.compose import Outputs, scale, weighted_by
 from agentgym.losses.surrogates import entropy_bonus
 from agentgym.rollout.branching import fixed_roots, grow_tree
 from agentgym.rollout.collect import independent
@@ -128,155 +128,176 @@ def same(one, other, **kwargs):
 
 
 def test_different_algorithms_are_told_apart():
-    assert not same(GRPO().build(), GRPO(scale=False).build())
-    assert not same(GRPO().build(), GRPO(clip=0.1).build())
+    assert not same(GRPO().build(), GRPO(scale_by_std=False).build())
+    assert not same(GRPO().build(), GRPO(clip_ratio_low=0.1).build())
 
 
-@pytest.mark.parametrize("host", [GRPO(), PPO(), GRPO.released()])
-def test_epo_without_entropy_is_its_host(host):
-    assert same(EPO(host=host, entropy=0.0).build(), host.build())
-    assert not same(EPO(host=host).build(), host.build())
+@pytest.mark.parametrize("base", [GRPO(), PPO(), GRPO.released()])
+def test_epo_without_entropy_is_its_host(base):
+    assert same(EPO(base=base, entropy_coef=0.0).build(), base.build())
+    assert not same(EPO(base=base).build(), base.build())
 
 
-@pytest.mark.parametrize("host", [GRPO(), PPO()])
-def test_epo_without_penalty_is_its_host_with_an_entropy_bonus(host):
-    bonus = weigh(0.001, weighed_by(TURNS, entropy_bonus()))
-    plain = extend(host.build(), credit=side_weights(TURNS), loss=bonus)
-    assert same(EPO(host=host, penalty=0.0).build(), plain)
+@pytest.mark.parametrize("base", [GRPO(), PPO()])
+def test_epo_without_penalty_is_its_host_with_an_entropy_bonus(base):
+    bonus = scale(0.001, weighted_by(TURNS, entropy_bonus()))
+    plain = extend(base.build(), credit=side_weights(TURNS), loss=bonus)
+    assert same(EPO(base=base, smoothing_weight=0.0).build(), plain)
 
 
 def test_epo_as_released_is_an_entropy_bonus_and_nothing_else():
     """Its penalty has no gradient, whatever its size."""
-    none, huge = (replace(EPO.released(), penalty=p, gate=0) for p in (0.0, 100.0))
+    none, huge = (replace(EPO.released(), smoothing_weight=p, gate_turn=0) for p in (0.0, 100.0))
     assert same(none.build(), huge.build())
     assert not same(
-        replace(EPO.released(), form="distance", gate=0, penalty=100.0).build(), none.build()
+        replace(
+            EPO.released(), penalty_form="distance", gate_turn=0, smoothing_weight=100.0
+        ).build(),
+        none.build(),
     )
 
 
-@pytest.mark.parametrize("host", [GRPO(mean="tokens"), DAPO()])
-def test_empg_without_modulation_is_its_host_up_to_centring(host):
+@pytest.mark.parametrize("base", [GRPO(loss_aggregation="token-mean"), DAPO()])
+def test_empg_without_modulation_is_its_host_up_to_centring(base):
     """Equal numbers of turns, and as many wins as losses: the mean over steps is 0."""
-    neutral = EMPG(host=host, sharpness=0.0, clarity=0.0).build()
+    neutral = EMPG(base=base, scaling_sharpness=0.0, clarity_weight=0.0).build()
     balanced = [[1.0, 0.0, 0.0, 1.0]] * 3
     for step in range(3):
         batch, _ = batch_at(step, balanced, flat=True)
-        plain, _ = host.build().credit.apply(batch, host.build().credit.init(), step)
+        plain, _ = base.build().credit.apply(batch, base.build().credit.init(), step)
         found, _ = neutral.credit.apply(batch, neutral.credit.init(), step)
         assert found.advantage.equal(plain.advantage) and found.weight.equal(plain.weight)
 
 
 def test_spear_without_imitation_and_bonus_is_dr_bot():
-    assert same(SPEAR(imitation=0.0, bonus=0.0).build(), DrBoT().build())
-    assert not same(SPEAR(imitation=0.0).build(), DrBoT().build())
+    assert same(SPEAR(replay_loss_coef=0.0, acting_reward=0.0).build(), DrBoT().build())
+    assert not same(SPEAR(replay_loss_coef=0.0).build(), DrBoT().build())
 
 
 def test_dr_bot_without_its_filters_is_dr_grpo():
-    assert same(DrBoT(tasks_kept=1.0, dual=None).build(), DrGRPO().build())
+    assert same(DrBoT(task_keep_ratio=1.0, dual_clip=None).build(), DrGRPO().build())
 
 
 def test_gigpo_without_step_groups_is_grpo():
-    assert same(GiGPO(step_weight=0.0).build(), GRPO().build())
+    assert same(GiGPO(step_advantage_weight=0.0).build(), GRPO().build())
     assert not same(GiGPO().build(), GRPO().build())
 
 
 def test_covariance_clipping_without_candidates_is_grpo():
-    assert same(ClipCov(low=1e6, high=2e6).build(), GRPO().build())
-    assert not same(ClipCov(low=-9.0, high=9.0, share=0.5).build(), GRPO().build())
+    assert same(ClipCov(clip_cov_low=1e6, clip_cov_high=2e6).build(), GRPO().build())
+    assert not same(
+        ClipCov(clip_cov_low=-9.0, clip_cov_high=9.0, clip_cov_ratio=0.5).build(), GRPO().build()
+    )
 
 
 def test_kl_cov_without_coefficient_is_grpo_without_a_clip():
     free = GRPO().compose(unclipped())
-    assert same(KLCov(coefficient=0.0, minibatches=2).build(), free)
-    assert not same(KLCov(minibatches=2, share=0.5).build(), free)
+    assert same(KLCov(kl_cov_coef=0.0, minibatches=2).build(), free)
+    assert not same(KLCov(minibatches=2, kl_cov_ratio=0.5).build(), free)
 
 
 def test_clip_b_that_tolerates_any_deviation_is_grpo():
     for denominator in ("shrink", "keep"):
-        assert same(ClipB(spread=1e9, denominator=denominator).build(), GRPO().build())
-        assert not same(ClipB(spread=0.1, denominator=denominator).build(), GRPO().build())
+        assert same(ClipB(mu=1e9, denominator=denominator).build(), GRPO().build())
+        assert not same(ClipB(mu=0.1, denominator=denominator).build(), GRPO().build())
 
 
 def test_clip_v_that_tolerates_any_difference_is_grpo():
     for denominator in ("shrink", "keep"):
-        assert same(ClipV(spread=1e9, denominator=denominator).build(), GRPO().build())
-        strict = ClipV(spread=0.0, most=1.0, denominator=denominator)
+        assert same(ClipV(mu=1e9, denominator=denominator).build(), GRPO().build())
+        strict = ClipV(mu=0.0, max_dropped_ratio=1.0, denominator=denominator)
         assert not same(strict.build(), GRPO().build())
 
 
-@pytest.mark.parametrize("host", [GRPO(), DAPO()])
-def test_ear_without_a_bound_is_its_host(host):
-    assert same(EAR(host=host, form="clip", bound=1e9).build(), host.build())
-    assert not same(EAR(host=host, form="clip", bound=0.1).build(), host.build())
-    assert not same(EAR(host=host).build(), host.build())
+@pytest.mark.parametrize("base", [GRPO(), DAPO()])
+def test_ear_without_a_bound_is_its_host(base):
+    assert same(EAR(base=base, reshaping="clip", advantage_clip=1e9).build(), base.build())
+    assert not same(EAR(base=base, reshaping="clip", advantage_clip=0.1).build(), base.build())
+    assert not same(EAR(base=base).build(), base.build())
 
 
 @pytest.mark.parametrize("sign", ["kept", "free"])
 def test_equal_entropies_leave_the_advantage_of_ear(sign):
     batch, _ = batch_at(0, MIXED)
     batch = batch.with_(entropy=0.5 * batch.mask)
-    host, ear = GRPO().build(), EAR(sign=sign).build()
+    base, ear = GRPO().build(), EAR(advantage_sign=sign).build()
     found, _ = ear.credit.apply(batch, ear.credit.init(), 0)
-    plain, _ = host.credit.apply(batch, host.credit.init(), 0)
+    plain, _ = base.credit.apply(batch, base.credit.init(), 0)
     assert found.advantage.equal(plain.advantage) and found.weight.equal(plain.weight)
 
 
-@pytest.mark.parametrize("host", [GSPO(), GRPO()])
-def test_empo_for_which_no_agreement_counts_is_its_host(host):
+@pytest.mark.parametrize("base", [GSPO(), GRPO()])
+def test_empo_for_which_no_agreement_counts_is_its_host(base):
     """Nothing is both above and below the same entropy, so that the world's reward is left."""
-    assert same(EMPO(host=host, low=0.0, high=0.0, world=1.0).build(), host.build())
-    assert not same(EMPO(host=host, low=-1.0, world=1.0).build(), host.build())
+    assert same(
+        EMPO(base=base, entropy_low=0.0, entropy_high=0.0, env_reward_weight=1.0).build(),
+        base.build(),
+    )
+    assert not same(EMPO(base=base, entropy_low=-1.0, env_reward_weight=1.0).build(), base.build())
 
 
 def test_riskpo_that_sees_every_return_as_the_tail_is_the_return_less_the_most():
     """Bundles of one task, quantiles at the ends, and no further weight on the lower tail."""
-    neutral = RiskPO(bundle=1, low=0.0, high=1.0, omega=0.0, rate=0.0, ratio="token", dual=None)
+    neutral = RiskPO(
+        bundle_size=1,
+        quantile_low=0.0,
+        quantile_high=1.0,
+        omega=0.0,
+        quantile_step_size=0.0,
+        ratio_per="token",
+        dual_clip=None,
+    )
 
     def less_the_most(batch):
         return batch.with_(advantage=(batch.reward - 1)[batch.episode_of_token] * batch.mask)
 
-    plain = GRPO(clip=neutral.clip, clip_high=neutral.clip_high).build()
-    plain = replace(plain, credit=chain(stateless(less_the_most), weigh_episodes()))
+    plain = GRPO(
+        clip_ratio_low=neutral.clip_ratio_low, clip_ratio_high=neutral.clip_ratio_high
+    ).build()
+    plain = replace(plain, credit=chain(stateless(less_the_most), mean_over_episodes()))
     assert same(neutral.build(), plain)
-    assert not same(replace(neutral, bundle=2).build(), plain)
+    assert not same(replace(neutral, bundle_size=2).build(), plain)
     for low in (0.0, 0.7):
-        heavier = replace(neutral, low=low, omega=0.5)
+        heavier = replace(neutral, quantile_low=low, omega=0.5)
         assert same(heavier.build(), plain) == (low == 0.0)
 
 
 def test_riskpo_without_a_dual_clip_has_the_update_of_gspo():
-    host = GSPO(clip=3e-3, clip_high=4e-3)
+    base = GSPO(clip_ratio_low=3e-3, clip_ratio_high=4e-3)
 
     def moved(config):
-        return replace(config.build(), credit=host.build().credit)
+        return replace(config.build(), credit=base.build().credit)
 
-    assert same(moved(RiskPO(dual=None)), host.build())
-    assert not same(moved(RiskPO(dual=1.01)), host.build(), drift=0.5)
-    assert not same(moved(RiskPO(dual=None, ratio="row")), host.build())
+    assert same(moved(RiskPO(dual_clip=None)), base.build())
+    assert not same(moved(RiskPO(dual_clip=1.01)), base.build(), drift=0.5)
+    assert not same(moved(RiskPO(dual_clip=None, ratio_per="row")), base.build())
 
 
 def test_dapo_without_a_penalty_for_length_is_grpo_with_its_weights():
-    free = DAPO(longest=10**9).build()
-    assert same(free, extend(GRPO().build(), credit=weigh_tokens()))
-    assert same(free, GRPO(mean="tokens").build(), steps=[MIXED, MIXED])
-    assert not same(free, GRPO(mean="tokens").build())
-    assert not same(DAPO(longest=4, margin=4).build(), free)
+    free = DAPO(max_episode_tokens=10**9).build()
+    assert same(free, extend(GRPO().build(), credit=mean_over_informative_tokens()))
+    assert same(free, GRPO(loss_aggregation="token-mean").build(), steps=[MIXED, MIXED])
+    assert not same(free, GRPO(loss_aggregation="token-mean").build())
+    assert not same(DAPO(max_episode_tokens=4, overlong_buffer=4).build(), free)
 
 
 def test_arpo_credits_and_updates_as_its_host():
-    for host in (GRPO(), GRPO(group_size=16, clip_high=0.2, dual=3.0, mean="tokens")):
-        assert same(ARPO(host=host).build(), host.build())
+    for base in (
+        GRPO(),
+        GRPO(group_size=16, clip_ratio_high=0.2, dual_clip=3.0, loss_aggregation="token-mean"),
+    ):
+        assert same(ARPO(base=base).build(), base.build())
 
 
 def test_dcpo_without_pull_is_its_host():
-    host = GRPO(dual=3.0)
-    assert same(DCPO(host=host, bound=0.0).build(), host.build())
-    assert not same(DCPO(host=host, target=9.0).build(), host.build())
+    base = GRPO(dual_clip=3.0)
+    assert same(DCPO(base=base, max_entropy_gap=0.0).build(), base.build())
+    assert not same(DCPO(base=base, target_entropy=9.0).build(), base.build())
 
 
 def test_siren_without_weight_is_its_host():
-    for host in (DrGRPO(), GRPO()):
-        assert same(SIREN(host=host, weight=0.0).build(), host.build())
+    for base in (DrGRPO(), GRPO()):
+        assert same(SIREN(base=base, anchor_weight=0.0).build(), base.build())
 
 
 def test_pear_that_charges_nothing_is_its_host():
@@ -287,47 +308,47 @@ def test_pear_that_charges_nothing_is_its_host():
 def test_ares_as_the_paper_has_it_is_its_host():
     """Its multiplier is the mean less itself, up to rounding."""
     config = ARES.paper()
-    pairs = zip(trace(config.build()), trace(config.host.build()), strict=True)
+    pairs = zip(trace(config.build()), trace(config.base.build()), strict=True)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
-    assert not same(ARES(host=config.host).build(), config.host.build())
+    assert not same(ARES(base=config.base).build(), config.base.build())
 
 
 def test_copo_that_never_looks_at_other_tasks_has_the_gradient_of_its_host():
     """Made-up episodes end alike or by a limit, so a low middle gives all to the task itself."""
-    within = COPO(sharpness=1e4, middle=-1.0).build()
+    within = COPO(gate_sharpness=1e4, gate_midpoint=-1.0).build()
     steps = [MIXED] * 3
     assert same(within, GRPO().build(), steps=steps)
-    for other in (COPO(), COPO(sharpness=1e4, middle=9.0)):
+    for other in (COPO(), COPO(gate_sharpness=1e4, gate_midpoint=9.0)):
         assert not same(other.build(), GRPO().build(), steps=steps)
 
 
 def test_etmr_that_counts_every_prefix_has_the_credit_of_its_host():
-    assert same(ETMR(prefix="every").build(), ETMR().host.build())
+    assert same(ETMR(prefix_loss="every").build(), ETMR().base.build())
 
 
 def test_aepo_arbitrary_without_a_second_play_is_its_host():
-    assert same(AEPOArbitrary().build(), AEPOArbitrary().host.build())
+    assert same(AEPOArbitrary().build(), AEPOArbitrary().base.build())
 
 
 def test_steer_with_equal_weights_is_grpo():
-    host = GRPO(dual=10.0)
-    assert same(STEER(host=host, low=1.0, high=1.0).build(), host.build())
-    assert not same(STEER(host=host).build(), host.build())
+    base = GRPO(dual_clip=10.0)
+    assert same(STEER(base=base, weight_low=1.0, weight_high=1.0).build(), base.build())
+    assert not same(STEER(base=base).build(), base.build())
 
 
 def test_aepo_within_the_clip_and_without_entropy_is_grpo():
-    host = GRPO(dual=3.0)
-    assert same(AEPO(host=host, entropy_advantage=0.0).build(), host.build(), drift=0.01)
-    assert not same(AEPO(host=host, entropy_advantage=0.0).build(), host.build(), drift=0.5)
-    assert not same(AEPO(host=host).build(), host.build(), drift=0.01)
+    base = GRPO(dual_clip=3.0)
+    assert same(AEPO(base=base, entropy_advantage_weight=0.0).build(), base.build(), drift=0.01)
+    assert not same(AEPO(base=base, entropy_advantage_weight=0.0).build(), base.build(), drift=0.5)
+    assert not same(AEPO(base=base).build(), base.build(), drift=0.01)
 
 
 def test_constant_entropy_leaves_the_advantage_of_aepo():
     batch, _ = batch_at(0, MIXED)
     batch = batch.with_(entropy=0.5 * batch.mask)
-    host, aepo = AEPO().host.build(), AEPO().build()
+    base, aepo = AEPO().base.build(), AEPO().build()
     found, _ = aepo.credit.apply(batch, aepo.credit.init(), 0)
-    plain, _ = host.credit.apply(batch, host.credit.init(), 0)
+    plain, _ = base.credit.apply(batch, base.credit.init(), 0)
     assert found.advantage.equal(plain.advantage)
 
 
@@ -336,10 +357,10 @@ def test_constant_entropy_leaves_the_advantage_of_aepo():
     [
         GPPO(),
         CISPO(),
-        SAPO(gain_sharpness=1.0, loss_sharpness=2.0),
+        SAPO(tau_positive=1.0, tau_negative=2.0),
         GSPO(),
         ARPO(),
-        ClipCov(low=1e6, high=2e6),
+        ClipCov(clip_cov_low=1e6, clip_cov_high=2e6),
     ],
 )
 def test_at_ratio_one_every_surrogate_has_the_gradient_of_grpo(method):
@@ -353,17 +374,17 @@ def test_at_ratio_one_sapo_has_the_gradient_of_grpo_up_to_rounding():
 
 
 def test_where_nothing_is_clipped_gppo_and_cispo_have_the_gradient_of_grpo():
-    free = {"clip": 1.0, "clip_high": 1e9}
-    host = GRPO(**free).build()
-    assert same(GPPO(**free).build(), host, drift=0.5)
-    pairs = zip(trace(CISPO(**free).build(), drift=0.5), trace(host, drift=0.5), strict=True)
+    free = {"clip_ratio_low": 1.0, "clip_ratio_high": 1e9}
+    base = GRPO(**free).build()
+    assert same(GPPO(**free).build(), base, drift=0.5)
+    pairs = zip(trace(CISPO(**free).build(), drift=0.5), trace(base, drift=0.5), strict=True)
     assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-8) for a, b in pairs)
     for kind in (GPPO, CISPO):
         assert not same(kind().build(), GRPO().build(), drift=0.5)
 
 
 def test_gspo_whose_turns_are_tokens_is_grpo_up_to_rounding():
-    wide = {"clip": 0.2, "clip_high": 0.28}
+    wide = {"clip_ratio_low": 0.2, "clip_ratio_high": 0.28}
 
     def close(length):
         found = trace(GSPO(**wide).build(), drift=0.5, length=length)
@@ -375,7 +396,7 @@ def test_gspo_whose_turns_are_tokens_is_grpo_up_to_rounding():
 
 def test_ppo_that_expects_nothing_is_reinforce_plus_plus():
     """With a critic that says 0 and lambda 1, GAE is the reward to come."""
-    ppo, plain = PPO(trace=1.0).build(), ReinforcePP().build()
+    ppo, plain = PPO(gae_lambda=1.0).build(), ReinforcePP().build()
     batch, _ = batch_at(0, MIXED)
     found, _ = ppo.credit.apply(batch, ppo.credit.init(), 0)
     expected, _ = plain.credit.apply(batch, plain.credit.init(), 0)
@@ -397,10 +418,10 @@ def test_rloo_is_dr_grpo_times_a_factor():
     "collect",
     [
         grow_tree(6, fixed_roots(6), lambda decision, rng: True),
-        DAPO(group_size=6, attempts=1).build().collect,
-        ARPO(host=GRPO(group_size=6), roots=6).build().collect,
-        ETMR(host=GRPO(group_size=6), roots=6, peaks=0).build().collect,
-        AEPOArbitrary(host=GRPO(group_size=6), again=0.0).build().collect,
+        DAPO(group_size=6, max_attempts=1).build().collect,
+        ARPO(base=GRPO(group_size=6), initial_rollouts=6).build().collect,
+        ETMR(base=GRPO(group_size=6), initial_rollouts=6, peaks_per_root=0).build().collect,
+        AEPOArbitrary(base=GRPO(group_size=6), replayed_task_ratio=0.0).build().collect,
     ],
 )
 def test_without_forks_and_retries_episodes_are_the_same_as_side_by_side(agent, collect):

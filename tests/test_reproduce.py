@@ -75,7 +75,7 @@ def test_two_methods_two_seeds_killed_and_resumed(tokenizer, tmp_path):
     before = [path.read_bytes() for path in out.glob("*-seed0/eval/before.jsonl")]
     assert len(before) == 2 and before[0] == before[1]
     made = yaml.safe_load((out / "aepo-random-branching-seed1" / "config.yaml").read_text())
-    assert (made["seed"], made["algorithm"], made["algo"]["slope"]) == (1, "aepo", 0.0)
+    assert (made["seed"], made["algorithm"], made["algo"]["entropy_weight"]) == (1, "aepo", 0.0)
 
     text = readme.read_text()
     assert text.startswith("Before.\n<!-- reproduce -->\n| arm") and text.endswith("After.\n")

@@ -9,9 +9,15 @@ import torch
 
 from agentgym.algorithm import Algorithm, Update
 from agentgym.batch.batch import collate, token_mean
-from agentgym.credit.transforms import Transform, chain, group_advantage, stateless, weigh_episodes
+from agentgym.credit.transforms import (
+    Transform,
+    chain,
+    group_advantage,
+    mean_over_episodes,
+    stateless,
+)
 from agentgym.errors import CompositionError
-from agentgym.losses.compose import Loss, Outputs, add, weigh
+from agentgym.losses.compose import Loss, Outputs, add, scale
 from agentgym.losses.surrogates import entropy_bonus, negative_log_likelihood, policy_gradient
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
@@ -140,7 +146,7 @@ def test_grpo_statistics_are_over_episodes_not_rows(windowed):
 
 def test_equal_returns_and_groups_of_one_get_no_credit_and_no_weight():
     batch = collate([[episode(1.0), episode(1.0)], [episode(1.0)], [episode(0.0), episode(1.0)]])
-    credit = chain(group_advantage(), weigh_episodes())
+    credit = chain(group_advantage(), mean_over_episodes())
     batch = credit.apply(batch, credit.init(), 0)[0]
     silent = batch.episode[batch.row] < 3
     assert batch.advantage[silent].abs().max() < 1e-3
@@ -152,7 +158,7 @@ def test_equal_returns_and_groups_of_one_get_no_credit_and_no_weight():
 def test_every_episode_weighs_the_same_however_long(windowed):
     """Then the advantages of a group balance, which a token mean over long failures upsets."""
     batch = collate(groups(windowed=windowed))
-    credit = chain(group_advantage(), weigh_episodes())
+    credit = chain(group_advantage(), mean_over_episodes())
     batch = credit.apply(batch, credit.init(), 0)[0]
     share = torch.zeros(8).index_add_(0, batch.episode[batch.row], batch.weight)
     assert share.tolist() == pytest.approx([1 / 8] * 8)
@@ -216,7 +222,7 @@ def test_the_clipped_surrogate_and_its_gradient(ratio, advantage, loss, slope):
 def test_losses_add_and_weigh_with_schedules():
     outputs, batch, mask = one_token(-2.0, 0.0)
     outputs = Outputs(outputs.logprob, torch.ones_like(outputs.logprob) * mask)
-    loss = add(negative_log_likelihood(), weigh(lambda step: 0.1 * step, entropy_bonus()))
+    loss = add(negative_log_likelihood(), scale(lambda step: 0.1 * step, entropy_bonus()))
     assert float(loss.apply(outputs, batch, 5)[mask]) == pytest.approx(2.0 - 0.5)
 
 
@@ -261,9 +267,9 @@ def test_temperature_is_part_of_the_policy(learner):
 @pytest.mark.parametrize("windowed", [False, True])
 def test_any_split_into_passes_gives_the_same_gradient(learner, windowed):
     batch = learner.observe(collate(groups(windowed=windowed)))
-    credit = chain(group_advantage(), weigh_episodes())
+    credit = chain(group_advantage(), mean_over_episodes())
     batch = credit.apply(batch, credit.init(), 0)[0]
-    update = Update(loss=add(policy_gradient(), weigh(0.1, entropy_bonus())))
+    update = Update(loss=add(policy_gradient(), scale(0.1, entropy_bonus())))
     whole = gradient(learner, batch, update, 100_000)
     assert whole.abs().max() > 1e-4
     for size in (1, 40, 100):
@@ -278,7 +284,7 @@ def test_growing_and_windowed_rows_of_one_episode_weigh_its_tokens_the_same():
 def test_the_learning_rate_rises_then_falls_to_its_last_share(learner):
     how = OptimizerSettings(learning_rate=1.0, warmup_steps=2, final_lr_ratio=0.2)
     batch = group_advantage().apply(collate(groups()), (), 0)[0]
-    update = Update(loss=weigh(0.0, policy_gradient()))
+    update = Update(loss=scale(0.0, policy_gradient()))
 
     def rates(horizon):
         fresh = Learner(learner.policy, how, horizon=horizon)

@@ -132,7 +132,7 @@ def test_the_worlds_own_turn_limit_counts_shared_turns(agent):
 
 @pytest.mark.parametrize("concurrency", [1, 3, 64])
 def test_trees_are_the_same_however_many_are_in_flight(agent, concurrency):
-    how = AEPO(host=GRPO(group_size=6)).build().collect
+    how = AEPO(base=GRPO(group_size=6)).build().collect
     someone = player(agent, concurrency=concurrency)
     tasks = [Task(TASK.env, f"hotter-{k}") for k in range(5)]
 
@@ -226,7 +226,7 @@ def test_a_scout_that_is_kept_counts_and_one_that_is_not_costs_extra(agent):
 
 def test_paths_fork_only_where_entropy_has_risen(agent):
     """The scripted engine is always equally unsure: a threshold above it is never passed."""
-    arpo = ARPO(host=GRPO(group_size=6), roots=2, rule="threshold").build()
+    arpo = ARPO(base=GRPO(group_size=6), initial_rollouts=2, branch_rule="threshold").build()
     assert all(t.shared_turns == 0 for t in collect(arpo.collect, player(agent, None, Counter)))
 
 
@@ -239,7 +239,7 @@ def test_an_uncertain_turn_forks_its_path(agent):
             self.entropy = 0.1 if tuple(prompt) == self.first else 3.0
             return await super().generate(prompt, sampling)
 
-    arpo = ARPO(host=GRPO(group_size=6), roots=2, rule="threshold").build()
+    arpo = ARPO(base=GRPO(group_size=6), initial_rollouts=2, branch_rule="threshold").build()
     someone = player(agent, None, Counter)
     someone.engine = Unsure(guess(agent))
     group = collect(arpo.collect, someone)

@@ -19,17 +19,17 @@ from agentgym_trainers.rloo import RLOO
 from agentgym_trainers.spear import SPEAR
 
 EVERY = {name: kind() for name, kind in plugins.algorithms().items()} | {
-    "copo on tokens": COPO(host=GRPO(mean="tokens")),
-    "epo on ppo": EPO(host=PPO()),
-    "rloo on tokens": RLOO(mean="tokens"),
+    "copo on tokens": COPO(base=GRPO(loss_aggregation="token-mean")),
+    "epo on ppo": EPO(base=PPO()),
+    "rloo on tokens": RLOO(loss_aggregation="token-mean"),
 }
 
 
 def masked(config):
     """The same with these episodes left out, by itself or by its host."""
-    if "truncated" in {field.name for field in fields(config)}:
-        return replace(config, truncated="mask")
-    return replace(config, host=masked(config.host))
+    if "truncated_episodes" in {field.name for field in fields(config)}:
+        return replace(config, truncated_episodes="mask")
+    return replace(config, base=masked(config.base))
 
 
 def credited(config):
@@ -46,7 +46,9 @@ def credited(config):
 
 @pytest.mark.parametrize("name", sorted(EVERY))
 def test_masked_episodes_count_in_the_statistics_and_not_in_the_loss(name):
-    assert not hasattr(EVERY[name], "truncated") or EVERY[name].truncated == "zero"
+    assert (
+        not hasattr(EVERY[name], "truncated_episodes") or EVERY[name].truncated_episodes == "zero"
+    )
     plain, found = credited(EVERY[name]), credited(masked(EVERY[name]))
     cut = plain.mask & plain.truncated[plain.episode_of_token]
     assert plain.weight[cut].sum() > 0.05
@@ -58,8 +60,8 @@ def test_masked_episodes_count_in_the_statistics_and_not_in_the_loss(name):
 
 
 def test_masked_episodes_are_not_replayed_either():
-    for host, expected in [(DrBoT(), True), (DrBoT(truncated="mask"), False)]:
-        batch = credited(SPEAR(host=host, some=32))
+    for host, expected in [(DrBoT(), True), (DrBoT(truncated_episodes="mask"), False)]:
+        batch = credited(SPEAR(base=host, replay_size=32))
         replayed = batch.extra[REPLAYED] > 0
         assert replayed.any()
         assert bool(batch.truncated[batch.episode_of_token][replayed].any()) is expected

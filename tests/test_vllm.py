@@ -121,7 +121,7 @@ def test_training_uses_its_completions(tmp_path):
     )
     folder = RunFolder(tmp_path / "run")
     # Whether or not an episode wins, its entropy is worth something.
-    method = EPO(host=GRPO(group_size=2), entropy=1.0)
+    method = EPO(base=GRPO(group_size=2), entropy_coef=1.0)
     result = run_blocking(plan, method.build(), folder, Display())
     steps = read_metrics(folder.metrics)
     assert len(steps) == 3

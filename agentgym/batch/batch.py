@@ -206,7 +206,7 @@ def unpack(columns: Mapping[str, Tensor]) -> Batch:
 def collate(groups: Sequence[Sequence[Trajectory]]) -> Batch:
     """Lay trajectories end to end; advantages start at zero, weights at the token mean.
 
-    An episode that the world broke (not ``Stop.scored``) says nothing about the policy: it is left
+    An episode that failed for technical reasons (not ``Stop.scored``) carries no signal: it is left
     out here, so it enters neither a group's statistics nor the loss.
     """
     episodes = [
@@ -259,7 +259,7 @@ def collate(groups: Sequence[Sequence[Trajectory]]) -> Batch:
 
 def _ending(trajectory: Trajectory) -> int:
     last = trajectory.turns[-1:]
-    return fingerprint("".join(f"{turn.action}\n{turn.observation}" for turn in last))
+    return text_hash("".join(f"{turn.action}\n{turn.observation}" for turn in last))
 
 
 _COLLATED = (
@@ -284,7 +284,7 @@ def _lay(
     chosen = {
         "turn": number if turn.learn else -1,
         "turn_reward": turn.reward,
-        "observation_hash": fingerprint(before),
+        "observation_hash": text_hash(before),
         "parsed": turn.parsed,
         "shared": shared,
     }
@@ -293,7 +293,7 @@ def _lay(
         columns[name] += [-1 if name == "turn" else 0] * read + [value] * written
 
 
-def fingerprint(text: str) -> int:
+def text_hash(text: str) -> int:
     """A text as a whole number of 63 bits, equal on every machine."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

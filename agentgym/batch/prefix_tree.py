@@ -1,6 +1,6 @@
 """Rows that begin alike as a forest, in which a token that several rows share is one node.
 
-A node stands for a token and everything before it in its row, so what a network says about it is
+A node stands for a token and everything before it in its row, so a network's output on it is
 the same in all rows that pass through it. Nodes are numbered depth first: a node's descendants
 follow it at once. Rows that share nothing are trees of one path each.
 

@@ -13,7 +13,7 @@ from agentgym.settings import Value
 
 T = TypeVar("T")
 
-# Which of several dataclasses, such as the host of an algorithm, is chosen in a file; here the
+# Which of several dataclasses, such as the base of an algorithm, is chosen in a file; here the
 # fields of the chosen one are flags like any others.
 _NESTED = (tyro.conf.AvoidSubcommands,)
 

@@ -16,7 +16,7 @@ from agentgym.batch.turns import Turns, discounted_returns, turns_of
 from agentgym.credit.transforms import Transform, centre, deviation_by, group_mean, stateless
 
 RETURN = "critic/return"
-"""Private column: what the critic should have said, in units of reward."""
+"""Private column: regression target of the critic, in units of reward."""
 
 
 def leave_one_out() -> Transform:
@@ -35,7 +35,7 @@ def leave_one_out() -> Transform:
 
 
 def group_advantage_over_turns(*, scale: bool = True, epsilon: float = 1e-6) -> Transform:
-    """The group advantage with every *turn* counted once, as code does whose rows are turns.
+    """The group advantage with every *turn* counted once, as code does that has one row per turn.
 
     A long failure then weighs more in the mean than a short success. Standard deviation with one
     degree of freedom less; a group of a single turn keeps its return. Only for comparison with
@@ -105,22 +105,26 @@ def standardise(
     return score.to(value) * batch.mask
 
 
-def generalised_advantage(
-    discount: float = 1.0, trace: float = 1.0, *, bootstrap: bool = False, per_turn: bool = False
+def gae(
+    discount: float = 1.0,
+    gae_lambda: float = 1.0,
+    *,
+    bootstrap: bool = False,
+    per_turn: bool = False,
 ) -> Transform:
-    """GAE over the tokens an episode wrote, across its turns; writes what the critic should learn.
+    """GAE over the tokens an episode wrote, across its turns; writes the critic's target.
 
-    ``A_t = d_t + discount * trace * A_{t+1}`` with ``d_t = r_t + discount * V_{t+1} - V_t``; the
+    ``A_t = d_t + discount * gae_lambda * A_{t+1}``, ``d_t = r_t + discount * V_{t+1} - V_t``; the
     reward of a turn arrives at its last token. What was read in between is no step. Source:
     Schulman et al. 2016 (arXiv:1506.02438), eq. 16.
 
     Args:
         discount: Per token, in (0, 1].
-        trace: The lambda of GAE, in [0, 1].
-        bootstrap: What follows an episode that a limit cut short is worth what the critic said
+        gae_lambda: The lambda of GAE, in [0, 1].
+        bootstrap: What follows an episode that a limit cut short is worth the critic's value
             before its last token; otherwise nothing, as after an end that the world declared.
-        per_turn: Every turn is an episode of its own that earns the whole return, as in code whose
-            rows are turns.
+        per_turn: Every turn is an episode of its own that earns the whole return, as in code that
+            has one row per turn.
     """
 
     def apply(batch: Batch) -> Batch:
@@ -138,7 +142,7 @@ def generalised_advantage(
             unit=unit.tolist(),
             beyond=(value * (batch.truncated[owner] & bootstrap)).tolist(),
         )
-        found = torch.tensor(_accumulate(tokens, discount, trace), dtype=value.dtype)
+        found = torch.tensor(_accumulate(tokens, discount, gae_lambda), dtype=value.dtype)
         advantage = torch.zeros_like(batch.extra[VALUE]).index_put((at,), found)
         target = (advantage + batch.extra[VALUE]) * batch.mask
         return batch.with_(advantage=advantage, **{RETURN: target})
@@ -156,7 +160,7 @@ class _Tokens(NamedTuple):
     """Value of what follows the token, if it is the last of its unit."""
 
 
-def _accumulate(tokens: _Tokens, discount: float, trace: float) -> list[float]:
+def _accumulate(tokens: _Tokens, discount: float, gae_lambda: float) -> list[float]:
     """GAE from the last token to the first."""
     found = [0.0] * len(tokens.unit)
     after = following = 0.0
@@ -164,7 +168,7 @@ def _accumulate(tokens: _Tokens, discount: float, trace: float) -> list[float]:
         if i + 1 == len(found) or tokens.unit[i] != tokens.unit[i + 1]:
             after, following = 0.0, tokens.beyond[i]
         surprise = tokens.reward[i] + discount * following - tokens.value[i]
-        found[i] = after = surprise + discount * trace * after
+        found[i] = after = surprise + discount * gae_lambda * after
         following = tokens.value[i]
     return found
 

@@ -10,7 +10,7 @@ from agentgym.batch.turns import Turns, turns_of
 from agentgym.credit.transforms import Transform, stateless
 
 
-def reward_turns(batch: Batch, turns: Turns, bonus: Float[Tensor, " K"]) -> Batch:
+def add_turn_reward(batch: Batch, turns: Turns, bonus: Float[Tensor, " K"]) -> Batch:
     """Add a reward to each turn, and their sum to each episode's return."""
     return batch.with_(
         turn_reward=batch.turn_reward + turns.spread(bonus, batch),
@@ -18,7 +18,7 @@ def reward_turns(batch: Batch, turns: Turns, bonus: Float[Tensor, " K"]) -> Batc
     )
 
 
-def reward_episodes(batch: Batch, bonus: Float[Tensor, " E"]) -> Batch:
+def add_episode_reward(batch: Batch, bonus: Float[Tensor, " E"]) -> Batch:
     """Add a reward to each episode, earned by its last turn."""
     turns = turns_of(batch)
     last = turns.following(turns.number + 1.0) == 0
@@ -28,19 +28,19 @@ def reward_episodes(batch: Batch, bonus: Float[Tensor, " E"]) -> Batch:
     return shaped.with_(reward=batch.reward + bonus)
 
 
-def punish_malformed(penalty: float) -> Transform:
+def malformed_penalty(penalty: float) -> Transform:
     """Take ``penalty`` from every turn that held no action."""
 
     def apply(batch: Batch) -> Batch:
         turns = turns_of(batch)
-        return reward_turns(
+        return add_turn_reward(
             batch, turns, -penalty * (~turns.first(batch.parsed)).to(batch.turn_reward)
         )
 
     return stateless(apply)
 
 
-def punish_length(longest: int, margin: int) -> Transform:
+def overlong_penalty(longest: int, margin: int) -> Transform:
     """DAPO's overlong shaping: nothing up to ``longest - margin`` tokens, then a ramp to -1.
 
     Yu et al. 2025 (arXiv:2503.14476), eq. 13. Counts the tokens the policy wrote in the episode.
@@ -49,7 +49,7 @@ def punish_length(longest: int, margin: int) -> Transform:
     def apply(batch: Batch) -> Batch:
         turns = turns_of(batch)
         length = turns.per_episode(turns.length.to(batch.reward), batch)
-        return reward_episodes(batch, overlong(length, longest, margin))
+        return add_episode_reward(batch, overlong(length, longest, margin))
 
     return stateless(apply)
 

@@ -1,4 +1,4 @@
-"""Who gets the credit: transforms of a batch that end in per-token advantages.
+"""Credit assignment: transforms of a batch that end in per-token advantages.
 
 A transform is a pair of pure functions, after optax. State is a value the trainer carries and
 checkpoints; a transform never hides any.
@@ -82,7 +82,7 @@ def chain(*transforms: Transform) -> Transform:
 def check_columns(
     credit: Transform, reads: frozenset[str], given: frozenset[str] = frozenset()
 ) -> None:
-    """Refuse an algorithm whose loss reads what neither its credit nor the learner writes.
+    """Refuse an algorithm with a loss that reads what neither credit nor the learner writes.
 
     Raises:
         CompositionError: Naming the missing columns.
@@ -115,7 +115,7 @@ def mean_of_episode(
 
     Args:
         value: One number per position.
-        batch: Whose episodes.
+        batch: The batch.
         inside: Only these of the tokens on the mask.
     """
     at = (batch.mask if inside is None else batch.mask & inside).nonzero().squeeze(-1)
@@ -180,7 +180,7 @@ def group_advantage(
     return stateless(apply)
 
 
-def weigh_episodes() -> Transform:
+def mean_over_episodes() -> Transform:
     """Give every episode that has an advantage the same weight, spread over its tokens.
 
     The per-answer mean of GRPO (Shao et al. 2024, arXiv:2402.03300, eq. 3); see ``episode_mean``.

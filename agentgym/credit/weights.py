@@ -25,14 +25,14 @@ CONSTANT = "weight/constant"
 """Private column: the token mean over the sum divided by a constant, the same on all tokens."""
 
 
-def weigh_tokens() -> Transform:
+def mean_over_informative_tokens() -> Transform:
     """Every token that has an advantage counts the same: DAPO's token mean."""
     return stateless(
         lambda batch: batch.with_(weight=token_mean(batch.mask & (batch.advantage != 0)))
     )
 
 
-def weigh_every_token() -> Transform:
+def mean_over_tokens() -> Transform:
     """Every token counts the same, also where there is no advantage: the mean of most code."""
     return stateless(lambda batch: batch.with_(weight=token_mean(batch.mask)))
 
@@ -72,7 +72,7 @@ def side_weights(name: str) -> Transform:
     return stateless(apply, writes={name})
 
 
-def keep(where: Callable[[Batch], Bool[Tensor, " P"]]) -> Transform:
+def keep_only(where: Callable[[Batch], Bool[Tensor, " P"]]) -> Transform:
     """Take the weight from all other tokens; what they did still counts in the statistics."""
 
     def apply(batch: Batch) -> Batch:
@@ -90,6 +90,6 @@ def finished(batch: Batch) -> Bool[Tensor, " P"]:
     return ~batch.truncated[batch.episode_of_token]
 
 
-def leave_out_truncated(policy: Literal["zero", "mask", "bootstrap"]) -> tuple[Transform, ...]:
+def mask_truncated(policy: Literal["zero", "mask", "bootstrap"]) -> tuple[Transform, ...]:
     """What weights need for episodes that a limit cut short: nothing, unless they are masked."""
-    return (keep(finished),) if policy == "mask" else ()
+    return (keep_only(finished),) if policy == "mask" else ()

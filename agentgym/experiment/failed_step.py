@@ -93,7 +93,7 @@ def load_failed_step(where: str | Path) -> FailedStep:
     state: dict[str, Any] = torch.load(path / "trainer.pt", weights_only=True)
     learner = Learner(Policy(load_model(path), temperature=state["temperature"]))
     if state["critic"] is not None:
-        learner.criticise(CriticPlan())
+        learner.add_critic(CriticPlan())
         assert learner.critic is not None
         learner.critic.network.model.load_state_dict(state["critic"])
     batch = unpack(state["columns"]).with_(**state["private"])

@@ -17,7 +17,7 @@ Schedule = Callable[[int], float]
 
 
 class Outputs(NamedTuple):
-    """What the policy says now about the tokens of a batch; 0 off the mask."""
+    """The policy's current outputs on the tokens of a batch; 0 off the mask."""
 
     logprob: Float[Tensor, " P"]
     """In nats."""
@@ -36,7 +36,7 @@ class Loss(NamedTuple):
     reads: frozenset[str] = frozenset()
     """Private columns it needs."""
     weight: str = "weight"
-    """Column that says how much each token counts."""
+    """Column with the weight of each token."""
     plus: tuple[Loss, ...] = ()
     """Further terms, each under a weight column of its own."""
     reductions: tuple[Reduction, ...] = ()
@@ -89,7 +89,7 @@ def _sum(terms: list[Loss]) -> Loss:
     )
 
 
-def weigh(coefficient: float | Schedule, loss: Loss) -> Loss:
+def scale(coefficient: float | Schedule, loss: Loss) -> Loss:
     """A loss times a number, or times a schedule of the step."""
 
     def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
@@ -98,32 +98,32 @@ def weigh(coefficient: float | Schedule, loss: Loss) -> Loss:
 
     return loss._replace(
         apply=apply,
-        plus=tuple(weigh(coefficient, term) for term in loss.plus),
-        parts=tuple(weigh(coefficient, part) for part in loss.parts),
+        plus=tuple(scale(coefficient, term) for term in loss.plus),
+        parts=tuple(scale(coefficient, part) for part in loss.parts),
     )
 
 
-def weighed_by(column: str, loss: Loss) -> Loss:
+def weighted_by(column: str, loss: Loss) -> Loss:
     """A loss of one term under another weight column, such as ``agentgym.credit.weights.TURNS``."""
-    parts = tuple(weighed_by(column, part) for part in loss.parts)
+    parts = tuple(weighted_by(column, part) for part in loss.parts)
     return loss._replace(weight=column, reads=loss.reads | {column}, parts=parts)
 
 
-def times(column: str, loss: Loss) -> Loss:
+def times_column(column: str, loss: Loss) -> Loss:
     """A loss of one term times a private column, token by token; the weights stay."""
 
     def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
         return loss.apply(outputs, batch, step) * batch.extra[column]
 
-    parts = tuple(times(column, part) for part in loss.parts)
+    parts = tuple(times_column(column, part) for part in loss.parts)
     return loss._replace(apply=apply, reads=loss.reads | {column}, parts=parts)
 
 
-def crediting(column: str, loss: Loss) -> Loss:
+def with_advantage(column: str, loss: Loss) -> Loss:
     """A loss of one term with a private column in the place of the advantage."""
 
     def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
         return loss.apply(outputs, batch.with_(advantage=batch.extra[column]), step)
 
-    parts = tuple(crediting(column, part) for part in loss.parts)
+    parts = tuple(with_advantage(column, part) for part in loss.parts)
     return loss._replace(apply=apply, reads=loss.reads | {column}, parts=parts)

@@ -23,13 +23,13 @@ def ratio(outputs: Outputs, batch: Batch) -> Float[Tensor, " P"]:
     return (outputs.logprob - batch.logprob).clamp(-20, 20).exp()
 
 
-def stopped(outputs: Outputs, batch: Batch, low: float, high: float) -> Bool[Tensor, " P"]:
-    """Tokens whose gradient the clip of ``policy_gradient`` has stopped."""
+def clipped_tokens(outputs: Outputs, batch: Batch, low: float, high: float) -> Bool[Tensor, " P"]:
+    """Tokens that have no gradient in ``policy_gradient`` because of the clip."""
     r = ratio(outputs, batch)
     return r.clamp(1 - low, 1 + high) * batch.advantage < r * batch.advantage
 
 
-def dual_clip(
+def apply_dual_clip(
     surrogate: Float[Tensor, " P"], advantage: Float[Tensor, " P"], bound: float
 ) -> Float[Tensor, " P"]:
     """Bound the loss of a token with negative advantage at ``-bound * advantage``.
@@ -41,7 +41,7 @@ def dual_clip(
 
 
 def policy_gradient(
-    low: float = 0.2, high: float | None = None, *, dual: float | None = None
+    low: float = 0.2, high: float | None = None, *, dual_clip: float | None = None
 ) -> Loss:
     """PPO's clipped surrogate per token, eq. 7 of Schulman et al. 2017 (arXiv:1707.06347).
 
@@ -49,7 +49,7 @@ def policy_gradient(
         low: The ratio may fall to ``1 - low`` before its gradient stops.
         high: And rise to ``1 + high``; equal to ``low`` unless given ("clip-higher", Yu et al.
             2025, arXiv:2503.14476, section 3.1).
-        dual: Bound of ``dual_clip``, above 1; none unless given.
+        dual_clip: Bound of ``apply_dual_clip``, above 1; none unless given.
     """
     upper = low if high is None else high
 
@@ -57,13 +57,13 @@ def policy_gradient(
         ratio = (outputs.logprob - batch.logprob).exp()
         clipped = ratio.clamp(1 - low, 1 + upper)
         loss = -(ratio * batch.advantage).minimum(clipped * batch.advantage)
-        return loss if dual is None else dual_clip(loss, batch.advantage, dual)
+        return loss if dual_clip is None else apply_dual_clip(loss, batch.advantage, dual_clip)
 
     return Loss(apply, name="surrogate")
 
 
 def policy_gradient_kept(
-    low: float = 0.2, high: float = 0.28, *, below: bool, dual: float | None = None
+    low: float = 0.2, high: float = 0.28, *, below: bool, dual_clip: float | None = None
 ) -> Loss:
     """The clipped surrogate whose clipped tokens keep a gradient of the size of the clip.
 
@@ -75,7 +75,7 @@ def policy_gradient_kept(
         high: As in ``policy_gradient``.
         below: Keep a gradient below ``1 - low`` too, where the advantage is negative (GPPO);
             otherwise only above ``1 + high`` (AEPO).
-        dual: Bound of ``dual_clip``, above 1; none unless given.
+        dual_clip: Bound of ``apply_dual_clip``, above 1; none unless given.
     """
 
     def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
@@ -84,7 +84,7 @@ def policy_gradient_kept(
         clipped = torch.where(r > 1 + high, (1 + high) * one, r)
         clipped = torch.where(r < 1 - low, (1 - low) * (one if below else one.detach()), clipped)
         loss = -(r * batch.advantage).minimum(clipped * batch.advantage)
-        return loss if dual is None else dual_clip(loss, batch.advantage, dual)
+        return loss if dual_clip is None else apply_dual_clip(loss, batch.advantage, dual_clip)
 
     return Loss(apply, name="surrogate")
 
@@ -95,7 +95,7 @@ def policy_gradient_controlled(
     *,
     below: float,
     above: float,
-    dual: float | None = None,
+    dual_clip: float | None = None,
 ) -> Loss:
     """The surrogate whose clipped tokens keep a chosen part of the gradient at the clip.
 
@@ -108,7 +108,7 @@ def policy_gradient_controlled(
         high: As in ``policy_gradient``.
         below: Part kept below ``1 - low`` where the advantage is negative: beta1.
         above: Part kept above ``1 + high`` where the advantage is positive: beta2.
-        dual: Bound of ``dual_clip``, above 1; none unless given.
+        dual_clip: Bound of ``apply_dual_clip``, above 1; none unless given.
     """
 
     def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
@@ -117,7 +117,7 @@ def policy_gradient_controlled(
         kept = torch.where((advantage < 0) & (r < 1 - low), below * (1 - low) * one, r)
         kept = torch.where((advantage > 0) & (r > 1 + high), above * (1 + high) * one, kept)
         loss = -kept * advantage
-        return loss if dual is None else dual_clip(loss, advantage, dual)
+        return loss if dual_clip is None else apply_dual_clip(loss, advantage, dual_clip)
 
     return Loss(apply, name="surrogate")
 
@@ -147,7 +147,7 @@ def value_error(clip: float | None, target: str) -> Loss:
     Args:
         clip: How far the value counts as moved from the one before the update, in units of
             reward; none means any distance.
-        target: Column that holds what the critic should say.
+        target: Column with the critic's regression target.
     """
 
     def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:

@@ -98,12 +98,12 @@ class Learner:
             raise TrainingError("this learner serves another algorithm: make a new `Learner`")
         self.asked = algorithm.credit.reductions
         if algorithm.critic is not None:
-            self.criticise(algorithm.critic)
+            self.add_critic(algorithm.critic)
         if algorithm.reference:
             frozen = twin(self.policy.model).requires_grad_(False)
             self.reference = Policy(frozen, temperature=self.policy.temperature)
 
-    def criticise(self, plan: CriticPlan) -> None:
+    def add_critic(self, plan: CriticPlan) -> None:
         """Make a critic, from the policy as it is."""
         self.critic = _TrainedCritic(Critic(self.policy), plan)
 
@@ -312,7 +312,7 @@ class _TrainedCritic:
     def clip(self) -> float:
         """Bound the gradient; returns its norm before that."""
         parameters = self.network.model.parameters()
-        return float(torch.nn.utils.clip_grad_norm_(parameters, self.plan.clip_norm))
+        return float(torch.nn.utils.clip_grad_norm_(parameters, self.plan.max_grad_norm))
 
 
 def row_weight(batch: Batch, weight: Tensor) -> Tensor:

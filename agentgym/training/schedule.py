@@ -181,7 +181,7 @@ class Asynchronous:
         taken = [self._groups.pop(place) for place in places]
         carried = sum(group.version < trainer.step for group in taken) / len(taken)
         oldest = trainer.step - self.how.max_staleness
-        groups = [[unlearn(t, oldest) for t in group.played.result()] for group in taken]
+        groups = [[mask_stale_turns(t, oldest) for t in group.played.result()] for group in taken]
         masked = sum(not turn.learn for group in groups for t in group for turn in t.turns)
         self._begin(self.how.max_staleness)
         result = await trainer.learn(groups, time.perf_counter() - began)
@@ -233,7 +233,7 @@ class Asynchronous:
         return {"begun": self.begun, "again": [*self._groups, *self._again]}
 
 
-def unlearn(episode: Trajectory, oldest: int) -> Trajectory:
+def mask_stale_turns(episode: Trajectory, oldest: int) -> Trajectory:
     """The episode, of which turns by weights before version ``oldest`` are context only."""
     turns = (
         replace(turn, learn=turn.learn and turn.completion.version >= oldest)

@@ -70,92 +70,104 @@ class AEPO:
         "surrogate whose gains keep a gradient beyond the clip",
     )
 
-    host: GRPO = field(default_factory=lambda: GRPO(clip_high=0.28, dual=3.0))
-    """Whose credit, clip and weights these are; its group size is the budget of a task."""
-    roots: Literal["scout", "extra-scout", "fixed"] = "scout"
+    base: GRPO = field(default_factory=lambda: GRPO(clip_ratio_high=0.28, dual_clip=3.0))
+    """Method that gives credit, clip and weights; its group size is the budget of a task."""
+    root_allocation: Literal["scout", "extra-scout", "fixed"] = "scout"
     """What decides how many begin at the start."""
-    sensitivity: float = 2.0
+    root_sensitivity: float = 2.0
     """How strongly the scout's entropies move the split, per nat: beta."""
-    width: int = 2
+    beam_size: int = 2
     """Ways in which a path goes on where it forks."""
-    base: float = 0.5
+    branch_probability: float = 0.5
     """Score of forking when entropy is what it was: alpha."""
-    slope: float = 0.2
+    entropy_weight: float = 0.2
     """How much a rise of entropy by 1 adds: gamma."""
-    penalty: float = 0.2
+    branch_penalty: float = 0.2
     """Part of the score lost for each time in a row."""
-    threshold: float = 0.5
+    branch_threshold: float = 0.5
     """What the score must exceed, where forking is not left to chance: tau."""
-    rule: Literal["chance", "threshold", "released"] = "chance"
+    branch_rule: Literal["chance", "threshold", "released"] = "chance"
     """How it is decided."""
-    measure: Literal["mean", "sum"] = "mean"
+    entropy_measure: Literal["mean", "sum"] = "mean"
     """Entropy of a turn: mean over tokens in nats, or the released code's sum."""
-    fork: Literal["before-acting", "after-acting"] = "before-acting"
+    branch_point: Literal["before-acting", "after-acting"] = "before-acting"
     """Whether the fork shares the uncertain decision."""
-    streak: Literal["path", "task"] = "path"
-    """Who forks in a row."""
-    entropy_advantage: float = 0.2
+    streak_per: Literal["path", "task"] = "path"
+    """Scope of the count of consecutive forks."""
+    entropy_advantage_weight: float = 0.2
     """How much one standard deviation of entropy adds to an advantage; 0 means nothing."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        at_least(2, self, "width")
-        above(0, self, "sensitivity")
-        within(0, 1, self, "base", "penalty", "threshold")
-        at_least(0, self, "slope", "entropy_advantage")
+        at_least(2, self, "beam_size")
+        above(0, self, "root_sensitivity")
+        within(0, 1, self, "branch_probability", "branch_penalty", "branch_threshold")
+        at_least(0, self, "entropy_weight", "entropy_advantage_weight")
 
     @classmethod
     def paper(cls) -> AEPO:
         """The paper's setting, with clips of the code."""
-        host = GRPO(group_size=16, clip_high=0.2, mean="tokens", dual=3.0)
-        return cls(host=host, roots="extra-scout", rule="threshold")
+        base = GRPO(
+            group_size=16, clip_ratio_high=0.2, loss_aggregation="token-mean", dual_clip=3.0
+        )
+        return cls(base=base, root_allocation="extra-scout", branch_rule="threshold")
 
     @classmethod
     def released(cls) -> AEPO:
         """The authors' scripts."""
         return cls(
-            host=GRPO(group_size=16, clip_high=0.2, mean="tokens", dual=3.0),
-            roots="fixed",
-            rule="released",
-            measure="sum",
-            fork="after-acting",
-            streak="task",
-            entropy_advantage=0.0,
+            base=GRPO(
+                group_size=16, clip_ratio_high=0.2, loss_aggregation="token-mean", dual_clip=3.0
+            ),
+            root_allocation="fixed",
+            branch_rule="released",
+            entropy_measure="sum",
+            branch_point="after-acting",
+            streak_per="task",
+            entropy_advantage_weight=0.0,
         )
 
     def build(self) -> Algorithm:
         """Compose it."""
-        n, measure = self.host.group_size, MEASURES[self.measure]
+        n, measure = self.base.group_size, MEASURES[self.entropy_measure]
 
         def paper(at: BranchPoint) -> float:
-            return score(rise(at, measure), at.streak, self.base, self.slope, self.penalty)
+            return score(
+                rise(at, measure),
+                at.streak,
+                self.branch_probability,
+                self.entropy_weight,
+                self.branch_penalty,
+            )
 
         def released(at: BranchPoint) -> float:
-            return released_probability(rise(at, measure), at.streak, self.slope, self.threshold)
+            return released_probability(
+                rise(at, measure), at.streak, self.entropy_weight, self.branch_threshold
+            )
 
         roots = {
-            "scout": monitored(n, self.sensitivity, measure, keep=True),
-            "extra-scout": monitored(n, self.sensitivity, measure, keep=False),
+            "scout": monitored(n, self.root_sensitivity, measure, keep=True),
+            "extra-scout": monitored(n, self.root_sensitivity, measure, keep=False),
             "fixed": fixed_roots(n // 2),
         }
         rules = {
             "chance": with_probability(paper),
-            "threshold": above_threshold(self.threshold, paper),
+            "threshold": above_threshold(self.branch_threshold, paper),
             "released": with_probability(released),
         }
-        clip, high, dual = self.host.clip, self.host.clip_high, self.host.dual
-        host = self.host.compose(policy_gradient_kept(clip, high, below=False, dual=dual))
-        weight = self.entropy_advantage
+        clip, high, dual = self.base.clip_ratio_low, self.base.clip_ratio_high, self.base.dual_clip
+        base = self.base.compose(policy_gradient_kept(clip, high, below=False, dual_clip=dual))
+        weight = self.entropy_advantage_weight
         return replace(
-            extend(host, credit=scale_by_entropy(weight)) if weight else host,
+            extend(base, credit=scale_by_entropy(weight)) if weight else base,
             collect=grow_tree(
                 n,
-                roots[self.roots],
-                rules[self.rule],
-                width=self.width,
-                streaks={"path": streak_per_path, "task": by_task}[self.streak],
+                roots[self.root_allocation],
+                rules[self.branch_rule],
+                width=self.beam_size,
+                streaks={"path": streak_per_path, "task": by_task}[self.streak_per],
                 order={"before-acting": branch_before_acting, "after-acting": branch_after_acting}[
-                    self.fork
+                    self.branch_point
                 ],
             ),
         )

@@ -3,7 +3,7 @@
 Not the agentic AEPO of ``aepo.py``. Some tasks are played again, warmer (1.2) where entropy is at
 most the target and cooler (0.8) where it is above; episodes of the second play that were won
 replace some of the first, with the advantage 1 on all their tokens. Raising what a warmer policy
-would say raises entropy, and the other way round.
+would write raises entropy, and the other way round.
 
 Differs from the code: the entropy is that of the task's own first play, where the code has the
 batch's of the step before, so that no step lags; tasks are drawn, where the code takes the first
@@ -38,8 +38,8 @@ from agentgym_trainers.grpo import GRPO
 
 def entropy_of(group: list[Trajectory]) -> float:
     """Mean over the tokens written in some episodes, by the engine, in nats."""
-    said = [turn.completion for episode in group for turn in episode.turns]
-    entropies = tuple(h for completion in said for h in completion.entropies)
+    completions = [turn.completion for episode in group for turn in episode.turns]
+    entropies = tuple(h for completion in completions for h in completion.entropies)
     zeros = (0.0,) * len(entropies)
     return mean_entropy(Completion((0,) * len(entropies), zeros, entropies))
 
@@ -132,37 +132,44 @@ class AEPOArbitrary:
         "clipped surrogate",
     )
 
-    host: GRPO = field(default_factory=lambda: GRPO(dual=3.0))
-    """Whose credit and loss these are."""
-    target: float = 0.5
+    base: GRPO = field(default_factory=lambda: GRPO(dual_clip=3.0))
+    """Method that gives credit and loss."""
+    target_entropy: float = 0.5
     """Entropy to hold, in nats per token."""
-    again: float = 0.25
+    replayed_task_ratio: float = 0.25
     """Part of the tasks that is played again."""
-    most: float = 0.1
+    max_replaced_ratio: float = 0.1
     """Part of the episodes that may be replaced."""
-    warm: float = 1.2
+    high_temperature: float = 1.2
     """Factor on the temperature where entropy is at most the target."""
-    cool: float = 0.8
+    low_temperature: float = 0.8
     """Factor where it is above."""
-    good: Literal["won", "better"] = "won"
+    replacement_criterion: Literal["won", "better"] = "won"
     """Which episodes of a second play count."""
-    replaced: Literal["random", "first"] = "random"
+    replaced_episodes: Literal["random", "first"] = "random"
     """Which episodes of the first plays make room."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        at_least(0, self, "target")
-        within(0, 1, self, "again", "most")
-        above(0, self, "cool")
-        at_least(1, self, "warm")
-        if self.cool > 1:
-            raise ImpossibleValue(f"AEPOArbitrary.cool is {self.cool}, expected at most 1")
+        at_least(0, self, "target_entropy")
+        within(0, 1, self, "replayed_task_ratio", "max_replaced_ratio")
+        above(0, self, "low_temperature")
+        at_least(1, self, "high_temperature")
+        if self.low_temperature > 1:
+            raise ImpossibleValue(
+                f"AEPOArbitrary.low_temperature is {self.low_temperature}, expected at most 1"
+            )
 
     @classmethod
     def paper(cls) -> AEPOArbitrary:
         """The paper's setting, as far as it is known: the code's."""
-        host = GRPO(group_size=5, clip_high=0.2, dual=3.0, mean="tokens")
-        return cls(host=host, most=60 / 2560, good="better", replaced="first")
+        base = GRPO(group_size=5, clip_ratio_high=0.2, dual_clip=3.0, loss_aggregation="token-mean")
+        return cls(
+            base=base,
+            max_replaced_ratio=60 / 2560,
+            replacement_criterion="better",
+            replaced_episodes="first",
+        )
 
     @classmethod
     def released(cls) -> AEPOArbitrary:
@@ -171,8 +178,20 @@ class AEPOArbitrary:
 
     def build(self) -> Algorithm:
         """Compose it."""
-        n = self.host.group_size
-        joining = inject(n, self.most, self.target, good=self.good, first=self.replaced == "first")
-        collect = play_again(n, self.again, self.target, warm=self.warm, cool=self.cool)
-        credit = chain(apart(n), self.host.credit(), joining, self.host.weighting())
-        return replace(self.host.build(), collect=collect, credit=credit)
+        n = self.base.group_size
+        joining = inject(
+            n,
+            self.max_replaced_ratio,
+            self.target_entropy,
+            good=self.replacement_criterion,
+            first=self.replaced_episodes == "first",
+        )
+        collect = play_again(
+            n,
+            self.replayed_task_ratio,
+            self.target_entropy,
+            warm=self.high_temperature,
+            cool=self.low_temperature,
+        )
+        credit = chain(apart(n), self.base.credit(), joining, self.base.weighting())
+        return replace(self.base.build(), collect=collect, credit=credit)

@@ -13,7 +13,7 @@ the size of the shaping is constant, as the code's controller adds up rounding e
 which the code lacks too, and no KL penalty per difficulty.
 
 ``paper()``: only losses pay, by a multiplier that is the excess of the mean N over its target. With
-the paper's target, which is that mean, it is always 0, so that this is its host. ``released()``:
+the paper's target, which is that mean, it is always 0, so that this is its base. ``released()``:
 the order of steps makes every task easy and every target 0.
 """
 
@@ -29,7 +29,7 @@ from torch import Tensor
 from agentgym.algorithm import About, Algorithm, extend
 from agentgym.batch.batch import Batch
 from agentgym.batch.turns import quantile_by, turns_of, windows
-from agentgym.credit.reward_shaping import reward_episodes
+from agentgym.credit.reward_shaping import add_episode_reward
 from agentgym.credit.transforms import State, Transform, group_mean
 from agentgym.errors import ImpossibleValue
 from agentgym.utils.bounds import above, at_least, within
@@ -129,27 +129,33 @@ def explore_as_needed(config: ARES) -> Transform:
     """Add the shaping to the reward of each episode; remembers the targets."""
 
     def apply(batch: Batch, state: State, step: int) -> tuple[Batch, State]:
-        count = count_windows(batch, config.width, config.level)
-        difficulty = difficulty_of(batch, config.easy, config.medium)
+        count = count_windows(batch, config.window_size, config.entropy_quantile)
+        difficulty = difficulty_of(batch, config.easy_success_rate, config.medium_success_rate)
         mean, known = state
         for kind in range(3):
             here = difficulty == kind
-            used = here & batch.won if config.target == "wins" else here
+            used = here & batch.won if config.target_mode == "wins" else here
             if used.any():
                 now, old = count[used].mean().to(mean), float(mean[kind])
-                keep = config.memory if bool(known[kind]) and config.target == "wins" else 0.0
+                keep = (
+                    config.target_momentum
+                    if bool(known[kind]) and config.target_mode == "wins"
+                    else 0.0
+                )
                 mean = mean.index_fill(
                     0, torch.tensor([kind]), float(keep * old + (1 - keep) * now)
                 )
                 known = known.index_fill(0, torch.tensor([kind]), True)
         target = torch.where(known[difficulty], mean.to(count)[difficulty], count)
-        target = torch.zeros_like(count) if config.target == "zero" else target
+        target = torch.zeros_like(count) if config.target_mode == "zero" else target
         seen = Explored(count, target, batch.won, difficulty)
         laws = {
-            "graded": lambda: graded(seen, config.alpha, paid_at_target=config.lost == "paid"),
+            "graded": lambda: graded(
+                seen, config.alpha, paid_at_target=config.failure_reward == "paid"
+            ),
             "multiplied": lambda: multiplied(seen),
         }
-        return reward_episodes(batch, laws[config.law]()), (mean, known)
+        return add_episode_reward(batch, laws[config.shaping_form]()), (mean, known)
 
     return Transform(lambda: (torch.zeros(3), torch.zeros(3, dtype=torch.bool)), apply)
 
@@ -160,54 +166,75 @@ class ARES:
 
     about: ClassVar[About] = About(
         "2510.08457",
-        "its host's",
-        "its host's, of a return that asks hard tasks for exploration and easy ones for none",
-        "its host's",
+        "its base's",
+        "its base's, of a return that asks hard tasks for exploration and easy ones for none",
+        "its base's",
     )
 
-    host: GRPO = field(default_factory=GRPO)
-    """Whose credit and loss these are."""
-    width: int = 4
+    base: GRPO = field(default_factory=GRPO)
+    """Method that gives credit and loss."""
+    window_size: int = 4
     """Tokens of a window."""
-    level: float = 0.95
+    entropy_quantile: float = 0.95
     """Quantile of an episode's windows beyond which entropy is high."""
-    easy: float = 2 / 3
+    easy_success_rate: float = 2 / 3
     """Share of won episodes from which a task is easy."""
-    medium: float = 1 / 3
+    medium_success_rate: float = 1 / 3
     """Share from which it is medium; below it is hard."""
     alpha: float = 0.5
     """Size of the shaping, in units of reward."""
-    memory: float = 0.9
+    target_momentum: float = 0.9
     """How much of a target stays from one step to the next."""
-    target: Literal["wins", "mean", "zero"] = "wins"
+    target_mode: Literal["wins", "mean", "zero"] = "wins"
     """Running mean over wins, mean of the batch, or none."""
-    law: Literal["graded", "multiplied"] = "graded"
+    shaping_form: Literal["graded", "multiplied"] = "graded"
     """The code's shaping, or the paper's."""
-    lost: Literal["unpaid", "paid"] = "unpaid"
+    failure_reward: Literal["unpaid", "paid"] = "unpaid"
     """Whether a loss gains at the target already."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        at_least(1, self, "width")
-        within(0, 1, self, "level", "easy", "medium", "memory")
+        at_least(1, self, "window_size")
+        within(
+            0,
+            1,
+            self,
+            "entropy_quantile",
+            "easy_success_rate",
+            "medium_success_rate",
+            "target_momentum",
+        )
         above(0, self, "alpha")
-        if self.medium > self.easy:
+        if self.medium_success_rate > self.easy_success_rate:
             raise ImpossibleValue(
-                f"ARES.medium is {self.medium}, expected at most easy ({self.easy})"
+                f"ARES.medium_success_rate is {self.medium_success_rate}, expected at "
+                f"most easy_success_rate ({self.easy_success_rate})"
             )
 
     @classmethod
     def paper(cls) -> ARES:
         """The paper's setting."""
-        host = GRPO(clip_high=0.3, dual=3.0, kl=0.01, mean="tokens")
-        return cls(host=host, easy=0.75, medium=0.375, target="mean", law="multiplied")
+        base = GRPO(clip_ratio_high=0.3, dual_clip=3.0, kl_coef=0.01, loss_aggregation="token-mean")
+        return cls(
+            base=base,
+            easy_success_rate=0.75,
+            medium_success_rate=0.375,
+            target_mode="mean",
+            shaping_form="multiplied",
+        )
 
     @classmethod
     def released(cls) -> ARES:
         """The authors' code, as it runs."""
-        host = GRPO(clip_high=0.3, dual=3.0, kl=0.01, mean="tokens")
-        return cls(host=host, easy=0.0, medium=0.0, target="zero", lost="paid")
+        base = GRPO(clip_ratio_high=0.3, dual_clip=3.0, kl_coef=0.01, loss_aggregation="token-mean")
+        return cls(
+            base=base,
+            easy_success_rate=0.0,
+            medium_success_rate=0.0,
+            target_mode="zero",
+            failure_reward="paid",
+        )
 
     def build(self) -> Algorithm:
         """Compose it."""
-        return extend(self.host.build(), reward=explore_as_needed(self))
+        return extend(self.base.build(), reward=explore_as_needed(self))

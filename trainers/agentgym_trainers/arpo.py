@@ -45,72 +45,80 @@ class ARPO:
         "clipped surrogate",
     )
 
-    host: GRPO = field(default_factory=GRPO)
-    """Whose credit and loss these are; its group size is the budget of a task."""
-    roots: int = 4
+    base: GRPO = field(default_factory=GRPO)
+    """Method that gives credit and loss; its group size is the budget of a task."""
+    initial_rollouts: int = 4
     """Episodes that begin at the start."""
-    width: int = 2
+    beam_size: int = 2
     """Ways in which a path goes on where it forks."""
-    base: float = 0.5
+    branch_probability: float = 0.5
     """Probability of forking when entropy is what it was: alpha."""
-    slope: float = 0.2
+    entropy_weight: float = 0.2
     """How much a rise of entropy by 1 adds: beta."""
-    threshold: float = 0.5
+    branch_threshold: float = 0.5
     """What the probability must exceed, where forking is not left to chance: tau."""
-    rule: Literal["chance", "threshold"] = "chance"
+    branch_rule: Literal["chance", "threshold"] = "chance"
     """How it is decided."""
-    measure: Literal["mean", "sum"] = "mean"
+    entropy_measure: Literal["mean", "sum"] = "mean"
     """Entropy of a turn: mean over tokens in nats, or the released code's sum."""
-    fork: Literal["before-acting", "after-acting"] = "before-acting"
+    branch_point: Literal["before-acting", "after-acting"] = "before-acting"
     """Whether the fork shares the uncertain decision."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        at_least(1, self, "roots")
-        at_least(2, self, "width")
-        within(0, 1, self, "base", "threshold")
-        at_least(0, self, "slope")
-        if self.roots > self.host.group_size:
+        at_least(1, self, "initial_rollouts")
+        at_least(2, self, "beam_size")
+        within(0, 1, self, "branch_probability", "branch_threshold")
+        at_least(0, self, "entropy_weight")
+        if self.initial_rollouts > self.base.group_size:
             raise ImpossibleValue(
-                f"ARPO.roots is {self.roots}, expected at most the budget of a task, "
-                f"host.group_size ({self.host.group_size})"
+                f"ARPO.initial_rollouts is {self.initial_rollouts}, expected at most the "
+                f"budget of a task, base.group_size ({self.base.group_size})"
             )
 
     @classmethod
     def paper(cls) -> ARPO:
         """The paper's setting."""
         return cls(
-            host=GRPO(group_size=16, clip_high=0.2, mean="tokens"), roots=8, rule="threshold"
+            base=GRPO(group_size=16, clip_ratio_high=0.2, loss_aggregation="token-mean"),
+            initial_rollouts=8,
+            branch_rule="threshold",
         )
 
     @classmethod
     def released(cls) -> ARPO:
         """The authors' code."""
         return cls(
-            host=GRPO(group_size=16, clip_high=0.2, mean="tokens", dual=3.0),
-            roots=8,
-            measure="sum",
-            fork="after-acting",
+            base=GRPO(
+                group_size=16, clip_ratio_high=0.2, loss_aggregation="token-mean", dual_clip=3.0
+            ),
+            initial_rollouts=8,
+            entropy_measure="sum",
+            branch_point="after-acting",
         )
 
     def build(self) -> Algorithm:
         """Compose it."""
 
         def probability(at: BranchPoint) -> float:
-            return rising_probability(rise(at, MEASURES[self.measure]), self.base, self.slope)
+            return rising_probability(
+                rise(at, MEASURES[self.entropy_measure]),
+                self.branch_probability,
+                self.entropy_weight,
+            )
 
         rules = {
             "chance": with_probability(probability),
-            "threshold": above_threshold(self.threshold, probability),
+            "threshold": above_threshold(self.branch_threshold, probability),
         }
         spots = {"before-acting": branch_before_acting, "after-acting": branch_after_acting}
         return replace(
-            self.host.build(),
+            self.base.build(),
             collect=grow_tree(
-                self.host.group_size,
-                fixed_roots(self.roots),
-                rules[self.rule],
-                width=self.width,
-                order=spots[self.fork],
+                self.base.group_size,
+                fixed_roots(self.initial_rollouts),
+                rules[self.branch_rule],
+                width=self.beam_size,
+                order=spots[self.branch_point],
             ),
         )

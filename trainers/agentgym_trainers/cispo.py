@@ -46,13 +46,13 @@ class CISPO:
 
     group_size: int = 8
     """Episodes per task."""
-    clip: float = 1.0
+    clip_ratio_low: float = 1.0
     """How far the weight may fall below 1; at 1 there is no lower bound."""
-    clip_high: float = 0.28
+    clip_ratio_high: float = 0.28
     """How far it may rise above 1."""
-    mean: Literal["episodes", "tokens"] = "episodes"
+    loss_aggregation: Literal["episode-mean", "token-mean"] = "episode-mean"
     """What counts the same in the loss."""
-    truncated: Literal["zero", "mask"] = "zero"
+    truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
@@ -61,25 +61,25 @@ class CISPO:
         """Refuse impossible numbers."""
         at_least(2, self, "group_size")
         at_least(1, self, "minibatches")
-        within(0, 1, self, "clip")
-        at_least(0, self, "clip_high")
+        within(0, 1, self, "clip_ratio_low")
+        at_least(0, self, "clip_ratio_high")
 
     @classmethod
     def paper(cls) -> CISPO:
         """The paper's setting."""
-        return cls(mean="tokens")
+        return cls(loss_aggregation="token-mean")
 
     @classmethod
     def released(cls) -> CISPO:
         """The common code."""
-        return cls(clip=0.2, clip_high=0.2, mean="tokens")
+        return cls(clip_ratio_low=0.2, clip_ratio_high=0.2, loss_aggregation="token-mean")
 
     def build(self) -> Algorithm:
         """Compose it."""
-        host = GRPO(
+        base = GRPO(
             group_size=self.group_size,
             minibatches=self.minibatches,
-            mean=self.mean,
-            truncated=self.truncated,
+            loss_aggregation=self.loss_aggregation,
+            truncated_episodes=self.truncated_episodes,
         )
-        return host.compose(clipped_weight(self.clip, self.clip_high))
+        return base.compose(clipped_weight(self.clip_ratio_low, self.clip_ratio_high))

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, Select
 from agentgym.batch.batch import Batch
-from agentgym.losses.compose import Outputs, times
-from agentgym.losses.surrogates import policy_gradient, stopped
+from agentgym.losses.compose import Outputs, times_column
+from agentgym.losses.surrogates import clipped_tokens, policy_gradient
 from agentgym.utils.bounds import at_least, ordered, within
 from agentgym_trainers.grpo import GRPO
 
@@ -49,7 +49,7 @@ def spare_covariant(
 
     def apply(outputs: Outputs, batch: Batch, generator: torch.Generator) -> Batch:
         score = covariance(outputs, batch)
-        free = ~stopped(outputs, batch, clip, clip_high)
+        free = ~clipped_tokens(outputs, batch, clip, clip_high)
         found = (batch.mask & (score > low) & (score < high) & free).nonzero().squeeze(-1)
         count = min(max(int(share * int(batch.mask.sum())), 1), len(found))
         drawn = found[torch.randperm(len(found), generator=generator)[:count]]
@@ -72,19 +72,19 @@ class ClipCov:
 
     group_size: int = 8
     """Episodes per task."""
-    clip: float = 0.2
+    clip_ratio_low: float = 0.2
     """How far the token ratio may fall below 1."""
-    clip_high: float = 0.28
+    clip_ratio_high: float = 0.28
     """How far it may rise above 1."""
-    share: float = 2e-4
+    clip_cov_ratio: float = 2e-4
     """Part of all tokens that is left out."""
-    low: float = 1.0
+    clip_cov_low: float = 1.0
     """Covariance above which a token may be drawn."""
-    high: float = 5.0
+    clip_cov_high: float = 5.0
     """Covariance below which it may be drawn."""
-    mean: Literal["episodes", "tokens"] = "episodes"
+    loss_aggregation: Literal["episode-mean", "token-mean"] = "episode-mean"
     """What counts the same in the loss."""
-    truncated: Literal["zero", "mask"] = "zero"
+    truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
@@ -93,31 +93,35 @@ class ClipCov:
         """Refuse impossible numbers."""
         at_least(2, self, "group_size")
         at_least(1, self, "minibatches")
-        within(0, 1, self, "clip", "share")
-        at_least(0, self, "clip_high")
-        ordered(self, "low", "high")
+        within(0, 1, self, "clip_ratio_low", "clip_cov_ratio")
+        at_least(0, self, "clip_ratio_high")
+        ordered(self, "clip_cov_low", "clip_cov_high")
 
     @classmethod
     def paper(cls) -> ClipCov:
         """The authors' setting."""
-        return cls(clip=1.0, clip_high=1.0, mean="tokens")
+        return cls(clip_ratio_low=1.0, clip_ratio_high=1.0, loss_aggregation="token-mean")
 
     @classmethod
     def released(cls) -> ClipCov:
         """The common code."""
-        return cls(clip_high=0.2, mean="tokens")
+        return cls(clip_ratio_high=0.2, loss_aggregation="token-mean")
 
     def build(self) -> Algorithm:
         """Compose it."""
-        host = GRPO(
+        base = GRPO(
             group_size=self.group_size,
             minibatches=self.minibatches,
-            mean=self.mean,
-            truncated=self.truncated,
+            loss_aggregation=self.loss_aggregation,
+            truncated_episodes=self.truncated_episodes,
         )
-        return host.compose(
-            times(KEPT, policy_gradient(self.clip, self.clip_high)),
+        return base.compose(
+            times_column(KEPT, policy_gradient(self.clip_ratio_low, self.clip_ratio_high)),
             select=spare_covariant(
-                self.share, self.low, self.high, clip=self.clip, clip_high=self.clip_high
+                self.clip_cov_ratio,
+                self.clip_cov_low,
+                self.clip_cov_high,
+                clip=self.clip_ratio_low,
+                clip_high=self.clip_ratio_high,
             ),
         )

@@ -26,8 +26,8 @@ from torch import Tensor
 from agentgym.algorithm import About, Algorithm
 from agentgym.batch.batch import Batch, episode_mean
 from agentgym.credit.transforms import Transform, chain, group_mean, stateless
-from agentgym.credit.weights import leave_out_truncated
-from agentgym.losses.compose import add, crediting, times
+from agentgym.credit.weights import mask_truncated
+from agentgym.losses.compose import add, times_column, with_advantage
 from agentgym.losses.surrogates import policy_gradient
 from agentgym.utils.bounds import above, finite
 from agentgym_trainers.empo import disagreement
@@ -76,7 +76,7 @@ def between_tasks(value: Float[Tensor, " E"], batch: Batch) -> Float[Tensor, " E
 
 
 def compare_tasks(sharpness: float, middle: float, returns: TaskReturn) -> Transform:
-    """Write the advantage between tasks, of what ``returns`` says of each, and both shares."""
+    """Write the advantage between tasks, of what ``returns`` gives for each, and both shares."""
 
     def apply(batch: Batch) -> Batch:
         advantage = between_tasks(returns(batch), batch)
@@ -113,39 +113,44 @@ class COPO:
         "two clipped surrogates, shared by how far the episodes of a task agree",
     )
 
-    host: GRPO = field(default_factory=GRPO)
-    """Whose advantage within the task and clip these are."""
-    sharpness: float = 5.0
+    base: GRPO = field(default_factory=GRPO)
+    """Method that gives the advantage within the task and the clip."""
+    gate_sharpness: float = 5.0
     """How fast the loss goes over from one advantage to the other, per bit."""
-    middle: float = 1.0
+    gate_midpoint: float = 1.0
     """Entropy of endings at which both have half, in bits."""
-    returns: Literal["won-alike", "won"] = "won-alike"
+    task_return: Literal["won-alike", "won"] = "won-alike"
     """What a task returns: its share of wins, less the less its episodes agree, or as it is."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        above(0, self, "sharpness")
-        finite(self, "middle")
+        above(0, self, "gate_sharpness")
+        finite(self, "gate_midpoint")
 
     @classmethod
     def paper(cls) -> COPO:
         """The paper's setting."""
-        return cls(host=GRPO(group_size=6, clip_high=0.2, dual=3.0))
+        return cls(base=GRPO(group_size=6, clip_ratio_high=0.2, dual_clip=3.0))
 
     @classmethod
     def released(cls) -> COPO:
         """The authors' code, as its script runs it."""
-        return cls(host=GRPO(group_size=6, clip_high=0.2, dual=3.0), returns="won")
+        return cls(base=GRPO(group_size=6, clip_ratio_high=0.2, dual_clip=3.0), task_return="won")
 
     def build(self) -> Algorithm:
         """Compose it."""
-        host = self.host
-        surrogate = policy_gradient(host.clip, host.clip_high, dual=host.dual)
-        returns = {"won-alike": share_won_alike, "won": share_won}[self.returns]
-        comparing = compare_tasks(self.sharpness, self.middle, returns)
-        either = chain(weigh_either(), *leave_out_truncated(host.truncated))
-        weighting = either if host.mean == "episodes" else host.weighting()
-        return host.compose(
-            add(times(INNER, surrogate), times(OUTER, crediting(BETWEEN, surrogate))),
+        base = self.base
+        surrogate = policy_gradient(
+            base.clip_ratio_low, base.clip_ratio_high, dual_clip=base.dual_clip
+        )
+        returns = {"won-alike": share_won_alike, "won": share_won}[self.task_return]
+        comparing = compare_tasks(self.gate_sharpness, self.gate_midpoint, returns)
+        either = chain(weigh_either(), *mask_truncated(base.truncated_episodes))
+        weighting = either if base.loss_aggregation == "episode-mean" else base.weighting()
+        return base.compose(
+            add(
+                times_column(INNER, surrogate),
+                times_column(OUTER, with_advantage(BETWEEN, surrogate)),
+            ),
             credit=chain(comparing, weighting),
         )

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agentgym.batch.batch import Batch
 from agentgym.batch.turns import turns_of
-from agentgym.credit.reward_shaping import reward_episodes
+from agentgym.credit.reward_shaping import add_episode_reward
 from agentgym.credit.transforms import State, Transform
 from agentgym.losses.compose import Schedule
 
@@ -49,6 +49,6 @@ def reward_acting(size: float, schedule: Schedule, form: Literal["flat", "count"
         turns = turns_of(batch)
         acts = turns.per_episode(turns.first(batch.parsed).to(batch.reward), batch)
         paid = size * schedule(step) * bonus(acts, batch.reward)
-        return reward_episodes(batch, paid), state
+        return add_episode_reward(batch, paid), state
 
     return Transform(lambda: (), apply)

@@ -15,10 +15,10 @@ from typing import ClassVar, Literal
 
 from agentgym.algorithm import About, Algorithm, Update
 from agentgym.credit.advantages import group_advantage_over_turns
-from agentgym.credit.reward_shaping import punish_length
+from agentgym.credit.reward_shaping import overlong_penalty
 from agentgym.credit.transforms import chain, group_advantage
-from agentgym.credit.weights import leave_out_truncated, weigh_tokens
-from agentgym.losses.compose import add, weigh
+from agentgym.credit.weights import mask_truncated, mean_over_informative_tokens
+from agentgym.losses.compose import add, scale
 from agentgym.losses.surrogates import kl_to_reference, policy_gradient
 from agentgym.rollout.collect import Collect, EpisodePlayer
 from agentgym.types import Task, Trajectory
@@ -54,21 +54,21 @@ class DAPO:
 
     group_size: int = 8
     """Episodes per task."""
-    attempts: int = 3
+    max_attempts: int = 3
     """Most times a task is played before its group is taken as it is."""
-    clip: float = 0.2
+    clip_ratio_low: float = 0.2
     """How far the token ratio may fall below 1."""
-    clip_high: float = 0.28
+    clip_ratio_high: float = 0.28
     """How far it may rise above 1."""
-    longest: int = 1600
+    max_episode_tokens: int = 1600
     """Tokens an episode may write; at this length the penalty is 1."""
-    margin: int = 320
+    overlong_buffer: int = 320
     """Tokens before that over which the penalty rises from 0."""
-    kl: float = 0.0
+    kl_coef: float = 0.0
     """Weight of the KL divergence from the policy that training began with, per nat."""
-    statistics: Literal["episodes", "turns"] = "episodes"
+    group_statistics: Literal["episodes", "turns"] = "episodes"
     """What counts once in the mean and standard deviation of a group."""
-    truncated: Literal["zero", "mask"] = "zero"
+    truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
@@ -76,34 +76,40 @@ class DAPO:
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
         at_least(2, self, "group_size")
-        at_least(1, self, "minibatches", "attempts", "margin")
-        within(0, 1, self, "clip")
-        at_least(0, self, "clip_high", "kl")
-        at_least(self.margin, self, "longest")
+        at_least(1, self, "minibatches", "max_attempts", "overlong_buffer")
+        within(0, 1, self, "clip_ratio_low")
+        at_least(0, self, "clip_ratio_high", "kl_coef")
+        at_least(self.overlong_buffer, self, "max_episode_tokens")
 
     @classmethod
     def paper(cls) -> DAPO:
         """The paper's setting; its longest answer has 20480 tokens."""
-        return cls(attempts=10, longest=20480, margin=4096)
+        return cls(max_attempts=10, max_episode_tokens=20480, overlong_buffer=4096)
 
     @classmethod
     def released(cls) -> DAPO:
         """The agent papers' port."""
-        return cls(attempts=10, longest=20480, margin=4096, kl=0.01, statistics="turns")
+        return cls(
+            max_attempts=10,
+            max_episode_tokens=20480,
+            overlong_buffer=4096,
+            kl_coef=0.01,
+            group_statistics="turns",
+        )
 
     def build(self) -> Algorithm:
         """Compose it."""
         advantage = {"episodes": group_advantage, "turns": group_advantage_over_turns}
-        surrogate = policy_gradient(self.clip, self.clip_high)
-        loss = add(surrogate, weigh(self.kl, kl_to_reference())) if self.kl else surrogate
+        surrogate = policy_gradient(self.clip_ratio_low, self.clip_ratio_high)
+        loss = add(surrogate, scale(self.kl_coef, kl_to_reference())) if self.kl_coef else surrogate
         return Algorithm(
-            collect=until_mixed(self.group_size, self.attempts),
+            collect=until_mixed(self.group_size, self.max_attempts),
             credit=chain(
-                punish_length(self.longest, self.margin),
-                advantage[self.statistics](),
-                weigh_tokens(),
-                *leave_out_truncated(self.truncated),
+                overlong_penalty(self.max_episode_tokens, self.overlong_buffer),
+                advantage[self.group_statistics](),
+                mean_over_informative_tokens(),
+                *mask_truncated(self.truncated_episodes),
             ),
             updates=(Update(loss=loss, minibatches=self.minibatches),),
-            reference=self.kl > 0,
+            reference=self.kl_coef > 0,
         )

@@ -8,10 +8,10 @@ min(|target - H|, bound) / (share of wins)``, ``a = a0 / (1 + a0)``. f is per to
 over an episode would explode. (Another DCPO, of dynamic clipping, is arXiv:2509.02333.)
 
 Differs from the code: entropy is this batch's own, over the whole vocabulary, where the code has
-the sampled tokens' of the step before, and 0 at the first; an episode counts as won when the world
-says so, where the code wants a reward above 0.05, which a bonus for format alone would reach;
-without a win a is 0, where the code divides by 0. ``paper()`` and ``released()`` are the code's
-rules, with that guard.
+the sampled tokens' of the step before, and 0 at the first; an episode counts as won when the
+environment reports it, where the code wants a reward above 0.05, which a
+bonus for format alone would reach; without a win a is 0, where the code divides by 0.
+``paper()`` and ``released()`` are the code's rules, with that guard.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Target(NamedTuple):
 
 
 def share_of_bonus(target: Target, entropy: float, wins: float) -> float:
-    """``a``, in [0, 1): 0 at the target and where nobody won."""
+    """``a``, in [0, 1): 0 at the target and where no episode won."""
     if wins <= 0:
         return 0.0
     pull = min(abs(target.entropy - entropy), target.bound) / wins
@@ -121,34 +121,36 @@ class DCPO:
         "clipped surrogate",
     )
 
-    host: GRPO = field(default_factory=lambda: GRPO(dual=3.0))
-    """Whose credit and loss these are."""
-    target: float = 0.5
+    base: GRPO = field(default_factory=lambda: GRPO(dual_clip=3.0))
+    """Method that gives credit and loss."""
+    target_entropy: float = 0.5
     """Entropy to hold, in nats per token."""
-    bound: float = 0.1
+    max_entropy_gap: float = 0.1
     """Distance from it beyond which the pull grows no more, in nats."""
-    warm: float = 1.2
+    high_temperature: float = 1.2
     """Temperature of the imagined policy where entropy is at most the target."""
-    cool: float = 0.8
+    low_temperature: float = 0.8
     """Temperature where it is above."""
-    success: Literal["won", "rewarded"] = "won"
+    success_criterion: Literal["won", "rewarded"] = "won"
     """Which episodes get the bonus."""
-    measure: Literal["now", "before"] = "now"
+    entropy_source: Literal["now", "before"] = "now"
     """The batch's own entropy, or an estimate from the step before."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        at_least(0, self, "target", "bound")
-        above(0, self, "cool")
-        at_least(1, self, "warm")
-        if self.cool > 1:
-            raise ImpossibleValue(f"DCPO.cool is {self.cool}, expected at most 1")
+        at_least(0, self, "target_entropy", "max_entropy_gap")
+        above(0, self, "low_temperature")
+        at_least(1, self, "high_temperature")
+        if self.low_temperature > 1:
+            raise ImpossibleValue(
+                f"DCPO.low_temperature is {self.low_temperature}, expected at most 1"
+            )
 
     @classmethod
     def paper(cls) -> DCPO:
         """The paper's setting, as far as it is known: the code's."""
-        host = GRPO(clip_high=0.2, dual=3.0, mean="tokens")
-        return cls(host=host, success="rewarded", measure="before")
+        base = GRPO(clip_ratio_high=0.2, dual_clip=3.0, loss_aggregation="token-mean")
+        return cls(base=base, success_criterion="rewarded", entropy_source="before")
 
     @classmethod
     def released(cls) -> DCPO:
@@ -157,17 +159,17 @@ class DCPO:
 
     def build(self) -> Algorithm:
         """Compose it; what the bonus gave an advantage to has weight again."""
-        late = self.measure == "before"
-        host = self.host
+        late = self.entropy_source == "before"
+        base = self.base
         mixing = weigh_in(
-            Target(self.target, self.bound),
+            Target(self.target_entropy, self.max_entropy_gap),
             sampled_entropy if late else exact_entropy,
-            {"won": won, "rewarded": rewarded}[self.success],
-            warm=self.warm,
-            cool=self.cool,
+            {"won": won, "rewarded": rewarded}[self.success_criterion],
+            warm=self.high_temperature,
+            cool=self.low_temperature,
             late=late,
         )
-        return host.compose(
-            policy_gradient(host.clip, host.clip_high, dual=host.dual),
-            credit=chain(mixing, host.weighting()),
+        return base.compose(
+            policy_gradient(base.clip_ratio_low, base.clip_ratio_high, dual_clip=base.dual_clip),
+            credit=chain(mixing, base.weighting()),
         )

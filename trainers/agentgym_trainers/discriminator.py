@@ -1,4 +1,4 @@
-"""Clip_B and Clip_V: leave out tokens whose punishment would take entropy (arXiv:2602.03392).
+"""Clip_B and Clip_V: leave out tokens that would take entropy if punished (arXiv:2602.03392).
 
 Raising the logit of a token by e changes entropy by ``-e S`` with ``S = p (H + ln p)``: punishing a
 rare token (S far below the mean) takes entropy. Clip_B drops tokens of negative advantage whose S
@@ -8,7 +8,7 @@ without a positive advantage where the difference exceeds ``spread`` deviations,
 are more than ``most`` of all tokens, only the most different of those with a negative one.
 
 What is dropped leaves the mean of the loss too (``denominator: shrink``), or is counted as 0 in it
-(``keep``). p and H are the trainer's before the update, where the code has the engine's.
+(``keep_only``). p and H are the trainer's before the update, where the code has the engine's.
 
 Differs from the paper's code: deviations are over all tokens of the batch; episodes count the same
 however long they are. ``paper()`` and ``released()`` take the mean over tokens; the code's
@@ -29,8 +29,8 @@ from torch import Tensor
 from agentgym.algorithm import About, Algorithm
 from agentgym.batch.batch import Batch
 from agentgym.credit.transforms import Transform, chain, stateless
-from agentgym.credit.weights import keep
-from agentgym.losses.compose import times
+from agentgym.credit.weights import keep_only
+from agentgym.losses.compose import times_column
 from agentgym.losses.reductions import expected_tilt
 from agentgym.losses.surrogates import policy_gradient
 from agentgym.utils.bounds import at_least, within
@@ -95,13 +95,13 @@ def drop(where: Where, *, shrink: bool) -> Transform:
         return batch.with_(**{KEPT: where(batch).to(batch.advantage)})
 
     mark = stateless(apply, writes={KEPT})
-    return chain(mark, keep(lambda batch: batch.extra[KEPT] > 0)) if shrink else mark
+    return chain(mark, keep_only(lambda batch: batch.extra[KEPT] > 0)) if shrink else mark
 
 
-def compose(host: GRPO, dropping: Transform) -> Algorithm:
-    """The host without what is dropped."""
-    surrogate = policy_gradient(host.clip, host.clip_high, dual=host.dual)
-    return host.compose(times(KEPT, surrogate), credit=dropping)
+def compose(base: GRPO, dropping: Transform) -> Algorithm:
+    """The base without what is dropped."""
+    surrogate = policy_gradient(base.clip_ratio_low, base.clip_ratio_high, dual_clip=base.dual_clip)
+    return base.compose(times_column(KEPT, surrogate), credit=dropping)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,21 +115,21 @@ class ClipB:
         "clipped surrogate",
     )
 
-    host: GRPO = field(default_factory=GRPO)
-    """Whose credit and loss these are."""
-    spread: float = 2.5
+    base: GRPO = field(default_factory=GRPO)
+    """Method that gives credit and loss."""
+    mu: float = 2.5
     """How many standard deviations below the mean: mu."""
     denominator: Literal["shrink", "keep"] = "shrink"
     """Whether what is dropped leaves the mean too."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        at_least(0, self, "spread")
+        at_least(0, self, "mu")
 
     @classmethod
     def paper(cls) -> ClipB:
         """The paper's setting."""
-        return cls(host=GRPO(group_size=16, clip_high=0.2, mean="tokens"))
+        return cls(base=GRPO(group_size=16, clip_ratio_high=0.2, loss_aggregation="token-mean"))
 
     @classmethod
     def released(cls) -> ClipB:
@@ -139,7 +139,7 @@ class ClipB:
     def build(self) -> Algorithm:
         """Compose it."""
         return compose(
-            self.host, drop(above_the_batch(self.spread), shrink=self.denominator == "shrink")
+            self.base, drop(above_the_batch(self.mu), shrink=self.denominator == "shrink")
         )
 
 
@@ -154,24 +154,24 @@ class ClipV:
         "clipped surrogate",
     )
 
-    host: GRPO = field(default_factory=GRPO)
-    """Whose credit and loss these are."""
-    spread: float = 8.5
+    base: GRPO = field(default_factory=GRPO)
+    """Method that gives credit and loss."""
+    mu: float = 8.5
     """How many standard deviations of the difference: mu."""
-    most: float = 1e-4
+    max_dropped_ratio: float = 1e-4
     """Part of all tokens that may be dropped; at least one token may."""
     denominator: Literal["shrink", "keep"] = "shrink"
     """Whether what is dropped leaves the mean too."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        at_least(0, self, "spread")
-        within(0, 1, self, "most")
+        at_least(0, self, "mu")
+        within(0, 1, self, "max_dropped_ratio")
 
     @classmethod
     def paper(cls) -> ClipV:
         """The paper's setting."""
-        return cls(host=GRPO(clip_high=0.2, mean="tokens"))
+        return cls(base=GRPO(clip_ratio_high=0.2, loss_aggregation="token-mean"))
 
     @classmethod
     def released(cls) -> ClipV:
@@ -181,6 +181,6 @@ class ClipV:
     def build(self) -> Algorithm:
         """Compose it."""
         dropping = drop(
-            near_the_policy(self.spread, self.most), shrink=self.denominator == "shrink"
+            near_the_policy(self.mu, self.max_dropped_ratio), shrink=self.denominator == "shrink"
         )
-        return compose(self.host, dropping._replace(reductions=(expected_tilt(EXPECTED),)))
+        return compose(self.base, dropping._replace(reductions=(expected_tilt(EXPECTED),)))

@@ -29,35 +29,35 @@ from agentgym.batch.batch import Batch
 from agentgym.batch.turns import turns_of
 from agentgym.credit.advantages import group_advantage_over_turns
 from agentgym.credit.transforms import Transform, centre, chain, deviation_by, group_advantage
-from agentgym.credit.weights import CONSTANT, divide_by_constant, keep, leave_out_truncated
-from agentgym.losses.compose import add, times, weigh
+from agentgym.credit.weights import CONSTANT, divide_by_constant, keep_only, mask_truncated
+from agentgym.losses.compose import add, scale, times_column
 from agentgym.losses.surrogates import entropy_bonus, policy_gradient
 from agentgym.rollout.collect import independent
 from agentgym.utils.bounds import above, at_least, within
 
 
-def deviation(batch: Batch) -> Float[Tensor, " E"]:
+def return_std(batch: Batch) -> Float[Tensor, " E"]:
     """Population standard deviation of the returns of each episode's task."""
     return deviation_by(centre(batch.reward, batch.group), batch.group, unbiased=False)
 
 
-def uneven(batch: Batch, share: float) -> Bool[Tensor, " P"]:
-    """Tokens of the ``share`` of tasks whose returns deviate most, at least one task."""
+def highest_variance_tasks(batch: Batch, share: float) -> Bool[Tensor, " P"]:
+    """Tokens of the ``share`` of tasks with the largest deviation of returns, at least one task."""
     spread = torch.zeros(int(batch.group.max()) + 1 if len(batch.group) else 0)
-    spread[batch.group] = deviation(batch).to(spread)
+    spread[batch.group] = return_std(batch).to(spread)
     tasks = torch.unique(batch.group)
     order = tasks[spread[tasks].argsort(descending=True, stable=True)]
     return torch.isin(batch.group, order[: max(1, int(share * len(order)))])[batch.episode_of_token]
 
 
-def repetitive(batch: Batch, span: int = 20, times: int = 10) -> Bool[Tensor, " P"]:
-    """Tokens of turns in which some run of ``span`` tokens occurs at least ``times`` times."""
+def repetitive(batch: Batch, span: int = 20, count: int = 10) -> Bool[Tensor, " P"]:
+    """Tokens of turns in which some run of ``span`` tokens occurs at least ``count`` times."""
     turns = turns_of(batch)
     found = torch.zeros(len(turns.length), dtype=torch.bool)
-    for turn in (turns.length >= span + times - 1).nonzero().squeeze(-1).tolist():
+    for turn in (turns.length >= span + count - 1).nonzero().squeeze(-1).tolist():
         tokens = batch.tokens[turns.at[turns.turn == turn]].tolist()
         runs = Counter(tuple(tokens[i : i + span]) for i in range(len(tokens) - span + 1))
-        found[turn] = max(runs.values()) >= times
+        found[turn] = max(runs.values()) >= count
     return turns.spread(found, batch)
 
 
@@ -74,23 +74,23 @@ class DrBoT:
 
     group_size: int = 8
     """Episodes per task."""
-    clip: float = 0.2
+    clip_ratio_low: float = 0.2
     """How far the token ratio may fall below 1."""
-    clip_high: float = 0.28
+    clip_ratio_high: float = 0.28
     """How far it may rise above 1."""
-    dual: float | None = 10.0
+    dual_clip: float | None = 10.0
     """Bound on the loss of a bad token that became likelier, in advantages; unset: none."""
-    tasks_kept: float = 0.75
+    task_keep_ratio: float = 0.75
     """Part of the tasks that is learned from."""
-    longest: int = 1600
+    max_episode_tokens: int = 1600
     """Constant divisor of a sum over tokens."""
-    divided: Literal["episode", "batch"] = "episode"
-    """Whose sum over tokens the constant divides: an episode's, before their mean, or all of it."""
-    truncated: Literal["zero", "mask"] = "zero"
+    token_sum_per: Literal["episode", "batch"] = "episode"
+    """The constant divides the token sum of each episode, before their mean, or of the batch."""
+    truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
-    statistics: Literal["episodes", "turns"] = "episodes"
+    group_statistics: Literal["episodes", "turns"] = "episodes"
     """What counts once in the mean of a task."""
-    entropy: float = 0.0
+    entropy_coef: float = 0.0
     """Weight of an entropy bonus, per nat."""
     minibatches: int = 4
     """Optimiser steps per training step."""
@@ -98,10 +98,10 @@ class DrBoT:
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
         at_least(2, self, "group_size")
-        at_least(1, self, "longest", "minibatches")
-        within(0, 1, self, "clip", "tasks_kept")
-        at_least(0, self, "clip_high", "entropy")
-        above(1, self, "dual")
+        at_least(1, self, "max_episode_tokens", "minibatches")
+        within(0, 1, self, "clip_ratio_low", "task_keep_ratio")
+        at_least(0, self, "clip_ratio_high", "entropy_coef")
+        above(1, self, "dual_clip")
 
     @classmethod
     def paper(cls) -> DrBoT:
@@ -111,30 +111,32 @@ class DrBoT:
     @classmethod
     def released(cls) -> DrBoT:
         """The authors' code."""
-        return cls(divided="batch", statistics="turns", entropy=1e-4)
+        return cls(token_sum_per="batch", group_statistics="turns", entropy_coef=1e-4)
 
     def weighting(self) -> Transform:
         """How much each token counts, before anything is left out."""
-        constant = divide_by_constant(self.longest, per_episode=self.divided == "episode")
-        return chain(constant, *leave_out_truncated(self.truncated))
+        constant = divide_by_constant(
+            self.max_episode_tokens, per_episode=self.token_sum_per == "episode"
+        )
+        return chain(constant, *mask_truncated(self.truncated_episodes))
 
     def credit(self) -> Transform:
-        """Who gets the credit."""
+        """Credit assignment."""
         advantage = {"episodes": group_advantage, "turns": group_advantage_over_turns}
         return chain(
-            advantage[self.statistics](scale=False),
+            advantage[self.group_statistics](scale=False),
             self.weighting(),
-            keep(lambda batch: uneven(batch, self.tasks_kept)),
-            keep(lambda batch: batch.parsed & ~repetitive(batch)),
+            keep_only(lambda batch: highest_variance_tasks(batch, self.task_keep_ratio)),
+            keep_only(lambda batch: batch.parsed & ~repetitive(batch)),
         )
 
     def build(self) -> Algorithm:
         """Compose it."""
-        loss = policy_gradient(self.clip, self.clip_high, dual=self.dual)
-        if self.entropy:
-            loss = add(loss, weigh(self.entropy, entropy_bonus()))
+        loss = policy_gradient(self.clip_ratio_low, self.clip_ratio_high, dual_clip=self.dual_clip)
+        if self.entropy_coef:
+            loss = add(loss, scale(self.entropy_coef, entropy_bonus()))
         return Algorithm(
             collect=independent(self.group_size),
             credit=self.credit(),
-            updates=(Update(loss=times(CONSTANT, loss), minibatches=self.minibatches),),
+            updates=(Update(loss=times_column(CONSTANT, loss), minibatches=self.minibatches),),
         )

@@ -16,8 +16,8 @@ from typing import ClassVar, Literal
 
 from agentgym.algorithm import About, Algorithm, Update
 from agentgym.credit.transforms import chain, group_advantage
-from agentgym.credit.weights import CONSTANT, divide_by_constant, leave_out_truncated
-from agentgym.losses.compose import times
+from agentgym.credit.weights import CONSTANT, divide_by_constant, mask_truncated
+from agentgym.losses.compose import times_column
 from agentgym.losses.surrogates import policy_gradient
 from agentgym.rollout.collect import independent
 from agentgym.utils.bounds import at_least, within
@@ -36,15 +36,15 @@ class DrGRPO:
 
     group_size: int = 8
     """Episodes per task."""
-    clip: float = 0.2
+    clip_ratio_low: float = 0.2
     """How far the token ratio may fall below 1."""
-    clip_high: float = 0.28
+    clip_ratio_high: float = 0.28
     """How far it may rise above 1."""
-    longest: int = 1600
+    max_episode_tokens: int = 1600
     """The constant: most tokens an episode may write."""
-    divided: Literal["episode", "batch"] = "episode"
-    """Whose sum over tokens the constant divides: an episode's, before their mean, or all of it."""
-    truncated: Literal["zero", "mask"] = "zero"
+    token_sum_per: Literal["episode", "batch"] = "episode"
+    """The constant divides the token sum of each episode, before their mean, or of the batch."""
+    truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
@@ -52,19 +52,19 @@ class DrGRPO:
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
         at_least(2, self, "group_size")
-        at_least(1, self, "longest", "minibatches")
-        within(0, 1, self, "clip")
-        at_least(0, self, "clip_high")
+        at_least(1, self, "max_episode_tokens", "minibatches")
+        within(0, 1, self, "clip_ratio_low")
+        at_least(0, self, "clip_ratio_high")
 
     @classmethod
     def paper(cls) -> DrGRPO:
         """The paper's setting: one clip."""
-        return cls(clip_high=0.2)
+        return cls(clip_ratio_high=0.2)
 
     @classmethod
     def released(cls) -> DrGRPO:
         """The common code."""
-        return cls(clip_high=0.2, divided="batch")
+        return cls(clip_ratio_high=0.2, token_sum_per="batch")
 
     def build(self) -> Algorithm:
         """Compose it."""
@@ -72,12 +72,16 @@ class DrGRPO:
             collect=independent(self.group_size),
             credit=chain(
                 group_advantage(scale=False),
-                divide_by_constant(self.longest, per_episode=self.divided == "episode"),
-                *leave_out_truncated(self.truncated),
+                divide_by_constant(
+                    self.max_episode_tokens, per_episode=self.token_sum_per == "episode"
+                ),
+                *mask_truncated(self.truncated_episodes),
             ),
             updates=(
                 Update(
-                    loss=times(CONSTANT, policy_gradient(self.clip, self.clip_high)),
+                    loss=times_column(
+                        CONSTANT, policy_gradient(self.clip_ratio_low, self.clip_ratio_high)
+                    ),
                     minibatches=self.minibatches,
                 ),
             ),

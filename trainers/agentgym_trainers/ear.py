@@ -56,28 +56,30 @@ class EAR:
 
     about: ClassVar[About] = About(
         "2508.11356",
-        "its host's",
-        "its host's, less for episodes more uncertain than their group",
-        "its host's",
+        "its base's",
+        "its base's, less for episodes more uncertain than their group",
+        "its base's",
     )
 
-    host: GRPO | DAPO = field(default_factory=GRPO)
-    """The method whose advantages are reshaped."""
-    form: Literal["residual", "clip"] = "residual"
+    base: GRPO | DAPO = field(default_factory=GRPO)
+    """Method that gives the advantages to reshape."""
+    reshaping: Literal["residual", "clip"] = "residual"
     """Scale by relative certainty, or cut what is extreme."""
-    sign: Literal["kept", "free"] = "kept"
+    advantage_sign: Literal["kept", "free"] = "kept"
     """Whether a very uncertain episode keeps the sign of its advantage."""
-    bound: float = 2.0
+    advantage_clip: float = 2.0
     """Where the form ``clip`` cuts."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        above(0, self, "bound")
+        above(0, self, "advantage_clip")
 
     @classmethod
     def paper(cls) -> EAR:
         """The paper's setting."""
-        return cls(host=GRPO(clip_high=0.2, mean="tokens"), sign="free")
+        return cls(
+            base=GRPO(clip_ratio_high=0.2, loss_aggregation="token-mean"), advantage_sign="free"
+        )
 
     @classmethod
     def released(cls) -> EAR:
@@ -87,7 +89,7 @@ class EAR:
     def build(self) -> Algorithm:
         """Compose it."""
         forms = {
-            "residual": reshape_by_certainty(keep_sign=self.sign == "kept"),
-            "clip": cut(self.bound),
+            "residual": reshape_by_certainty(keep_sign=self.advantage_sign == "kept"),
+            "clip": cut(self.advantage_clip),
         }
-        return extend(self.host.build(), credit=forms[self.form])
+        return extend(self.base.build(), credit=forms[self.reshaping])

@@ -102,44 +102,44 @@ class EMPG:
 
     about: ClassVar[About] = About(
         "2509.09265",
-        "its host's",
-        "its host's, scaled by the confidence of each turn, plus clarity of the next, centred",
-        "its host's",
+        "its base's",
+        "its base's, scaled by the confidence of each turn, plus clarity of the next, centred",
+        "its base's",
     )
 
-    host: GRPO | DAPO = field(default_factory=GRPO)
-    """The method whose advantages are modulated."""
-    sharpness: float = 1.0
+    base: GRPO | DAPO = field(default_factory=GRPO)
+    """Method that gives the advantages to modulate."""
+    scaling_sharpness: float = 1.0
     """How fast credit falls with a step's entropy: k."""
     clarity_sharpness: float = 1.0
     """How fast the bonus falls with the next step's entropy: k'."""
-    clarity: float = 0.05
+    clarity_weight: float = 0.05
     """Size of the bonus, in advantages: zeta."""
-    weights: Literal["own", "permuted"] = "own"
-    """Whose confidence a step is scaled by; another's is a control, not a method."""
+    scaling_order: Literal["own", "permuted"] = "own"
+    """Step that gives the scaling factor: its own, or another at random (a control)."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        at_least(0, self, "sharpness", "clarity_sharpness", "clarity")
+        at_least(0, self, "scaling_sharpness", "clarity_sharpness", "clarity_weight")
 
     @classmethod
     def paper(cls) -> EMPG:
         """The paper's setting, as far as it is known."""
-        return cls(host=GRPO(clip_high=0.2, mean="tokens"))
+        return cls(base=GRPO(clip_ratio_high=0.2, loss_aggregation="token-mean"))
 
     @classmethod
     def released(cls) -> EMPG:
         """ARL-Arena's port."""
-        return cls(host=GRPO.released())
+        return cls(base=GRPO.released())
 
     def build(self) -> Algorithm:
         """Compose it."""
         scale = {"own": scale_by_confidence, "permuted": scale_by_permuted_confidence}
         return extend(
-            self.host.build(),
+            self.base.build(),
             credit=chain(
-                scale[self.weights](self.sharpness),
-                reward_clarity(self.clarity_sharpness, self.clarity),
+                scale[self.scaling_order](self.scaling_sharpness),
+                reward_clarity(self.clarity_sharpness, self.clarity_weight),
                 centre_steps(),
             ),
         )

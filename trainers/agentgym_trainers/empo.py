@@ -4,8 +4,8 @@ The reward of an episode is the share of its task's episodes that ended as it di
 average a group earns ``sum p^2`` and agreement is what is learned. Tasks count only while the
 entropy of their endings is above ``low`` and below ``high`` nats.
 
-Differs from the paper: an answer is the ending of an episode, its last action and what the world
-said to it; episodes that a limit cut short agree with nobody and earn 0, but count in the group;
+Differs from the paper: an answer is the ending of an episode, its last action and the answer of the
+environment; episodes that a limit cut short agree with no other and earn 0, but count in the group;
 the bounds, which the paper does not give, let all through but unanimity and complete
 disagreement, which teach nothing. ``released()`` has no bounds.
 
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, extend
 from agentgym.batch.batch import Batch
-from agentgym.credit.reward_shaping import reward_episodes
+from agentgym.credit.reward_shaping import add_episode_reward
 from agentgym.credit.transforms import Transform, stateless
 from agentgym.utils.bounds import at_least
 from agentgym_trainers.grpo import GRPO
@@ -68,7 +68,7 @@ def reward_agreement(low: float, high: float | None, *, world: float = 0.0) -> T
         most = size.log() if high is None else torch.full_like(entropy, high)
         counts = (entropy > low + 1e-6) & (entropy < most - 1e-6)
         wanted = world * batch.reward + agreement(batch) * counts
-        return reward_episodes(batch, wanted - batch.reward)
+        return add_episode_reward(batch, wanted - batch.reward)
 
     return stateless(apply)
 
@@ -79,37 +79,42 @@ class EMPO:
 
     about: ClassVar[About] = About(
         "2504.05812",
-        "its host's",
-        "its host's, of the share of the task's episodes that ended the same way",
-        "its host's",
+        "its base's",
+        "its base's, of the share of the task's episodes that ended the same way",
+        "its base's",
     )
 
-    host: GSPO | GRPO = field(default_factory=GSPO)
-    """Whose credit and loss these are."""
-    low: float = 0.0
+    base: GSPO | GRPO = field(default_factory=GSPO)
+    """Method that gives credit and loss."""
+    entropy_low: float = 0.0
     """Entropy of endings that a task must exceed, in nats; -1 lets unanimity through."""
-    high: float | None = None
+    entropy_high: float | None = None
     """Entropy it must stay below, in nats; unset: that of a group in which no two agree."""
-    world: float = 0.0
+    env_reward_weight: float = 0.0
     """Weight of the world's own reward beside agreement."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        at_least(-1, self, "low")
-        at_least(0, self, "high", "world")
+        at_least(-1, self, "entropy_low")
+        at_least(0, self, "entropy_high", "env_reward_weight")
 
     @classmethod
     def paper(cls) -> EMPO:
         """The paper's setting."""
-        return cls(host=GSPO(group_size=16, clip=3e-4, clip_high=4e-4, sequence="row"))
+        return cls(
+            base=GSPO(group_size=16, clip_ratio_low=3e-4, clip_ratio_high=4e-4, ratio_per="row")
+        )
 
     @classmethod
     def released(cls) -> EMPO:
         """The authors' code."""
-        return cls(host=cls.paper().host, low=-1.0, high=math.log(1e6))
+        return cls(base=cls.paper().base, entropy_low=-1.0, entropy_high=math.log(1e6))
 
     def build(self) -> Algorithm:
         """Compose it."""
         return extend(
-            self.host.build(), reward=reward_agreement(self.low, self.high, world=self.world)
+            self.base.build(),
+            reward=reward_agreement(
+                self.entropy_low, self.entropy_high, world=self.env_reward_weight
+            ),
         )

@@ -24,7 +24,7 @@ from typing import ClassVar, Literal
 from agentgym.algorithm import About, Algorithm, extend
 from agentgym.credit.transforms import chain
 from agentgym.credit.weights import TOKENS, TURNS, side_weights
-from agentgym.losses.compose import Schedule, add, weigh, weighed_by
+from agentgym.losses.compose import Schedule, add, scale, weighted_by
 from agentgym.losses.surrogates import entropy_bonus
 from agentgym.utils.bounds import above, at_least, ordered
 from agentgym_trainers.corridor import (
@@ -62,86 +62,92 @@ class EPO:
 
     about: ClassVar[About] = About(
         "2509.22576",
-        "its host's",
-        "its host's, and a corridor around past entropy",
-        "its host's, an entropy bonus, and a penalty outside the corridor",
+        "its base's",
+        "its base's, and a corridor around past entropy",
+        "its base's, an entropy bonus, and a penalty outside the corridor",
     )
 
-    host: GRPO | PPO = field(default_factory=GRPO)
+    base: GRPO | PPO = field(default_factory=GRPO)
     """The method that is regularised."""
-    entropy: float = 0.001
-    """Weight of the entropy bonus, per nat; 0 leaves the host."""
-    penalty: float = 1.0
+    entropy_coef: float = 0.001
+    """Weight of the entropy bonus, per nat; 0 leaves the base."""
+    smoothing_weight: float = 1.0
     """Weight of the penalty beside the bonus, at the end of the schedule; 0 leaves the bonus."""
-    low: float = 0.5
+    kappa_low: float = 0.5
     """Lower side of the corridor, in parts of the reference; 0 means none."""
-    high: float = 1.5
+    kappa_high: float = 1.5
     """Upper side."""
-    form: Literal["distance", "indicator"] = "distance"
+    penalty_form: Literal["distance", "indicator"] = "distance"
     """What a token pays outside."""
-    history: Literal["overall", "per-turn", "padded"] = "overall"
-    """Whose past entropy is the reference."""
-    mean: Literal["turns", "tokens"] = "turns"
+    entropy_history: Literal["overall", "per-turn", "padded"] = "overall"
+    """Past entropy that serves as reference: of all turns, per turn number, or as released."""
+    entropy_aggregation: Literal["turn-mean", "token-mean"] = "turn-mean"
     """What counts the same in bonus and penalty."""
-    schedule: Literal["settle", "two-pieces"] = "settle"
+    penalty_schedule: Literal["settle", "two-pieces"] = "settle"
     """How the weight of the penalty changes."""
     middle: int = 20
     """Training steps in half of the run; sets the pace of the schedule."""
-    turns: int = 50
+    history_turns: int = 50
     """Turn numbers with a history of their own."""
-    gate: int = 0
+    gate_turn: int = 0
     """Padded history: no penalty in a batch without a turn this late."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        at_least(0, self, "entropy", "penalty", "low", "gate")
-        at_least(1, self, "middle", "turns")
-        above(0, self, "high")
-        ordered(self, "low", "high")
+        at_least(0, self, "entropy_coef", "smoothing_weight", "kappa_low", "gate_turn")
+        at_least(1, self, "middle", "history_turns")
+        above(0, self, "kappa_high")
+        ordered(self, "kappa_low", "kappa_high")
 
     @classmethod
     def paper(cls) -> EPO:
         """The paper's ALFWorld runs, version 2."""
         return cls(
-            host=GRPO(clip_high=0.2, mean="tokens"), penalty=0.1, low=0.0, high=2.0, middle=75
+            base=GRPO(clip_ratio_high=0.2, loss_aggregation="token-mean"),
+            smoothing_weight=0.1,
+            kappa_low=0.0,
+            kappa_high=2.0,
+            middle=75,
         )
 
     @classmethod
     def released(cls) -> EPO:
         """The authors' code."""
         return cls(
-            host=replace(GRPO.released(), entropy=0.0),
-            penalty=0.1,
-            form="indicator",
-            history="padded",
-            mean="tokens",
-            schedule="two-pieces",
+            base=replace(GRPO.released(), entropy_coef=0.0),
+            smoothing_weight=0.1,
+            penalty_form="indicator",
+            entropy_history="padded",
+            entropy_aggregation="token-mean",
+            penalty_schedule="two-pieces",
             middle=75,
-            gate=25,
+            gate_turn=25,
         )
 
     def build(self) -> Algorithm:
         """Compose it."""
-        host = self.host.build()
-        if not self.entropy:
-            return host
+        base = self.base.build()
+        if not self.entropy_coef:
+            return base
         history = {
-            "overall": overall_history(self.low, self.high),
-            "per-turn": turn_history(self.low, self.high, self.turns),
-            "padded": padded_history(self.low, self.high, self.turns, self.gate),
+            "overall": overall_history(self.kappa_low, self.kappa_high),
+            "per-turn": turn_history(self.kappa_low, self.kappa_high, self.history_turns),
+            "padded": padded_history(
+                self.kappa_low, self.kappa_high, self.history_turns, self.gate_turn
+            ),
         }
         penalty = {"distance": outside, "indicator": outside_indicator}
         schedule = {"settle": settle(self.middle), "two-pieces": two_pieces(2 * self.middle)}
-        beta = schedule[self.schedule]
-        column = {"turns": TURNS, "tokens": TOKENS}[self.mean]
+        beta = schedule[self.penalty_schedule]
+        column = {"turn-mean": TURNS, "token-mean": TOKENS}[self.entropy_aggregation]
         return extend(
-            host,
-            credit=chain(history[self.history], side_weights(column)),
+            base,
+            credit=chain(history[self.entropy_history], side_weights(column)),
             loss=add(
-                weigh(self.entropy, weighed_by(column, entropy_bonus())),
-                weigh(
-                    lambda step: self.entropy * self.penalty * beta(step),
-                    weighed_by(column, penalty[self.form]()),
+                scale(self.entropy_coef, weighted_by(column, entropy_bonus())),
+                scale(
+                    lambda step: self.entropy_coef * self.smoothing_weight * beta(step),
+                    weighted_by(column, penalty[self.penalty_form]()),
                 ),
             ),
         )

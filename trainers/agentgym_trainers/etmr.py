@@ -27,9 +27,9 @@ from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, extend
 from agentgym.batch.batch import Batch
-from agentgym.credit.reward_shaping import reward_episodes
+from agentgym.credit.reward_shaping import add_episode_reward
 from agentgym.credit.transforms import Transform, stateless
-from agentgym.credit.weights import keep
+from agentgym.credit.weights import keep_only
 from agentgym.errors import ImpossibleValue
 from agentgym.rollout.branching import close_path, mean_entropy
 from agentgym.rollout.collect import Collect, EpisodePlayer, LiveEpisode
@@ -40,7 +40,7 @@ from agentgym_trainers.empo import agreement
 from agentgym_trainers.grpo import GRPO
 
 
-class Shape(NamedTuple):
+class TreeShape(NamedTuple):
     """How a task's budget is spread."""
 
     roots: int
@@ -75,9 +75,9 @@ async def climb(path: LiveEpisode, most: int, numbers: Iterator[int]) -> list[Li
     """
     held: list[_Peak] = []
     while not path.done:
-        said = await path.generate()
-        if said is not None and most:
-            height = mean_entropy(said)
+        written = await path.generate()
+        if written is not None and most:
+            height = mean_entropy(written)
             number = next(numbers) if len(held) < most else None
             lowest = min(held, key=lambda peak: peak.height, default=None)
             if number is None and lowest is not None and height > lowest.height:
@@ -98,7 +98,7 @@ async def finish(path: LiveEpisode, task: Task, play: EpisodePlayer) -> Trajecto
     return await close_path(path, task, play)
 
 
-def from_peaks(shape: Shape) -> Collect:
+def from_peaks(shape: TreeShape) -> Collect:
     """Collect ``shape.leaves`` episodes per task; those from one peak are numbered together."""
     each = shape.peaks * shape.width
 
@@ -133,7 +133,7 @@ def own(batch: Batch) -> Bool[Tensor, " P"]:
 def reward_majority() -> Transform:
     """Replace the reward: 1 for the most frequent ending of the task, 0 for all others.
 
-    Where several are as frequent, all of them count; nobody earns anything by running out of time.
+    Where several are as frequent, all of them count; an episode cut short by a limit earns nothing.
     """
 
     def apply(batch: Batch) -> Batch:
@@ -141,7 +141,7 @@ def reward_majority() -> Transform:
         size = int(batch.group.max()) + 1 if len(batch.group) else 0
         most = share.new_zeros(size).scatter_reduce(0, batch.group, share, "amax")[batch.group]
         right = ((share == most) & (share > 0)).to(batch.reward)
-        return reward_episodes(batch, right - batch.reward)
+        return add_episode_reward(batch, right - batch.reward)
 
     return stateless(apply)
 
@@ -153,47 +153,48 @@ class ETMR:
     about: ClassVar[About] = About(
         "2508.11356",
         "a few whole episodes, the others forked at the peaks of their uncertainty",
-        "its host's; a prefix counts once",
-        "its host's",
+        "its base's; a prefix counts once",
+        "its base's",
     )
 
-    host: GRPO = field(default_factory=lambda: GRPO(group_size=9))
-    """Whose credit and loss these are; its group size is the budget of a task."""
-    roots: int = 3
+    base: GRPO = field(default_factory=lambda: GRPO(group_size=9))
+    """Method that gives credit and loss; its group size is the budget of a task."""
+    initial_rollouts: int = 3
     """Episodes that begin at the start."""
-    peaks: int = 1
+    peaks_per_root: int = 1
     """Turns of each from which others go on."""
-    width: int = 2
+    branches_per_peak: int = 2
     """Episodes that go on from each."""
-    prefix: Literal["once", "every"] = "once"
+    prefix_loss: Literal["once", "every"] = "once"
     """Whether copies of a prefix count in the loss."""
-    labels: Literal["world", "majority"] = "world"
-    """Who says what is right."""
+    label_source: Literal["world", "majority"] = "world"
+    """Source of the label: the environment's reward, or the majority of the endings."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        at_least(1, self, "roots", "width")
-        at_least(0, self, "peaks")
-        if self.shape.leaves != self.host.group_size:
+        at_least(1, self, "initial_rollouts", "branches_per_peak")
+        at_least(0, self, "peaks_per_root")
+        if self.shape.leaves != self.base.group_size:
             raise ImpossibleValue(
-                f"ETMR.roots * (1 + peaks * width) is {self.shape.leaves}, expected the budget of "
-                f"a task, host.group_size ({self.host.group_size})"
+                f"ETMR.initial_rollouts * (1 + peaks_per_root * branches_per_peak) is "
+                f"{self.shape.leaves}, expected the budget of a task, base.group_size "
+                f"({self.base.group_size})"
             )
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> TreeShape:
         """How the budget is spread."""
-        return Shape(self.roots, self.peaks, self.width)
+        return TreeShape(self.initial_rollouts, self.peaks_per_root, self.branches_per_peak)
 
     @classmethod
     def paper(cls) -> ETMR:
         """The paper's setting."""
         return cls(
-            host=GRPO(group_size=60, clip_high=0.2, mean="tokens"),
-            roots=12,
-            peaks=2,
-            prefix="every",
-            labels="majority",
+            base=GRPO(group_size=60, clip_ratio_high=0.2, loss_aggregation="token-mean"),
+            initial_rollouts=12,
+            peaks_per_root=2,
+            prefix_loss="every",
+            label_source="majority",
         )
 
     @classmethod
@@ -204,8 +205,8 @@ class ETMR:
     def build(self) -> Algorithm:
         """Compose it."""
         whole = extend(
-            self.host.build(),
-            reward=reward_majority() if self.labels == "majority" else None,
-            credit=keep(own) if self.prefix == "once" else None,
+            self.base.build(),
+            reward=reward_majority() if self.label_source == "majority" else None,
+            credit=keep_only(own) if self.prefix_loss == "once" else None,
         )
         return replace(whole, collect=from_peaks(self.shape))

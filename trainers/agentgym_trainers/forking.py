@@ -80,7 +80,7 @@ def released_probability(rise: float, streak: int, weight: float, threshold: flo
 
 
 def count_tasks(streaks: Sequence[int], forks: Sequence[int]) -> list[int]:
-    """The released code's count per task of a batch: nothing resets while nobody forks."""
+    """The released code's count per task of a batch: nothing resets in a round without a fork."""
     return streak_per_path(streaks, forks) if any(forks) else list(streaks)
 
 

@@ -59,33 +59,35 @@ class GiGPO:
         "clipped surrogate",
     )
 
-    host: GRPO = field(default_factory=GRPO)
-    """Whose collection, episode advantage and loss these are."""
-    step_weight: float = 1.0
+    base: GRPO = field(default_factory=GRPO)
+    """Method that gives collection, episode advantage and loss."""
+    step_advantage_weight: float = 1.0
     """Weight of the step's advantage beside the episode's."""
     discount: float = 0.95
     """Of reward, per turn, within step groups."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        at_least(0, self, "step_weight")
+        at_least(0, self, "step_advantage_weight")
         above(0, self, "discount")
         within(0, 1, self, "discount")
 
     @classmethod
     def paper(cls) -> GiGPO:
         """The paper's setting."""
-        return cls(host=GRPO(clip_high=0.2, kl=0.01))
+        return cls(base=GRPO(clip_ratio_high=0.2, kl_coef=0.01))
 
     @classmethod
     def released(cls) -> GiGPO:
         """The authors' code."""
-        return cls(host=GRPO.released())
+        return cls(base=GRPO.released())
 
     def build(self) -> Algorithm:
         """Compose it."""
-        host = self.host.build()
-        if not self.step_weight:
-            return host
-        step = add_step_advantage(self.step_weight, self.discount, scale=self.host.scale)
-        return replace(host, credit=chain(host.credit, step, self.host.weighting()))
+        base = self.base.build()
+        if not self.step_advantage_weight:
+            return base
+        step = add_step_advantage(
+            self.step_advantage_weight, self.discount, scale=self.base.scale_by_std
+        )
+        return replace(base, credit=chain(base.credit, step, self.base.weighting()))

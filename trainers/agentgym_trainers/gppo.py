@@ -31,15 +31,15 @@ class GPPO:
 
     group_size: int = 8
     """Episodes per task."""
-    clip: float = 0.2
+    clip_ratio_low: float = 0.2
     """How far the token ratio may fall below 1."""
-    clip_high: float = 0.28
+    clip_ratio_high: float = 0.28
     """How far it may rise above 1."""
-    dual: float | None = None
+    dual_clip: float | None = None
     """Bound on the loss of a bad token that became likelier, in advantages; unset: none."""
-    mean: Literal["episodes", "tokens"] = "episodes"
+    loss_aggregation: Literal["episode-mean", "token-mean"] = "episode-mean"
     """What counts the same in the loss."""
-    truncated: Literal["zero", "mask"] = "zero"
+    truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
@@ -48,28 +48,30 @@ class GPPO:
         """Refuse impossible numbers."""
         at_least(2, self, "group_size")
         at_least(1, self, "minibatches")
-        within(0, 1, self, "clip")
-        at_least(0, self, "clip_high")
-        above(1, self, "dual")
+        within(0, 1, self, "clip_ratio_low")
+        at_least(0, self, "clip_ratio_high")
+        above(1, self, "dual_clip")
 
     @classmethod
     def paper(cls) -> GPPO:
         """The paper's setting."""
-        return cls(mean="tokens")
+        return cls(loss_aggregation="token-mean")
 
     @classmethod
     def released(cls) -> GPPO:
         """The common code."""
-        return cls(mean="tokens", dual=3.0)
+        return cls(loss_aggregation="token-mean", dual_clip=3.0)
 
     def build(self) -> Algorithm:
         """Compose it."""
-        host = GRPO(
+        base = GRPO(
             group_size=self.group_size,
             minibatches=self.minibatches,
-            mean=self.mean,
-            truncated=self.truncated,
+            loss_aggregation=self.loss_aggregation,
+            truncated_episodes=self.truncated_episodes,
         )
-        return host.compose(
-            policy_gradient_kept(self.clip, self.clip_high, below=True, dual=self.dual)
+        return base.compose(
+            policy_gradient_kept(
+                self.clip_ratio_low, self.clip_ratio_high, below=True, dual_clip=self.dual_clip
+            )
         )

@@ -66,15 +66,15 @@ class GSPO:
 
     group_size: int = 8
     """Episodes per task."""
-    clip: float = 3e-3
+    clip_ratio_low: float = 3e-3
     """How far the ratio of a sequence may fall below 1."""
-    clip_high: float = 4e-3
+    clip_ratio_high: float = 4e-3
     """How far it may rise above 1."""
-    sequence: Literal["turn", "row"] = "turn"
+    ratio_per: Literal["turn", "row"] = "turn"
     """What has one ratio: a turn, or all that was written in one context."""
-    statistics: Literal["episodes", "turns"] = "episodes"
+    group_statistics: Literal["episodes", "turns"] = "episodes"
     """What counts once in the mean and standard deviation of a group."""
-    truncated: Literal["zero", "mask"] = "zero"
+    truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
@@ -83,25 +83,27 @@ class GSPO:
         """Refuse impossible numbers."""
         at_least(2, self, "group_size")
         at_least(1, self, "minibatches")
-        within(0, 1, self, "clip")
-        at_least(0, self, "clip_high")
+        within(0, 1, self, "clip_ratio_low")
+        at_least(0, self, "clip_ratio_high")
 
     @classmethod
     def paper(cls) -> GSPO:
         """The paper's setting."""
-        return cls(clip=3e-4, clip_high=4e-4, sequence="row")
+        return cls(clip_ratio_low=3e-4, clip_ratio_high=4e-4, ratio_per="row")
 
     @classmethod
     def released(cls) -> GSPO:
         """The agent papers' port."""
-        return cls(statistics="turns")
+        return cls(group_statistics="turns")
 
     def build(self) -> Algorithm:
         """Compose it."""
-        host = GRPO(
+        base = GRPO(
             group_size=self.group_size,
             minibatches=self.minibatches,
-            statistics=self.statistics,
-            truncated=self.truncated,
+            group_statistics=self.group_statistics,
+            truncated_episodes=self.truncated_episodes,
         )
-        return host.compose(sequence_ratio(self.clip, self.clip_high, turn=self.sequence == "turn"))
+        return base.compose(
+            sequence_ratio(self.clip_ratio_low, self.clip_ratio_high, turn=self.ratio_per == "turn")
+        )

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, Select
 from agentgym.batch.batch import Batch
-from agentgym.losses.compose import Loss, Outputs, add, times, weigh
+from agentgym.losses.compose import Loss, Outputs, add, scale, times_column
 from agentgym.losses.surrogates import ratio
 from agentgym.utils.bounds import at_least, within
 from agentgym_trainers.clipcov import covariance
@@ -72,13 +72,13 @@ class KLCov:
 
     group_size: int = 8
     """Episodes per task."""
-    share: float = 2e-3
+    kl_cov_ratio: float = 2e-3
     """Part of all tokens that pays."""
-    coefficient: float = 1.0
+    kl_cov_coef: float = 1.0
     """What they pay, per nat."""
-    mean: Literal["episodes", "tokens"] = "episodes"
+    loss_aggregation: Literal["episode-mean", "token-mean"] = "episode-mean"
     """What counts the same in the loss."""
-    truncated: Literal["zero", "mask"] = "zero"
+    truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
@@ -87,26 +87,26 @@ class KLCov:
         """Refuse impossible numbers."""
         at_least(2, self, "group_size")
         at_least(1, self, "minibatches")
-        within(0, 1, self, "share")
-        at_least(0, self, "coefficient")
+        within(0, 1, self, "kl_cov_ratio")
+        at_least(0, self, "kl_cov_coef")
 
     @classmethod
     def paper(cls) -> KLCov:
         """The authors' setting."""
-        return cls(mean="tokens")
+        return cls(loss_aggregation="token-mean")
 
     @classmethod
     def released(cls) -> KLCov:
         """The common code."""
-        return cls(share=2e-4, coefficient=0.1, mean="tokens")
+        return cls(kl_cov_ratio=2e-4, kl_cov_coef=0.1, loss_aggregation="token-mean")
 
     def build(self) -> Algorithm:
         """Compose it."""
-        host = GRPO(
+        base = GRPO(
             group_size=self.group_size,
             minibatches=self.minibatches,
-            mean=self.mean,
-            truncated=self.truncated,
+            loss_aggregation=self.loss_aggregation,
+            truncated_episodes=self.truncated_episodes,
         )
-        penalty = weigh(self.coefficient, times(HELD, distance()))
-        return host.compose(add(unclipped(), penalty), select=hold_covariant(self.share))
+        penalty = scale(self.kl_cov_coef, times_column(HELD, distance()))
+        return base.compose(add(unclipped(), penalty), select=hold_covariant(self.kl_cov_ratio))

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, extend
 from agentgym.batch.batch import Batch
-from agentgym.credit.reward_shaping import reward_episodes
+from agentgym.credit.reward_shaping import add_episode_reward
 from agentgym.credit.transforms import Transform, mean_of_episode, stateless
 from agentgym.utils.bounds import above, finite
 from agentgym_trainers.grpo import GRPO
@@ -55,7 +55,7 @@ def charge_thoughts(alpha: float, most: float | None, *, silent_is_thought: bool
         charge = unsettled(batch, alpha, silent_is_thought=silent_is_thought)
         charge = charge if most is None else charge.clamp(max=most)
         zero = torch.zeros_like(batch.reward)
-        return reward_episodes(batch, torch.where(batch.won, -charge.to(zero), zero))
+        return add_episode_reward(batch, torch.where(batch.won, -charge.to(zero), zero))
 
     return stateless(apply)
 
@@ -66,36 +66,38 @@ class PEAR:
 
     about: ClassVar[About] = About(
         "2510.08026",
-        "its host's",
-        "its host's, of a return less the uncertainty of the thoughts that led to a win",
-        "its host's",
+        "its base's",
+        "its base's, of a return less the uncertainty of the thoughts that led to a win",
+        "its base's",
     )
 
-    host: GRPO = field(default_factory=GRPO)
-    """Whose credit and loss these are."""
+    base: GRPO = field(default_factory=GRPO)
+    """Method that gives credit and loss."""
     alpha: float = 1.0
     """How much uncertain actions excuse uncertain thoughts."""
-    most: float | None = 0.9
+    max_penalty: float | None = 0.9
     """Most that a win can lose, in units of reward; unset: no bound."""
-    silent: Literal["action", "thought"] = "action"
+    without_thought: Literal["action", "thought"] = "action"
     """What an episode without any thought is."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        above(0, self, "most")
+        above(0, self, "max_penalty")
         finite(self, "alpha")
 
     @classmethod
     def paper(cls) -> PEAR:
         """The paper's setting."""
-        return cls(host=GRPO.paper(), most=None, silent="thought")
+        return cls(base=GRPO.paper(), max_penalty=None, without_thought="thought")
 
     @classmethod
     def released(cls) -> PEAR:
-        """The authors' code, as its README tells."""
+        """The authors' code, as its README describes it."""
         return cls.paper()
 
     def build(self) -> Algorithm:
         """Compose it."""
-        charge = charge_thoughts(self.alpha, self.most, silent_is_thought=self.silent == "thought")
-        return extend(self.host.build(), reward=charge)
+        charge = charge_thoughts(
+            self.alpha, self.max_penalty, silent_is_thought=self.without_thought == "thought"
+        )
+        return extend(self.base.build(), reward=charge)

@@ -1,4 +1,4 @@
-"""PPO: a critic says what was to be expected (Schulman et al. 2017, arXiv:1707.06347).
+"""PPO: a critic predicts the return (Schulman et al. 2017, arXiv:1707.06347).
 
 Advantages are generalised (GAE) over the tokens an episode wrote, across its turns; they are
 whitened over the batch. The critic is a copy of the policy's network with one number in place of
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from agentgym.algorithm import About, Algorithm, CriticPlan, Update
-from agentgym.credit.advantages import RETURN, generalised_advantage, whiten
-from agentgym.credit.reward_shaping import punish_malformed
+from agentgym.credit.advantages import RETURN, gae, whiten
+from agentgym.credit.reward_shaping import malformed_penalty
 from agentgym.credit.transforms import chain
-from agentgym.credit.weights import leave_out_truncated, weigh_every_token
-from agentgym.losses.compose import add, weigh
+from agentgym.credit.weights import mask_truncated, mean_over_tokens
+from agentgym.losses.compose import add, scale
 from agentgym.losses.surrogates import entropy_bonus, kl_to_reference, policy_gradient, value_error
 from agentgym.rollout.collect import independent
 from agentgym.utils.bounds import above, at_least, within
@@ -39,32 +39,32 @@ class PPO:
 
     group_size: int = 8
     """Episodes per task; one will do."""
-    clip: float = 0.2
+    clip_ratio_low: float = 0.2
     """How far the token ratio may fall below 1."""
-    clip_high: float = 0.2
+    clip_ratio_high: float = 0.2
     """How far it may rise above 1."""
     discount: float = 1.0
     """Of reward, per token."""
-    trace: float = 0.95
+    gae_lambda: float = 0.95
     """The lambda of GAE: 0 trusts the critic, 1 the return."""
-    truncated: Literal["zero", "mask", "bootstrap"] = "zero"
+    truncated_episodes: Literal["zero", "mask", "bootstrap"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, they are not learned, or it
-    is worth what the critic said."""
-    span: Literal["episode", "turn"] = "episode"
+    is worth the critic's value."""
+    gae_over: Literal["episode", "turn"] = "episode"
     """What GAE runs over: an episode, or a turn that is given the whole return."""
-    value_weight: float = 0.5
+    value_loss_coef: float = 0.5
     """Weight of the critic's error."""
-    value_clip: float | None = 0.5
+    value_clip_range: float | None = 0.5
     """How far a value counts as moved in one training step, in units of reward."""
-    value_rate: float = 1e-3
+    critic_learning_rate: float = 1e-3
     """Learning rate of the critic."""
-    entropy: float = 0.0
+    entropy_coef: float = 0.0
     """Weight of an entropy bonus, per nat."""
-    kl: float = 0.0
+    kl_coef: float = 0.0
     """Weight of the KL divergence from the policy that training began with, per nat."""
-    dual: float | None = None
+    dual_clip: float | None = None
     """Bound on the loss of a bad token that became likelier, in advantages; unset: none."""
-    malformed: float = 0.0
+    malformed_penalty: float = 0.0
     """Reward taken from a turn that holds no action."""
     minibatches: int = 4
     """Optimiser steps per pass."""
@@ -74,43 +74,57 @@ class PPO:
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
         at_least(1, self, "group_size", "minibatches", "epochs")
-        within(0, 1, self, "clip", "trace", "discount")
-        above(0, self, "discount", "value_rate", "value_clip")
-        at_least(0, self, "clip_high", "value_weight", "entropy", "kl", "malformed")
-        above(1, self, "dual")
+        within(0, 1, self, "clip_ratio_low", "gae_lambda", "discount")
+        above(0, self, "discount", "critic_learning_rate", "value_clip_range")
+        at_least(
+            0,
+            self,
+            "clip_ratio_high",
+            "value_loss_coef",
+            "entropy_coef",
+            "kl_coef",
+            "malformed_penalty",
+        )
+        above(1, self, "dual_clip")
 
     @classmethod
     def paper(cls) -> PPO:
         """The paper's setting, as far as it carries over to language models."""
-        return cls(trace=0.95, epochs=3, entropy=0.01, value_clip=None)
+        return cls(gae_lambda=0.95, epochs=3, entropy_coef=0.01, value_clip_range=None)
 
     @classmethod
     def released(cls) -> PPO:
         """The agent papers' code base."""
         return cls(
-            trace=1.0, span="turn", entropy=0.001, kl=0.01, dual=3.0, malformed=0.1, group_size=1
+            gae_lambda=1.0,
+            gae_over="turn",
+            entropy_coef=0.001,
+            kl_coef=0.01,
+            dual_clip=3.0,
+            malformed_penalty=0.1,
+            group_size=1,
         )
 
     def build(self) -> Algorithm:
         """Compose it."""
-        shaping = (punish_malformed(self.malformed),) if self.malformed else ()
-        mask = leave_out_truncated(self.truncated)
-        advantage = generalised_advantage(
+        shaping = (malformed_penalty(self.malformed_penalty),) if self.malformed_penalty else ()
+        mask = mask_truncated(self.truncated_episodes)
+        advantage = gae(
             self.discount,
-            self.trace,
-            bootstrap=self.truncated == "bootstrap",
-            per_turn=self.span == "turn",
+            self.gae_lambda,
+            bootstrap=self.truncated_episodes == "bootstrap",
+            per_turn=self.gae_over == "turn",
         )
         loss = add(
-            policy_gradient(self.clip, self.clip_high, dual=self.dual),
-            weigh(self.value_weight, value_error(self.value_clip, RETURN)),
-            weigh(self.entropy, entropy_bonus()),
-            *((weigh(self.kl, kl_to_reference()),) if self.kl else ()),
+            policy_gradient(self.clip_ratio_low, self.clip_ratio_high, dual_clip=self.dual_clip),
+            scale(self.value_loss_coef, value_error(self.value_clip_range, RETURN)),
+            scale(self.entropy_coef, entropy_bonus()),
+            *((scale(self.kl_coef, kl_to_reference()),) if self.kl_coef else ()),
         )
         return Algorithm(
             collect=independent(self.group_size),
-            credit=chain(*shaping, advantage, whiten(), weigh_every_token(), *mask),
+            credit=chain(*shaping, advantage, whiten(), mean_over_tokens(), *mask),
             updates=(Update(loss=loss, minibatches=self.minibatches, epochs=self.epochs),),
-            critic=CriticPlan(learning_rate=self.value_rate),
-            reference=self.kl > 0,
+            critic=CriticPlan(learning_rate=self.critic_learning_rate),
+            reference=self.kl_coef > 0,
         )

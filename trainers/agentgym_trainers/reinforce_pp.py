@@ -15,8 +15,8 @@ from typing import ClassVar, Literal
 from agentgym.algorithm import About, Algorithm, Update
 from agentgym.credit.advantages import returns_to_go, subtract_group_mean, whiten
 from agentgym.credit.transforms import chain
-from agentgym.credit.weights import leave_out_truncated, weigh_every_token
-from agentgym.losses.compose import add, weigh
+from agentgym.credit.weights import mask_truncated, mean_over_tokens
+from agentgym.losses.compose import add, scale
 from agentgym.losses.surrogates import kl_to_reference, policy_gradient
 from agentgym.rollout.collect import independent
 from agentgym.utils.bounds import above, at_least, within
@@ -39,11 +39,11 @@ class ReinforcePP:
     """What is subtracted before whitening."""
     discount: float = 1.0
     """Of reward, per turn."""
-    clip: float = 0.2
+    clip_ratio: float = 0.2
     """Half-width of the trust region on the token ratio."""
-    kl: float = 0.0
+    kl_coef: float = 0.0
     """Weight of the KL divergence from the policy that training began with, per nat."""
-    truncated: Literal["zero", "mask"] = "zero"
+    truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
@@ -52,15 +52,15 @@ class ReinforcePP:
         """Refuse impossible numbers."""
         at_least(2 if self.baseline == "group" else 1, self, "group_size")
         at_least(1, self, "minibatches")
-        within(0, 1, self, "clip")
+        within(0, 1, self, "clip_ratio")
         above(0, self, "discount")
         within(0, 1, self, "discount")
-        at_least(0, self, "kl")
+        at_least(0, self, "kl_coef")
 
     @classmethod
     def paper(cls) -> ReinforcePP:
         """The paper's setting."""
-        return cls(kl=0.01)
+        return cls(kl_coef=0.01)
 
     @classmethod
     def released(cls) -> ReinforcePP:
@@ -70,19 +70,19 @@ class ReinforcePP:
     def build(self) -> Algorithm:
         """Compose it."""
         baseline = (subtract_group_mean(),) if self.baseline == "group" else ()
-        surrogate = policy_gradient(self.clip)
-        loss = add(surrogate, weigh(self.kl, kl_to_reference())) if self.kl else surrogate
+        surrogate = policy_gradient(self.clip_ratio)
+        loss = add(surrogate, scale(self.kl_coef, kl_to_reference())) if self.kl_coef else surrogate
         return Algorithm(
             collect=independent(self.group_size),
             credit=chain(
                 returns_to_go(self.discount),
                 *baseline,
                 whiten(),
-                weigh_every_token(),
-                *leave_out_truncated(self.truncated),
+                mean_over_tokens(),
+                *mask_truncated(self.truncated_episodes),
             ),
             updates=(Update(loss=loss, minibatches=self.minibatches),),
-            reference=self.kl > 0,
+            reference=self.kl_coef > 0,
         )
 
 

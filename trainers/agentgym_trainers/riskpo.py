@@ -26,10 +26,17 @@ from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, Update
 from agentgym.batch.batch import Batch
-from agentgym.credit.transforms import State, Transform, centre, chain, group_mean, weigh_episodes
-from agentgym.credit.weights import leave_out_truncated
+from agentgym.credit.transforms import (
+    State,
+    Transform,
+    centre,
+    chain,
+    group_mean,
+    mean_over_episodes,
+)
+from agentgym.credit.weights import mask_truncated
 from agentgym.losses.compose import Loss, Outputs
-from agentgym.losses.surrogates import dual_clip, policy_gradient
+from agentgym.losses.surrogates import apply_dual_clip, policy_gradient
 from agentgym.rollout.collect import independent
 from agentgym.utils.bounds import above, at_least, ordered, within
 from agentgym_trainers.gspo import sequence_ratio
@@ -47,7 +54,7 @@ def bundles(batch: Batch, size: int, step: int | None) -> Int[Tensor, " E"]:
     """Number of the bundle of each episode.
 
     Args:
-        batch: Whose episodes; their tasks are drawn without replacement.
+        batch: The episodes; their tasks are drawn without replacement.
         size: Tasks in a bundle; the last one has what is left.
         step: Seeds the draw; None bundles tasks in the order they have.
     """
@@ -134,11 +141,11 @@ def _spread(batch: Batch, value: Float[Tensor, " E"]) -> Batch:
     return batch.with_(advantage=value[batch.episode_of_token] * batch.mask)
 
 
-def bounded(loss: Loss, bound: float) -> Loss:
+def with_dual_clip(loss: Loss, bound: float) -> Loss:
     """A surrogate whose loss at a token of negative advantage is at most ``-bound * advantage``."""
 
     def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
-        return dual_clip(loss.apply(outputs, batch, step), batch.advantage, bound)
+        return apply_dual_clip(loss.apply(outputs, batch, step), batch.advantage, bound)
 
     return loss._replace(apply=apply)
 
@@ -156,72 +163,78 @@ class RiskPO:
 
     group_size: int = 8
     """Episodes per task."""
-    bundle: int = 5
+    bundle_size: int = 5
     """Tasks whose episodes share a score."""
-    low: float = 0.2
+    quantile_low: float = 0.2
     """Level of the lower quantile: alpha."""
-    high: float = 0.8
+    quantile_high: float = 0.8
     """Level of the upper one: beta."""
     omega: float = 0.5
     """How much more the tail below the lower quantile weighs."""
-    rate: float = 0.1
+    quantile_step_size: float = 0.1
     """How fast tracked quantiles move, in units of reward."""
-    clip: float = 3e-3
+    clip_ratio_low: float = 3e-3
     """How far a ratio may fall below 1."""
-    clip_high: float = 4e-3
+    clip_ratio_high: float = 4e-3
     """How far it may rise above 1."""
-    ratio: Literal["turn", "row", "token"] = "turn"
+    ratio_per: Literal["turn", "row", "token"] = "turn"
     """What has one ratio."""
-    dual: float | None = 3.0
+    dual_clip: float | None = 3.0
     """Bound on the loss of a bad token that became likelier, in advantages; unset: none."""
-    law: Literal["tracked", "released"] = "tracked"
+    objective: Literal["tracked", "released"] = "tracked"
     """The paper's advantage, or the code's."""
-    truncated: Literal["zero", "mask"] = "zero"
+    truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        at_least(1, self, "group_size", "bundle", "minibatches")
-        within(0, 1, self, "low", "high", "clip")
-        ordered(self, "low", "high")
-        at_least(0, self, "omega", "rate", "clip_high")
-        above(1, self, "dual")
+        at_least(1, self, "group_size", "bundle_size", "minibatches")
+        within(0, 1, self, "quantile_low", "quantile_high", "clip_ratio_low")
+        ordered(self, "quantile_low", "quantile_high")
+        at_least(0, self, "omega", "quantile_step_size", "clip_ratio_high")
+        above(1, self, "dual_clip")
 
     @classmethod
     def paper(cls) -> RiskPO:
         """The paper's setting."""
-        return cls(group_size=10, clip=0.2, clip_high=0.2, ratio="row", dual=None)
+        return cls(
+            group_size=10, clip_ratio_low=0.2, clip_ratio_high=0.2, ratio_per="row", dual_clip=None
+        )
 
     @classmethod
     def released(cls) -> RiskPO:
         """The authors' script for mathematics."""
         return cls(
             group_size=5,
-            high=0.9,
+            quantile_high=0.9,
             omega=1.5,
-            clip=0.2,
-            clip_high=0.2,
-            ratio="token",
-            law="released",
+            clip_ratio_low=0.2,
+            clip_ratio_high=0.2,
+            ratio_per="token",
+            objective="released",
         )
 
     def build(self) -> Algorithm:
         """Compose it."""
-        tail = Tail(self.low, self.high, self.omega)
+        tail = Tail(self.quantile_low, self.quantile_high, self.omega)
         laws = {
-            "tracked": risk_tracked(self.bundle, tail, self.rate),
-            "released": risk_released(self.bundle, tail),
+            "tracked": risk_tracked(self.bundle_size, tail, self.quantile_step_size),
+            "released": risk_released(self.bundle_size, tail),
         }
         surrogate = (
-            policy_gradient(self.clip, self.clip_high)
-            if self.ratio == "token"
-            else sequence_ratio(self.clip, self.clip_high, turn=self.ratio == "turn")
+            policy_gradient(self.clip_ratio_low, self.clip_ratio_high)
+            if self.ratio_per == "token"
+            else sequence_ratio(
+                self.clip_ratio_low, self.clip_ratio_high, turn=self.ratio_per == "turn"
+            )
         )
-        loss = surrogate if self.dual is None else bounded(surrogate, self.dual)
+        loss = surrogate if self.dual_clip is None else with_dual_clip(surrogate, self.dual_clip)
         return Algorithm(
             collect=independent(self.group_size),
-            credit=chain(laws[self.law], weigh_episodes(), *leave_out_truncated(self.truncated)),
+            credit=chain(
+                laws[self.objective], mean_over_episodes(), *mask_truncated(self.truncated_episodes)
+            ),
             updates=(Update(loss=loss, minibatches=self.minibatches),),
         )

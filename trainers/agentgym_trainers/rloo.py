@@ -13,8 +13,8 @@ from typing import ClassVar, Literal
 
 from agentgym.algorithm import About, Algorithm, Update
 from agentgym.credit.advantages import leave_one_out
-from agentgym.credit.transforms import chain, weigh_episodes
-from agentgym.credit.weights import leave_out_truncated, weigh_every_token
+from agentgym.credit.transforms import chain, mean_over_episodes
+from agentgym.credit.weights import mask_truncated, mean_over_tokens
 from agentgym.losses.surrogates import policy_gradient, reinforce
 from agentgym.rollout.collect import independent
 from agentgym.utils.bounds import at_least, within
@@ -33,13 +33,13 @@ class RLOO:
 
     group_size: int = 8
     """Episodes per task."""
-    clip: float = 0.2
+    clip_ratio: float = 0.2
     """Half-width of the trust region on the token ratio, where there is one."""
     surrogate: Literal["clipped", "plain"] = "clipped"
     """Clipped ratio, or the likelihood itself."""
-    mean: Literal["episodes", "tokens"] = "episodes"
+    loss_aggregation: Literal["episode-mean", "token-mean"] = "episode-mean"
     """What counts the same in the loss."""
-    truncated: Literal["zero", "mask"] = "zero"
+    truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
@@ -48,30 +48,32 @@ class RLOO:
         """Refuse impossible numbers."""
         at_least(2, self, "group_size")
         at_least(1, self, "minibatches")
-        within(0, 1, self, "clip")
+        within(0, 1, self, "clip_ratio")
 
     @classmethod
     def paper(cls) -> RLOO:
         """The paper's setting."""
-        return cls(surrogate="plain", mean="tokens", minibatches=1)
+        return cls(surrogate="plain", loss_aggregation="token-mean", minibatches=1)
 
     @classmethod
     def released(cls) -> RLOO:
         """The common code."""
-        return cls(mean="tokens")
+        return cls(loss_aggregation="token-mean")
 
     def build(self) -> Algorithm:
         """Compose it."""
-        weights = {"episodes": weigh_episodes, "tokens": weigh_every_token}
+        weights = {"episode-mean": mean_over_episodes, "token-mean": mean_over_tokens}
         plain = self.surrogate == "plain"
         return Algorithm(
             collect=independent(self.group_size),
             credit=chain(
-                leave_one_out(), weights[self.mean](), *leave_out_truncated(self.truncated)
+                leave_one_out(),
+                weights[self.loss_aggregation](),
+                *mask_truncated(self.truncated_episodes),
             ),
             updates=(
                 Update(
-                    loss=reinforce() if plain else policy_gradient(self.clip),
+                    loss=reinforce() if plain else policy_gradient(self.clip_ratio),
                     minibatches=self.minibatches,
                 ),
             ),

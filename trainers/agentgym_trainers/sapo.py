@@ -54,13 +54,13 @@ class SAPO:
 
     group_size: int = 8
     """Episodes per task."""
-    gain_sharpness: float = 1.0
+    tau_positive: float = 1.0
     """How fast the gradient fades where the advantage is positive."""
-    loss_sharpness: float = 1.05
+    tau_negative: float = 1.05
     """How fast it fades where the advantage is negative."""
-    mean: Literal["episodes", "tokens"] = "episodes"
+    loss_aggregation: Literal["episode-mean", "token-mean"] = "episode-mean"
     """What counts the same in the loss."""
-    truncated: Literal["zero", "mask"] = "zero"
+    truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
     minibatches: int = 4
     """Optimiser steps per training step."""
@@ -69,12 +69,12 @@ class SAPO:
         """Refuse impossible numbers."""
         at_least(2, self, "group_size")
         at_least(1, self, "minibatches")
-        above(0, self, "gain_sharpness", "loss_sharpness")
+        above(0, self, "tau_positive", "tau_negative")
 
     @classmethod
     def paper(cls) -> SAPO:
         """The paper's setting."""
-        return cls(mean="tokens")
+        return cls(loss_aggregation="token-mean")
 
     @classmethod
     def released(cls) -> SAPO:
@@ -83,10 +83,10 @@ class SAPO:
 
     def build(self) -> Algorithm:
         """Compose it."""
-        host = GRPO(
+        base = GRPO(
             group_size=self.group_size,
             minibatches=self.minibatches,
-            mean=self.mean,
-            truncated=self.truncated,
+            loss_aggregation=self.loss_aggregation,
+            truncated_episodes=self.truncated_episodes,
         )
-        return host.compose(soft_gate(self.gain_sharpness, self.loss_sharpness))
+        return base.compose(soft_gate(self.tau_positive, self.tau_negative))

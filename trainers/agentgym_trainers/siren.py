@@ -28,7 +28,7 @@ from agentgym.algorithm import About, Algorithm, Select, extend
 from agentgym.batch.batch import Batch, episode_mean
 from agentgym.batch.turns import quantile_by, turns_of
 from agentgym.credit.transforms import State, Transform
-from agentgym.losses.compose import Loss, Outputs, times, weigh
+from agentgym.losses.compose import Loss, Outputs, scale, times_column
 from agentgym.losses.reductions import Reduction, nucleus_entropy
 from agentgym.losses.surrogates import entropy_bonus
 from agentgym.utils.bounds import at_least, within
@@ -128,7 +128,7 @@ def adaptive_coefficient(start: float, target: float, rate: float) -> Transform:
 
 def adaptive_bonus() -> Loss:
     """The entropy bonus under the weight of ``adaptive_coefficient``."""
-    return times(COEFFICIENT, entropy_bonus())
+    return times_column(COEFFICIENT, entropy_bonus())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,45 +137,49 @@ class SIREN:
 
     about: ClassVar[About] = About(
         "2509.25133",
-        "its host's",
-        "its host's",
-        "its host's, and the squared distance of peak entropy from where it began",
+        "its base's",
+        "its base's",
+        "its base's, and the squared distance of peak entropy from where it began",
     )
 
-    host: DrGRPO | GRPO = field(default_factory=DrGRPO)
+    base: DrGRPO | GRPO = field(default_factory=DrGRPO)
     """The method that is regularised."""
-    weight: float = 0.005
+    anchor_weight: float = 0.005
     """Of the squared distance, per nat squared."""
-    mass: float = 0.8
+    top_p: float = 0.8
     """Probability of the nucleus."""
-    level: float = 0.8
+    entropy_quantile: float = 0.8
     """Quantile above which a token is a peak."""
-    scope: Scope = "episode"
+    peaks_per: Scope = "episode"
     """What has peaks."""
-    nucleus: Literal["inclusive", "exclusive"] = "inclusive"
+    nucleus_boundary: Literal["inclusive", "exclusive"] = "inclusive"
     """Whether the token that reaches the mass belongs to it."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        at_least(0, self, "weight")
-        within(0, 1, self, "mass", "level")
+        at_least(0, self, "anchor_weight")
+        within(0, 1, self, "top_p", "entropy_quantile")
 
     @classmethod
     def paper(cls) -> SIREN:
         """The paper's setting."""
-        return cls(host=DrGRPO(clip=0.28, clip_high=0.28))
+        return cls(base=DrGRPO(clip_ratio_low=0.28, clip_ratio_high=0.28))
 
     @classmethod
     def released(cls) -> SIREN:
         """The authors' code."""
-        return cls(host=DrGRPO(clip=0.28, clip_high=0.28), nucleus="exclusive")
+        return cls(
+            base=DrGRPO(clip_ratio_low=0.28, clip_ratio_high=0.28), nucleus_boundary="exclusive"
+        )
 
     def build(self) -> Algorithm:
         """Compose it."""
-        nucleus = nucleus_entropy(NUCLEUS, self.mass, inclusive=self.nucleus == "inclusive")
+        nucleus = nucleus_entropy(
+            NUCLEUS, self.top_p, inclusive=self.nucleus_boundary == "inclusive"
+        )
         return extend(
-            self.host.build(),
-            credit=anchored(self.level, self.scope, nucleus),
-            loss=weigh(self.weight, squared_distance(nucleus)),
-            select=find_peaks(self.level, self.scope),
+            self.base.build(),
+            credit=anchored(self.entropy_quantile, self.peaks_per, nucleus),
+            loss=scale(self.anchor_weight, squared_distance(nucleus)),
+            select=find_peaks(self.entropy_quantile, self.peaks_per),
         )

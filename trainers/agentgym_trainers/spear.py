@@ -25,7 +25,7 @@ from typing import ClassVar, Literal
 from agentgym.algorithm import About, Algorithm, Update
 from agentgym.credit.transforms import chain
 from agentgym.credit.weights import CONSTANT
-from agentgym.losses.compose import times, weigh
+from agentgym.losses.compose import scale, times_column
 from agentgym.losses.surrogates import policy_gradient
 from agentgym.utils.bounds import at_least, ordered, within
 from agentgym_trainers.clipcov import KEPT, spare_covariant
@@ -45,86 +45,112 @@ class SPEAR:
         "Dr.BoT's, then the replayed episodes' with covariance clipping",
     )
 
-    host: DrBoT = field(default_factory=DrBoT)
+    base: DrBoT = field(default_factory=DrBoT)
     """How fresh episodes are learned from."""
-    imitation: float = 1.0
-    """Weight of replay once it has ramped up; 0 leaves the host and the bonus."""
-    ramp: int = 20
+    replay_loss_coef: float = 1.0
+    """Weight of replay once it has ramped up; 0 leaves the base and the bonus."""
+    replay_warmup: int = 20
     """Training steps until replay has full weight."""
-    bonus: float = 0.1
+    acting_reward: float = 0.1
     """Most that acting is worth at first, in reward; 0 means none."""
-    fade: int = 40
+    acting_decay: int = 40
     """Training steps until acting is worth nothing."""
-    acting: Literal["flat", "count"] = "flat"
+    acting_reward_form: Literal["flat", "count"] = "flat"
     """Whether an episode that wins is paid for each act."""
-    capacity: int = 256
+    buffer_size: int = 256
     """Episodes kept."""
-    patience: int = 5
+    max_age: int = 5
     """Training steps an episode is kept."""
-    medians: int = 10240
+    baseline_buffer_size: int = 10240
     """Task means that the median is taken over."""
-    draw: Literal["some", "burst", "power-of-two-burst"] = "some"
+    replay_mode: Literal["some", "burst", "power-of-two-burst"] = "some"
     """What is replayed: a few episodes each step, or all of a full buffer, which is emptied."""
-    some: int = 32
+    replay_size: int = 32
     """Episodes replayed per step."""
-    spared: float = 0.02
+    clip_cov_ratio: float = 0.02
     """Part of the replayed tokens left out for their covariance."""
-    low: float = 0.2
+    clip_cov_low: float = 0.2
     """Covariance above which a token may be left out."""
-    high: float = 6.0
+    clip_cov_high: float = 6.0
     """Covariance below which it may be."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        at_least(0, self, "imitation", "bonus")
-        at_least(1, self, "ramp", "fade", "capacity", "patience", "medians", "some")
-        within(0, 1, self, "spared")
-        ordered(self, "low", "high")
+        at_least(0, self, "replay_loss_coef", "acting_reward")
+        at_least(
+            1,
+            self,
+            "replay_warmup",
+            "acting_decay",
+            "buffer_size",
+            "max_age",
+            "baseline_buffer_size",
+            "replay_size",
+        )
+        within(0, 1, self, "clip_cov_ratio")
+        ordered(self, "clip_cov_low", "clip_cov_high")
 
     @classmethod
     def paper(cls) -> SPEAR:
         """The paper's ALFWorld runs."""
-        return cls(ramp=100, fade=200, acting="count", capacity=100, draw="burst")
+        return cls(
+            replay_warmup=100,
+            acting_decay=200,
+            acting_reward_form="count",
+            buffer_size=100,
+            replay_mode="burst",
+        )
 
     @classmethod
     def released(cls) -> SPEAR:
         """The authors' code for agents, whose ramp is longer than the paper's."""
         return cls(
-            host=DrBoT.released(),
-            ramp=200,
-            fade=200,
-            acting="count",
-            capacity=100,
-            draw="power-of-two-burst",
+            base=DrBoT.released(),
+            replay_warmup=200,
+            acting_decay=200,
+            acting_reward_form="count",
+            buffer_size=100,
+            replay_mode="power-of-two-burst",
         )
 
     def build(self) -> Algorithm:
         """Compose it."""
-        host = self.host.build()
-        curriculum = reward_acting(self.bonus, fade(self.fade), self.acting)
-        credit = chain(curriculum, host.credit) if self.bonus else host.credit
-        if not self.imitation:
-            return replace(host, credit=credit)
-        clip = {"clip": self.host.clip, "clip_high": self.host.clip_high}
-        surrogate = policy_gradient(self.host.clip, self.host.clip_high)
+        base = self.base.build()
+        curriculum = reward_acting(
+            self.acting_reward, fade(self.acting_decay), self.acting_reward_form
+        )
+        credit = chain(curriculum, base.credit) if self.acting_reward else base.credit
+        if not self.replay_loss_coef:
+            return replace(base, credit=credit)
+        clip = {"clip": self.base.clip_ratio_low, "clip_high": self.base.clip_ratio_high}
+        surrogate = policy_gradient(self.base.clip_ratio_low, self.base.clip_ratio_high)
         draws: dict[str, Draw] = {
-            "some": sample(self.some),
-            "burst": burst(self.capacity),
-            "power-of-two-burst": burst(self.capacity, power_of_two=True),
+            "some": sample(self.replay_size),
+            "burst": burst(self.buffer_size),
+            "power-of-two-burst": burst(self.buffer_size, power_of_two=True),
         }
         imitation = Update(
-            loss=weigh(
-                self.imitation, weigh(ramp(self.ramp), times(CONSTANT, times(KEPT, surrogate)))
+            loss=scale(
+                self.replay_loss_coef,
+                scale(
+                    ramp(self.replay_warmup), times_column(CONSTANT, times_column(KEPT, surrogate))
+                ),
             ),
             rows=replayed,
             name="imitation",
-            select=spare_covariant(self.spared, self.low, self.high, **clip),
+            select=spare_covariant(
+                self.clip_cov_ratio, self.clip_cov_low, self.clip_cov_high, **clip
+            ),
         )
         buffer = replay(
-            self.capacity, self.patience, self.medians, draws[self.draw], self.host.weighting()
+            self.buffer_size,
+            self.max_age,
+            self.baseline_buffer_size,
+            draws[self.replay_mode],
+            self.base.weighting(),
         )
         return replace(
-            host,
+            base,
             credit=chain(credit, buffer),
-            updates=(replace(host.updates[0], rows=fresh), imitation),
+            updates=(replace(base.updates[0], rows=fresh), imitation),
         )

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from agentgym.algorithm import About, Algorithm, Select
 from agentgym.batch.batch import Batch
-from agentgym.losses.compose import Outputs, times
-from agentgym.losses.surrogates import policy_gradient, stopped
+from agentgym.losses.compose import Outputs, times_column
+from agentgym.losses.surrogates import clipped_tokens, policy_gradient
 from agentgym.utils.bounds import above, at_least, within
 from agentgym_trainers.grpo import GRPO
 
@@ -81,7 +81,7 @@ def weigh_by_effect(
     def apply(outputs: Outputs, batch: Batch, generator: torch.Generator) -> Batch:
         omega = effect(outputs, batch)
         if clip is not None:
-            omega = omega * ~stopped(outputs, batch, *clip)
+            omega = omega * ~clipped_tokens(outputs, batch, *clip)
         weight = torch.zeros_like(batch.advantage)
         if batch.mask.any():
             weight[batch.mask] = LAWS[law](omega[batch.mask], low, high).to(weight)
@@ -101,39 +101,48 @@ class STEER:
         "clipped surrogate, less of it at tokens that move entropy",
     )
 
-    host: GRPO = field(default_factory=lambda: GRPO(dual=10.0))
-    """Whose credit and loss are weighed."""
-    low: float = 0.8
+    base: GRPO = field(default_factory=lambda: GRPO(dual_clip=10.0))
+    """Method that gives credit and loss."""
+    weight_low: float = 0.8
     """Weight of the token with the most effect."""
-    high: float = 1.2
+    weight_high: float = 1.2
     """Weight of the token with the least effect, where the law is linear."""
-    law: Literal["linear", "decaying", "relative"] = "linear"
+    weight_form: Literal["linear", "decaying", "relative"] = "linear"
     """From effects to weights."""
-    effects: Literal["all", "moving"] = "all"
-    """Whose effect on entropy counts: all tokens', or only theirs that the clip has not stopped."""
+    counted_tokens: Literal["all", "moving"] = "all"
+    """Tokens that have an effect on entropy: all, or only those that the clip leaves a gradient."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
-        above(0, self, "low")
-        within(0, 1, self, "low")
-        at_least(1, self, "high")
+        above(0, self, "weight_low")
+        within(0, 1, self, "weight_low")
+        at_least(1, self, "weight_high")
 
     @classmethod
     def paper(cls) -> STEER:
         """The paper's setting."""
-        host = GRPO(dual=10.0, mean="tokens")
-        return cls(host=host, law="relative", effects="moving")
+        base = GRPO(dual_clip=10.0, loss_aggregation="token-mean")
+        return cls(base=base, weight_form="relative", counted_tokens="moving")
 
     @classmethod
     def released(cls) -> STEER:
         """The authors' code."""
-        return cls(host=GRPO(dual=10.0, mean="tokens"), low=0.95, high=1.05)
+        return cls(
+            base=GRPO(dual_clip=10.0, loss_aggregation="token-mean"),
+            weight_low=0.95,
+            weight_high=1.05,
+        )
 
     def build(self) -> Algorithm:
         """Compose it."""
-        host = self.host
-        clip = {"all": None, "moving": (host.clip, host.clip_high)}[self.effects]
-        surrogate = policy_gradient(host.clip, host.clip_high, dual=host.dual)
-        return host.compose(
-            times(WEIGHT, surrogate), select=weigh_by_effect(self.law, self.low, self.high, clip)
+        base = self.base
+        clip = {"all": None, "moving": (base.clip_ratio_low, base.clip_ratio_high)}[
+            self.counted_tokens
+        ]
+        surrogate = policy_gradient(
+            base.clip_ratio_low, base.clip_ratio_high, dual_clip=base.dual_clip
+        )
+        return base.compose(
+            times_column(WEIGHT, surrogate),
+            select=weigh_by_effect(self.weight_form, self.weight_low, self.weight_high, clip),
         )
