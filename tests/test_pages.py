@@ -19,11 +19,13 @@ from agentgym.cli import VERBS, main
 HERE = Path(__file__).parent.parent
 ELSEWHERE = {"docs/how-to/tools.md"}
 """Needs services of its own: `test_docs_tools.py`."""
-PAGES = sorted(
-    path.relative_to(HERE).as_posix()
-    for folder in ("docs", "envs", "trainers", "examples")
-    for path in (HERE / folder).rglob("*.md")
-) + ["README.md", "CONTRIBUTING.md"]
+FOLDERS = ("docs", "envs", "trainers", "examples")
+FOUND = [path for folder in FOLDERS for path in (HERE / folder).rglob("*.md")]
+PAGES = [
+    *sorted(path.relative_to(HERE).as_posix() for path in FOUND),
+    "README.md",
+    "CONTRIBUTING.md",
+]
 BLOCK = re.compile(
     r"(?:^<!-- not run: (?P<why>[^>]+) -->\n)?^```(?P<language>python|bash)\n(?P<text>.*?)^```$",
     re.DOTALL | re.MULTILINE,
