@@ -17,9 +17,24 @@ from agentgym.errors import ConfigError, MissingExtra
 
 
 def play_in_terminal(
-    env: str, env_args: Mapping[str, Any], *, task: str | None, seed: int, console: Console
+    env: str,
+    env_args: Mapping[str, Any],
+    *,
+    task: str | None,
+    seed: int,
+    console: Console,
+    oracle: bool = False,
 ) -> int:
-    """One episode, a line at a time; returns the exit status."""
+    """One episode, a line at a time; returns the exit status.
+
+    Args:
+        env: Environment id.
+        env_args: Its keyword arguments.
+        task: Task id; None lets the seed draw one.
+        seed: Seed of the episode.
+        console: Where it is shown.
+        oracle: Show how the environment's oracle plays instead of asking for actions.
+    """
     game = make(env, **env_args)
     options = {} if task is None else {"task": task}
     observation, info = game.reset(seed=seed, options=options)
@@ -27,12 +42,12 @@ def play_in_terminal(
     assert isinstance(world, TextEnv)
     console.print(f"{info['task_id']}  (:hint, :actions, :quit)", style="dim", highlight=False)
     console.print(observation, highlight=False, markup=False)
+    moves = iter(world.oracle() or ()) if oracle else None
     ended = False
     while not ended:
-        try:
-            line = console.input("> ")
-        except (EOFError, KeyboardInterrupt):
-            line = ":quit"
+        line = _ask(console) if moves is None else next(moves, ":quit")
+        if moves is not None:
+            console.print(f"> {line}", style="bold", highlight=False, markup=False)
         if line == ":quit":
             break
         if line in (":hint", ":actions"):
@@ -50,6 +65,14 @@ def play_in_terminal(
     console.print(f"score {info['score']:.2f}, {end}", style="bold", highlight=False)
     game.close()
     return 0
+
+
+def _ask(console: Console) -> str:
+    """The next line; the end of the input leaves."""
+    try:
+        return console.input("> ")
+    except (EOFError, KeyboardInterrupt):
+        return ":quit"
 
 
 def listing() -> Table:

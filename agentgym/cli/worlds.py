@@ -45,6 +45,8 @@ class PlayOptions:
     task: str | None = None
     """Task id; unless given, the seed draws one."""
     seed: int = 0
+    oracle: bool = False
+    """Show how the oracle plays, without asking for anything."""
 
 
 def play(arguments: list[str]) -> int:
@@ -53,7 +55,12 @@ def play(arguments: list[str]) -> int:
     from agentgym.cli.terminal import play_in_terminal
 
     return play_in_terminal(
-        options.env, options.env_args, task=options.task, seed=options.seed, console=Console()
+        options.env,
+        options.env_args,
+        task=options.task,
+        seed=options.seed,
+        console=Console(),
+        oracle=options.oracle,
     )
 
 
