@@ -170,7 +170,7 @@ def in_a_world(options: Options, folder: str, engine: Any) -> int:
     player = Player(
         agent=ChatAgent(load_tokenizer(folder), action_format=Plain()),
         engine=engine,
-        make_env=EnvFactory(turns=options.turns),
+        make_env=EnvFactory(max_turns=options.turns),
         limits=EpisodeLimits(turns=options.turns, tokens=8192),
         sampling=Sampling(max_tokens=options.completion),
         concurrency=options.episodes,

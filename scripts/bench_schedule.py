@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 
 from agentgym.engines.local.engine import LocalEngine
-from agentgym.env.executor import Answer, EnvHandle, MakeEnv, Start, ThreadExecutor
+from agentgym.env.executor import EnvHandle, MakeEnv, ResetResult, StepResult, ThreadExecutor
 from agentgym.env.registry import EnvFactory
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
@@ -66,11 +66,11 @@ class Slow:
     rng: np.random.Generator
     mean: float
 
-    async def reset(self, task: Task) -> Start:
+    async def reset(self, task: Task) -> ResetResult:
         """At once."""
         return await self.world.reset(task)
 
-    async def step(self, action: str) -> Answer:
+    async def step(self, action: str) -> StepResult:
         """After a while."""
         factor = 10.0 if self.rng.random() < 0.2 else 1.0
         await asyncio.sleep(factor * self.mean * self.rng.uniform(0.5, 1.5))
@@ -107,7 +107,7 @@ def trainer_of(options: Options, how: ScheduleSettings) -> Trainer:
     player = Player(
         agent=ChatAgent(tokenizer, action_format=Plain()),
         engine=LocalEngine(model, slots=count, context=4096),
-        make_env=EnvFactory(turns=options.turns),
+        make_env=EnvFactory(max_turns=options.turns),
         executor=SlowHost(options.delay),
         limits=EpisodeLimits(turns=options.turns, tokens=4096),
         sampling=Sampling(max_tokens=12),

@@ -102,7 +102,7 @@ class Setting:
             from_scratch.save(model, tokenizer, Path(folder))
         self.tokenizer = load_tokenizer(self.folder)
         self.agent = ChatAgent(self.tokenizer)
-        self.make = EnvFactory(kwargs=options.env_args, turns=options.turns)
+        self.make = EnvFactory(kwargs=options.env_args, max_turns=options.turns)
 
     def step(self, number: int) -> list[Task]:
         """The tasks of a training step."""

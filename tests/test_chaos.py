@@ -86,7 +86,7 @@ def test_no_episode_is_lost_and_the_mean_reward_is_unbiased_when_worlds_break(ag
     """One world in five raises, hangs or kills its process; processes are killed from outside."""
 
     async def broken():
-        async with ProcessPool(workers=4, deadline=1.0) as pool:
+        async with ProcessPool(workers=4, step_timeout=1.0) as pool:
             killer = asyncio.create_task(kill_now_and_then(pool))
             played = await groups(player(agent, worlds.doomed, pool, retries=30), 4)
             killer.cancel()
@@ -119,7 +119,7 @@ def test_without_further_attempts_the_long_episodes_would_be_missing(agent, worl
     """What the test above would show if nothing were tried again: lost episodes, and a bias."""
 
     async def broken():
-        async with ProcessPool(workers=4, deadline=1.0) as pool:
+        async with ProcessPool(workers=4, step_timeout=1.0) as pool:
             return await groups(player(agent, worlds.doomed, pool, retries=0), 2)
 
     played = asyncio.run(broken())
@@ -129,7 +129,7 @@ def test_without_further_attempts_the_long_episodes_would_be_missing(agent, worl
 
 def test_a_tree_keeps_its_size_when_its_worlds_break(agent, worlds):
     async def broken():
-        async with ProcessPool(workers=4, deadline=1.0) as pool:
+        async with ProcessPool(workers=4, step_timeout=1.0) as pool:
             someone = player(agent, worlds.doomed, pool, retries=30)
             collect = grow_tree(6, fixed_roots(2), lambda decision, rng: bool(rng.random() < 0.3))
             return await asyncio.gather(*(collect(task, someone) for task in TASKS[:16]))

@@ -31,7 +31,7 @@ class Waits(TextEnv):
 
 def test_slow_worlds_hold_up_no_other():
     async def play():
-        host, task = ThreadExecutor(width=64), Task("tests/Waits", "a")
+        host, task = ThreadExecutor(max_threads=64), Task("tests/Waits", "a")
         worlds = [await host.open(lambda task: Waits(), task) for _ in range(SLOW + 1)]
         for world in worlds:
             await world.reset(task)

@@ -49,7 +49,7 @@ def alive(process):
 
 async def transcript(host, number):
     task = Task(HOTTER, f"hotter-{number}", number)
-    world = await host.open(EnvFactory(turns=9), task)
+    world = await host.open(EnvFactory(max_turns=9), task)
     seen = [await world.reset(task)]
     for guess in range(0, 90, 10):
         seen.append(await world.step(str(guess)))
@@ -144,7 +144,7 @@ def test_a_process_that_dies_costs_its_own_worlds_and_is_replaced():
 
 def test_a_world_that_hangs_is_written_off_and_its_process_ends_after_its_neighbours():
     async def play():
-        async with ProcessPool(workers=1, deadline=1.0) as pool:
+        async with ProcessPool(workers=1, step_timeout=1.0) as pool:
             stuck, neighbour = await opened(pool), await opened(pool)
             home = int((await neighbour.step("process")).observation)
             with pytest.raises(EnvTimeout, match="no answer within 1 seconds"):
@@ -168,7 +168,7 @@ def test_a_world_that_hangs_is_written_off_and_its_process_ends_after_its_neighb
 
 def test_a_world_that_hangs_in_this_process_is_warned_of_by_name():
     async def main():
-        world = await opened(ThreadExecutor(deadline=0.05))
+        world = await opened(ThreadExecutor(warn_after=0.05))
         with pytest.warns(RuntimeWarning, match="Odd, task 'odd', .* asked 'sleep 0.3'.*workers 1"):
             return await world.step("sleep 0.3")
 
@@ -177,7 +177,7 @@ def test_a_world_that_hangs_in_this_process_is_warned_of_by_name():
 
 def test_a_world_that_lets_no_thread_run_is_killed():
     async def play():
-        async with ProcessPool(workers=1, deadline=1.0) as pool:
+        async with ProcessPool(workers=1, step_timeout=1.0) as pool:
             world, neighbour = await opened(pool), await opened(pool)
             home = int((await world.step("process")).observation)
             for one, action in ((world, "seize"), (neighbour, "x")):
@@ -233,7 +233,7 @@ def test_memory_is_bounded_over_ten_thousand_resets_of_a_world_that_leaks():
 
     async def play():
         peaks = []
-        async with ProcessPool(workers=2, recycle=500) as pool:
+        async with ProcessPool(workers=2, envs_per_worker=500) as pool:
 
             async def some(count):
                 for _ in range(count):

@@ -68,7 +68,7 @@ def test_make_vec_says_what_single_environments_say(env_id, mode):
 @pytest.mark.filterwarnings("ignore:.*is not fully supported")
 @pytest.mark.parametrize("env_id", agentgym.environments())
 def test_a_pool_says_what_a_single_environment_says_and_so_does_a_fork(env_id):
-    maker = EnvFactory(kwargs=SMALL.get(env_id, {}), turns=20)
+    maker = EnvFactory(kwargs=SMALL.get(env_id, {}), max_turns=20)
     try:
         bare = world(env_id, **maker.kwargs)
         task = Task(env_id, bare.tasks("train")[0], 7)

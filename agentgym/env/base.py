@@ -145,7 +145,7 @@ class TextEnv(gymnasium.Env[str, str]):
         """
         return copy.deepcopy(self)
 
-    def twin(self) -> Self:
+    def shallow_copy(self) -> Self:
         """A shallow copy with a generator of its own: where a world's own ``fork`` begins."""
         other = copy.copy(self)
         rng = self._np_random

@@ -27,7 +27,7 @@ class _Asked:
     """Nobody waits any more; the world is closed when the answer comes."""
 
 
-class Line(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """The connection to one worker, and what is known of it."""
 
     def __init__(self, process: Any) -> None:

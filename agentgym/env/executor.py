@@ -24,14 +24,14 @@ MakeEnv = Callable[[Task], Env]
 """Makes the world of a task, not yet reset."""
 
 
-class Start(NamedTuple):
+class ResetResult(NamedTuple):
     """What ``reset`` gives, as in Gymnasium."""
 
     observation: str
     info: dict[str, Any]
 
 
-class Answer(NamedTuple):
+class StepResult(NamedTuple):
     """What ``step`` gives, as in Gymnasium."""
 
     observation: str
@@ -49,10 +49,10 @@ class EnvHandle(Protocol):
         EnvLost: The world lost its place through no fault of its own.
     """
 
-    async def reset(self, task: Task) -> Start:
+    async def reset(self, task: Task) -> ResetResult:
         """Start the task."""
 
-    async def step(self, action: str) -> Answer:
+    async def step(self, action: str) -> StepResult:
         """Act."""
 
     async def fork(self) -> EnvHandle:
@@ -77,16 +77,16 @@ class ThreadExecutor:
     done is to say so: a ``RuntimeWarning`` names the task and what the world was asked.
     """
 
-    deadline: float = 60.0
+    warn_after: float = 60.0
     """Seconds after which a world that has not answered is warned of."""
-    width: int = 64
+    max_threads: int = 64
     """Calls at once: as many slow ones hold up nobody."""
 
     async def open(self, make: MakeEnv, task: Task) -> EnvHandle:
         """The world of a task."""
-        threads = _threads(self.width)
+        threads = _threads(self.max_threads)
         env = await _call(threads, make, task, undo=_close)
-        return _Local(env, self.deadline, threads)
+        return _Local(env, self.warn_after, threads)
 
 
 @cache
@@ -101,22 +101,22 @@ class _Local:
     deadline: float
     threads: ThreadPoolExecutor
 
-    async def reset(self, task: Task) -> Start:
+    async def reset(self, task: Task) -> ResetResult:
         with self._watched(f"to start {task.id!r}"):
-            return Start(*await _call(self.threads, reset_env, self.env, task))
+            return ResetResult(*await _call(self.threads, reset_env, self.env, task))
 
-    async def step(self, action: str) -> Answer:
+    async def step(self, action: str) -> StepResult:
         with self._watched(f"{action[:60]!r}"):
-            return Answer(*await _call(self.threads, step_env, self.env, action))
+            return StepResult(*await _call(self.threads, step_env, self.env, action))
 
     async def fork(self) -> EnvHandle:
         with self._watched("to fork"):
             twin = await _call(self.threads, fork_env, self.env, undo=_close)
-            return _Local(twin, self.deadline, self.threads)
+            return _Local(twin, self.warn_after, self.threads)
 
     @contextmanager
     def _watched(self, asked: str) -> Iterator[None]:
-        alarm = asyncio.get_running_loop().call_later(self.deadline, self._warn, asked)
+        alarm = asyncio.get_running_loop().call_later(self.warn_after, self._warn, asked)
         try:
             yield
         finally:
@@ -126,7 +126,7 @@ class _Local:
         bare = self.env.unwrapped
         named = f", task {bare.task_id!r}," if isinstance(bare, TextEnv) and bare.task_id else ""
         warnings.warn(
-            f"{type(bare).__name__}{named} has not answered for {self.deadline:g} s; it was asked "
+            f"{type(bare).__name__}{named} has not answered for {self.warn_after:g} s; it was asked "
             f"{asked}. If it hangs, the run hangs with it: a world in this process cannot be "
             f"stopped, one in a process of its own can (`--rollout.workers 1`)",
             RuntimeWarning,

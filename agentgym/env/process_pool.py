@@ -16,8 +16,8 @@ import socket
 from dataclasses import dataclass
 from typing import Self
 
-from agentgym.env.connection import Line
-from agentgym.env.executor import Answer, EnvHandle, MakeEnv, Start
+from agentgym.env.connection import Connection
+from agentgym.env.executor import EnvHandle, MakeEnv, ResetResult, StepResult
 from agentgym.env.worker import Fork, Open, Reset, Step, serve
 from agentgym.errors import ConfigError
 from agentgym.types import Task
@@ -41,11 +41,11 @@ class ProcessPool:
 
     workers: int = 2
     """Processes."""
-    deadline: float = 60.0
+    step_timeout: float = 60.0
     """Seconds in which a world must answer an action, waiting in its process included."""
-    opening: float = 300.0
+    reset_timeout: float = 300.0
     """The same for making a world and for starting its task."""
-    recycle: int = 1000
+    envs_per_worker: int = 1000
     """Worlds that a process opens before another takes its place."""
 
     def __post_init__(self) -> None:
@@ -53,7 +53,7 @@ class ProcessPool:
         for name in ("workers", "deadline", "opening", "recycle"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"Pool.{name} is {getattr(self, name)}, expected more than 0")
-        self._lines: list[Line] = []
+        self._lines: list[Connection] = []
         self._numbers = itertools.count()
         self._starting = asyncio.Lock()
         self._watch: asyncio.Task[None] | None = None
@@ -92,13 +92,13 @@ class ProcessPool:
                 self._lines.append(await self._start())
             line = min(accepting, key=lambda line: len(line.living))
             line.served += 1
-            if line.served >= self.recycle:
+            if line.served >= self.envs_per_worker:
                 line.accepting = False
             world = next(self._numbers)
             line.living.add(world)
         handle = _Pooled(self, line, world)
         try:
-            await line.ask(Open(world, sent, task), self.opening)
+            await line.ask(Open(world, sent, task), self.reset_timeout)
         except BaseException:
             await handle.close()
             raise
@@ -109,14 +109,14 @@ class ProcessPool:
         """Ids of the processes that serve."""
         return tuple(line.process.pid for line in self._lines if not line.ended)
 
-    async def _start(self) -> Line:
+    async def _start(self) -> Connection:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["agentgym.env.worker"])
         ours, theirs = socket.socketpair()
         process = context.Process(target=serve, args=(theirs,), daemon=True)
         await asyncio.to_thread(process.start)
         theirs.close()
-        line = Line(process)
+        line = Connection(process)
         await asyncio.get_running_loop().create_connection(lambda: line, sock=ours)
         self.started += 1
         self._watch = self._watch or asyncio.create_task(self._look())
@@ -125,7 +125,7 @@ class ProcessPool:
     async def _look(self) -> None:
         """Write off the worlds whose time is over."""
         while True:
-            await asyncio.sleep(min(self.deadline, self.opening) / LOOKS)
+            await asyncio.sleep(min(self.step_timeout, self.reset_timeout) / LOOKS)
             for line in list(self._lines):
                 line.expire()
 
@@ -146,20 +146,20 @@ class _Pooled:
     """A world of a pool."""
 
     pool: ProcessPool
-    line: Line
+    line: Connection
     number: int
 
-    async def reset(self, task: Task) -> Start:
-        return Start(*await self.line.ask(Reset(self.number, task), self.pool.opening))
+    async def reset(self, task: Task) -> ResetResult:
+        return ResetResult(*await self.line.ask(Reset(self.number, task), self.pool.reset_timeout))
 
-    async def step(self, action: str) -> Answer:
-        return Answer(*await self.line.ask(Step(self.number, action), self.pool.deadline))
+    async def step(self, action: str) -> StepResult:
+        return StepResult(*await self.line.ask(Step(self.number, action), self.pool.step_timeout))
 
     async def fork(self) -> EnvHandle:
         twin = _Pooled(self.pool, self.line, next(self.pool._numbers))
         self.line.living.add(twin.number)
         try:
-            await self.line.ask(Fork(self.number, twin.number), self.pool.deadline)
+            await self.line.ask(Fork(self.number, twin.number), self.pool.step_timeout)
         except BaseException:
             await twin.close()
             raise

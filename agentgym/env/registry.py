@@ -108,12 +108,12 @@ class EnvFactory:
 
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments of the world."""
-    turns: int | None = None
+    max_turns: int | None = None
     """Turns until the world is cut off; unless given, as registered."""
 
     def __call__(self, task: Task) -> gymnasium.Env[str, str]:
         """The world, not yet reset; raises what ``make`` does."""
-        return make(task.env, max_episode_steps=self.turns, **self.kwargs)
+        return make(task.env, max_episode_steps=self.max_turns, **self.kwargs)
 
 
 def world(env: str, **kwargs: Any) -> TextEnv:

@@ -18,7 +18,7 @@ async def executor_of(rollout: RolloutSettings) -> AsyncIterator[Executor]:
     if not rollout.workers:
         yield ThreadExecutor(rollout.env_timeout, rollout.concurrency)
         return
-    async with ProcessPool(workers=rollout.workers, deadline=rollout.env_timeout) as pool:
+    async with ProcessPool(workers=rollout.workers, step_timeout=rollout.env_timeout) as pool:
         yield pool
 
 

@@ -70,8 +70,8 @@ async def run(
         or experiment.engine_device not in (None, "cuda", "cuda:0"),
         server_model=server_model,
     )
-    async with executor_of(experiment.rollout) as host, engines:
-        job = Job(experiment, folder, display, host, engines)
+    async with executor_of(experiment.rollout) as executor, engines:
+        job = Job(experiment, folder, display, executor, engines)
         job.prepare()
         if not folder.warm.exists():
             await job.warm_up()
@@ -90,7 +90,7 @@ class Job:
     experiment: Experiment
     folder: RunFolder
     display: Display
-    host: Executor = field(default_factory=ThreadExecutor)
+    executor: Executor = field(default_factory=ThreadExecutor)
     """Runs the environments."""
     engines: EngineFactory = field(default_factory=EngineFactory)
     """Creates the sampling engine."""
@@ -259,8 +259,8 @@ class Job:
             engine=self.engines.make(
                 model, tokenizer, slots=wanted.concurrency, context=wanted.max_context_tokens
             ),
-            make_env=EnvFactory(kwargs=self._env_args(), turns=wanted.max_turns),
-            executor=self.host,
+            make_env=EnvFactory(kwargs=self._env_args(), max_turns=wanted.max_turns),
+            executor=self.executor,
             limits=EpisodeLimits(
                 turns=wanted.max_turns, tokens=wanted.max_context_tokens, seconds=wanted.max_seconds
             ),
@@ -410,7 +410,7 @@ def evaluate_blocking(
 async def _evaluate(
     experiment: Experiment, model: str, path: Path, display: Display, before: Report | None
 ) -> Report:
-    async with executor_of(experiment.rollout) as host, engines_of(experiment) as engines:
-        job = Job(experiment, RunFolder(path.parent), display, host, engines)
+    async with executor_of(experiment.rollout) as executor, engines_of(experiment) as engines:
+        job = Job(experiment, RunFolder(path.parent), display, executor, engines)
         job.prepare_split(experiment.panel.split)
         return await job.evaluate(model, experiment.panel.split, path, before)

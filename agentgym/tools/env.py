@@ -111,7 +111,7 @@ class ToolEnv(TextEnv):
 
     def fork(self) -> Self:
         """The same state, with copies of stateful tools."""
-        other = self.twin()
+        other = self.shallow_copy()
         other.tools = tuple(each.fork(self, other) for each in self.tools)
         return other
 

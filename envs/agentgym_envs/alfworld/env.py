@@ -109,7 +109,7 @@ class ALFWorld(TextEnv):
 
     def fork(self) -> Self:
         """The same game in the same state: nothing that changes is shared."""
-        return self.twin()
+        return self.shallow_copy()
 
     def _playing(self) -> tuple[Game, State]:
         if self._game is None or self._state is None:

@@ -123,7 +123,7 @@ class ScienceWorld(TextEnv):
             NotReplayable: The simulator answered differently.
             EnvError: The Java machine failed.
         """
-        other = self.twin()
+        other = self.shallow_copy()
         other._episode = self._episode.fork() if self._episode else None
         return other
 

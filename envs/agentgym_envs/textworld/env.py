@@ -124,7 +124,7 @@ class TextWorld(TextEnv):
 
     def fork(self) -> Self:
         """The same game at the same point, with an interpreter of its own."""
-        other = self.twin()
+        other = self.shallow_copy()
         other._session = self._session.fork() if self._session else None
         return other
 

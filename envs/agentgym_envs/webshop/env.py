@@ -158,7 +158,7 @@ class WebShop(TextEnv):
 
     def fork(self) -> Self:
         """The same visit, going its own way: a session is frozen, the catalogue shared."""
-        return self.twin()
+        return self.shallow_copy()
 
     def _worth(self, bought: Product, chosen: dict[str, str]) -> Reward:
         return judge(bought, self._wanted(), chosen, rules=self.rules, tagger=self.tagger)
