@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
-from agentgym.errors import ConfigError, did_you_mean
+from agentgym.errors import ConfigError, MissingExtra, did_you_mean
 
-if TYPE_CHECKING:
-    pass
+_EXTRA = ("jaxtyping", "torch", "transformers")
+"""Libraries of the extra ``train``: a package that lacks one of them is not broken."""
 
 
 def service(name: str) -> Callable[..., Any] | None:
-    """What makes the ASGI application of an installed service, if there is one of this name.
+    """The factory of an installed service's ASGI application; None if there is none of this name.
 
     Each entry point of the group ``agentgym.services`` names a function of keywords.
+
+    Raises:
+        ConfigError: Its package cannot be imported.
     """
     found = [entry for entry in entry_points(group="agentgym.services") if entry.name == name]
-    return found[0].load() if found else None
+    return _load(found[0]) if found else None
 
 
 def algorithms() -> dict[str, Any]:
-    """Every installed algorithm's configuration class, by name, sorted."""
+    """Every installed algorithm's configuration class, by name, sorted.
+
+    One that cannot be imported is skipped with a warning.
+    """
     found = {entry.name: entry for entry in entry_points(group="agentgym.algorithms")}
-    return {name: found[name].load() for name in sorted(found)}
+    loaded: dict[str, Any] = {}
+    for name in sorted(found):
+        try:
+            loaded[name] = _load(found[name])
+        except ConfigError as problem:
+            warnings.warn(f"{problem}; it is skipped", stacklevel=2)
+    return loaded
 
 
 def algorithm(name: str) -> Any:
     """One algorithm's configuration class.
 
     Raises:
-        ConfigError: No installed package declares it.
+        ConfigError: No installed package declares it, or its package cannot be imported.
     """
     found = {entry.name: entry for entry in entry_points(group="agentgym.algorithms")}
     if name not in found:
@@ -39,4 +52,27 @@ def algorithm(name: str) -> Any:
             f"no algorithm {name!r}.{did_you_mean(name, found)} Installed: "
             f"{', '.join(sorted(found)) or 'none'}"
         )
-    return found[name].load()
+    return _load(found[name])
+
+
+def _load(entry: EntryPoint) -> Any:
+    package = entry.dist.name if entry.dist else "an installed package"
+    try:
+        return entry.load()
+    except MissingExtra:
+        raise
+    except ModuleNotFoundError as problem:
+        if (problem.name or "").partition(".")[0] in _EXTRA:
+            raise MissingExtra(
+                f'{entry.name} needs {problem.name}: pip install "agentic-gym[train]"'
+            ) from problem
+        raise _broken(entry, package, problem) from problem
+    except (Exception, SystemExit) as problem:
+        raise _broken(entry, package, problem) from problem
+
+
+def _broken(entry: EntryPoint, package: str, problem: BaseException) -> ConfigError:
+    return ConfigError(
+        f"{entry.name!r} of package {package!r} cannot be loaded: {entry.value} failed with "
+        f"{type(problem).__name__}: {problem}"
+    )

@@ -169,7 +169,9 @@ def test_a_world_that_hangs_is_written_off_and_its_process_ends_after_its_neighb
 def test_a_world_that_hangs_in_this_process_is_warned_of_by_name():
     async def main():
         world = await opened(ThreadExecutor(warn_after=0.05))
-        with pytest.warns(RuntimeWarning, match="Odd, task 'odd', .* asked 'sleep 0.3'.*workers 1"):
+        with pytest.warns(
+            RuntimeWarning, match="Odd, task 'odd', .* call is 'sleep 0.3'.*workers 1"
+        ):
             return await world.step("sleep 0.3")
 
     assert asyncio.run(main()).observation == "sleep 0.3"
@@ -282,7 +284,7 @@ def test_a_maker_that_cannot_travel_is_refused_in_one_line():
     asyncio.run(play())
 
 
-@pytest.mark.parametrize("name", ["workers", "deadline", "opening", "recycle"])
+@pytest.mark.parametrize("name", ["workers", "step_timeout", "reset_timeout", "envs_per_worker"])
 def test_a_pool_of_nothing_is_refused(name):
-    with pytest.raises(ConfigError, match=f"Pool.{name} is 0, expected more than 0"):
+    with pytest.raises(ConfigError, match=f"ProcessPool.{name} is 0, expected more than 0"):
         ProcessPool(**{name: 0})

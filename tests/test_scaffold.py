@@ -47,7 +47,7 @@ def test_a_new_world_is_written_installed_checked_played_and_trained_on(tmp_path
     folder, env = tmp_path / "lost-key", "lost_key/LostKey-v0"
     told = capsys.readouterr().out
     assert all(f"agentgym {verb} {env}" in told for verb in ("check", "play", "train --env"))
-    assert len((folder / "lost_key" / "world.py").read_text().splitlines()) < 45
+    assert len((folder / "lost_key" / "world.py").read_text().splitlines()) < 55
     install = ["-m", "pip", "--python", str(fresh), "install", "--quiet", "--no-index"]
     run(sys.executable, *install, "--no-deps", "--no-build-isolation", "-e", str(folder))
     checked = run(fresh, "-m", "agentgym.cli", "check", env, "--effort.resets", "200", cwd=tmp_path)
@@ -68,8 +68,9 @@ def test_a_new_world_is_written_installed_checked_played_and_trained_on(tmp_path
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("Lost Key", "is no name for a package"),
+        ("Lost Key", "is not a package name"),
         ("json", "is installed already"),
+        ("class", "is a keyword of Python"),
         ("agentgym-envs", "is installed already"),
         ("there", "exists already"),
     ],

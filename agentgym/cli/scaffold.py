@@ -1,7 +1,8 @@
-"""The files of a new package that holds one world."""
+"""The files of a new package with one environment."""
 
 from __future__ import annotations
 
+import keyword
 import re
 import sys
 import tempfile
@@ -19,11 +20,11 @@ _FILES = {
     "world.py.txt": "{package}/world.py",
     "test_world.py.txt": "tests/test_world.py",
 }
-"""Templates, and where what is made of them goes."""
+"""Template to path of the file written from it."""
 
 
 def new_environment(name: str, into: Path) -> tuple[str, Path]:
-    """Write a package with a small world that keeps the contract, ready to be changed.
+    """Write a package with a small environment that keeps the contract, ready to be changed.
 
     Args:
         name: Lower-case words joined by hyphens, such as ``lost-key``.
@@ -33,13 +34,15 @@ def new_environment(name: str, into: Path) -> tuple[str, Path]:
         The id that the world registers, and the folder.
 
     Raises:
-        ConfigError: The name is none, is taken by an installed package, or the folder exists.
+        ConfigError: The name is not valid, is taken by an installed package, or the folder exists.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", name):
         raise ConfigError(
-            f"{name!r} is no name for a package: expected lower-case words such as lost-key"
+            f"{name!r} is not a package name: expected lower-case words such as lost-key"
         )
     package, folder = name.replace("-", "_"), into / name
+    if keyword.iskeyword(package):
+        raise ConfigError(f"{name!r} is a keyword of Python: choose another name")
     if package in sys.stdlib_module_names or find_spec(package) is not None:
         raise ConfigError(f"a package {package!r} is installed already: choose another name")
     if folder.exists():

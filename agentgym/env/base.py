@@ -1,4 +1,4 @@
-"""The contract of a world: an ordinary Gymnasium environment whose spaces are strings."""
+"""The contract of an environment: a Gymnasium environment whose spaces are strings."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from gymnasium import spaces
 from agentgym.errors import ConfigError, UnknownTask, did_you_mean
 
 Progress = Callable[[int, int], None]
-"""Told how much of a longer job is done: (done, total)."""
+"""Called with (done, total) while a longer job runs."""
 
 SPLITS = ("train", "valid", "test")
-"""Every world partitions its tasks into these; a world may add more."""
+"""Every environment partitions its tasks into these; it may add more."""
 
 
 class AnyText(spaces.Space[str]):
@@ -50,17 +50,17 @@ class AnyText(spaces.Space[str]):
 
 
 class Opening(NamedTuple):
-    """What a task starts with."""
+    """What a task starts with; returned by ``TextEnv.start``."""
 
     observation: str
     goal: str
     """What the agent should achieve, in words."""
     task_type: str = ""
-    """The family of the task; results are reported per family."""
+    """Family of the task; results are reported per family."""
 
 
 class Outcome(NamedTuple):
-    """What one action led to."""
+    """What one action led to; returned by ``TextEnv.act``."""
 
     observation: str
     reward: float = 0.0
@@ -68,31 +68,34 @@ class Outcome(NamedTuple):
     """Progress so far in [0, 1]; 1 exactly when won."""
     won: bool = False
     done: bool = False
-    """The world has ended: won, lost or dead. A limit on turns is not the world's business."""
+    """The episode has ended: won, lost or dead. Limits on turns are added by wrappers."""
     valid: bool = True
-    """The action meant something here."""
+    """The environment understood the action in this state."""
 
 
 class TextEnv(gymnasium.Env[str, str]):
-    """Base of every world: write ``tasks``, ``start`` and ``act``, get a Gymnasium environment.
+    """Base of every environment: write ``tasks``, ``start``, ``act`` and ``manual``.
 
-    All randomness must come from the generator handed to ``start``, so that an episode is
-    reproduced by task, seed and actions. An action that makes no sense is answered with an
-    observation and ``valid=False``, never with an exception.
+    All randomness must come from the generator given to ``start``, so that task, seed and actions
+    reproduce an episode. An action that makes no sense is answered with an observation and
+    ``valid=False``, never with an exception.
 
     ``reset(seed=..., options={"task": task_id})`` picks the task; without ``options`` the seed
-    draws one from the split the world was made with. ``info`` carries, at reset and at every
+    draws one from the split the environment was made with. ``info`` holds, at reset and at every
     step, ``task_id``, ``task_type``, ``goal``, ``score`` in [0, 1], ``won``, ``action_valid``,
-    and ``admissible_commands`` when the world was made with ``admissible=True``.
+    and ``admissible_commands`` when the environment was made with ``admissible=True``. At reset
+    it also holds ``manual``.
     """
 
     observation_space: spaces.Space[str] = AnyText()
     action_space: spaces.Space[str] = AnyText()
     metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 - Gymnasium's name and type
     stochastic: bool = False
-    """Promises that the seed changes what happens within a task; the checker holds it to that."""
+    """The seed changes what happens within a task; the checker verifies it."""
     admissible_exact: bool = True
-    """Promises that every action ``admissible`` lists is accepted; so does nearly every world."""
+    """Every action that ``admissible`` lists is accepted; the checker verifies it."""
+    max_turns: int | None = None
+    """Turn limit where the class is used without registration, as in ``file.py:ClassName``."""
 
     def __init__(
         self, *, split: str = "train", admissible: bool = False, render_mode: str | None = None
@@ -118,35 +121,43 @@ class TextEnv(gymnasium.Env[str, str]):
     def act(self, action: str) -> Outcome:
         """Carry out one action."""
 
+    def manual(self) -> str:
+        """What an agent must know to act: goes into the system prompt, the same for every task.
+
+        States what the environment is, every form of command with an example, what a turn
+        answers, and what ends the episode. Does not depend on the task or on the state.
+        """
+        return ""
+
     def admissible(self) -> tuple[str, ...]:
-        """Actions that mean something now, sorted; empty when the world cannot say."""
+        """Actions that are accepted in this state, sorted; empty when not known."""
         return ()
 
     def oracle(self) -> tuple[str, ...] | None:
-        """Actions that win from here, or None when the world knows none."""
+        """Actions that win from this state, or None when none are known."""
         return None
 
     def missing(self) -> str:
-        """How to install what this world needs and this machine lacks; empty when all is there."""
+        """How to install what this environment needs and this machine lacks; else empty."""
         return ""
 
     def prepare(self, split: str, progress: Progress | None = None) -> None:
         """Build ahead what the tasks of a split need, such as compiled games; cheap when done.
 
         Args:
-            split: Whose tasks.
+            split: Name of the split.
             progress: Called with (done, total).
         """
 
     def fork(self) -> Self:
         """An independent environment in the same state.
 
-        The default copies this object deeply, which is exact for a world written in Python.
+        The default is a deep copy, which is exact for an environment written in Python.
         """
         return copy.deepcopy(self)
 
     def shallow_copy(self) -> Self:
-        """A shallow copy with a generator of its own: where a world's own ``fork`` begins."""
+        """A shallow copy with its own random generator: the first step of a custom ``fork``."""
         other = copy.copy(self)
         rng = self._np_random
         other._np_random = None if rng is None else _copied(rng)
@@ -160,7 +171,7 @@ class TextEnv(gymnasium.Env[str, str]):
         """Start a task; see the class for ``options``.
 
         Raises:
-            UnknownTask: ``options["task"]`` is not a task of this world.
+            UnknownTask: ``options["task"]`` is not a task of this environment.
         """
         super().reset(seed=seed)
         task = (options or {}).get("task")
@@ -170,10 +181,10 @@ class TextEnv(gymnasium.Env[str, str]):
         self.task_id = str(task)
         self._opening = self.start(self.task_id, self.np_random)
         self._last = Outcome(self._opening.observation)
-        return self._opening.observation, self._info()
+        return self._opening.observation, {**self._info(), "manual": self.manual()}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Act; ``truncated`` is always False here, limits are added by wrappers."""
+        """Act; ``truncated`` is always False, wrappers add limits."""
         self._last = self.act(action)
         last = self._last
         return last.observation, float(last.reward), last.done, False, self._info()
@@ -200,17 +211,17 @@ _SEED = np.random.SeedSequence(0)
 
 
 def _copied(rng: np.random.Generator) -> np.random.Generator:
-    """A generator in the same state; ten times as fast as a deep copy."""
+    """A generator in the same state; ten times faster than a deep copy."""
     bits = type(rng.bit_generator)(_SEED)
     bits.state = rng.bit_generator.state
     return np.random.Generator(bits)
 
 
 def one_of(name: str, value: str, known: Sequence[str]) -> None:
-    """Refuse an argument that is none of the known values.
+    """Refuse an argument that is not one of the known values.
 
     Raises:
-        ConfigError: Naming the argument, its value and what was expected.
+        ConfigError: Names the argument, its value and what was expected.
     """
     if value not in known:
         raise ConfigError(
@@ -220,13 +231,13 @@ def one_of(name: str, value: str, known: Sequence[str]) -> None:
 
 
 def unknown_task(env: str, task: str, known: Sequence[str]) -> UnknownTask:
-    """The error for a task id that a world does not have."""
+    """The error for a task id that an environment does not have."""
     example = f" A valid id looks like {known[0]!r}." if known else ""
     return UnknownTask(f"{env} has no task {task!r}.{did_you_mean(task, known) or example}")
 
 
 def unknown_split(env: str, split: str, known: tuple[str, ...]) -> ConfigError:
-    """The error for a split that a world does not have."""
+    """The error for a split that an environment does not have."""
     return ConfigError(
         f"{env} has no split {split!r}.{did_you_mean(split, known)} Splits: {', '.join(known)}"
     )

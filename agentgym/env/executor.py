@@ -98,7 +98,7 @@ def _threads(width: int) -> ThreadPoolExecutor:
 @dataclass(frozen=True)
 class _Local:
     env: Env
-    deadline: float
+    warn_after: float
     threads: ThreadPoolExecutor
 
     async def reset(self, task: Task) -> ResetResult:
@@ -126,7 +126,7 @@ class _Local:
         bare = self.env.unwrapped
         named = f", task {bare.task_id!r}," if isinstance(bare, TextEnv) and bare.task_id else ""
         warnings.warn(
-            f"{type(bare).__name__}{named} has not answered for {self.warn_after:g} s; it was asked "
+            f"{type(bare).__name__}{named} has not answered for {self.warn_after:g} s; the call is "
             f"{asked}. If it hangs, the run hangs with it: a world in this process cannot be "
             f"stopped, one in a process of its own can (`--rollout.workers 1`)",
             RuntimeWarning,

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentgym.env.base import TextEnv
-from agentgym.env.registry import world
+from agentgym.env.registry import full_id, label, world
 from agentgym.errors import ConfigError
 from agentgym.types import Task
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """The tasks of one split of one world, in a fixed order."""
+    """The tasks of one split of one environment, in a fixed order."""
 
     env: str
     split: str
@@ -42,15 +42,15 @@ class Panel:
 
 
 def panel(env: str, *, split: str = "test", **kwargs: Any) -> Panel:
-    """The panel of a split of a world.
+    """The panel of a split of an environment.
 
     Args:
-        env: Registered environment id.
-        split: ``train``, ``valid``, ``test`` or another split the world names.
-        **kwargs: Passed to the world.
+        env: Id, short name, or class, as in ``agentgym.env.registry.full_id``.
+        split: ``train``, ``valid``, ``test`` or another split of the environment.
+        **kwargs: Passed to the environment.
 
     Raises:
-        ConfigError: The world has no such split.
+        ConfigError: There is no such environment, or it has no such split.
     """
     bare = world(env, **kwargs)
     try:
@@ -60,6 +60,6 @@ def panel(env: str, *, split: str = "test", **kwargs: Any) -> Panel:
 
 
 def panel_of(env: str, bare: TextEnv, split: str) -> Panel:
-    """The panel of a world that is already made."""
-    ids = bare.tasks(split)
-    return Panel(env, split, tuple(Task(env, id_) for id_ in ids))
+    """The panel of an environment that is already made."""
+    name = label(full_id(env))
+    return Panel(name, split, tuple(Task(name, id_) for id_ in bare.tasks(split)))

@@ -50,9 +50,11 @@ class ProcessPool:
 
     def __post_init__(self) -> None:
         """Start nothing yet."""
-        for name in ("workers", "deadline", "opening", "recycle"):
+        for name in ("workers", "step_timeout", "reset_timeout", "envs_per_worker"):
             if not getattr(self, name) > 0:
-                raise ConfigError(f"Pool.{name} is {getattr(self, name)}, expected more than 0")
+                raise ConfigError(
+                    f"ProcessPool.{name} is {getattr(self, name)}, expected more than 0"
+                )
         self._lines: list[Connection] = []
         self._numbers = itertools.count()
         self._starting = asyncio.Lock()

@@ -1,58 +1,82 @@
-"""Finding worlds and algorithms that installed packages declare as entry points."""
+"""Finding environments: registered by installed packages, or classes in a file or a module."""
 
 from __future__ import annotations
 
+import inspect
+import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from agentgym.errors import ConfigError, did_you_mean
+from agentgym.env import by_class
+from agentgym.env.base import TextEnv
+from agentgym.errors import ConfigError, MissingExtra, did_you_mean
 from agentgym.types import Task
 
 _BUILT_IN = frozenset(gymnasium.registry)
-"""What Gymnasium itself registers: no text worlds."""
-
-if TYPE_CHECKING:
-    from agentgym.env.base import TextEnv
+"""What Gymnasium itself registers: no text environments."""
 
 
 @cache
 def register_environments() -> None:
-    """Let every installed package register its worlds with Gymnasium.
+    """Let every installed package register its environments with Gymnasium.
 
     Gymnasium no longer loads plug-ins itself, so ``import agentgym`` calls this: each entry
     point of the group ``agentgym.environments`` names a function without arguments that calls
-    ``gymnasium.register``. It must not import the world's own dependencies.
+    ``gymnasium.register``. It must not import the environment's own dependencies. A package that
+    fails is skipped with a warning.
     """
     for entry in entry_points(group="agentgym.environments"):
-        entry.load()()
+        try:
+            entry.load()()
+        except (Exception, SystemExit) as problem:
+            package = entry.dist.name if entry.dist else entry.name
+            warnings.warn(
+                f"package {package!r} is skipped: its entry point {entry.name} = {entry.value} "
+                f"failed with {type(problem).__name__}: {problem}",
+                stacklevel=2,
+            )
 
 
 def environments() -> tuple[str, ...]:
-    """Ids of the registered worlds, sorted."""
+    """Ids of the registered environments, sorted."""
     register_environments()
-    return tuple(sorted(id_ for id_, spec in gymnasium.registry.items() if id_ not in _BUILT_IN))
+    return tuple(sorted(id_ for id_ in gymnasium.registry if id_ not in _BUILT_IN))
 
 
 def full_id(name: str) -> str:
-    """The id of a world from its short name, such as ``webshop``; an id stays what it is.
+    """The id behind any name of an environment that a user may give; other ids stay as they are.
+
+    - a short name, such as ``webshop``: the registered id;
+    - ``file.py:ClassName``: the same with the absolute path, valid in every folder and process;
+    - ``package.module:ClassName``: stays as it is;
+    - ``package.module:namespace/Name-v0``: the id, once the module has registered it.
+
+    Raises:
+        ConfigError: The file or module cannot be imported.
 
     Examples:
         >>> full_id("hotter")
         'agentgym/Hotter-v0'
     """
+    if by_class.names_class(name):
+        return by_class.absolute(name)
+    if ":" in name:
+        return _imported(name)
     short = {short_name(id_): id_ for id_ in environments()}
     return short.get(name.lower(), name)
 
 
 def short_name(env: str) -> str:
-    """The short name of an id, in lower case; a name that is no id stays what it is.
+    """The short name of a registered id, in lower case; any other name stays as it is.
 
     Examples:
         >>> short_name("agentgym/WebShop-v0")
@@ -61,66 +85,180 @@ def short_name(env: str) -> str:
     return env.partition("/")[2].rpartition("-v")[0].lower() if env in environments() else env
 
 
+def label(env: str) -> str:
+    """What names an environment in tasks, panels, seeds and records, equal on every machine.
+
+    Examples:
+        >>> label("/home/me/project/treasure.py:Treasure")
+        'treasure.py:Treasure'
+        >>> label("agentgym/Hotter-v0")
+        'agentgym/Hotter-v0'
+    """
+    return by_class.label(env) if by_class.names_class(env) else env
+
+
+def spec(env: str) -> EnvSpec:
+    """How an environment is made, with its turn limit ``max_episode_steps``.
+
+    Args:
+        env: Any name that ``full_id`` accepts.
+
+    Raises:
+        ConfigError: There is no such environment.
+    """
+    id_ = full_id(env)
+    if by_class.names_class(id_):
+        return by_class.spec(id_)
+    if id_ not in gymnasium.registry:
+        raise _unknown(env)
+    return gymnasium.registry[id_]
+
+
 def make(env: str, **kwargs: Any) -> gymnasium.Env[str, str]:
     """``gymnasium.make`` with our errors and without Gymnasium's array-minded checker.
 
+    Args:
+        env: Any name that ``full_id`` accepts.
+        **kwargs: Passed to the environment; ``max_episode_steps`` replaces the turn limit.
+
     Raises:
-        ConfigError: No installed package registers this id, or it takes no such keyword.
-        MissingExtra: The world's own package is not installed.
+        ConfigError: There is no such environment, or it takes no such keyword.
+        MissingExtra: The environment's own package is not installed.
     """
-    register_environments()
-    if ":" not in env and env not in gymnasium.registry:
-        raise _unknown(env)
+    found = spec(env)
     try:
-        return gymnasium.make(env, disable_env_checker=True, **kwargs)
+        return gymnasium.make(found, disable_env_checker=True, **kwargs)
     except TypeError as problem:
-        raise ConfigError(f"{env}: {problem}") from problem
-
-
-def _unknown(env: str) -> ConfigError:
-    known = environments()
-    return ConfigError(
-        f"no environment {env!r}.{did_you_mean(env, known)} Known: {', '.join(known)}"
-    )
-
-
-def recipe(env: str) -> Path | None:
-    """The settings to train a world with, where they differ from the defaults.
-
-    They are the file ``recipe.yaml`` beside the module of the world, of anybody's package; None
-    where there is none. The world itself is not imported.
-
-    Raises:
-        ConfigError: No installed package registers this id.
-    """
-    register_environments()
-    if env not in gymnasium.registry:
-        raise _unknown(env)
-    entry = gymnasium.registry[env].entry_point
-    module = find_spec(entry.partition(":")[0]) if isinstance(entry, str) else None
-    file = Path(module.origin).with_name("recipe.yaml") if module and module.origin else None
-    return file if file and file.is_file() else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnvFactory:
-    """Makes the world of a task; a plain value, so that it can be sent to another process."""
-
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the world."""
-    max_turns: int | None = None
-    """Turns until the world is cut off; unless given, as registered."""
-
-    def __call__(self, task: Task) -> gymnasium.Env[str, str]:
-        """The world, not yet reset; raises what ``make`` does."""
-        return make(task.env, max_episode_steps=self.max_turns, **self.kwargs)
+        raise _refused(env, kwargs, problem) from problem
 
 
 def world(env: str, **kwargs: Any) -> TextEnv:
-    """The bare world behind an id, without Gymnasium's wrappers."""
-    from agentgym.env.base import TextEnv
-
+    """The bare environment, without Gymnasium's wrappers; raises what ``make`` does."""
     bare = make(env, **kwargs).unwrapped
     if not isinstance(bare, TextEnv):
         raise ConfigError(f"{env} is a {type(bare).__name__}, expected an agentgym.TextEnv")
     return bare
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvFactory:
+    """Makes the environment of a task; a plain value, so that it can be sent to another process."""
+
+    env: str = ""
+    """What to make; unless given, what the task names. Needed for ``file.py:ClassName`` when the
+    working folder is not that of the file."""
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the environment."""
+    max_turns: int | None = None
+    """Turn limit; unless given, as registered."""
+
+    def __post_init__(self) -> None:
+        """Make the name valid in other processes."""
+        object.__setattr__(self, "env", full_id(self.env) if self.env else "")
+
+    def __call__(self, task: Task) -> gymnasium.Env[str, str]:
+        """The environment, not yet reset; raises what ``make`` does."""
+        return make(self.env or task.env, max_episode_steps=self.max_turns, **self.kwargs)
+
+
+def recipe(env: str) -> Path | None:
+    """The settings to train an environment with, where they differ from the defaults.
+
+    They are the file ``recipe.yaml`` beside the module of the environment, of any package; None
+    where there is none. A registered environment is not imported.
+
+    Raises:
+        ConfigError: There is no such environment.
+    """
+    found = spec(env).entry_point
+    if isinstance(found, str):
+        module = find_spec(found.partition(":")[0])
+        origin = module.origin if module else None
+    else:
+        origin = inspect.getsourcefile(found) if inspect.isclass(found) else None
+    file = Path(origin).with_name("recipe.yaml") if origin else None
+    return file if file and file.is_file() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A keyword argument of an environment."""
+
+    name: str
+    type: str
+    """As annotated; empty where it is not."""
+    default: Any
+    """``inspect.Parameter.empty`` where the argument is required."""
+
+
+def arguments(env: str) -> tuple[Argument, ...]:
+    """The keyword arguments that an environment takes, its own first, then those of ``TextEnv``.
+
+    Raises:
+        ConfigError: There is no such environment, or its module cannot be imported.
+        MissingExtra: The environment's own package is not installed.
+    """
+    creator = _creator(env)
+    found: dict[str, Argument] = {}
+    for init in _initialisers(creator):
+        taken = inspect.signature(init).parameters.values()
+        for each in taken:
+            if each.name != "self" and each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD):
+                written = "" if each.annotation is each.empty else str(each.annotation)
+                found.setdefault(each.name, Argument(each.name, written, each.default))
+        if not any(each.kind is each.VAR_KEYWORD for each in taken):
+            break
+    return tuple(found.values())
+
+
+def _initialisers(creator: Any) -> list[Any]:
+    if not inspect.isclass(creator):
+        return [creator]
+    return [vars(kind)["__init__"] for kind in creator.__mro__ if "__init__" in vars(kind)]
+
+
+def _creator(env: str) -> Any:
+    found = spec(env).entry_point
+    if not isinstance(found, str):
+        return found
+    try:
+        return load_env_creator(found)
+    except MissingExtra:
+        raise
+    except Exception as problem:
+        raise ConfigError(
+            f"{env}: {found} cannot be imported, {type(problem).__name__}: {problem}"
+        ) from problem
+
+
+def _refused(env: str, kwargs: Mapping[str, Any], problem: TypeError) -> ConfigError:
+    """The error for keyword arguments that the environment does not take."""
+    known = {each.name for each in arguments(env)}
+    wrong = [name for name in kwargs if name not in known and name != "max_episode_steps"]
+    if not wrong:
+        return ConfigError(f"{env}: {problem}")
+    return ConfigError(
+        f"{env} has no argument {wrong[0]!r}.{did_you_mean(wrong[0], known)} "
+        f"Arguments: {', '.join(sorted(known))}"
+    )
+
+
+def _imported(name: str) -> str:
+    """The id of ``module:id``, after the module was imported."""
+    module, _, id_ = name.partition(":")
+    if id_ not in gymnasium.registry:
+        by_class.load_module(module, name)
+    if id_ not in gymnasium.registry:
+        raise ConfigError(f"module {module} registers no environment {id_!r}")
+    return id_
+
+
+def _unknown(env: str) -> ConfigError:
+    known = environments()
+    near = did_you_mean(env, known)
+    if not near and os.sep not in env:
+        short = {short_name(id_) for id_ in known}
+        near = did_you_mean(env.lower(), short)
+    return ConfigError(
+        f"no environment {env!r}.{near} Known: {', '.join(known)}; or give file.py:ClassName"
+    )

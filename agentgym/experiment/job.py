@@ -259,7 +259,9 @@ class Job:
             engine=self.engines.make(
                 model, tokenizer, slots=wanted.concurrency, context=wanted.max_context_tokens
             ),
-            make_env=EnvFactory(kwargs=self._env_args(), max_turns=wanted.max_turns),
+            make_env=EnvFactory(
+                env=self.experiment.env, kwargs=self._env_args(), max_turns=wanted.max_turns
+            ),
             executor=self.executor,
             limits=EpisodeLimits(
                 turns=wanted.max_turns, tokens=wanted.max_context_tokens, seconds=wanted.max_seconds

@@ -29,7 +29,9 @@ _UNKNOWN = 3
 class Job(NamedTuple):
     """What the second process is to play."""
 
-    spec: EnvSpec
+    env: str
+    spec: EnvSpec | None
+    """How it was registered; None for ``file.py:ClassName``, which says it by itself."""
     kwargs: dict[str, Any]
     walks: tuple[Walk, ...]
 
@@ -64,9 +66,9 @@ def another_process_agrees(lab: Lab) -> str:
 
 
 def _elsewhere(lab: Lab, walks: tuple[Walk, ...]) -> Result:
-    spec = gymnasium.spec(lab.id)
+    known = gymnasium.registry.get(lab.id)
     try:
-        job = pickle.dumps(Job(spec, lab.kwargs, walks))
+        job = pickle.dumps(Job(lab.id, known, lab.kwargs, walks))
     except Exception:
         raise Skipped(
             "a second process cannot import the world: register it as 'module:Class'"
@@ -104,8 +106,9 @@ def main() -> None:
         job = pickle.loads(given.read_bytes())
     except (ImportError, AttributeError):
         raise SystemExit(_UNKNOWN) from None
-    gymnasium.registry.setdefault(job.spec.id, job.spec)
-    lab = Lab(job.spec.id, job.kwargs, CheckSettings())
+    if job.spec is not None:
+        gymnasium.registry.setdefault(job.env, job.spec)
+    lab = Lab(job.env, job.kwargs, CheckSettings())
     env = lab.world()
     digests = tuple(panel_of(lab.id, env, split).digest for split in SPLITS)
     # A walk may hold answers that this process is to be the first to give.

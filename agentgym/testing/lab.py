@@ -9,11 +9,10 @@ from contextlib import contextmanager, suppress
 from itertools import count, zip_longest
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 
 from agentgym.env.base import SPLITS, TextEnv
-from agentgym.env.registry import world
+from agentgym.env.registry import spec, world
 from agentgym.errors import MissingExtra
 from agentgym.settings import CheckSettings
 
@@ -77,7 +76,7 @@ class Lab:
     @property
     def horizon(self) -> int | None:
         """The registered limit on turns."""
-        return gymnasium.spec(self.id).max_episode_steps
+        return spec(self.id).max_episode_steps
 
     def world(self, **more: Any) -> TextEnv:
         """A fresh one that also lists its admissible commands."""

@@ -9,10 +9,10 @@ from typing import Any
 
 from gymnasium.utils.env_checker import check_env
 
-from agentgym.env.registry import world
+from agentgym.env.registry import full_id, world
 from agentgym.errors import ConfigError, MissingExtra
 from agentgym.settings import CheckSettings
-from agentgym.testing import agents, answers, elsewhere, leaks, memory, panels, sameness
+from agentgym.testing import agents, answers, elsewhere, leaks, manuals, memory, panels, sameness
 from agentgym.testing.findings import Finding, Skipped, Verdict
 from agentgym.testing.lab import Lab
 
@@ -37,6 +37,7 @@ CHECKS: tuple[Check, ...] = (
     panels.splits_are_disjoint,
     panels.panels_are_stable,
     panels.ids_decide_tasks,
+    manuals.manual_documents_the_commands,
     sameness.episodes_repeat,
     sameness.worlds_beside_do_not_matter,
     answers.nonsense_is_harmless,
@@ -66,7 +67,7 @@ def check_environment(env_id: str, effort: CheckSettings | None = None, /, **kwa
     """Check everything that training and evaluation rely on in a world; stop at a violation.
 
     Args:
-        env_id: Registered environment id.
+        env_id: Id, short name, or ``file.py:ClassName``; see ``agentgym.env.registry.full_id``.
         effort: How long to look.
         **kwargs: Passed to the world; small settings make the check quick.
 
@@ -94,8 +95,9 @@ def findings(
     for name, least in (("steps", 1), ("resets", 1), ("episodes", 2)):
         if (value := getattr(effort, name)) < least:
             raise ConfigError(f"effort.{name} is {value}, expected at least {least}")
-    world(env_id, **kwargs).close()
-    lab = Lab(env_id, kwargs, effort)
+    id_ = full_id(env_id)
+    world(id_, **kwargs).close()
+    lab = Lab(id_, kwargs, effort)
     return (_finding(check, lab) for check in CHECKS)
 
 

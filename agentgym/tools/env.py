@@ -75,6 +75,10 @@ class ToolEnv(TextEnv):
             f"The action has no tool call. Expected one such as {example}", valid=False
         )
 
+    def manual(self) -> str:
+        """The tools and how to call them."""
+        return self.instructions
+
     def write(self, name: str, argument: object) -> str:
         """The action that calls a tool with its first parameter only."""
         one = next(each for each in self.tools if each.name == name)
@@ -227,6 +231,10 @@ class WithTools(ToolEnv):
     def act_without_call(self, action: str) -> Outcome:
         """Pass an action to the environment."""
         return self.world.act(action)
+
+    def manual(self) -> str:
+        """The environment's, then the tools."""
+        return "\n\n".join(filter(None, (self.world.manual(), super().manual())))
 
     def admissible(self) -> tuple[str, ...]:
         """Those of the environment."""

@@ -49,6 +49,17 @@ class Hotter(TextEnv):
         self.bounds = (low, min(high, guess - 1))
         return Outcome("Lower.")
 
+    def manual(self) -> str:
+        """The rules."""
+        return (
+            f"You look for a hidden whole number from 1 to {self.high}.\n"
+            f"Each action is one guess: a number, such as `{(1 + self.high) // 2}`.\n"
+            f"Each turn answers `Higher.` when the hidden number is higher than your guess and "
+            f"`Lower.` when it is lower. Anything that is not such a number only costs a turn.\n"
+            f"The episode ends when you find the number, which is the only thing rewarded, or at "
+            f"the turn limit."
+        )
+
     def admissible(self) -> tuple[str, ...]:
         """Every number."""
         return tuple(map(str, range(1, self.high + 1)))

@@ -10,6 +10,30 @@ from agentgym.env.base import Opening
 from defects.worlds import Corridor, defect
 
 
+@defect("has no manual", "AgentBench: the prompt lists no commands")
+class HasNoManual(Corridor):
+    def manual(self):
+        return ""
+
+
+@defect("documents no form of 'east'")
+class DocumentsOtherCommands(Corridor):
+    def manual(self):
+        return "Say `left` or `right`."
+
+
+@defect("does not document the command 'open'")
+class LeavesACommandOutOfItsManual(Drawers):
+    def manual(self):
+        return "Say `take key`, `unlock door` or `wait`."
+
+
+@defect("another text")
+class PutsTheTaskIntoItsManual(Corridor):
+    def manual(self):
+        return f"{super().manual()} The corridor has {self.length} steps."
+
+
 @defect("ignores the task id", "verl-agent#37: tasks come from the reset, so none is enumerated")
 class IgnoresTheTask(Corridor):
     def start(self, task, rng):

@@ -77,6 +77,9 @@ class Corridor(Small):
         score = min(1.0, place / self.length)
         return Outcome(text, float(won), score, won, done=won, valid=valid)
 
+    def manual(self):
+        return "Walk to the end of a corridor: `east` or `west`. Reaching it ends the episode."
+
     def admissible(self):
         return ("east", "west")
 
@@ -116,6 +119,12 @@ class Drawers(Small):
 
     def plan(self):
         return f"open drawer {self.drawer}", "take key", "unlock door"
+
+    def manual(self):
+        return (
+            "Find the key and unlock the door, which ends the episode. `open drawer 3`, "
+            "`take key`, `unlock door`, `wait`."
+        )
 
     def admissible(self):
         opened = tuple(f"open drawer {n}" for n in range(1, 9))

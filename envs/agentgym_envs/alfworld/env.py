@@ -11,6 +11,7 @@ from agentgym.errors import EnvError
 from agentgym_envs.alfworld import engine, files, goals, tasks
 from agentgym_envs.alfworld.game import Game, State
 from agentgym_envs.alfworld.games import generated
+from agentgym_envs.alfworld.manual import manual
 from agentgym_envs.alfworld.oracle import winning_commands
 
 
@@ -96,6 +97,10 @@ class ALFWorld(TextEnv):
         done, wanted = goals.progress(game, self._state)
         won = done == wanted
         return Outcome(said, float(won), done / wanted, won, done=won)
+
+    def manual(self) -> str:
+        """The commands, in the wording of the games."""
+        return manual("either" if self.folder else self.wording)
 
     def admissible(self) -> tuple[str, ...]:
         """Every command that means something now, sorted; none when the game is won."""

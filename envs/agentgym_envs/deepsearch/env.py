@@ -23,6 +23,14 @@ from agentgym_envs.deepsearch.sources import Page, Source
 
 ENV = "agentgym/DeepSearch-v0"
 _NEEDS = ("Stemmer", "docstring_parser", "pydantic")
+_EXAMPLES = {
+    "search": "capital of France",
+    "visit": "Paris",
+    "find_in_page": "population",
+    "python": "1987 - 1865",
+    "answer": "Paris",
+}
+"""An argument for each tool, shown in the manual."""
 _LOOKUPS = 7
 """Most facts that the oracle looks up, so that turns remain for the answer."""
 
@@ -225,6 +233,17 @@ class DeepSearch(ToolEnv):
         right = exact_match(result, self._current().answers)
         text = "That is right." if right else "That is wrong."
         return Outcome(text, self._worth(result, right), float(right), right, done=True)
+
+    def manual(self) -> str:
+        """The task, the tools with an example each, and how it ends."""
+        examples = ", ".join(f"`{self.write(one.name, _EXAMPLES[one.name])}`" for one in self.tools)
+        return (
+            f"You find the answer to a question by searching and reading pages.\n"
+            f"Each action is one or more tool calls, written exactly as in these examples: "
+            f"{examples}.\n{super().manual()}\n"
+            f"Each turn answers with what the calls found. The first answer ends the episode, and "
+            f"so does the turn limit. Only a right answer wins: give the name or number alone."
+        )
 
     def oracle(self) -> tuple[str, ...]:
         """Look up each supporting fact, then answer."""

@@ -105,6 +105,18 @@ class PythonMath(ToolEnv):
         text = "That is right." if right else "That is wrong."
         return Outcome(text, float(right), float(right), right, done=True)
 
+    def manual(self) -> str:
+        """The task, the tools with an example each, and how it ends."""
+        run, give = self.write("python", "print(12 * 34)"), self.write("answer", "408")
+        return (
+            f"You solve a mathematical problem, with a Python interpreter where it helps.\n"
+            f"Each action is one or more tool calls, written exactly as in these examples: "
+            f"`{run}`, `{give}`.\n{super().manual()}\n"
+            f"Each turn answers with what the calls returned. The first answer ends the episode, "
+            f"and so does the turn limit. Only a right answer wins: give the result alone, as a "
+            f"number or an expression in plain or LaTeX notation."
+        )
+
     def oracle(self) -> tuple[str, ...]:
         """Run the program that solves the problem, where one is known, then answer."""
         problem = self._current()

@@ -11,6 +11,7 @@ from agentgym.errors import ConfigError, EnvError
 from agentgym_envs.scienceworld import jvm, text
 from agentgym_envs.scienceworld import tasks as _tasks
 from agentgym_envs.scienceworld.episode import Episode
+from agentgym_envs.scienceworld.manual import MANUAL
 
 
 class ScienceWorld(TextEnv):
@@ -104,6 +105,10 @@ class ScienceWorld(TextEnv):
         gain = (now.points - before) / 100 if self.dense else float(self._won)
         said = self._words(now.text, "freeActionLook", "freeActionInventory")
         return self._outcome(said, gain, valid=text.understood(now.text))
+
+    def manual(self) -> str:
+        """The simulator's commands."""
+        return MANUAL
 
     def admissible(self) -> tuple[str, ...]:
         """Every action that means something now, sorted; asked of the simulator only here."""

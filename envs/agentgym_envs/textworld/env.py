@@ -11,6 +11,7 @@ from agentgym.env.base import Opening, Outcome, TextEnv, one_of
 from agentgym.errors import EnvError
 from agentgym_envs.textworld import games, makers, tasks, text
 from agentgym_envs.textworld.engine import Session, story
+from agentgym_envs.textworld.manual import MANUAL
 from agentgym_envs.textworld.plan import winning_commands
 from agentgym_envs.textworld.render import Scene
 
@@ -113,6 +114,10 @@ class TextWorld(TextEnv):
         carrying = self.inventory and not self._over and "taking inventory" not in reply.events
         said = self._words(reply.body, inventory=carrying)
         return self._outcome(said, gain, valid=bool(reply.events))
+
+    def manual(self) -> str:
+        """The commands of TextWorld's grammar."""
+        return MANUAL
 
     def admissible(self) -> tuple[str, ...]:
         """The commands that change or show something now, by TextWorld's logical state."""

@@ -12,6 +12,7 @@ from agentgym.errors import ConfigError, EnvError, MissingExtra
 from agentgym_envs.webshop import files, pages
 from agentgym_envs.webshop.catalogue import Catalogue, Source, open_catalogue
 from agentgym_envs.webshop.goals import ENV, Goal, GoalKind, Names, split_range
+from agentgym_envs.webshop.manual import MANUAL
 from agentgym_envs.webshop.nouns import LEXICON
 from agentgym_envs.webshop.oracle import plan
 from agentgym_envs.webshop.products import Product
@@ -139,6 +140,10 @@ class WebShop(TextEnv):
             bought = self.catalogue.product(after.row)
             self.purchase = self._worth(bought, dict(after.options))
         return self._outcome(valid=True)
+
+    def manual(self) -> str:
+        """The two commands and what they do."""
+        return MANUAL
 
     def admissible(self) -> tuple[str, ...]:
         """What can be clicked, or that a query can be typed."""
