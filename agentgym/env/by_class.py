@@ -59,7 +59,11 @@ def spec(name: str) -> EnvSpec:
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise ConfigError(f"{name}: max_turns is {limit!r}, expected a number of turns from 1")
     # Gymnasium's ids have few characters; this one is only shown.
-    return EnvSpec(_ID.sub("_", label(name)), entry_point=found, max_episode_steps=limit)
+    return EnvSpec(
+        _ID.sub("_", label(name)),
+        entry_point=found,  # type: ignore[arg-type]  # a class is called like a function
+        max_episode_steps=limit,
+    )
 
 
 def load_class(name: str) -> type[TextEnv]:

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 
 from agentgym.env.base import Opening
-from defects.worlds import Corridor, defect
+from defects.worlds import Corridor, Drawers, defect
 
 
 @defect("has no manual", "AgentBench: the prompt lists no commands")
