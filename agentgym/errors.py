@@ -13,6 +13,8 @@ AgentGymError
 ├── CompositionError    the pieces of an algorithm do not fit together
 ├── MalformedAction     the completion is not an action (becomes an observation, never a crash)
 ├── EngineError         an engine failed or is not the expected one; the completion is lost
+│   ├── RequestRejected a service refused a request
+│   └── ContextTooLong  a prompt does not fit the context of a service (the episode is truncated)
 ├── OutOfMemory         a model and its batch do not fit into memory
 ├── TrainingError       training cannot continue: engine and trainer differ, learner used twice
 │   └── NotFinite       a loss or a gradient is not finite (in agentgym.training.learner)
@@ -78,6 +80,25 @@ class MalformedAction(AgentGymError):
 
 class EngineError(AgentGymError, RuntimeError):
     """An engine failed or is not the expected one; a requested completion is lost."""
+
+
+class RequestRejected(EngineError):
+    """A service refused a request; the same request would be refused again.
+
+    Args:
+        message: One line.
+        status: Of HTTP.
+        code: Of the error, such as ``context_length_exceeded``; empty if none is given.
+        param: Request field that the service objects to; empty if none is given.
+    """
+
+    def __init__(self, message: str, status: int, *, code: str = "", param: str = "") -> None:
+        super().__init__(message)
+        self.status, self.code, self.param = status, code, param
+
+
+class ContextTooLong(EngineError):
+    """A prompt and its completion do not fit the context of a service."""
 
 
 class OutOfMemory(AgentGymError, MemoryError):

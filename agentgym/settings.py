@@ -60,7 +60,7 @@ class RolloutSettings:
     max_completion_tokens: int = 32
     """Longest completion of one turn, in tokens."""
     temperature: float = 1.0
-    """Sampling temperature of training and evaluation."""
+    """Sampling temperature; 0 is greedy, for evaluation only."""
     max_seconds: float | None = None
     """Wall-clock seconds after which an episode is truncated, waiting included; unset: no limit."""
     concurrency: int = 64
@@ -75,8 +75,8 @@ class RolloutSettings:
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         at_least(1, self, "max_turns", "max_completion_tokens", "concurrency")
-        at_least(0, self, "workers")
-        above(0, self, "temperature", "max_seconds", "env_timeout")
+        at_least(0, self, "workers", "temperature")
+        above(0, self, "max_seconds", "env_timeout")
         if self.max_context_tokens <= self.max_completion_tokens:
             raise ImpossibleValue(
                 f"rollout.max_context_tokens is {self.max_context_tokens}, expected more than "
@@ -277,10 +277,34 @@ class PanelSettings:
     """Number of tasks: the first ones of the split."""
     episodes: int = 8
     """Episodes per task; the largest k of pass@k."""
+    temperature: float | None = None
+    """Sampling temperature of evaluation; 0 is greedy; unset: rollout.temperature."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         at_least(1, self, "tasks", "episodes")
+        at_least(0, self, "temperature")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointSettings:
+    """How a chat endpoint (`--engine openai`) is used."""
+
+    section: ClassVar[str] = "endpoint"
+
+    fields: dict[str, Value] = field(default_factory=dict)
+    """Further fields of every request, such as `reasoning_effort low`."""
+    deadline: float = 600.0
+    """Seconds until a request must be answered, retries included."""
+    prompt_price: float = 0.0
+    """Dollars per million prompt tokens, for the reported cost."""
+    completion_price: float = 0.0
+    """Dollars per million completion tokens, for the reported cost."""
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values."""
+        at_least(0, self, "prompt_price", "completion_price")
+        above(0, self, "deadline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,6 +358,8 @@ class Experiment:
     """When training warns, and when it stops."""
     panel: PanelSettings = field(default_factory=PanelSettings)
     """The panel that is played before and after training."""
+    endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+    """How a chat endpoint is used in an evaluation."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""

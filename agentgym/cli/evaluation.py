@@ -15,6 +15,7 @@ from agentgym.cli.training import plan_for
 from agentgym.settings import (
     WORLD,
     AgentSettings,
+    EndpointSettings,
     EngineKind,
     Experiment,
     PanelSettings,
@@ -56,6 +57,8 @@ class EvalArguments:
     """How episodes are played."""
     agent: AgentSettings = field(default_factory=AgentSettings)
     """How the agent reads and writes."""
+    endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+    """How a chat endpoint is used."""
 
 
 def _of_run(words: Sequence[str]) -> EvalArguments | None:
@@ -98,6 +101,7 @@ def evaluate(arguments: list[str]) -> int:
         rollout=options.rollout,
         agent=options.agent,
         panel=options.panel,
+        endpoint=options.endpoint,
     )
     check(experiment)
     before = None if options.against is None else read_report(options.against)

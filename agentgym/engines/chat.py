@@ -11,34 +11,48 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from agentgym.engines import UNBOUNDED
+from agentgym.engines.chat_messages import messages_of, text_of, without
 from agentgym.engines.endpoint import Endpoint
 from agentgym.engines.requests import check_sampling
-from agentgym.errors import ConfigError, EngineError
+from agentgym.engines.stats import ChatUsage
+from agentgym.errors import ConfigError, ContextTooLong, RequestRejected
 from agentgym.types import Completion, Sampling
 
 if TYPE_CHECKING:
     import torch
 
-_ROLE = re.compile(r"<\|(system|user|assistant)\|>")
+_SEEDS = 2**31
+"""Some services read seeds as signed integers of 32 bits."""
+_TOO_LONG = re.compile(
+    r"context.{0,10}(length|window|size|limit)|maximum context|(prompt|input).{0,40}too long"
+    r"|too many (input )?tokens|exceeds?.{0,40}(tokens|context)|reduce the length",
+    re.IGNORECASE,
+)
 
 
 class ChatEngine:
     """Any service with OpenAI's chat completions.
 
-    What such a service reads and writes is text; its tokens are its own. So the conversation is
-    kept in tokens of a tokenizer of ours: a prompt is decoded to messages, an answer is encoded. A
-    token is about a byte, and that is the unit of limits on the context; ``max_tokens`` is in the
-    service's.
+    Such a service reads and writes text; its tokens are its own. So the conversation is kept in
+    tokens of a local tokenizer: a prompt is decoded to messages, an answer is encoded. Such a token
+    is about a byte, and that is the unit of limits on the context; ``max_tokens`` is in the
+    service's tokens.
 
-    A log-probability of the service's token is put on the first of our tokens that begin in it,
-    others have 0, so a completion's sum is what the service says; all are NaN when it tells none,
-    or none that fit its text. Entropies are NaN. The version is always 0.
+    A log-probability of a service's token is assigned to the local token that holds its first byte,
+    others have 0, so the sum over a completion is the service's; all are NaN if the service
+    reports none, or none that match its text. Entropies are NaN. The version is always 0.
+
+    A request field that a service refuses is replaced (``max_completion_tokens`` for
+    ``max_tokens``) or left out if that does not change what is sampled: ``logprobs``, ``seed``,
+    and a temperature of 1.
 
     Args:
         model: Its name at the service.
-        endpoint: The service, without ``/v1``.
-        tokenizer: Of ``scratch.make_tokenizer``, with the template ``scratch.DIALOGUE``.
-        extra: Further fields of every request; None removes one of ours.
+        endpoint: The service.
+        tokenizer: Of ``from_scratch.make_tokenizer``, with the template ``from_scratch.DIALOGUE``.
+        tools: Schemas of functions, sent as ``tools``; calls come back as text, see
+            ``chat_messages``.
+        extra: Further fields of every request; None removes a default field.
     """
 
     def __init__(
@@ -47,45 +61,55 @@ class ChatEngine:
         endpoint: Endpoint,
         tokenizer: Any,
         *,
+        tools: Sequence[Mapping[str, Any]] = (),
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model
         self.version = 0
         self.context = UNBOUNDED
+        self.usage = ChatUsage()
         self._endpoint = endpoint
+        self._path = f"{api_root(endpoint.url)}/chat/completions"
         self._tokenizer = tokenizer
+        self._tools = [dict(tool) for tool in tools]
         self._extra = dict(extra or {})
         self._marks = [*tokenizer.all_special_tokens]
-        self._logprobs = True
+        self._limit = "max_tokens"
+        """Name of the field that limits a completion."""
+        self._left_out: set[str] = set()
+        """Fields that the service refuses."""
+        self._thinks = False
+        """The service has returned thoughts apart from contents."""
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """Send the conversation and encode the answer.
 
         Raises:
-            ConfigError: A sampling parameter is out of range, or the prompt is no conversation.
+            ConfigError: A sampling parameter is out of range, or the prompt is not a conversation.
+            ContextTooLong: The conversation does not fit the model's context.
             EngineError: The service refused the request, or gave no usable answer in time.
         """
         check_sampling(sampling)
-        body = self._body(self._messages(prompt), sampling)
-        read = partial(self._read, sampling=sampling)
-        if self._logprobs:
+        parse = partial(self._parse, sampling=sampling)
+        while True:
+            body = self._body(prompt, sampling)
             try:
-                return await self._ask({**body, "logprobs": True}, read)
-            except EngineError as problem:
-                # Some services refuse a request for log-probabilities rather than leave them out.
-                if "logprob" not in str(problem):
-                    raise
-                self._logprobs = False
-        return await self._ask(body, read)
+                completion, usage = await self._endpoint.post(self._path, body, parse)
+            except RequestRejected as problem:
+                if not self._adapt(problem, body, sampling):
+                    raise _typed(problem) from problem
+            else:
+                self.usage = self.usage.plus(usage)
+                return completion
 
     def finish(self, context: Sequence[int]) -> None:
         """Nothing is kept."""
 
     def sleep(self) -> None:
-        """There is no memory to give back."""
+        """There is no memory to free."""
 
     def load(self, weights: Mapping[str, torch.Tensor], version: int) -> NoReturn:
-        """Refused: nobody can give the service new weights.
+        """Refuse: the weights of a service cannot be replaced.
 
         Raises:
             ConfigError: Always.
@@ -95,68 +119,117 @@ class ChatEngine:
             "or vllm-server"
         )
 
-    async def _ask(self, body: dict[str, Any], read: Any) -> Completion:
-        wanted = {**body, **self._extra}
-        sent = {name: value for name, value in wanted.items() if value is not None}
-        completion: Completion = await self._endpoint.post("/v1/chat/completions", sent, read)
-        return completion
+    # ---- requests ----------------------------------------------------------------------------
 
-    def _body(self, messages: list[dict[str, str]], sampling: Sampling) -> dict[str, Any]:
-        return {
+    def _body(self, prompt: Sequence[int], sampling: Sampling) -> dict[str, Any]:
+        text = self._tokenizer.decode(list(prompt), skip_special_tokens=False)
+        messages = messages_of(
+            text, self._marks, tools=bool(self._tools), drop_thoughts=self._thinks
+        )
+        body = {
             "model": self.model,
             "messages": messages,
-            "seed": sampling.seed,
+            "tools": self._tools or None,
+            "seed": sampling.seed % _SEEDS,
             "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
+            "top_p": sampling.top_p if sampling.top_p < 1.0 else None,
             "top_k": sampling.top_k or None,
-            "max_tokens": sampling.max_tokens,
+            self._limit: sampling.max_tokens,
+            "logprobs": True,
         }
+        body = {name: value for name, value in body.items() if name not in self._left_out}
+        return {name: value for name, value in (body | self._extra).items() if value is not None}
 
-    def _messages(self, prompt: Sequence[int]) -> list[dict[str, str]]:
-        text = self._tokenizer.decode(list(prompt), skip_special_tokens=False)
-        before, *parts = _ROLE.split(text)
-        if before or not parts:
-            raise ConfigError("a chat endpoint needs a prompt that a chat template has written")
-        said = zip(parts[::2], parts[1::2], strict=True)
-        messages = [{"role": role, "content": self._plain(content)} for role, content in said]
-        # The last mark only opens the answer.
-        return messages[:-1] if messages[-1] == {"role": "assistant", "content": ""} else messages
+    def _adapt(self, problem: RequestRejected, body: dict[str, Any], sampling: Sampling) -> bool:
+        """Whether the same request can be sent in another form that the service may accept."""
+        text = f"{problem.param} {problem}"
+        limits = "max_tokens", "max_completion_tokens"
+        if all(name in text for name in limits) and limits[0] in body:
+            self._limit = limits[1]
+            return True
+        optional = ["logprobs", "seed"] + ["temperature"] * (sampling.temperature == 1.0)
+        for name in optional:
+            # "logprob is not supported" is found, too.
+            if name.rstrip("s") in text and name in body and name not in self._extra:
+                self._left_out.add(name)
+                return True
+        return False
 
-    def _plain(self, text: str) -> str:
-        for mark in self._marks:
-            text = text.replace(mark, "")
-        return text
+    # ---- answers -----------------------------------------------------------------------------
 
-    def _read(self, answer: Any, *, sampling: Sampling) -> Completion:
+    def _parse(self, answer: Any, *, sampling: Sampling) -> tuple[Completion, ChatUsage]:
         choice = answer["choices"][0]
-        text = self._plain(choice["message"]["content"] or "")
+        usage = _usage_of(answer.get("usage") or {})
+        reason = choice.get("finish_reason")
+        cut = reason in ("length", "max_tokens") or (
+            reason is None and usage.completion_tokens >= sampling.max_tokens
+        )
+        message = choice["message"]
+        self._thinks = self._thinks or bool(
+            message.get("reasoning_content") or message.get("reasoning")
+        )
+        text = without(text_of(message, cut=cut), self._marks)
         tokens = self._tokenizer.encode(text, add_special_tokens=False)
-        told = (choice.get("logprobs") or {}).get("content")
-        logprobs = self._spread(text, tokens, told)
-        if choice["finish_reason"] == "stop" and sampling.stop:
-            tokens, logprobs = [*tokens, sampling.stop[0]], [*logprobs, 0.0 if told else math.nan]
-        return Completion(
+        reported = (choice.get("logprobs") or {}).get("content")
+        logprobs = self._spread(text, tokens, reported)
+        if not cut and sampling.stop:
+            tokens = [*tokens, sampling.stop[0]]
+            logprobs = [*logprobs, 0.0 if reported else math.nan]
+        completion = Completion(
             tuple(tokens),
             tuple(logprobs),
             (math.nan,) * len(tokens),
             self.version,
-            "length" if choice["finish_reason"] == "length" else "stop",
+            "length" if cut else "stop",
         )
+        return completion, usage._replace(cut=int(cut))
 
-    def _spread(self, text: str, tokens: list[int], told: Any) -> list[float]:
-        """The service's log-probabilities, each on the token of ours that holds its first byte."""
+    def _spread(self, text: str, tokens: list[int], reported: Any) -> list[float]:
+        """The service's log-probabilities, each on the local token that holds its first byte."""
         nothing = [math.nan] * len(tokens)
-        if not told or not tokens:
+        if not reported or not tokens:
             return nothing
-        pieces = [bytes(one.get("bytes") or one["token"].encode()) for one in told]
+        pieces = [bytes(one.get("bytes") or one["token"].encode()) for one in reported]
         if b"".join(pieces) != text.encode():
             return nothing
-        ours = [len(self._tokenizer.decode([token]).encode()) for token in tokens]
-        # Half of a character decodes to a replacement of three bytes: only whole ones are counted.
-        if sum(ours) != len(text.encode()):
+        lengths = [len(self._tokenizer.decode([token]).encode()) for token in tokens]
+        # Part of a character decodes to a replacement of three bytes: the sum differs then.
+        if sum(lengths) != len(text.encode()):
             return nothing
-        begins = [0, *accumulate(ours)][:-1]
+        begins = [0, *accumulate(lengths)][:-1]
         logprobs = [0.0] * len(tokens)
-        for start, one in zip([0, *accumulate(map(len, pieces))], told, strict=False):
+        for start, one in zip([0, *accumulate(map(len, pieces))], reported, strict=False):
             logprobs[bisect_right(begins, start) - 1] += float(one["logprob"])
         return logprobs
+
+
+def api_root(url: str) -> str:
+    """Path of the API at an address: none if the address names a version itself, else ``/v1``.
+
+    Examples:
+        >>> api_root("http://127.0.0.1:8000"), api_root("https://host.example/v1beta/openai")
+        ('/v1', '')
+    """
+    return "" if re.search(r"/v\d+[a-z]*\d*(/|$)", url) else "/v1"
+
+
+def _typed(problem: RequestRejected) -> Exception:
+    """The rejection as ``ContextTooLong`` if that is its reason."""
+    too_long = problem.code == "context_length_exceeded" or (
+        problem.status in (400, 413, 422) and _TOO_LONG.search(str(problem))
+    )
+    return ContextTooLong(str(problem)) if too_long else problem
+
+
+def _usage_of(found: Mapping[str, Any]) -> ChatUsage:
+    """Usage as the service counts it; missing numbers are 0."""
+    prompt = found.get("prompt_tokens_details") or {}
+    completion = found.get("completion_tokens_details") or {}
+    return ChatUsage(
+        requests=1,
+        prompt_tokens=int(found.get("prompt_tokens") or 0),
+        cached_tokens=int(prompt.get("cached_tokens") or 0),
+        completion_tokens=int(found.get("completion_tokens") or 0),
+        reasoning_tokens=int(completion.get("reasoning_tokens") or 0),
+        dollars=float(found.get("cost") or 0.0),
+    )

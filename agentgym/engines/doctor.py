@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from agentgym.engines import Engine
+from agentgym.engines.chat import api_root
 from agentgym.engines.endpoint import Endpoint, RetryPolicy
 from agentgym.engines.factory import API_KEY_VARIABLE, OPENAI_URL, EngineFactory
 from agentgym.engines.vllm.engine import one_line
@@ -134,6 +135,8 @@ def _endpoint(server: str | None) -> str:
         retry=RetryPolicy(deadline=SECONDS),
     )
     models = endpoint.request(
-        "GET", "/v1/models", lambda answer: [str(model["id"]) for model in answer["data"]]
+        "GET",
+        f"{api_root(endpoint.url)}/models",
+        lambda answer: [str(model["id"]) for model in answer["data"]],
     )
     return f"{endpoint.url} serves {', '.join(models[:8])}{', ...' if models[8:] else ''}"

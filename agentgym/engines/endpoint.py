@@ -1,56 +1,72 @@
-"""An HTTP service that answers in JSON: asked again while that may help, but not forever."""
+"""A JSON service over HTTP, with retries, rate limits and a deadline."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import math
+import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx
 
-from agentgym.errors import AgentGymError, ConfigError, EngineError
+from agentgym.engines.http_pool import ConnectionPool
+from agentgym.errors import AgentGymError, ConfigError, EngineError, RequestRejected
 
 T = TypeVar("T")
 
 RETRY_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """HTTP statuses after which the same request may succeed."""
 MALFORMED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What reading an answer raises that is not as expected."""
+"""What parsing an unexpected answer raises."""
+NO_RETRY_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+"""Error codes of status 429 that no waiting changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How long to try."""
+    """How long and how often to try."""
 
     deadline: float = 600.0
-    """Seconds until an answer must be there, all tries and pauses included."""
+    """Seconds until an answer must have arrived, including all tries and delays."""
+    connect_deadline: float = 10.0
+    """The same while the service has never answered: the address is probably wrong."""
+    malformed: int = 5
+    """Unexpected answers in a row after which a request fails."""
     initial_delay: float = 0.1
-    """Seconds before the second try; every further pause is twice as long."""
+    """Seconds before the second try; every further delay is twice as long."""
     max_delay: float = 10.0
-    """Seconds of the longest pause, unless the service asks for more."""
+    """Longest delay in seconds, unless the service asks for more."""
+    report_after: float = 15.0
+    """Seconds without an answer after which waiting is reported, and between two reports."""
 
     def delays(self) -> Iterator[float]:
-        """The seconds between tries."""
-        pause = self.initial_delay
+        """The seconds between tries, spread so that many clients do not retry in step."""
+        delay = self.initial_delay
         while True:
-            yield pause
-            pause = min(2 * pause, self.max_delay)
+            yield delay * (1 + random.random() / 4)
+            delay = min(2 * delay, self.max_delay)
 
 
 class Endpoint:
     """Requests to one service.
 
     Args:
-        url: Where it is, such as ``http://127.0.0.1:8000``.
+        url: Address, such as ``http://127.0.0.1:8000``; with or without ``/v1`` at its end.
         key: Sent as a bearer token.
         retry: How long to try.
-        on_unreachable: Called after a try that found nobody; may start the service again.
+        on_unreachable: Called after a try that got no answer; may restart the service. The
+            service is then expected to start, so ``connect_deadline`` does not apply.
+        report: Called with one line when requests wait for long; default: silent.
 
     Raises:
-        ConfigError: The address is none.
+        ConfigError: The address is invalid.
     """
 
     def __init__(
@@ -60,6 +76,7 @@ class Endpoint:
         key: str | None = None,
         retry: RetryPolicy | None = None,
         on_unreachable: Callable[[], Awaitable[None]] | None = None,
+        report: Callable[[str], None] | None = None,
     ) -> None:
         try:
             host = httpx.URL(url).host if url.startswith(("http://", "https://")) else ""
@@ -67,65 +84,87 @@ class Endpoint:
             host = ""
         if not host:
             raise ConfigError(f"expected an address such as http://127.0.0.1:8000, got {url!r}")
-        self.url = url.rstrip("/")
+        self.url = url.rstrip("/").removesuffix("/chat/completions").removesuffix("/v1")
         self.retry = retry or RetryPolicy()
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._headers = {"Content-Type": "application/json"}
+        if key:
+            self._headers["Authorization"] = f"Bearer {key}"
         self._on_unreachable = on_unreachable
-        # Certificates are read once, and only where they are needed: it takes a while.
+        self._report_line = report
+        self._reported = -math.inf
+        self._answered = False
+        self._not_before = 0.0
+        """Monotonic time before which the service asked for no further requests."""
+        # Certificates are read once, and only for https: it takes a while.
         secure = self.url.startswith("https://")
         self._verify = httpx.create_ssl_context() if secure else False
-        # A proxy knows nothing of this machine's own services.
+        # The proxy of the environment cannot reach services of this machine.
         self._trust_env = host not in ("127.0.0.1", "localhost")
-        self._shared: _Shared | None = None
+        self._pool = ConnectionPool(self._verify, trust_env=self._trust_env)
 
-    async def post(self, path: str, body: Mapping[str, Any], read: Callable[[Any], T]) -> T:
-        """Ask until there is a usable answer.
+    async def post(self, path: str, body: Mapping[str, Any], parse: Callable[[Any], T]) -> T:
+        """Send a request until there is a usable answer.
 
         Args:
-            path: Of the request, from the service's address.
+            path: Of the request, relative to the address of the service.
             body: Sent as JSON.
-            read: Takes what it needs from the answer; raises one of ``MALFORMED`` when that is not
-                there, and the request is made again.
+            parse: Converts the decoded answer; raises one of ``MALFORMED`` if it is not as
+                expected, and the request is sent again.
 
         Raises:
-            EngineError: The service refused the request, or gave no usable answer in time.
+            RequestRejected: The service refused the request; another try would not help.
+            EngineError: The service gave no usable answer in time.
         """
-        end = time.monotonic() + self.retry.deadline
-        for tries, pause in enumerate(self.retry.delays(), 1):
-            left = end - time.monotonic()
-            wait = pause
+        content = json.dumps(body).encode()
+        started = time.monotonic()
+        malformed = 0
+        for tries, delay in enumerate(self.retry.delays(), 1):
+            deadline = self.retry.deadline
+            wait = delay
             try:
-                # The client's own limits are per read; this one is for the whole answer.
-                async with asyncio.timeout(left), self._connection() as client:
-                    answer = await client.post(
-                        self.url + path, json=body, headers=self._headers, timeout=left
-                    )
-                return self._read(answer, read)
-            except _Unusable as problem:
-                reason, wait = str(problem), max(pause, problem.pause)
+                return self._parse(await self._send(path, content, started + deadline), parse)
+            except _RetryableError as problem:
+                reason, wait = str(problem), max(delay, problem.delay)
+                malformed = malformed + 1 if problem.malformed else 0
             except (httpx.RequestError, TimeoutError) as problem:
-                reason = _told(problem)
+                reason = _describe(problem)
                 if self._on_unreachable is not None:
                     await self._on_unreachable()
-            if time.monotonic() + wait >= end:
+                elif not self._answered and not isinstance(problem, TimeoutError):
+                    deadline = min(deadline, self.retry.connect_deadline)
+            spent = time.monotonic() - started
+            if spent + wait >= deadline or malformed >= self.retry.malformed:
                 raise EngineError(
-                    f"{self.url} gave no usable answer in {self.retry.deadline:g} s, tried "
-                    f"{tries} times; the last time: {reason}"
+                    f"{self.url} gave no usable answer in {spent:.1f} s, tried {tries} times; "
+                    f"the last time: {reason}{self._hint()}"
                 )
+            self._report(f"{self.url}: {reason}; next try in {wait:.1f} s")
             await asyncio.sleep(wait)
-        raise AssertionError("pauses never end")
+        raise AssertionError("delays never end")
+
+    async def _send(self, path: str, content: bytes, end: float) -> httpx.Response:
+        """One try; respects the rate limit that an earlier answer asked for."""
+        while (pause := min(self._not_before, end) - time.monotonic()) > 0:
+            await asyncio.sleep(pause)
+        left = end - time.monotonic()
+        # The client's own limits are per read; this one is for the whole answer.
+        with self._silence_reported():
+            async with asyncio.timeout(left), self._pool.client() as client:
+                return await client.post(
+                    self.url + path, content=content, headers=self._headers, timeout=left
+                )
 
     def request(
         self,
         method: str,
         path: str,
-        read: Callable[[Any], T] = lambda found: found,
+        parse: Callable[[Any], T] = lambda found: found,
         **options: Any,
     ) -> T:
-        """One request, now, and not again; blocks. ``read`` as for ``post``.
+        """One blocking request without retries; ``parse`` as for ``post``.
 
         Raises:
-            EngineError: It failed; the message says how.
+            EngineError: It failed; the message has the reason.
         """
         try:
             answer = httpx.request(
@@ -137,86 +176,108 @@ class Endpoint:
                 trust_env=self._trust_env,
                 **options,
             )
-            return self._read(answer, read)
-        except (_Unusable, httpx.HTTPError) as problem:
-            raise EngineError(f"{self.url}{path} failed: {_told(problem)}") from problem
-
-    def _read(self, answer: httpx.Response, read: Callable[[Any], T]) -> T:
-        if answer.status_code in RETRY_STATUSES:
-            raise _Unusable(f"status {answer.status_code}: {_reason(answer)}", _asked_for(answer))
-        if answer.is_error or answer.is_redirect:
+            return self._parse(answer, parse)
+        except (_RetryableError, httpx.HTTPError) as problem:
             raise EngineError(
-                f"{answer.request.url} refused the request with status {answer.status_code}: "
-                f"{_reason(answer)}"
+                f"{self.url}{path} failed: {_describe(problem)}{self._hint()}"
+            ) from problem
+
+    def _parse(self, answer: httpx.Response, parse: Callable[[Any], T]) -> T:
+        status = answer.status_code
+        page = answer.content[:1] == b"<"
+        if page and not self._answered and status not in RETRY_STATUSES:
+            raise EngineError(
+                f"{answer.request.url} answered with a web page (status {status}), expected JSON: "
+                f"is this the address of an API?"
             )
-        if not answer.content:
-            return read(None)
+        if status in RETRY_STATUSES:
+            reason, code, param = _reason(answer)
+            if code in NO_RETRY_CODES:
+                raise RequestRejected(f"{self.url}: {reason}", status, code=code)
+            delay = _retry_after(answer)
+            self._not_before = max(self._not_before, time.monotonic() + delay)
+            raise _RetryableError(f"status {status}: {reason}", delay)
+        if answer.is_error or answer.is_redirect:
+            reason, code, param = _reason(answer)
+            raise RequestRejected(
+                f"{answer.request.url} refused the request with status {status}: {reason}",
+                status,
+                code=code,
+                param=param,
+            )
         try:
-            return read(answer.json())
+            found = parse(answer.json() if answer.content else None)
         except AgentGymError:
             raise
         except MALFORMED as problem:
-            raise _Unusable(f"not the expected answer ({_told(problem)})", 0.0) from problem
+            reason = f"not the expected answer ({_describe(problem)})"
+            raise _RetryableError(reason, 0.0, malformed=True) from problem
+        self._answered = True
+        return found
 
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[httpx.AsyncClient]:
-        """One client for all requests in flight; the last to leave closes it."""
-        loop = asyncio.get_running_loop()
-        if self._shared is None or self._shared.loop is not loop:
-            # As many connections as there are requests: the service decides how many it serves.
-            limits = httpx.Limits(max_connections=None)
-            client = httpx.AsyncClient(
-                limits=limits, verify=self._verify, trust_env=self._trust_env
-            )
-            self._shared = _Shared(loop, client)
-        shared = self._shared
-        shared.users += 1
+    def _hint(self) -> str:
+        return "" if self._answered else "; is the server running, and is its address right?"
+
+    @contextmanager
+    def _silence_reported(self) -> Iterator[None]:
+        """Report now and then that the request within waits."""
+        loop, since = asyncio.get_running_loop(), time.monotonic()
+
+        def remind() -> None:
+            waited, count = time.monotonic() - since, self._pool.in_flight
+            self._report(f"{self.url}: no answer for {waited:.0f} s, {count} requests in flight")
+            timer[0] = loop.call_later(self.retry.report_after, remind)
+
+        timer = [loop.call_later(self.retry.report_after, remind)]
         try:
-            yield shared.client
+            yield
         finally:
-            shared.users -= 1
-            if not shared.users:
-                if self._shared is shared:
-                    self._shared = None
-                await shared.client.aclose()
+            timer[0].cancel()
+
+    def _report(self, line: str) -> None:
+        now = time.monotonic()
+        if self._report_line is not None and now - self._reported >= self.retry.report_after:
+            self._reported = now
+            self._report_line(line)
 
 
-@dataclass(slots=True, eq=False)
-class _Shared:
-    """Connections belong to the event loop that opened them, and must not outlive it."""
+class _RetryableError(Exception):
+    """An answer after which another try may succeed, in at least ``delay`` seconds."""
 
-    loop: asyncio.AbstractEventLoop
-    client: httpx.AsyncClient
-    users: int = 0
-
-
-class _Unusable(Exception):
-    """An answer after which another try may succeed, in ``pause`` seconds or more."""
-
-    def __init__(self, reason: str, pause: float) -> None:
+    def __init__(self, reason: str, delay: float, *, malformed: bool = False) -> None:
         super().__init__(reason)
-        self.pause = pause
+        self.delay, self.malformed = delay, malformed
 
 
-def _asked_for(answer: httpx.Response) -> float:
-    """Seconds that the service asks us to wait; dates are not understood."""
+def _retry_after(answer: httpx.Response) -> float:
+    """Seconds that the service asks to wait: ``retry-after-ms``, or seconds or a date; else 0."""
+    text = answer.headers.get("retry-after", "0")
     try:
-        return max(0.0, float(answer.headers.get("retry-after", 0.0)))
+        if "retry-after-ms" in answer.headers:
+            return max(0.0, float(answer.headers["retry-after-ms"]) / 1000)
+        return max(0.0, float(text))
     except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
         return 0.0
 
 
-def _reason(answer: httpx.Response) -> str:
-    """What a service says of a failure: OpenAI's form, FastAPI's, or the beginning of anything."""
+def _reason(answer: httpx.Response) -> tuple[str, str, str]:
+    """Message, code and parameter of a failure, in OpenAI's form, FastAPI's, or any other."""
+    error: Any = None
     try:
-        told = answer.json()
-        error = told.get("error", told.get("detail", told))
+        found = answer.json()
+        error = found.get("error", found.get("detail", found))
         reason = error["message"] if isinstance(error, dict) else error
     except (AttributeError, KeyError, ValueError):
         reason = answer.text
-    return " ".join(str(reason).split())[:300] or "no reason given"
+    fields = error if isinstance(error, dict) else {}
+    line = " ".join(str(reason).split())[:300] or "no reason given"
+    return line, str(fields.get("code") or ""), str(fields.get("param") or "")
 
 
-def _told(problem: Exception) -> str:
+def _describe(problem: Exception) -> str:
     text = " ".join(str(problem).split())[:300]
     return f"{type(problem).__name__}: {text}" if text else type(problem).__name__

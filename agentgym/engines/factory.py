@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from agentgym.engines import Engine
+from agentgym.engines.stats import ChatUsage
 from agentgym.errors import ConfigError
 from agentgym.models.lora import merged
-from agentgym.settings import EngineKind
+from agentgym.settings import EndpointSettings, EngineKind
 
 API_KEY_VARIABLE = "OPENAI_API_KEY"
 """Environment variable that holds the API key of a chat endpoint."""
@@ -59,7 +60,17 @@ class EngineFactory:
     """Capture CUDA graphs; only where no trainer uses the GPU while the engine samples."""
     server_model: str | None = None
     """Model that a running server was started with, if training sends its own weights to it."""
+    endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+    """How a chat endpoint is used."""
+    report: Callable[[str], None] | None = None
+    """Called with one line when an endpoint keeps requests waiting, and with its usage at the end;
+    default: silent."""
     _closing: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def units_per_token(self) -> int:
+        """Tokens of the engine's tokenizer per token of a usual vocabulary."""
+        return 4 if self.kind == "openai" else 1
 
     def make(self, model: Any, tokenizer: Any, *, slots: int, context: int) -> Engine:
         """Close the previous engine and start a new one.
@@ -92,10 +103,17 @@ class EngineFactory:
             )
         if self.kind == "openai":
             from agentgym.engines.chat import ChatEngine
-            from agentgym.engines.endpoint import Endpoint
+            from agentgym.engines.endpoint import Endpoint, RetryPolicy
 
-            endpoint = Endpoint(self.server or OPENAI_URL, key=os.environ.get(API_KEY_VARIABLE))
-            return ChatEngine(str(model), endpoint, tokenizer)
+            endpoint = Endpoint(
+                self.server or OPENAI_URL,
+                key=os.environ.get(API_KEY_VARIABLE),
+                retry=RetryPolicy(deadline=self.endpoint.deadline),
+                report=self.report,
+            )
+            chat = ChatEngine(str(model), endpoint, tokenizer, extra=self.endpoint.fields)
+            self._closing.append(lambda: self._report_usage(chat.usage))
+            return chat
         if self.server_model is not None:
             engine = self._vllm(self.server_model, slots, context)
             engine.load(merged(model).state_dict(), 0)
@@ -115,6 +133,11 @@ class EngineFactory:
     async def __aexit__(self, *raised: object) -> None:
         """Close the engine."""
         self.close()
+
+    def _report_usage(self, usage: ChatUsage) -> None:
+        prices = self.endpoint.prompt_price, self.endpoint.completion_price
+        if self.report is not None and usage.requests:
+            self.report(f"endpoint: {usage.priced(*prices)}")
 
     def _vllm(self, path: str, slots: int, context: int) -> Engine:
         if self.kind == "vllm":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from agentgym.engines.factory import EngineFactory
@@ -34,7 +34,11 @@ def action_format_of(settings: AgentSettings) -> ActionFormat:
 
 
 def engines_of(
-    experiment: Experiment, *, cuda_graphs: bool = True, server_model: str | None = None
+    experiment: Experiment,
+    *,
+    cuda_graphs: bool = True,
+    server_model: str | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> EngineFactory:
     """The engine factory of an experiment; for the keywords see ``EngineFactory``."""
     return EngineFactory(
@@ -44,4 +48,6 @@ def engines_of(
         batch_invariant=experiment.batch_invariant,
         cuda_graphs=cuda_graphs,
         server_model=server_model,
+        endpoint=experiment.endpoint,
+        report=report,
     )

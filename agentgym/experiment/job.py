@@ -143,7 +143,7 @@ class Job:
         panel = self.panel(wanted.split).head(wanted.tasks)
         if before is not None:
             check_panels(before.panel, panel)
-        player = self.player(*self._loaded(checkpoint), "evaluation")
+        player = self.player(*self._loaded(checkpoint), "evaluation", self._panel_temperature)
         with self.display.stage(f"evaluate: {name}", len(panel) * wanted.episodes) as advance:
             return await evaluate(
                 panel,
@@ -251,7 +251,15 @@ class Job:
             window=settings.window,
         )
 
-    def player(self, tokenizer: Any, model: Any, stream: str) -> Player:
+    @property
+    def _panel_temperature(self) -> float:
+        """Sampling temperature of evaluations."""
+        chosen = self.experiment.panel.temperature
+        return self.experiment.rollout.temperature if chosen is None else chosen
+
+    def player(
+        self, tokenizer: Any, model: Any, stream: str, temperature: float | None = None
+    ) -> Player:
         """A player: engine with the model's weights, agent, environments and limits."""
         wanted = self.experiment.rollout
         return Player(
@@ -264,10 +272,13 @@ class Job:
             ),
             executor=self.executor,
             limits=EpisodeLimits(
-                turns=wanted.max_turns, tokens=wanted.max_context_tokens, seconds=wanted.max_seconds
+                turns=wanted.max_turns,
+                tokens=wanted.max_context_tokens * self.engines.units_per_token,
+                seconds=wanted.max_seconds,
             ),
             sampling=Sampling(
-                temperature=wanted.temperature, max_tokens=wanted.max_completion_tokens
+                temperature=wanted.temperature if temperature is None else temperature,
+                max_tokens=wanted.max_completion_tokens,
             ),
             concurrency=wanted.concurrency,
             stream=f"{self.experiment.seed}/{stream}",
@@ -304,7 +315,7 @@ class Job:
                 "max_context_tokens": rollout.max_context_tokens,
                 "max_seconds": rollout.max_seconds,
                 "max_completion_tokens": rollout.max_completion_tokens,
-                "temperature": rollout.temperature,
+                "temperature": self._panel_temperature,
                 "action_format": settings.action_format,
                 "window": settings.window,
                 "show_admissible": settings.show_admissible,
@@ -412,7 +423,10 @@ def evaluate_blocking(
 async def _evaluate(
     experiment: Experiment, model: str, path: Path, display: Display, before: Report | None
 ) -> Report:
-    async with executor_of(experiment.rollout) as executor, engines_of(experiment) as engines:
+    async with (
+        executor_of(experiment.rollout) as executor,
+        engines_of(experiment, report=display.say) as engines,
+    ):
         job = Job(experiment, RunFolder(path.parent), display, executor, engines)
         job.prepare_split(experiment.panel.split)
         return await job.evaluate(model, experiment.panel.split, path, before)

@@ -25,6 +25,11 @@ def check(experiment: Experiment, *, trains: bool = False) -> None:
             "a chat endpoint cannot be trained, only evaluated: `agentgym eval MODEL --engine "
             "openai`, or train with `--engine local`, `vllm` or `vllm-server`"
         )
+    if trains and experiment.rollout.temperature == 0:
+        raise ConfigError(
+            "rollout.temperature is 0, expected more for training: for greedy evaluation alone set "
+            "`--panel.temperature 0`"
+        )
     if trains and experiment.server is not None and experiment.model is None:
         raise ConfigError(
             f"the server at {experiment.server} serves a model of its own: name it with `--model`, "

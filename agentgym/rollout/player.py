@@ -18,6 +18,7 @@ from agentgym.engines import Engine
 from agentgym.env.executor import EnvHandle, Executor, MakeEnv, ThreadExecutor
 from agentgym.errors import (
     ConfigError,
+    ContextTooLong,
     EnvLost,
     EnvTimeout,
     MalformedAction,
@@ -235,7 +236,11 @@ class Episode:
             self.stop = Stop.MAX_TOKENS
             return None
         seed = derive(player.stream, task.env, task.id, task.seed, self.sample, len(self.turns))
-        completion = await player.engine.generate(context, replace(player.sampling, seed=seed))
+        try:
+            completion = await player.engine.generate(context, replace(player.sampling, seed=seed))
+        except ContextTooLong:
+            self.stop = Stop.MAX_TOKENS
+            return None
         player.usage.tokens += len(completion.tokens)
         self._pending = prompt, fresh, completion
         return completion
