@@ -15,6 +15,8 @@ from agentgym.utils.bounds import above, at_least, within
 # Parsed in this order: everything is a valid string.
 Value = int | float | bool | str
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 EngineKind = Literal["local", "vllm", "vllm-server", "openai"]
 
 WORLD = "agentgym/TextWorld-v0"
@@ -168,9 +170,10 @@ class OptimizerSettings:
     microbatch_tokens: int = 4096
     """Tokens per forward and backward pass; tokens that rows share count once. Gradients accumulate
     over micro-batches. Bounds memory, does not change the gradient."""
-    bf16: bool = False
-    """Compute in bfloat16 (automatic mixed precision); weights and optimizer state stay in
-    float32."""
+    precision: Precision = "auto"
+    """Precision of computation; weights under training and optimizer state are always float32.
+    auto: bfloat16 for models of 50 million parameters or more where the hardware multiplies in
+    bfloat16, else float32."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory for about a third more time, the same
     gradient."""
@@ -251,6 +254,8 @@ class AlarmSettings:
     template_collapse: float = 0.05
     """Warn when the information that actions carry about the task falls below this, from 0 (none)
     to 1 (they identify it)."""
+    cut_completions: float = 0.5
+    """Warn when this share of the turns is cut at the longest completion."""
     patience: int = 3
     """Consecutive steps after which a warning is given, once."""
     max_mismatch: float = 0.1
@@ -260,7 +265,7 @@ class AlarmSettings:
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         at_least(0, self, "entropy_collapse", "entropy_explosion", "identical_groups")
-        at_least(0, self, "template_collapse")
+        at_least(0, self, "template_collapse", "cut_completions")
         at_least(1, self, "patience")
         above(0, self, "max_mismatch")
 

@@ -41,7 +41,7 @@ from agentgym.rollout.action_formats import Plain
 from agentgym.rollout.agent import ChatAgent
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.types import Completion, Sampling, Task, Trajectory
-from agentgym.utils.concurrency import together
+from agentgym.utils.concurrency import gather
 
 T = TypeVar("T")
 Way = Callable[[], int]
@@ -182,7 +182,7 @@ def in_a_world(options: Options, folder: str, engine: Any) -> int:
 
 async def all_of(player: Player, tasks: list[Task]) -> list[Trajectory]:
     """All of them at once."""
-    return await together(player(task, 0) for task in tasks)
+    return await gather(player(task, 0) for task in tasks)
 
 
 def by_itself(engine: VLLMEngine, chains: list[list[tuple[list[int], Sampling]]]) -> int:

@@ -27,7 +27,7 @@ from agentgym.rollout.agent import ChatAgent
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.settings import ScheduleSettings, ScratchSettings
 from agentgym.training.learner import Learner
-from agentgym.training.schedule import correct, scheduler
+from agentgym.training.schedule import make_scheduler, with_importance_correction
 from agentgym.training.trainer import Step, Trainer
 from agentgym.types import Sampling, Task
 from agentgym_trainers.grpo import GRPO
@@ -113,7 +113,7 @@ def trainer_of(options: Options, how: ScheduleSettings) -> Trainer:
         sampling=Sampling(max_tokens=12),
         concurrency=count,
     )
-    algorithm = correct(GRPO(group_size=options.group).build(), how)
+    algorithm = with_importance_correction(GRPO(group_size=options.group).build(), how)
     return Trainer(algorithm, Learner(Policy(model)), player)
 
 
@@ -125,7 +125,7 @@ async def train(options: Options, how: ScheduleSettings) -> tuple[float, list[St
         numbers = range(first, first + options.tasks)
         return [Task("agentgym/Hotter-v0", f"hotter-{n}", n) for n in numbers]
 
-    schedule = scheduler(how, trainer_of(options, how), tasks, {})
+    schedule = make_scheduler(how, trainer_of(options, how), tasks, {})
     try:
         await schedule.step()
         began = time.perf_counter()

@@ -34,12 +34,12 @@ from agentgym.batch.batch import Batch, collate
 from agentgym.batch.prefix_tree import Forest, build_forest
 from agentgym.losses.surrogates import negative_log_likelihood
 from agentgym.models import policy
-from agentgym.models.lora import adapt
+from agentgym.models.lora import add_lora
 from agentgym.settings import LoraSettings, OptimizerSettings, ScratchSettings
 from agentgym.training.learner import Learner
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
-AT_ONCE = policy.AT_ONCE
+AT_ONCE = policy.MAX_LOGITS
 SAVINGS = ("whole", "pieces", "checkpoints", "adapters")
 """Of memory, each with those before it."""
 
@@ -77,19 +77,17 @@ class Theirs(policy.Policy):
 
     def _hidden(self, batch: Batch, forest: Forest, at: torch.Tensor) -> torch.Tensor:
         places = policy.positions(batch)[None]
-        said = self.halves.hidden(
-            input_ids=batch.tokens[None], position_ids=places, use_cache=False
-        )
+        said = self.split.hidden(input_ids=batch.tokens[None], position_ids=places, use_cache=False)
         return said[0, at]
 
 
 def make_learner(options: Options, way: str) -> Learner:
     """A learner that does it one way."""
     if way in SAVINGS:
-        policy.AT_ONCE = sys.maxsize if way == "whole" else AT_ONCE
+        policy.MAX_LOGITS = sys.maxsize if way == "whole" else AT_ONCE
         model = large(options)
         if way == "adapters":
-            adapt(model, LoraSettings(rank=16), seed=0)
+            add_lora(model, LoraSettings(rank=16), seed=0)
         how = OptimizerSettings(
             microbatch_tokens=options.tokens,
             gradient_checkpointing=way in ("checkpoints", "adapters"),
@@ -100,7 +98,7 @@ def make_learner(options: Options, way: str) -> Learner:
     else:
         model = made(options.size, context=options.longest)[1]
     found = (Theirs if way == "theirs" else policy.Policy)(model)
-    found.shares = way != "padded"
+    found.shares_prefixes = way != "padded"
     return Learner(found, OptimizerSettings(microbatch_tokens=options.pass_tokens))
 
 
@@ -177,7 +175,7 @@ def make_monologue(options: Options) -> Batch:
 
 def run(learner: Learner, batch: Batch) -> float:
     """Seconds of one gradient."""
-    learner.optimiser.zero_grad()
+    learner.optimizer.zero_grad()
     begun = time.perf_counter()
     learner.gradient(batch, Update(loss=negative_log_likelihood()), 0)
     if torch.cuda.is_available():

@@ -24,7 +24,7 @@ from agentgym.errors import ConfigError, ContextTooLong, EngineError
 from agentgym.models import from_scratch
 from agentgym.types import Sampling
 
-TOKENIZER = from_scratch.make_tokenizer((), from_scratch.SMALLEST)
+TOKENIZER = from_scratch.make_tokenizer((), from_scratch.MIN_VOCABULARY)
 QUICK = RetryPolicy(deadline=5.0, connect_deadline=0.5, initial_delay=0.01)
 
 

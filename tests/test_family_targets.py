@@ -17,7 +17,7 @@ from agentgym.models.policy import Policy
 from agentgym.settings import OptimizerSettings, ScratchSettings
 from agentgym.testing.batches import batch_of, written
 from agentgym.testing.episodes import MIXED, made_up
-from agentgym.training.entropy_law import Course
+from agentgym.training.entropy_law import EntropyFit
 from agentgym.training.learner import Learner
 from agentgym_trainers.dcpo import (
     COOL,
@@ -72,9 +72,9 @@ def learner_of(algorithm, tokenizer):
 
 
 def course(entropies, scores):
-    found = Course()
+    found = EntropyFit()
     for entropy, score in zip(entropies, scores, strict=True):
-        found = found.after(entropy, score)
+        found = found.updated(entropy, score)
     return found
 
 
@@ -99,8 +99,13 @@ def test_there_is_no_law_without_three_steps_that_differ_in_entropy():
     assert course([0.1, 0.2], [0, 1]).fit() is None and course([0.5] * 9, range(9)).fit() is None
     assert course([0.5] * 9, range(9)).metrics() == {}
     three = course([0.1, 0.2, 0.3], [0.3, 0.2, 0.1])
-    assert set(three.metrics()) == {"law/a", "law/b", "law/ceiling", "law/residual"}
-    assert Course(*tuple(three)) == three
+    assert set(three.metrics()) == {
+        "entropy_law/a",
+        "entropy_law/b",
+        "entropy_law/ceiling",
+        "entropy_law/residual",
+    }
+    assert EntropyFit(*tuple(three)) == three
 
 
 # ---- DCPO --------------------------------------------------------------------------------------

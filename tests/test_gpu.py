@@ -100,7 +100,7 @@ def test_flex_attention_compiles_once_for_all_batch_sizes(monkeypatch):
         batch = forest_of(rows, rows=rows)
         forest = build_forest(batch.tokens.cuda(), batch.lengths)
         with torch.no_grad():
-            close(policy.read(forest, flex=True), policy.read(forest, flex=False))
+            close(policy.hidden(forest, flex=True), policy.hidden(forest, flex=False))
     assert compiled.frame_count <= 3
 
 
@@ -110,7 +110,8 @@ def test_autocast_log_probabilities_are_close():
     sampled = []
     for autocast in (False, True):
         learner = Learner(
-            Policy(model_of(SHARING["qwen2"]).cuda()), OptimizerSettings(bf16=autocast)
+            Policy(model_of(SHARING["qwen2"]).cuda()),
+            OptimizerSettings(precision="bfloat16" if autocast else "float32"),
         )
         sampled.append(learner.observe(batch).logprob.numpy())
     gap = np.abs(sampled[0] - sampled[1])[batch.mask.numpy()]

@@ -406,7 +406,7 @@ def test_spear_8_replay_without_weight_has_no_gradient_and_the_moments_of_adam_d
     learner.update(batch, host, 0)
 
     def moments(name):
-        states = learner.optimiser.state
+        states = learner.optimizer.state
         return [states[p][name].clone() for p in learner.policy.model.parameters()]
 
     first, second = moments("exp_avg"), moments("exp_avg_sq")

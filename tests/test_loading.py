@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from agentgym.errors import ConfigError, MissingExtra
 from agentgym.models import gguf
 from agentgym.models.loading import check_model, load_model
-from agentgym.models.lora import adapt
+from agentgym.models.lora import add_lora
 from agentgym.settings import LoraSettings
 
 
@@ -66,7 +66,7 @@ def test_a_gguf_file_without_the_package_that_reads_it(tmp_path, monkeypatch):
 def test_adapters_of_another_base_are_found_by_their_shapes(tokenizer, tmp_path, shape):
     base = saved(tmp_path / "base", tokenizer)
     model = load_model(base, device="cpu")
-    adapt(model, LoraSettings(rank=2), seed=0)
+    add_lora(model, LoraSettings(rank=2), seed=0)
     model.save_pretrained(tmp_path / "adapters")
     check_model(tmp_path / "adapters")
     other = saved(tmp_path / "other", tokenizer, **shape)

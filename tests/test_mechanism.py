@@ -25,7 +25,7 @@ from agentgym.testing import check_algorithm
 from agentgym.testing.algorithms import _Trial
 from agentgym.testing.batches import batch_of, written
 from agentgym.testing.episodes import MIXED, TIED, made_up
-from agentgym.training.mismatch import stop_on_drift
+from agentgym.training.mismatch import stop_on_mismatch
 from agentgym.utils.bounds import above, at_least, finite, ordered, within
 from agentgym_trainers.aepo import AEPO
 from agentgym_trainers.arpo import ARPO
@@ -105,9 +105,9 @@ def test_reductions_are_columns_before_the_update_and_outputs_during_it():
     update = Update(loss=Loss(watch, frozenset({"test/same"}), reductions=(sharp,)))
     asking = stateless(lambda batch: batch, reductions=[same])
     learner = learner_for(GRPO())
-    learner.how = replace(learner.how, microbatch_tokens=40)
+    learner.settings = replace(learner.settings, microbatch_tokens=40)
     algorithm = Algorithm(collect=independent(1), credit=asking, updates=(update,))
-    learner.asked = algorithm.credit.reductions
+    learner.reductions = algorithm.credit.reductions
     batch = learner.observe(collate(made_up(0, MIXED)))
     assert torch.allclose(batch.extra["test/same"], batch.logprob, atol=1e-5)
     assert (batch.extra["test/same"][~batch.mask] == 0).all()
@@ -384,7 +384,7 @@ def test_a_learner_with_critic_and_reference_resumes_where_it_was():
 
 def test_selected_columns_see_the_whole_minibatch_and_the_policy_as_it_is_now():
     learner = learner_for(GRPO())
-    learner.how = replace(learner.how, microbatch_tokens=1)
+    learner.settings = replace(learner.settings, microbatch_tokens=1)
     seen = []
 
     def apply(outputs, batch, generator):
@@ -480,11 +480,11 @@ def test_a_run_stops_when_engine_and_trainer_disagree():
     batch = batch.with_(
         logprob=written(batch, [-1, -1]), logprob_sampled=written(batch, [-1, -1.2])
     )
-    stop_on_drift(0.11).apply(batch, (), 0)
+    stop_on_mismatch(0.11).apply(batch, (), 0)
     with pytest.raises(TrainingError, match=r"differ by 0\.1 nats .* at most 0\.05"):
-        stop_on_drift(0.05).apply(batch, (), 0)
+        stop_on_mismatch(0.05).apply(batch, (), 0)
     with pytest.raises(TrainingError, match="differ by nan"):
-        stop_on_drift(0.05).apply(batch.with_(logprob=written(batch, [math.nan, 0])), (), 0)
+        stop_on_mismatch(0.05).apply(batch.with_(logprob=written(batch, [math.nan, 0])), (), 0)
 
 
 # ---- impossible values -------------------------------------------------------------------------

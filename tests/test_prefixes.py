@@ -26,7 +26,7 @@ from agentgym.losses.surrogates import entropy_bonus, negative_log_likelihood
 from agentgym.models import tree_attention
 from agentgym.models.policy import Critic, Policy
 from agentgym.settings import OptimizerSettings
-from agentgym.training.learner import Learner, passes
+from agentgym.training.learner import Learner, microbatches
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
 V = 20
@@ -142,7 +142,7 @@ def test_numbers_and_gradients_are_those_of_each_row_alone(kind, block, monkeypa
     model = model_of((SHARING | PADDING)[kind])
     batch = forest_of(len(kind))
     learner = Learner(Policy(model), OptimizerSettings(microbatch_tokens=10_000))
-    assert learner.policy.shares == (kind in SHARING)
+    assert learner.policy.shares_prefixes == (kind in SHARING)
 
     logprob, entropy = alone(model, batch)
     loss = ((-logprob - 0.3 * entropy) * batch.weight).sum()
@@ -163,7 +163,7 @@ def test_any_split_gives_the_same_gradient_and_keeps_the_order(kind):
     learner = Learner(Policy(model_of((SHARING | PADDING)[kind])))
     found = []
     for size in (100_000, 150, 40, 1):
-        learner.how = replace(learner.how, microbatch_tokens=size)
+        learner.settings = replace(learner.settings, microbatch_tokens=size)
         learner.policy.model.zero_grad()
         seen = learner.observe(batch)
         learner.gradient(batch, UPDATE, 0)
@@ -180,7 +180,7 @@ def test_what_is_asked_of_the_vocabulary_and_the_critic_share_too():
     torch.nn.init.normal_(critic.model.get_output_embeddings().weight, std=0.1)
     together = (policy(batch, (asked,)).extra["paper/tilt"], critic(batch))
     for network in (policy, critic.network):
-        network.shares = False
+        network.shares_prefixes = False
     padded = (policy(batch, (asked,)).extra["paper/tilt"], critic(batch))
     for one, same in zip(together, padded, strict=True):
         assert one.abs().max() > 0.05
@@ -190,7 +190,7 @@ def test_what_is_asked_of_the_vocabulary_and_the_critic_share_too():
 def test_a_model_whose_rotation_depends_on_the_longest_row_is_left_alone():
     rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
     config = LlamaConfig(**SIZE, **HEADS, rope_parameters=rope)
-    assert not Policy(AutoModelForCausalLM.from_config(config)).shares
+    assert not Policy(AutoModelForCausalLM.from_config(config)).shares_prefixes
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -205,9 +205,9 @@ def test_a_tile_is_read_if_and_only_if_a_row_passes_through_it(seed, monkeypatch
         sees[query, key] = key <= query < int(forest.end[key])
     by_tile = sees.view(count, 4, count, 4).transpose(1, 2).flatten(2)
     found = tree_attention.tiles(forest.end)
-    assert torch.equal(found.part | found.whole, by_tile.any(-1))
-    assert torch.equal(found.whole, by_tile.all(-1))
-    assert not (found.part & found.whole).any()
+    assert torch.equal(found.partial | found.full, by_tile.any(-1))
+    assert torch.equal(found.full, by_tile.all(-1))
+    assert not (found.partial & found.full).any()
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -216,7 +216,7 @@ def test_the_mask_for_a_gpu_gives_the_numbers_of_the_blocks():
     batch, policy = forest_of(3), Policy(model_of(SHARING["qwen3"]))
     forest = build_forest(batch.tokens, batch.lengths)
     with torch.no_grad():
-        close(policy.read(forest, flex=True), policy.read(forest, flex=False))
+        close(policy.hidden(forest, flex=True), policy.hidden(forest, flex=False))
 
 
 # ---- cost --------------------------------------------------------------------------------------
@@ -243,8 +243,8 @@ def test_a_shared_token_is_computed_once():
 def test_a_pass_holds_rows_that_begin_alike_and_counts_what_they_share_once():
     batch = forest_of(5, rows=40)
     rows = [tuple(row.tolist()) for row in batch.tokens.split(batch.lengths.tolist())]
-    found = [index.tolist() for index in passes(batch, 60, shares=True)]
+    found = [index.tolist() for index in microbatches(batch, 60, shared=True)]
     assert sorted(reduce(plus, found)) == list(range(40))
     sizes = [len({rows[n][:k] for n in run for k in range(1, len(rows[n]) + 1)}) for run in found]
     assert max(sizes) <= 60
-    assert len(found) < len(list(passes(batch, 60, shares=False)))
+    assert len(found) < len(list(microbatches(batch, 60, shared=False)))

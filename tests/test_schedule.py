@@ -21,7 +21,7 @@ from agentgym.models.policy import Policy
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.settings import ImitationSettings, PanelSettings, ScheduleSettings, ScratchSettings
 from agentgym.training.learner import Learner
-from agentgym.training.schedule import Asynchronous, scheduler
+from agentgym.training.schedule import Asynchronous, make_scheduler
 from agentgym.training.trainer import Trainer
 from agentgym.types import Sampling, Task
 from agentgym.utils.progress import Display
@@ -58,7 +58,7 @@ def run(how, trainer, steps, state=None):
     """Some steps, and what the schedule would save after them."""
 
     async def take():
-        schedule = scheduler(how, trainer, tasks, state or {})
+        schedule = make_scheduler(how, trainer, tasks, state or {})
         try:
             return [await schedule.step() for _ in range(steps)], schedule.state()
         finally:
@@ -153,8 +153,8 @@ def test_async_changes_weights_under_episodes_and_bounds_their_age(trainer, stal
     learned = [group[0].task for step in steps for group in step.groups]
     dropped = sum(step.metrics["schedule/dropped"] for step in steps)
     assert len(set(learned)) == len(learned)
-    assert state["begun"] - len(state["again"]) == len(learned) + dropped
-    assert len(state["again"]) <= SIZE * staleness
+    assert state["started"] - len(state["unfinished"]) == len(learned) + dropped
+    assert len(state["unfinished"]) <= SIZE * staleness
 
 
 @pytest.mark.parametrize("old", ["drop", "mask"])
@@ -184,7 +184,7 @@ def test_a_resumed_async_run_plays_again_what_was_not_learned_from(trainer):
     second.learner.policy.model.load_state_dict(learner.learner.policy.model.state_dict())
     second.restore(before)
     later, _ = run(how, second, 2, state)
-    assert len(state["again"]) == SIZE
+    assert len(state["unfinished"]) == SIZE
     played = [group[0].task for step in (*first, *later) for group in step.groups]
     assert sorted(task.id for task in played) == sorted(t.id for n in range(4) for t in tasks(n))
 

@@ -23,7 +23,7 @@ from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
 from agentgym.rollout.collect import independent
 from agentgym.settings import OptimizerSettings, ScratchSettings
-from agentgym.training.learner import Learner, passes
+from agentgym.training.learner import Learner, microbatches
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 from agentgym_trainers.grpo import GRPO
 
@@ -66,7 +66,7 @@ def learner(tokenizer):
 def gradient(learner, batch, update, tokens_per_pass):
     from dataclasses import replace
 
-    learner.how = replace(learner.how, microbatch_tokens=tokens_per_pass)
+    learner.settings = replace(learner.settings, microbatch_tokens=tokens_per_pass)
     learner.policy.model.zero_grad()
     learner.gradient(batch, update, 0)
     return torch.cat([p.grad.flatten().clone() for p in learner.policy.model.parameters()])
@@ -123,7 +123,7 @@ def test_picked_rows_keep_their_columns_together():
 
 def test_passes_cover_every_row_once_within_the_budget():
     batch = collate(groups())
-    found = [index.tolist() for index in passes(batch, 60, shares=False)]
+    found = [index.tolist() for index in microbatches(batch, 60, shared=False)]
     assert functools.reduce(operator.iadd, found, []) == list(range(len(batch)))
     lengths = batch.lengths
     assert all(len(run) == 1 or lengths[run].sum() <= 60 for run in found)
@@ -240,7 +240,7 @@ def test_packed_and_padded_rows_give_the_same_numbers_as_single_rows(learner):
     batch = collate(groups(windowed=True))
     with torch.no_grad():
         packed = learner.policy(batch)
-        learner.policy.shares = False
+        learner.policy.shares_prefixes = False
         padded = learner.policy(batch)
     assert torch.allclose(packed.logprob, padded.logprob, atol=1e-5)
     assert torch.allclose(packed.entropy, padded.entropy, atol=1e-5)
@@ -291,7 +291,7 @@ def test_the_learning_rate_rises_then_falls_to_its_last_share(learner):
         seen = []
         for step in range(5):
             fresh.update(batch, update, step)
-            seen.append(fresh.optimiser.param_groups[0]["lr"])
+            seen.append(fresh.optimizer.param_groups[0]["lr"])
         return seen
 
     assert rates(4) == pytest.approx([0.5, 0.8, 0.6, 0.4, 0.2])
@@ -335,7 +335,7 @@ def test_a_restored_learner_takes_the_same_step(learner, tokenizer):
     batch = learner.observe(collate(groups()))
     update = Update(loss=negative_log_likelihood(), minibatches=2)
     learner.update(batch, update, 0)
-    twin = Learner(Policy(copy.deepcopy(learner.policy.model)), learner.how)
+    twin = Learner(Policy(copy.deepcopy(learner.policy.model)), learner.settings)
     twin.restore(copy.deepcopy(learner.state()))
     learner.update(batch, update, 1)
     twin.update(batch, update, 1)

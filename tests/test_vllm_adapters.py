@@ -11,7 +11,7 @@ from agentgym.engines.factory import EngineFactory
 from agentgym.engines.vllm.engine import parse_completion, sampling_params, start_engine
 from agentgym.models import from_scratch
 from agentgym.models.loading import load_model
-from agentgym.models.lora import adapt, merged
+from agentgym.models.lora import add_lora, merge_lora
 from agentgym.models.policy import Policy
 from agentgym.settings import LoraSettings
 from agentgym.types import Sampling
@@ -27,7 +27,7 @@ PROMPT = words(70, 1)
 def model(tmp_path):
     model_of(TIED).save_pretrained(tmp_path / "base")
     model = load_model(tmp_path / "base")
-    adapt(model, LoraSettings(rank=8, alpha=16), seed=0)
+    add_lora(model, LoraSettings(rank=8, alpha=16), seed=0)
     return nudge(model, 0)
 
 
@@ -41,7 +41,7 @@ def nudge(model, seed):
 
 
 def test_vllm_samples_with_merged_adapters(model):
-    tokenizer = from_scratch.make_tokenizer((), from_scratch.SMALLEST)
+    tokenizer = from_scratch.make_tokenizer((), from_scratch.MIN_VOCABULARY)
     engines = EngineFactory("vllm")
     try:
         engine = engines.make(model, tokenizer, slots=4, context=160)
@@ -83,7 +83,7 @@ def test_a_checkpoint_that_vllm_reloads_equals_merged_weights(model, tmp_path):
             found = answers[0].outputs[0]
             rows = [[entry.logprob for entry in step.values()] for step in found.logprobs]
             completion = parse_completion(found.token_ids, rows, sampling, version)
-            assert_agrees(merged(model), PROMPT, completion)
+            assert_agrees(merge_lora(model), PROMPT, completion)
             assert_agrees(model, PROMPT, completion)
     finally:
         engine.engine_core.shutdown()

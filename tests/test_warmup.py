@@ -11,7 +11,7 @@ from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
 from agentgym.rollout.demonstrations import to_trajectory
 from agentgym.settings import ImitationSettings, OptimizerSettings, ScratchSettings
-from agentgym.training.warmup import demonstrations, imitate, lay
+from agentgym.training.warmup import demonstration_batch, demonstrations, imitate
 from agentgym.types import Task
 
 ENV = "agentgym/Hotter-v0"
@@ -79,7 +79,7 @@ def test_slips_are_learned_only_from_a_player_who_is_meant_to_be_careless(agent)
 def test_imitation_ends_at_the_first_probe_that_wins_enough(agent, tokenizer):
     said, probed = warm(agent, tokenizer, until=0.5, wins=[0.0, 0.49, 0.5])
     assert probed == [26, 31, 36] and len(said) == 36
-    assert "wins 0.50" in said[-1]
+    assert "success 0.50" in said[-1]
 
 
 @pytest.mark.parametrize(("until", "probes"), [(0.5, 15), (1.0, 0)])
@@ -93,7 +93,7 @@ def test_imitation_without_success_takes_every_step_and_learns(agent, tokenizer,
 @pytest.mark.parametrize("reading", [0.0, 0.5])
 def test_what_was_read_weighs_what_is_asked_and_what_was_done_one(agent, reading):
     found = shown(agent)
-    batch = lay(found, reading)
+    batch = demonstration_batch(found, reading)
     done, read = batch.turn >= 0, batch.mask & (batch.turn < 0)
     assert batch.weight[done].sum() == pytest.approx(1)
     assert batch.weight[read].sum() == pytest.approx(reading)
@@ -104,7 +104,7 @@ def test_what_was_read_weighs_what_is_asked_and_what_was_done_one(agent, reading
 
 def test_everything_that_was_read_counts_but_slips_and_what_nothing_comes_before(agent):
     found = shown(agent)
-    batch = lay(found, 1.0)
+    batch = demonstration_batch(found, 1.0)
     left, at = [], 0
     for trajectory in found:
         first = True
@@ -127,7 +127,7 @@ def test_a_policy_that_reads_foretells_the_world(agent, tokenizer):
             tokenizer,
             ImitationSettings(batch_size=2, until_success=1.0, observation_loss_weight=reading),
         )
-        batch = lay(shown(agent), 1.0)
+        batch = demonstration_batch(shown(agent), 1.0)
         with torch.no_grad():
             said = policy(batch).logprob
         return -float(said[batch.mask & (batch.turn < 0)].mean())

@@ -29,7 +29,7 @@ SHAPE = ScratchSettings(
     num_heads=2,
     num_kv_heads=1,
     intermediate_size=96,
-    vocab_size=from_scratch.SMALLEST,
+    vocab_size=from_scratch.MIN_VOCABULARY,
 )
 PROMPT = tuple(range(10, 80))
 SECONDS = 20.0

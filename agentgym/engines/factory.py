@@ -10,11 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import torch
+
 from agentgym.engines import Engine
 from agentgym.engines.stats import ChatUsage
 from agentgym.errors import ConfigError
-from agentgym.models.lora import merged
-from agentgym.settings import EndpointSettings, EngineKind
+from agentgym.models.lora import merge_lora
+from agentgym.models.precision import compute_dtype
+from agentgym.models.protocols import CausalLM
+from agentgym.settings import EndpointSettings, EngineKind, Precision
 
 API_KEY_VARIABLE = "OPENAI_API_KEY"
 """Environment variable that holds the API key of a chat endpoint."""
@@ -56,6 +60,8 @@ class EngineFactory:
     """Device of the local engine; default: that of the model."""
     batch_invariant: bool = True
     """Batch-invariant kernels of the local engine on a CPU, see ``LocalEngine``."""
+    precision: Precision = "auto"
+    """Precision of the local engine; on a CPU, batch-invariant kernels are always float32."""
     cuda_graphs: bool = True
     """Capture CUDA graphs; only where no trainer uses the GPU while the engine samples."""
     server_model: str | None = None
@@ -93,7 +99,7 @@ class EngineFactory:
             if isinstance(model, str | Path):
                 make = partial(LocalEngine.from_pretrained, str(model))
             else:
-                make = partial(LocalEngine, model)
+                make = partial(LocalEngine, model, dtype=self._dtype(model))
             return make(
                 slots=slots,
                 context=context,
@@ -116,7 +122,7 @@ class EngineFactory:
             return chat
         if self.server_model is not None:
             engine = self._vllm(self.server_model, slots, context)
-            engine.load(merged(model).state_dict(), 0)
+            engine.load(merge_lora(model).state_dict(), 0)
             return engine
         path = str(model) if isinstance(model, str | Path) else self._save(model, tokenizer)
         return self._vllm(path, slots, context)
@@ -139,6 +145,12 @@ class EngineFactory:
         if self.report is not None and usage.requests:
             self.report(f"endpoint: {usage.priced(*prices)}")
 
+    def _dtype(self, model: CausalLM) -> torch.dtype:
+        """Kind of number of the local engine's weights."""
+        place = torch.device(self.device) if self.device else next(model.parameters()).device
+        exact = place.type == "cpu" and self.batch_invariant
+        return torch.float32 if exact else compute_dtype(self.precision, model)
+
     def _vllm(self, path: str, slots: int, context: int) -> Engine:
         if self.kind == "vllm":
             if self.server is not None:
@@ -158,6 +170,6 @@ class EngineFactory:
         """Save a model for vLLM to read, with adapters merged into the weights; its folder."""
         folder = tempfile.TemporaryDirectory(prefix="agentgym-model-")
         self._closing.append(folder.cleanup)
-        merged(model).save_pretrained(folder.name)
+        merge_lora(model).save_pretrained(folder.name)
         tokenizer.save_pretrained(folder.name)
         return folder.name

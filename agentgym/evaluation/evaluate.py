@@ -18,7 +18,7 @@ from agentgym.errors import ConfigError
 from agentgym.evaluation.records import SCHEMA, Decode, EpisodeRecord, append, read_episodes
 from agentgym.evaluation.report import EvalSpec, Report
 from agentgym.types import Task, Trajectory
-from agentgym.utils.concurrency import together
+from agentgym.utils.concurrency import gather
 from agentgym.utils.jsonl import append_line, dumps, read_objects
 
 PlayEpisode = Callable[[Task, int], Awaitable[Trajectory]]
@@ -74,7 +74,7 @@ async def evaluate(
     missing = [pair for pair in pairs if pair not in done]
     session = _Session(panel, play, path, options, len(pairs) - len(missing), len(pairs))
     queue = iter(missing)
-    await together(session.work(queue) for _ in range(min(options.concurrency, len(missing))))
+    await gather(session.work(queue) for _ in range(min(options.concurrency, len(missing))))
     return Report.of(panel, spec, read_episodes(path), episodes=episodes)
 
 

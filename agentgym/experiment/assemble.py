@@ -45,6 +45,7 @@ def engines_of(
         experiment.engine,
         experiment.server,
         device=experiment.engine_device,
+        precision=experiment.optimizer.precision,
         batch_invariant=experiment.batch_invariant,
         cuda_graphs=cuda_graphs,
         server_model=server_model,

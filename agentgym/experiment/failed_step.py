@@ -118,7 +118,7 @@ def recompute(where: str | Path, updates: Sequence[Update]) -> Recomputed:
             f"{where} is of the update {failed.update!r}, got {names}: build the algorithm that "
             f"config.yaml names"
         )
-    failed.learner.optimiser.zero_grad()
+    failed.learner.optimizer.zero_grad()
     loss = failed.learner.gradient(failed.batch, update, failed.step)["loss"]
     gradients = [p.grad for p in failed.learner.policy.model.parameters() if p.grad is not None]
     return Recomputed(loss, float(torch.nn.utils.get_total_norm(gradients)))

@@ -32,7 +32,7 @@ from agentgym.experiment.run_folder import RunFolder, fingerprint
 from agentgym.models import from_scratch
 from agentgym.models.gguf import is_gguf
 from agentgym.models.loading import load_model, load_tokenizer
-from agentgym.models.lora import adapt, base_of, merged
+from agentgym.models.lora import add_lora, base_model_of, merge_lora
 from agentgym.models.policy import Policy
 from agentgym.rollout.agent import ChatAgent
 from agentgym.rollout.demonstrations import Demonstration, demonstration_texts, to_trajectory
@@ -40,11 +40,11 @@ from agentgym.rollout.player import EpisodeLimits, Player, derive
 from agentgym.settings import Experiment
 from agentgym.training.learner import Learner
 from agentgym.training.metrics import episode_metrics
-from agentgym.training.schedule import Scheduler, Tasks, correct, scheduler
+from agentgym.training.schedule import Scheduler, Tasks, make_scheduler, with_importance_correction
 from agentgym.training.trainer import Step, Trainer, task_of
 from agentgym.training.warmup import demonstrations, imitate
 from agentgym.types import Sampling, Task
-from agentgym.utils.concurrency import together
+from agentgym.utils.concurrency import gather
 from agentgym.utils.jsonl import write_atomic
 from agentgym.utils.progress import Display
 
@@ -173,11 +173,13 @@ class Job:
             seed=derive(experiment.seed, "updates"),
             horizon=experiment.steps,
         )
-        whole = correct(algorithm, experiment.schedule)
+        whole = with_importance_correction(algorithm, experiment.schedule)
         trainer = Trainer(whole, learner, player, alarms=experiment.alarms)
         if state:
             trainer.restore(state)
-        schedule = scheduler(experiment.schedule, trainer, self._tasks(), state.get("schedule", {}))
+        schedule = make_scheduler(
+            experiment.schedule, trainer, self._tasks(), state.get("schedule", {})
+        )
         try:
             await self._take_steps(tokenizer, trainer, schedule, state.get("recorded", 0))
         finally:
@@ -285,22 +287,24 @@ class Job:
         )
 
     def _trainable(self, checkpoint: str | Path) -> tuple[Any, Any]:
-        """Tokenizer and model; the trainable parameters require gradients."""
+        """Tokenizer and model; the weights that are trained are float32 and want gradients."""
         experiment = self.experiment
-        model = load_model(checkpoint, dtype=torch.float32 if experiment.optimizer.bf16 else None)
+        frozen = experiment.lora.rank is not None or base_model_of(checkpoint) is not None
+        half = frozen and experiment.optimizer.precision != "float32"
+        model = load_model(checkpoint, dtype=None if half else torch.float32)
         if experiment.lora.rank is not None:
-            adapt(model, experiment.lora, seed=derive(experiment.seed, "adapters"))
+            add_lora(model, experiment.lora, seed=derive(experiment.seed, "adapters"))
         return load_tokenizer(checkpoint), model
 
     def _loaded(self, checkpoint: str | Path) -> tuple[Any, Any]:
         """Tokenizer and model; the path instead of the model where the engine loads it itself."""
         if self.engines.kind == "openai":
-            tokenizer = from_scratch.make_tokenizer((), from_scratch.SMALLEST)
+            tokenizer = from_scratch.make_tokenizer((), from_scratch.MIN_VOCABULARY)
             tokenizer.chat_template = from_scratch.DIALOGUE
             return tokenizer, checkpoint
         tokenizer = load_tokenizer(checkpoint)
         engines = self.engines
-        loads = base_of(checkpoint) is not None or is_gguf(checkpoint)
+        loads = base_model_of(checkpoint) is not None or is_gguf(checkpoint)
         here = engines.kind == "local" or engines.server_model or loads
         return tokenizer, load_model(checkpoint) if here else checkpoint
 
@@ -357,8 +361,8 @@ class Job:
         tasks = self.panel("train").tasks[:PROBE_TASKS]
 
         async def probe() -> float:
-            player.engine.load(merged(model).state_dict(), 0)
-            played = await together(player(task, 0) for task in tasks)
+            player.engine.load(merge_lora(model).state_dict(), 0)
+            played = await gather(player(task, 0) for task in tasks)
             return episode_metrics([played]).get("episode/success", 0.0)
 
         with (

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from agentgym.errors import ConfigError
-from agentgym.models.lora import base_of
+from agentgym.models.lora import base_model_of
 
 KEPT = 2
 """Step checkpoints that stay; older ones are removed."""
@@ -158,7 +158,7 @@ def fingerprint(model: str | Path) -> str:
     if not folder.is_dir():
         return str(model)
     digest = _hash(folder)
-    if base := base_of(folder):
+    if base := base_model_of(folder):
         digest.update(fingerprint(base).encode())
     return digest.hexdigest()
 

@@ -1,4 +1,4 @@
-"""A small model from nothing: tokenizer and weights, saved as an ordinary Hugging Face folder."""
+"""A small model made from nothing: tokenizer and weights, as an ordinary Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -13,40 +13,44 @@ DIALOGUE = (
     "{% if message.role == 'assistant' %}<|end|>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-"""One token per role, so that a turn of a short conversation is mostly conversation."""
+"""Chat template with one token per role, so that short conversations stay short."""
 
 TEMPLATE = DIALOGUE.replace("in messages %}", "in messages if message.role != 'system' %}")
-"""The same without system prompts, which a model that has seen nothing else could not read."""
+"""The same without system prompts, which such a model has not learned to read."""
 
-MARKS = ("<|endoftext|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+SPECIAL_TOKENS = ("<|endoftext|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 TAGS = ("<action>", "</action>", "<think>", "</think>", "<tool_call>", "</tool_call>")
-SMALLEST = 256 + len(MARKS) + len(TAGS)
-"""Tokens of the smallest vocabulary: bytes, marks and tags."""
+MIN_VOCABULARY = 256 + len(SPECIAL_TOKENS) + len(TAGS)
+"""Tokens of the smallest vocabulary: bytes, special tokens and tags."""
 
 
 def make_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     """Train a byte-level BPE tokenizer with a chat template.
 
-    Every text in Unicode's normal form C round-trips.
+    Decoding reverses encoding for every text in Unicode's normal form C.
+
+    Args:
+        texts: Training text.
+        vocabulary: Largest number of tokens.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
     core = Tokenizer(models.BPE())
-    # Beside a Qwen2 model every loader makes Qwen2's tokenizer, whatever class was saved: split and
-    # normalise as it does, or the same text has other tokens after the folder is loaded.
+    # For a Qwen2 model every loader makes Qwen2's tokenizer, whatever class was saved: split and
+    # normalise like it, or a text would have other tokens after the folder is loaded.
     qwen = Qwen2Tokenizer().backend_tokenizer
     core.normalizer = qwen.normalizer
     core.pre_tokenizer = qwen.pre_tokenizer
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary - len(TAGS),
-        special_tokens=list(MARKS),
+        special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     core.train_from_iterator(texts, trainer)
-    # Tags are single tokens but not special: they are part of the text that the agent writes.
+    # Tags are single tokens but not special: the agent writes them as text.
     core.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
@@ -63,10 +67,10 @@ def make_model(tokenizer: Any, shape: ScratchSettings, *, context: int, seed: in
     """A randomly initialised Qwen2-shaped causal language model.
 
     Args:
-        tokenizer: Says how many tokens there are, and which end and pad a text.
-        shape: Its size.
-        context: Longest context it is meant for, in tokens.
-        seed: Of the weights; the global generator is left as it was.
+        tokenizer: Its vocabulary gives the size of the embedding.
+        shape: Size of the model.
+        context: Longest context, in tokens.
+        seed: Seed of the weights; the global generator is left unchanged.
     """
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM

@@ -1,7 +1,7 @@
-"""A causal language model in two halves, so that its head can be asked a few positions at a time.
+"""A causal language model split into trunk and head, so that logits are computed in pieces.
 
-The logits of all positions at once are what fills memory: at 8,000 tokens and 32,000 words one
-copy of them is a gigabyte, and a softmax and its gradient need several.
+The logits of all positions at once are what fills memory: at 8,000 tokens and a vocabulary of
+32,000, one copy of them is a gigabyte, and a softmax and its gradient need several.
 """
 
 from __future__ import annotations
@@ -11,37 +11,39 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
+from agentgym.models.protocols import CausalLM
 
-class Halves:
-    """The trunk, which gives hidden states, and what the model makes of them.
+
+class SplitModel:
+    """The trunk, which computes hidden states, and the head, which computes logits from them.
 
     Axes: B rows, T tokens, H hidden, A positions, V vocabulary.
 
-    The head is more than a matrix where a model scales or caps its logits. So the model itself is
-    called, with a trunk that repeats what it has said before.
+    In some families the head is more than a matrix: they scale or cap the logits. So the whole
+    model is called for them, with its trunk replaced by one that returns given hidden states.
 
     Args:
         model: A Hugging Face causal language model.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: CausalLM) -> None:
         self.model = model
-        self._kind: Any = None
-        """What the trunk answers with."""
+        self._output: Any = None
+        """Class of the trunk's output."""
 
     def hidden(self, **inputs: Any) -> Float[Tensor, "B T H"]:
-        """What the trunk says about a text, given as to the model."""
-        said = self.model.get_decoder()(**inputs)
-        self._kind = type(said)
-        states: Tensor = said.last_hidden_state
+        """The trunk's last hidden states; takes the arguments of the model."""
+        output = self.model.get_decoder()(**inputs)
+        self._output = type(output)
+        states: Tensor = output.last_hidden_state
         return states
 
     def logits(self, hidden: Float[Tensor, "A H"]) -> Float[Tensor, "A V"]:
-        """The model's answer at positions whose hidden states are known, in its own precision."""
-        trunk, nothing = self.model.get_decoder(), hidden.new_zeros((1, len(hidden))).long()
-        trunk.forward = lambda *_, **__: self._kind(last_hidden_state=hidden[None])
+        """Logits at positions with known hidden states, in the model's own precision."""
+        trunk, unused = self.model.get_decoder(), hidden.new_zeros((1, len(hidden))).long()
+        trunk.forward = lambda *_, **__: self._output(last_hidden_state=hidden[None])
         try:
-            logits: Tensor = self.model(input_ids=nothing).logits[0]
+            logits: Tensor = self.model(input_ids=unused).logits[0]
         finally:
             del trunk.forward
         return logits

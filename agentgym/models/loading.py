@@ -10,7 +10,7 @@ import torch
 
 from agentgym.errors import ConfigError
 from agentgym.models.gguf import is_gguf, source
-from agentgym.models.lora import base_of, check_adapters, load_adapters
+from agentgym.models.lora import base_model_of, check_adapters, load_adapters
 
 UNREADABLE = (OSError, ValueError, LookupError, NotImplementedError, struct.error)
 """What transformers raises for a name or a folder that holds no model it knows."""
@@ -36,7 +36,7 @@ def load_model(
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = dtype or (torch.float32 if where == "cpu" else torch.bfloat16)
-    base = base_of(path)
+    base = base_model_of(path)
     try:
         name, options, weights = source(base or path)
         model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=kind, **options, **weights)
@@ -61,7 +61,7 @@ def check_model(path: str | Path) -> None:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    base = base_of(path)
+    base = base_model_of(path)
     try:
         name, options, _ = source(base or path)
         found = AutoConfig.from_pretrained(name, **options)
@@ -91,7 +91,7 @@ def load_tokenizer(path: str | Path) -> Any:
         name, options, _ = source(path)
         return AutoTokenizer.from_pretrained(name, **options)
     except UNREADABLE as problem:
-        if base := base_of(path):
+        if base := base_model_of(path):
             return load_tokenizer(base)
         raise ConfigError(_no_model(path, problem)) from problem
 

@@ -1,4 +1,4 @@
-"""A model that does not fit into memory ends in one line that says what would make it smaller."""
+"""Memory that runs out ends in one line that names what would need less."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from agentgym.errors import OutOfMemory
 
 
 @contextmanager
-def enough_memory(what: str, remedy: str) -> Iterator[None]:
-    """Tell of memory that ran out, on a CPU or a GPU; any other exception passes.
+def explain_out_of_memory(task: str, advice: str) -> Iterator[None]:
+    """Turn the out-of-memory errors of a CPU or a GPU into one with advice; others pass.
 
     Args:
-        what: What was being done, such as "an update of 9000 tokens".
-        remedy: What to do.
+        task: What needed the memory, such as "an update of 9000 tokens".
+        advice: What to change.
 
     Raises:
         OutOfMemory: Memory ran out.
@@ -24,14 +24,14 @@ def enough_memory(what: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except OutOfMemory:
-        raise  # Whoever was nearer knows better.
+        raise  # Keep the inner, more specific error.
     except (MemoryError, RuntimeError) as problem:
         if not _ran_out(problem):
             raise
-        raise OutOfMemory(f"there is not enough memory for {what}: {remedy}") from problem
+        raise OutOfMemory(f"there is not enough memory for {task}: {advice}") from problem
 
 
 def _ran_out(problem: Exception) -> bool:
-    # Of a CPU's, PyTorch has no class.
+    # PyTorch has no class for a CPU allocation that failed.
     known = isinstance(problem, MemoryError | torch.OutOfMemoryError)
     return known or "can't allocate memory" in str(problem)

@@ -1,9 +1,9 @@
-"""The network: log-probabilities and entropies of the tokens of a batch."""
+"""The policy network: log-probabilities and entropies of the tokens of a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,22 +17,23 @@ from agentgym.errors import ConfigError
 from agentgym.losses.compose import Outputs
 from agentgym.losses.reductions import Reduction
 from agentgym.models import tree_attention
-from agentgym.models.lm_head import Halves
-from agentgym.models.lora import merged, twin
+from agentgym.models.lm_head import SplitModel
+from agentgym.models.lora import merge_lora, trainable_copy
+from agentgym.models.protocols import CausalLM
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-"""Model types whose tokens meet in attention alone, and see all that is before them."""
+"""Model types in which tokens interact in causal attention alone."""
 ROTARY = frozenset({"default", "linear", "llama3", "yarn"})
-"""Rotary embeddings that depend on the position alone, not on the longest row beside it."""
-AT_ONCE = 2**24
-"""Logits in memory at once, 64 MiB in float32; further ones are computed again for the gradient."""
+"""Rotary embeddings that depend on the position alone, not on the longest row of the batch."""
+MAX_LOGITS = 2**24
+"""Logits in memory at once, 64 MiB in float32; further ones are recomputed for the gradient."""
 
 
-def can_share(model: Any) -> bool:
-    """Whether a model can read a forest: its attention is ours to replace, and nothing else is.
+def supports_prefix_sharing(model: CausalLM) -> bool:
+    """Whether a model can read a forest, with our attention in place of its own.
 
-    A family that is not known, a window that slides, a rotary embedding that depends on the length
-    of the row, or dropout between tokens says no.
+    Not for unknown families, sliding windows, rotary embeddings that depend on the length of the
+    row, and dropout in attention.
     """
     config = model.config
     rope = getattr(config, "rope_parameters", None) or {}
@@ -49,70 +50,75 @@ def can_share(model: Any) -> bool:
 class Policy:
     """A causal language model seen as a distribution over the tokens of a batch.
 
-    Where the model is of a known shape (``can_share``), a token that rows share is computed once,
-    and nothing is padded. Other models read rows padded to the longest. Both give the same numbers
-    and gradients.
+    Where the model allows it (``supports_prefix_sharing``), a token that rows share is computed
+    once, and nothing is padded. Other models read rows padded to the longest. Both give the same
+    numbers and gradients.
+
+    Args:
+        model: A Hugging Face causal language model.
+        temperature: Sampling temperature, by which logits are divided.
+
+    Raises:
+        ConfigError: The temperature is 0 or less.
     """
 
-    def __init__(self, model: Any, *, temperature: float = 1.0) -> None:
+    def __init__(self, model: CausalLM, *, temperature: float = 1.0) -> None:
         if temperature <= 0:
             raise ConfigError(f"training needs a temperature above 0, got {temperature}")
-        self.model = model
-        self.halves = Halves(model)
+        self.model: Any = model
+        self.split = SplitModel(model)
         self.temperature = temperature
-        self.shares = can_share(model)
-        if self.shares:
+        self.shares_prefixes = supports_prefix_sharing(model)
+        if self.shares_prefixes:
             tree_attention.register()
 
     def weights(self) -> dict[str, Tensor]:
-        """What an engine is given: a state dict to which adapters have been added."""
-        weights: dict[str, Tensor] = merged(self.model).state_dict()
+        """State dict for an engine, with adapters merged into the weights."""
+        weights: dict[str, Tensor] = merge_lora(self.model).state_dict()
         return weights
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         device: torch.device = next(iter(self.model.parameters())).device
         return device
 
-    def recompute(self) -> None:
-        """From now on, keep no activations within layers; the gradient computes them again.
+    def enable_gradient_checkpointing(self) -> None:
+        """Keep no activations within layers; the backward pass recomputes them.
 
         Raises:
-            ConfigError: The architecture has no layers that know how to.
+            ConfigError: The architecture does not support it.
         """
         from transformers.modeling_layers import GradientCheckpointingLayer
 
         model, config = self.model, self.model.config
         if not model.supports_gradient_checkpointing:
             raise ConfigError(
-                f"{type(model).__name__} knows no gradient checkpointing: leave "
-                f"`optimisation.gradient_checkpointing` out"
+                f"{type(model).__name__} does not support gradient checkpointing: leave out "
+                f"`optimizer.gradient_checkpointing`"
             )
         model.gradient_checkpointing_enable(
             {
                 "use_reentrant": False,
-                # As it is when a layer is asked first.
+                # The backward pass recomputes with the attention of the forward pass.
                 "context_fn": lambda: (
                     nullcontext(),
-                    _attending(config, config._attn_implementation),
+                    _Attention(config, config._attn_implementation),
                 ),
             }
         )
         model.disable_input_require_grads()
-        # Layers do so in training mode only. What is within them stays as it is: with dropout, the
-        # log-probabilities of a policy would not be its own.
+        # Layers checkpoint in training mode only. Their submodules keep their mode: with dropout,
+        # the log-probabilities would not be those of the policy.
         for module in model.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 module.training = True
 
     def __call__(self, batch: Batch, reductions: Sequence[Reduction] = ()) -> Outputs:
-        """Log-probability and entropy of every token on the mask, both (P,), 0 elsewhere.
+        """Log-probability, entropy and reductions of every token on the mask; 0 elsewhere.
 
-        And whatever else is asked of the distribution, in the same way.
-
-        Logits are divided by the sampling temperature, so that both describe the distribution that
-        was sampled from when neither top-p nor top-k is in force.
+        Each has shape (P,). Logits are divided by the sampling temperature, so that all describe
+        the distribution that was sampled from when neither top-p nor top-k is in force.
         """
         at = batch.mask.nonzero().squeeze(-1)
         zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
@@ -121,97 +127,98 @@ class Policy:
         forest = build_forest(batch.tokens, batch.lengths)
         once, back = forest.distinct(at)
         hidden, tokens = self._hidden(batch, forest, once - 1), batch.tokens[once]
-        size = max(1, AT_ONCE // self.model.config.get_text_config().vocab_size)
+        size = max(1, MAX_LOGITS // self.model.config.get_text_config().vocab_size)
         if len(once) <= size:
-            said = self._read(hidden, tokens, reductions)
+            columns = self._columns(hidden, tokens, reductions)
         else:
             pieces = zip(torch.split(hidden, size), torch.split(tokens, size), strict=True)
-            said = torch.cat([self._read_again(*piece, reductions) for piece in pieces])
-        spread = (zeros.index_put((at,), column[back]) for column in said.unbind(-1))
-        logprob, entropy, *others = spread
+            columns = torch.cat([self._checkpointed(*piece, reductions) for piece in pieces])
+        by_token = (zeros.index_put((at,), column[back]) for column in columns.unbind(-1))
+        logprob, entropy, *others = by_token
         names = (reduction.name for reduction in reductions)
         return Outputs(logprob, entropy, extra=dict(zip(names, others, strict=True)))
 
-    def _read(
+    def _columns(
         self,
         hidden: Float[Tensor, "A H"],
         tokens: Int[Tensor, " A"],
         reductions: Sequence[Reduction],
     ) -> Float[Tensor, "A C"]:
-        """Log-probability, entropy and every reduction after some hidden states."""
-        logits = self.halves.logits(hidden).float()
+        """Log-probability, entropy and every reduction, from hidden states."""
+        logits = self.split.logits(hidden).float()
         logp = (logits / self.temperature).log_softmax(-1)
         chosen = logp.gather(-1, tokens[:, None]).squeeze(-1)
         entropy = -(logp.exp() * logp).sum(-1)
         return torch.stack([chosen, entropy, *(r.apply(logp, tokens) for r in reductions)], -1)
 
-    def _read_again(self, *arguments: Any) -> Float[Tensor, "A C"]:
-        """The same; the gradient reads anew, instead of keeping what it needs."""
-        said: Tensor = checkpoint(
-            self._read, *arguments, use_reentrant=False, preserve_rng_state=False
+    def _checkpointed(self, *arguments: Any) -> Float[Tensor, "A C"]:
+        """``_columns``, recomputed in the backward pass instead of keeping the logits."""
+        columns: Tensor = checkpoint(
+            self._columns, *arguments, use_reentrant=False, preserve_rng_state=False
         )
-        return said
+        return columns
 
     def logits(self, batch: Batch, forest: Forest, at: Int[Tensor, " A"]) -> Float[Tensor, "A V"]:
-        """The network's raw answer after each of the given positions, in float32.
+        """Logits at the given positions, in float32, without the temperature.
 
         Args:
-            batch: What is read.
-            forest: Its rows.
-            at: Positions of the batch.
+            batch: The tokens.
+            forest: Prefix tree of the batch's rows.
+            at: Positions in the batch.
         """
-        return self.halves.logits(self._hidden(batch, forest, at)).float()
+        return self.split.logits(self._hidden(batch, forest, at)).float()
 
     def _hidden(self, batch: Batch, forest: Forest, at: Int[Tensor, " A"]) -> Float[Tensor, "A H"]:
-        """What the network's trunk says at each of the given positions."""
-        if not self.shares:
+        """Hidden states at the given positions of the batch."""
+        if not self.shares_prefixes:
             return self._padded(batch, at)
-        return self.read(forest, flex=tree_attention.flexes(forest))[forest.node[at]]
+        return self.hidden(forest, flex=tree_attention.can_use_flex(forest))[forest.node[at]]
 
-    def read(self, forest: Forest, *, flex: bool) -> Float[Tensor, "T H"]:
-        """What the network's trunk says at each node.
+    def hidden(self, forest: Forest, *, flex: bool) -> Float[Tensor, "T H"]:
+        """Hidden states of all nodes of a prefix tree.
 
         Args:
-            forest: What is read.
-            flex: With FlexAttention, which is for GPUs, instead of blocks.
+            forest: The tokens.
+            flex: Use FlexAttention, which is for GPUs, instead of attention in blocks.
         """
-        told: dict[str, Any] = (
+        options: dict[str, Any] = (
             {"mask": tree_attention.flex_mask(forest)}
             if flex
             else {"blocks": tree_attention.blocks(forest)}
         )
-        with _attending(self.model.config, tree_attention.FLEX if flex else tree_attention.BLOCKS):
-            hidden = self.halves.hidden(
+        name = tree_attention.FLEX if flex else tree_attention.BLOCKS
+        with _Attention(self.model.config, name):
+            hidden = self.split.hidden(
                 input_ids=forest.tokens[None],
                 position_ids=forest.depth[None],
                 use_cache=False,
-                **told,
+                **options,
             )
         return hidden[0]
 
     def _padded(self, batch: Batch, at: Int[Tensor, " A"]) -> Float[Tensor, "A H"]:
         lengths = batch.lengths.tolist()
-        split = list(torch.split(batch.tokens, lengths))
-        rows = torch.nn.utils.rnn.pad_sequence(split, batch_first=True)
+        texts = list(torch.split(batch.tokens, lengths))
+        rows = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
         keep = torch.arange(rows.shape[1], device=rows.device) < batch.lengths[:, None]
-        hidden = self.halves.hidden(input_ids=rows, attention_mask=keep.long(), use_cache=False)
+        hidden = self.split.hidden(input_ids=rows, attention_mask=keep.long(), use_cache=False)
         return hidden[batch.row[at], positions(batch)[at]]
 
 
 class Critic:
-    """The policy's network with one number per position in place of the vocabulary.
+    """The policy's network with one output per position, the value, in place of logits.
 
-    It starts as a copy of the policy that says 0 everywhere.
+    It starts as a copy of the policy with a head of zeros, so that every value is 0.
     """
 
     def __init__(self, policy: Policy) -> None:
-        model = twin(policy.model)
+        model = trainable_copy(policy.model)
         head = nn.Linear(model.get_output_embeddings().in_features, 1, bias=False)
         nn.init.zeros_(head.weight)
-        model.set_output_embeddings(head.to(policy.device, next(model.parameters()).dtype))
+        model.set_output_embeddings(head.to(policy.device))
         self.network = Policy(model)
         if model.is_gradient_checkpointing:
-            self.network.recompute()
+            self.network.enable_gradient_checkpointing()
 
     @property
     def model(self) -> nn.Module:
@@ -220,7 +227,7 @@ class Critic:
         return model
 
     def __call__(self, batch: Batch) -> Float[Tensor, " P"]:
-        """The return expected before each token on the mask, in units of reward, 0 elsewhere."""
+        """Expected return before each token on the mask, in units of reward; 0 elsewhere."""
         at = batch.mask.nonzero().squeeze(-1)
         zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
         if not len(at):
@@ -238,12 +245,20 @@ def positions(batch: Batch) -> Int[Tensor, " P"]:
     return torch.arange(len(batch.row), device=batch.row.device) - starts[batch.row]
 
 
-@contextmanager
-def _attending(config: Any, name: str) -> Iterator[None]:
-    """A network attends our way; before and after, it is as everybody knows it."""
-    before = config._attn_implementation
-    config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+class _Attention:
+    """Context in which a network computes attention by the implementation of a given name.
+
+    It can be entered again: gradients of several parts of a loss recompute a layer once each.
+    """
+
+    def __init__(self, config: Any, name: str) -> None:
+        self._config = config
+        self._name = name
+        self._before: list[str] = []
+
+    def __enter__(self) -> None:
+        self._before.append(self._config._attn_implementation)
+        self._config._attn_implementation = self._name
+
+    def __exit__(self, *raised: object) -> None:
+        self._config._attn_implementation = self._before.pop()

@@ -1,8 +1,8 @@
-"""Attention over a forest of rows: a token sees its own row up to itself, wherever that lies.
+"""Attention over a prefix tree of rows: each token attends to its own row up to itself.
 
 On a CPU a loop over blocks of new tokens, each against the keys of its path; on a GPU
-FlexAttention, told which tiles of the T x T scores no row passes through. Neither pads, and neither
-makes T x T scores.
+FlexAttention, with a mask of the tiles of the T x T scores that some row needs. Neither pads, and
+neither computes T x T scores.
 
 Axes: T nodes, G key/value heads, R query heads on each, D head size; of a block, M new tokens and
 L tokens of their row up to them; Y tiles along T.
@@ -24,28 +24,28 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from agentgym.batch.prefix_tree import Forest
 
 BLOCKS = "agentgym_blocks"
-"""Name under which the attention of a CPU is known to transformers."""
+"""Name of the CPU's attention, as registered with transformers."""
 FLEX = "agentgym_flex"
-"""And that of a GPU."""
+"""Name of the GPU's attention."""
 BLOCK = 128
-"""Most new tokens at once: their scores stay in the processor's cache."""
+"""New tokens per block: their scores fit into the processor's cache."""
 TILE = 128
-"""Nodes along an edge of a tile of FlexAttention."""
-LEAST = 16
-"""Smallest head for which it has a kernel."""
+"""Edge of a FlexAttention tile, in nodes."""
+MIN_HEAD_SIZE = 16
+"""Smallest head size for which FlexAttention has a kernel."""
 
 
 class Block(NamedTuple):
-    """Neighbouring new tokens of one row."""
+    """Adjacent new tokens of one row."""
 
     path: Int[Tensor, " L"]
-    """The row up to the last of them."""
+    """Nodes of the row up to the last new token."""
     new: slice
-    """Themselves."""
+    """Nodes of the new tokens."""
 
 
 def blocks(forest: Forest) -> tuple[Block, ...]:
-    """Every node in one block."""
+    """Blocks that cover every node once."""
     found = []
     for run in forest.runs:
         path = torch.from_numpy(run.path).to(forest.tokens.device)
@@ -67,7 +67,7 @@ def block_attention(
     scaling: float,
     **_: Any,
 ) -> tuple[Float[Tensor, "1 T H D"], None]:
-    """What transformers calls; scores and softmax are in float32 or better."""
+    """Attention function for transformers; scores and softmax are in float32 or better."""
     exact = torch.promote_types(query.dtype, torch.float32)
     groups, size = key.shape[1], key.shape[3]
     with torch.autocast(query.device.type, enabled=False):
@@ -78,9 +78,9 @@ def block_attention(
 
 
 class _BlockAttention(torch.autograd.Function):
-    """Keeps what goes in and what comes out; scores are made again for the gradient.
+    """Saves inputs and outputs only; scores are recomputed for the gradient.
 
-    By itself autograd would keep a copy of every path, and give each a gradient as long as all.
+    Plain autograd would keep a copy of every path, each with a gradient of full length.
     """
 
     @staticmethod
@@ -94,8 +94,8 @@ class _BlockAttention(torch.autograd.Function):
         """``softmax(q k') v``, with q already scaled."""
         out = torch.empty_like(query)
         for block in blocks:
-            share = _shares(_fold(query[block.new]), _fold(key[block.path]), query.shape[2])
-            _unfold(out[block.new], share @ _fold(value[block.path]))
+            probs = _probabilities(_fold(query[block.new]), _fold(key[block.path]), query.shape[2])
+            _unfold(out[block.new], probs @ _fold(value[block.path]))
         ctx.save_for_backward(query, key, value, out)
         ctx.blocks = blocks
         return out
@@ -110,12 +110,12 @@ class _BlockAttention(torch.autograd.Function):
         for block in ctx.blocks:
             q, k = _fold(query[block.new]), _fold(key[block.path])
             g = _fold(grad[block.new])
-            share = _shares(q, k, query.shape[2])
-            tilt = g @ _fold(value[block.path]).mT - _fold(inner[block.new])
-            tilt *= share
-            _unfold(for_query[block.new], tilt @ k)
-            for_key[block.path] += (tilt.mT @ q).transpose(0, 1)
-            for_value[block.path] += (share.mT @ g).transpose(0, 1)
+            probs = _probabilities(q, k, query.shape[2])
+            grad_scores = g @ _fold(value[block.path]).mT - _fold(inner[block.new])
+            grad_scores *= probs
+            _unfold(for_query[block.new], grad_scores @ k)
+            for_key[block.path] += (grad_scores.mT @ q).transpose(0, 1)
+            for_value[block.path] += (probs.mT @ g).transpose(0, 1)
         return for_query, for_key, for_value, None
 
 
@@ -129,8 +129,8 @@ def _unfold(into: Tensor, states: Tensor) -> None:
     into.copy_(states.view(states.shape[0], len(into), -1, states.shape[2]).transpose(0, 1))
 
 
-def _shares(query: Tensor, key: Tensor, repeats: int) -> Float[Tensor, "G MR L"]:
-    """Softmax of the scores; the last M keys are the queries' own, and none sees a later one."""
+def _probabilities(query: Tensor, key: Tensor, repeats: int) -> Float[Tensor, "G MR L"]:
+    """Softmax of the scores; the last M keys are the queries' own, masked causally."""
     scores = query @ key.mT
     count = query.shape[1] // repeats
     later = torch.ones(count, count, dtype=torch.bool, device=query.device).triu(1)
@@ -139,25 +139,25 @@ def _shares(query: Tensor, key: Tensor, repeats: int) -> Float[Tensor, "G MR L"]
     return scores.softmax(-1)
 
 
-def flexes(forest: Forest) -> bool:
-    """Whether FlexAttention has a kernel for it, with a gradient: on a GPU, for a tile or more."""
+def can_use_flex(forest: Forest) -> bool:
+    """Whether FlexAttention can compute it with a gradient: on a GPU, from one tile on."""
     where = forest.tokens.device
     return where.type == "cuda" and len(forest.tokens) >= TILE and find_spec("triton") is not None
 
 
 class Tiles(NamedTuple):
-    """What a tile of queries (the first axis) needs of a tile of keys."""
+    """Tiles of keys needed by each tile of queries (the first axis)."""
 
-    part: Bool[Tensor, "Y Y"]
-    """Some of it."""
-    whole: Bool[Tensor, "Y Y"]
-    """All of it."""
+    partial: Bool[Tensor, "Y Y"]
+    """Only some of the tile is needed."""
+    full: Bool[Tensor, "Y Y"]
+    """All of the tile is needed."""
 
 
 def tiles(end: Int[Tensor, " T"]) -> Tiles:
-    """Which tiles no row passes through, from the ends of all nodes, without T x T of anything."""
+    """Needed tiles, from the end of each node's subtree, without any T x T tensor."""
     count = -(-len(end) // TILE)
-    # Beyond the last node is nobody; the last tile of keys is its own queries' alone.
+    # Padding nodes after the last one attend to nothing; only its own queries need the last tile.
     many = F.pad(end, (0, count * TILE - len(end))).view(count, TILE)
     first = torch.arange(count, device=end.device)[:, None] * TILE
     before = first > first.mT
@@ -167,12 +167,12 @@ def tiles(end: Int[Tensor, " T"]) -> Tiles:
 
 
 def flex_mask(forest: Forest) -> BlockMask:
-    """What FlexAttention may look at, the same for all heads: a node's row, up to itself."""
+    """Mask for FlexAttention, the same for all heads: a node's row up to itself."""
     end, size = forest.end, len(forest.end)
-    part, whole = (_listed(tile) for tile in tiles(end))
+    partial, full = (_listed(tile) for tile in tiles(end))
     return BlockMask.from_kv_blocks(
-        *part,
-        *whole,
+        *partial,
+        *full,
         BLOCK_SIZE=TILE,
         mask_mod=lambda batch, head, query, key: (key <= query) & (query < end[key]),
         seq_lengths=(size, size),
@@ -180,12 +180,12 @@ def flex_mask(forest: Forest) -> BlockMask:
 
 
 def _listed(tile: Bool[Tensor, "Y Y"]) -> tuple[Tensor, Tensor]:
-    """How many tiles of keys each tile of queries needs, and which, these first."""
+    """Number of needed tiles of keys per tile of queries, and their indices, needed ones first."""
     order = tile.int().argsort(dim=-1, descending=True, stable=True)
     return tile.sum(-1, dtype=torch.int32)[None, None], order.int()[None, None]
 
 
-def flex(
+def flex_attention_forward(
     module: nn.Module,
     query: Float[Tensor, "1 H T D"],
     key: Float[Tensor, "1 G T D"],
@@ -196,10 +196,12 @@ def flex(
     scaling: float,
     **_: Any,
 ) -> tuple[Float[Tensor, "1 T H D"], None]:
-    """What transformers calls on a GPU."""
+    """Attention function for transformers on a GPU."""
     size = value.shape[-1]
-    # Under autocast the rotated ones are of higher precision than the others.
-    states = (F.pad(x.to(value.dtype), (0, max(0, LEAST - size))) for x in (query, key, value))
+    # Under autocast, rotated queries and keys have a higher precision than values.
+    states = (
+        F.pad(x.to(value.dtype), (0, max(0, MIN_HEAD_SIZE - size))) for x in (query, key, value)
+    )
     attend = _compiled() if value.is_cuda else flex_attention
     mixed: Tensor = attend(*states, block_mask=mask, scale=scaling, enable_gqa=True)
     return mixed[..., :size].transpose(1, 2), None
@@ -207,15 +209,15 @@ def flex(
 
 @cache
 def _compiled() -> Any:
-    # Every batch is of another size.
+    # Every batch has another size.
     return torch.compile(flex_attention, dynamic=True)
 
 
 def register() -> None:
-    """Tell transformers about both; it need not make a mask for either."""
+    """Register both attention functions with transformers, which makes no mask for them."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    for name, attend in ((BLOCKS, block_attention), (FLEX, flex)):
+    for name, attend in ((BLOCKS, block_attention), (FLEX, flex_attention_forward)):
         ALL_ATTENTION_FUNCTIONS.register(name, attend)
         ALL_MASK_ATTENTION_FUNCTIONS.register(name, lambda *args, **kwargs: None)

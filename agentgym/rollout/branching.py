@@ -15,7 +15,7 @@ import numpy as np
 
 from agentgym.rollout.collect import Collect, EpisodePlayer, LiveEpisode
 from agentgym.types import Completion, Task, Trajectory
-from agentgym.utils.concurrency import together
+from agentgym.utils.concurrency import gather
 
 
 class BranchPoint(NamedTuple):
@@ -175,21 +175,21 @@ class Tree:
     async def start_roots(self, count: int) -> None:
         """Start ``count`` paths from the beginning, or as many as the budget allows."""
         samples = range(self.used, min(self.n, self.used + count))
-        started = await together(self.play.begin(self.task, k) for k in samples)
+        started = await gather(self.play.begin(self.task, k) for k in samples)
         self.paths += [_Path(episode) for episode in started]
         self.used += len(started)
         await self.collect_finished()
 
     async def generate(self) -> None:
         """Sample a completion on every path."""
-        completions = await together(path.episode.generate() for path in self.paths)
+        completions = await gather(path.episode.generate() for path in self.paths)
         for path, completion in zip(self.paths, completions, strict=True):
             path.completion = completion
             path.first = path.first or completion
 
     async def step(self) -> None:
         """Execute the completion of every path; forks made since then have none."""
-        await together(path.episode.step() for path in self.paths)
+        await gather(path.episode.step() for path in self.paths)
 
     async def branch(self) -> None:
         """Fork the paths that the rule selects, in order, within the budget."""
@@ -215,5 +215,5 @@ class Tree:
         """Move the finished paths to ``finished``."""
         done = [path for path in self.paths if path.episode.done]
         closing = (close_path(path.episode, self.task, self.play) for path in done)
-        self.finished += await together(closing)
+        self.finished += await gather(closing)
         self.paths = [path for path in self.paths if not path.episode.done]

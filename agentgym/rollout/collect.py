@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from agentgym.types import Completion, Stop, Task, Trajectory
-from agentgym.utils.concurrency import together
+from agentgym.utils.concurrency import gather
 
 
 class LiveEpisode(Protocol):
@@ -67,6 +67,6 @@ def independent(n: int) -> Collect:
     """``n`` episodes of one task, played side by side from the same start."""
 
     async def collect(task: Task, play: EpisodePlayer) -> list[Trajectory]:
-        return await together(play(task, sample) for sample in range(n))
+        return await gather(play(task, sample) for sample in range(n))
 
     return collect

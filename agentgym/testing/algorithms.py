@@ -217,7 +217,7 @@ def _check_updates(trial: _Trial) -> None:
     the mask and stay so.
     """
     learner = trial.learner()
-    learner.policy.shares = False  # so that passes keep the order of rows
+    learner.policy.shares_prefixes = False  # so that passes keep the order of rows
     batch = trial.credit(trial.batches(windowed=True))[0][-1]
     with torch.no_grad():
         for parameter in learner.policy.model.parameters():
@@ -288,7 +288,7 @@ def _check_split(trial: _Trial) -> None:
         part = learner.prepare(part, update)
         gradients = []
         for size in (1, 30, 100_000):
-            learner.how = replace(learner.how, microbatch_tokens=size)
+            learner.settings = replace(learner.settings, microbatch_tokens=size)
             gradients.append(_gradient(learner, part, update))
         for other in gradients[:2]:
             trial.require(

@@ -1,9 +1,9 @@
-"""What entropy buys: the law ``R = -a exp(H) + b`` between score and entropy, followed as it goes.
+"""The law ``R = -a exp(H) + b`` between score R and entropy H, fitted while a run goes on.
 
 While nothing holds entropy up, the score of a run is a function of its entropy alone, and ``b - a``
-is what it can reach when no entropy is left (Cui et al. 2025, arXiv:2505.22617). Differs from the
-paper: the score is that of the episodes trained on, not of a validation set. Where entropy is held,
-as many methods here do, the law does not apply and its residual shows it.
+is the score at entropy 0, the most that can be reached (Cui et al. 2025, arXiv:2505.22617).
+Differs from the paper: the score is that of the training episodes, not of a validation set. Where
+entropy is held up, as many methods here do, the law does not apply, and its residual shows it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 from typing import NamedTuple
 
 
-class Law(NamedTuple):
+class EntropyLaw(NamedTuple):
     """A fit of ``R = -a exp(H) + b``, H in nats."""
 
     a: float
@@ -26,8 +26,8 @@ class Law(NamedTuple):
         return self.b - self.a
 
 
-class Course(NamedTuple):
-    """The steps of a run so far, in sums; plain numbers, so that a checkpoint holds them."""
+class EntropyFit(NamedTuple):
+    """Sums over the steps so far, for a least-squares fit; plain numbers for checkpoints."""
 
     steps: int = 0
     x: float = 0.0
@@ -41,12 +41,12 @@ class Course(NamedTuple):
     yy: float = 0.0
     """Sum of squared deviations of the score."""
 
-    def after(self, entropy: float, score: float) -> Course:
-        """With one step more."""
+    def updated(self, entropy: float, score: float) -> EntropyFit:
+        """The sums after one more step."""
         value, steps = math.exp(entropy), self.steps + 1
         dx, dy = value - self.x, score - self.y
         x, y = self.x + dx / steps, self.y + dy / steps
-        return Course(
+        return EntropyFit(
             steps,
             x,
             y,
@@ -55,22 +55,22 @@ class Course(NamedTuple):
             self.yy + dy * (score - y),
         )
 
-    def fit(self) -> Law | None:
+    def fit(self) -> EntropyLaw | None:
         """Least squares; None before there are three steps that differ in entropy."""
         if self.steps < 3 or self.xx < 1e-12:
             return None
         slope = self.xy / self.xx
         error = max(0.0, self.yy - slope * self.xy) / self.steps
-        return Law(-slope, self.y - slope * self.x, math.sqrt(error))
+        return EntropyLaw(-slope, self.y - slope * self.x, math.sqrt(error))
 
     def metrics(self) -> dict[str, float]:
-        """The fit as named numbers; none while there is none."""
+        """The fit as metrics; empty where there is none."""
         law = self.fit()
         if law is None:
             return {}
         return {
-            "law/a": law.a,
-            "law/b": law.b,
-            "law/ceiling": law.ceiling,
-            "law/residual": law.residual,
+            "entropy_law/a": law.a,
+            "entropy_law/b": law.b,
+            "entropy_law/ceiling": law.ceiling,
+            "entropy_law/residual": law.residual,
         }

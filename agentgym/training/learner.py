@@ -1,4 +1,4 @@
-"""Optimiser steps on a batch; knows losses, not algorithms."""
+"""Optimizer steps on a batch; knows losses, not algorithms."""
 
 from __future__ import annotations
 
@@ -17,34 +17,35 @@ from agentgym.batch.prefix_tree import beginnings, split
 from agentgym.errors import TrainingError
 from agentgym.losses.compose import Outputs
 from agentgym.losses.reductions import Reduction
-from agentgym.models.lora import own, twin
-from agentgym.models.out_of_memory import enough_memory
+from agentgym.models.lora import trainable_copy, unshared_weights
+from agentgym.models.out_of_memory import explain_out_of_memory
 from agentgym.models.policy import Critic, Policy
+from agentgym.models.precision import compute_dtype, keep_trained_weights_in_float32
 from agentgym.settings import OptimizerSettings
-from agentgym.training.metrics import gradient_norms, of_pulls, pull
+from agentgym.training.metrics import coefficient_metrics, gradient_norms, token_coefficients
 
-REMEDY = (
-    "lower `--optimizer.microbatch-tokens`, or `--rollout.max-context-tokens` if an episode alone "
-    "is as long; `--optimizer.gradient-checkpointing` and `--lora.rank` need less, too"
+MEMORY_ADVICE = (
+    "lower `--optimizer.microbatch-tokens`, or `--rollout.max-context-tokens` if a single episode "
+    "is as long; `--optimizer.gradient-checkpointing` and `--lora.rank` also need less memory"
 )
-PROBE = 2048
-"""Tokens of the rows on which the parts of a loss are measured apart."""
+NORM_TOKENS = 2048
+"""Tokens of the rows on which gradient norms of the parts of a loss are measured."""
 
 
 class NotFinite(TrainingError):
-    """A loss or a gradient is no finite number; the optimiser step was not taken.
+    """A loss or a gradient is NaN or infinite; the optimizer step was not taken.
 
     Args:
-        what: Name of the number.
-        value: What it is.
+        name: Name of the metric.
+        value: Its value.
         batch: The minibatch, with all its columns.
         update: Name of the update.
         step: Training step.
     """
 
-    def __init__(self, what: str, value: float, batch: Batch, update: str, step: int) -> None:
+    def __init__(self, name: str, value: float, batch: Batch, update: str, step: int) -> None:
         super().__init__(
-            f"{what} of update {update!r} at step {step} is {value}: the step was not taken"
+            f"{name} of update {update!r} at step {step} is {value}: the step was not taken"
         )
         self.batch = batch
         self.update = update
@@ -52,87 +53,96 @@ class NotFinite(TrainingError):
 
 
 class Learner:
-    """A policy and its optimiser; beside them the critic and the reference some algorithms need.
+    """A policy and its optimizer, with the critic and the reference that some algorithms need.
+
+    Trained weights and the optimizer's state are float32 on every device; see
+    ``agentgym.models.precision``.
 
     Args:
-        policy: Whose weights change.
-        how: Learning rate and what goes with it.
-        seed: Of the order of minibatches.
-        horizon: Training steps there will be; the learning rate falls towards the last of them.
+        policy: The policy that is trained.
+        settings: Learning rate and the other settings of the optimizer.
+        seed: Seed of the order of minibatches.
+        horizon: Number of training steps, towards which the learning rate decays; None: it stays.
+
+    Raises:
+        ConfigError: Gradient checkpointing is set and the architecture does not support it.
     """
 
     def __init__(
         self,
         policy: Policy,
-        how: OptimizerSettings | None = None,
+        settings: OptimizerSettings | None = None,
         *,
         seed: int = 0,
         horizon: int | None = None,
     ) -> None:
         self.policy = policy
-        self.how = how or OptimizerSettings()
+        self.settings = settings or OptimizerSettings()
         self.horizon = horizon
-        if self.how.gradient_checkpointing:
-            policy.recompute()
-        self.optimiser = torch.optim.AdamW(
+        self.dtype = compute_dtype(self.settings.precision, policy.model)
+        """Kind of number of the computation."""
+        keep_trained_weights_in_float32(policy.model)
+        if self.settings.gradient_checkpointing:
+            policy.enable_gradient_checkpointing()
+        self.optimizer = torch.optim.AdamW(
             [p for p in policy.model.parameters() if p.requires_grad],
-            lr=self.how.learning_rate,
-            weight_decay=self.how.weight_decay,
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
             betas=(0.9, 0.95),
         )
         self.generator = torch.Generator().manual_seed(seed)
-        self.taken = 0
-        """Optimiser steps taken."""
+        self.steps_taken = 0
+        """Optimizer steps taken."""
         self.critic: _TrainedCritic | None = None
         self.reference: Policy | None = None
-        self.asked: tuple[Reduction, ...] = ()
-        """What credit asks of the vocabulary."""
+        self.reductions: tuple[Reduction, ...] = ()
+        """Reductions over the vocabulary that credit reads."""
 
     def attach(self, algorithm: Algorithm) -> None:
-        """Make the critic and the reference that an algorithm asks for, from the policy as it is.
+        """Add the critic and the reference that an algorithm needs, as copies of the policy.
 
         Raises:
-            TrainingError: There is one already: a learner serves one algorithm.
+            TrainingError: It has one already: a learner serves one algorithm.
         """
         if self.critic is not None or self.reference is not None:
             raise TrainingError("this learner serves another algorithm: make a new `Learner`")
-        self.asked = algorithm.credit.reductions
+        self.reductions = algorithm.credit.reductions
         if algorithm.critic is not None:
             self.add_critic(algorithm.critic)
         if algorithm.reference:
-            frozen = twin(self.policy.model).requires_grad_(False)
+            frozen = trainable_copy(self.policy.model).requires_grad_(False)
             self.reference = Policy(frozen, temperature=self.policy.temperature)
 
     def add_critic(self, plan: CriticPlan) -> None:
-        """Make a critic, from the policy as it is."""
+        """Add a critic, as a copy of the policy."""
         self.critic = _TrainedCritic(Critic(self.policy), plan)
 
     def observe(self, batch: Batch) -> Batch:
-        """The batch with what the networks say about its tokens, before any update."""
-        outputs = self._look(batch, self.asked)
+        """The batch with the networks' outputs for its tokens, before any update."""
+        outputs = self._evaluate(batch, self.reductions)
         extra = dict(outputs.extra)
         if outputs.value is not None:
             extra[VALUE] = outputs.value
         if self.reference is not None:
-            extra[REFERENCE] = self._look(batch, policy=self.reference).logprob
+            extra[REFERENCE] = self._evaluate(batch, policy=self.reference).logprob
         return batch.with_(logprob=outputs.logprob, entropy=outputs.entropy, **extra)
 
     @contextmanager
-    def _pass(self, batch: Batch) -> Iterator[Batch]:
-        """A part of a batch that is read at once, where the network is."""
-        with enough_memory(f"a pass of {len(batch.tokens)} tokens", REMEDY):
+    def _on_device(self, batch: Batch) -> Iterator[Batch]:
+        """A micro-batch on the network's device."""
+        with explain_out_of_memory(f"a pass of {len(batch.tokens)} tokens", MEMORY_ADVICE):
             yield batch.to(self.policy.device)
 
-    def _look(
-        self, batch: Batch, asked: Sequence[Reduction] = (), *, policy: Policy | None = None
+    def _evaluate(
+        self, batch: Batch, reductions: Sequence[Reduction] = (), *, policy: Policy | None = None
     ) -> Outputs:
-        """What the networks say about all rows, without a gradient, on the CPU."""
-        order = list(self._passes(batch))
+        """Outputs of the networks for all rows, without a gradient, on the CPU."""
+        order = list(self._microbatches(batch))
         with torch.no_grad():
             parts = []
             for index in order:
-                with self._pass(batch.rows(index)) as part:
-                    parts.append(self._outputs(part, asked, policy=policy))
+                with self._on_device(batch.rows(index)) as part:
+                    parts.append(self._outputs(part, reductions, policy=policy))
         logprob, entropy, value, extra = zip(*parts, strict=True)
         back = batch.places(torch.cat(order)).argsort()
 
@@ -146,26 +156,28 @@ class Learner:
             {name: joined(part[name] for part in extra) for name in extra[0]},
         )
 
-    def _passes(self, batch: Batch) -> Iterator[Int[Tensor, " M"]]:
-        return passes(batch, self.how.microbatch_tokens, shares=self.policy.shares)
+    def _microbatches(self, batch: Batch) -> Iterator[Int[Tensor, " M"]]:
+        return microbatches(
+            batch, self.settings.microbatch_tokens, shared=self.policy.shares_prefixes
+        )
 
     def _outputs(
-        self, batch: Batch, asked: Sequence[Reduction] = (), *, policy: Policy | None = None
+        self, batch: Batch, reductions: Sequence[Reduction] = (), *, policy: Policy | None = None
     ) -> Outputs:
-        where, low = self.policy.device.type, torch.bfloat16
-        with torch.autocast(where, low, enabled=self.how.bf16):
-            outputs = (policy or self.policy)(batch, asked)
+        low = self.dtype == torch.bfloat16
+        with torch.autocast(self.policy.device.type, torch.bfloat16, enabled=low):
+            outputs = (policy or self.policy)(batch, reductions)
             if self.critic is None or policy is not None:
                 return outputs
             return outputs._replace(value=self.critic.network(batch))
 
     def update(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
-        """Take the optimiser steps of one update; returns their mean metrics.
+        """Take the optimizer steps of one update; returns their mean metrics.
 
-        Without a row that takes part and has weight there is nothing to learn, and no step.
+        Takes no step where no selected row has weight.
 
         Raises:
-            NotFinite: A loss or a gradient is no finite number.
+            NotFinite: A loss or a gradient is NaN or infinite.
         """
         weights = torch.stack([batch.column(term.weight) for term in update.loss.terms()]).sum(0)
         rows = update.rows(batch) & (row_weight(batch, weights) > 0)
@@ -177,10 +189,10 @@ class Learner:
         for epoch in range(update.epochs):
             shares = list(self._minibatches(batch, rows, update.minibatches))
             for index in shares:
-                with enough_memory("an optimiser step", REMEDY):
+                with explain_out_of_memory("an optimizer step", MEMORY_ADVICE):
                     part = self.prepare(batch.rows(index), update)
                     if epoch == update.epochs - 1 and index is shares[-1]:
-                        norms = self._apart(part, update, step)
+                        norms = self._part_norms(part, update, step)
                     metrics = self._step(part, update, step)
                 count += 1
                 for name, value in metrics.items():
@@ -188,16 +200,16 @@ class Learner:
         means = norms | {name: value / count for name, value in sums.items()}
         return {f"{update.name}/{name}": value for name, value in means.items()}
 
-    def _apart(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
-        """Gradient norm of each part of the loss, where there are several, on a few of the rows.
+    def _part_norms(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
+        """Gradient norm of each part of a loss of several parts, on a sample of the rows.
 
-        It is measured before the last optimiser step of an update: before the first, where every
-        ratio is 1, a penalty on moving away has no gradient yet. The rows are taken at even
-        distances, ``PROBE`` tokens or one.
+        Measured before the last optimizer step of an update: before the first, where every ratio
+        is 1, a penalty on moving away has no gradient yet. The sample is evenly spaced and has
+        about ``NORM_TOKENS`` tokens, at least one row.
         """
         if len(list(update.loss.apart())) < 2:
             return {}
-        rows = max(1, len(batch) * PROBE // len(batch.tokens))
+        rows = max(1, len(batch) * NORM_TOKENS // len(batch.tokens))
         index = torch.linspace(0, len(batch) - 1, min(rows, len(batch))).round().long()
         part = batch.rows(index).to(self.policy.device)
         outputs = self._outputs(part, update.loss.asks())
@@ -206,62 +218,63 @@ class Learner:
         return {f"norm/{name}": value for name, value in norms.items()}
 
     def prepare(self, batch: Batch, update: Update) -> Batch:
-        """A minibatch with the columns that depend on the policy as it is now."""
+        """A minibatch with the columns that depend on the current policy."""
         if update.select is None:
             return batch
-        return update.select.apply(self._look(batch, update.loss.asks()), batch, self.generator)
+        return update.select.apply(self._evaluate(batch, update.loss.asks()), batch, self.generator)
 
     def gradient(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
-        """Add the gradient of the weighted loss to the parameters; the split never changes it."""
+        """Accumulate the gradient of the weighted loss; micro-batches do not change it."""
         shares = {term.weight: batch.column(term.weight).sum() for term in update.loss.terms()}
         terms = [term for term in update.loss.terms() if shares[term.weight] > 0]
         total = {"loss": 0.0, "kl": 0.0, "clipped": 0.0}
-        pulls = []
-        for index in self._passes(batch):
-            with self._pass(batch.rows(index)) as part:
+        coefficients = []
+        for index in self._microbatches(batch):
+            with self._on_device(batch.rows(index)) as part:
                 outputs = self._outputs(part, update.loss.asks())
                 losses = []
                 for term in terms:
                     weight = part.column(term.weight) / shares[term.weight].to(part.weight.device)
                     losses.append((term.apply(outputs, part, step) * weight).sum())
                 loss = sum(losses[1:], start=losses[0])
-                pulls.append(pull(update.loss, outputs, part, step))
+                coefficients.append(token_coefficients(update.loss, outputs, part, step))
                 loss.backward()  # type: ignore[no-untyped-call]
                 total["loss"] += loss.item()
                 weight = part.weight / batch.weight.sum().clamp(min=1e-12).to(part.weight.device)
-                for name, value in _drift(outputs, part).items():
+                for name, value in _policy_shift(outputs, part).items():
                     total[name] += float((value * weight).sum())
-        return total | of_pulls(pulls)
+        return total | coefficient_metrics(coefficients)
 
     def _step(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         if self.critic is not None:
-            self.critic.optimiser.zero_grad()
+            self.critic.optimizer.zero_grad()
         metrics = self.gradient(batch, update, step) | self._clip()
         for name in ("loss", *(name for name in metrics if name.endswith("grad_norm"))):
             if not math.isfinite(metrics[name]):
                 raise NotFinite(name, metrics[name], batch, update.name, step)
-        self.taken += 1
-        for group in self.optimiser.param_groups:
+        self.steps_taken += 1
+        for group in self.optimizer.param_groups:
             group["lr"] = self._rate(step)
-        self.optimiser.step()
+        self.optimizer.step()
         if self.critic is not None:
-            self.critic.optimiser.step()
+            self.critic.optimizer.step()
         return metrics
 
     def _clip(self) -> dict[str, float]:
-        """Bound the gradients; returns their norms before that."""
+        """Clip the gradients to the largest norm; returns their norms before that."""
         norm = torch.nn.utils.clip_grad_norm_(
-            self.policy.model.parameters(), self.how.max_grad_norm
+            self.policy.model.parameters(), self.settings.max_grad_norm
         )
         critic = {} if self.critic is None else {"critic_grad_norm": self.critic.clip()}
         return {"grad_norm": float(norm), **critic}
 
     def _rate(self, step: int) -> float:
-        """Learning rate of the next optimiser step, in a training step counted from 0."""
-        rise = min(1.0, self.taken / max(1, self.how.warmup_steps))
-        gone = step / self.horizon if self.horizon else 0.0
-        return self.how.learning_rate * rise * (1 - (1 - self.how.final_lr_ratio) * gone)
+        """Learning rate of the next optimizer step, in a training step counted from 0."""
+        warmup = min(1.0, self.steps_taken / max(1, self.settings.warmup_steps))
+        progress = step / self.horizon if self.horizon else 0.0
+        decay = 1 - (1 - self.settings.final_lr_ratio) * progress
+        return self.settings.learning_rate * warmup * decay
 
     def _minibatches(self, batch: Batch, rows: Tensor, count: int) -> Iterator[Tensor]:
         """Disjoint shares of the episodes, in random order; an episode's rows stay together."""
@@ -271,38 +284,39 @@ class Learner:
             yield (torch.isin(batch.episode, share) & rows).nonzero().squeeze(-1)
 
     def state(self) -> dict[str, Any]:
-        """Everything but the weights that a resumed run needs."""
+        """Everything a resumed run needs besides the weights."""
         state = {
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
-            "taken": self.taken,
+            "steps_taken": self.steps_taken,
         }
         if self.critic is not None:
-            state["critic"] = own(self.critic.network.model, self.policy.model)
-            state["critic_optimiser"] = self.critic.optimiser.state_dict()
+            state["critic"] = unshared_weights(self.critic.network.model, self.policy.model)
+            state["critic_optimizer"] = self.critic.optimizer.state_dict()
         if self.reference is not None:
-            state["reference"] = own(self.reference.model, self.policy.model)
+            state["reference"] = unshared_weights(self.reference.model, self.policy.model)
         return state
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
-        self.optimiser.load_state_dict(state["optimiser"])
+        """Continue from ``state``."""
+        self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
-        self.taken = state["taken"]
+        self.steps_taken = state["steps_taken"]
         if self.critic is not None:
             self.critic.network.model.load_state_dict(state["critic"], strict=False)
-            self.critic.optimiser.load_state_dict(state["critic_optimiser"])
+            self.critic.optimizer.load_state_dict(state["critic_optimizer"])
         if self.reference is not None:
             self.reference.model.load_state_dict(state["reference"], strict=False)
 
 
 class _TrainedCritic:
-    """A critic and its optimiser."""
+    """A critic and its optimizer."""
 
     def __init__(self, network: Critic, plan: CriticPlan) -> None:
         self.network = network
         self.plan = plan
-        self.optimiser = torch.optim.AdamW(
+        keep_trained_weights_in_float32(network.network.model)
+        self.optimizer = torch.optim.AdamW(
             [p for p in network.model.parameters() if p.requires_grad],
             lr=plan.learning_rate,
             weight_decay=0.0,
@@ -310,7 +324,7 @@ class _TrainedCritic:
         )
 
     def clip(self) -> float:
-        """Bound the gradient; returns its norm before that."""
+        """Clip the gradient; returns its norm before that."""
         parameters = self.network.model.parameters()
         return float(torch.nn.utils.clip_grad_norm_(parameters, self.plan.max_grad_norm))
 
@@ -320,18 +334,19 @@ def row_weight(batch: Batch, weight: Tensor) -> Tensor:
     return weight.new_zeros(len(batch)).index_add_(0, batch.row, weight)
 
 
-def passes(batch: Batch, tokens: int, *, shares: bool) -> Iterator[Int[Tensor, " M"]]:
-    """Rows in runs of at most ``tokens`` tokens, or one row if that is longer.
+def microbatches(batch: Batch, tokens: int, *, shared: bool) -> Iterator[Int[Tensor, " M"]]:
+    """Indices of rows in micro-batches of at most ``tokens`` tokens, or of one longer row.
 
-    With ``shares``, rows that begin alike come together, and what they share counts once. Where a
-    run ends between such rows, the next one computes what they share again: its gradient is then a
-    sum of two parts instead of one, so the split never changes it. Without, rows keep their order.
+    With ``shared``, rows with a common prefix are neighbours and the prefix counts once. Where a
+    micro-batch ends between them, the next one computes the prefix again; its gradient is then a
+    sum of two terms, so the total does not change. Without, rows keep their order.
     """
     rows = split(batch.tokens, batch.lengths)
     run: list[int] = []
     used = 0
-    for index, shared in beginnings(rows) if shares else ((n, 0) for n in range(len(rows))):
-        new = len(rows[index]) - shared
+    alone = ((n, 0) for n in range(len(rows)))
+    for index, prefix in beginnings(rows) if shared else alone:
+        new = len(rows[index]) - prefix
         if run and used + new > tokens:
             yield torch.tensor(run)
             run, used, new = [], 0, len(rows[index])
@@ -341,8 +356,8 @@ def passes(batch: Batch, tokens: int, *, shares: bool) -> Iterator[Int[Tensor, "
         yield torch.tensor(run)
 
 
-def _drift(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
-    """How far the policy has moved from the one before the update, per token.
+def _policy_shift(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+    """Shift of the policy since before the update, per token.
 
     ``kl`` is the k3 estimate of KL(before || now) in nats (Schulman 2020, "Approximating KL
     divergence"): exp(d) - 1 - d with d = log now - log before, never negative.

@@ -1,8 +1,8 @@
-"""Is training well? Numbers that every run logs, whatever its method, each a pure function.
+"""Metrics of training, which every run logs, whatever its algorithm; each is a pure function.
 
-Names say what was measured: ``group/`` the episodes of a task, ``policy/`` the policy on its own
-tokens before the update, ``credit/`` what credit made of them, and the name of an update what its
-loss does with each token. Alarms on them: ``agentgym.training.alarms``.
+Prefixes name what was measured: ``episode/`` and ``group/`` the episodes of a step, ``policy/`` the
+policy on its own tokens before the update, ``credit/`` advantages and weights, the name of an
+update the effect of its loss on each token. Alarms on them: ``agentgym.training.alarms``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from agentgym.batch.batch import Batch
 from agentgym.credit.transforms import mean_of_episode
 from agentgym.losses.compose import Loss, Outputs
 from agentgym.losses.surrogates import ratio
-from agentgym.training.mismatch import drift
+from agentgym.training.mismatch import mismatch
 from agentgym.types import Stop, Trajectory
 
 TOLERANCE = 1e-3
@@ -31,15 +31,14 @@ TOLERANCE = 1e-3
 # ---- episodes ------------------------------------------------------------------------------------
 
 
-def of_groups(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
-    """What the episodes of a step have in common; those that a broken world ended are left out.
+def group_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
+    """Metrics of the episodes of each task, without those that a broken environment ended.
 
-    ``policy/entropy_sampled`` is the engine's mean entropy at sampling, over the tokens that are
-    learned from, in nats. Of the groups: ``tied``, the share whose returns are all equal, from
-    which nothing is learned; ``alike``, the share of those of several episodes in which all acted
-    the same; ``prefixes``, the mean number of different beginnings, that is of different actions
-    from the start up to any turn; ``information``, how much of the task one can tell from the
-    actions (``information``).
+    ``policy/entropy_sampled``: the engine's mean entropy at sampling over the trained tokens, in
+    nats. ``group/tied``: share of groups whose returns are all equal, from which nothing is
+    learned. ``group/identical``: share of groups of several episodes in which all act the same.
+    ``group/prefixes``: mean number of distinct action prefixes of a group.
+    ``group/task_information``: see ``task_information``.
     """
     scored = [kept for group in groups if (kept := [t for t in group if t.stop.scored])]
     if not scored:
@@ -63,18 +62,18 @@ def of_groups(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
     if entropies:
         found["policy/entropy_sampled"] = _mean(entropies)
     if several:
-        found["group/alike"] = _mean(len(set(group)) == 1 for group in several)
+        found["group/identical"] = _mean(len(set(group)) == 1 for group in several)
     if len(acts) > 1:
-        found["group/information"] = information(acts)
+        found["group/task_information"] = task_information(acts)
     return found
 
 
-def information(groups: Sequence[Sequence[Hashable]]) -> float:
+def task_information(groups: Sequence[Sequence[Hashable]]) -> float:
     """Mutual information of group and member over the entropy of the group, in [0, 1].
 
-    1 where the member tells its group, 0 where all groups hold the same; estimated from counts,
-    which is too high for few members. A policy whose episodes look the same whatever the task has
-    collapsed to a template, also while its entropy is high.
+    1 where a member identifies its group, 0 where all groups hold the same. It is estimated from
+    counts, which is too high for few members. A policy that plays the same episodes whatever the
+    task has collapsed to a template, even while its entropy is high.
 
     Args:
         groups: Two or more, none empty.
@@ -101,12 +100,12 @@ def _mean(values: Iterable[float]) -> float:
 # ---- tokens before the update --------------------------------------------------------------------
 
 
-def of_credit(batch: Batch) -> dict[str, float]:
-    """What credit made of the tokens that the policy chose; none without such tokens.
+def credit_metrics(batch: Batch) -> dict[str, float]:
+    """Metrics of advantages and weights over the policy's tokens; empty without tokens.
 
-    ``credit/masked``: share left without weight. ``credit/uneven``: share whose advantage is not
-    that of their episode's mean, that is, reweighted within it. ``policy/surprisal``: mean of
-    minus the log-probability, the entropy as estimated from one sample, in nats.
+    ``credit/masked``: share of tokens with weight 0. ``credit/reweighted``: share of tokens whose
+    advantage differs from the mean of their episode. ``policy/surprisal``: mean negative
+    log-probability, an estimate of the entropy from one sample, in nats.
     ``policy/entropy_push``: see ``entropy_push``.
     """
     inside = batch.mask
@@ -114,10 +113,10 @@ def of_credit(batch: Batch) -> dict[str, float]:
         return {}
     advantage = batch.advantage[inside]
     mean = mean_of_episode(batch.advantage, batch)[batch.episode_of_token[inside]]
-    uneven = (advantage - mean).abs() > TOLERANCE * mean.abs() + 1e-9
+    reweighted = (advantage - mean).abs() > TOLERANCE * mean.abs() + 1e-9
     return {
         "credit/masked": _share(batch.weight[inside] == 0),
-        "credit/uneven": _share(uneven),
+        "credit/reweighted": _share(reweighted),
         "policy/surprisal": -float(batch.logprob[inside].mean()),
         "policy/entropy_push": entropy_push(batch),
     }
@@ -126,9 +125,9 @@ def of_credit(batch: Batch) -> dict[str, float]:
 def entropy_push(batch: Batch) -> float:
     """Predicted change of entropy per unit of a step along the advantages, in nats.
 
-    Minus the covariance of log-probability and advantage over the tokens on the mask: what is
-    likely and good makes entropy fall. First order, and as if each token's logit moved by its
-    advantage times the size of the step.
+    Minus the covariance of log-probability and advantage over the tokens on the mask: likely
+    tokens with a positive advantage lower the entropy. First order, and as if each token's logit
+    moved by its advantage times the step size.
 
     Source:
         Cui et al. 2025 (arXiv:2505.22617), the covariance that Clip-Cov bounds.
@@ -140,45 +139,46 @@ def entropy_push(batch: Batch) -> float:
 # ---- tokens in the update ------------------------------------------------------------------------
 
 
-class Pull(NamedTuple):
-    """How a loss moves each token; axis A: tokens with weight and advantage, on the CPU."""
+class TokenCoefficients(NamedTuple):
+    """Gradient of a loss for each token; axis A: tokens with weight and advantage, on the CPU."""
 
     coefficient: Float[Tensor, " A"]
-    """Derivative of the loss by the token's log-probability."""
-    plain: Float[Tensor, " A"]
-    """What it is for the unclipped surrogate: minus ratio times advantage."""
+    """Derivative of the loss with respect to the token's log-probability."""
+    unclipped: Float[Tensor, " A"]
+    """The same for the unclipped surrogate: minus ratio times advantage."""
     advantage: Float[Tensor, " A"]
 
 
-def pull(loss: Loss, outputs: Outputs, batch: Batch, step: int) -> Pull:
-    """How the first part of a loss, its surrogate, moves each token now."""
-    main = next(loss.apart())
-    value = main.apply(outputs, batch, step).sum()
+def token_coefficients(loss: Loss, outputs: Outputs, batch: Batch, step: int) -> TokenCoefficients:
+    """Gradient of the first part of a loss, its surrogate, for each token."""
+    surrogate = next(loss.apart())
+    value = surrogate.apply(outputs, batch, step).sum()
     found = None
     if value.requires_grad:
         (found,) = torch.autograd.grad(value, outputs.logprob, allow_unused=True)
-    at = (batch.column(main.weight) > 0) & (batch.advantage != 0)
+    at = (batch.column(surrogate.weight) > 0) & (batch.advantage != 0)
     coefficient = torch.zeros_like(batch.advantage) if found is None else found
-    plain = -ratio(outputs, batch).detach() * batch.advantage
-    return Pull(*(column[at].cpu() for column in (coefficient, plain, batch.advantage)))
+    unclipped = -ratio(outputs, batch).detach() * batch.advantage
+    columns = coefficient, unclipped, batch.advantage
+    return TokenCoefficients(*(column[at].cpu() for column in columns))
 
 
-def of_pulls(pulls: Sequence[Pull]) -> dict[str, float]:
-    """Tokens that the loss holds back or moves by another factor than the others.
+def coefficient_metrics(parts: Sequence[TokenCoefficients]) -> dict[str, float]:
+    """Tokens that the loss stops, or moves by another factor than the others.
 
-    ``stopped_gains``: share of the tokens with a positive advantage that have no gradient, whether
-    a clip or a mask has stopped them; ``stopped_losses``: of those with a negative one.
-    ``reweighted``: share of all that have one whose coefficient, over that of the unclipped
-    surrogate, is not the median of this quotient.
+    ``stopped_positive``: share of the tokens with a positive advantage whose gradient a clip or a
+    mask sets to 0; ``stopped_negative``: the same for a negative advantage. ``reweighted``: share
+    of the tokens with a gradient whose coefficient, divided by that of the unclipped surrogate,
+    differs from the median of this quotient.
     """
-    coefficient, plain, advantage = (torch.cat(column) for column in zip(*pulls, strict=True))
+    coefficient, unclipped, advantage = (torch.cat(column) for column in zip(*parts, strict=True))
     stopped = coefficient == 0
-    quotient = (coefficient / plain)[~stopped]
+    quotient = (coefficient / unclipped)[~stopped]
     usual = quotient.median() if len(quotient) else torch.ones(())
     reweighted = (quotient - usual).abs() > TOLERANCE * usual.abs()
     return {
-        "stopped_gains": _share(stopped[advantage > 0]),
-        "stopped_losses": _share(stopped[advantage < 0]),
+        "stopped_positive": _share(stopped[advantage > 0]),
+        "stopped_negative": _share(stopped[advantage < 0]),
         "reweighted": _share(reweighted),
     }
 
@@ -186,10 +186,10 @@ def of_pulls(pulls: Sequence[Pull]) -> dict[str, float]:
 def gradient_norms(
     loss: Loss, outputs: Outputs, batch: Batch, step: int, parameters: Sequence[Tensor]
 ) -> dict[str, float]:
-    """Norm of the gradient of each part of a loss, by its name; parts of one name count as one.
+    """Norm of the gradient of each part of a loss by name; parts of one name are summed.
 
-    A part that cannot move the policy, as a penalty with a constant value, has 0. Each part takes
-    a backward pass, so this is for a sample of the rows.
+    A part without a gradient, such as a constant penalty, has norm 0. Each part takes a backward
+    pass, so this is for a sample of the rows.
     """
     totals: dict[str, Tensor] = {}
     for part in loss.apart():
@@ -204,11 +204,11 @@ def gradient_norms(
 def _norm(total: Tensor, outputs: Outputs, parameters: Sequence[Tensor]) -> float:
     if not total.requires_grad:
         return 0.0
-    said = [
+    columns = [
         t for t in (outputs.logprob, outputs.entropy, *outputs.extra.values()) if t.requires_grad
     ]
-    by_token = torch.autograd.grad(total, said, retain_graph=True, allow_unused=True)
-    moving = [(t, g) for t, g in zip(said, by_token, strict=True) if g is not None and g.any()]
+    by_token = torch.autograd.grad(total, columns, retain_graph=True, allow_unused=True)
+    moving = [(t, g) for t, g in zip(columns, by_token, strict=True) if g is not None and g.any()]
     if not moving:
         return 0.0
     tokens, gradients = zip(*moving, strict=True)
@@ -224,7 +224,7 @@ def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
     """Means over the scored episodes, and per task the episodes that were forked off another."""
     scored = [[t for t in group if t.stop.scored] for group in groups]
     episodes = [t for group in scored for t in group]
-    metrics = _spoilt([t for group in groups for t in group])
+    metrics = _failed_attempts([t for group in groups for t in group])
     if not episodes:
         return metrics
     turns = [turn for t in episodes for turn in t.turns]
@@ -235,6 +235,7 @@ def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
         "episode/reward": sum(t.reward for t in episodes) / count,
         "episode/turns": len(turns) / count,
         "episode/parsed": sum(turn.parsed for turn in turns) / acts,
+        "episode/cut": sum(turn.completion.finish == "length" for turn in turns) / acts,
         "episode/valid": sum(turn.valid for turn in turns) / acts,
         "episode/truncated": sum(t.stop is not Stop.TERMINATED for t in episodes) / count,
         "group/forks": sum(t.shared_turns > 0 for t in episodes) / len(scored),
@@ -242,7 +243,7 @@ def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
 
 
 def staleness(groups: Sequence[Sequence[Trajectory]], step: int) -> dict[str, float]:
-    """How many steps ago the weights were published that wrote each token; nothing of no tokens."""
+    """Age in steps of the weights that sampled each token; empty without tokens."""
     ages = [
         step - version
         for group in groups
@@ -256,8 +257,8 @@ def staleness(groups: Sequence[Sequence[Trajectory]], step: int) -> dict[str, fl
     return {"policy/staleness": fmean(ages), "policy/staleness_max": float(max(ages))}
 
 
-def _spoilt(episodes: Sequence[Trajectory]) -> dict[str, float]:
-    """Attempts whose ending says nothing about the agent, and episodes that never got another."""
+def _failed_attempts(episodes: Sequence[Trajectory]) -> dict[str, float]:
+    """Attempts ended by environment or engine, and episodes lost after the last attempt."""
     last = [t.stop for t in episodes if not t.stop.scored]
     seen = Counter([stop for t in episodes for stop in t.failed_attempts] + last)
     kinds = {f"attempts/{stop}": float(seen[stop]) for stop in Stop if not stop.scored}
@@ -265,13 +266,13 @@ def _spoilt(episodes: Sequence[Trajectory]) -> dict[str, float]:
 
 
 def batch_metrics(batch: Batch) -> dict[str, float]:
-    """The policy on its own tokens, and how far the engine's numbers are from the trainer's."""
+    """Entropy of the policy on its own tokens, and mismatch between engine and trainer."""
     mask = batch.mask
     gap = (batch.logprob - batch.logprob_sampled)[mask].abs()
     return {
         "policy/entropy": float(batch.entropy[mask].mean()),
         "policy/logprob_gap": float(gap.mean()) if len(gap) else 0.0,
-        "policy/drift": drift(batch),
+        "policy/mismatch": mismatch(batch),
         "policy/logprob_gap_max": float(gap.max()) if len(gap) else 0.0,
-        "tokens/chosen": float(mask.sum()),
+        "tokens/sampled": float(mask.sum()),
     }

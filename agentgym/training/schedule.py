@@ -1,13 +1,13 @@
-"""When episodes are played and when the policy learns: three orders of what a ``Trainer`` does.
+"""How rollout and update overlap: three schedules for the steps of a ``Trainer``.
 
 =============  ============================================================================
-sync           play, learn, publish, play, ...: every token is of the weights that learn it
-one-step-off   while the policy learns from step k, step k+1 is played with the same weights
-async          groups are played all the time; weights are changed under episodes that go on
+sync           sample, learn, publish, sample, ...: the weights that sampled a token learn from it
+one-step-off   the episodes of step k+1 are sampled while the policy learns from those of step k
+async          groups are sampled all the time; weights change under episodes in flight
 =============  ============================================================================
 
-``correct`` makes up for tokens of older weights. What is asynchronous depends on the clock: only
-``sync``, and what is waited for as in it, gives the same run twice.
+``with_importance_correction`` corrects for tokens of older weights. An asynchronous run depends on
+the clock; only ``sync`` repeats exactly.
 """
 
 from __future__ import annotations
@@ -27,68 +27,71 @@ from agentgym.types import Task, Trajectory
 from agentgym.utils.concurrency import cancel
 
 Tasks = Callable[[int], Sequence[Task]]
-"""The tasks of a step, as many for each step, from its number."""
+"""The tasks of a step, from its number; every step has the same number of them."""
 
 
 class Scheduler(Protocol):
-    """Takes one training step after the other."""
+    """Takes training steps, one after another."""
 
     async def step(self) -> Step:
-        """The next one."""
+        """Take the next training step."""
 
     async def close(self) -> None:
-        """Give up what is being played."""
+        """Cancel the episodes in flight."""
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs besides the trainer's; what was not learned is played again."""
+        """State for a resumed run besides the trainer's; unused episodes are sampled again."""
 
 
-def scheduler(
-    how: ScheduleSettings, trainer: Trainer, tasks: Tasks, state: dict[str, Any]
+def make_scheduler(
+    settings: ScheduleSettings, trainer: Trainer, tasks: Tasks, state: dict[str, Any]
 ) -> Scheduler:
-    """The one that is configured, as a run begins or, with a ``state``, goes on."""
-    if how.kind == "async":
-        return Asynchronous(trainer, tasks, how, **state)
-    return (Synchronous if how.kind == "sync" else OneStepOff)(trainer, tasks)
+    """The configured schedule, for a new run or, with ``state``, for a resumed one."""
+    if settings.kind == "async":
+        return Asynchronous(trainer, tasks, settings, **state)
+    return (Synchronous if settings.kind == "sync" else OneStepOff)(trainer, tasks)
 
 
-def correct(algorithm: Algorithm, how: ScheduleSettings) -> Algorithm:
-    """The algorithm with the correction for older weights that a schedule asks for."""
-    per = how.importance or ("none" if how.kind == "sync" else "token")
+def with_importance_correction(algorithm: Algorithm, settings: ScheduleSettings) -> Algorithm:
+    """The algorithm with the schedule's correction for tokens of older weights."""
+    per = settings.importance or ("none" if settings.kind == "sync" else "token")
     if per == "none":
         return algorithm
     correction = correct_sampling(
-        per=per, low=how.importance_floor, cap=how.importance_cap, beyond=how.out_of_range
+        per=per,
+        low=settings.importance_floor,
+        cap=settings.importance_cap,
+        beyond=settings.out_of_range,
     )
     return extend(algorithm, credit=correction)
 
 
 @dataclass
 class Synchronous:
-    """Play, learn, publish."""
+    """Sample, learn, publish."""
 
     trainer: Trainer
     tasks: Tasks
 
     async def step(self) -> Step:
-        """The next step."""
+        """Take the next training step."""
         return await self.trainer.run_step(self.tasks(self.trainer.step))
 
     async def close(self) -> None:
-        """Nothing is being played."""
+        """Nothing is in flight between steps."""
 
     def state(self) -> dict[str, Any]:
-        """Nothing: tasks and seeds are a function of the step."""
+        """Empty: tasks and seeds are functions of the step."""
         return {}
 
 
 @dataclass
 class OneStepOff:
-    """The next step's episodes are played while this one's are learned from.
+    """The next step's episodes are sampled while the policy learns from this step's.
 
-    Weights are published between two steps' episodes, so each step's are of one version: that of
-    the step before, and of the very first weights for the first two. A resumed run plays the
-    episodes under way again, and they are of the weights that it begins with.
+    Weights are published between the episodes of two steps, so each step's episodes have one
+    version: that of the step before; the first two steps both have the initial weights. A resumed
+    run samples the episodes in flight again, with the weights of the checkpoint.
     """
 
     trainer: Trainer
@@ -96,77 +99,77 @@ class OneStepOff:
     _ahead: asyncio.Task[list[list[Trajectory]]] | None = None
 
     async def step(self) -> Step:
-        """The next step."""
-        began, trainer = time.perf_counter(), self.trainer
+        """Take the next training step."""
+        start, trainer = time.perf_counter(), self.trainer
         groups = await (self._ahead or self._play(trainer.step))
         trainer.publish()
         self._ahead = asyncio.create_task(self._play(trainer.step + 1))
-        return await trainer.learn(groups, time.perf_counter() - began)
+        return await trainer.learn(groups, time.perf_counter() - start)
 
     async def _play(self, number: int) -> list[list[Trajectory]]:
         return await self.trainer.play(self.tasks(number), number)
 
     async def close(self) -> None:
-        """Give up what is being played."""
+        """Cancel the episodes in flight."""
         await cancel([self._ahead] if self._ahead else [])
 
     def state(self) -> dict[str, Any]:
-        """Nothing: tasks and seeds are a function of the step."""
+        """Empty: tasks and seeds are functions of the step."""
         return {}
 
 
-class Fate(NamedTuple):
-    """What became of groups in one step."""
+class GroupCounts(NamedTuple):
+    """Groups affected by asynchrony in one step."""
 
     carried: float
-    """Share of those learned from under which weights were changed at least once."""
+    """Share of the groups learned from under which the weights changed at least once."""
     dropped: float
-    """How many were too old, and given up."""
+    """Number of groups that were too old and dropped."""
     masked: float
-    """Turns that were too old, and are not learned from."""
+    """Number of turns that were too old and are masked."""
 
 
 @dataclass
 class _Group:
-    """The episodes of one task, from their beginning until they are learned from."""
+    """The episodes of one task, from their start until they are learned from."""
 
     played: asyncio.Task[list[Trajectory]]
     version: int
-    """Of the weights when it was begun: no turn is of an older one."""
+    """Policy version at the start: no turn is of an older one."""
 
 
 @dataclass
 class Asynchronous:
-    """Groups are played all the time, and a step learns from the first that are finished.
+    """Groups are sampled all the time, and a step learns from the first that are finished.
 
-    New weights are published under the episodes in flight: the completion under way goes on, and
-    so does the episode, so that tokens of both may be of several versions, which they carry. At
-    most ``tasks_per_step * (staleness + 1)`` groups are begun and not yet learned from, which
-    bounds memory and, in order, their age. A group that is older than ``staleness`` steps all the
-    same is given up, or loses the turns that are: see ``settings.Schedule``.
+    New weights are published under the episodes in flight: the current completion continues, and
+    so does the episode, so that both may have tokens of several versions, which are recorded. At
+    most ``tasks_per_step * (max_staleness + 1)`` groups are started and not yet learned from, which
+    bounds memory and, mostly, their age. A group older than ``max_staleness`` steps is dropped, or
+    its stale turns are masked: see ``ScheduleSettings.stale``.
 
-    Groups that are ready are taken in the order in which they were begun. With a staleness of 0
-    and no deadline this is ``Synchronous``, bit by bit.
+    Finished groups are taken in the order in which they were started. With ``max_staleness=0`` and
+    no timeout this equals ``Synchronous``, bit by bit.
 
-    A resumed run plays what was begun and not learned from again, with the same tasks and seeds
-    and the weights of that moment.
+    A resumed run samples the groups again that were started and not learned from, with the same
+    tasks and seeds and the weights of the checkpoint.
     """
 
     trainer: Trainer
     tasks: Tasks
-    how: ScheduleSettings
-    begun: int = 0
-    """Place of the next group in the endless row of all steps' tasks."""
-    again: Sequence[int] = ()
-    """Places of groups to begin before it."""
+    settings: ScheduleSettings
+    started: int = 0
+    """Index of the next group in the endless sequence of all steps' tasks."""
+    unfinished: Sequence[int] = ()
+    """Indices of groups to start before it."""
 
     def __post_init__(self) -> None:
-        """Nothing is being played."""
-        self._again = deque(self.again)
+        """Start with no groups in flight."""
+        self._restarts = deque(self.unfinished)
         self._groups: dict[int, _Group] = {}
-        """What is begun and not learned from, by place, in the order of beginning."""
+        """Groups started and not learned from, by index, in the order of their start."""
         self._player = replace(self.trainer.player)
-        """Whose seats all steps share."""
+        """All steps share its limit on concurrent episodes."""
 
     @property
     def size(self) -> int:
@@ -174,67 +177,70 @@ class Asynchronous:
         return len(self.tasks(0))
 
     async def step(self) -> Step:
-        """The next step."""
-        began, trainer = time.perf_counter(), self.trainer
-        dropped = await self._give_up()
-        places = await self._ready()
-        taken = [self._groups.pop(place) for place in places]
+        """Take the next training step."""
+        start, trainer = time.perf_counter(), self.trainer
+        dropped = await self._drop_stale()
+        taken = [self._groups.pop(index) for index in await self._ready()]
         carried = sum(group.version < trainer.step for group in taken) / len(taken)
-        oldest = trainer.step - self.how.max_staleness
+        oldest = trainer.step - self.settings.max_staleness
         groups = [[mask_stale_turns(t, oldest) for t in group.played.result()] for group in taken]
         masked = sum(not turn.learn for group in groups for t in group for turn in t.turns)
-        self._begin(self.how.max_staleness)
-        result = await trainer.learn(groups, time.perf_counter() - began)
+        self._start(self.settings.max_staleness)
+        result = await trainer.learn(groups, time.perf_counter() - start)
         trainer.publish()
-        fate = Fate(carried, dropped, masked)._asdict()
-        named = {f"schedule/{name}": float(value) for name, value in fate.items()}
+        counts = GroupCounts(carried, dropped, masked)._asdict()
+        named = {f"schedule/{name}": float(value) for name, value in counts.items()}
         return result._replace(metrics=result.metrics | named)
 
-    def _begin(self, steps: int) -> None:
-        """Fill up what is begun to as many groups as so many steps will learn from."""
+    def _start(self, steps: int) -> None:
+        """Start groups until there are as many as so many steps learn from."""
         while len(self._groups) < self.size * steps:
-            if self._again:
-                place = self._again.popleft()
+            if self._restarts:
+                index = self._restarts.popleft()
             else:
-                place, self.begun = self.begun, self.begun + 1
-            number, index = divmod(place, self.size)
+                index, self.started = self.started, self.started + 1
+            number, place = divmod(index, self.size)
             player = self._player.with_stream(self.trainer.stream(number))
-            playing = self.trainer.algorithm.collect(self.tasks(number)[index], player)
-            self._groups[place] = _Group(asyncio.ensure_future(playing), self.trainer.step)
+            playing = self.trainer.algorithm.collect(self.tasks(number)[place], player)
+            self._groups[index] = _Group(asyncio.ensure_future(playing), self.trainer.step)
 
-    async def _give_up(self) -> int:
-        """Drop the groups that are too old; how many."""
-        if self.how.stale == "mask":
+    async def _drop_stale(self) -> int:
+        """Drop the groups that are too old and return their number."""
+        if self.settings.stale == "mask":
             return 0
-        oldest = self.trainer.step - self.how.max_staleness
-        late = [place for place, group in self._groups.items() if group.version < oldest]
-        await cancel([self._groups.pop(place).played for place in late])
+        oldest = self.trainer.step - self.settings.max_staleness
+        late = [index for index, group in self._groups.items() if group.version < oldest]
+        await cancel([self._groups.pop(index).played for index in late])
         return len(late)
 
     async def _ready(self) -> list[int]:
-        """Wait for a step's groups, or for one when the deadline is over; their places."""
-        end = None if self.how.group_timeout is None else time.monotonic() + self.how.group_timeout
+        """Wait for a step's groups, after the timeout for one, and return their indices."""
+        end = (
+            None
+            if self.settings.group_timeout is None
+            else time.monotonic() + self.settings.group_timeout
+        )
         while True:
-            self._begin(self.how.max_staleness + 1)
-            done = [place for place, group in self._groups.items() if group.played.done()]
+            self._start(self.settings.max_staleness + 1)
+            done = [index for index, group in self._groups.items() if group.played.done()]
             left = None if end is None else max(0.0, end - time.monotonic())
             if len(done) >= self.size or (done and left == 0.0):
                 return sorted(done)[: self.size]
-            flying = [group.played for group in self._groups.values() if not group.played.done()]
-            await asyncio.wait(flying, timeout=left or None, return_when=asyncio.FIRST_COMPLETED)
+            in_flight = [group.played for group in self._groups.values() if not group.played.done()]
+            await asyncio.wait(in_flight, timeout=left or None, return_when=asyncio.FIRST_COMPLETED)
 
     async def close(self) -> None:
-        """Give up what is being played."""
+        """Cancel the episodes in flight."""
         await cancel([group.played for group in self._groups.values()])
         self._groups.clear()
 
     def state(self) -> dict[str, Any]:
-        """What to play again, and where to go on."""
-        return {"begun": self.begun, "again": [*self._groups, *self._again]}
+        """Groups to sample again, and the next one."""
+        return {"started": self.started, "unfinished": [*self._groups, *self._restarts]}
 
 
 def mask_stale_turns(episode: Trajectory, oldest: int) -> Trajectory:
-    """The episode, of which turns by weights before version ``oldest`` are context only."""
+    """The episode with turns sampled by weights before version ``oldest`` as context only."""
     turns = (
         replace(turn, learn=turn.learn and turn.completion.version >= oldest)
         for turn in episode.turns

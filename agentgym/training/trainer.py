@@ -1,6 +1,6 @@
-"""One training step, told in order: collect, credit, update, publish. Knows no algorithm.
+"""One training step: collect, credit, update, publish. Knows no algorithm.
 
-In which order several steps do so is ``agentgym.training.schedule``.
+``agentgym.training.schedule`` decides how the parts of several steps overlap.
 """
 
 from __future__ import annotations
@@ -18,139 +18,141 @@ from agentgym.algorithm import Algorithm
 from agentgym.batch.batch import Batch, collate
 from agentgym.rollout.player import Player, Usage
 from agentgym.settings import AlarmSettings
-from agentgym.training.alarms import Watch
-from agentgym.training.entropy_law import Course
+from agentgym.training.alarms import AlarmState
+from agentgym.training.entropy_law import EntropyFit
 from agentgym.training.learner import Learner
 from agentgym.training.metrics import (
     batch_metrics,
+    credit_metrics,
     episode_metrics,
-    of_credit,
-    of_groups,
+    group_metrics,
     staleness,
 )
-from agentgym.training.mismatch import check_drift
+from agentgym.training.mismatch import check_mismatch
 from agentgym.types import Task, Trajectory
-from agentgym.utils.concurrency import together
+from agentgym.utils.concurrency import gather
 
 
 class Step(NamedTuple):
-    """What one training step did."""
+    """Result of one training step."""
 
     groups: list[list[Trajectory]]
     metrics: dict[str, float]
     warnings: tuple[str, ...] = ()
-    """What has gone wrong long enough to be said, each once."""
+    """Alarms that have been active for long enough; each is given once."""
 
 
 @dataclass
 class Trainer:
-    """Owns everything that changes during training."""
+    """Owns all state that changes during training."""
 
     algorithm: Algorithm
     learner: Learner
     player: Player
     step: int = 0
-    """Training steps taken; also the policy version that the engine holds."""
+    """Training steps taken; also the policy version of the engine."""
     alarms: AlarmSettings = field(default_factory=AlarmSettings)
     """When to warn, and when to stop."""
 
     def __post_init__(self) -> None:
-        """Start the credit state; give the learner the networks the algorithm needs."""
+        """Initialise the credit state; add the networks the algorithm needs to the learner."""
         self.learner.attach(self.algorithm)
         self.credit_state = self.algorithm.credit.init()
-        self.course = Course()
+        self.entropy_fit = EntropyFit()
         """Entropy and score of the steps so far."""
-        self.watch = Watch()
-        # Of its own: memory that one thread has freed is of no use to another, and updates that
-        # take turns on many threads hold the peak of each.
+        self.alarm_state = AlarmState()
+        # One thread for all updates: freed memory stays with its thread, so updates on several
+        # threads would hold the peak of each.
         self._thread = ThreadPoolExecutor(1, "learner")
 
     async def run_step(self, tasks: Sequence[Task]) -> Step:
         """Collect one group per task, learn from them, publish the weights."""
-        began = time.perf_counter()
+        start = time.perf_counter()
         groups = await self.play(tasks, self.step)
         self.player.engine.sleep()
-        step = await self.learn(groups, time.perf_counter() - began)
+        step = await self.learn(groups, time.perf_counter() - start)
         self.publish()
         return step
 
     async def play(self, tasks: Sequence[Task], number: int) -> list[list[Trajectory]]:
         """Collect one group per task, with the seeds of a step."""
         player = replace(self.player, stream=self.stream(number))
-        return await together(self.algorithm.collect(task, player) for task in tasks)
+        return await gather(self.algorithm.collect(task, player) for task in tasks)
 
     def stream(self, number: int) -> str:
-        """What names a step in every seed."""
+        """Name of a step in the derivation of seeds."""
         return f"{self.player.stream}/train/{number}"
 
-    async def learn(self, groups: Sequence[list[Trajectory]], waited: float) -> Step:
-        """Credit the groups and take the updates; ``waited`` seconds for them are reported."""
-        began = time.perf_counter()
-        metrics = episode_metrics(groups) | of_groups(groups) | staleness(groups, self.step)
+    async def learn(self, groups: Sequence[list[Trajectory]], rollout_seconds: float) -> Step:
+        """Credit the groups and update the policy; the seconds of their rollout are logged."""
+        start = time.perf_counter()
+        metrics = episode_metrics(groups) | group_metrics(groups) | staleness(groups, self.step)
         batch = collate(groups)
         if len(batch):
             loop = asyncio.get_running_loop()
             metrics |= await loop.run_in_executor(
-                self._thread, self._learn, batch, current(groups, self.step)
+                self._thread, self._learn, batch, on_policy(groups, self.step)
             )
             if batch.mask.any():
                 score, entropy = metrics["episode/score"], metrics["policy/entropy"]
-                self.course = self.course.after(entropy, score)
-                metrics |= self.course.metrics()
-        self.watch = self.watch.after(metrics, self.alarms)
-        metrics |= self.watch.metrics()
+                self.entropy_fit = self.entropy_fit.updated(entropy, score)
+                metrics |= self.entropy_fit.metrics()
+        self.alarm_state = self.alarm_state.updated(metrics, self.alarms)
+        metrics |= self.alarm_state.metrics()
         self.step += 1
-        spent = time.perf_counter() - began
+        update_seconds = time.perf_counter() - start
         tokens = float(len(batch.tokens))
         metrics |= {
-            "time/rollout": waited,
-            "time/update": spent,
+            "time/rollout": rollout_seconds,
+            "time/update": update_seconds,
             "spent/turns": float(self.player.usage.turns),
             "spent/tokens": float(self.player.usage.tokens),
             "tokens": tokens,
-            "tokens_per_second": tokens / (waited + spent),
+            "tokens_per_second": tokens / (rollout_seconds + update_seconds),
         }
-        return Step(list(groups), metrics, self.watch.warnings(self.alarms))
+        return Step(list(groups), metrics, self.alarm_state.warnings(self.alarms))
 
     def _learn(self, batch: Batch, current: Sequence[bool]) -> dict[str, float]:
         batch = self.learner.observe(batch)
-        # Older weights differ for a good reason.
-        check_drift(batch.only(torch.tensor(current)), self.alarms.max_mismatch)
+        # Tokens of older weights differ by design.
+        check_mismatch(batch.only(torch.tensor(current)), self.alarms.max_mismatch)
         metrics = batch_metrics(batch)
         batch, self.credit_state = self.algorithm.credit.apply(batch, self.credit_state, self.step)
-        metrics |= of_credit(batch) | self.algorithm.credit.health(self.credit_state, self.step)
+        metrics |= credit_metrics(batch) | self.algorithm.credit.health(
+            self.credit_state, self.step
+        )
         for update in self.algorithm.updates:
             metrics |= self.learner.update(batch, update, self.step)
         return metrics
 
     def publish(self) -> None:
-        """Give the engine the current weights."""
+        """Load the current weights into the engine."""
         self.player.engine.load(self.learner.policy.weights(), self.step)
 
     def state(self) -> dict[str, Any]:
-        """Everything but the weights that a resumed run needs."""
+        """Everything a resumed run needs besides the weights."""
         return {
             "step": self.step,
             "learner": self.learner.state(),
             "credit": self.credit_state,
-            "course": tuple(self.course),
-            "watch": tuple(self.watch),
+            "entropy_fit": tuple(self.entropy_fit),
+            "alarm_state": tuple(self.alarm_state),
             "spent": astuple(self.player.usage),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``; the weights are already in place."""
+        """Continue from ``state``; the weights are already loaded."""
         self.step = state["step"]
         self.learner.restore(state["learner"])
         self.credit_state = state["credit"]
-        self.course = Course(*state["course"])
-        self.watch = Watch(*state["watch"])
+        self.entropy_fit = EntropyFit(*state["entropy_fit"])
+        self.alarm_state = AlarmState(*state["alarm_state"])
         self.player.usage = Usage(*state["spent"])
         self.publish()
 
 
-def current(groups: Sequence[Sequence[Trajectory]], step: int) -> list[bool]:
-    """Of each scored episode, whether all of it is of the weights of this step."""
+def on_policy(groups: Sequence[Sequence[Trajectory]], step: int) -> list[bool]:
+    """For each scored episode, whether the weights of this step sampled all of it."""
     return [
         all(turn.completion.version == step for turn in episode.turns)
         for group in groups
@@ -160,7 +162,7 @@ def current(groups: Sequence[Sequence[Trajectory]], step: int) -> list[bool]:
 
 
 def task_of(tasks: Sequence[Task], position: int, seed: int) -> Task:
-    """The task at a position of an endless stream: shuffled passes, a function of the seed."""
+    """The task at a position of an endless stream of shuffled passes; a function of the seed."""
     epoch, index = divmod(position, len(tasks))
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % (2**63))
     return tasks[int(torch.randperm(len(tasks), generator=generator)[index])]

@@ -1,4 +1,4 @@
-"""Warm-up: imitate the world's oracle until the policy wins now and then."""
+"""Warm-up: imitate the environment's oracle until the policy wins sometimes."""
 
 from __future__ import annotations
 
@@ -20,28 +20,31 @@ from agentgym.training.learner import Learner
 from agentgym.types import Task, Trajectory
 from agentgym.utils.progress import Advance
 
-PROBES = 20
-"""Looks at how often the policy wins, spread evenly."""
+PROBE_COUNT = 20
+"""Measurements of the success rate during imitation, evenly spaced."""
+WARMUP_STEPS = 20
+"""Optimizer steps of linear learning-rate warm-up."""
 
 IMITATION = Update(loss=negative_log_likelihood(), name="imitate")
-"""What is minimised."""
+"""The loss of imitation."""
 
 Probe = Callable[[], Awaitable[float]]
-"""Plays a few episodes with the weights as they are; the share that was won."""
+"""Plays a few episodes with the current weights and returns their success rate."""
 
 
 def demonstrations(
     world: TextEnv,
     tasks: Sequence[Task],
     count: int,
-    wanted: ImitationSettings,
+    settings: ImitationSettings,
     *,
     seed: int,
     advance: Advance,
 ) -> list[Demonstration]:
     """``count`` demonstrations of every task.
 
-    Those that did not win are left out, unless slips are to be learned: a careless player loses.
+    Lost ones are left out, unless random actions are to be learned: with them, losing is part of
+    the behaviour.
     """
     found: list[Demonstration] = []
     for sample in range(count):
@@ -49,22 +52,22 @@ def demonstrations(
             rng = np.random.default_rng(derive(seed, task.id, sample))
             found.append(
                 demonstrate(
-                    world, task, rng, random_action_rate=wanted.random_action_rate, sample=sample
+                    world, task, rng, random_action_rate=settings.random_action_rate, sample=sample
                 )
             )
             advance(len(found))
-    return [shown for shown in found if shown.won or wanted.learn_random_actions]
+    return [shown for shown in found if shown.won or settings.learn_random_actions]
 
 
-def lay(shown: Sequence[Trajectory], reading: float) -> Batch:
-    """Demonstrations as a batch whose weights say what is to be foretold.
+def demonstration_batch(shown: Sequence[Trajectory], observation_weight: float) -> Batch:
+    """Demonstrations as a batch, weighted for imitation.
 
     Args:
         shown: The demonstrations.
-        reading: What all that was read weighs, where all that was done weighs 1.
+        observation_weight: Loss weight of observation tokens, where action tokens have 1.
     """
     batch = collate([shown])
-    if not reading:
+    if not observation_weight:
         return batch
     read = torch.tensor(
         [
@@ -74,42 +77,48 @@ def lay(shown: Sequence[Trajectory], reading: float) -> Batch:
             for place in range(len(turn.prompt) + len(turn.completion.tokens))
         ]
     )
-    # Nothing comes before the first token of a row.
+    # The first token of a row has no context to be predicted from.
     read[batch.lengths.cumsum(0) - batch.lengths] = False
-    weight = token_mean(batch.mask) + reading * token_mean(read)
+    weight = token_mean(batch.mask) + observation_weight * token_mean(read)
     return batch.with_(mask=batch.mask | read, weight=weight)
 
 
 async def imitate(
     policy: Policy,
     shown: Sequence[Trajectory],
-    how: OptimizerSettings,
-    wanted: ImitationSettings,
+    optimizer: OptimizerSettings,
+    settings: ImitationSettings,
     *,
     seed: int,
     probe: Probe,
     advance: Advance,
 ) -> None:
-    """Raise the likelihood of demonstrated actions, at most ``wanted.steps`` times.
+    """Raise the likelihood of demonstrated actions, for at most ``settings.max_steps`` steps.
 
-    It ends early when the policy wins the share ``wanted.until`` of its episodes: imitation of
-    perfect play would leave reinforcement nothing to find, too little of it nothing to start from.
+    It ends early at the success rate ``settings.until_success``: imitation of perfect play would
+    leave nothing for reinforcement learning to improve, too little imitation nothing to start from.
     """
-    # Without a horizon the learning rate stays: nobody knows yet when this will end.
-    learner = Learner(policy, replace(how, learning_rate=wanted.learning_rate, warmup_steps=20))
+    # Without a horizon the learning rate stays constant, since the last step is not known.
+    learner = Learner(
+        policy,
+        replace(optimizer, learning_rate=settings.learning_rate, warmup_steps=WARMUP_STEPS),
+    )
     rng = np.random.default_rng(derive(seed, "imitation"))
     order: list[int] = []
-    wins, steps = 0.0, wanted.max_steps
+    success, steps = 0.0, settings.max_steps
     for step in range(steps):
-        while len(order) < wanted.batch_size:
+        while len(order) < settings.batch_size:
             order += rng.permutation(len(shown)).tolist()
-        batch = lay(
-            [shown[order.pop()] for _ in range(wanted.batch_size)], wanted.observation_loss_weight
+        batch = demonstration_batch(
+            [shown[order.pop()] for _ in range(settings.batch_size)],
+            settings.observation_loss_weight,
         )
         metrics = learner.update(batch, IMITATION, step)
-        # The first quarter learns to speak; there is nothing to win yet.
-        if wanted.until_success < 1 and step >= steps // 4 and step % max(1, steps // PROBES) == 0:
-            wins = await probe()
-        advance(step + 1, f"loss {metrics['imitate/loss']:.3f} nats per token, wins {wins:.2f}")
-        if wins >= wanted.until_success:
+        # In the first quarter the policy hardly writes actions yet; measuring would waste time.
+        due = step >= steps // 4 and step % max(1, steps // PROBE_COUNT) == 0
+        if settings.until_success < 1 and due:
+            success = await probe()
+        loss = metrics["imitate/loss"]
+        advance(step + 1, f"loss {loss:.3f} nats per token, success {success:.2f}")
+        if success >= settings.until_success:
             break

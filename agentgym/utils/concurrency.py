@@ -1,4 +1,4 @@
-"""Work side by side that ends together: what one failure leaves behind is nothing."""
+"""Concurrent work of asyncio that ends together: a failure leaves no task behind."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def together(jobs: Iterable[Awaitable[T]]) -> list[T]:
-    """Run jobs side by side; their results, in order.
+async def gather(jobs: Iterable[Awaitable[T]]) -> list[T]:
+    """Run jobs concurrently and return their results in order.
 
-    When one raises, or the wait is cancelled, the others are cancelled, each once, and have ended
-    before this does: ``asyncio.gather`` would leave them running, and ``asyncio.TaskGroup`` would
-    wrap what was raised.
+    When one raises, or the wait is cancelled, each of the others is cancelled once, and all of
+    them have ended before this returns. ``asyncio.gather`` would leave them running;
+    ``asyncio.TaskGroup`` would wrap the exception.
     """
     tasks = [asyncio.ensure_future(job) for job in jobs]
     if not tasks:
@@ -27,7 +27,7 @@ async def together(jobs: Iterable[Awaitable[T]]) -> list[T]:
 
 
 async def cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Cancel tasks and wait until they have ended; one that has ended already stays as it is."""
+    """Cancel tasks and wait until they have ended; finished ones keep their result."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -32,7 +32,7 @@ from agentgym.rollout.branching import mean_entropy
 from agentgym.rollout.collect import Collect, EpisodePlayer
 from agentgym.types import Completion, Task, Trajectory
 from agentgym.utils.bounds import above, at_least, within
-from agentgym.utils.concurrency import together
+from agentgym.utils.concurrency import gather
 from agentgym_trainers.grpo import GRPO
 
 
@@ -53,12 +53,12 @@ def play_again(n: int, share: float, target: float, *, warm: float, cool: float)
     """``n`` episodes; for a ``share`` of the tasks ``n`` more, numbered from ``n``, tempered."""
 
     async def collect(task: Task, play: EpisodePlayer) -> list[Trajectory]:
-        group = await together(play(task, sample) for sample in range(n))
+        group = await gather(play(task, sample) for sample in range(n))
         if play.rng(task, "again").random() >= share:
             return group
         factor = temperature(entropy_of(group), target, warm=warm, cool=cool)
         tempered = play.with_temperature_factor(factor)
-        return group + await together(tempered(task, sample) for sample in range(n, 2 * n))
+        return group + await gather(tempered(task, sample) for sample in range(n, 2 * n))
 
     return collect
 

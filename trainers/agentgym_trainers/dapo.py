@@ -23,7 +23,7 @@ from agentgym.losses.surrogates import kl_to_reference, policy_gradient
 from agentgym.rollout.collect import Collect, EpisodePlayer
 from agentgym.types import Task, Trajectory
 from agentgym.utils.bounds import at_least, within
-from agentgym.utils.concurrency import together
+from agentgym.utils.concurrency import gather
 
 
 def until_mixed(n: int, attempts: int) -> Collect:
@@ -33,7 +33,7 @@ def until_mixed(n: int, attempts: int) -> Collect:
         group: list[Trajectory] = []
         for attempt in range(attempts):
             samples = range(attempt * n, (attempt + 1) * n)
-            group = await together(play(task, sample) for sample in samples)
+            group = await gather(play(task, sample) for sample in samples)
             if len({t.reward for t in group if t.stop.scored}) > 1:
                 break
         return group

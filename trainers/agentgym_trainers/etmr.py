@@ -35,7 +35,7 @@ from agentgym.rollout.branching import close_path, mean_entropy
 from agentgym.rollout.collect import Collect, EpisodePlayer, LiveEpisode
 from agentgym.types import Task, Trajectory
 from agentgym.utils.bounds import at_least
-from agentgym.utils.concurrency import together
+from agentgym.utils.concurrency import gather
 from agentgym_trainers.empo import agreement
 from agentgym_trainers.grpo import GRPO
 
@@ -115,11 +115,11 @@ def from_peaks(shape: TreeShape) -> Collect:
             paths += [await fork.fork(number(root, k)) for k in beside]
         for k in range(len(forks) * shape.width, each):
             paths.append(await play.begin(task, number(root, k)))
-        return await together(finish(each, task, play) for each in (path, *paths))
+        return await gather(finish(each, task, play) for each in (path, *paths))
 
     async def collect(task: Task, play: EpisodePlayer) -> list[Trajectory]:
         async with play.reserve(shape.leaves) as seated:
-            grown = await together(grow(task, seated, root) for root in range(shape.roots))
+            grown = await gather(grow(task, seated, root) for root in range(shape.roots))
         return sorted((t for tree in grown for t in tree), key=lambda t: t.sample)
 
     return collect

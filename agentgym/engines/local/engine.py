@@ -15,7 +15,7 @@ from agentgym.engines.local.slotted import SlottedDecoder
 from agentgym.engines.requests import ModelLimits, check_request
 from agentgym.engines.stats import EngineStats
 from agentgym.errors import ConfigError
-from agentgym.models.lora import merged
+from agentgym.models.lora import merge_lora
 from agentgym.types import Completion, Sampling
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class LocalEngine:
 
         if slots < 1 or context < 2:
             raise ConfigError(f"slots must be >= 1 and context >= 2, got {slots} and {context}")
-        model = merged(model)
+        model = merge_lora(model)
         parameter = next(model.parameters())
         dtype = dtype or parameter.dtype
         device = torch.device(device) if device is not None else parameter.device

@@ -19,7 +19,7 @@ from agentgym.engines.local.slot_pool import Slot, SlotPool
 from agentgym.engines.requests import finish_reason, make_completion
 from agentgym.engines.stats import EngineStats, regroup_delay
 from agentgym.errors import ConfigError
-from agentgym.models.out_of_memory import enough_memory
+from agentgym.models.out_of_memory import explain_out_of_memory
 from agentgym.types import Completion, Sampling
 
 _PREFILL_TOKENS = 16384
@@ -244,7 +244,7 @@ class Scheduler:
             if plan.loads != self._loads:
                 return None
             started = time.perf_counter()
-            with enough_memory(f"{len(plan.jobs)} contexts at once", _REMEDY):
+            with explain_out_of_memory(f"{len(plan.jobs)} contexts at once", _REMEDY):
                 for copy in plan.copies:
                     self._decoder.copy(*copy)
                 logits = self._decoder.extend(

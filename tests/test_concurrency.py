@@ -10,7 +10,7 @@ from test_trees import TASK
 from agentgym import plugins
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.rollout.player import EpisodeLimits, Player
-from agentgym.utils.concurrency import together
+from agentgym.utils.concurrency import gather
 
 
 def test_results_come_in_order_whichever_is_first():
@@ -18,7 +18,7 @@ def test_results_come_in_order_whichever_is_first():
         await asyncio.sleep(0.001 * (3 - k))
         return k
 
-    assert asyncio.run(together(job(k) for k in range(4))) == [0, 1, 2, 3]
+    assert asyncio.run(gather(job(k) for k in range(4))) == [0, 1, 2, 3]
 
 
 def test_one_failure_ends_the_others_before_it_is_raised():
@@ -36,7 +36,7 @@ def test_one_failure_ends_the_others_before_it_is_raised():
 
     async def all_of_them():
         with pytest.raises(LookupError, match="lost"):
-            await together([waits(), fails(), waits()])
+            await gather([waits(), fails(), waits()])
         return len(asyncio.all_tasks())
 
     assert asyncio.run(all_of_them()) == 1

@@ -72,7 +72,7 @@ def by_hand(model, batch, temperature):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pieces_give_the_values_and_gradients_of_whole_rows(kind, monkeypatch):
-    monkeypatch.setattr(module, "AT_ONCE", 7 * V)
+    monkeypatch.setattr(module, "MAX_LOGITS", 7 * V)
     model = model_of(KINDS[kind])
     outputs = Policy(model, temperature=0.8)(BATCH, REDUCTIONS)
     found = torch.stack([outputs.logprob, outputs.entropy, *outputs.extra.values()])
@@ -109,14 +109,14 @@ def test_no_tensor_is_tokens_by_vocabulary_forward_or_backward(monkeypatch):
     with Largest() as whole:
         learner.gradient(BATCH, Update(loss=LOSS), 0)
     assert whole.size == int(BATCH.mask.sum()) * 4000 > weights
-    monkeypatch.setattr(module, "AT_ONCE", 7 * 4000)
+    monkeypatch.setattr(module, "MAX_LOGITS", 7 * 4000)
     with Largest() as pieces:
         learner.gradient(BATCH, Update(loss=LOSS), 0)
     assert pieces.size == weights
 
 
 def test_the_gradient_keeps_nothing_of_the_vocabulary(monkeypatch):
-    monkeypatch.setattr(module, "AT_ONCE", 7 * 4000)
+    monkeypatch.setattr(module, "MAX_LOGITS", 7 * 4000)
     policy, kept = Policy(model_of(Qwen2Config(**shaped(vocab_size=4000)))), []
     weights = {id(parameter) for parameter in policy.model.parameters()}
 
@@ -135,7 +135,7 @@ def test_the_parts_of_a_loss_are_measured_through_pieces(monkeypatch):
     model = model_of(KINDS["tied"])
     learner = Learner(Policy(model), OptimizerSettings(learning_rate=0.0))
     whole = learner.update(BATCH, Update(loss=LOSS), 0)
-    monkeypatch.setattr(module, "AT_ONCE", 7 * V)
+    monkeypatch.setattr(module, "MAX_LOGITS", 7 * V)
     pieces = learner.update(BATCH, Update(loss=LOSS), 0)
     assert pieces == pytest.approx(whole, rel=1e-4)
     assert {"update/norm/likelihood", "update/norm/entropy"} < set(pieces)

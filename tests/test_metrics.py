@@ -21,18 +21,18 @@ from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.settings import AlarmSettings, OptimizerSettings, ScratchSettings
 from agentgym.testing.algorithms import _Trial
 from agentgym.testing.episodes import MIXED, made_up
-from agentgym.training.alarms import Watch
+from agentgym.training.alarms import AlarmState
 from agentgym.training.learner import Learner
 from agentgym.training.metrics import (
+    coefficient_metrics,
+    credit_metrics,
     entropy_push,
     gradient_norms,
-    information,
-    of_credit,
-    of_groups,
-    of_pulls,
-    pull,
+    group_metrics,
+    task_information,
+    token_coefficients,
 )
-from agentgym.training.mismatch import check_drift, drift
+from agentgym.training.mismatch import check_mismatch, mismatch
 from agentgym.training.trainer import Trainer
 from agentgym.types import Completion, Sampling, Stop, Task, Trajectory, Turn
 from agentgym_trainers.aepo import AEPO
@@ -82,15 +82,15 @@ def test_groups_are_measured_by_what_their_episodes_did():
         [episode("x"), episode("x", entropy=0.8)],
         [episode("q", stop=Stop.ENV_ERROR)],
     ]
-    found = of_groups(groups)
+    found = group_metrics(groups)
     assert found["group/tied"] == 1 / 2
-    assert found["group/alike"] == 1 / 2
+    assert found["group/identical"] == 1 / 2
     assert found["group/prefixes"] == (3 + 1) / 2  # a, ab, ac; x
     assert found["policy/entropy_sampled"] == pytest.approx((14 * 0.5 + 2 * 0.8) / 16)
 
 
 def test_tokens_that_are_not_learned_do_not_count_in_the_engines_entropy():
-    found = of_groups([[episode("a"), episode("a", entropy=9.0, learn=False)]])
+    found = group_metrics([[episode("a"), episode("a", entropy=9.0, learn=False)]])
     assert found["policy/entropy_sampled"] == pytest.approx(0.5)
 
 
@@ -104,14 +104,14 @@ def test_tokens_that_are_not_learned_do_not_count_in_the_engines_entropy():
     ],
 )
 def test_information_is_what_a_member_tells_about_its_group(groups, expected):
-    assert information(groups) == pytest.approx(expected)
+    assert task_information(groups) == pytest.approx(expected)
 
 
 def test_nothing_is_measured_where_there_is_nothing():
-    assert of_groups([]) == {} and of_groups([[episode("a", stop=Stop.ABORTED)]]) == {}
-    assert "group/information" not in of_groups([[episode("a"), episode("b")]])
-    assert "group/alike" not in of_groups([[episode("a")], [episode("b")]])
-    assert of_credit(collate([[episode("a", learn=False)]])) == {}
+    assert group_metrics([]) == {} and group_metrics([[episode("a", stop=Stop.ABORTED)]]) == {}
+    assert "group/task_information" not in group_metrics([[episode("a"), episode("b")]])
+    assert "group/identical" not in group_metrics([[episode("a")], [episode("b")]])
+    assert credit_metrics(collate([[episode("a", learn=False)]])) == {}
 
 
 # ---- tokens before the update --------------------------------------------------------------------
@@ -143,13 +143,13 @@ def test_masked_and_reweighted_tokens_are_counted():
     groups = [[episode("ab", 1.0), episode("cd", 0.0)], [episode("e"), episode("f")]]
     batch = collate(groups)
     plain = chain(group_advantage(), mean_over_episodes())
-    found = of_credit(plain.apply(batch, plain.init(), 0)[0])
+    found = credit_metrics(plain.apply(batch, plain.init(), 0)[0])
     assert found["credit/masked"] == pytest.approx(4 / 12)  # the tied group
-    assert found["credit/uneven"] == 0
+    assert found["credit/reweighted"] == 0
     entropy = torch.where(batch.turn == 1, 1.0, 0.2) * batch.mask
     scaled = chain(group_advantage(), scale_by_confidence(1.0))
-    found = of_credit(scaled.apply(batch.with_(entropy=entropy), scaled.init(), 0)[0])
-    assert found["credit/uneven"] == pytest.approx(8 / 12)
+    found = credit_metrics(scaled.apply(batch.with_(entropy=entropy), scaled.init(), 0)[0])
+    assert found["credit/reweighted"] == pytest.approx(8 / 12)
     assert found["credit/masked"] == 0
 
 
@@ -163,7 +163,7 @@ def pulls(loss, ratios, advantages, **columns):
     now = batch.logprob.clone()
     now[batch.mask] += torch.tensor(ratios).log()
     outputs = Outputs(now.requires_grad_(), torch.zeros_like(now))
-    return of_pulls([pull(loss, outputs, batch, 0)])
+    return coefficient_metrics([token_coefficients(loss, outputs, batch, 0)])
 
 
 def test_clipped_tokens_are_counted_by_the_sign_of_their_advantage():
@@ -171,25 +171,25 @@ def test_clipped_tokens_are_counted_by_the_sign_of_their_advantage():
     ratios = [1.5, 0.5, 1.0, 1.0, 1.5, 0.5, 0.5, 1.0]
     advantages = [1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0]
     found = pulls(policy_gradient(0.2, 0.28), ratios, advantages)
-    assert found == {"stopped_gains": 1 / 4, "stopped_losses": 2 / 4, "reweighted": 0.0}
+    assert found == {"stopped_positive": 1 / 4, "stopped_negative": 2 / 4, "reweighted": 0.0}
 
 
 def test_the_clip_that_counts_is_the_one_of_the_loss():
-    assert pulls(policy_gradient(0.2, 0.6), [1.5, 1.0], [1.0, 1.0])["stopped_gains"] == 0
-    assert pulls(policy_gradient(0.2, 0.4), [1.5, 1.0], [1.0, 1.0])["stopped_gains"] == 1 / 2
+    assert pulls(policy_gradient(0.2, 0.6), [1.5, 1.0], [1.0, 1.0])["stopped_positive"] == 0
+    assert pulls(policy_gradient(0.2, 0.4), [1.5, 1.0], [1.0, 1.0])["stopped_positive"] == 1 / 2
     kept = policy_gradient_kept(0.2, 0.28, below=False)
     found = pulls(kept, [1.5, 1.0, 1.0, 0.5], [1.0, 1.0, 1.0, -1.0])
-    assert found["stopped_gains"] == 0 and found["stopped_losses"] == 1
+    assert found["stopped_positive"] == 0 and found["stopped_negative"] == 1
     assert found["reweighted"] == pytest.approx(1 / 3)
 
 
 def test_a_mask_stops_a_weight_reweighs_and_a_constant_does_neither():
     loss = times_column("w", policy_gradient())
     found = pulls(loss, [1.0] * 4, [1.0, -1.0, 1.0, 2.0], w=[0.0, 1.0, 1.0, 3.0])
-    expected = {"stopped_gains": 1 / 3, "stopped_losses": 0, "reweighted": 1 / 3}
+    expected = {"stopped_positive": 1 / 3, "stopped_negative": 0, "reweighted": 1 / 3}
     assert found == pytest.approx(expected)
     found = pulls(loss, [1.0] * 4, [1.0, -1.0, 1.0, 2.0], w=[7.0] * 4)
-    assert found == {"stopped_gains": 0, "stopped_losses": 0, "reweighted": 0}
+    assert found == {"stopped_positive": 0, "stopped_negative": 0, "reweighted": 0}
 
 
 def test_each_part_of_a_loss_has_the_norm_of_its_own_gradient():
@@ -229,26 +229,26 @@ def test_drift_is_the_median_over_episodes_so_that_a_few_warmer_ones_do_not_coun
     batch = collate([[episode("a"), episode("b"), episode("c")]])
     gap = torch.tensor([0.001, 0.002, 0.7])[batch.episode_of_token] * batch.mask
     batch = batch.with_(logprob=batch.logprob_sampled + gap)
-    assert drift(batch) == pytest.approx(0.002, rel=1e-3)
-    check_drift(batch, 0.0021)
+    assert mismatch(batch) == pytest.approx(0.002, rel=1e-3)
+    check_mismatch(batch, 0.0021)
     with pytest.raises(TrainingError, match=r"differ by 0\.002 nats per token, expected at most"):
-        check_drift(batch, 0.0019)
+        check_mismatch(batch, 0.0019)
 
 
 # ---- alarms --------------------------------------------------------------------------------------
 
 WELL = {
     "policy/entropy": 1.0,
-    "group/alike": 0.2,
-    "group/information": 0.6,
+    "group/identical": 0.2,
+    "group/task_information": 0.6,
     "update/grad_norm": 0.3,
 }
 
 
 def warnings(steps, limits=AlarmSettings(patience=2)):  # noqa: B008
-    watch, said = Watch(), []
+    watch, said = AlarmState(), []
     for metrics in steps:
-        watch = Watch(*tuple(watch)).after(metrics, limits)
+        watch = AlarmState(*tuple(watch)).updated(metrics, limits)
         said.append([text.partition(",")[0] for text in watch.warnings(limits)])
     return said
 
@@ -263,8 +263,8 @@ def test_a_healthy_run_raises_no_alarm():
     [
         ("entropy-collapse", {"policy/entropy": 0.05}),
         ("entropy-explosion", {"policy/entropy": 6.0}),
-        ("same-episodes", {"group/alike": 0.95}),
-        ("template", {"group/information": 0.01}),
+        ("same-episodes", {"group/identical": 0.95}),
+        ("template", {"group/task_information": 0.01}),
         ("zero-gradient", {"update/grad_norm": 0.0}),
     ],
 )
@@ -273,7 +273,10 @@ def test_each_alarm_is_said_once_when_it_has_lasted(name, ill):
     assert warnings([WELL, bad, bad, bad, bad]) == [[], [], [name], [], []]
     assert warnings([WELL, bad, WELL, bad, WELL]) == [[]] * 5
     watch = (
-        Watch().after(WELL, AlarmSettings()).after(bad, AlarmSettings()).after(bad, AlarmSettings())
+        AlarmState()
+        .updated(WELL, AlarmSettings())
+        .updated(bad, AlarmSettings())
+        .updated(bad, AlarmSettings())
     )
     assert watch.metrics()[f"alarm/{name}"] == 2
     assert sum(watch.metrics().values()) == 2
@@ -315,15 +318,19 @@ def test_every_number_is_logged_and_engine_and_trainer_agree(tokenizer):
     config = EPO(base=GRPO(group_size=3, minibatches=1))
     one = trainer(tokenizer, config, how=OptimizerSettings(learning_rate=1e-2, warmup_steps=1))
     one.algorithm = replace(one.algorithm, credit=chain(pretend(), one.algorithm.credit))
-    one = Trainer(one.algorithm, Learner(one.learner.policy, one.learner.how), one.player)
+    one = Trainer(one.algorithm, Learner(one.learner.policy, one.learner.settings), one.player)
     step(one)
     found = step(one)
     metrics = found.metrics
     assert metrics["policy/entropy_sampled"] == pytest.approx(metrics["policy/entropy"], rel=1e-4)
-    assert metrics["policy/drift"] < 1e-4
+    assert metrics["policy/mismatch"] < 1e-4
     assert metrics["update/norm/surrogate"] > 0
     assert metrics["update/norm/entropy"] > 0
-    assert {"update/norm/corridor", "update/stopped_gains", "update/reweighted"} <= metrics.keys()
+    assert {
+        "update/norm/corridor",
+        "update/stopped_positive",
+        "update/reweighted",
+    } <= metrics.keys()
     assert metrics["spent/turns"] == 2 * 2 * 3 * 3  # steps, tasks, episodes, turns
     written = sum(len(u.completion.tokens) for g in found.groups for t in g for u in t.turns)
     assert metrics["spent/tokens"] > written > 0

@@ -22,7 +22,7 @@ from agentgym.experiment.job import Job, evaluate_blocking, run_blocking
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder, fingerprint
 from agentgym.models.loading import check_model, load_model
-from agentgym.models.lora import adapt, merged, twin
+from agentgym.models.lora import add_lora, merge_lora, trainable_copy
 from agentgym.models.policy import Policy
 from agentgym.settings import (
     Experiment,
@@ -56,7 +56,7 @@ def pair(request, tmp_path):
     """A model with adapters, and PEFT's own of the same, from the folders that were saved."""
     model_of(KINDS[request.param]).save_pretrained(tmp_path / "base")
     model = load_model(tmp_path / "base")
-    adapt(model, LORA, seed=0)
+    add_lora(model, LORA, seed=0)
     nudge(model).save_pretrained(tmp_path / "adapters")
     base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     return model, PeftModel.from_pretrained(base, tmp_path / "adapters").eval()
@@ -66,11 +66,11 @@ def test_fresh_adapters_change_nothing_and_a_seed_decides_them():
     model = model_of(TIED)
     before = model(input_ids=torch.tensor([words(9, 0)])).logits
     state = torch.get_rng_state()
-    adapt(model, LORA, seed=5)
+    add_lora(model, LORA, seed=5)
     assert torch.get_rng_state().equal(state)
     assert model(input_ids=torch.tensor([words(9, 0)])).logits.equal(before)
     again = model_of(TIED)
-    adapt(again, LORA, seed=5)
+    add_lora(again, LORA, seed=5)
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     assert all(model.get_parameter(n).equal(again.get_parameter(n)) for n in names)
     # Query, key, value, output, gate, up and down of two layers, two matrices each.
@@ -95,7 +95,7 @@ def test_a_loaded_folder_says_what_was_saved_and_trains_on(pair, tmp_path):
     ids = torch.tensor([words(30, 2)])
     expected = theirs(input_ids=ids).logits
     assert torch.allclose(again(input_ids=ids).logits, expected, atol=1e-5)
-    assert torch.allclose(merged(again)(input_ids=ids).logits, expected, atol=1e-5)
+    assert torch.allclose(merge_lora(again)(input_ids=ids).logits, expected, atol=1e-5)
     trained = [[n for n, p in m.named_parameters() if p.requires_grad] for m in (model, again)]
     assert trained[0] == trained[1]
     files = {path.name for path in (tmp_path / "adapters").iterdir()}
@@ -106,8 +106,8 @@ def test_a_loaded_folder_says_what_was_saved_and_trains_on(pair, tmp_path):
 def test_a_merged_model_shares_all_other_weights_and_leaves_the_model_as_it_was(pair):
     model, _ = pair
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    whole = merged(model)
-    assert merged(whole) is whole
+    whole = merge_lora(model)
+    assert merge_lora(whole) is whole
     shared = whole.get_input_embeddings().weight
     assert shared.data_ptr() == model.get_input_embeddings().weight.data_ptr()
     assert all(before[name].equal(tensor) for name, tensor in model.state_dict().items())
@@ -119,17 +119,17 @@ def test_a_merged_model_shares_all_other_weights_and_leaves_the_model_as_it_was(
 
 def test_a_twin_has_adapters_of_its_own_on_weights_that_are_shared(pair):
     model, _ = pair
-    own = dict(twin(model).named_parameters())
+    own = dict(trainable_copy(model).named_parameters())
     for name, parameter in model.named_parameters():
         assert (own[name] is not parameter) == parameter.requires_grad
 
 
 def test_adapters_are_in_float32_beside_weights_that_are_not():
     model = model_of(UNTIED).bfloat16()
-    adapt(model, LORA, seed=0)
+    add_lora(model, LORA, seed=0)
     kinds = {p.requires_grad: p.dtype for p in model.parameters()}
     assert kinds == {True: torch.float32, False: torch.bfloat16}
-    assert {w.dtype for w in merged(nudge(model)).state_dict().values()} == {torch.bfloat16}
+    assert {w.dtype for w in merge_lora(nudge(model)).state_dict().values()} == {torch.bfloat16}
 
 
 # ---- a run -------------------------------------------------------------------------------------
@@ -271,17 +271,19 @@ def refused(call):
 
 def test_targets_that_the_model_does_not_have():
     wanted = replace(LORA, target_modules=("elbow",))
-    assert "lora.targets: Target modules" in refused(lambda: adapt(model_of(TIED), wanted, seed=0))
+    assert "lora.target_modules: Target modules" in refused(
+        lambda: add_lora(model_of(TIED), wanted, seed=0)
+    )
 
 
 def test_adapters_that_would_part_tied_weights():
     model = model_of(TIED)
-    adapt(model, replace(LORA, target_modules=("lm_head",)), seed=0)
-    assert "leave both out of `lora.target_modules`" in refused(lambda: merged(model))
+    add_lora(model, replace(LORA, target_modules=("lm_head",)), seed=0)
+    assert "leave both out of `lora.target_modules`" in refused(lambda: merge_lora(model))
 
 
 def test_adapters_of_another_size_than_is_wanted(pair):
-    text = refused(lambda: adapt(pair[0], replace(LORA, rank=5), seed=0))
+    text = refused(lambda: add_lora(pair[0], replace(LORA, rank=5), seed=0))
     assert "has adapters of rank 3 and alpha 6, got lora.rank 5" in text
 
 
