@@ -299,7 +299,7 @@ def trainer(tokenizer, config, *, alarms=AlarmSettings(), how=None, engine=None)
     )
     model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
     player = Player(
-        agent=ChatAgent(tokenizer, system=None),
+        agent=ChatAgent(tokenizer),
         engine=LocalEngine(engine or model, slots=6, context=256),
         make_env=lambda task: make(task.env),
         limits=EpisodeLimits(turns=3, tokens=256),

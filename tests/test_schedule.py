@@ -97,12 +97,12 @@ def test_one_step_off_learns_from_the_weights_of_the_step_before(trainer):
 
 
 @pytest.mark.parametrize("kind", ["sync", "one-step-off"])
-def test_an_engine_that_nobody_asks_while_the_policy_learns_holds_no_cache(trainer, kind):
+def test_an_idle_engine_holds_no_cache_while_the_policy_learns(trainer, kind):
     learner, held = trainer(), []
     learn = learner._learn
 
     def watched(*args):
-        keys, values = learner.player.engine._batcher._decoder._cache[0]
+        keys, values = learner.player.engine._scheduler._decoder._cache[0]
         held.append(keys.numel() + values.numel())
         return learn(*args)
 

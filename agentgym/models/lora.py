@@ -114,9 +114,8 @@ def check_adapters(path: str | Path, base: str, config: Any) -> None:
     from peft import PeftConfig, get_peft_model_state_dict
     from safetensors import safe_open
     from transformers import AutoModelForCausalLM
-    from transformers.utils.hub import cached_file
 
-    file = cached_file(path, WEIGHTS, _raise_exceptions_for_missing_entries=False)
+    file = _weights(path)
     if file is None:  # In an older format, which is checked when it is loaded.
         return
     with torch.device("meta"), _quiet():
@@ -131,7 +130,7 @@ def check_adapters(path: str | Path, base: str, config: Any) -> None:
     }
     with safe_open(file, "pt") as weights:
         found = {
-            name.removeprefix("base_model.model."): weights.get_slice(name).get_shape()
+            _plain(name): weights.get_slice(name).get_shape()
             for name in weights.keys()  # noqa: SIM118 (the object is no mapping)
         }
     for name in sorted(expected.keys() | found.keys()):
@@ -146,6 +145,9 @@ def load_adapters(model: Any, path: str | Path) -> None:
     Raises:
         ConfigError: They belong to another model.
     """
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
     try:
         with _quiet():
             loaded = model.load_adapter(str(path), ADAPTER, is_trainable=True)
@@ -155,6 +157,23 @@ def load_adapters(model: Any, path: str | Path) -> None:
     if wrong:
         raise _unfit(path, model.name_or_path, wrong[0])
     keep_trained_weights_in_float32(model)
+    if (file := _weights(path)) is not None:
+        # Again, since PEFT has rounded them to the base's kind of number.
+        found = {_plain(name): weight for name, weight in load_file(file).items()}
+        set_peft_model_state_dict(model, found, adapter_name=ADAPTER)
+
+
+def _weights(path: str | Path) -> str | None:
+    """File of the weights of a folder or hub id; None for a format older than safetensors."""
+    from transformers.utils.hub import cached_file
+
+    file: str | None = cached_file(path, WEIGHTS, _raise_exceptions_for_missing_entries=False)
+    return file
+
+
+def _plain(name: str) -> str:
+    """Name of a weight within the Hugging Face model."""
+    return name.removeprefix("base_model.model.")
 
 
 def _unfit(path: str | Path, base: str, reason: str) -> ConfigError:
