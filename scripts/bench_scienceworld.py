@@ -1,9 +1,9 @@
-"""Whether ScienceWorld's Java machine stays bounded, and what finding gold actions costs.
+"""Whether ScienceWorld's Java process stays bounded, and what finding gold actions costs.
 
     scripts/bench scienceworld [RESETS]
 
 RESETS (default 1,000) tasks are begun, played a little and forked in one process, and the memory of
-the Java machine is printed on the way. Steps, resets and forks are in `scripts/bench worlds`.
+the Java process is printed on the way. Steps, resets and forks are in `scripts/bench worlds`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from agentgym.env.registry import world
-from agentgym_envs.scienceworld.simulator import STAGE
+from agentgym_envs.scienceworld.simulator import SIMULATORS
 
 ENV = "agentgym/ScienceWorld-v0"
 
@@ -36,19 +36,19 @@ def oracle() -> None:
 
 def seats(count: int) -> None:
     """Print the memory of the machine as worlds are begun and kept."""
-    STAGE.end()
+    SIMULATORS.shut_down()
     kept = [world(ENV) for _ in range(count)]
     for number, env in enumerate(kept, 1):
         env.reset(seed=number)
         if number in (1, count // 2, count):
-            print(f"{number} worlds in progress: {STAGE.machine.resident_mb:.0f} MiB")  # type: ignore[union-attr]
+            print(f"{number} worlds in progress: {SIMULATORS.jvm.resident_mb:.0f} MiB")  # type: ignore[union-attr]
     for env in kept:
         env.close()
 
 
 def leak(resets: int) -> None:
     """Print the memory of the machine over many short episodes."""
-    STAGE.end()
+    SIMULATORS.shut_down()
     env = world(ENV)
     start = time.perf_counter()
     for number in range(1, resets + 1):
@@ -59,7 +59,7 @@ def leak(resets: int) -> None:
             env.fork().close()
         if number % (resets // 10) == 0:
             took = time.perf_counter() - start
-            mib = STAGE.machine.resident_mb  # type: ignore[union-attr]
+            mib = SIMULATORS.jvm.resident_mb  # type: ignore[union-attr]
             print(f"{number} resets: {mib:.0f} MiB, {took:.0f} s", flush=True)
     env.close()
 
@@ -68,4 +68,4 @@ if __name__ == "__main__":
     oracle()
     seats(64)
     leak(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
-    STAGE.end()
+    SIMULATORS.shut_down()

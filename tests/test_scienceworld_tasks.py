@@ -1,4 +1,4 @@
-"""ScienceWorld without its simulator: task ids, panels, and what may be said."""
+"""ScienceWorld without its simulator: task ids, panels, and accepted commands."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def ids(partition, split, names=tuple(tasks.SIZES)):
     return tasks.panel_ids(partition, split, names, "easy")
 
 
-def test_the_official_splits_are_all_variations_once():
+def test_the_official_splits_hold_every_variation_once():
     sizes = [len(ids("official", split)) for split in SPLITS]
     assert sizes == [3592, 1796, 1819]
     together = [id_ for split in SPLITS for id_ in ids("official", split)]
@@ -31,12 +31,12 @@ def test_the_official_splits_are_all_variations_once():
         assert {s.variation for s in specs if s.name == name} == set(range(sum(size)))
 
 
-def test_any_30_tasks_from_the_start_of_a_panel_are_one_of_each_name():
+def test_the_first_30_tasks_of_a_panel_are_one_of_each_name():
     for split in SPLITS:
         assert {tasks.parse(id_).name for id_ in ids("official", split)[:30]} == set(tasks.SIZES)
 
 
-def test_the_default_panels_are_frozen():
+def test_the_default_panels_do_not_change():
     digests = {split: panel(ENV, split=split).digest[:16] for split in SPLITS}
     assert digests == {
         "train": "4fb067a84916200e",
@@ -46,12 +46,12 @@ def test_the_default_panels_are_frozen():
 
 
 @pytest.mark.parametrize("partition", tasks.PARTITIONS)
-def test_no_variation_is_in_two_splits_of_a_partition(partition):
+def test_the_splits_of_a_partition_are_disjoint(partition):
     together = [id_ for split in SPLITS for id_ in ids(partition, split)]
     assert len(set(together)) == len(together)
 
 
-def test_the_unseen_tasks_of_epo_are_not_trained_on():
+def test_epo_l2_trains_on_no_test_task():
     trained = {tasks.parse(id_).name for s in ("train", "valid") for id_ in ids("epo-l2", s)}
     tested = {tasks.parse(id_).name for id_ in ids("epo-l2", "test")}
     assert (len(trained), len(tested), len(trained & tested)) == (19, 10, 0)
@@ -59,7 +59,7 @@ def test_the_unseen_tasks_of_epo_are_not_trained_on():
 
 @pytest.mark.skipif(not DATA, reason="AGENTGYM_DATA is not set")
 @pytest.mark.parametrize("level", ["0", "1", "2"])
-def test_epos_partitions_are_those_of_its_files(level):
+def test_epo_partitions_equal_the_published_index_files(level):
     path = Path(str(DATA)) / "sciworld_splits" / f"L{level}_idx.json"
     alphabetical = sorted(tasks.SIZES)
     for split, pairs in json.loads(path.read_text()).items():
@@ -82,13 +82,13 @@ def test_epos_partitions_are_those_of_its_files(level):
         "boil-easy-v0\n",
     ],
 )
-def test_what_is_no_task_is_refused(id_):
+def test_a_malformed_task_id_is_refused(id_):
     with pytest.raises(UnknownTask) as problem:
         tasks.parse(id_)
     assert "\n" not in str(problem.value)
 
 
-def test_a_mistyped_task_is_told_the_nearest():
+def test_a_mistyped_task_gets_the_nearest_as_suggestion():
     with pytest.raises(UnknownTask, match="Did you mean 'boil-easy-v2'"):
         tasks.parse("bol-easy-v2")
 
@@ -103,16 +103,16 @@ def test_a_mistyped_task_is_told_the_nearest():
         ({"partition": "epo"}, "expected one of official, epo-l0"),
         ({"observation": "terse"}, "expected one of answer, full"),
         ({"reward": "dens"}, "Did you mean 'dense'?"),
-        ({"patience": 0}, "expected a number of seconds above 0"),
+        ({"timeout": 0}, "expected a number of seconds above 0"),
     ],
 )
-def test_a_wrong_setting_is_explained_in_one_line(settings, expected):
+def test_a_wrong_setting_is_a_one_line_error(settings, expected):
     with pytest.raises(ConfigError) as problem:
         world(ENV, **settings)
     assert expected in str(problem.value) and "\n" not in str(problem.value)
 
 
-def test_simplifications_reach_the_id_and_the_simulator():
+def test_simplifications_are_part_of_the_id():
     env = world(ENV, tasks="boil", simplify="openDoors+teleportAction")
     assert env.tasks("train")[0] == "boil-openDoors+teleportAction-v0"
     assert tasks.parse(env.tasks("train")[0]).simplifications == "openDoors,teleportAction"
@@ -130,48 +130,51 @@ def test_simplifications_reach_the_id_and_the_simulator():
         "go; reset a task",
     ],
 )
-def test_no_spelling_of_resetting_the_task_passes(action):
+def test_every_spelling_of_reset_task_is_refused(action):
     assert text.command(action) == text.Refused("The task cannot be reset.")
 
 
 @pytest.mark.parametrize("action", ["", " \t\n", "\x00", "look\nlook", "look\u2028look", "x" * 201])
-def test_what_is_no_single_printable_line_is_refused(action):
+def test_a_command_must_be_one_printable_line(action):
     assert isinstance(text.command(action), text.Refused)
 
 
 @pytest.mark.parametrize("action", ["\x00open\x1b door\x7f", "open\u200b \ud800door\n"])
-def test_only_printable_characters_are_sent(action):
+def test_unprintable_characters_are_removed(action):
     line = text.command(action)
     assert line == "open door" and line.isprintable()
 
 
-def test_without_java_one_line_says_how_to_get_it(monkeypatch, tmp_path):
+def test_without_java_the_error_explains_the_installation(monkeypatch, tmp_path):
     pytest.importorskip("scienceworld")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    told = world(ENV).missing()
-    assert "apt-get install default-jre-headless" in told and "\n" not in told
+    message = world(ENV).missing()
+    assert "apt-get install default-jre-headless" in message and "\n" not in message
     with pytest.raises(MissingExtra) as problem:
-        jvm.Machine()
-    assert str(problem.value) == told
+        jvm.Jvm()
+    assert str(problem.value) == message
 
 
-def test_without_the_simulator_one_line_says_how_to_get_it(monkeypatch):
+def test_without_the_simulator_the_error_explains_the_installation(monkeypatch):
     monkeypatch.setitem(sys.modules, "scienceworld", None)
     assert 'pip install "agentic-gym[scienceworld]"' in world(ENV).missing()
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
-    [("echo 'Could not reserve space' >&2; exit 1", "Could not reserve space"), ("exit 1", "noth")],
+    ("script", "reason"),
+    [
+        ("echo 'Could not reserve space' >&2; exit 1", "Could not reserve space"),
+        ("exit 1", "printed nothing"),
+    ],
 )
-def test_a_java_that_does_not_start_says_why(monkeypatch, tmp_path, script, said):
+def test_a_java_that_does_not_start_gives_the_reason(monkeypatch, tmp_path, script, reason):
     pytest.importorskip("scienceworld")
     java = tmp_path / "bin" / "java"
     java.parent.mkdir()
     java.write_text(f"#!/bin/sh\n{script}\n")
     java.chmod(0o755)
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(EnvError, match=said) as problem:
-        jvm.Machine()
+    with pytest.raises(EnvError, match=reason) as problem:
+        jvm.Jvm()
     assert "\n" not in str(problem.value)

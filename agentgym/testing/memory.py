@@ -46,7 +46,8 @@ def resets_keep_nothing(lab: Lab) -> str:
         while resets < lab.effort.resets and not (late() and len(readings) >= _FEWEST):
             began, block = time.monotonic(), max(1, lab.effort.resets // _READINGS)
             block = min(block, lab.effort.resets - resets)
-            while block and time.monotonic() < began + slice_:
+            # Whole rounds: tasks differ in size, so readings compare only after the same one.
+            while (block > 0 and time.monotonic() < began + slice_) or resets % len(walks):
                 walk = walks[resets % len(walks)]
                 env.reset(seed=resets, options={"task": walk.task})
                 for action in walk.actions[:3]:

@@ -17,6 +17,9 @@ import numpy.typing as npt
 K1, B = 0.9, 0.4
 """BM25's parameters in the original's search engine (Pyserini's defaults)."""
 
+INDEX_VERSION = 2
+"""Of the arrays and of the analysis of texts; part of the name of every folder with an index."""
+
 STOP_WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -31,25 +34,38 @@ _PICTURE = (
     r"\u2763-\u2767\u2795-\u2797\u27a1\u27b0\u27bf\u2934\u2935\u2b05-\u2b07\u2b1b\u2b1c\u2b50"
     r"\u2b55\U0001f000-\U0001faff"
 )
-"""Emoji: each is a word, with what is joined to it."""
+"""Emoji: each is a word, with the emoji joined to it."""
 _IDEOGRAPH = r"\u3040-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 """Each is a word."""
-_NO_DIGIT = r"\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209c\u2150-\u215f\u2460-\u24ff\u2776-\u2793"
-"""What Python takes for digits and Unicode's word breaking does not."""
-_LETTER = rf"[^\W\d_{_NO_DIGIT}{_IDEOGRAPH}]"
-_SIGN = rf"[^\W{_NO_DIGIT}{_IDEOGRAPH}]"
-_IN_WORDS = r"[:.'\u2018\u2019\u00b7\u2027\uff1a\uff0e\uff07]"
-_IN_NUMBERS = r"[.,;'\u2018\u2019\uff0c\uff0e\uff1b]"
+_NO_LETTER = (
+    r"\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209c\u2150-\u215f\u2460-\u24ff\u2776-\u2793"
+    r"\uff9e\uff9f"
+)
+"""Letters and digits of Python that are neither in Unicode's word breaking."""
+_LETTER = rf"[^\W\d_{_NO_LETTER}{_IDEOGRAPH}]"
+_SIGN = rf"[^\W{_NO_LETTER}{_IDEOGRAPH}]"
+_IN_WORDS = r"[:.'\u2018\u2019\u2024\u00b7\u2027\uff1a\uff0e\uff07]"
+"""Joins letters (MidLetter, MidNumLet)."""
+_IN_NUMBERS = r"[.,;'\u2018\u2019\u2024\u2044\uff0c\uff0e\uff1b\uff07]"
+"""Joins digits (MidNum, MidNumLet)."""
 _TOKEN = re.compile(
     rf"[{_PICTURE}]\ufe0f?(?:\u200d[{_PICTURE}]\ufe0f?)*|[{_IDEOGRAPH}]|(?=_*[^\W_]){_SIGN}"
     rf"(?:{_SIGN}|(?<={_LETTER}){_IN_WORDS}(?={_LETTER})|(?<=\d){_IN_NUMBERS}(?=\d))*"
 )
-"""A word by Unicode's rules (UAX 29), as far as shops need them."""
+"""A word by Unicode's rules (UAX 29), to the extent that product texts need."""
 _POSSESSIVE = re.compile(r"['\u2019]s$")
 
 
+_STEP_2 = re.compile(r"^(.*(?:[aeiou]|[^aeiou]y)[^aeiou].*)(bl|log)(?:y|i|ies)$", re.S)
+"""An ending of Porter's step 2 after a stem of positive measure: a vowel, then a consonant.
+
+``y`` counts as a vowel after a consonant.
+"""
+_REPLACED = {"bl": "ble", "log": "log"}
+
+
 def mapped(path: Path) -> npt.NDArray:
-    """An array that stays in its file; a plain view, since numpy's own is slow to index."""
+    """A memory-mapped array, as a plain view: ``np.memmap`` is slow to index."""
     return np.asarray(np.load(path, mmap_mode="r"))
 
 
@@ -69,8 +85,20 @@ class Analyzer:
                 yield word
 
     def stem(self, word: str) -> str:
-        """One word's stem; Porter's algorithm is defined on plain ASCII words."""
-        return str(self._stem(word))
+        """The stem of a lower-case word, as Lucene's ``PorterStemFilter`` gives it.
+
+        Lucene follows Martin Porter's own program, which differs from his paper, and so from
+        Snowball's ``porter``, in three points: words of one or two letters stay as they are, and
+        step 2 turns ``bli`` into ``ble`` and ``logi`` into ``log``. The last two are applied here
+        before stemming, to the endings that step 1 turns into these.
+
+        Examples:
+            >>> Analyzer().stem("technologies"), Analyzer().stem("possibly"), Analyzer().stem("us")
+            ('technolog', 'possibl', 'us')
+        """
+        if len(word) <= 2:
+            return word
+        return str(self._stem(_STEP_2.sub(lambda found: found[1] + _REPLACED[found[2]], word)))
 
 
 def term_key(term: str) -> int:
@@ -86,7 +114,7 @@ def stored_length(length: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 
 class IndexWriter:
-    """Collects documents in order; ``write`` leaves the arrays that ``Index`` maps."""
+    """Collects documents in order; ``write`` saves the arrays that ``Index`` maps."""
 
     def __init__(self) -> None:
         self.analyzer = Analyzer()
@@ -96,7 +124,7 @@ class IndexWriter:
         self._sizes, self._lengths = array("I"), array("I")
 
     def add(self, text: str) -> None:
-        """The next document."""
+        """Add a document."""
         known = self._words
         ids: list[int] = []
         for word in self.analyzer.words(text):
@@ -112,7 +140,7 @@ class IndexWriter:
         self._lengths.append(len(ids))
 
     def write(self, folder: Path) -> None:
-        """Postings by term, documents ascending, each with its part of the score."""
+        """Save the postings by term, documents ascending, each with its share of the score."""
         total = len(self._sizes)
         keys = np.array([term_key(stem) for stem in self._stems], np.uint64)
         by_key = np.argsort(keys)
@@ -124,15 +152,14 @@ class IndexWriter:
         docs, counts = docs[order], np.frombuffer(self._counts, np.uint32)[order]
         lengths = np.frombuffer(self._lengths, np.uint32).astype(np.int64)
         starts = np.concatenate([[0], np.cumsum(np.bincount(terms, minlength=len(keys)))])
-        mean = lengths.sum() / max(1, total)
-        # In 32 bits and in Lucene's order of operations: ties must be ties here, too.
-        norm = np.float32(1) / (
-            np.float32(K1) * ((1 - np.float32(B)) + np.float32(B / mean) * stored_length(lengths))
-        ).astype(np.float32)
+        mean = np.float32(lengths.sum() / max(1, total))
+        # In 32 bits and in Lucene's order of operations, so that equal scores are equal here too.
+        k1, b, one = np.float32(K1), np.float32(B), np.float32(1)
+        norm = one / (k1 * ((one - b) + b * stored_length(lengths).astype(np.float32) / mean))
         sizes = np.diff(starts)
         idf = np.log(1 + (total - sizes + 0.5) / (sizes + 0.5)).astype(np.float32)
         weight = np.repeat(idf, sizes)
-        impact = weight - weight / (1 + counts.astype(np.float32) * norm[docs])
+        impact = weight - weight / (one + counts.astype(np.float32) * norm[docs])
         np.save(folder / "term_keys.npy", keys[by_key])
         np.save(folder / "term_starts.npy", starts.astype(np.int64))
         np.save(folder / "posting_docs.npy", docs)
@@ -143,7 +170,7 @@ class Index:
     """Ranks documents for a query; safe to use from many threads."""
 
     def __init__(self, folder: Path, order: npt.NDArray) -> None:
-        """Open it; ``order`` is each document's place in the order in which ties are listed."""
+        """Open an index; ``order`` ranks documents of equal score."""
         self.order = order
         self._analyzer = Analyzer()
         self._keys, self._starts, self._docs, self._impacts = (
@@ -156,16 +183,16 @@ class Index:
         """``search(query, count)``: rows of the best documents, best first."""
 
     def _search(self, query: str, count: int) -> tuple[int, ...]:
-        """At most ``count`` documents that hold a word of the query."""
-        found = list(self._postings(query))
-        if not found:
+        """At most ``count`` documents that contain a word of the query."""
+        postings = list(self._postings(query))
+        if not postings:
             return ()
         scores = self._scores()
-        for docs, impacts in found:
+        for docs, impacts in postings:
             # In these types it is twice as fast as `scores[docs] += impacts`.
             np.add.at(scores, docs.astype(np.intp), impacts.astype(np.float64))
-        docs = self._contenders(scores, [docs for docs, _ in found], count)
-        # 32 bits at the end, as in Lucene: what it holds for a tie is one here.
+        docs = self._contenders(scores, [docs for docs, _ in postings], count)
+        # 32 bits at the end, as in Lucene, so that scores that are equal there are equal here.
         values = scores[docs].astype(np.float32)
         best = np.lexsort((self.order[docs], -values))[:count]
         ranked = tuple(docs[best].tolist())
@@ -173,13 +200,13 @@ class Index:
         return ranked
 
     def _postings(self, query: str) -> Iterable[tuple[npt.NDArray, npt.NDArray]]:
-        """Documents and impacts of each distinct term; a repeated term counts again."""
+        """Documents and impacts of each distinct term; a repeated term counts as often."""
         spans = Counter(filter(None, map(self._span, self._analyzer.words(query))))
         for (start, end), times in spans.items():
             yield self._docs[start:end], self._impacts[start:end] * np.float32(times)
 
     def _find(self, word: str) -> tuple[int, int] | None:
-        """Where the postings of a word are."""
+        """The range of the postings of a word."""
         key = np.uint64(term_key(self._analyzer.stem(word)))
         at = int(np.searchsorted(self._keys, key))
         if at == len(self._keys) or self._keys[at] != key:
@@ -187,7 +214,7 @@ class Index:
         return int(self._starts[at]), int(self._starts[at + 1])
 
     def _scores(self) -> npt.NDArray[np.float64]:
-        """A row of zeros, one per thread: cleared after use, cheaper than a new one."""
+        """An array of zeros per thread: clearing it after use is cheaper than a new one."""
         scores: npt.NDArray[np.float64] | None = getattr(self._local, "scores", None)
         if scores is None:
             scores = self._local.scores = np.zeros(len(self.order))
@@ -196,15 +223,15 @@ class Index:
     def _contenders(
         self, scores: npt.NDArray[np.float64], lists: list[npt.NDArray], count: int
     ) -> npt.NDArray:
-        """Every document that can be among the best ``count``, ascending.
+        """Every document that can be among the best ``count``, in ascending order.
 
-        The ``count``-th best of one term's documents is a bound for the ``count``-th best of all,
-        so only one short list is partitioned and the rest is one comparison.
+        The ``count``-th best among the documents of one term is a lower bound of the ``count``-th
+        best of all, so only one short list is partitioned and the rest is one comparison.
         """
         long_enough = [docs for docs in lists if len(docs) >= count]
         if not long_enough:
             return np.flatnonzero(scores)
         some = scores[min(long_enough, key=len)]
         bound = np.partition(some, len(some) - count)[len(some) - count]
-        # A little below, since ranking rounds to 32 bits.
+        # Slightly lower, because the ranking rounds to 32 bits.
         return np.flatnonzero(scores >= bound * (1 - 1e-6))

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agentgym.errors import ConfigError
-from agentgym_envs.bm25 import Index, IndexWriter, mapped, term_key
+from agentgym_envs.bm25 import INDEX_VERSION, Index, IndexWriter, mapped, term_key
 from agentgym_envs.cache import cache_root, write_folder
 from agentgym_envs.deepsearch.sources import Hit, Page, split
 
@@ -172,7 +172,8 @@ def open_corpus(path: str) -> Corpus:
 def _read_cached(path: Path, size: int, changed: int) -> Corpus:
     if path.suffix == ".json":
         return corpus_of(_snippets(path))
-    key = blake2b(f"{_FORMAT} {path} {size} {changed}".encode(), digest_size=12).hexdigest()
+    identity = f"{_FORMAT}.{INDEX_VERSION} {path} {size} {changed}"
+    key = blake2b(identity.encode(), digest_size=12).hexdigest()
     folder = cache_root() / "deepsearch" / key
     if not folder.exists():
         _build(path, folder)

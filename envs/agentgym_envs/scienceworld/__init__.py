@@ -1,1 +1,1 @@
-"""ScienceWorld's real simulator: one Java machine per process, many episodes on it."""
+"""ScienceWorld in its own simulator: one Java process, which serves many episodes."""

@@ -1,4 +1,4 @@
-"""ScienceWorld as a world: science experiments in a simulated house, in the real simulator."""
+"""ScienceWorld as an environment: science experiments in a simulated house."""
 
 from __future__ import annotations
 
@@ -21,9 +21,13 @@ class ScienceWorld(TextEnv):
     ``find-plant-full-v120``, ``melt-openDoors+teleportAction-v0``. A task is won with 100 points
     and lost by acting on the wrong thing; points on the way count as progress, never as success.
 
-    The simulators of all worlds in a process share one Java machine. If it dies or hangs, the
-    step in progress raises ``EnvError``; every episode then goes on by being replayed on a new
-    machine. Nothing in an episode is random, so ``reset``'s seed only picks a task.
+    The simulators of all environments in a process share one Java process. If it dies or hangs,
+    the step in progress raises ``EnvError``; every episode is then replayed on a new one.
+
+    The task and the actions determine an episode, so the seed of ``reset`` only picks a task.
+    Where the simulator draws at random (where bees and other animals wander, which of several
+    equal things is listed under a longer name) it draws from a seed made of the task and the
+    number of actions; see ``shared_state``.
     """
 
     # The parser refuses about one in ten of the actions that the simulator itself lists.
@@ -37,10 +41,10 @@ class ScienceWorld(TextEnv):
         partition: str = "official",
         observation: Literal["answer", "full"] = "answer",
         reward: Literal["outcome", "dense"] = "outcome",
-        patience: float = jvm.PATIENCE,
+        timeout: float = jvm.TIMEOUT,
         **kwargs: Any,
     ) -> None:
-        """Make the world; Java is not started before ``reset``.
+        """Create the environment; Java is not started before ``reset``.
 
         Args:
             tasks: ``all``, or names from ``tasks.SIZES`` joined by commas.
@@ -48,30 +52,31 @@ class ScienceWorld(TextEnv):
                 ``tasks.SIMPLIFICATIONS`` joined by ``+``.
             partition: ``official`` (``valid`` is its dev set), or EPO's ``epo-l0``, ``epo-l1``,
                 ``epo-l2``; see ``tasks.PARTITIONS``.
-            observation: The simulator's answer, or the answer, the room and what is carried.
-            reward: 1 for winning, or each change of the points as a share of 100; the sum is
-                then between -1 (failed) and 1.
-            patience: Seconds a call into the simulator may take before it counts as hung.
+            observation: The simulator's answer (``answer``), or the answer, the room and what is
+                carried (``full``).
+            reward: 1 for winning (``outcome``), or each change of the points divided by 100
+                (``dense``); the sum is then between -1 (failed) and 1.
+            timeout: Seconds a call into the simulator may take before it counts as hung.
             **kwargs: See ``TextEnv``.
         """
         super().__init__(**kwargs)
         one_of("observation", observation, ("answer", "full"))
         one_of("reward", reward, ("outcome", "dense"))
-        if not patience > 0:
-            raise ConfigError(f"patience: got {patience!r}, expected a number of seconds above 0")
-        self.names = _tasks.chosen(tasks)
-        self.simplify = _tasks.simplified(simplify, self.names)
+        if not timeout > 0:
+            raise ConfigError(f"timeout: got {timeout!r}, expected a number of seconds above 0")
+        self.names = _tasks.select(tasks)
+        self.simplify = _tasks.check_mode(simplify, self.names)
         _tasks.panel_ids(partition, "train", (), simplify)
         self.partition = partition
         self.full = observation == "full"
         self.dense = reward == "dense"
-        self.patience = patience
+        self.timeout = timeout
         self._panels: dict[str, tuple[str, ...]] = {}
         self._episode: Episode | None = None
         self._over = self._won = False
 
     def missing(self) -> str:
-        """How to install the simulator or Java, whichever is not there."""
+        """How to install the simulator or Java, if one is missing."""
         return jvm.missing()
 
     def tasks(self, split: str) -> tuple[str, ...]:
@@ -82,58 +87,58 @@ class ScienceWorld(TextEnv):
         return self._panels[split]
 
     def start(self, task: str, rng: np.random.Generator) -> Opening:
-        """Load the task. The simulator has no randomness."""
+        """Load the task; ``rng`` is not used."""
         spec = _tasks.parse(task)
         self.close()
         self._over = self._won = False
-        episode = self._episode = Episode(spec, self.patience)
-        first = f"Goal: {episode.goal}\n{episode.now.text}"
-        return Opening(self._words(first, "freeActionInventory"), episode.goal, spec.name)
+        episode = self._episode = Episode(spec, self.timeout)
+        first = f"Goal: {episode.goal}\n{episode.last.text}"
+        return Opening(self._observation(first, "freeActionInventory"), episode.goal, spec.name)
 
     def act(self, action: str) -> Outcome:
-        """Say one line to the simulator."""
+        """Send one command to the simulator."""
         episode = self._playing()
         if self._over:
             return self._outcome("The episode is over.", valid=False)
-        line = text.command(action)
-        if isinstance(line, text.Refused):
-            return self._outcome(line.answer, valid=False)
-        before = episode.now.points
-        now = episode.say(line)
-        self._won = now.completed and now.points == 100
-        self._over = now.completed or now.points < 0
-        gain = (now.points - before) / 100 if self.dense else float(self._won)
-        said = self._words(now.text, "freeActionLook", "freeActionInventory")
-        return self._outcome(said, gain, valid=text.understood(now.text))
+        command = text.command(action)
+        if isinstance(command, text.Refused):
+            return self._outcome(command.answer, valid=False)
+        before = episode.last.points
+        reply = episode.step(command)
+        self._won = reply.completed and reply.points == 100
+        self._over = reply.completed or reply.points < 0
+        reward = (reply.points - before) / 100 if self.dense else float(self._won)
+        observation = self._observation(reply.text, "freeActionLook", "freeActionInventory")
+        return self._outcome(observation, reward, valid=text.understood(reply.text))
 
     def manual(self) -> str:
         """The simulator's commands."""
         return MANUAL
 
     def admissible(self) -> tuple[str, ...]:
-        """Every action that means something now, sorted; asked of the simulator only here."""
+        """Every action that means something now, sorted; computed only when asked for."""
         if self._over:
             return ()
-        allowed = self._playing().valid()
-        return tuple(sorted(line for line in set(allowed) if text.command(line) == line))
+        allowed = self._playing().valid_actions()
+        return tuple(sorted(action for action in set(allowed) if text.command(action) == action))
 
     def oracle(self) -> tuple[str, ...] | None:
         """The rest of the simulator's gold actions; None once play has left them."""
-        return None if self._over else self._playing().plan()
+        return None if self._over else self._playing().remaining_gold_actions()
 
     def fork(self) -> Self:
-        """The same episode at the same point, by a replay that is checked.
+        """The same episode at the same point, by a replay whose answers are checked.
 
         Raises:
             NotReplayable: The simulator answered differently.
-            EnvError: The Java machine failed.
+            EnvError: The Java process failed.
         """
         other = self.shallow_copy()
         other._episode = self._episode.fork() if self._episode else None
         return other
 
     def close(self) -> None:
-        """Free the simulator; the Java machine stays for the other worlds of the process."""
+        """Release the simulator; the Java process stays for other environments."""
         if self._episode is not None:
             self._episode.close()
             self._episode = None
@@ -143,15 +148,15 @@ class ScienceWorld(TextEnv):
             raise EnvError("no ScienceWorld task is running; call reset() first")
         return self._episode
 
-    def _words(self, answer: str, *more: str) -> str:
-        """What the agent reads: the answer, and what else it is to see after each action."""
+    def _observation(self, answer: str, *queries: str) -> str:
+        """The answer, followed by the results of free actions when observations are full."""
         if not self.full:
             return answer
-        shown = (self._playing().ask(what).strip() for what in more)
+        shown = (self._playing().query(method).strip() for method in queries)
         return "\n".join([answer, *(part for part in shown if part not in answer)])
 
-    def _outcome(self, said: str, reward: float = 0.0, *, valid: bool) -> Outcome:
-        # The contract: 1 exactly when won, however the points are rounded.
-        points = self._playing().now.points
+    def _outcome(self, observation: str, reward: float = 0.0, *, valid: bool) -> Outcome:
+        # The contract: 1 exactly when won, also where the points are rounded.
+        points = self._playing().last.points
         score = 1.0 if self._won else min(max(points / 100, 0.0), 0.99)
-        return Outcome(said, reward, score, self._won, self._over, valid)
+        return Outcome(observation, reward, score, self._won, self._over, valid)

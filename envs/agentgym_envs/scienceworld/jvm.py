@@ -1,4 +1,4 @@
-"""One Java machine: started with the options that make play repeatable, watched, and ended."""
+"""One Java process: started with options that make play repeatable, monitored, and ended."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,8 @@ from agentgym.errors import EnvError, MissingExtra
 if TYPE_CHECKING:
     from py4j.java_gateway import GatewayConnection
 
-PATIENCE = 120.0
-"""Seconds a call may take before the machine counts as hung; ordinary ones take milliseconds."""
+TIMEOUT = 120.0
+"""Seconds a call may take before the process counts as hung; ordinary ones take milliseconds."""
 
 HEAP_MB = 1536
 """Largest Java heap."""
@@ -28,15 +29,15 @@ OPTIONS = (
     "-Xms64m",
     "-XX:+UseSerialGC",
     "-XX:+UnlockExperimentalVMOptions",
-    # Sets in the simulator hash by identity: a constant makes their order, and so the texts and
-    # the meaning of ambiguous words, the same in every run.
+    # Sets in the simulator hash by identity: a constant makes their order, and with it the texts
+    # and the meaning of ambiguous words, the same in every run.
     "-XX:hashCode=2",
 )
 _INTERFACE = "scienceworld.runtime.pythonapi.PythonInterface"
 
 
 def missing() -> str:
-    """How to install what the simulator needs and this machine lacks; empty when all is there."""
+    """How to install what the simulator needs and is not there; empty when nothing is missing."""
     if find_spec("scienceworld") is None or find_spec("py4j") is None:
         return 'ScienceWorld is not installed: pip install "agentic-gym[scienceworld]"'
     if _java() is None:
@@ -47,15 +48,24 @@ def missing() -> str:
     return ""
 
 
-class MachineDied(EnvError):
-    """The Java machine ended, or had to be ended, in the middle of a call."""
+class Handle(str):
+    """The name of an object on the Java side."""
 
 
-class Machine:
+def static(name: str) -> str:
+    """What stands for the handle of an object in calls of static methods of a class."""
+    return f"z:{name}"
+
+
+class JvmDied(EnvError):
+    """The Java process ended, or had to be ended, in the middle of a call."""
+
+
+class Jvm:
     """A Java process and the only connection to it, for one caller at a time.
 
-    One connection means one Java thread: simulators share counters, and calls that overlap would
-    change what happens in the episodes.
+    One connection means one Java thread: simulators share state (see ``shared_state``), and
+    overlapping calls would change what happens in the episodes.
     """
 
     def __init__(self) -> None:
@@ -71,13 +81,14 @@ class Machine:
         self._connection: GatewayConnection | None = None
         try:
             self._connection = _connect(port)
+            self._discard_output()
         except Exception as problem:
             self.end()
-            raise EnvError(f"cannot connect to the Java machine: {problem}") from problem
+            raise EnvError(f"cannot connect to the Java process: {problem}") from problem
 
     @property
     def alive(self) -> bool:
-        """It can be called; a hung one counts as alive until a call finds out."""
+        """Whether it can be called; a hung one counts as alive until a call times out."""
         return self._process.poll() is None
 
     @property
@@ -94,38 +105,41 @@ class Machine:
             return 0.0
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
-    def create(self) -> str:
-        """A new simulator; the handle by which it is called."""
-        return str(self._command(f"i\n{_INTERFACE}\ne\n", PATIENCE))
+    def create(self, name: str = _INTERFACE, *args: object) -> Handle:
+        """The handle of a new object, a simulator unless another class is named."""
+        return Handle(self._command(f"i\n{name}\n{_parts(args)}e\n", TIMEOUT))
 
     def forget(self, handle: str) -> None:
-        """Let Java free a simulator or a list; no error if the machine has gone."""
+        """Let Java free an object; no error if the process has ended."""
         if self.alive:
-            with contextlib.suppress(MachineDied):
-                self._command(f"m\nd\n{handle}\ne\n", PATIENCE)
+            with contextlib.suppress(JvmDied):
+                self._command(f"m\nd\n{handle}\ne\n", TIMEOUT)
 
-    def call(self, handle: str, method: str, *args: object, seconds: float = PATIENCE) -> Any:
-        """Call a method of a simulator: texts, numbers and truth values in and out.
+    def call(self, handle: str, method: str, *args: object, seconds: float = TIMEOUT) -> Any:
+        """Call a method of an object, or a static one of ``static(class name)``.
+
+        Arguments and results are strings, numbers, booleans and handles.
 
         Raises:
-            MachineDied: The machine ended, or did not answer in time and was killed.
+            JvmDied: The process ended, or did not answer in time and was killed.
             EnvError: The simulator raised an exception.
         """
-        from py4j.protocol import get_command_part
+        return self._command(f"c\n{handle}\n{method}\n{_parts(args)}e\n", seconds)
 
-        parts = "".join(map(get_command_part, args))
-        return self._command(f"c\n{handle}\n{method}\n{parts}e\n", seconds)
+    def singleton(self, name: str) -> Handle:
+        """The handle of a Scala ``object``."""
+        return Handle(self._command(f"r\nm\n{name}$\nMODULE$\ne\n", TIMEOUT))
 
-    def texts(self, handle: str, method: str) -> tuple[str, ...]:
-        """Call a method that answers with a list of texts."""
-        made = self.call(handle, method)
-        found = tuple(self.call(made, "get", index) for index in range(self.call(made, "size")))
+    def texts(self, handle: str, method: str, *, seconds: float = TIMEOUT) -> tuple[str, ...]:
+        """Call a method that returns a list of strings; joined in Java, so it is one answer."""
+        made = self.call(handle, method, seconds=seconds)
+        joined = self.call(static("java.lang.String"), "join", "\n", made)
         self.forget(made)
-        return found
+        return tuple(joined.split("\n")) if joined else ()
 
     def end(self) -> None:
         """Kill it at once; does nothing when it has ended."""
-        self._process.kill()  # not a polite shutdown: a hung machine would not hear it
+        self._process.kill()  # not a shutdown request: a hung process would not answer it
         self._process.wait()
         if self._connection is not None:
             self._connection.close()
@@ -134,11 +148,11 @@ class Machine:
                 if pipe is not None:
                     pipe.close()
 
-    def abandon(self) -> None:
-        """In a forked child: let go of the parent's machine without a word to it.
+    def detach(self) -> None:
+        """In a forked child: drop the parent's Java process without sending anything to it.
 
-        Closing would tell the machine through the shared socket, or wait for a lock that a
-        thread of the parent held. The open ends must go, though, or Java would outlive the parent.
+        Closing would send a message through the shared socket, or wait for a lock that a thread of
+        the parent held. But the file descriptors must go, or Java would outlive the parent.
         """
         nowhere = os.open(os.devnull, os.O_RDWR)
         socket = self._connection.socket if self._connection else None
@@ -146,45 +160,50 @@ class Machine:
             if end is not None and end.fileno() >= 0:
                 os.dup2(nowhere, end.fileno())
         os.close(nowhere)
-        self._process.returncode = 0  # it is no child of this process
+        self._process.returncode = 0  # not a child of this process
+
+    def _discard_output(self) -> None:
+        """Turn off what the simulator prints, pages for each step, before it is loaded."""
+        stream = self.call(static("java.io.OutputStream"), "nullOutputStream")
+        self.call(static("java.lang.System"), "setOut", self.create("java.io.PrintStream", stream))
 
     def _command(self, command: str, seconds: float) -> Any:
         from py4j.protocol import Py4JNetworkError
 
         if self._connection is None or not self.alive:
-            raise MachineDied("the Java machine has ended")
+            raise JvmDied("the Java process has ended")
         try:
             self._connection.socket.settimeout(seconds)
             answer = self._connection.send_command(command)
         except Py4JNetworkError as problem:
             hung = isinstance(problem.cause, TimeoutError)
             self.end()
-            raise MachineDied(
-                f"the Java machine did not answer within {seconds:g} s and was killed"
+            raise JvmDied(
+                f"the Java process did not answer within {seconds:g} s and was killed"
                 if hung
-                else "the Java machine ended during a call"
+                else "the Java process ended during a call"
             ) from problem
-        except BaseException:  # interrupted: the answer to come would be taken for the next
+        except BaseException:  # interrupted: the late answer would be read as that of the next call
             self.end()
             raise
         return self._value(answer)
 
     def _value(self, answer: str) -> Any:
-        """What an answer of the gateway means; objects stay on the other side, as handles."""
+        """Decode an answer of the gateway; objects stay in Java and are named by handles."""
         from py4j.protocol import get_return_value
 
         status, kind, rest = answer[:1], answer[1:2], answer[2:]
         if status == "y":
-            return rest if kind in "rlt" and kind else get_return_value(answer, None)
-        told = rest
+            return Handle(rest) if kind in "rlt" and kind else get_return_value(answer, None)
+        reason = rest
         if kind == "r":
-            told = self._command(f"c\n{rest}\ntoString\ne\n", PATIENCE)
+            reason = self._command(f"c\n{rest}\ntoString\ne\n", TIMEOUT)
             self.forget(rest)
-        told = " ".join(told.split())[:300] or "no reason given"
-        if "OutOfMemoryError" in told:
+        reason = " ".join(reason.split())[:300] or "no reason given"
+        if "OutOfMemoryError" in reason:
             self.end()
-            raise MachineDied(f"the Java machine has no memory left and was killed: {told}")
-        raise EnvError(f"the simulator failed: {told}")
+            raise JvmDied(f"the Java process has no memory left and was killed: {reason}")
+        raise EnvError(f"the simulator failed: {reason}")
 
 
 def _java() -> str | None:
@@ -206,31 +225,39 @@ def _launch() -> tuple[subprocess.Popen[str], int]:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        cwd=tempfile.gettempdir(),  # the simulator leaves a table where it starts
+        cwd=tempfile.gettempdir(),  # the simulator writes a table where it starts
     )
-    watch = threading.Timer(PATIENCE, process.kill)
-    watch.start()
-    said = ""
+    watchdog = threading.Timer(TIMEOUT, process.kill)
+    watchdog.start()
+    output = ""
     assert process.stdout is not None
     for line in process.stdout:
         if line.strip().isdecimal():
-            # The simulator prints now and then; a full pipe would stop it for ever.
+            # The gateway may print; a full pipe would block it.
             threading.Thread(target=_drain, args=(process.stdout,), daemon=True).start()
-            watch.cancel()
+            watchdog.cancel()
             return process, int(line)
-        said = said or line.strip()
-    watch.cancel()
+        output = output or line.strip()
+    watchdog.cancel()
     process.kill()
     process.wait()
     process.stdout.close()
     process.stdin and process.stdin.close()
-    raise EnvError(f"Java did not start: {said or 'it said nothing'}")
+    raise EnvError(f"Java did not start: {output or 'it printed nothing'}")
 
 
 def _drain(pipe: Any) -> None:
     with contextlib.suppress(ValueError, OSError):  # closed by the other thread
         for _ in pipe:
             pass
+
+
+def _parts(args: Sequence[object]) -> str:
+    from py4j.protocol import get_command_part
+
+    return "".join(
+        f"r{arg}\n" if isinstance(arg, Handle) else get_command_part(arg) for arg in args
+    )
 
 
 def _connect(port: int) -> GatewayConnection:

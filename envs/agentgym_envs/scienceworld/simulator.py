@@ -1,29 +1,29 @@
-"""The simulators on this process's one Java machine, and the machine's replacement."""
+"""The simulators on the Java process of this process, and the replacement of that process."""
 
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import threading
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from agentgym_envs.scienceworld.jvm import HEAP_MB, PATIENCE, Machine, MachineDied
+from agentgym_envs.scienceworld.jvm import HEAP_MB, TIMEOUT, Jvm, JvmDied
+from agentgym_envs.scienceworld.shared_state import SharedState, seed
 from agentgym_envs.scienceworld.tasks import Spec
 
-SEATS = 64
-"""Simulators on the machine at once, each about 11 MiB of its heap."""
+CAPACITY = 64
+"""Simulators held at once, each about 11 MiB of the Java heap."""
 
-LIMIT_MB = HEAP_MB + 512
-"""Memory of the machine, heap and all, above which it is replaced."""
+MAX_RESIDENT_MB = HEAP_MB + 512
+"""Memory of the Java process, heap and all, above which it is replaced."""
 
-LOADS = 5_000
-"""Tasks loaded by one machine before it is replaced: what Java keeps of each is never freed."""
+MAX_LOADS = 5_000
+"""Tasks loaded by one Java process before it is replaced: some memory of each is never freed."""
 
 
 class Reply(NamedTuple):
-    """What the simulator answered, and where the task stands after that."""
+    """An answer of the simulator, and the state of the task after it."""
 
     text: str
     points: int
@@ -32,123 +32,154 @@ class Reply(NamedTuple):
 
 
 class Simulator:
-    """A task loaded on a machine; may lose its seat to others at any time between two calls."""
+    """A task loaded on a Java process; the pool may release it between two calls.
 
-    def __init__(self, machine: Machine, patience: float) -> None:
-        self.machine = machine
-        self.patience = patience
-        self.handle = machine.create()
+    Every answer depends on the task and on the commands of this simulator alone: not on queries
+    in between, and not on other simulators; see ``shared_state``.
+    """
 
-    def load(self, spec: Spec, *, gold: bool = False) -> None:
-        """Begin a task; with ``gold`` also find, and play, a way to complete it."""
-        # Not followed by the simulator's own reset, which would only build the same world again.
-        seconds = self.patience * (5 if gold else 1)
-        arguments = (spec.name, spec.variation, spec.simplifications, gold)
-        self.machine.call(self.handle, "load", *arguments, seconds=seconds)
+    def __init__(self, jvm: Jvm, shared: SharedState, spec: Spec, timeout: float) -> None:
+        self.jvm = jvm
+        self.spec = spec
+        self.timeout = timeout
+        self.handle = jvm.create()
+        self._shared = shared
+        self._commands = 0
+        self._next_object = 0
+        self._simplifications = ""
 
-    def step(self, line: str) -> Reply:
-        """Say one line. Right after loading, only ``look around`` makes the score current."""
-        call, seconds = self.machine.call, self.patience
-        text = call(self.handle, "step", line, seconds=seconds)
-        points = round(100 * call(self.handle, "getScore", seconds=seconds))
-        return Reply(text, points, call(self.handle, "getCompleted", seconds=seconds))
+    def load(self, *, gold: bool = False) -> None:
+        """Start the task; with ``gold`` also find, and play, a way to complete it."""
+        # Not followed by the simulator's own reset, which would only build the same house again.
+        if gold:
+            self._shared.clear_paths()
+        arguments = (self.spec.name, self.spec.variation, self.spec.simplifications, gold)
+        self._set_shared_state("load")
+        self._shared.before_load()
+        seconds = self.timeout * (5 if gold else 1)
+        self.jvm.call(self.handle, "load", *arguments, seconds=seconds)
+        self._next_object = self._shared.next_object(self.timeout)
+        self._simplifications = self._shared.simplifications()
 
-    def ask(self, what: str) -> str:
+    def step(self, command: str) -> Reply:
+        """Send one command. Right after loading, only ``look around`` updates the score."""
+        text = self._call("step", command)
+        points = round(100 * self.jvm.call(self.handle, "getScore", seconds=self.timeout))
+        completed = self.jvm.call(self.handle, "getCompleted", seconds=self.timeout)
+        self._next_object = self._shared.next_object(self.timeout)
+        self._commands += 1
+        return Reply(text, points, completed)
+
+    def query(self, method: str) -> str:
         """A text that costs no time: ``freeActionLook``, ``freeActionInventory``, ..."""
-        return str(self.machine.call(self.handle, what, seconds=self.patience))
+        return str(self._call(method))
 
-    def valid(self) -> tuple[str, ...]:
-        """Every action that means something now, in the simulator's words; takes a while."""
-        found = json.loads(self.ask("getValidActionObjectCombinationsJSON"))
-        return tuple(entry["action"] for entry in found["validActions"])
+    def valid_actions(self) -> tuple[str, ...]:
+        """Every action that means something now, in the simulator's words; slow."""
+        method = "getValidActionObjectCombinations"
+        self._set_shared_state(method)
+        return self.jvm.texts(self.handle, method, seconds=self.timeout)
 
-    def gold(self) -> tuple[str, ...]:
+    def gold_actions(self) -> tuple[str, ...]:
         """The actions found by ``load``."""
-        return self.machine.texts(self.handle, "getGoldActionSequence")
+        return self.jvm.texts(self.handle, "getGoldActionSequence", seconds=self.timeout)
+
+    def _call(self, method: str, *args: object) -> Any:
+        self._set_shared_state(method)
+        return self.jvm.call(self.handle, method, *args, seconds=self.timeout)
+
+    def _set_shared_state(self, method: str) -> None:
+        drawn = seed(*self.spec, self._commands, method)
+        self._shared.set(drawn, self._next_object, self._simplifications, self.timeout)
 
 
-class Stage:
-    """The machine of this process, and who has a seat on it.
+class SimulatorPool:
+    """The Java process of this process, and the simulators that it holds.
 
-    Whoever uses a simulator holds ``lock`` from taking the seat to the last call: everything on
-    the machine happens one after the other, and nobody loses a seat in the middle.
+    Callers hold ``lock`` from ``acquire`` to the last call: everything in the Java process happens
+    one after the other, and no simulator is released in the middle.
     """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self._machine: Machine | None = None
+        self._jvm: Jvm | None = None
+        self._shared: SharedState | None = None
         self._loads = 0
-        self._seated: OrderedDict[Simulator, None] = OrderedDict()
+        self._held: OrderedDict[Simulator, None] = OrderedDict()
         """Least recently used first."""
 
     @property
-    def machine(self) -> Machine | None:
-        """The one in use, if one was started."""
-        return self._machine
+    def jvm(self) -> Jvm | None:
+        """The Java process in use, if one was started."""
+        return self._jvm
 
-    def seat(self, spec: Spec, patience: float = PATIENCE, *, gold: bool = False) -> Simulator:
-        """A simulator that has loaded a task, on a machine that is well.
+    def acquire(self, spec: Spec, timeout: float = TIMEOUT, *, gold: bool = False) -> Simulator:
+        """A simulator that has loaded a task, on a healthy Java process.
 
         Raises:
             MissingExtra: Java or the simulator is not installed.
-            MachineDied: The machine ended while it loaded the task, or took too long.
+            JvmDied: The Java process ended while it loaded the task, or took too long.
             EnvError: Java does not start, or the simulator cannot load the task.
         """
-        machine = self._well()
-        while len(self._seated) >= SEATS:
-            self.leave(next(iter(self._seated)))
-        simulator = Simulator(machine, patience)
-        self._seated[simulator] = None
+        jvm, shared = self._healthy()
+        while len(self._held) >= CAPACITY:
+            self.release(next(iter(self._held)))
+        simulator = Simulator(jvm, shared, spec, timeout)
+        self._held[simulator] = None
         self._loads += 1
         try:
-            simulator.load(spec, gold=gold)
+            simulator.load(gold=gold)
         except BaseException:
-            self.leave(simulator)
+            self.release(simulator)
             raise
         return simulator
 
-    def seated(self, simulator: Simulator | None) -> bool:
-        """It can still be used; counts as using it."""
-        if simulator is None or simulator not in self._seated or not simulator.machine.alive:
+    def holds(self, simulator: Simulator | None) -> bool:
+        """Whether a simulator can still be used; counts as a use."""
+        if simulator is None or simulator not in self._held or not simulator.jvm.alive:
             return False
-        self._seated.move_to_end(simulator)
+        self._held.move_to_end(simulator)
         return True
 
-    def leave(self, simulator: Simulator | None) -> None:
-        """Free a simulator that nobody uses any more; does nothing when it is gone."""
+    def release(self, simulator: Simulator | None) -> None:
+        """Free a simulator that is no longer needed; does nothing when it is gone."""
         with self.lock:
-            if simulator is not None and simulator in self._seated:
-                del self._seated[simulator]
-                simulator.machine.forget(simulator.handle)
+            if simulator is not None and simulator in self._held:
+                del self._held[simulator]
+                simulator.jvm.forget(simulator.handle)
 
-    def end(self) -> None:
-        """Kill the machine; the next to need one starts another."""
+    def shut_down(self) -> None:
+        """Kill the Java process; the next ``acquire`` starts another."""
         with self.lock:
-            machine, self._machine, self._loads = self._machine, None, 0
-            self._seated.clear()
-            if machine is not None:
-                machine.end()
+            jvm = self._clear()
+            if jvm is not None:
+                jvm.end()
 
-    def forked(self) -> None:
-        """In a child process, where machine and lock are the parent's: begin anew."""
+    def after_fork(self) -> None:
+        """In a child process, where Java process and lock are the parent's: start afresh."""
         self.lock = threading.RLock()
-        machine, self._machine, self._loads = self._machine, None, 0
-        self._seated.clear()
-        if machine is not None:
-            machine.abandon()
+        jvm = self._clear()
+        if jvm is not None:
+            jvm.detach()
 
-    def _well(self) -> Machine:
-        machine = self._machine
-        worn = self._loads >= LOADS
-        if not machine or worn or not machine.alive or machine.resident_mb > LIMIT_MB:
-            self.end()
-            machine = self._machine = Machine()
-        return machine
+    def _clear(self) -> Jvm | None:
+        jvm, self._jvm, self._shared, self._loads = self._jvm, None, None, 0
+        self._held.clear()
+        return jvm
+
+    def _healthy(self) -> tuple[Jvm, SharedState]:
+        jvm, shared = self._jvm, self._shared
+        worn = self._loads >= MAX_LOADS
+        if not jvm or not shared or worn or not jvm.alive or jvm.resident_mb > MAX_RESIDENT_MB:
+            self.shut_down()
+            jvm = self._jvm = Jvm()
+            shared = self._shared = SharedState(jvm)
+        return jvm, shared
 
 
-STAGE = Stage()
-atexit.register(STAGE.end)
+SIMULATORS = SimulatorPool()
+atexit.register(SIMULATORS.shut_down)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=STAGE.forked)
+    os.register_at_fork(after_in_child=SIMULATORS.after_fork)
 
-__all__ = ["STAGE", "MachineDied", "Reply", "Simulator", "Stage"]
+__all__ = ["SIMULATORS", "JvmDied", "Reply", "Simulator", "SimulatorPool"]

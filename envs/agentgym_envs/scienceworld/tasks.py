@@ -1,4 +1,4 @@
-"""Task ids: which experiment, simplified how, in which variation; and the panels made of them."""
+"""Task ids (experiment, simplifications, variation) and the panels made of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ENV = "agentgym/ScienceWorld-v0"
 
 
 class Sizes(NamedTuple):
-    """How many variations of a task the official splits hold; their numbers follow each other."""
+    """Number of variations of a task in the official splits, which are consecutive ranges."""
 
     train: int
     dev: int
@@ -88,7 +88,7 @@ PARTITIONS: Mapping[str, Mapping[str, tuple[frozenset[str], str]]] = {
         "valid": (frozenset(SIZES), "dev"),
         "test": (frozenset(SIZES), "test"),
     },
-    # EPO's files name a training and a test set each; `valid` is what they leave of these tasks.
+    # EPO's files list a training and a test set; `valid` is the rest of these tasks.
     "epo-l0": {"train": (_EPO, "train"), "valid": (_EPO, "test"), "test": (_EPO, "dev")},
     "epo-l1": {"train": (_EPO, "train"), "valid": (_EPO, "dev"), "test": (_EPO, "test")},
     "epo-l2": {
@@ -106,11 +106,11 @@ these variations in random order.
 
 
 class Spec(NamedTuple):
-    """What a task id says."""
+    """A parsed task id."""
 
     name: str
     simplifications: str
-    """In the simulator's words: joined by commas, or ``easy``; empty for none."""
+    """As the simulator takes them: joined by commas, or ``easy``; empty for none."""
     variation: int
 
 
@@ -118,7 +118,7 @@ def parse(task: str) -> Spec:
     """Read a task id.
 
     Raises:
-        UnknownTask: It is not one; the message shows one that is.
+        UnknownTask: It is malformed or unknown; the message shows a valid one.
 
     Examples:
         >>> parse("boil-easy-v3")
@@ -135,19 +135,19 @@ def parse(task: str) -> Spec:
     return Spec(name, {"full": ""}.get(mode, mode.replace("+", ",")), variation)
 
 
-def simplified(mode: str, names: Sequence[str]) -> str:
-    """Check a way to simplify tasks: ``easy``, ``full``, or names from SIMPLIFICATIONS with ``+``.
+def check_mode(mode: str, names: Sequence[str]) -> str:
+    """Check a mode: ``easy``, ``full``, or names from ``SIMPLIFICATIONS`` joined by ``+``.
 
     Raises:
-        ConfigError: There is none such, or one of the tasks cannot be done in it.
+        ConfigError: It is unknown, or one of the tasks cannot be completed in it.
     """
     if problem := _refusal(mode, names):
         raise ConfigError(problem)
     return mode
 
 
-def chosen(words: str) -> tuple[str, ...]:
-    """The tasks that ``all`` or names joined by commas mean, in the order of the paper.
+def select(words: str) -> tuple[str, ...]:
+    """The tasks named by ``all`` or by names joined by commas, in the order of the paper.
 
     Raises:
         ConfigError: One of them is unknown.
@@ -166,7 +166,7 @@ def panel_ids(partition: str, split: str, names: Sequence[str], mode: str) -> tu
     """The task ids of a split: one variation of each task in turn, until none is left.
 
     Raises:
-        ConfigError: There is no such partition or split.
+        ConfigError: The partition or split is unknown.
     """
     if partition not in PARTITIONS:
         raise ConfigError(
@@ -190,7 +190,7 @@ def _variations(sizes: Sizes, part: str) -> range:
 
 
 def _refusal(mode: str, names: Sequence[str]) -> str:
-    """Why tasks cannot be simplified so; empty when they can."""
+    """Why a mode cannot be used for the tasks; empty when it can."""
     if mode in ("easy", "full"):
         return ""
     parts = mode.split("+")

@@ -1,32 +1,32 @@
-"""What may be said to the simulator, and what its answers mean."""
+"""Which commands reach the simulator, and what its answers mean."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
-LONGEST = 200
-"""Characters of a command; the simulator's longest own are about half of that."""
+MAX_LENGTH = 200
+"""Characters of a command; the longest that the simulator lists have about half of that."""
 
 _UNKNOWN = ("No known action matches that input.", "Unknown action.")
-"""The second is the answer to a question answered by something else than a number."""
+"""The second answers a choice among meanings that is not a number."""
 _QUESTION = "Ambiguous request:"
 _CHOICE = re.compile(r"^(\d+):\t", re.M)
-_FREE = frozenset({"look around", "inventory", "task"})
+_FREE_COMMANDS = frozenset({"look around", "inventory", "task"})
 
 
 class Refused(NamedTuple):
-    """Why a text never reaches the simulator."""
+    """Why a text is not sent to the simulator."""
 
     answer: str
 
 
 def command(action: str) -> str | Refused:
-    r"""The one printable line to send for an action, or why nothing is sent.
+    r"""The one printable line to send for an action, or why none is sent.
 
-    ``reset task`` would wipe the progress of the episode, and its failure with it. The simulator
-    understands it in many spellings, so no line that holds ``reset`` passes; nothing in these
-    worlds has that word in its name.
+    ``reset task`` would erase the progress of the episode, and a failure too. The simulator
+    understands it in many spellings, so no line that contains ``reset`` passes; no object of the
+    simulator has that word in its name.
 
     Examples:
         >>> command(" open  door\n")
@@ -41,25 +41,25 @@ def command(action: str) -> str | Refused:
         "".join(c if c.isprintable() else " " for c in lines[0]).split() if lines else ()
     )
     if not line:
-        return Refused("Nothing to do was said.")
-    if len(line) > LONGEST:
-        return Refused(f"An action has at most {LONGEST} characters.")
+        return Refused("The action is empty.")
+    if len(line) > MAX_LENGTH:
+        return Refused(f"An action has at most {MAX_LENGTH} characters.")
     if "reset" in line.casefold():
         return Refused("The task cannot be reset.")
     return line
 
 
 def understood(answer: str) -> bool:
-    """The simulator found an action, or a choice of actions, in what was said."""
+    """Whether the simulator found an action, or a choice of actions, in a command."""
     return not answer.startswith(_UNKNOWN)
 
 
 def choices(answer: str) -> tuple[str, ...]:
-    """The numbers that answer a question about what was meant; empty when none was asked."""
+    """The numbers that answer a question about the meaning; empty when none was asked."""
     return tuple(_CHOICE.findall(answer)) if answer.startswith(_QUESTION) else ()
 
 
-def free(line: str, answer: str) -> bool:
-    """What was said neither changed anything nor let time pass."""
-    nothing, cancelled = map(answer.startswith, _UNKNOWN)
-    return nothing or (line.lower() in _FREE and not cancelled)
+def is_free(command: str, answer: str) -> bool:
+    """Whether a command changed nothing and took no time."""
+    unknown, cancelled = map(answer.startswith, _UNKNOWN)
+    return unknown or (command.lower() in _FREE_COMMANDS and not cancelled)

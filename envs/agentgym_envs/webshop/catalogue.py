@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from agentgym.env.base import Progress
 from agentgym.errors import EnvError
-from agentgym_envs.bm25 import Index, IndexWriter, mapped
+from agentgym_envs.bm25 import INDEX_VERSION, Index, IndexWriter, mapped
 from agentgym_envs.cache import cache_root, write_folder
 from agentgym_envs.webshop import goals
 from agentgym_envs.webshop.files import ReadSoFar
@@ -119,7 +119,7 @@ class _Blob:
 def folder_of(source: Source) -> Path:
     """Where a source's catalogue is kept."""
     name = hashlib.sha256(source.identity.encode()).hexdigest()[:16]
-    return cache_root() / f"webshop-{_VERSION}" / name
+    return cache_root() / f"webshop-{_VERSION}.{INDEX_VERSION}" / name
 
 
 def open_catalogue(
