@@ -1,11 +1,14 @@
-"""Worlds that misbehave on request, in a module that worker processes can import."""
+"""Environments that misbehave on request, in a module that worker processes can import."""
 
+import contextlib
+import itertools
 import os
 import random
 import re
 import signal
 import threading
 import time
+from pathlib import Path
 
 from agentgym import Opening, Outcome, Task, TextEnv
 from agentgym_envs.hotter import Hotter
@@ -14,7 +17,7 @@ HOARD = []
 
 
 class Odd(TextEnv):
-    """Does what it is told, such as ``sleep 0.5`` or ``die``; otherwise lists all it heard."""
+    """Obeys actions such as ``sleep 0.5`` or ``die``; otherwise lists all actions so far."""
 
     def tasks(self, split):
         return ("odd",)
@@ -38,6 +41,10 @@ class Odd(TextEnv):
                 os.kill(os.getpid(), signal.SIGKILL)
             case ["raise"]:
                 raise OSError("the pipe burst")
+            case ["exit"]:
+                raise SystemExit(3)
+            case ["interrupt"]:
+                raise KeyboardInterrupt
             case ["secret"]:
                 return Outcome(threading.Lock())
             case ["process"]:
@@ -51,10 +58,14 @@ def odd(task):
 
 
 class Doomed(Hotter):
-    """Breaks in one episode of five, at a step and in a way that no seed decides."""
+    """Breaks in one attempt of five, at a step and in a way that task and attempt decide."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
 
     def start(self, task, rng):
-        fate = random.SystemRandom()
+        fate = random.Random(f"{task}/{attempt(self.folder, task)}")
         self.left = fate.randrange(6) if fate.random() < 0.2 else None
         # A death takes the neighbours along, and what hangs beside it never gets to its deadline.
         self.way = fate.choices(("die", "hang", "raise"), weights=(1, 5, 4))[0]
@@ -75,12 +86,20 @@ class Dawdling(Hotter):
         return super().act(action)
 
 
+def attempt(folder, task):
+    """How often a task was started before, in any process."""
+    for number in itertools.count():
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(Path(folder, f"{task}-{number}"), os.O_CREAT | os.O_EXCL))
+            return number
+
+
 def dawdling(task):
     return Dawdling()
 
 
-def doomed(task):
-    return Doomed()
+def doomed(folder, task):
+    return Doomed(folder)
 
 
 def hotter(task):

@@ -210,6 +210,25 @@ def test_a_world_that_cannot_be_made_spoils_its_episode_and_not_the_run(agent):
     assert episode.error == "OSError: no such file"
 
 
+class Leaves(Moody):
+    """Exits on its first turn."""
+
+    def act(self, action):
+        raise SystemExit(3)
+
+
+def test_an_environment_that_exits_ends_its_episode_and_not_the_run(agent):
+    player = Player(
+        agent=agent,
+        engine=ScriptedEngine(bisect(agent)),
+        make_env=lambda task: Leaves(),
+        retries=1,
+    )
+    episode = asyncio.run(player(Task("agentgym/Moody-v0", "moody"), 0))
+    assert (episode.stop, episode.failed_attempts) == (Stop.ENV_ERROR, (Stop.ENV_ERROR,))
+    assert "SystemExit: 3" in episode.error
+
+
 def test_an_unknown_task_is_the_callers_mistake(agent):
     with pytest.raises(UnknownTask, match="hotter-"):
         play(agent, bisect(agent), Task(TASK.env, "hoter-3"))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from agentgym.errors import ConfigError, UnknownTask, did_you_mean
+from agentgym.errors import ConfigError, EnvError, UnknownTask, did_you_mean
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) while a longer job runs."""
@@ -179,13 +180,15 @@ class TextEnv(gymnasium.Env[str, str]):
             known = self.tasks(self.split)
             task = known[int(self.np_random.integers(len(known)))]
         self.task_id = str(task)
-        self._opening = self.start(self.task_id, self.np_random)
+        with _no_exit():
+            self._opening = self.start(self.task_id, self.np_random)
         self._last = Outcome(self._opening.observation)
         return self._opening.observation, {**self._info(), "manual": self.manual()}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Act; ``truncated`` is always False, wrappers add limits."""
-        self._last = self.act(action)
+        with _no_exit():
+            self._last = self.act(action)
         last = self._last
         return last.observation, float(last.reward), last.done, False, self._info()
 
@@ -215,6 +218,15 @@ def _copied(rng: np.random.Generator) -> np.random.Generator:
     bits = type(rng.bit_generator)(_SEED)
     bits.state = rng.bit_generator.state
     return np.random.Generator(bits)
+
+
+@contextmanager
+def _no_exit() -> Iterator[None]:
+    """Code of an environment that calls ``sys.exit`` fails like any other, and ends no run."""
+    try:
+        yield
+    except SystemExit as problem:
+        raise EnvError(f"the environment raised SystemExit: {problem}") from problem
 
 
 def one_of(name: str, value: str, known: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The line to one worker process of a pool: calls out, answers in, and who is late."""
+"""The connection to one worker process of a pool: requests out, replies in, and timeouts."""
 
 from __future__ import annotations
 
@@ -7,129 +7,135 @@ import pickle
 from dataclasses import dataclass
 from typing import Any
 
-from agentgym.env.worker import HEADER, Call, Close, Reply, frame
+from agentgym.env.worker import HEADER, Close, Reply, Request, frame
 from agentgym.errors import EnvError, EnvLost, EnvTimeout
 
-PATIENCE = 2.0
-"""Seconds that a process is given to end by itself."""
+GRACE = 2.0
+"""Seconds that a process has to end by itself before it is killed."""
 
 
 @dataclass
-class _Asked:
-    """A call under way."""
+class _Pending:
+    """A request without a reply yet."""
 
     future: asyncio.Future[Any]
-    seconds: float
-    """Time it has."""
-    due: float
-    """When that is over, by the clock of the event loop."""
+    timeout: float
+    """Seconds the environment has to reply."""
+    deadline: float
+    """When they are over, by the clock of the event loop."""
     closing: bool = False
-    """Nobody waits any more; the world is closed when the answer comes."""
+    """The caller no longer waits; the environment is closed when the reply comes."""
 
 
 class Connection(asyncio.Protocol):
-    """The connection to one worker, and what is known of it."""
+    """The connection to one worker, and the state of that worker."""
 
     def __init__(self, process: Any) -> None:
         self.process = process
-        self.living: set[int] = set()
-        """Its worlds, without those written off."""
-        self.served = 0
-        """Worlds opened here so far."""
+        self.envs: set[int] = set()
+        """Numbers of its open environments, without those given up."""
+        self.opened = 0
+        """Environments opened here so far."""
         self.accepting = True
-        """It takes further worlds."""
+        """Takes further environments."""
         self.ended = ""
-        """Why it ended; empty while it has not."""
-        self._asked: dict[int, _Asked] = {}
-        self._outbox: list[Call] = []
+        """Why the connection ended; empty while it is up."""
+        self._pending: dict[int, _Pending] = {}
+        self._outbox: list[Request] = []
         self._received = bytearray()
         self._loop = asyncio.get_running_loop()
         self._reaping: asyncio.Future[None] | None = None
 
-    # ---- calls -----------------------------------------------------------------------------------
+    # ---- requests --------------------------------------------------------------------------------
 
-    async def ask(self, call: Call, seconds: float) -> Any:
-        """The answer to a call; calls made in one turn of the event loop travel together."""
-        number = call.world
+    async def request(self, request: Request, timeout: float) -> Any:
+        """The reply to a request; requests of one turn of the event loop travel in one frame.
+
+        Raises:
+            EnvLost: The worker ended before the request was made.
+            EnvTimeout: The environment does not reply in time, or did not before.
+            EnvError: The environment raised, or its process ended during the request.
+        """
+        number = request.env
         if self.ended:
-            raise EnvLost(f"{self.ended}, while this world was idle")
-        if number not in self.living:
-            raise EnvTimeout("the world was written off: it gave no answer in time")
-        if number in self._asked:
-            raise RuntimeError("a world takes one call at a time; the last has not been answered")
+            raise EnvLost(f"{self.ended} while this environment was idle")
+        if number not in self.envs:
+            raise EnvTimeout("the environment was given up: an earlier reply did not come in time")
+        if number in self._pending:
+            raise RuntimeError("an environment takes one call at a time; one is still running")
         future = self._loop.create_future()
-        self._asked[number] = _Asked(future, seconds, self._loop.time() + seconds)
-        self._post(call)
+        self._pending[number] = _Pending(future, timeout, self._loop.time() + timeout)
+        self._send(request)
         return await future
 
-    def close(self, number: int) -> None:
-        """Close a world; one that is still in a call, when that returns."""
-        if self.ended or number not in self.living:
+    def close_env(self, number: int) -> None:
+        """Close an environment; one that is still in a call, when that returns."""
+        if self.ended or number not in self.envs:
             return
-        if number in self._asked:
-            self._asked[number].closing = True
+        if number in self._pending:
+            self._pending[number].closing = True
             return
-        self._post(Close(number))
-        self._bury(number)
+        self._send(Close(number))
+        self._remove(number)
 
-    def expire(self) -> None:
-        """Write off the worlds that are late."""
+    def give_up_late(self) -> None:
+        """Give up the environments whose deadline has passed."""
         now = self._loop.time()
-        for number in [number for number, asked in self._asked.items() if asked.due < now]:
-            asked = self._asked.pop(number)
+        for number in [n for n, pending in self._pending.items() if pending.deadline < now]:
+            pending = self._pending.pop(number)
             self.accepting = False
-            if not asked.future.done():
-                problem = EnvTimeout(f"the world gave no answer within {asked.seconds:g} seconds")
-                asked.future.set_exception(problem)
-            self._bury(number)
+            if not pending.future.done():
+                problem = EnvTimeout(f"no reply within {pending.timeout:g} seconds")
+                pending.future.set_exception(problem)
+            self._remove(number)
 
-    def end(self, why: str) -> None:
-        """Hang up; the process ends, and calls under way with an error."""
+    def end(self, reason: str) -> None:
+        """Disconnect; the process ends, and pending requests fail."""
         if self.ended:
             return
-        self.ended, self.accepting = why, False
-        self.living.clear()
-        asked, self._asked = self._asked, {}
-        for call in asked.values():
-            if not call.future.done():
-                call.future.set_exception(EnvError(f"{why}, while it was asked"))
+        self.ended, self.accepting = reason, False
+        self.envs.clear()
+        pending, self._pending = self._pending, {}
+        for each in pending.values():
+            if not each.future.done():
+                each.future.set_exception(EnvError(f"{reason} during a call"))
         self._flush()
         self._transport.close()
         self._reaping = asyncio.ensure_future(asyncio.to_thread(_reap, self.process))
 
     @property
-    def gone(self) -> bool:
-        """Its process is no more."""
+    def finished(self) -> bool:
+        """The process has ended and is reaped."""
         return self._reaping is not None and self._reaping.done()
 
-    async def leave(self) -> None:
-        """Wait until its process is no more."""
+    async def wait_finished(self) -> None:
+        """Wait until the process has ended."""
         if self._reaping is not None:
             await self._reaping
 
-    def _post(self, call: Call) -> None:
+    def _send(self, request: Request) -> None:
         if not self._outbox:
             self._loop.call_soon(self._flush)
-        self._outbox.append(call)
+        self._outbox.append(request)
 
     def _flush(self) -> None:
         if self._outbox and not self._transport.is_closing():
             self._transport.write(frame(self._outbox))
         self._outbox = []
 
-    def _bury(self, number: int) -> None:
-        self.living.discard(number)
-        if not self.living and not self.accepting:
+    def _remove(self, number: int) -> None:
+        self.envs.discard(number)
+        if not self.envs and not self.accepting:
             self.end("the worker was replaced")
 
-    # ---- what the event loop calls ---------------------------------------------------------------
+    # ---- callbacks of the event loop -------------------------------------------------------------
 
     def connection_made(self, transport: Any) -> None:
-        """The line is there."""
+        """The connection is up."""
         self._transport: asyncio.Transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Take the frames that are complete."""
+        """Handle the complete frames."""
         self._received += data
         while len(self._received) >= HEADER:
             end = HEADER + int.from_bytes(self._received[:HEADER], "big")
@@ -140,31 +146,31 @@ class Connection(asyncio.Protocol):
             try:
                 replies = pickle.loads(body)
             except Exception as problem:
-                self.end(f"a worker's answer cannot be read ({problem})")
+                self.end(f"a worker's reply cannot be unpickled ({problem})")
                 return
             for reply in replies:
-                self._take(reply)
+                self._receive(reply)
 
     def connection_lost(self, problem: Exception | None) -> None:
-        """The process is gone, or soon will be."""
+        """The process has ended, or is about to."""
         self.end("the worker died")
 
-    def _take(self, reply: Reply) -> None:
-        asked = self._asked.pop(reply.world, None)
-        if asked is None:
+    def _receive(self, reply: Reply) -> None:
+        pending = self._pending.pop(reply.env, None)
+        if pending is None:
             return
-        if not asked.future.done():
+        if not pending.future.done():
             if reply.error is None:
-                asked.future.set_result(reply.value)
+                pending.future.set_result(reply.value)
             else:
-                asked.future.set_exception(reply.error)
-        if asked.closing:
-            self.close(reply.world)
+                pending.future.set_exception(reply.error)
+        if pending.closing:
+            self.close_env(reply.env)
 
 
 def _reap(process: Any) -> None:
-    """Wait for a process that was told to end, and kill one that does not."""
-    process.join(PATIENCE)
+    """Wait for a process to end; kill it after the grace period."""
+    process.join(GRACE)
     if process.exitcode is None:
         process.kill()
         process.join()

@@ -1,9 +1,9 @@
-"""Worlds in other processes: any number in each, stepped without waiting for one another.
+"""Environments in worker processes: many in each, stepped without waiting for one another.
 
-A process that dies costs its own worlds and nothing else, and is replaced when a world is next
-opened. A world that gives no answer in time is written off; its process takes no further worlds
-and is ended once the others there are closed. Processes are also replaced after so many worlds,
-so that what a world leaks is bounded.
+A process that dies loses its own environments and nothing else; it is replaced when the next
+environment is opened. An environment that does not reply in time is given up; its process takes no
+further environments and ends once its others are closed. Processes are also replaced after a
+number of environments, which bounds what an environment can leak.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from agentgym.env.worker import Fork, Open, Reset, Step, serve
 from agentgym.errors import ConfigError
 from agentgym.types import Task
 
-LOOKS = 8
-"""How often a call is looked at until its time is over."""
+CHECKS = 8
+"""How often deadlines are checked during the shortest timeout."""
 
 
 @dataclass(kw_only=True)
 class ProcessPool:
-    """A ``Host`` whose worlds live in worker processes.
+    """An ``Executor`` that runs environments in worker processes.
 
-    What a world answers depends on task, seed and actions alone, so results are the same however
-    many workers there are. Use it as ``async with Pool(workers=4) as pool``, in one event loop.
-    Processes are started by Python's fork server: a script guards its main part with
+    An environment's answers depend on task, seed and actions alone, so results do not depend on
+    the number of workers. Use it as ``async with ProcessPool(workers=4) as pool``, in one event
+    loop. Python's fork server starts the processes, so a script guards its main part with
     ``if __name__ == "__main__"``.
 
     Raises:
-        ConfigError: A number is out of range.
+        ConfigError: A value is out of range.
     """
 
     workers: int = 2
-    """Processes."""
+    """Number of processes."""
     step_timeout: float = 60.0
-    """Seconds in which a world must answer an action, waiting in its process included."""
+    """Seconds in which an environment must answer an action or fork, queueing included."""
     reset_timeout: float = 300.0
-    """The same for making a world and for starting its task."""
+    """The same for making an environment and for starting its task."""
     envs_per_worker: int = 1000
-    """Worlds that a process opens before another takes its place."""
+    """Environments that a process opens before it is replaced."""
 
     def __post_init__(self) -> None:
         """Start nothing yet."""
@@ -55,10 +55,10 @@ class ProcessPool:
                 raise ConfigError(
                     f"ProcessPool.{name} is {getattr(self, name)}, expected more than 0"
                 )
-        self._lines: list[Connection] = []
+        self._connections: list[Connection] = []
         self._numbers = itertools.count()
         self._starting = asyncio.Lock()
-        self._watch: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
         self._pickled: tuple[MakeEnv, bytes] | None = None
         self.started = 0
         """Processes started so far."""
@@ -69,38 +69,38 @@ class ProcessPool:
 
     async def __aexit__(self, *problem: object) -> None:
         """End every process."""
-        if self._watch is not None:
-            self._watch.cancel()
-        lines, self._lines = self._lines, []
-        for line in lines:
-            line.end("the pool was closed")
-        await asyncio.gather(*(line.leave() for line in lines))
+        if self._checking is not None:
+            self._checking.cancel()
+        connections, self._connections = self._connections, []
+        for connection in connections:
+            connection.end("the pool was closed")
+        await asyncio.gather(*(connection.wait_finished() for connection in connections))
 
     async def open(self, make: MakeEnv, task: Task) -> EnvHandle:
-        """The world of a task, in the process that has the fewest.
+        """Make the environment of a task, in the process that has the fewest.
 
         Args:
             make: A function of a module, or another value that ``pickle`` can send.
-            task: What to make it for.
+            task: The task to make it for.
 
         Raises:
             ConfigError: ``make`` cannot be sent to another process.
-            EnvError: The world broke, gave no answer in time, or its process died.
+            EnvError: The environment failed, did not answer in time, or its process died.
         """
-        sent = self._sendable(make)
+        sent = self._pickle(make)
         async with self._starting:
-            self._lines = [line for line in self._lines if not line.gone]
-            while len(accepting := [line for line in self._lines if line.accepting]) < self.workers:
-                self._lines.append(await self._start())
-            line = min(accepting, key=lambda line: len(line.living))
-            line.served += 1
-            if line.served >= self.envs_per_worker:
-                line.accepting = False
-            world = next(self._numbers)
-            line.living.add(world)
-        handle = _Pooled(self, line, world)
+            self._connections = [each for each in self._connections if not each.finished]
+            while len(accepting := [c for c in self._connections if c.accepting]) < self.workers:
+                self._connections.append(await self._start())
+            connection = min(accepting, key=lambda each: len(each.envs))
+            connection.opened += 1
+            if connection.opened >= self.envs_per_worker:
+                connection.accepting = False
+            number = next(self._numbers)
+            connection.envs.add(number)
+        handle = _PooledEnv(self, connection, number)
         try:
-            await line.ask(Open(world, sent, task), self.reset_timeout)
+            await connection.request(Open(number, sent, task), self.reset_timeout)
         except BaseException:
             await handle.close()
             raise
@@ -108,8 +108,8 @@ class ProcessPool:
 
     @property
     def processes(self) -> tuple[int, ...]:
-        """Ids of the processes that serve."""
-        return tuple(line.process.pid for line in self._lines if not line.ended)
+        """Ids of the running processes."""
+        return tuple(each.process.pid for each in self._connections if not each.ended)
 
     async def _start(self) -> Connection:
         context = multiprocessing.get_context("forkserver")
@@ -118,54 +118,57 @@ class ProcessPool:
         process = context.Process(target=serve, args=(theirs,), daemon=True)
         await asyncio.to_thread(process.start)
         theirs.close()
-        line = Connection(process)
-        await asyncio.get_running_loop().create_connection(lambda: line, sock=ours)
+        connection = Connection(process)
+        await asyncio.get_running_loop().create_connection(lambda: connection, sock=ours)
         self.started += 1
-        self._watch = self._watch or asyncio.create_task(self._look())
-        return line
+        self._checking = self._checking or asyncio.create_task(self._check_deadlines())
+        return connection
 
-    async def _look(self) -> None:
-        """Write off the worlds whose time is over."""
+    async def _check_deadlines(self) -> None:
+        """Give up the environments whose deadline has passed; never returns."""
         while True:
-            await asyncio.sleep(min(self.step_timeout, self.reset_timeout) / LOOKS)
-            for line in list(self._lines):
-                line.expire()
+            await asyncio.sleep(min(self.step_timeout, self.reset_timeout) / CHECKS)
+            for connection in list(self._connections):
+                connection.give_up_late()
 
-    def _sendable(self, make: MakeEnv) -> bytes:
+    def _pickle(self, make: MakeEnv) -> bytes:
         if self._pickled is None or self._pickled[0] is not make:
             try:
                 self._pickled = make, pickle.dumps(make)
             except Exception as problem:
                 raise ConfigError(
-                    f"{make!r} cannot be sent to another process ({problem}): make worlds with "
-                    f"agentgym.env.registry.EnvFactory or a function of a module"
+                    f"{make!r} cannot be sent to another process ({problem}): make environments "
+                    f"with agentgym.env.registry.EnvFactory or a function of a module"
                 ) from problem
         return self._pickled[1]
 
 
 @dataclass(frozen=True)
-class _Pooled:
-    """A world of a pool."""
+class _PooledEnv:
+    """An environment in a worker process."""
 
     pool: ProcessPool
-    line: Connection
+    connection: Connection
     number: int
 
     async def reset(self, task: Task) -> ResetResult:
-        return ResetResult(*await self.line.ask(Reset(self.number, task), self.pool.reset_timeout))
+        timeout = self.pool.reset_timeout
+        return ResetResult(*await self.connection.request(Reset(self.number, task), timeout))
 
     async def step(self, action: str) -> StepResult:
-        return StepResult(*await self.line.ask(Step(self.number, action), self.pool.step_timeout))
+        timeout = self.pool.step_timeout
+        return StepResult(*await self.connection.request(Step(self.number, action), timeout))
 
     async def fork(self) -> EnvHandle:
-        twin = _Pooled(self.pool, self.line, next(self.pool._numbers))
-        self.line.living.add(twin.number)
+        copy = _PooledEnv(self.pool, self.connection, next(self.pool._numbers))
+        self.connection.envs.add(copy.number)
         try:
-            await self.line.ask(Fork(self.number, twin.number), self.pool.step_timeout)
+            timeout = self.pool.step_timeout
+            await self.connection.request(Fork(self.number, copy.number), timeout)
         except BaseException:
-            await twin.close()
+            await copy.close()
             raise
-        return twin
+        return copy
 
     async def close(self) -> None:
-        self.line.close(self.number)
+        self.connection.close_env(self.number)

@@ -1,9 +1,9 @@
-"""A process of a pool: carries out calls to its worlds, and lets no slow one hold up the others.
+"""A worker process of a pool: serves requests to its environments; a slow one blocks no other.
 
-Calls come in frames, many at a time, and are carried out one after the other by one thread, the
-leader: light steps cost no change of thread. A watch looks every few milliseconds whether the
-leader is still in the same call, as in one that waits for another program. Then it makes a new
-leader of a fresh thread, and the old one leaves when its call returns.
+Requests come in frames, many at a time, and one thread serves them in order, so quick steps cost
+no thread switch. A monitor checks every few milliseconds whether that thread is still in the same
+call, such as one that waits for another program. If so, it starts a new serving thread, and the
+old one ends when its call returns.
 """
 
 from __future__ import annotations
@@ -21,202 +21,207 @@ from agentgym.env.executor import Env, fork_env, reset_env, step_env
 from agentgym.errors import AgentGymError, EnvError
 from agentgym.types import Task
 
-LOOK = 0.002
-"""Seconds between two looks at the leader: how long a slow call can hold up the others."""
-HOLD = 0.0005
-"""Seconds that an answer may wait for others to travel with."""
+CHECK_EVERY = 0.002
+"""Seconds between two checks of the serving thread: how long a slow call can delay the others."""
+MAX_DELAY = 0.0005
+"""Seconds that a reply may wait for others to share its frame."""
 HEADER = 4
-"""Bytes that say how long a frame is."""
+"""Bytes of a frame's length."""
 
 
 class Open(NamedTuple):
-    """Make a world."""
+    """Make an environment."""
 
-    world: int
+    env: int
+    """Its number."""
     make: bytes
-    """Pickled, so that one that cannot be read here spoils no other call."""
+    """Pickled separately, so that one that cannot be unpickled here fails alone."""
     task: Task
 
 
 class Reset(NamedTuple):
     """Start its task."""
 
-    world: int
+    env: int
     task: Task
 
 
 class Step(NamedTuple):
     """Act in it."""
 
-    world: int
+    env: int
     action: str
 
 
 class Fork(NamedTuple):
     """Copy it under another number."""
 
-    world: int
-    twin: int
+    env: int
+    copy: int
 
 
 class Close(NamedTuple):
-    """Forget it."""
+    """Close and remove it; has no reply."""
 
-    world: int
+    env: int
 
 
-Call = Open | Reset | Step | Fork | Close
+Request = Open | Reset | Step | Fork | Close
 
 
 class Reply(NamedTuple):
-    """What a call gave; a world has one call under way, so its number says which."""
+    """The result of a request; an environment has one request at a time."""
 
-    world: int
+    env: int
     value: Any = None
     error: Exception | None = None
 
 
-def frame(messages: list[Call] | list[Reply]) -> bytes:
-    """Messages as bytes, led by their length."""
+def frame(messages: list[Request] | list[Reply]) -> bytes:
+    """Messages as bytes, preceded by their length."""
     body = pickle.dumps(messages, pickle.HIGHEST_PROTOCOL)
     return len(body).to_bytes(HEADER, "big") + body
 
 
-def serve(line: socket.socket) -> None:
-    """Serve until the other side closes the line; then the process ends, whatever still runs."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which closes the line
-    line.setblocking(True)
-    worker = Worker(line)
-    worker.lead()
-    worker.watch()
+def serve(connection: socket.socket) -> None:
+    """Serve until the other side disconnects; then the process ends, even if calls still run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which disconnects
+    connection.setblocking(True)
+    worker = Worker(connection)
+    worker.start_serving()
+    worker.monitor()
 
 
 class Worker:
-    """Worlds by number, and who carries out the calls to them."""
+    """Environments by number, and the thread that serves requests to them."""
 
-    def __init__(self, line: socket.socket) -> None:
-        self.line = line
-        self.worlds: dict[int, Env] = {}
-        self._calls: deque[Call] = deque()
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.envs: dict[int, Env] = {}
+        self._requests: deque[Request] = deque()
         self._replies: list[Reply] = []
         self._sending = threading.Lock()
-        self._leading = threading.Lock()
-        """Held to change the leader: by a leader that returns from a call, and by the watch."""
-        self._leader = 0
-        """Number of the thread that leads."""
+        self._switching = threading.Lock()
+        """Held to change the serving thread: when a call returns, and by the monitor."""
+        self._serving = 0
+        """Number of the serving thread."""
         self._since = 0.0
-        """When its present call began; 0 between calls."""
+        """When its present call started; 0 between calls."""
         self._busy = threading.Event()
         self._received = bytearray()
 
-    def lead(self) -> None:
-        """Start a thread that carries out calls."""
-        self._leader += 1
-        threading.Thread(target=self._work, args=(self._leader,), daemon=True).start()
+    def start_serving(self) -> None:
+        """Start a thread that serves requests."""
+        self._serving += 1
+        threading.Thread(target=self._serve, args=(self._serving,), daemon=True).start()
 
-    def watch(self) -> None:
-        """Replace a leader that is held up; never returns."""
+    def monitor(self) -> None:
+        """Replace a serving thread that is blocked; never returns."""
         while True:
             self._busy.wait()
-            time.sleep(LOOK)
-            with self._leading:
+            time.sleep(CHECK_EVERY)
+            with self._switching:
                 since = self._since
-                if not since and not self._calls:
+                if not since and not self._requests:
                     self._busy.clear()
-                late = bool(since) and time.perf_counter() - since > LOOK
+                late = bool(since) and time.perf_counter() - since > CHECK_EVERY
                 if late:
                     self._since = 0.0
-                    self.lead()
+                    self.start_serving()
             if late:
                 self._send()
 
-    def _work(self, number: int) -> None:
+    def _serve(self, number: int) -> None:
         while True:
-            if not self._calls:
+            if not self._requests:
                 self._send()
                 self._receive()
                 self._busy.set()
-            call = self._calls.popleft()
-            began = self._since = time.perf_counter()
-            reply = self._carry_out(call)
-            with self._leading:
-                leads = self._leader == number
-                if leads:
+            request = self._requests.popleft()
+            started = self._since = time.perf_counter()
+            reply = self._execute(request)
+            with self._switching:
+                current = self._serving == number
+                if current:
                     self._since = 0.0
-                if not isinstance(call, Close):
+                if not isinstance(request, Close):
                     self._replies.append(reply)
-            if not leads:
+            if not current:
                 self._send()
                 return
-            if time.perf_counter() - began > HOLD:
+            if time.perf_counter() - started > MAX_DELAY:
                 self._send()
 
     def _receive(self) -> None:
         """Wait for a frame."""
         size = int.from_bytes(self._read(HEADER), "big")
-        self._calls.extend(pickle.loads(self._read(size)))
+        self._requests.extend(pickle.loads(self._read(size)))
 
     def _read(self, count: int) -> bytes:
         while len(self._received) < count:
-            found = self.line.recv(1 << 18)
-            if not found:
-                os._exit(0)  # threads that hang would keep an ordinary exit waiting
-            self._received += found
-        taken = bytes(self._received[:count])
+            data = self.connection.recv(1 << 18)
+            if not data:
+                os._exit(0)  # an ordinary exit would wait for threads that hang
+            self._received += data
+        found = bytes(self._received[:count])
         del self._received[:count]
-        return taken
+        return found
 
     def _send(self) -> None:
-        """Send the replies there are."""
+        """Send the replies at hand."""
         with self._sending:
-            with self._leading:
+            with self._switching:
                 replies, self._replies = self._replies, []
             if not replies:
                 return
             try:
-                sent = frame(replies)
+                data = frame(replies)
             except Exception:
-                sent = frame([_portable(reply) for reply in replies])
+                data = frame([_portable(reply) for reply in replies])
             try:
-                self.line.sendall(sent)
+                self.connection.sendall(data)
             except OSError:
                 os._exit(0)
 
-    def _carry_out(self, call: Call) -> Reply:
-        """The one place that catches everything: a world is other people's code."""
-        try:
-            return Reply(call.world, self._value(call))
-        except AgentGymError as problem:
-            return _portable(Reply(call.world, error=problem))
-        except Exception as problem:
-            return Reply(call.world, error=_told(problem))
+    def _execute(self, request: Request) -> Reply:
+        """The result of a request.
 
-    def _value(self, call: Call) -> Any:
-        match call:
-            case Step(world, action):
-                return step_env(self.worlds[world], action)
-            case Reset(world, task):
-                return reset_env(self.worlds[world], task)
-            case Open(world, make, task):
-                self.worlds[world] = pickle.loads(make)(task)
-            case Fork(world, twin):
-                self.worlds[twin] = fork_env(self.worlds[world])
-            case Close(world):
-                env = self.worlds.pop(world, None)
+        Catches everything, ``SystemExit`` included, because an environment is foreign code: an
+        exception that left this thread would leave the request without a reply.
+        """
+        try:
+            return Reply(request.env, self._value(request))
+        except AgentGymError as problem:
+            return _portable(Reply(request.env, error=problem))
+        except BaseException as problem:
+            return Reply(request.env, error=_as_env_error(problem))
+
+    def _value(self, request: Request) -> Any:
+        match request:
+            case Step(number, action):
+                return step_env(self.envs[number], action)
+            case Reset(number, task):
+                return reset_env(self.envs[number], task)
+            case Open(number, make, task):
+                self.envs[number] = pickle.loads(make)(task)
+            case Fork(number, copy):
+                self.envs[copy] = fork_env(self.envs[number])
+            case Close(number):
+                env = self.envs.pop(number, None)
                 if env is not None:
                     env.close()
         return None
 
 
-def _told(problem: Exception) -> EnvError:
-    """Foreign exceptions need not survive the journey, so their words travel."""
+def _as_env_error(problem: BaseException) -> EnvError:
+    """Foreign exceptions may not survive pickling, so only their text is sent."""
     return EnvError(f"{type(problem).__name__}: {problem}")
 
 
 def _portable(reply: Reply) -> Reply:
-    """The reply, or what keeps it from travelling."""
+    """The reply, or an error that states why it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(reply))
     except Exception as problem:
-        return Reply(reply.world, error=_told(problem))
+        return Reply(reply.env, error=_as_env_error(problem))
     return reply

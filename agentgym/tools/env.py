@@ -142,7 +142,7 @@ class ToolEnv(TextEnv):
         except _REFUSALS as refusal:
             text = self.limits.cut(f"{type(refusal).__name__}: {refusal}")
             return stay._replace(observation=text, valid=False)
-        except Exception as broken:
+        except (Exception, SystemExit, KeyboardInterrupt) as broken:
             raise EnvError(
                 f"tool {call.name!r} broke: {type(broken).__name__}: {broken}"
             ) from broken

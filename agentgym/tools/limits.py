@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from agentgym.errors import EnvTimeout, Unreachable
+from agentgym.errors import EnvError, EnvTimeout, Unreachable
 from agentgym.utils.bounds import above, at_least
 
 Cut = Callable[[str], str]
@@ -115,7 +115,7 @@ def _started(call: Callable[..., Any], arguments: dict[str, Any]) -> Future[Any]
     """A call under way: an async one on the shared event loop, a sync one in its own thread."""
     body = call if inspect.isroutine(call) else type(call).__call__
     if inspect.iscoroutinefunction(body):
-        return asyncio.run_coroutine_threadsafe(call(**arguments), event_loop())
+        return asyncio.run_coroutine_threadsafe(_contained(call, arguments), event_loop())
     future: Future[Any] = Future()
     # A thread cannot be stopped, so the future is no longer cancellable.
     future.set_running_or_notify_cancel()
@@ -128,6 +128,14 @@ def _started(call: Callable[..., Any], arguments: dict[str, Any]) -> Future[Any]
 
     threading.Thread(target=run, name="tool", daemon=True).start()
     return future
+
+
+async def _contained(call: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """Await a tool; an exit in it would end the shared event loop."""
+    try:
+        return await call(**arguments)
+    except (SystemExit, KeyboardInterrupt) as problem:
+        raise EnvError(f"a tool raised {type(problem).__name__}: {problem}") from problem
 
 
 def event_loop() -> asyncio.AbstractEventLoop:

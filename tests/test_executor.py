@@ -1,7 +1,9 @@
-"""Worlds in this process: a slow one holds up nobody."""
+"""Environments in threads of this process: a slow one blocks no other."""
 
 import asyncio
 import threading
+
+import pytest
 
 from agentgym import TextEnv
 from agentgym.env.base import Opening, Outcome
@@ -13,9 +15,9 @@ SLOW = 40
 
 
 class Waits(TextEnv):
-    """Answers when it is allowed to; told to hurry, at once."""
+    """Blocks until it is released, except on the action `hurry`."""
 
-    let = threading.Event()
+    release = threading.Event()
 
     def tasks(self, split):
         return ("a",)
@@ -25,14 +27,14 @@ class Waits(TextEnv):
 
     def act(self, action):
         if action != "hurry":
-            assert self.let.wait(60)
+            assert self.release.wait(60)
         return Outcome("Done.", done=True)
 
 
-def test_slow_worlds_hold_up_no_other():
+def test_a_slow_environment_blocks_no_other():
     async def play():
-        host, task = ThreadExecutor(max_threads=64), Task("tests/Waits", "a")
-        worlds = [await host.open(lambda task: Waits(), task) for _ in range(SLOW + 1)]
+        executor, task = ThreadExecutor(max_threads=64), Task("tests/Waits", "a")
+        worlds = [await executor.open(lambda task: Waits(), task) for _ in range(SLOW + 1)]
         for world in worlds:
             await world.reset(task)
         slow = [asyncio.create_task(world.step("wait")) for world in worlds[1:]]
@@ -41,8 +43,22 @@ def test_slow_worlds_hold_up_no_other():
             quick = await asyncio.wait_for(worlds[0].step("hurry"), 30)
             assert not any(one.done() for one in slow)
         finally:
-            Waits.let.set()
+            Waits.release.set()
         return quick, await asyncio.gather(*slow)
 
     quick, others = asyncio.run(play())
     assert {answer.observation for answer in (quick, *others)} == {"Done."}
+
+
+class Unclosable(Waits):
+    def close(self):
+        raise SystemExit("cannot close")
+
+
+def test_an_environment_that_cannot_be_closed_is_a_warning():
+    async def play():
+        env = await ThreadExecutor().open(lambda task: Unclosable(), Task("tests/Waits", "a"))
+        with pytest.warns(RuntimeWarning, match="Unclosable was not closed: .*SystemExit"):
+            await env.close()
+
+    asyncio.run(play())

@@ -1,8 +1,9 @@
-"""Worlds in other processes: same answers, no waiting for one another, no death that spreads."""
+"""Environments in worker processes: same answers, no blocking, no death that spreads."""
 
 import asyncio
 import os
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -19,22 +20,22 @@ HOTTER = "agentgym/Hotter-v0"
 
 @pytest.fixture(autouse=True, scope="module")
 def importable():
-    """Processes of a pool import what this one can."""
+    """Worker processes import what this one can."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parent))
         yield
 
 
 def odd(number=0):
-    """Maker and task of a world that does what it is told."""
+    """Factory and task of an environment that misbehaves on request."""
     import pool_worlds
 
     return pool_worlds.odd, pool_worlds.task(number)
 
 
-async def opened(host, number=0):
+async def opened(executor, number=0):
     maker, task = odd(number)
-    world = await host.open(maker, task)
+    world = await executor.open(maker, task)
     await world.reset(task)
     return world
 
@@ -47,9 +48,9 @@ def alive(process):
     return True
 
 
-async def transcript(host, number):
+async def transcript(executor, number):
     task = Task(HOTTER, f"hotter-{number}", number)
-    world = await host.open(EnvFactory(max_turns=9), task)
+    world = await executor.open(EnvFactory(max_turns=9), task)
     seen = [await world.reset(task)]
     for guess in range(0, 90, 10):
         seen.append(await world.step(str(guess)))
@@ -59,10 +60,10 @@ async def transcript(host, number):
     return seen
 
 
-def test_worlds_answer_the_same_wherever_they_live():
+def test_every_executor_gives_the_same_answers():
     async def play():
-        async def everything(host):
-            return await asyncio.gather(*(transcript(host, n) for n in range(12)))
+        async def everything(executor):
+            return await asyncio.gather(*(transcript(executor, n) for n in range(12)))
 
         here = await everything(ThreadExecutor())
         for workers in (1, 3):
@@ -88,7 +89,7 @@ def test_the_seed_of_the_task_is_used():
     asyncio.run(play())
 
 
-def test_a_slow_step_holds_up_no_other_world_of_its_process():
+def test_a_slow_step_blocks_no_other_environment_of_its_process():
     async def play():
         async with ProcessPool(workers=1) as pool:
             worlds = [await opened(pool) for _ in range(9)]
@@ -104,7 +105,7 @@ def test_a_slow_step_holds_up_no_other_world_of_its_process():
     asyncio.run(play())
 
 
-def test_what_a_world_raises_comes_back_and_it_lives_on():
+def test_an_exception_is_raised_by_the_call_and_the_environment_goes_on():
     async def play():
         async with ProcessPool(workers=1) as pool:
             world = await opened(pool)
@@ -121,7 +122,39 @@ def test_what_a_world_raises_comes_back_and_it_lives_on():
     asyncio.run(play())
 
 
-def test_a_process_that_dies_costs_its_own_worlds_and_is_replaced():
+@pytest.mark.parametrize("executor", [ThreadExecutor, ProcessPool])
+@pytest.mark.parametrize(("action", "kind"), [("exit", "SystemExit"), ("interrupt", "KeyboardInt")])
+def test_an_environment_that_exits_raises_an_error_and_goes_on(executor, action, kind):
+    async def play():
+        async with AsyncExitStack() as stack:
+            chosen = executor()
+            if executor is ProcessPool:
+                await stack.enter_async_context(chosen)
+            env = await opened(chosen)
+            with pytest.raises(EnvError, match=kind):
+                await asyncio.wait_for(env.step(action), 30)
+            assert (await env.step("x")).observation == "x"
+
+    asyncio.run(play())
+
+
+def test_a_process_opens_exactly_as_many_environments_as_allowed():
+    async def play():
+        async with ProcessPool(workers=1, envs_per_worker=3) as pool:
+            pids, started = [], []
+            for _ in range(7):
+                env = await opened(pool)
+                pids.append((await env.step("process")).observation)
+                started.append(pool.started)
+                await env.close()
+        return pids, started
+
+    pids, started = asyncio.run(play())
+    assert started == [1, 1, 1, 2, 2, 2, 3]
+    assert len(set(pids[:3])) == len(set(pids[3:6])) == 1 and len(set(pids)) == 3
+
+
+def test_a_dead_process_loses_its_own_environments_and_is_replaced():
     async def play():
         async with ProcessPool(workers=2) as pool:
             worlds = [await opened(pool) for _ in range(4)]
@@ -130,7 +163,7 @@ def test_a_process_that_dies_costs_its_own_worlds_and_is_replaced():
             with pytest.raises(EnvError, match="the worker died") as died:
                 await worlds[0].step("die")
             assert not isinstance(died.value, EnvLost)
-            with pytest.raises(EnvLost, match="the worker died, while this world was idle"):
+            with pytest.raises(EnvLost, match="the worker died while this environment was idle"):
                 await worlds[2].step("x")
             await worlds[0].close()
             assert (await worlds[1].step("x")).observation == "x"
@@ -142,14 +175,14 @@ def test_a_process_that_dies_costs_its_own_worlds_and_is_replaced():
     asyncio.run(play())
 
 
-def test_a_world_that_hangs_is_written_off_and_its_process_ends_after_its_neighbours():
+def test_a_hanging_environment_is_given_up_and_its_process_ends_after_the_others():
     async def play():
         async with ProcessPool(workers=1, step_timeout=1.0) as pool:
             stuck, neighbour = await opened(pool), await opened(pool)
             home = int((await neighbour.step("process")).observation)
-            with pytest.raises(EnvTimeout, match="no answer within 1 seconds"):
+            with pytest.raises(EnvTimeout, match="no reply within 1 seconds"):
                 await stuck.step("hang")
-            with pytest.raises(EnvTimeout, match="written off"):
+            with pytest.raises(EnvTimeout, match="given up"):
                 await stuck.step("x")
             await stuck.close()
             assert (await neighbour.step("x")).observation == "x"
@@ -166,18 +199,18 @@ def test_a_world_that_hangs_is_written_off_and_its_process_ends_after_its_neighb
     asyncio.run(play())
 
 
-def test_a_world_that_hangs_in_this_process_is_warned_of_by_name():
+def test_a_hanging_environment_in_this_process_is_named_in_a_warning():
     async def main():
         world = await opened(ThreadExecutor(warn_after=0.05))
         with pytest.warns(
-            RuntimeWarning, match="Odd, task 'odd', .* call is 'sleep 0.3'.*workers 1"
+            RuntimeWarning, match="Odd, task 'odd', .*answered step 'sleep 0.3'.*workers 1"
         ):
             return await world.step("sleep 0.3")
 
     assert asyncio.run(main()).observation == "sleep 0.3"
 
 
-def test_a_world_that_lets_no_thread_run_is_killed():
+def test_an_environment_that_blocks_all_threads_is_killed_with_its_process():
     async def play():
         async with ProcessPool(workers=1, step_timeout=1.0) as pool:
             world, neighbour = await opened(pool), await opened(pool)
@@ -191,7 +224,7 @@ def test_a_world_that_lets_no_thread_run_is_killed():
     asyncio.run(play())
 
 
-def test_a_call_that_nobody_waits_for_any_more_spoils_nothing():
+def test_a_cancelled_call_leaves_the_others_intact():
     async def play():
         async with ProcessPool(workers=1) as pool:
             world, neighbour = await opened(pool), await opened(pool)
@@ -201,8 +234,7 @@ def test_a_call_that_nobody_waits_for_any_more_spoils_nothing():
                 await world.step("x")
             await world.close()
             await neighbour.step("sleep 1")
-            line = pool._lines[0]
-            assert len(line.living) == 1
+            assert len(pool._connections[0].envs) == 1
             assert (await neighbour.step("x")).observation == "sleep 1 x"
 
     asyncio.run(play())
@@ -229,8 +261,8 @@ def resident(process):
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
-def test_memory_is_bounded_over_ten_thousand_resets_of_a_world_that_leaks():
-    """It leaks 0.1 MB each time, 1,000 MB in all; a process is replaced after 500 worlds."""
+def test_memory_is_bounded_over_ten_thousand_resets_of_a_leaking_environment():
+    """It leaks 0.1 MB per reset, 1,000 MB in all; a process is replaced after 500 environments."""
     maker, hoard = odd()[0], Task("tests/Odd-v0", "hoard")
 
     async def play():
@@ -254,7 +286,7 @@ def test_memory_is_bounded_over_ten_thousand_resets_of_a_world_that_leaks():
     asyncio.run(play())
 
 
-def test_a_pool_that_is_left_leaves_no_process():
+def test_a_closed_pool_leaves_no_process():
     async def play():
         async with ProcessPool(workers=2) as pool:
             worlds = [await opened(pool) for _ in range(2)]
@@ -271,7 +303,7 @@ def test_a_pool_that_is_left_leaves_no_process():
     asyncio.run(play())
 
 
-def test_a_maker_that_cannot_travel_is_refused_in_one_line():
+def test_a_factory_that_cannot_be_pickled_is_refused_in_one_line():
     async def play():
         async with ProcessPool(workers=1) as pool:
             with pytest.raises(
@@ -285,6 +317,6 @@ def test_a_maker_that_cannot_travel_is_refused_in_one_line():
 
 
 @pytest.mark.parametrize("name", ["workers", "step_timeout", "reset_timeout", "envs_per_worker"])
-def test_a_pool_of_nothing_is_refused(name):
+def test_a_value_of_zero_is_refused(name):
     with pytest.raises(ConfigError, match=f"ProcessPool.{name} is 0, expected more than 0"):
         ProcessPool(**{name: 0})
