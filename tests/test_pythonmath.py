@@ -96,7 +96,6 @@ DIFFERENT = [
     ("1/0", "1/0 + 1"),
     ("0/0", "5"),
     ("nan", "5"),
-    ("the answer is 18", "18"),
     ("__import__('os').system('touch /tmp/agentgym-pwned')", "0"),
     ("2^100", "2^100 + 1"),
 ]
