@@ -147,7 +147,9 @@ def test_every_published_answer_is_accepted_as_it_is_and_in_its_plainest_form():
 @needs_data
 def test_published_answers_are_accepted_in_a_box_and_refused_after_adding_one():
     pytest.importorskip("pyarrow")
-    whole = [g for g in published() if g.count("{") == g.count("}") and not re.search("box|[.*$]", g)]
+    whole = [
+        g for g in published() if g.count("{") == g.count("}") and not re.search("box|[.*$]", g)
+    ]
     whole = [gold for gold in whole if not re.search(r"\\\}", gold) or "\\{" in gold]
     assert [gold for gold in whole if not same(rf"$\boxed{{{gold}}}$", gold)] == []
     numbers = [gold for gold in whole if re.fullmatch(r"[-\d/.\\a-z{}^]+", gold)]
