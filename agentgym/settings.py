@@ -32,21 +32,33 @@ class AgentSettings:
 
     section: ClassVar[str] = "agent"
 
-    action_format: Literal["tags", "think", "json", "plain"] = "tags"
+    action_format: Literal["tags", "think", "json", "native", "react", "plain"] = "tags"
     """How a completion states its action: in tags, in tags after a required thought, as a JSON
-    call, or as plain text."""
+    call, as a tool call in the model's own notation, in ReAct lines, or as plain text."""
+    tool_notation: str | None = None
+    """Notation of native tool calls, such as hermes or qwen-xml; unset: that of the chat
+    template."""
+    prompt: Literal["default", "react", "verl-agent", "agentgym"] = "default"
+    """Layout of the prompts: our own, or that of a published baseline."""
+    examples: int = 0
+    """Training tasks that the oracle solves in the prompt."""
     window: int | None = None
     """Past exchanges in the prompt of each turn, which is then built anew; unset: the conversation
-    keeps growing."""
+    keeps growing, or what the layout of the prompts takes."""
+    history: Literal["append", "rerender"] = "append"
+    """How a conversation grows: append to what was sampled, or render all messages again, as the
+    chat template wants; rows that the template rewrites start anew."""
+    template_args: dict[str, Value] = field(default_factory=dict)
+    """Variables of the chat template, such as `enable_thinking false`."""
     system_prompt: str | None = None
-    """System prompt; unset: the instructions of the action format. The chat template of a model
-    made from nothing leaves it out."""
+    """System prompt; unset: the manual of the environment and the instructions of the action
+    format. The chat template of a model made from nothing leaves it out."""
     show_admissible: bool = False
     """Show the admissible actions in every turn."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""
-        at_least(0, self, "window")
+        at_least(0, self, "window", "examples")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +73,9 @@ class RolloutSettings:
     """Longest context of an episode, prompts and completions together, in tokens."""
     max_completion_tokens: int = 32
     """Longest completion of one turn, in tokens."""
+    max_thought_tokens: int | None = None
+    """Longest thought of a completion, in tokens; a longer one is closed for the model, and the
+    completion goes on. Unset: no limit of its own."""
     temperature: float = 1.0
     """Sampling temperature; 0 is greedy, for evaluation only."""
     max_seconds: float | None = None
@@ -77,6 +92,7 @@ class RolloutSettings:
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         at_least(1, self, "max_turns", "max_completion_tokens", "concurrency")
+        at_least(1, self, "max_thought_tokens")
         at_least(0, self, "workers", "temperature")
         above(0, self, "max_seconds", "env_timeout")
         if self.max_context_tokens <= self.max_completion_tokens:

@@ -137,6 +137,9 @@ class Turn:
     """The completion is trained on; random actions of a demonstrator are context only."""
     thought_tokens: int = 0
     """Leading tokens of the completion that are thought, before the action."""
+    forced: tuple[int, int] = (0, 0)
+    """Start and stop of the tokens of the completion that were inserted to end a thought; they are
+    not sampled and not trained on."""
 
 
 @dataclass(frozen=True, slots=True)

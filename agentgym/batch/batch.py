@@ -291,6 +291,9 @@ def _lay(
     columns["thought"] += [False] * read + [place < turn.thought_tokens for place in range(written)]
     for name, value in chosen.items():
         columns[name] += [-1 if name == "turn" else 0] * read + [value] * written
+    start, stop = turn.forced
+    first = len(columns["turn"]) - written
+    columns["turn"][first + start : first + stop] = [-1] * (stop - start)
 
 
 def text_hash(text: str) -> int:

@@ -8,7 +8,14 @@ from contextlib import asynccontextmanager
 from agentgym.engines.factory import EngineFactory
 from agentgym.env.executor import Executor, ThreadExecutor
 from agentgym.env.process_pool import ProcessPool
-from agentgym.rollout.action_formats import ActionFormat, JsonCall, Plain, Tags
+from agentgym.rollout.action_formats import (
+    ActionFormat,
+    JsonCall,
+    NativeCalls,
+    Plain,
+    ReAct,
+    Tags,
+)
 from agentgym.settings import AgentSettings, Experiment, RolloutSettings
 
 
@@ -28,6 +35,8 @@ def action_format_of(settings: AgentSettings) -> ActionFormat:
         "tags": Tags(),
         "think": Tags(think=True),
         "json": JsonCall(),
+        "native": NativeCalls(),
+        "react": ReAct(),
         "plain": Plain(),
     }
     return forms[settings.action_format]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from agentgym.algorithm import Algorithm
@@ -34,9 +35,16 @@ from agentgym.models.gguf import is_gguf
 from agentgym.models.loading import load_model, load_tokenizer
 from agentgym.models.lora import add_lora, base_model_of, merge_lora
 from agentgym.models.policy import Policy
-from agentgym.rollout.agent import ChatAgent
-from agentgym.rollout.demonstrations import Demonstration, demonstration_texts, to_trajectory
+from agentgym.rollout.agent import ChatAgent, end_tokens
+from agentgym.rollout.demonstrations import (
+    Demonstration,
+    demonstrate,
+    demonstration_texts,
+    to_example,
+    to_trajectory,
+)
 from agentgym.rollout.player import EpisodeLimits, Player, derive
+from agentgym.rollout.prompts import LAYOUTS, Example
 from agentgym.settings import Experiment
 from agentgym.training.learner import Learner
 from agentgym.training.metrics import episode_metrics
@@ -243,15 +251,38 @@ class Job:
         finally:
             bare.close()
 
-    def agent(self, tokenizer: Any) -> ChatAgent:
-        """The agent."""
+    def agent(self, tokenizer: Any, model: Any = None) -> ChatAgent:
+        """The agent; the generation config of the model may name further stop tokens."""
         settings = self.experiment.agent
-        return ChatAgent(
+        agent = ChatAgent(
             tokenizer,
             action_format=action_format_of(settings),
             system_prompt=settings.system_prompt,
             window=settings.window,
+            history=settings.history,
+            template_args=settings.template_args,
+            tool_notation=settings.tool_notation,
+            layout=LAYOUTS[settings.prompt],
+            stop_tokens=end_tokens(model),
         )
+        if settings.examples:
+            agent.examples = self._examples(agent, settings.examples)
+        return agent
+
+    def _examples(self, agent: ChatAgent, count: int) -> tuple[Example, ...]:
+        """Episodes of the oracle on the first training tasks."""
+        bare = self.world()
+        try:
+            tasks = self.panel("train").head(count).tasks
+            rng = np.random.default_rng(derive(self.experiment.seed, "examples"))
+            shown = [demonstrate(bare, task, rng) for task in tasks]
+        finally:
+            bare.close()
+        if not all(each.steps for each in shown):
+            raise ConfigError(
+                f"{self.experiment.env} has no oracle for its examples; use `--agent.examples 0`"
+            )
+        return tuple(to_example(each, agent) for each in shown)
 
     @property
     def _panel_temperature(self) -> float:
@@ -265,7 +296,7 @@ class Job:
         """A player: engine with the model's weights, agent, environments and limits."""
         wanted = self.experiment.rollout
         return Player(
-            agent=self.agent(tokenizer),
+            agent=self.agent(tokenizer, model),
             engine=self.engines.make(
                 model, tokenizer, slots=wanted.concurrency, context=wanted.max_context_tokens
             ),
@@ -276,6 +307,7 @@ class Job:
             limits=EpisodeLimits(
                 turns=wanted.max_turns,
                 tokens=wanted.max_context_tokens * self.engines.units_per_token,
+                thought_tokens=wanted.max_thought_tokens,
                 seconds=wanted.max_seconds,
             ),
             sampling=Sampling(

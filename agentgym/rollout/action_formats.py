@@ -1,38 +1,62 @@
-"""How an action is written in a completion: tags, a JSON tool call, or all that is said."""
+"""How a completion states its action: tags, a JSON tool call, native tool calls, ReAct, text.
+
+A format reads completions in which thoughts stand between ``<think>`` and ``</think>``; the agent
+rewrites the marks of other families, and adds an opening mark that stands in the prompt.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from agentgym.errors import MalformedAction
+from agentgym.errors import MalformedAction, did_you_mean
+from agentgym.rollout.thoughts import CLOSING, OPENING, answer_of
+from agentgym.rollout.tool_calls import (
+    HERMES,
+    Notation,
+    ToolCall,
+    hermes_text,
+    read_calls,
+    typed,
+)
 
 _ACTION = re.compile(r"<action>(.*?)</action>", re.DOTALL)
-_THINK = re.compile(r"<think>.*?</think>", re.DOTALL)
-THOUGHT_END = "</think>"
-"""What closes the thought before an action, in every format."""
-
 _CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
+
+ACT: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "act",
+        "description": "Take one action in the environment.",
+        "parameters": {
+            "type": "object",
+            "properties": {"action": {"type": "string", "description": "The action, as text."}},
+            "required": ["action"],
+        },
+    },
+}
+"""The one tool of an environment with text actions."""
 
 
 class ActionFormat(Protocol):
-    """Reads the action out of a completion's text, and writes one into it."""
+    """Parses the action of a completion, and formats an action as a completion."""
 
     @property
     def instructions(self) -> str:
-        """What the agent is told about the format."""
+        """Description of the format, for the system prompt."""
 
     def parse(self, text: str) -> str:
         """The action in a completion.
 
         Raises:
-            MalformedAction: There is none; the message tells the agent what was expected.
+            MalformedAction: There is none; the message states what was expected.
         """
 
     def format(self, action: str) -> str:
-        """The completion that says ``action``; ``parse`` is the inverse."""
+        """The completion for ``action``; ``parse`` is the inverse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +68,7 @@ class Tags:
     """
 
     think: bool = False
-    """A ``<think>`` part before the action is required."""
+    """A thought before the action is required."""
 
     @property
     def instructions(self) -> str:
@@ -54,12 +78,11 @@ class Tags:
 
     def parse(self, text: str) -> str:
         """The text between the action tags, stripped."""
-        thoughts = _THINK.search(text)
-        outside = _THINK.sub("", text)
+        thought, outside = answer_of(text)
         actions = _ACTION.findall(outside)
         if len(actions) != 1 or outside.count("<action>") != 1 or outside.count("</action>") != 1:
             raise MalformedAction(f"Expected one <action>...</action>, got {len(actions)}.")
-        if self.think and thoughts is None:
+        if self.think and not thought:
             raise MalformedAction("Expected <think>...</think> before the action.")
         action: str = actions[0].strip()
         if not action:
@@ -68,12 +91,16 @@ class Tags:
 
     def format(self, action: str) -> str:
         """With an empty thought where one is required."""
-        return f"{'<think></think>' if self.think else ''}<action>{action}</action>"
+        thought = f"{OPENING}{CLOSING}" if self.think else ""
+        return f"{thought}<action>{action}</action>"
 
 
 @dataclass(frozen=True, slots=True)
 class JsonCall:
-    """``<tool_call>{"name": "act", "arguments": {"action": "..."}}</tool_call>``, Hermes style."""
+    """``<tool_call>{"name": "act", "arguments": {"action": "..."}}</tool_call>``, Hermes style.
+
+    ``arguments`` may be a JSON string, OpenAI's form.
+    """
 
     @property
     def instructions(self) -> str:
@@ -85,23 +112,10 @@ class JsonCall:
 
     def parse(self, text: str) -> str:
         """The ``action`` argument of the one call."""
-        calls = _CALL.findall(_THINK.sub("", text))
+        calls = _CALL.findall(answer_of(text)[1])
         if len(calls) != 1:
             raise MalformedAction(f"Expected one <tool_call>...</tool_call>, got {len(calls)}.")
-        try:
-            call = json.loads(calls[0])
-        except (ValueError, RecursionError) as problem:
-            raise MalformedAction(f"The tool call is not JSON: {problem}.") from None
-        if not isinstance(call, dict) or call.get("name") != "act":
-            raise MalformedAction('The tool call must be an object with "name": "act".')
-        arguments = call.get("arguments")
-        action = arguments.get("action") if isinstance(arguments, dict) else None
-        if not isinstance(action, str) or not action.strip():
-            raise MalformedAction('"arguments" must be {"action": "..."} with a non-empty string.')
-        if any("\ud800" <= letter <= "\udfff" for letter in action):
-            # JSON can escape halves of characters, which no encoding can write down again.
-            raise MalformedAction("The action holds half of a surrogate pair.")
-        return action.strip()
+        return act_argument(HERMES.read(f"<tool_call>{calls[0]}</tool_call>").calls)
 
     def format(self, action: str) -> str:
         """The one call."""
@@ -109,9 +123,25 @@ class JsonCall:
         return f"<tool_call>{json.dumps(call, ensure_ascii=False)}</tool_call>"
 
 
+def act_argument(calls: Sequence[ToolCall]) -> str:
+    """The action that one call of ``act`` carries.
+
+    Raises:
+        MalformedAction: It is no single call of ``act`` with a non-empty text.
+    """
+    if len(calls) != 1:
+        raise MalformedAction(f"Expected one call of act, got {len(calls)} calls.")
+    if calls[0].name != "act":
+        raise MalformedAction('The tool call must be an object with "name": "act".')
+    action = calls[0].arguments.get("action")
+    if not isinstance(action, str) or not action.strip():
+        raise MalformedAction('"arguments" must be {"action": "..."} with a non-empty string.')
+    return action.strip()
+
+
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """Everything said after the thoughts is the action: for worlds of tools, which read calls."""
+    """Everything after the thoughts is the action: for environments that read tool calls."""
 
     @property
     def instructions(self) -> str:
@@ -120,13 +150,93 @@ class Plain:
 
     def parse(self, text: str) -> str:
         """What follows the last ``</think>``, stripped."""
-        said = text.rpartition("</think>")[2].strip()
-        if "<think>" in said:
-            raise MalformedAction("The thoughts after <think> are not closed by </think>.")
-        if not said:
+        answer = text.rpartition(CLOSING)[2].strip()
+        if OPENING in answer:
+            raise MalformedAction(f"The thought is not closed: write {CLOSING} after it.")
+        if not answer:
             raise MalformedAction("Expected an action, got nothing.")
-        return said
+        return answer
 
     def format(self, action: str) -> str:
         """The action as it is."""
         return action
+
+
+_REACT = re.compile(r"^[ \t>]*Action:[ \t]*(.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class ReAct:
+    """``Thought: ...`` and ``Action: ...`` lines, after ReAct (arXiv:2210.03629) and AgentGym."""
+
+    @property
+    def instructions(self) -> str:
+        """One sentence with the literal form."""
+        return 'Write a line "Thought: ..." with your reasoning, then a line "Action: ...".'
+
+    def parse(self, text: str) -> str:
+        """The text after the one ``Action:``, up to the end of its line."""
+        actions: list[str] = [found.strip() for found in _REACT.findall(answer_of(text)[1])]
+        if len(actions) != 1:
+            raise MalformedAction(f"Expected one line 'Action: ...', got {len(actions)}.")
+        if not actions[0]:
+            raise MalformedAction("The action after 'Action:' is empty.")
+        return actions[0]
+
+    def format(self, action: str) -> str:
+        """The line of the action alone."""
+        return f"Action: {' '.join(action.split())}"
+
+
+@dataclass(frozen=True, slots=True)
+class NativeCalls:
+    """Tool calls in the notation of the model; the chat template describes the tools.
+
+    An environment with text actions is one tool, ``act(action)``. An environment that lists tools
+    in ``info["tools"]`` receives its calls as Hermes JSON, whatever the model wrote.
+    """
+
+    notation: Notation = HERMES
+    described: bool = True
+    """The chat template describes tools to the model; else the instructions do."""
+
+    @property
+    def instructions(self) -> str:
+        """One sentence, with the form of a call where the template does not show it."""
+        if self.described:
+            return "Act by calling a tool."
+        schema = json.dumps(ACT, ensure_ascii=False)
+        return f"Act by calling a tool.\nTools: {schema}\nA call: {self.notation.example}"
+
+    def parse(self, text: str) -> str:
+        """The action of an environment with text actions."""
+        return self.parse_calls(text, (ACT,))[0]
+
+    def parse_calls(
+        self, text: str, tools: Sequence[Mapping[str, Any]]
+    ) -> tuple[str, tuple[ToolCall, ...]]:
+        """The action that the environment receives, and the calls.
+
+        Args:
+            text: A completion.
+            tools: Schemas of the tools that the model was shown.
+
+        Raises:
+            MalformedAction: There is no call, or not one of these tools.
+        """
+        calls = read_calls(answer_of(text)[1], self.notation).calls
+        names = [str(tool.get("function", tool).get("name")) for tool in tools]
+        for call in calls:
+            if call.name not in names:
+                hint = did_you_mean(call.name[:80], names)
+                raise MalformedAction(
+                    f"There is no tool {call.name[:80]!r}.{hint} Tools: {', '.join(names)}."
+                )
+        if names == ["act"]:
+            return act_argument(calls), calls
+        calls = tuple(typed(call, tools) for call in calls)
+        return hermes_text(calls), calls
+
+    def format(self, action: str) -> str:
+        """Hermes text; the agent prefers the writing of the chat template."""
+        return hermes_text([ToolCall("act", {"action": action})])

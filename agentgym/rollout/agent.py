@@ -1,26 +1,31 @@
-"""How a scene becomes tokens and tokens become an action; nothing is ever re-tokenised."""
+"""How observations become tokens and completions become actions; nothing is re-tokenised."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
-from agentgym.errors import ConfigError
-from agentgym.rollout.action_formats import THOUGHT_END, ActionFormat, Tags
+from agentgym.rollout.action_formats import ACT, ActionFormat, NativeCalls, Tags
+from agentgym.rollout.chat_template import ChatTemplate, Message
+from agentgym.rollout.prompts import AgentInput, Example, PromptLayout
+from agentgym.rollout.thoughts import CLOSING, OPENING, THINK
+from agentgym.rollout.tool_calls import (
+    HERMES,
+    ToolCall,
+    detect,
+    notation,
+    results_of,
+)
 from agentgym.types import Completion, Turn
 
+__all__ = ["Agent", "AgentInput", "ChatAgent", "History", "Prompt"]
 
-class AgentInput(NamedTuple):
-    """What the agent is shown this turn."""
-
-    goal: str
-    opening: str
-    """First observation of the episode."""
-    observation: str
-    admissible_actions: tuple[str, ...] = ()
-    """Admissible actions, where the world is asked to list them."""
+History = Literal["append", "rerender"]
+_TAIL = 48
+"""Tokens at the end of a prompt in which a generation prompt may open a thought."""
 
 
 class Prompt(NamedTuple):
@@ -38,43 +43,73 @@ class Agent(Protocol):
     def stop(self) -> tuple[int, ...]:
         """Token ids that end a completion."""
 
-    def prompt(self, scene: AgentInput, turns: Sequence[Turn]) -> Prompt:
+    @property
+    def thought_end(self) -> tuple[int, ...]:
+        """Tokens that close a thought which has run too long."""
+
+    def prompt(self, shown: AgentInput, turns: Sequence[Turn]) -> Prompt:
         """Tokens for this turn, given the turns before it."""
 
-    def parse(self, completion: Completion) -> str:
+    def parse(
+        self,
+        completion: Completion,
+        prompt: Sequence[int] = (),
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
         """The action in a completion.
 
+        Args:
+            completion: What the policy wrote.
+            prompt: What it read before; its end may open a thought.
+            tools: Schemas of the tools of the environment, if it has any.
+
         Raises:
-            MalformedAction: The text holds no action; the message is shown to the agent.
+            MalformedAction: The text contains no action; the message is shown to the agent.
         """
 
-    def count_thought_tokens(self, completion: Completion) -> int:
+    def count_thought_tokens(self, completion: Completion, prompt: Sequence[int] = ()) -> int:
         """Leading tokens of a completion that are thought, before the action; 0 for none."""
 
+    def in_thought(self, completion: Completion, prompt: Sequence[int] = ()) -> bool:
+        """The completion ends inside a thought."""
+
     def encode_action(self, action: str) -> tuple[int, ...]:
-        """The completion that says ``action``: how a demonstration is written."""
+        """The completion for ``action``: how a demonstration is written."""
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Tokens as text, for records."""
 
 
 class ChatAgent:
-    """Speaks through a Hugging Face tokenizer's chat template.
+    """Uses the chat template of a Hugging Face tokenizer.
 
-    With ``window=None`` the conversation grows: each turn appends the end of the last answer, the
-    new observation and the mark that opens the next answer, so an episode is one training row.
-    With ``window=h`` every turn shows the goal and the last ``h`` exchanges in a fresh prompt, so
-    every turn is a row of its own. The trainer does not know which.
+    How a conversation grows:
+
+    - ``history="append"``: each turn appends what the template puts between an answer and the next
+      one. What was sampled stays as it is, so an episode is one training row. If the template
+      renders the same messages in the same way, the context is token for token its rendering. A
+      template that drops earlier thoughts or rewrites earlier turns is not followed in that.
+    - ``history="rerender"``: each turn reads what the template renders for all messages. Where that
+      begins with the context so far, the rest is appended; else the turn is a fresh row, and rows
+      share their common prefix in training.
+    - ``window=h``: each turn shows the goal and the last ``h`` exchanges in a fresh prompt, so each
+      turn is a row.
 
     Args:
         tokenizer: With a chat template.
         action_format: How actions are written; in tags unless given.
-        system_prompt: System prompt; the form's instructions unless given, none if empty.
-        window: Exchanges shown in a fresh prompt each turn; None: the conversation grows.
+        system_prompt: System prompt; manual and instructions of the format unless given, none if
+            empty.
+        window: Exchanges shown in a fresh prompt each turn; None: the layout decides.
+        history: How a conversation grows.
+        template_args: Further variables of the template, such as ``enable_thinking``.
+        tool_notation: Notation of native calls; found from the template unless given.
+        layout: Layout of the prompts.
+        stop_tokens: Further token ids that end a completion, such as
+            ``generation_config.eos_token_id``.
 
     Raises:
-        ConfigError: The tokenizer has no chat template, or its template rewrites earlier turns
-            in a way that cannot be appended to.
+        ConfigError: The tokenizer has no chat template, or the template fails.
     """
 
     def __init__(
@@ -84,125 +119,325 @@ class ChatAgent:
         action_format: ActionFormat | None = None,
         system_prompt: str | None = None,
         window: int | None = None,
+        history: History = "append",
+        template_args: Mapping[str, Any] | None = None,
+        tool_notation: str | None = None,
+        layout: PromptLayout | None = None,
+        stop_tokens: Sequence[int] = (),
     ) -> None:
-        if not getattr(tokenizer, "chat_template", None):
-            raise ConfigError(
-                "the tokenizer has no chat template; expected an instruct model's tokenizer, "
-                "or set `tokenizer.chat_template`"
-            )
         self.tokenizer = tokenizer
-        self.action_format: ActionFormat = action_format or Tags()
-        self.system_prompt = (
-            self.action_format.instructions if system_prompt is None else system_prompt
-        )
-        self.window = window
+        self.template = ChatTemplate(tokenizer, template_args)
+        self.layout = layout or PromptLayout()
+        self.system_prompt = system_prompt
+        self.window = self.layout.window if window is None else window
+        self.history = history
+        self.stop = self.template.stop_tokens(stop_tokens)
         self._special = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
+        self.action_format: ActionFormat = action_format or Tags()
+        if isinstance(self.action_format, NativeCalls):
+            self.action_format = self._native(tool_notation)
+        self.examples: tuple[Example, ...] = ()
+        """Solved episodes to show in the prompt."""
 
-    # ---- reading -----------------------------------------------------------------------------
+    # ---- prompts -----------------------------------------------------------------------------
 
-    def prompt(self, scene: AgentInput, turns: Sequence[Turn]) -> Prompt:
+    def prompt(self, shown: AgentInput, turns: Sequence[Turn]) -> Prompt:
         """The next piece of a growing conversation, or a fresh prompt."""
+        shown = self._sanitized(shown)
+        tools = self._schemas(shown)
         if self.window is not None:
-            return Prompt(self._render(self._windowed(scene, turns, self.window)), True)
+            plain = [
+                replace(t, observation=self._plain(t.observation), action=self._plain(t.action))
+                for t in turns
+            ]
+            user = self.layout.windowed(shown, plain, self.window)
+            return Prompt(
+                self._encode(self._render([*self._head(shown), _user(user)], tools)), True
+            )
         if not turns:
-            return Prompt(self._render(self._describe(scene, scene.observation)), True)
-        closing, before, after = self._seams
-        if turns[-1].completion.tokens[-1:] == self.stop[:1]:
-            closing = closing.removeprefix(self.tokenizer.decode([self.stop[0]]))
-        text = closing + before + self._describe(scene, scene.observation, first=False) + after
-        return Prompt(self._encode(text), False)
+            messages = [*self._head(shown), _user(self.layout.first(shown))]
+            return Prompt(self._encode(self._render(messages, tools)), True)
+        if self.history == "rerender":
+            return self._rerendered(shown, turns, tools)
+        return Prompt(self._encode(self._continuation(shown, turns[-1])), False)
 
-    def _describe(self, scene: AgentInput, observation: str, *, first: bool = True) -> str:
-        parts = [observation]
-        if first and scene.goal not in observation:
-            parts.insert(0, scene.goal)
-        if scene.admissible_actions:
-            parts.append("Actions: " + ", ".join(scene.admissible_actions))
-        return self._plain("\n".join(parts))
+    def _continuation(self, shown: AgentInput, last: Turn) -> str:
+        """What follows the last answer, without the stop token that was sampled."""
+        calls = self._calls(last, shown)
+        if calls:
+            ids = _call_ids(0, len(calls))
+            answer = self.template.call_answer(calls[0].name, ids[0])
+        else:
+            ids, answer = [], self.template.text_answer()
+        results = self._results(self.layout.next(shown), calls, ids)
+        text = self.template.continuation(answer, results)
+        return self._without_sampled_end(text, last.completion)
 
-    def _windowed(self, scene: AgentInput, turns: Sequence[Turn], window: int) -> str:
-        if not turns:
-            return self._describe(scene, scene.observation)
-        shown = [scene.opening, *(turn.observation for turn in turns)]
-        first = max(0, len(turns) - window)
-        past = [
-            f"[{n + 1}] {shown[n]}\n> {turns[n].action or '(no action)'}"
-            for n in range(first, len(turns))
+    def _without_sampled_end(self, text: str, completion: Completion) -> str:
+        sampled = completion.tokens[-1:]
+        if not sampled or sampled[0] not in self.stop:
+            return text
+        ends = [str(self.tokenizer.convert_ids_to_tokens(sampled[0])), *self.template.turn_ends]
+        # The template may write another end in a history than a model samples (gpt-oss): the turn
+        # is over all the same.
+        for end in ends[:1] if sampled != self.stop[:1] else ends:
+            before, found, after = text.partition(end)
+            if found and not before.strip():
+                return after
+        if sampled == self.stop[:1]:
+            first = self._encode(text)[:1]
+            if first and self.tokenizer.decode(list(first)) in self._special:
+                return text.removeprefix(self.tokenizer.decode(list(first)))
+        return text
+
+    def _rerendered(
+        self, shown: AgentInput, turns: Sequence[Turn], tools: Sequence[Message]
+    ) -> Prompt:
+        text = self._render(self.messages(shown, turns), tools)
+        context = list(_context(turns))
+        read = self.tokenizer.decode(context, skip_special_tokens=False)
+        if text.startswith(read) and len(text) > len(read):
+            return Prompt(self._encode(text[len(read) :]), False)
+        return Prompt(self._encode(text), True)
+
+    def messages(self, shown: AgentInput, turns: Sequence[Turn]) -> list[Message]:
+        """The conversation so far, as chat messages."""
+        shown = self._sanitized(shown)
+        first = shown._replace(observation=shown.opening) if turns else shown
+        found = [*self._head(shown), _user(self.layout.first(first))]
+        for number, turn in enumerate(turns):
+            now = shown if number == len(turns) - 1 else shown._replace(admissible_actions=())
+            now = now._replace(observation=self._plain(turn.observation))
+            calls = self._calls(turn, shown)
+            ids = _call_ids(number, len(calls))
+            found.append(self._answer(turn, calls, ids))
+            found += self._results(self.layout.next(now), calls, ids)
+        return found
+
+    def _answer(self, turn: Turn, calls: Sequence[ToolCall], ids: Sequence[str]) -> Message:
+        """A completion as an assistant message."""
+        markers = self.template.thoughts
+        text = self.decode(turn.completion.tokens)
+        thought, answer, closed = markers.split(text, opened=self._opened(turn.prompt))
+        if not closed:
+            thought, answer = None, text
+        answer = self._without_header(answer)
+        if calls:
+            content = self.action_format.notation.read(answer).content  # type: ignore[attr-defined]
+            message = self.template.calls_message(calls, content, ids)
+            if thought is not None and self.template.has_thought_field:
+                fields = self.template.thought_message(thought.strip(), "")
+                message |= {key: fields[key] for key in fields if key not in ("role", "content")}
+            return message
+        if thought is None:
+            return {"role": "assistant", "content": answer}
+        return self.template.thought_message(thought.strip(), answer.lstrip("\n"))
+
+    def _results(self, text: str, calls: Sequence[ToolCall], ids: Sequence[str]) -> list[Message]:
+        """The observation as tool messages after calls, else as a user message."""
+        if not calls:
+            return [_user(text)]
+        return [
+            {"role": "tool", "name": call.name, "tool_call_id": call_id, "content": result}
+            for call, call_id, result in zip(calls, ids, results_of(text, len(calls)), strict=False)
         ]
-        current = f"[{len(turns) + 1}] {self._describe(scene, scene.observation, first=False)}"
-        return self._plain("\n".join([scene.goal, *past])) + "\n" + current
+
+    def _calls(self, turn: Turn, shown: AgentInput) -> tuple[ToolCall, ...]:
+        """The native calls of a turn that the environment has carried out."""
+        if not (isinstance(self.action_format, NativeCalls) and turn.parsed):
+            return ()
+        if not self.template.has_tools:
+            return ()
+        text = self._normalized(turn.completion, turn.prompt)
+        calls = self.action_format.parse_calls(text, shown.tools or (ACT,))[1]
+        return calls
+
+    def _head(self, shown: AgentInput) -> list[Message]:
+        """The messages before the first observation."""
+        if self.system_prompt is not None:
+            system = self.system_prompt
+        else:
+            instructions = self.action_format.instructions
+            examples = [replace_texts(example, self._plain) for example in self.examples]
+            system = self.layout.system(shown.manual, instructions, examples)
+        if not system:
+            return []
+        if self.layout.acknowledgement:
+            return [_user(system), {"role": "assistant", "content": self.layout.acknowledgement}]
+        return [{"role": "system", "content": system}]
+
+    def _schemas(self, shown: AgentInput) -> Sequence[Message]:
+        if not isinstance(self.action_format, NativeCalls) or not self.template.has_tools:
+            return ()
+        return shown.tools or (ACT,)
+
+    def _render(self, messages: Sequence[Message], tools: Sequence[Message]) -> str:
+        return self.template.render(messages, tools=tools)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return self.template.encode(text)
+
+    def _sanitized(self, shown: AgentInput) -> AgentInput:
+        native = isinstance(self.action_format, NativeCalls) and shown.tools
+        if about := shown.tool_instructions:
+            if native or about in shown.goal:
+                shown = shown._replace(manual=shown.manual.replace(about, "").strip())
+            if native:
+                # They show another notation, and the template lists the tools.
+                shown = shown._replace(goal=shown.goal.replace(about, "").strip())
+        return shown._replace(
+            manual=self._plain(shown.manual),
+            goal=self._plain(shown.goal),
+            opening=self._plain(shown.opening),
+            observation=self._plain(shown.observation),
+            admissible_actions=tuple(map(self._plain, shown.admissible_actions)),
+        )
 
     def _plain(self, text: str) -> str:
-        """Text of the world, unable to speak in the template's control tokens."""
+        """Text of the environment, with control tokens of the template broken up."""
         text = text.encode(errors="replace").decode()  # Halves of characters have no tokens.
         for token in self._special:
             if token in text:
                 text = text.replace(token, f"{token[:1]} {token[1:]}")
         return text
 
-    def _messages(self, user: str) -> list[dict[str, str]]:
-        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
-        return [*system, {"role": "user", "content": user}]
-
-    def _render(self, user: str) -> tuple[int, ...]:
-        text = self.tokenizer.apply_chat_template(
-            self._messages(user), tokenize=False, add_generation_prompt=True
-        )
-        return self._encode(text)
-
-    def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+    # ---- completions -------------------------------------------------------------------------
 
     @cached_property
-    def _seams(self) -> tuple[str, str, str]:
-        """What the template puts after an answer, before and after the next observation.
+    def thought_end(self) -> tuple[int, ...]:
+        """Tokens that close a thought which has run too long, the documented way of the family."""
+        return self._encode(self.template.thoughts.cut)
 
-        Found by rendering a conversation of markers once, so any template that only appends works.
-        """
-        one, two, three = "\u2400one", "\u2400two", "\u2400three"
-        past = [*self._messages(one), {"role": "assistant", "content": two}]
-        whole = self.tokenizer.apply_chat_template(
-            [*past, {"role": "user", "content": three}], tokenize=False, add_generation_prompt=True
-        )
-        short = self.tokenizer.apply_chat_template(past, tokenize=False)
-        closing = short.rpartition(two)[2]
-        between = whole.partition(two)[2]
-        if not (between.startswith(closing) and between.count(three) == 1):
-            raise ConfigError(
-                "the tokenizer's chat template rewrites earlier turns, so a growing conversation "
-                "cannot be appended to; use a window (`--agent.window 2`)"
-            )
-        before, _, after = between[len(closing) :].partition(three)
-        return closing, before, after
+    def parse(
+        self,
+        completion: Completion,
+        prompt: Sequence[int] = (),
+        tools: Sequence[Mapping[str, Any]] = (),
+    ) -> str:
+        """Decode without the stop token and parse the action."""
+        text = self._normalized(completion, prompt)
+        if isinstance(self.action_format, NativeCalls):
+            return self.action_format.parse_calls(text, tools or (ACT,))[0]
+        return self.action_format.parse(text)
 
-    # ---- writing -----------------------------------------------------------------------------
+    def _normalized(self, completion: Completion, prompt: Sequence[int]) -> str:
+        """The completion with its thought between ``<think>`` and ``</think>``."""
+        text = self.decode(completion.tokens)
+        markers, opened = self.template.thoughts, self._opened(prompt)
+        if markers.opening == THINK.opening:
+            return OPENING + text if opened and not text.startswith(OPENING) else text
+        thought, answer, closed = markers.split(text, opened=opened)
+        if not closed:
+            return f"{OPENING}{thought}"
+        answer = self._without_header(answer)
+        return answer if thought is None else f"{OPENING}{thought}{CLOSING}{answer}"
 
-    @cached_property
-    def stop(self) -> tuple[int, ...]:
-        """The token that the template puts after an answer, then the end-of-text token."""
-        end = self.tokenizer.eos_token_id
-        first = self._encode(self._seams[0])[:1] if self.window is None else ()
-        return tuple(dict.fromkeys([*first, *([end] if end is not None else [])]))
+    def _without_header(self, answer: str) -> str:
+        """The text of an answer without the header of its channel."""
+        for header in (self.template.thoughts.answer, self.template.answer_header):
+            if header and answer.startswith(header):
+                return answer[len(header) :]
+        return answer
 
-    def parse(self, completion: Completion) -> str:
-        """Decode without the stop token and read the action."""
-        return self.action_format.parse(self.decode(completion.tokens))
+    def _opened(self, prompt: Sequence[int]) -> bool:
+        """The prompt ends inside a thought; without a prompt, the generation prompt does."""
+        if not prompt:
+            return self.template.opens_thought
+        if self.template.thoughts.opening not in self.template.source:
+            return False
+        return self.template.thoughts.is_open(self.tokenizer.decode(list(prompt[-_TAIL:])))
 
-    def count_thought_tokens(self, completion: Completion) -> int:
-        """Tokens up to the one that completes the mark at the end of a thought; 0 without one."""
-        tokens = completion.tokens
-        if THOUGHT_END not in self.decode(tokens):
-            return 0
+    def in_thought(self, completion: Completion, prompt: Sequence[int] = ()) -> bool:
+        """The completion ends inside a thought."""
+        text = self.decode(completion.tokens)
+        return not self.template.thoughts.split(text, opened=self._opened(prompt))[2]
+
+    def count_thought_tokens(self, completion: Completion, prompt: Sequence[int] = ()) -> int:
+        """Tokens up to the one that completes the closing mark; all of an unclosed thought."""
+        tokens, closing = completion.tokens, self.template.thoughts.closing
+        text = self.decode(tokens)
+        if closing not in text:
+            unclosed = self._opened(prompt) or self.template.thoughts.opening in text
+            return len(tokens) if unclosed else 0
         counts = range(len(tokens) + 1)
-        return bisect_left(counts, True, key=lambda n: THOUGHT_END in self.decode(tokens[:n]))
+        return bisect_left(counts, True, key=lambda n: closing in self.decode(tokens[:n]))
 
     def encode_action(self, action: str) -> tuple[int, ...]:
-        """The action in the format, and the stop token."""
-        return (*self._encode(self.action_format.format(action)), self.stop[0])
+        """The action in the format and in the form of the template, and the stop token."""
+        end = self.stop[:1]
+        if isinstance(self.action_format, NativeCalls) and self.template.call_end:
+            end = (self.tokenizer.convert_tokens_to_ids(self.template.call_end),)
+        return (*self._encode(self._written(action)), *end)
+
+    def _written(self, action: str) -> str:
+        if isinstance(self.action_format, NativeCalls):
+            return self._written_call(action, self.action_format)
+        text, header = self.action_format.format(action), self.template.answer_header
+        empty = f"{OPENING}{CLOSING}"
+        if text.startswith(empty):
+            markers = self.template.thoughts
+            if markers.closing in header:
+                return header + text.removeprefix(empty)
+            if markers.opening != OPENING:
+                thought = f"{markers.opening}{markers.closing}{markers.answer or header}"
+                return thought + text.removeprefix(empty)
+        return header + text
+
+    def _written_call(self, action: str, form: NativeCalls) -> str:
+        calls = [ToolCall("act", {"action": action})]
+        if action.startswith("<tool_call>"):
+            calls = list(HERMES.read(action).calls)
+        if len(calls) == 1:
+            text = self.template.call_text(calls[0].name, calls[0].arguments)
+            if text is not None:
+                return text
+        return self.template.answer_header + form.format(action)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Decoded, without a trailing stop token."""
+        """Decoded, without trailing stop tokens."""
         kept = list(tokens)
         while kept and kept[-1] in self.stop:
             kept.pop()
         return str(self.tokenizer.decode(kept, skip_special_tokens=False))
+
+    def _native(self, name: str | None) -> NativeCalls:
+        """Native calls in the notation that the template writes, or in the one named."""
+        if name is not None:
+            return NativeCalls(notation(name), self.template.has_tools)
+        call = ToolCall("qx_tool", {"value": "text"})
+        written = self.template.call_text(call.name, call.arguments)
+        found = None if written is None else detect(written, call)
+        return NativeCalls(found or HERMES, self.template.has_tools)
+
+
+def replace_texts(example: Example, plain: Any) -> Example:
+    """An example with sanitized texts."""
+    steps = tuple((completion, plain(observation)) for completion, observation in example.steps)
+    return Example(plain(example.goal), plain(example.opening), steps)
+
+
+def end_tokens(model: Any) -> tuple[int, ...]:
+    """``generation_config.eos_token_id`` of a model, one or several; none for a path."""
+    found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if found is None:
+        return ()
+    return (found,) if isinstance(found, int) else tuple(found)
+
+
+def _user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def _call_ids(turn: int, count: int) -> list[str]:
+    """Nine letters and digits, which Mistral's templates demand."""
+    return [f"call{turn:03d}{number:02d}" for number in range(count)]
+
+
+def _context(turns: Sequence[Turn]) -> Sequence[int]:
+    """Tokens of the current row."""
+    context: list[int] = []
+    for turn in turns:
+        if turn.fresh:
+            context = []
+        context += [*turn.prompt, *turn.completion.tokens]
+    return context

@@ -10,6 +10,7 @@ import numpy as np
 
 from agentgym.env.base import TextEnv
 from agentgym.rollout.agent import Agent, AgentInput
+from agentgym.rollout.prompts import Example
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
 
@@ -68,6 +69,11 @@ def demonstrate(
     """
     observation, info = world.reset(seed=task.seed, options={"task": task.id})
     opening = observation
+    fixed = (
+        info.get("manual", ""),
+        tuple(info.get("tools", ())),
+        info.get("tool_instructions", ""),
+    )
     steps: list[DemonstrationStep] = []
     stop = Stop.MAX_TURNS
     plan: tuple[str, ...] = ()
@@ -81,7 +87,7 @@ def demonstrate(
         action = choices[int(rng.integers(len(choices)))] if random else plan[0]
         plan = () if random else plan[1:]
         actions = tuple(info.get("admissible_commands", ()))
-        shown = AgentInput(info["goal"], opening, observation, actions)
+        shown = AgentInput(info["goal"], opening, observation, actions, *fixed)
         observation, reward, ended, _, info = world.step(action)
         valid = bool(info["action_valid"])
         steps.append(DemonstrationStep(shown, action, observation, reward, valid, random))
@@ -137,6 +143,14 @@ def to_trajectory(
         won=shown.won,
         task_type=shown.task_type,
     )
+
+
+def to_example(shown: Demonstration, agent: Agent) -> Example:
+    """A demonstration as the text that prompts show."""
+    steps = tuple(
+        (agent.decode(agent.encode_action(step.action)), step.observation) for step in shown.steps
+    )
+    return Example(shown.goal, shown.opening, steps)
 
 
 def demonstration_texts(demonstrations: Iterable[Demonstration]) -> list[str]:

@@ -6,11 +6,11 @@ import asyncio
 import copy
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -39,6 +39,8 @@ class EpisodeLimits:
     """Completions, whether or not they held an action."""
     tokens: int = 4096
     """Longest context: prompts and completions together."""
+    thought_tokens: int | None = None
+    """Longest thought of a completion; a longer one is closed. None: no limit."""
     seconds: float | None = None
     """From the start of an episode to that of its last turn, waits included; None: no limit."""
 
@@ -190,14 +192,20 @@ class Episode:
     context: list[int] = field(default_factory=list)
     """Tokens of prompts and completions up to the last executed decision."""
     info: dict[str, Any] = field(default_factory=dict)
+    manual: str = ""
+    """How to act in this environment, from ``info`` at reset."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Schemas of the tools of the environment, from ``info`` at reset."""
+    tool_instructions: str = ""
+    """The text about tools in goal and manual, from ``info`` at reset."""
     stop: Stop | None = None
     error: str = ""
     shared_turns: int = 0
     """Leading turns taken over from the episode this one was forked from."""
     started_at: float = field(default_factory=time.monotonic)
     """Start, in seconds of the monotonic clock."""
-    _pending: tuple[tuple[int, ...], bool, Completion] | None = None
-    """Prompt of the next turn, whether it replaces the context, and the completion."""
+    _pending: _Pending | None = None
+    """The prompt and the completion of the next turn."""
 
     def __post_init__(self) -> None:
         """Register with the player until the environment is closed."""
@@ -213,7 +221,15 @@ class Episode:
         """What the agent is shown now."""
         observation = self.turns[-1].observation if self.turns else self.opening
         actions = tuple(self.info.get("admissible_commands", ()))
-        return AgentInput(self.info["goal"], self.opening, observation, actions)
+        return AgentInput(
+            self.info["goal"],
+            self.opening,
+            observation,
+            actions,
+            self.manual,
+            self.tools,
+            self.tool_instructions,
+        )
 
     async def open(self) -> None:
         """Start the task."""
@@ -221,6 +237,9 @@ class Episode:
             player = self.player
             self.env = await _env_call(player.executor.open(player.make_env, self.task))
             self.opening, self.info = await _env_call(self.env.reset(self.task))
+            self.manual = str(self.info.get("manual", ""))
+            self.tools = tuple(self.info.get("tools", ()))
+            self.tool_instructions = str(self.info.get("tool_instructions", ""))
 
     async def generate(self) -> Completion | None:
         """Sample a completion; None when there is no room or time, which ends the episode."""
@@ -233,36 +252,65 @@ class Episode:
         context = list(prompt) if fresh else [*self.context, *prompt]
         room = min(player.limits.tokens, player.engine.context)
         if len(context) + player.sampling.max_tokens > room:
+            if not self.turns and not player.usage.turns:
+                raise ConfigError(
+                    f"the first prompt of task {task.id!r} has {len(context)} tokens, which with "
+                    f"{player.sampling.max_tokens} for a completion exceed the context of {room}: "
+                    "raise `--rollout.max-context-tokens`, or take a model with a longer context"
+                )
             self.stop = Stop.MAX_TOKENS
             return None
         seed = derive(player.stream, task.env, task.id, task.seed, self.sample, len(self.turns))
+        sampling = replace(player.sampling, seed=seed)
         try:
-            completion = await player.engine.generate(context, replace(player.sampling, seed=seed))
+            completion, forced = await self._sample(context, sampling)
         except ContextTooLong:
             self.stop = Stop.MAX_TOKENS
             return None
-        player.usage.tokens += len(completion.tokens)
-        self._pending = prompt, fresh, completion
+        player.usage.tokens += len(completion.tokens) - (forced[1] - forced[0])
+        self._pending = _Pending(prompt, fresh, completion, forced)
         return completion
+
+    async def _sample(
+        self, context: list[int], sampling: Sampling
+    ) -> tuple[Completion, tuple[int, int]]:
+        """A completion, and which of its tokens were inserted to end a thought."""
+        player, most = self.player, self.player.limits.thought_tokens
+        if most is None or most >= sampling.max_tokens:
+            return await player.engine.generate(context, sampling), (0, 0)
+        first = await player.engine.generate(context, replace(sampling, max_tokens=most))
+        if first.finish == "stop":
+            return first, (0, 0)
+        inside = player.agent.in_thought(first, context)
+        end = player.agent.thought_end if inside else ()
+        left = sampling.max_tokens - most - len(end)
+        if left < 1:
+            return first, (0, 0)
+        begun = [*context, *first.tokens, *end]
+        seed = derive(sampling.seed, "after the thought")
+        rest = await player.engine.generate(begun, replace(sampling, max_tokens=left, seed=seed))
+        return joined(first, end, rest), (most, most + len(end))
 
     async def step(self) -> None:
         """Parse the completion and execute its action; without a completion do nothing."""
         if self._pending is None:
             return
-        prompt, fresh, completion = self._pending
+        prompt, fresh, completion, forced = self._pending
         self._pending = None
         self.player.usage.turns += 1
         past = [] if fresh else self.context
-        self.context = [*past, *prompt, *completion.tokens]
+        read = [*past, *prompt]
+        self.context = [*read, *completion.tokens]
         turn = partial(
             Turn,
             prompt,
             completion,
             fresh=fresh,
-            thought_tokens=self.player.agent.count_thought_tokens(completion),
+            forced=forced,
+            thought_tokens=self.player.agent.count_thought_tokens(completion, read),
         )
         try:
-            action = self.player.agent.parse(completion)
+            action = self.player.agent.parse(completion, read, self.tools)
         except MalformedAction as problem:
             self.turns.append(turn("", str(problem), 0.0, parsed=False, valid=False))
         else:
@@ -338,6 +386,28 @@ class Episode:
             yield
         except _EnvFailed as problem:
             self.stop, self.error = problem.stop, str(problem)
+
+
+class _Pending(NamedTuple):
+    prompt: tuple[int, ...]
+    fresh: bool
+    """The prompt replaces the context."""
+    completion: Completion
+    forced: tuple[int, int]
+
+
+def joined(first: Completion, inserted: Sequence[int], rest: Completion) -> Completion:
+    """One completion of two, with tokens between them that were not sampled."""
+    zeros = (0.0,) * len(inserted)
+    versions = first.token_versions + (rest.version,) * len(inserted) + rest.token_versions
+    return Completion(
+        (*first.tokens, *inserted, *rest.tokens),
+        (*first.logprobs, *zeros, *rest.logprobs),
+        (*first.entropies, *zeros, *rest.entropies),
+        min(first.version, rest.version),
+        rest.finish,
+        versions if len(set(versions)) > 1 else (),
+    )
 
 
 class _EnvFailed(Exception):

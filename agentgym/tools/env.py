@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -95,7 +96,8 @@ class ToolEnv(TextEnv):
         """Execute the calls of an action in order, until one ends the episode."""
         if self._last.done:
             return self._unchanged("The episode is over.", valid=False)
-        calls = self.notation.parse(action, self.tools)
+        notation = self._notation_of(action)
+        calls = notation.parse(action, self.tools)
         if not calls:
             return self.act_without_call(action)
         last = self._unchanged("")
@@ -107,11 +109,31 @@ class ToolEnv(TextEnv):
                 self.well_formed = False
             else:
                 last = self._execute(call, last)
-            texts.append(self.notation.result(last.observation))
+            texts.append(notation.result(last.observation))
             reward, valid = reward + last.reward, valid and last.valid
             if last.done or number == self.limits.per_turn:
                 break
         return last._replace(observation="\n".join(texts), reward=reward, valid=valid)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """Start a task.
+
+        For models with native tool calls, ``info["tools"]`` lists the schemas, and
+        ``info["tool_instructions"]`` is the text about tools in goal and manual, which they need
+        not read.
+        """
+        observation, info = super().reset(seed=seed, options=options)
+        return observation, {
+            **info,
+            "tools": [copy.deepcopy(each.schema) for each in self.tools],
+            "tool_instructions": self.instructions,
+        }
+
+    def _notation_of(self, action: str) -> CallNotation:
+        """The notation of this environment; native calls of a model arrive as Hermes JSON."""
+        return HermesCalls() if action.startswith('<tool_call>{"name": ') else self.notation
 
     def fork(self) -> Self:
         """The same state, with copies of stateful tools."""
