@@ -39,6 +39,13 @@ def test_a_model_without_a_chat_template(tokenizer, tmp_path):
     assert "has no chat template, as base models have none" in refused(folder)
 
 
+def test_a_context_that_is_longer_than_the_model_reads(tokenizer, tmp_path):
+    folder = saved(tmp_path, tokenizer, max_position_embeddings=512)
+    check_model(folder, context=512)
+    with pytest.raises(ConfigError, match="max_context_tokens is 513, expected at most 512"):
+        check_model(folder, context=513)
+
+
 def test_a_gguf_file_of_an_unsupported_architecture(tmp_path):
     from gguf import GGUFWriter
 

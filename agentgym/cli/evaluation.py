@@ -12,6 +12,7 @@ from rich.console import Console
 
 from agentgym.cli.parsing import parse
 from agentgym.cli.training import plan_for
+from agentgym.experiment.presets import pretrained_rollout
 from agentgym.settings import (
     WORLD,
     AgentSettings,
@@ -53,7 +54,7 @@ class EvalArguments:
     seed: int = 0
     panel: PanelSettings = field(default_factory=PanelSettings)
     """Which tasks, how often."""
-    rollout: RolloutSettings = field(default_factory=RolloutSettings)
+    rollout: RolloutSettings = field(default_factory=pretrained_rollout)
     """How episodes are played."""
     agent: AgentSettings = field(default_factory=AgentSettings)
     """How the agent reads and writes."""

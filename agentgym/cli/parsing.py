@@ -72,3 +72,8 @@ def take(words: list[str], flag: str) -> str | None:
             del words[index]
             return words.pop(index)
     return None
+
+
+def value_of(words: Sequence[str], flag: str) -> str | None:
+    """The value of ``flag VALUE`` or ``flag=VALUE``; the words keep it."""
+    return take(list(words), flag)

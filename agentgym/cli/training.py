@@ -11,9 +11,10 @@ import tyro
 from rich.console import Console
 
 from agentgym import plugins
-from agentgym.cli.parsing import parse, take
+from agentgym.cli.parsing import parse, take, value_of
 from agentgym.env import registry
 from agentgym.errors import ConfigError, did_you_mean
+from agentgym.experiment.presets import advice, fitted_algorithm, fitted_values
 from agentgym.settings import Experiment
 from agentgym.utils import yaml_config
 from agentgym.utils.progress import Display
@@ -24,7 +25,10 @@ TRAIN_HELP = f"""Train an agent in a world, and show that it got better.
 
 Without options: makes text-adventure games, trains a tokenizer and a small model from nothing,
 imitates walkthroughs, improves by reinforcement, and plays a frozen panel of unseen games before
-and after. `--model FOLDER_OR_HUB_ID` trains any Hugging Face causal language model instead.
+and after. `--model MODEL` trains a Hugging Face causal language model instead (folder, hub id or
+GGUF file), with settings that fit a pretrained model: learning rates, lengths of completions and
+contexts, and more (agentgym/experiment/pretrained.yaml). `--lora.rank 16` trains adapters instead
+of all its weights.
 
     agentgym train [ALGORITHM] [--world NAME | --config FILE.yaml] [options]
     agentgym train --resume RUN
@@ -61,24 +65,46 @@ def train(arguments: list[str]) -> int:
         from agentgym.experiment.run_folder import RunFolder
 
         file = RunFolder(Path(resumed)).config
-    default = plan_for_env(named, world) if world else plan_for(named, file)
+    model, lora = value_of(rest, "--model"), value_of(rest, "--lora.rank") is not None
+    if world:
+        default = plan_for_env(named, world, model=model, lora=lora)
+    else:
+        default = plan_for(named, file, model=model, lora=lora)
     prog = f"agentgym train {default.algorithm}"
     plan = parse(type(default), rest, prog=prog, default=default)
     return _train(plan, None if resumed is None else Path(resumed))
 
 
-def plan_for(named: str | None, file: str | Path | None) -> Any:
-    """What a file sets, with a method: the one named, else the file's, else ``METHOD``."""
+def plan_for(
+    named: str | None, file: str | Path | None, *, model: str | None = None, lora: bool = False
+) -> Any:
+    """The plan of a file, with a method: the one named, else the file's, else ``METHOD``.
+
+    Args:
+        named: Algorithm named besides the file.
+        file: YAML; None for the defaults.
+        model: Model named besides the file; settings that fit a pretrained model come with it.
+        lora: Whether adapters are asked for besides the file.
+    """
     name = named or (yaml_config.peek(file, "algorithm") if file else None) or METHOD
     kind = _plan(name)
+    values = yaml_config.read(file) if file else {}
+    fits = isinstance(values, dict)
+    plan: Any = yaml_config.decode(
+        kind, fitted_values(values, model=model, lora=lora) if fits else values, where=str(file)
+    )
+    if model is not None or plan.model is not None:
+        plan = replace(plan, algo=fitted_algorithm(plan.algo, values.get("algo") or {}))
     # The file may name another method than the one that is wanted.
-    return replace(yaml_config.load(kind, file), algorithm=name) if file else kind()
+    return replace(plan, algorithm=name)
 
 
-def plan_for_env(named: str | None, world: str) -> Any:
-    """What a world's recipe sets; the world need not have one."""
+def plan_for_env(
+    named: str | None, world: str, *, model: str | None = None, lora: bool = False
+) -> Any:
+    """The plan of an environment's recipe; the defaults where it has none."""
     env = registry.full_id(world)
-    return replace(plan_for(named, registry.recipe(env)), env=env)
+    return replace(plan_for(named, registry.recipe(env), model=model, lora=lora), env=env)
 
 
 def _plan(name: str) -> type[Any]:
@@ -117,6 +143,8 @@ def _train(plan: Any, resumed: Path | None) -> int:
     write_atomic(folder.config, yaml_config.dump(plan))
     display = Display(Console())
     display.say(f"run folder: {root}")
+    for line in advice(plan):
+        display.say(f"warning: {line}")
     try:
         run_blocking(plan, algorithm, folder, display)
     except KeyboardInterrupt:

@@ -42,4 +42,4 @@ def check(experiment: Experiment, *, trains: bool = False) -> None:
     panel_of(experiment.env, bare, wanted.split).head(wanted.tasks)
     bare.close()
     if experiment.model is not None and experiment.engine != "openai":
-        check_model(experiment.model)
+        check_model(experiment.model, context=experiment.rollout.max_context_tokens)

@@ -50,13 +50,18 @@ def load_model(
     return model.to(where)
 
 
-def check_model(path: str | Path) -> None:
+def check_model(path: str | Path, *, context: int = 0) -> None:
     """Refuse anything but a causal language model with a tokenizer and a chat template.
 
     Reads configurations only, no weights.
 
+    Args:
+        path: Folder, hub id or GGUF file.
+        context: Tokens that the model has to be able to read.
+
     Raises:
-        ConfigError: There is no such model, or its adapters do not fit its base.
+        ConfigError: There is no such model, its adapters do not fit its base, or its context is
+            too short.
         MissingExtra: A GGUF file is given and the package that reads it is not installed.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -71,6 +76,12 @@ def check_model(path: str | Path) -> None:
         raise ConfigError(_no_model(path, ValueError(f"its type is {found.model_type}")))
     if base is not None:
         check_adapters(path, base, found)
+    longest = getattr(found.get_text_config(), "max_position_embeddings", None)
+    if longest is not None and context > longest:
+        raise ConfigError(
+            f"rollout.max_context_tokens is {context}, expected at most {longest}, the longest "
+            f"context of {str(path)!r}"
+        )
     if not getattr(load_tokenizer(path), "chat_template", None):
         raise ConfigError(
             f"{str(path)!r} has no chat template, as base models have none: give the instruct "

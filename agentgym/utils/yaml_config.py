@@ -21,7 +21,7 @@ def load(cls: type[T], path: str | Path) -> T:
     Raises:
         ConfigError: The file cannot be read, or names a field or value that does not fit.
     """
-    config: T = decode(cls, _read(path), where=str(path))
+    config: T = decode(cls, read(path), where=str(path))
     return config
 
 
@@ -31,14 +31,19 @@ def peek(path: str | Path, key: str) -> str | None:
     Raises:
         ConfigError: The file cannot be read, or the value is no string.
     """
-    value = _read(path)
+    value = read(path)
     found = value.get(key) if isinstance(value, dict) else None
     if found is not None and not isinstance(found, str):
         raise ConfigError(f"{path}.{key} is {found!r}, expected a name")
     return found
 
 
-def _read(path: str | Path) -> Any:
+def read(path: str | Path) -> Any:
+    """The plain values of a YAML file.
+
+    Raises:
+        ConfigError: The file cannot be read or is not YAML.
+    """
     try:
         value = yaml.safe_load(Path(path).read_text())
     except OSError as problem:
