@@ -401,5 +401,7 @@ class CheckSettings:
     """Resets of one environment over which memory must stay level."""
     seconds: float = 10.0
     """Time after which a repeating check stops with what it has seen."""
+    call_timeout: float = 60.0
+    """Seconds after which a call into the environment that has not returned counts as hanging."""
     episodes: int = 4
     """Smallest number of episodes or tasks of such a check, however long they take."""

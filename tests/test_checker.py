@@ -1,6 +1,9 @@
-"""The checker of worlds notices every way to break the contract, and says where to look."""
+"""The environment checker finds every kind of violation and states where to look."""
 
+import contextlib
 import re
+import signal
+import time
 import warnings
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 from defects import DEFECTS, Corridor, Drawers
+from defects.answers import ForgetsToReturn
 from gymnasium.utils.env_checker import check_env
 
 from agentgym.cli import main
@@ -15,6 +19,7 @@ from agentgym.env.registry import world
 from agentgym.errors import ConfigError
 from agentgym.testing import CheckSettings, check_environment
 from agentgym.testing.findings import Verdict
+from agentgym.testing.hanging import calls_return_within
 from agentgym.testing.worlds import CHECKS, findings
 
 QUICK = CheckSettings(steps=60, resets=200, seconds=60.0)
@@ -55,6 +60,59 @@ def test_a_world_with_one_defect_is_caught_and_the_cause_named(registered, defec
         check_environment(registered(defect.world), QUICK)
     assert defect.world.__name__ in str(problem.value)
     assert "\n" not in str(problem.value)
+
+
+def test_an_error_in_one_place_is_one_finding(registered):
+    """Every check fails on it; the first names file and line, the others refer to it."""
+    found = list(findings(registered(ForgetsToReturn), QUICK))
+    failed = [finding for finding in found if finding.verdict is Verdict.FAILED]
+    assert len(failed) == 1 and "answers.py, line" in failed[0].note
+    referring = [finding for finding in found if failed[0].check in finding.note]
+    assert len(referring) > 10
+
+
+class Loops(Corridor):
+    """Hangs on one action, and swallows exceptions."""
+
+    def act(self, action):
+        while action == "":
+            with contextlib.suppress(Exception):
+                time.sleep(0.01)
+        return super().act(action)
+
+
+class LoopsWhenMade(Corridor):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        while kwargs.get("admissible"):
+            pass
+
+
+@pytest.mark.parametrize(("kind", "call"), [(Loops, "step"), (LoopsWhenMade, "world")])
+def test_an_endless_loop_is_one_finding_that_names_the_line(registered, kind, call):
+    hasty = CheckSettings(steps=60, resets=100, seconds=5.0, call_timeout=3.0)
+    found = list(findings(registered(kind), hasty))
+    failed = [finding for finding in found if finding.verdict is Verdict.FAILED]
+    assert len(failed) == 1
+    assert re.search(
+        rf"{call}\(\) did not return within 3 s; .*test_checker.py, line", failed[0].note
+    )
+    assert {finding.verdict for finding in found[found.index(failed[0]) + 1 :]} == {Verdict.SKIPPED}
+
+
+def test_a_timer_that_was_set_before_a_check_goes_on_after_it():
+    rang = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rang.append(time.monotonic()))
+    left, interval = signal.setitimer(signal.ITIMER_REAL, 1.5)
+    try:
+        with calls_return_within(60):
+            time.sleep(0.8)
+        assert not rang
+        time.sleep(1.2)
+        assert len(rang) == 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, left, interval)
 
 
 def test_a_limit_that_is_not_the_registered_one_is_caught(registered):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeVar
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
 from agentgym.errors import ConfigError, EnvError, UnknownTask, did_you_mean
+
+R = TypeVar("R")
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) while a longer job runs."""
@@ -181,14 +185,14 @@ class TextEnv(gymnasium.Env[str, str]):
             task = known[int(self.np_random.integers(len(known)))]
         self.task_id = str(task)
         with _no_exit():
-            self._opening = self.start(self.task_id, self.np_random)
+            self._opening = _expected(Opening, self.start(self.task_id, self.np_random), self.start)
         self._last = Outcome(self._opening.observation)
         return self._opening.observation, {**self._info(), "manual": self.manual()}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Act; ``truncated`` is always False, wrappers add limits."""
         with _no_exit():
-            self._last = self.act(action)
+            self._last = _expected(Outcome, self.act(action), self.act)
         last = self._last
         return last.observation, float(last.reward), last.done, False, self._info()
 
@@ -218,6 +222,23 @@ def _copied(rng: np.random.Generator) -> np.random.Generator:
     bits = type(rng.bit_generator)(_SEED)
     bits.state = rng.bit_generator.state
     return np.random.Generator(bits)
+
+
+def _expected(kind: type[R], value: R, method: Callable[..., R]) -> R:
+    """The value, which must be of a kind.
+
+    Raises:
+        EnvError: It is not; names the method with file and line.
+    """
+    if isinstance(value, kind):
+        return value
+    code = inspect.unwrap(method).__code__
+    place = f"{Path(code.co_filename).name}, line {code.co_firstlineno}"
+    hint = ": is a `return` missing?" if value is None else ""
+    raise EnvError(
+        f"{place}: {method.__name__}() returned {value!r:.80}, expected an agentgym."
+        f"{kind.__name__}{hint}"
+    )
 
 
 @contextmanager

@@ -1,16 +1,22 @@
-"""Where a world is put through its paces: every answer it gives is checked as it is given."""
+"""Makes environments for the checks and acts in them; every answer is checked as it comes."""
 
 from __future__ import annotations
 
 import math
+import os
+import sysconfig
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count, zip_longest
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 
+import agentgym
 from agentgym.env.base import SPLITS, TextEnv
 from agentgym.env.registry import spec, world
 from agentgym.errors import MissingExtra
@@ -28,12 +34,14 @@ NONSENSE = (
     "-1",
     "%s {0} $(id) ; --",
 )
-"""What a language model may say instead of an action."""
+"""What a language model may write instead of an action."""
 
 _STEPS = 12
 """Longest random walk where not much depends on its length."""
 _LONG = 50
 """Longest of the walks that are recorded."""
+_LARGEST_REWARD = 10.0
+"""Largest absolute reward of one step: what agent libraries pay for a win at most."""
 _INFO: dict[str, type | tuple[type, ...]] = {
     "task_id": str,
     "task_type": str,
@@ -42,10 +50,11 @@ _INFO: dict[str, type | tuple[type, ...]] = {
     "won": bool,
     "action_valid": bool,
 }
+_PLAIN = (str, int, float, bool, type(None), np.number, np.bool_)
 
 
 class Step(NamedTuple):
-    """What a world answered; ``info`` is a copy."""
+    """An answer of the environment; ``info`` is a copy."""
 
     observation: str
     reward: float
@@ -54,7 +63,7 @@ class Step(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """An episode played at random: what it takes to play it again, and what was answered."""
+    """An episode played at random: what replays it, and the answers."""
 
     task: str
     seed: int
@@ -63,14 +72,27 @@ class Walk(NamedTuple):
     """One more than actions; the first is the opening."""
 
 
+class Crash(AssertionError):
+    """The environment raised; the place in its code tells whether it is the same error again."""
+
+    def __init__(self, message: str, problem: BaseException) -> None:
+        place = place_of(problem)
+        self.place = place or str(problem)
+        super().__init__(f"{message} ({place})" if place else message)
+
+
 class Lab:
-    """Makes worlds and acts in them; every answer is checked, whatever it was asked for."""
+    """Makes environments and acts in them; checks every answer, whatever it was asked for."""
 
     def __init__(self, env_id: str, kwargs: dict[str, Any], effort: CheckSettings) -> None:
         self.id = env_id
         self.kwargs = kwargs
         self.effort = effort
         self.made: list[TextEnv] = []
+        self.crashes: dict[str, str] = {}
+        """Place of a crash to the title of the check that reported it."""
+        self.hangs = ""
+        """Title of the check in which the environment hung; the others are not run."""
         self._recorded: tuple[Walk, ...] = ()
 
     @property
@@ -79,43 +101,43 @@ class Lab:
         return spec(self.id).max_episode_steps
 
     def world(self, **more: Any) -> TextEnv:
-        """A fresh one that also lists its admissible commands."""
+        """A new environment that also lists its admissible commands."""
         with self.must("take the options of TextEnv: accept **kwargs, hand them to super()"):
             env = world(self.id, **{**self.kwargs, "admissible": True, **more})
         self.made.append(env)
         return env
 
     def close(self) -> None:
-        """Close every world and fork, also those that are closed already."""
+        """Close every environment and fork, also those that are closed already."""
         with self.must("let close() be called at any time, and twice"):
             while self.made:
                 self.made.pop().close()
 
     def abandon(self) -> None:
-        """Close what can be closed, after a violation that is to be told, not what follows."""
+        """Close what can be closed, after a violation that is reported instead of what follows."""
         while self.made:
-            with suppress(Exception):
+            with suppress(Exception, SystemExit):
                 self.made.pop().close()
 
     @contextmanager
     def must(self, what: str) -> Iterator[None]:
-        """Whatever the world raises inside is a violation of its contract."""
+        """What the environment raises inside is a violation of its contract."""
         try:
             yield
         except (AssertionError, MissingExtra):
             raise
-        except Exception as problem:
-            raise AssertionError(
-                f"{self.id} must {what}; it raised {type(problem).__name__}: {problem}"
+        except (Exception, SystemExit) as problem:
+            raise Crash(
+                f"{self.id} must {what}; it raised {type(problem).__name__}: {problem}", problem
             ) from problem
 
     def require(self, holds: bool, message: str) -> None:
-        """Like ``assert``, which ``python -O`` would remove, with the world's id in front."""
+        """Like ``assert``, which ``python -O`` removes, with the environment's id in front."""
         if not holds:
             raise AssertionError(f"{self.id}: {message}")
 
     def hurry(self) -> Callable[[], bool]:
-        """Whether the seconds are over that a check may repeat itself, counted from now."""
+        """Whether the time is over in which a check may repeat itself, counted from now."""
         end = time.monotonic() + self.effort.seconds
         return lambda: time.monotonic() > end
 
@@ -126,13 +148,13 @@ class Lab:
         return [id_ for row in zip_longest(*spread) for id_ in row if id_ is not None]
 
     def begin(self, env: TextEnv, task: str, seed: int = 0) -> Step:
-        """Start a task, which must be the one that was asked for, and not won yet."""
+        """Start a task; ``info`` must name it, and it must not be won yet."""
         with self.must(f"reset to task {task!r}"):
             observation, info = env.reset(seed=seed, options={"task": task})
         step = Step(observation, 0.0, False, dict(info))
         self._check_answer(step, f"reset to task {task!r}")
         named = step.info["task_id"]
-        self.require(named == task, f"asked for task {task!r}, info['task_id'] is {named!r}")
+        self.require(named == task, f"reset to task {task!r}, but info['task_id'] is {named!r}")
         self.require(not info["won"], f"task {task!r} is won before the first action")
         return step
 
@@ -164,11 +186,30 @@ class Lab:
             isinstance(step.reward, float | int) and math.isfinite(step.reward),
             f"{where}: the reward must be a finite number, got {step.reward!r}",
         )
+        self.require(
+            abs(step.reward) <= _LARGEST_REWARD,
+            f"{where}: the reward is {step.reward:g}, expected at most {_LARGEST_REWARD:g}: "
+            f"divide by the largest return, so that a win is worth about 1",
+        )
         for name, kind in _INFO.items():
             self.require(
                 name in info, f"{where}: info lacks {name!r}: extend super()._info(), keep its keys"
             )
-            self.require(isinstance(info[name], kind), f"{where}: info[{name!r}] is {info[name]!r}")
+            right = isinstance(info[name], kind) and not (
+                kind is not bool and isinstance(info[name], bool)
+            )
+            self.require(
+                right,
+                f"{where}: info[{name!r}] is {info[name]!r:.80} of type "
+                f"{type(info[name]).__name__}, expected {_named(kind)}",
+            )
+        for name, value in info.items():
+            self.require(
+                isinstance(name, str) and _is_plain(value),
+                f"{where}: info[{name!r}] is {value!r:.80} of type {type(value).__name__}, which "
+                f"other processes and records cannot take: put plain values into info (str, bool, "
+                f"int, float, None, and lists, tuples, sets and dictionaries of them)",
+            )
         score, won = info["score"], info["won"]
         self.require(0 <= score <= 1, f"{where}: score {score} is outside [0, 1]: rescale it")
         self.require(
@@ -289,6 +330,33 @@ class Lab:
             return commands[int(rng.integers(len(commands)))], True
         env.action_space.seed(int(rng.integers(2**31)))
         return env.action_space.sample(), False
+
+
+def _named(kind: type | tuple[type, ...]) -> str:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return " or ".join(each.__name__ for each in kinds)
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, (*value.keys(), *value.values())))
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_is_plain, value))
+    return isinstance(value, _PLAIN)
+
+
+_OURS = tuple(f"{Path(module.__file__).parent}{os.sep}" for module in (agentgym, gymnasium))
+_STANDARD, _INSTALLED = (sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib"))
+
+
+def place_of(problem: BaseException) -> str:
+    """File and line in the environment's code where an exception was raised; else empty."""
+    for each in reversed(traceback.extract_tb(problem.__traceback__)):
+        file = each.filename
+        standard = file.startswith((_STANDARD, "<")) and not file.startswith(_INSTALLED)
+        if not standard and not file.startswith(_OURS):
+            return f"{Path(file).name}, line {each.lineno}"
+    return ""
 
 
 def _difference(one: Step, other: Step) -> str:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import random
 import sys
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import numpy as np
 
 from agentgym.env.base import TextEnv
 from agentgym.env.registry import world
-from agentgym.testing.lab import Lab, Walk
+from agentgym.testing.lab import Lab, Step, Walk
 
 _CAUSE = "draw everything from the generator given to `start`, keep no state across episodes"
 _GROUP = 4
+_PATIENCE = 5
+"""Time for a group in threads, as a multiple of that for one call."""
 
 
 def episodes_repeat(lab: Lab) -> str:
@@ -70,8 +73,8 @@ def groups_start_alike(lab: Lab) -> str:
                 f"members of a group (task {walk.task!r}, seed {walk.seed}) start in different "
                 f"states: let `start` set everything anew",
             )
-        with _hasty_threads(), ThreadPoolExecutor(_GROUP) as threads:
-            for steps in threads.map(lambda env, walk=walk: lab.replay(env, walk), members):
+        with _hasty_threads():
+            for steps in _in_threads(lab, walk, members):
                 lab.same(
                     steps,
                     walk.steps,
@@ -79,6 +82,28 @@ def groups_start_alike(lab: Lab) -> str:
                     f"share nothing that changes between worlds",
                 )
     return f"{groups} groups of {_GROUP}"
+
+
+def _in_threads(lab: Lab, walk: Walk, members: list[TextEnv]) -> list[list[Step]]:
+    """A replay by each member at the same time, in threads that outlive no process."""
+    futures = [Future[list[Step]]() for _ in members]
+
+    def play(env: TextEnv, future: Future[list[Step]]) -> None:
+        try:
+            future.set_result(lab.replay(env, walk))
+        except BaseException as problem:
+            future.set_exception(problem)
+
+    for env, future in zip(members, futures, strict=True):
+        threading.Thread(target=play, args=(env, future), daemon=True).start()
+    limit = _PATIENCE * lab.effort.call_timeout
+    try:
+        return [future.result(limit) for future in futures]
+    except TimeoutError:
+        raise AssertionError(
+            f"{lab.id}: {len(members)} threads did not finish an episode of task {walk.task!r} "
+            f"within {limit:g} s: look for a lock that is not released"
+        ) from None
 
 
 @contextmanager

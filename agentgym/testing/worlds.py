@@ -1,4 +1,4 @@
-"""The contract of a world, as checks that each name the likely cause of a violation."""
+"""The contract of an environment, as checks that name the likely cause of a violation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from agentgym.errors import ConfigError, MissingExtra
 from agentgym.settings import CheckSettings
 from agentgym.testing import agents, answers, elsewhere, leaks, manuals, memory, panels, sameness
 from agentgym.testing.findings import Finding, Skipped, Verdict
-from agentgym.testing.lab import Lab
+from agentgym.testing.hanging import Hangs, calls_return_within
+from agentgym.testing.lab import Crash, Lab
 
 Check = Callable[[Lab], str]
 """Raises ``AssertionError`` for a violation and ``Skipped``; returns what it looked at."""
@@ -27,8 +28,8 @@ def passes_gymnasiums_checker(lab: Lab) -> str:
         try:
             check_env(world(lab.id, **lab.kwargs))
         except Exception as problem:
-            raise AssertionError(
-                f"{lab.id} fails gymnasium.utils.env_checker.check_env: {problem}"
+            raise Crash(
+                f"{lab.id} fails gymnasium.utils.env_checker.check_env: {problem}", problem
             ) from problem
     return ""
 
@@ -64,17 +65,17 @@ CHECKS: tuple[Check, ...] = (
 
 
 def check_environment(env_id: str, effort: CheckSettings | None = None, /, **kwargs: Any) -> None:
-    """Check everything that training and evaluation rely on in a world; stop at a violation.
+    """Check everything that training and evaluation rely on; stop at the first violation.
 
     Args:
         env_id: Id, short name, or ``file.py:ClassName``; see ``agentgym.env.registry.full_id``.
         effort: How long to look.
-        **kwargs: Passed to the world; small settings make the check quick.
+        **kwargs: Passed to the environment; small settings make the check quick.
 
     Raises:
-        AssertionError: The world breaks its contract; the message names the likely cause.
-        ConfigError: There is no such world, or it takes no such keyword.
-        MissingExtra: The world's own package is not installed.
+        AssertionError: The environment breaks its contract; the message names the likely cause.
+        ConfigError: There is no such environment, or it takes no such keyword.
+        MissingExtra: The environment's own package is not installed.
 
     Examples:
         >>> check_environment("agentgym/Hotter-v0")
@@ -87,7 +88,7 @@ def check_environment(env_id: str, effort: CheckSettings | None = None, /, **kwa
 def findings(
     env_id: str, effort: CheckSettings | None = None, /, **kwargs: Any
 ) -> Iterator[Finding]:
-    """Run every check, in order, whatever the others found; one finding each.
+    """Run every check in order; one finding each.
 
     Arguments and errors are those of ``check_environment``, except that violations are findings.
     """
@@ -96,39 +97,53 @@ def findings(
         if (value := getattr(effort, name)) < least:
             raise ConfigError(f"effort.{name} is {value}, expected at least {least}")
     id_ = full_id(env_id)
-    world(id_, **kwargs).close()
+    with calls_return_within(effort.call_timeout):
+        world(id_, **kwargs).close()
     lab = Lab(id_, kwargs, effort)
     return (_finding(check, lab) for check in CHECKS)
 
 
 def title(check: Check) -> str:
-    """What a check is called where people read it."""
+    """Name of a check in tables."""
     return check.__name__.replace("_", " ")
 
 
 def _finding(check: Check, lab: Lab) -> Finding:
-    began = time.monotonic()
+    started = time.monotonic()
     try:
-        verdict, note = _judge(check, lab)
-        lab.close()
+        with calls_return_within(lab.effort.call_timeout):
+            verdict, note = _judge(check, lab)
+            lab.close()
+    except Hangs as problem:
+        verdict, note = Verdict.FAILED, f"{lab.id}: {problem}"
+        lab.hangs = title(check)
     except AssertionError as violation:
-        verdict, note = Verdict.FAILED, " ".join(str(violation).split())
-    return Finding(title(check), verdict, note, time.monotonic() - began)
+        lab.abandon()
+        verdict, note = _violation(violation, check, lab)
+    return Finding(title(check), verdict, note, time.monotonic() - started)
 
 
 def _judge(check: Check, lab: Lab) -> tuple[Verdict, str]:
+    if lab.hangs:
+        return Verdict.SKIPPED, f"not run: see {lab.hangs!r}"
     try:
         return Verdict.PASSED, check(lab)
     except Skipped as reason:
         return Verdict.SKIPPED, str(reason)
-    except AssertionError:
-        lab.abandon()
+    except (AssertionError, MissingExtra):
         raise
-    except MissingExtra:
-        raise
-    except Exception as problem:
-        lab.abandon()
-        raise AssertionError(
+    except (Exception, SystemExit) as problem:
+        raise Crash(
             f"{lab.id} raised {type(problem).__name__}: {problem} while it was checked that "
-            f"{title(check)}"
+            f"{title(check)}",
+            problem,
         ) from problem
+
+
+def _violation(violation: AssertionError, check: Check, lab: Lab) -> tuple[Verdict, str]:
+    """The finding; an error that an earlier check reported is not reported again."""
+    if isinstance(violation, Crash):
+        first = lab.crashes.setdefault(violation.place, title(check))
+        if first != title(check):
+            return Verdict.SKIPPED, f"stopped by the error that {first!r} reports"
+    return Verdict.FAILED, " ".join(str(violation).split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 from gymnasium import spaces
 
 from defects.worlds import Corridor, defect
@@ -121,6 +122,52 @@ class PaysInfinity(Corridor):
         return last._replace(reward=float("inf") if last.won else 0.0)
 
 
+@defect("divide by the largest return", "trl PR#3867: a value that explodes")
+class PaysAThousand(Corridor):
+    def outcome(self, text, valid=True):
+        last = super().outcome(text, valid)
+        return last._replace(reward=1000.0 * last.won)
+
+
+@defect("answers.py, line .*act\\(\\) returned None.*`return`")
+class ForgetsToReturn(Corridor):
+    def act(self, action):
+        super().act(action)
+
+
+@defect("answers.py, line .*start\\(\\) returned None.*`return`")
+class ForgetsToReturnTheOpening(Corridor):
+    def start(self, task, rng):
+        super().start(task, rng)
+
+
+@defect("SystemExit: 3", "common: a script that calls sys.exit")
+class ExitsOnNonsense(Corridor):
+    def act(self, action):
+        if action not in ("east", "west"):
+            raise SystemExit(3)
+        return super().act(action)
+
+
+@defect("SystemExit: 3 \\(answers.py, line", "common: a script that calls sys.exit")
+class ExitsWhenAskedForActions(Corridor):
+    def admissible(self):
+        raise SystemExit(3)
+
+
+@defect("info\\['score'\\] is False of type bool, expected float or int")
+class SaysScoreAsABool(Corridor):
+    def _info(self):
+        info = super()._info()
+        return {**info, "score": info["won"]}
+
+
+@defect("of type ndarray.*put plain values into info")
+class PutsAnArrayIntoInfo(Corridor):
+    def _info(self):
+        return {**super()._info(), "places": np.zeros(3)}
+
+
 @defect("set `done`", "AgentBench#32: sticks on a solved sample")
 class GoesOnAfterWinning(Corridor):
     def outcome(self, text, valid=True):
@@ -168,13 +215,13 @@ class LetsReadersChangeIt(Corridor):
         return {**super()._info(), "bag": self.bag}
 
 
-@defect("survive pickling", "OpenEnv PR#1127: what crosses a process must be plain")
+@defect("put plain values into info", "OpenEnv PR#1127: what crosses a process must be plain")
 class PutsALockIntoInfo(Corridor):
     def _info(self):
         return {**super()._info(), "lock": LOCK}
 
 
-@defect("not equal after pickling")
+@defect("put plain values into info")
 class PutsAnObjectIntoInfo(Corridor):
     def _info(self):
         return {**super()._info(), "thing": THING}
