@@ -345,7 +345,7 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, _PLAIN)
 
 
-_OURS = tuple(f"{Path(module.__file__).parent}{os.sep}" for module in (agentgym, gymnasium))
+_OURS = tuple(f"{Path(str(module.__file__)).parent}{os.sep}" for module in (agentgym, gymnasium))
 _STANDARD, _INSTALLED = (sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib"))
 
 
