@@ -1,4 +1,4 @@
-"""WebShop as a world: search, look, choose options, and buy what an instruction asks for."""
+"""WebShop as an environment: search, choose options, and buy what an instruction asks for."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ _NEEDS = ("Stemmer", "rapidfuzz", "textblob")
 class WebShop(TextEnv):
     """Buy the product that an instruction describes, by ``search[words]`` and ``click[text]``.
 
-    Differs from the original simulator: the page after a purchase does not print the score, a
-    goal's price bound is the same in every process, searching needs a search bar unless
-    ``search_anywhere``, and titles are tagged by another library (see ``nouns``).
+    Differs from the original simulator: the page after a purchase does not print the score, the
+    price bound of a goal is the same in every process, searching needs a search bar unless
+    ``search_anywhere``, and titles are tagged by another library (see ``nouns``), which changes
+    the type part of the reward for 15 of 100 pairs of products.
 
     Source:
         Yao et al. 2022 (arXiv:2207.01206) and its released code.
@@ -51,27 +52,29 @@ class WebShop(TextEnv):
         tagger: str = LEXICON,
         **kwargs: Any,
     ) -> None:
-        """Make the world; the catalogue is opened, or made first, when it is needed.
+        """Create the environment; the catalogue is opened, or built first, when it is needed.
 
         Args:
-            data: Folder of the official files, or their product file; a catalogue made from
-                ``catalogue_seed`` unless given.
-            products: Size of a catalogue that is made here.
-            catalogue_seed: Decides which.
-            goals: One per combination of options, or the instructions people wrote.
-            observation: How a page is shown.
+            data: Folder of the official files, or their product file; a catalogue generated
+                from ``catalogue_seed`` unless given.
+            products: Number of products of a generated catalogue.
+            catalogue_seed: Its seed.
+            goals: One per combination of options (``synthetic``), or instructions written by people
+                (``human``).
+            observation: How a page is rendered; see ``pages``.
             rules: How a purchase is compared with the goal; see ``reward``.
-            reward: 1 for buying exactly what was asked for, or the score of any purchase.
-            oracle: Whether ``oracle`` types the title of the product, or, to be imitated, words of
-                the instruction.
+            reward: 1 for buying exactly what was asked for (``outcome``), or the score of any purchase
+                (``dense``).
+            oracle: What ``oracle`` searches for: the title of the product (``omniscient``), or words
+                of the instruction (``searching``, for imitation).
             show_attributes: Items have a page that lists their attributes.
             search_anywhere: Searching works on every page.
             per_page: Products on a page of results; fewer make shorter texts.
-            tagger: What finds the nouns of a title; see ``nouns``.
+            tagger: Library that finds the nouns of a title; see ``nouns``.
             **kwargs: See ``TextEnv``.
 
         Raises:
-            ConfigError: A value is not one of those, or the files are not there.
+            ConfigError: A value is not one of these, or the files do not exist.
             MissingExtra: A library is not installed.
         """
         super().__init__(**kwargs)
@@ -94,22 +97,22 @@ class WebShop(TextEnv):
         self._shop: Shop | None = None
         self._goal: Goal | None = None
         self.session = Session()
-        """Where the shopper is; frozen."""
+        """The state of the visit; immutable."""
         self.purchase: Reward | None = None
-        """What was bought is worth, once it is bought."""
+        """The reward of the purchase, once something was bought."""
 
     @property
     def is_over(self) -> bool:
-        """Something was bought."""
+        """Whether something was bought."""
         return self.session.place is Place.DONE
 
     @property
     def catalogue(self) -> Catalogue:
-        """What is sold; the same object for every world of this process."""
+        """The products; one object for all environments of this process."""
         return self._open().catalogue
 
     def nodes(self) -> tuple[pages.Node, ...]:
-        """What the page shows, piece by piece."""
+        """The nodes of the current page."""
         return pages.nodes(self._open(), self.session, self._wanted().instruction)
 
     def tasks(self, split: str) -> Names:
@@ -117,11 +120,11 @@ class WebShop(TextEnv):
         return Names(self._prefix(), split_range(split, self.catalogue.goal_count))
 
     def prepare(self, split: str, progress: Progress | None = None) -> None:
-        """Make the catalogue, if this host has none yet."""
+        """Build the catalogue, if this host has none yet."""
         open_catalogue(self.source, self.kind, progress)
 
     def start(self, task: str, rng: np.random.Generator) -> Opening:
-        """Open the shop's front page. A visit has no randomness."""
+        """Open the front page; ``rng`` is not used."""
         number = task.removeprefix(self._prefix())
         plain = number.isascii() and number.isdecimal() and str(int(number)) == number
         if number == task or not plain or int(number) >= self.catalogue.goal_count:
@@ -146,13 +149,13 @@ class WebShop(TextEnv):
         return MANUAL
 
     def admissible(self) -> tuple[str, ...]:
-        """What can be clicked, or that a query can be typed."""
+        """The clicks, or the search, that the page offers."""
         if self.session.place is Place.INDEX:
             return ("search[<your query>]",)
         return tuple(sorted(f"click[{text}]" for text in pages.clickables(self.nodes())))
 
     def oracle(self) -> tuple[str, ...] | None:
-        """Actions that buy the goal's product with its options; None where that has no way."""
+        """Actions that buy the goal's product with its options; None where there are none."""
         return plan(
             self._open(),
             self.session,
@@ -162,7 +165,7 @@ class WebShop(TextEnv):
         )
 
     def fork(self) -> Self:
-        """The same visit, going its own way: a session is frozen, the catalogue shared."""
+        """An independent copy of the visit; it shares the catalogue."""
         return self.shallow_copy()
 
     def _worth(self, bought: Product, chosen: dict[str, str]) -> Reward:
@@ -172,9 +175,9 @@ class WebShop(TextEnv):
         done = self.is_over
         score = self.purchase.total if self.purchase else 0.0
         won = score == 1.0
-        # Paid once: whatever is said to a closed shop earns nothing.
-        gain = (score if self.dense else float(won)) if valid and done else 0.0
-        return Outcome(self._page(), gain, score, won, done, valid)
+        # Paid once: actions after the purchase earn nothing.
+        reward = (score if self.dense else float(won)) if valid and done else 0.0
+        return Outcome(self._page(), reward, score, won, done, valid)
 
     def _page(self) -> str:
         goal = self._wanted()
@@ -190,7 +193,7 @@ class WebShop(TextEnv):
 
     def _wanted(self) -> Goal:
         if self._goal is None:
-            raise EnvError("nobody is shopping; call reset() first")
+            raise EnvError("no WebShop task is running; call reset() first")
         return self._goal
 
     def _info(self) -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""What a page shows: a list of nodes, in four renderings, and what can be clicked on it."""
+"""Pages as lists of nodes, their four renderings, and what can be clicked on them.
+
+``text`` and ``text_rich`` equal those of the released environment, which renders HTML and reads it
+back with Beautiful Soup. Blanks of its templates and texts of blanks alone are therefore kept.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +24,14 @@ from agentgym_envs.webshop.session import (
 
 Mode = Literal["text", "text_rich", "html", "url"]
 MODES: tuple[Mode, ...] = get_args(Mode)
+_BLANKS = " \n\t\f\r"
+"""What Beautiful Soup collapses."""
 HOST = "http://127.0.0.1:3000"
-"""In the addresses of pages; nothing listens there."""
+"""In the addresses of pages; no server runs there."""
 
 
 class Kind(StrEnum):
-    """What a node of a page is."""
+    """The kind of a node."""
 
     TEXT = "text"
     HEADING = "heading"
@@ -37,7 +43,7 @@ class Kind(StrEnum):
 
 
 class Node(NamedTuple):
-    """One piece of visible text."""
+    """A piece of visible text, with its blanks."""
 
     kind: Kind
     text: str
@@ -46,10 +52,10 @@ class Node(NamedTuple):
 
 
 def nodes(shop: Shop, session: Session, instruction: str) -> tuple[Node, ...]:
-    """Everything a page shows, in order.
+    """Every node of a page, in order.
 
-    The page after a purchase differs from the original's, which prints goal and score: an agent
-    must not read its own grade.
+    The page after a purchase differs from the original, which prints goal and score: an agent must
+    not read its own score.
     """
     if session.place is Place.DONE:
         card = shop.catalogue.card(session.row)
@@ -61,9 +67,23 @@ def nodes(shop: Shop, session: Session, instruction: str) -> tuple[Node, ...]:
         )
     head = (Node(Kind.LABEL, "Instruction:"), Node(Kind.TEXT, instruction))
     if session.place is Place.INDEX:
-        return (Node(Kind.HEADING, "WebShop"), *head, Node(Kind.BUTTON, "Search"))
+        label = Node(Kind.LABEL, "Instruction: ")  # the template has a blank here
+        return (Node(Kind.HEADING, "WebShop"), label, head[1], Node(Kind.BUTTON, "Search"))
     body = {Place.RESULTS: _results, Place.ITEM: _item, Place.SUB_PAGE: _sub_page}[session.place]
-    return (*head, Node(Kind.BUTTON, BACK), *body(shop, session))
+    return _as_parsed((*head, Node(Kind.BUTTON, BACK), *body(shop, session)))
+
+
+def _as_parsed(page: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The nodes that Beautiful Soup finds: those without text are dropped, blanks are collapsed.
+
+    It reads a text of blanks as one blank, or as one line break, which the original skips.
+    """
+    blank = [node.text.strip(_BLANKS) == "" for node in page]
+    return tuple(
+        node._replace(text=" ") if is_blank else node
+        for node, is_blank in zip(page, blank, strict=True)
+        if not is_blank or (node.text and "\n" not in node.text)
+    )
 
 
 def _results(shop: Shop, session: Session) -> list[Node]:
@@ -76,7 +96,7 @@ def _results(shop: Shop, session: Session) -> list[Node]:
         asin, title, price_tag = shop.catalogue.card(row)
         shown += (
             Node(Kind.PRODUCT, asin, row in session.seen),
-            Node(Kind.TEXT, title.strip() or asin),
+            Node(Kind.TEXT, title),
             Node(Kind.TEXT, price_tag),
         )
     return shown
@@ -87,10 +107,10 @@ def _item(shop: Shop, session: Session) -> list[Node]:
     chosen = dict(session.options)
     shown = [Node(Kind.BUTTON, PREVIOUS)]
     for name, values in product.options:
-        shown.append(Node(Kind.LABEL, name.strip()))
+        shown.append(Node(Kind.LABEL, name))
         shown += [Node(Kind.OPTION, value, chosen.get(name) == value) for value in values]
     shown += [
-        Node(Kind.HEADING, product.title.strip() or product.asin),
+        Node(Kind.HEADING, product.title),
         Node(Kind.TEXT, f"Price: {product.price_tag}"),
         Node(Kind.TEXT, "Rating: N.A."),
     ]
@@ -100,17 +120,21 @@ def _item(shop: Shop, session: Session) -> list[Node]:
 def _sub_page(shop: Shop, session: Session) -> list[Node]:
     product = shop.catalogue.product(session.row)
     lines = {
-        "Description": (product.description,),
-        "Features": product.bullets,
-        "Reviews": (),
-        ATTRIBUTES: (*product.attributes, product.category, product.query, product.path),
+        "Description": [product.description],
+        "Features": _listed(product.bullets),
+        "Reviews": [],
+        ATTRIBUTES: [*_listed(product.attributes), product.category, product.query, product.path],
     }[session.sub]
-    said = filter(None, map(str.strip, lines))
-    return [Node(Kind.BUTTON, PREVIOUS), *(Node(Kind.TEXT, line) for line in said)]
+    return [Node(Kind.BUTTON, PREVIOUS), *(Node(Kind.TEXT, line) for line in lines)]
+
+
+def _listed(lines: tuple[str, ...]) -> list[str]:
+    """Items of a list, before which the template has a blank."""
+    return [f" {line}" for line in lines]
 
 
 def clickables(page: tuple[Node, ...]) -> tuple[str, ...]:
-    """What can be clicked: buttons in page order, then products, then option values."""
+    """The clickable texts: buttons in page order, then products, then option values."""
     kinds = (Kind.BUTTON, Kind.PRODUCT, Kind.OPTION)
     found = (node.text.lower() for kind in kinds for node in page if node.kind is kind)
     return tuple(dict.fromkeys(found))
@@ -118,17 +142,22 @@ def clickables(page: tuple[Node, ...]) -> tuple[str, ...]:
 
 def text(page: tuple[Node, ...]) -> str:
     """Every text, joined by separators."""
-    return " [SEP] ".join([node.text for node in page])
+    return " [SEP] ".join([node.text.strip() for node in page])
 
 
-def text_rich(page: tuple[Node, ...]) -> str:
-    """A line per text, what can be clicked in brackets, the latest choice said first."""
-    said = [f"You have clicked {node.text}." for node in page if _is_choice(node)]
-    return "\n".join([*reversed(said), *map(_rich, page)]) + "\n"
+def text_rich(page: tuple[Node, ...], address: str) -> str:
+    """A line per text, clickable texts in brackets, the chosen options first.
 
-
-def _is_choice(node: Node) -> bool:
-    return node.kind is Kind.OPTION and node.chosen
+    An option counts as chosen where the page's ``address`` contains it in quotes, as in the
+    original: one with a quote or a letter beyond ASCII, which an address escapes, never does.
+    """
+    marked = [
+        node._replace(chosen=f'"{node.text}"' in address) if node.kind is Kind.OPTION else node
+        for node in page
+    ]
+    chosen = [node.text for node in marked if node.kind is Kind.OPTION and node.chosen]
+    clicked = [f"You have clicked {value}." for value in reversed(chosen)]
+    return "\n".join([*clicked, *map(_rich, marked)]) + "\n"
 
 
 def _rich(node: Node) -> str:
@@ -138,7 +167,7 @@ def _rich(node: Node) -> str:
 
 
 def html(page: tuple[Node, ...]) -> str:
-    """The body of a web page whose buttons post the action they stand for."""
+    """The body of a web page; each button posts its action."""
     return "\n".join(["<form method='post'>", *map(_tag, page), "</form>"])
 
 
@@ -161,7 +190,7 @@ def _tag(node: Node) -> str:
 
 
 def url(shop: Shop, session: Session, name: str) -> str:
-    """The page's address; ``name`` names the session."""
+    """The address of a page; ``name`` is that of the session."""
     words = session.query.replace(" ", "+")
     options = dict(session.options)
     if session.place is Place.INDEX:
@@ -182,4 +211,6 @@ def render(shop: Shop, session: Session, instruction: str, mode: Mode, name: str
     if mode == "url":
         return url(shop, session, name)
     page = nodes(shop, session, instruction)
-    return {"text": text, "text_rich": text_rich, "html": html}[mode](page)
+    if mode == "text_rich":
+        return text_rich(page, url(shop, session, name))
+    return html(page) if mode == "html" else text(page)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
 DEFAULT_PRICE = 100.0
-"""Dollars, where a record names no price."""
+"""Dollars, where a record has no price."""
+PLACEHOLDER = ("DUMMY_ATTR",)
+"""Attributes of a product without an entry in the file of attributes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def clean(
         price_tag=" to ".join(f"${price}" for price in prices),
         prices=prices,
         options=_options(record.get("customization_options")),
-        attributes=tuple(known.get("attributes") or ("DUMMY_ATTR",)),
+        attributes=tuple(known["attributes"]) if "attributes" in known else PLACEHOLDER,
         category=record.get("category") or "",
         query=(record.get("query") or "").lower().strip(),
         path=record.get("product_category") or "",
@@ -145,6 +147,15 @@ def _options(table: object) -> tuple[tuple[str, tuple[str, ...]], ...]:
         if contents is not None
     }
     return tuple(found.items())
+
+
+def identity(product: Product) -> list[Any]:
+    """What the digest of a catalogue, and with it every task id, is made of.
+
+    An empty list of attributes counts as the placeholder: an earlier version of the catalogue read
+    it so, and task ids must not change.
+    """
+    return pack(replace(product, attributes=product.attributes or PLACEHOLDER))
 
 
 def pack(product: Product) -> list[Any]:

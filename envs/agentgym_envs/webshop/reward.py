@@ -1,4 +1,4 @@
-"""What a purchase is worth: type, attributes, options and price, each compared with the goal."""
+"""The reward of a purchase: type, attributes, options and price, each compared with the goal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COLOURS = re.findall(
     "rose royal rust sand sapphire seashell silver skull slate steel stone stonewash sunflower "
     "tan taupe teal tiger turquoise violet walnut wheat white wine yellow",
 )
-"""The first one contained in an option's value stands for the whole value."""
+"""The first one that an option's value contains replaces the value."""
 
 _STEP = "\u203a"
 """Between the parts of a category path."""
@@ -64,17 +64,17 @@ def judge(
         bought: The product.
         goal: What was asked for.
         chosen: Option name -> chosen value.
-        rules: ``paper`` compares an option of a synthetic goal, as the original does, with its
-            name attached and its colour not shortened, while the chosen value is shortened: a
-            goal such as "1877black" then cannot be reached. ``fixed`` shortens both, and equal
-            values always match.
+        rules: ``paper`` is the released code. It divides the nouns that two titles share by all
+            nouns of the goal's title, repeated ones included; and it compares an option of a
+            synthetic goal with its name attached and its colour not shortened, while the chosen
+            value is shortened: a goal such as "1877black" then cannot be reached. ``fixed``
+            counts each noun once and shortens both values; equal values always match.
         tagger: See ``nouns``.
 
     Source:
-        Yao et al. 2022, section 3 (reward) and the released code, which says how texts are
-        compared.
+        Yao et al. 2022, section 3 (reward), and the released code for the comparison of texts.
     """
-    kind = _type_reward(bought, goal, tagger)
+    kind = _type_reward(bought, goal, tagger, repeated=rules == "paper")
     attributes = _attribute_hits(bought, goal.attributes)
     options = (_paper_hits if rules == "paper" else _fixed_hits)(goal, tuple(chosen.values()))
     affordable = bought.price <= goal.bound
@@ -95,15 +95,18 @@ def judge(
     )
 
 
-def _type_reward(bought: Product, goal: Goal, tagger: str) -> tuple[float, bool, bool, float]:
-    """Factor, query match, category match and title score. The later rules win."""
+def _type_reward(
+    bought: Product, goal: Goal, tagger: str, *, repeated: bool
+) -> tuple[float, bool, bool, float]:
+    """Factor, query match, category match and title score. Later rules override earlier ones."""
     same_query = bought.query == goal.query
     shared = {part.strip() for part in bought.path.split(_STEP)} & {
         part.strip() for part in goal.path.split(_STEP)
     }
     same_category = len(shared) >= 2
     wanted = nouns(goal.title, tagger)
-    title = len(wanted & nouns(bought.title, tagger)) / len(wanted) if wanted else 0.2
+    total = len(wanted) if repeated else len(set(wanted))
+    title = len({*wanted} & {*nouns(bought.title, tagger)}) / total if wanted else 0.2
     factor = 1.0 if same_query or same_category or title > 0.2 else 0.5
     if title < 0.1:
         factor = 0.1
@@ -113,7 +116,7 @@ def _type_reward(bought: Product, goal: Goal, tagger: str) -> tuple[float, bool,
 
 
 def _attribute_hits(bought: Product, wanted: tuple[str, ...]) -> int:
-    """Attributes that the product has, or says somewhere that it has."""
+    """Number of attributes that the product has, or that its texts contain."""
     texts = (bought.title.lower(), " ".join(bought.bullets).lower(), bought.description.lower())
     return sum(
         any(similar(own, attribute) for own in bought.attributes)
@@ -123,11 +126,11 @@ def _attribute_hits(bought: Product, wanted: tuple[str, ...]) -> int:
 
 
 def _paper_hits(goal: Goal, chosen: tuple[str, ...]) -> int:
-    """Options of the goal that resemble a chosen value, the way the released code finds it."""
+    """Number of options of the goal that resemble a chosen value, by the released code."""
     shortened = [colour(value) for value in chosen]
     hits = 0
     for name, value in goal.options:
-        # A pair is shortened only where one of its two texts is exactly a colour.
+        # A pair is replaced only where one of its two texts is exactly a colour.
         pair = (name, value)
         text = colour(value) if name is None else next((c for c in COLOURS if c in pair), str(pair))
         hits += any(similar(own, text) for own in shortened)
@@ -135,7 +138,7 @@ def _paper_hits(goal: Goal, chosen: tuple[str, ...]) -> int:
 
 
 def _fixed_hits(goal: Goal, chosen: tuple[str, ...]) -> int:
-    """The same with both sides treated alike."""
+    """The same number, with both values shortened."""
     return sum(
         any(own == value or similar(colour(own), colour(value)) for own in chosen)
         for _, value in goal.options
