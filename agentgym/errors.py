@@ -58,6 +58,10 @@ class EnvError(AgentGymError, RuntimeError):
     """An environment failed. The episode measures the environment, not the agent."""
 
 
+class CacheError(EnvError):
+    """The folder in which environments keep prepared files cannot be written."""
+
+
 class Unreachable(EnvError):
     """A service that a tool calls was not reached; a retry may succeed."""
 

@@ -1,4 +1,4 @@
-"""WebShop on a catalogue made here: the visit, its pages, its reward and its tasks."""
+"""WebShop on a generated catalogue: the visit, its pages, its reward and its tasks."""
 
 import json
 import os
@@ -12,7 +12,8 @@ import pytest
 
 from agentgym.env.panel import panel
 from agentgym.env.registry import make, world
-from agentgym.errors import ConfigError, EnvError, UnknownTask
+from agentgym.errors import CacheError, ConfigError, EnvError, UnknownTask
+from agentgym.testing.worlds import findings
 
 pytest.importorskip("Stemmer")
 pytest.importorskip("rapidfuzz")
@@ -60,14 +61,14 @@ def test_the_default_panels_never_change():
     assert test.digest == "fd753d5c3933ccc0d51f6e99c801a8ec5911d7b3671c8bf59c99a3e474bc4a94"
 
 
-def test_a_split_of_few_goals_keeps_most_of_them_for_training():
+def test_a_small_catalogue_keeps_half_of_its_goals_for_training():
     sizes = [len(goals.split_range(name, 13)) for name in ("test", "valid", "train")]
     assert sizes == [3, 3, 7]
     assert goals.split_range("train", 6910) == range(1500, 6910)
     assert goals.split_range("verl_train", 6910) == range(500, 6910)
 
 
-def test_task_ids_are_a_sequence_that_is_made_when_asked_for():
+def test_task_ids_are_a_lazy_sequence():
     names = goals.Names("synthetic-x-", range(500, 1500))
     assert names[0] == "synthetic-x-500" and names[-1] == "synthetic-x-1499"
     assert list(names[::400]) == ["synthetic-x-500", "synthetic-x-900", "synthetic-x-1300"]
@@ -82,7 +83,7 @@ def test_a_malformed_task_is_refused(tail):
         env.reset(options={"task": prefix + tail})
 
 
-def test_the_same_task_of_another_catalogue_is_refused():
+def test_a_task_of_another_catalogue_is_refused():
     with pytest.raises(UnknownTask):
         shop(catalogue_seed=1).reset(options={"task": shop().tasks("test")[0]})
 
@@ -99,7 +100,7 @@ def test_the_same_task_of_another_catalogue_is_refused():
         ({"data": "/nowhere"}, "neither a folder nor a file"),
     ],
 )
-def test_a_wrong_setting_is_one_line_that_says_what_is_right(settings, expected):
+def test_a_wrong_setting_is_a_one_line_error_with_the_valid_values(settings, expected):
     with pytest.raises(ConfigError, match=expected) as caught:
         shop(**settings)
     assert "\n" not in str(caught.value)
@@ -109,7 +110,7 @@ def test_a_wrong_setting_is_one_line_that_says_what_is_right(settings, expected)
 
 
 @pytest.mark.parametrize(
-    ("said", "name", "argument"),
+    ("action", "name", "argument"),
     [
         ("search[Red  Shoes]", "search", "red  shoes"),
         ("search[a]b]", "search", "a]b"),
@@ -121,16 +122,16 @@ def test_a_wrong_setting_is_one_line_that_says_what_is_right(settings, expected)
         ("", "", ""),
     ],
 )
-def test_actions_are_read_as_the_original_reads_them(said, name, argument):
-    assert parse(said) == (name, argument)
+def test_actions_are_read_as_the_original_reads_them(action, name, argument):
+    assert parse(action) == (name, argument)
 
 
-def test_reading_an_action_takes_time_in_proportion_to_its_length():
+def test_parsing_an_action_takes_linear_time():
     assert parse("[" * 200_000).argument == ""
     assert parse("a" + "[" * 100_000 + "]" * 100_000).argument.startswith("]]")
 
 
-def test_a_searching_oracle_types_what_the_instruction_says_and_buys_the_same():
+def test_a_searching_oracle_searches_for_words_of_the_instruction_and_wins():
     env, typed = shop(oracle="searching", products=60), 0
     for task in env.tasks("test")[:30]:
         _, info = env.reset(seed=0, options={"task": task})
@@ -143,7 +144,7 @@ def test_a_searching_oracle_types_what_the_instruction_says_and_buys_the_same():
     assert typed == 30
 
 
-def test_the_oracle_buys_what_is_asked_for_wherever_it_is_asked():
+def test_the_oracle_wins_from_every_page():
     rng = random.Random(0)
     for number in rng.sample(range(3968), 30):
         env = begin(number)
@@ -157,7 +158,7 @@ def test_the_oracle_buys_what_is_asked_for_wherever_it_is_asked():
         assert all(info["action_valid"] and not end for _, _, end, _, info in ends[:-1])
 
 
-def test_results_come_ten_to_a_page_and_can_be_left_in_every_direction():
+def test_a_page_shows_ten_results_and_its_buttons_lead_to_the_others():
     env = begin()
     env.step("search[women's shoes]")
     assert env.session.results and len(env._open().shown(env.session)) == 10
@@ -174,7 +175,7 @@ def test_results_come_ten_to_a_page_and_can_be_left_in_every_direction():
     assert env.session == Session()
 
 
-def test_pages_of_results_can_be_shorter_and_the_oracle_turns_them():
+def test_the_oracle_turns_pages_of_one_result():
     env, turned = shop(products=300, per_page=1, oracle="searching"), 0
     for task in env.tasks("test")[:30]:
         env.reset(seed=0, options={"task": task})
@@ -195,7 +196,7 @@ def test_only_products_on_the_page_can_be_opened():
     assert env.step(f"click[{later}]")[4]["action_valid"]
 
 
-def test_options_replace_each_other_and_are_forgotten_with_the_product():
+def test_options_replace_each_other_and_are_cleared_with_the_product():
     env, _ = with_options()
     product = env.catalogue.product(env.session.row)
     name, (first, second, *_) = product.options[0]
@@ -211,7 +212,7 @@ def test_options_replace_each_other_and_are_forgotten_with_the_product():
     assert env.session.seen == {env.catalogue.row(product.asin)}
 
 
-def test_searching_needs_a_search_bar_unless_the_original_is_asked_for():
+def test_search_needs_a_search_bar_unless_search_anywhere_is_set():
     env, original = begin(), begin(search_anywhere=True)
     for each in (env, original):
         each.step("search[sofa]")
@@ -221,7 +222,7 @@ def test_searching_needs_a_search_bar_unless_the_original_is_asked_for():
     assert original.session.query == "tripod"
 
 
-def test_a_closed_shop_answers_and_pays_nothing():
+def test_actions_after_the_purchase_earn_nothing():
     env = begin()
     for action in env.oracle():
         env.step(action)
@@ -231,13 +232,13 @@ def test_a_closed_shop_answers_and_pays_nothing():
     assert env.oracle() is None and env.admissible() == ()
 
 
-def test_an_episode_is_cut_after_fifteen_turns():
+def test_an_episode_is_truncated_after_fifteen_turns():
     env = make(ENV)
     env.reset(seed=0)
     assert [env.step("look")[3] for _ in range(15)] == [False] * 14 + [True]
 
 
-def test_a_fork_shares_the_catalogue_and_nothing_else():
+def test_a_fork_shares_only_the_catalogue():
     env, clicks = with_options()
     other = env.fork()
     env.step(clicks[0])
@@ -280,7 +281,7 @@ def test_rich_pages_mark_what_was_clicked():
     assert f"\n\n[clicked button] {asin} [clicked button_]\n" in env.step("click[< prev]")[0]
 
 
-def test_addresses_tell_the_whole_session():
+def test_addresses_contain_the_whole_session():
     env, clicks = with_options(observation="url")
     asin, value = env.catalogue.card(env.session.row).asin, clicks[0][len("click[") : -1]
     at = env.step(clicks[0])[0]
@@ -293,9 +294,71 @@ def test_addresses_tell_the_whole_session():
     assert f"/{asin}/{words}/1/Description/" in env.step("click[description]")[0]
 
 
-def test_html_pages_escape_what_they_show():
+def test_html_pages_escape_texts():
     shown = pages.html((pages.Node(pages.Kind.OPTION, '<b>"1|2"</b>'),))
     assert "<b>" not in shown and 'value="click[&lt;b&gt;&quot;1|2&quot;&lt;/b&gt;]"' in shown
+
+
+def text_nodes(*texts):
+    return tuple(pages.Node(pages.Kind.TEXT, text) for text in texts)
+
+
+def test_texts_of_blanks_are_read_as_beautiful_soup_reads_them():
+    page = text_nodes("a", "", "  ", " \n ", "\u00a0", " b ")
+    assert pages._as_parsed(page) == text_nodes("a", " ", "\u00a0", " b ")
+
+
+def sub_page(env, name):
+    """The session on a sub-page of the first product."""
+    return env.session._replace(place=Place.SUB_PAGE, row=0, sub=name)
+
+
+@pytest.fixture
+def odd_shop(monkeypatch):
+    """A shop of one product with an empty title, an empty bullet and unusual options."""
+    env = begin(products=40)
+    odd = product(
+        name="",
+        small_description=["Water proof", "", "Warm"],
+        customization_options={
+            "Size": [{"value": '28" x 28"'}, {"value": "\u00fc"}, {"value": "m"}]
+        },
+    )
+    monkeypatch.setattr(env.catalogue, "product", lambda row: odd)
+    monkeypatch.setattr(env.catalogue, "card", lambda row: catalogue.Card("B000000001", "", "$5.0"))
+    return env
+
+
+def test_text_pages_of_unusual_products_equal_the_released_environment(odd_shop):
+    env, shown = odd_shop, odd_shop._open()
+    results = Session(Place.RESULTS, "x", (0,))
+    page = pages.render(shown, results, "Buy", "text", "s")
+    assert page.endswith("Next > [SEP] B000000001 [SEP] $5.0")
+    page = pages.render(shown, sub_page(env, "Features"), "Buy", "text", "s")
+    assert page.endswith("< Prev [SEP] Water proof [SEP]  [SEP] Warm")
+    item = Session(Place.ITEM, "x", (0,), row=0)
+    page = pages.render(shown, item, "Buy", "text", "s")
+    assert ' [SEP] size [SEP] 28" x 28" [SEP] \u00fc [SEP] m [SEP] Price: $50.0' in page
+
+
+def test_rich_pages_of_unusual_products_equal_the_released_environment(odd_shop):
+    env, shown = odd_shop, odd_shop._open()
+    page = pages.render(shown, sub_page(env, "Features"), "Buy", "text_rich", "s")
+    assert page.endswith("[button] < Prev [button_]\n Water proof\n \n Warm\n")
+    assert pages.render(shown, Session(), "Buy", "text_rich", "s").startswith(
+        "WebShop\nInstruction: \nBuy\n"
+    )
+    for value, marked in (('28" x 28"', False), ("\u00fc", False), ("m", True)):
+        item = Session(Place.ITEM, "x", (0,), row=0, options=(("size", value),))
+        page = pages.render(shown, item, "Buy", "text_rich", "s")
+        assert (f"You have clicked {value}." in page) == marked
+        assert (f"  [clicked button] {value} [clicked button_]" in page) == marked
+
+
+def test_an_empty_list_of_attributes_stays_empty():
+    record = {"asin": "B000000001"}
+    assert clean(record, {"attributes": []}).attributes == ()
+    assert clean(record, None).attributes == clean(record, {}).attributes == ("DUMMY_ATTR",)
 
 
 def test_clickables_are_buttons_then_products_then_options():
@@ -362,7 +425,7 @@ BOOT = product()
 ALL = {"color": "1877black", "size": "10"}
 
 
-def test_a_record_is_cleaned_as_the_original_cleans_it():
+def test_a_record_is_cleaned_as_in_the_original():
     assert BOOT.options == (("color", ("1877black", "blue | grey")), ("size", ("10", "11")))
     assert (BOOT.query, BOOT.price_tag, BOOT.price) == ("boots", "$50.0", 50.0)
     ranged = product(pricing="$19.99$27.99")
@@ -372,7 +435,7 @@ def test_a_record_is_cleaned_as_the_original_cleans_it():
     assert unpack(json.loads(json.dumps(pack(BOOT)))) == BOOT
 
 
-def test_a_goal_names_options_and_a_round_price_above_the_products():
+def test_a_goal_names_options_and_a_round_price_bound():
     assert goals.count(BOOT, "synthetic") == 4
     made = [goals.goal(BOOT, "synthetic", choice) for choice in range(4)]
     assert [dict(goal.options)["size"] for goal in made] == ["10", "11", "10", "11"]
@@ -398,17 +461,17 @@ def test_each_part_of_a_purchase_counts_once():
     assert (parts.w_att, parts.w_option, parts.w_price) == (2 / 5, 2 / 5, 1 / 5)
 
 
-def test_attributes_count_where_the_product_says_them_itself():
+def test_attributes_count_where_a_text_of_the_product_contains_them():
     goal = goals.goal(BOOT, "synthetic", 0)
     plain = clean({"asin": "B2", "name": "Leather Boot", "query": "boots"}, None)
     assert judge(plain, goal, ALL).r_att == 0
-    said = clean(
+    described = clean(
         {"asin": "B2", "name": "Boot", "query": "boots", "full_description": "Has Arch Support!"}
     )
-    assert judge(said, goal, ALL).r_att == 0.5
+    assert judge(described, goal, ALL).r_att == 0.5
 
 
-def test_the_kind_of_product_is_judged_by_query_path_and_title():
+def test_the_type_reward_compares_query_path_and_title():
     goal = goals.goal(BOOT, "synthetic", 0)
 
     def factor(**changes):
@@ -423,7 +486,7 @@ def test_the_kind_of_product_is_judged_by_query_path_and_title():
     assert 0.1 <= half.title_score <= 0.2 and half.r_type == 0.5
 
 
-def test_paper_rules_keep_the_originals_blind_spot_and_fixed_rules_do_not():
+def test_paper_rules_cannot_match_shortened_colours_and_fixed_rules_can():
     goal = goals.goal(BOOT, "synthetic", 0)
     assert judge(BOOT, goal, ALL, rules="paper").total == pytest.approx(4 / 5)
     assert judge(BOOT, goal, ALL, rules="fixed").total == 1
@@ -434,7 +497,16 @@ def test_paper_rules_keep_the_originals_blind_spot_and_fixed_rules_do_not():
         assert judge(BOOT, plain, {"color": "black"}, rules=rules).r_option == 1
 
 
-def test_dense_reward_is_the_score_and_outcome_reward_is_winning():
+def test_paper_rules_count_repeated_nouns_of_the_goals_title_and_fixed_rules_do_not():
+    goal = goals.goal(product(name="Boot Boot Boot Wool Boot"), "synthetic", 0)
+    scores = {
+        rules: judge(product(name="Acme Boot"), goal, ALL, rules=rules).title_score
+        for rules in ("paper", "fixed")
+    }
+    assert scores == {"paper": 1 / 5, "fixed": 1 / 2}
+
+
+def test_dense_reward_is_the_score_and_outcome_reward_is_1_for_a_win():
     for how, expected in (("dense", True), ("outcome", False)):
         env, _ = with_options(reward=how)
         _, reward, done, _, info = env.step("click[buy now]")
@@ -461,7 +533,7 @@ def test_every_product_is_found_by_its_number_and_by_its_title():
     assert sold.row("B000000000") is None and sold.row("") is None
 
 
-def test_search_agrees_with_the_formula_computed_naively():
+def test_search_equals_the_bm25_formula():
     sold = shop(products=200).catalogue
     reader = Analyzer()
     docs = [
@@ -487,12 +559,12 @@ def test_search_agrees_with_the_formula_computed_naively():
         assert sold.search(query) == found, "scores are cleared after a search"
 
 
-def test_lengths_are_stored_as_lossily_as_lucene_stores_them():
+def test_document_lengths_are_rounded_as_in_lucene():
     lengths = np.array([0, 1, 39, 40, 41, 55, 56, 58, 59, 100, 1000])
     assert stored_length(lengths).tolist() == [0, 1, 39, 40, 40, 54, 56, 56, 56, 96, 984]
 
 
-def test_words_break_as_lucene_breaks_them():
+def test_words_are_split_as_in_lucene():
     words = list(
         Analyzer().words("the Men's 10.5 u.s.a x-ray 3,000 size:M it\u2019s \u2764 \u7ea2\u8272")
     )
@@ -510,15 +582,42 @@ def test_words_break_as_lucene_breaks_them():
     ]
 
 
-def test_a_catalogue_is_made_once_and_nothing_is_left_of_a_failure(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("word", "stem"),
+    [
+        ("us", "us"),
+        ("7s", "7s"),
+        ("possibly", "possibl"),
+        ("assemblies", "assembl"),
+        ("compatibly", "compat"),
+        ("notably", "notabl"),
+        ("bly", "bly"),
+        ("technologies", "technolog"),
+        ("ecology", "ecolog"),
+        ("geology", "geologi"),
+        ("logic", "logic"),
+    ],
+)
+def test_stems_are_those_of_lucenes_porter_stemmer(word, stem):
+    assert Analyzer().stem(word) == stem
+
+
+def test_an_unwritable_cache_is_one_error_of_the_check(monkeypatch):
+    monkeypatch.setenv("AGENTGYM_CACHE", "/dev/null/cache")
+    with pytest.raises(CacheError, match="set AGENTGYM_CACHE to another folder") as caught:
+        list(findings(ENV, products=31))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_catalogue_is_built_once_and_a_failure_leaves_no_files(tmp_path, monkeypatch):
     monkeypatch.setenv("AGENTGYM_CACHE", str(tmp_path))
-    told = []
+    reports = []
     source = synthetic.SyntheticCatalogue(30, 5)
-    made = catalogue.open_catalogue(source, "synthetic", lambda *step: told.append(step))
-    assert told[-1] == (30, 30) and len(told) >= 30
-    told.clear()
-    assert catalogue.open_catalogue(source, "synthetic", lambda *step: told.append(step)) is made
-    assert told == []
+    made = catalogue.open_catalogue(source, "synthetic", lambda *step: reports.append(step))
+    assert reports[-1] == (30, 30) and len(reports) >= 30
+    reports.clear()
+    assert catalogue.open_catalogue(source, "synthetic", lambda *step: reports.append(step)) is made
+    assert reports == []
 
     class Broken(synthetic.SyntheticCatalogue):
         @property
@@ -564,7 +663,7 @@ def test_a_damaged_file_is_named(tmp_path, content, reason):
     assert str(path) in str(caught.value)
 
 
-def test_two_product_files_in_a_folder_are_a_question(tmp_path):
+def test_two_product_files_in_a_folder_are_ambiguous(tmp_path):
     for name in ("items_shuffle.json", "items_shuffle_1000.json"):
         (tmp_path / name).write_text("[]")
     with pytest.raises(ConfigError, match=r"items_shuffle\.json, items_shuffle_1000\.json"):
@@ -577,7 +676,7 @@ def test_a_catalogue_is_the_same_in_every_process():
         "from agentgym.env.registry import world; w = world('agentgym/WebShop-v0', products=50);"
         "w.reset(options={'task': w.tasks('test')[3]}); print(w.oracle(), w.catalogue.digest)"
     )
-    said = {
+    described = {
         subprocess.run(
             [sys.executable, "-c", code],
             env={**os.environ, "PYTHONHASHSEED": seed},
@@ -588,4 +687,4 @@ def test_a_catalogue_is_the_same_in_every_process():
         ).stdout
         for seed in ("1", "2")
     }
-    assert len(said) == 1
+    assert len(described) == 1

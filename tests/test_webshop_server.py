@@ -1,4 +1,4 @@
-"""The shop as web pages: over plain HTTP, and bought from in a real browser."""
+"""The shop as web pages: over plain HTTP and in a real browser."""
 
 import contextlib
 import shutil
@@ -57,7 +57,7 @@ def visit_of(app, address):
     return app.state.visits[address.rpartition("/")[2]]
 
 
-def test_the_same_actions_give_the_same_visit_over_http_as_in_process(site):
+def test_the_same_actions_give_the_same_visit_over_http_and_in_process(site):
     root, app = site
     env, plan = with_options()
     address, page = get(f"{root}/?task={env.task_id}")
@@ -73,20 +73,20 @@ def test_the_same_actions_give_the_same_visit_over_http_as_in_process(site):
     assert "Thank you" in page and "score" not in page and str(bought.total) not in page
 
 
-def test_visits_are_separate_and_unknown_ones_are_answered(site):
+def test_visits_are_separate_and_unknown_ones_get_a_404(site):
     root, app = site
     (one, _), (other, _) = get(root + "/"), get(root + "/")
     assert one != other
     get(one, query="boots")
     assert visit_of(app, one).session.query == "boots" and visit_of(app, other).session.query == ""
-    for address in (root + "/visit/nobody", root + "/?task=<b>nothing</b>"):
+    for address in (root + "/visit/unknown", root + "/?task=<b>nothing</b>"):
         with pytest.raises(urllib.error.HTTPError) as answer:
             get(address)
         with contextlib.closing(answer.value):
             assert answer.value.code == 404 and "<b>" not in answer.value.read().decode()
 
 
-def test_nonsense_from_a_browser_is_answered_with_the_page(site):
+def test_malformed_posts_return_the_page(site):
     root, app = site
     address, _ = get(root + "/")
     for fields in ({"action": "\x00[[["}, {"query": ""}, {"zzz": "1"}, {"action": "click[x]"}):
@@ -95,7 +95,7 @@ def test_nonsense_from_a_browser_is_answered_with_the_page(site):
     assert visit_of(app, address).session.query == ""
 
 
-def test_a_short_name_finds_a_world():
+def test_a_short_name_resolves_to_an_environment_id():
     assert full_id("webshop") == full_id("WebShop") == full_id(ENV) == ENV
     assert full_id("nothing") == "nothing"
 

@@ -19,7 +19,7 @@ import numpy as np
 import agentgym
 from agentgym.env.base import SPLITS, TextEnv
 from agentgym.env.registry import spec, world
-from agentgym.errors import MissingExtra
+from agentgym.errors import CacheError, MissingExtra
 from agentgym.settings import CheckSettings
 
 NONSENSE = (
@@ -51,6 +51,10 @@ _INFO: dict[str, type | tuple[type, ...]] = {
     "action_valid": bool,
 }
 _PLAIN = (str, int, float, bool, type(None), np.number, np.bool_)
+
+
+NOT_THE_ENV = (MissingExtra, CacheError)
+"""Errors that show that a machine lacks something: they end the check and are no violation."""
 
 
 class Step(NamedTuple):
@@ -124,7 +128,7 @@ class Lab:
         """What the environment raises inside is a violation of its contract."""
         try:
             yield
-        except (AssertionError, MissingExtra):
+        except (AssertionError, *NOT_THE_ENV):
             raise
         except (Exception, SystemExit) as problem:
             raise Crash(

@@ -10,12 +10,12 @@ from typing import Any
 from gymnasium.utils.env_checker import check_env
 
 from agentgym.env.registry import full_id, world
-from agentgym.errors import ConfigError, MissingExtra
+from agentgym.errors import ConfigError
 from agentgym.settings import CheckSettings
 from agentgym.testing import agents, answers, elsewhere, leaks, manuals, memory, panels, sameness
 from agentgym.testing.findings import Finding, Skipped, Verdict
 from agentgym.testing.hanging import Hangs, calls_return_within
-from agentgym.testing.lab import Crash, Lab
+from agentgym.testing.lab import NOT_THE_ENV, Crash, Lab
 
 Check = Callable[[Lab], str]
 """Raises ``AssertionError`` for a violation and ``Skipped``; returns what it looked at."""
@@ -76,6 +76,7 @@ def check_environment(env_id: str, effort: CheckSettings | None = None, /, **kwa
         AssertionError: The environment breaks its contract; the message names the likely cause.
         ConfigError: There is no such environment, or it takes no such keyword.
         MissingExtra: The environment's own package is not installed.
+        CacheError: The folder for prepared files cannot be written.
 
     Examples:
         >>> check_environment("agentgym/Hotter-v0")
@@ -130,7 +131,7 @@ def _judge(check: Check, lab: Lab) -> tuple[Verdict, str]:
         return Verdict.PASSED, check(lab)
     except Skipped as reason:
         return Verdict.SKIPPED, str(reason)
-    except (AssertionError, MissingExtra):
+    except (AssertionError, *NOT_THE_ENV):
         raise
     except (Exception, SystemExit) as problem:
         raise Crash(

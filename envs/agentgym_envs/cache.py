@@ -1,4 +1,4 @@
-"""Where worlds keep what takes long to make."""
+"""The folder in which environments keep files that take long to build."""
 
 from __future__ import annotations
 
@@ -7,20 +7,32 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from agentgym.errors import CacheError
+
 
 def cache_root() -> Path:
-    """The folder that ``AGENTGYM_CACHE`` names, else ``~/.cache/agentgym``."""
+    """The folder named by ``AGENTGYM_CACHE``, by default ``~/.cache/agentgym``."""
     return Path(os.environ.get("AGENTGYM_CACHE") or "~/.cache/agentgym").expanduser().absolute()
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let a folder be written beside its place, then put it there in one step.
+    """Write a folder under a temporary name, then rename it in one step.
 
-    One that another process has put there meanwhile stays.
+    If another process has created the folder meanwhile, that one is kept.
 
     Raises:
-        OSError: It cannot be written; nothing is left behind.
+        CacheError: It cannot be written; nothing is left behind.
     """
+    try:
+        _write_and_rename(folder, write)
+    except OSError as problem:
+        raise CacheError(
+            f"cannot write {folder}: {problem.strerror or problem}; make room there, or set "
+            f"AGENTGYM_CACHE to another folder"
+        ) from problem
+
+
+def _write_and_rename(folder: Path, write: Callable[[Path], None]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=folder.parent) as made:
         inner = Path(made) / "made"

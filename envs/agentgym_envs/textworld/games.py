@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from agentgym.errors import EnvError, MissingExtra, UnknownTask
+from agentgym.errors import CacheError, EnvError, MissingExtra, UnknownTask
 from agentgym_envs.cache import cache_root
 from agentgym_envs.textworld.tasks import ENV, Spec, parse
 
@@ -119,7 +119,8 @@ def _build(task: str, path: Path) -> None:
             made.with_suffix(".json").replace(path.with_suffix(".json"))
             made.replace(path)  # last: a game exists when its .z8 does
     except (OSError, compiler_failed) as problem:
-        raise EnvError(
+        kind = CacheError if isinstance(problem, OSError) else EnvError
+        raise kind(
             f"cannot make game {task!r}: {_reason(problem)}; make room in {path.parent} and "
             f"{tempfile.gettempdir()}, or set AGENTGYM_CACHE and TMPDIR to other folders"
         ) from problem

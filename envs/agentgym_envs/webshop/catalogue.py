@@ -1,4 +1,4 @@
-"""A catalogue on disk: built once per host, then memory-mapped and shared by every session."""
+"""A catalogue on disk: built once per host, memory-mapped, and shared by all sessions."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ from agentgym_envs.webshop.products import Product, identity, pack, unpack
 _VERSION = 3
 """Of the files written here; part of every catalogue's folder name."""
 _SEPARATOR = "\x1f"
-"""Between the fields of a card: several times as fast to read as JSON."""
+"""Between the fields of a card; several times faster to read than JSON."""
 _BUILDING = threading.Lock()
-SHOWN = 50
-"""Most products that a search finds."""
+MAX_RESULTS = 50
+"""Of a search."""
 
 
 class Source(Protocol):
-    """Where products come from."""
+    """A source of products."""
 
     @property
     def size(self) -> int:
-        """Of the whole, in the unit that ``read`` reports."""
+        """Total, in the unit that ``read`` reports."""
 
     @property
     def identity(self) -> str:
-        """Two sources with one identity hold the same products."""
+        """Sources with the same identity have the same products."""
 
     def read(self, report: ReadSoFar) -> Iterator[Product]:
         """Every product once, in a fixed order."""
 
 
 class Card(NamedTuple):
-    """What a page of results shows of a product."""
+    """A product on a page of results."""
 
     asin: str
     title: str
@@ -56,7 +56,7 @@ class Card(NamedTuple):
 
 
 class Catalogue:
-    """Products, search index and goals, read-only. Make one with ``open_catalogue``."""
+    """Products, search index and goals, read-only; see ``open_catalogue``."""
 
     def __init__(self, folder: Path, kind: goals.GoalKind) -> None:
         facts = json.loads((folder / "facts.json").read_bytes())
@@ -65,7 +65,7 @@ class Catalogue:
         self.digest: str = facts["digest"]
         """SHA-256 of the products, in hexadecimal."""
         self.size: int = facts["products"]
-        # Anserini, the original's engine, lists ties by product number.
+        # Anserini, the search engine of the original, sorts equal scores by product number.
         self.index = Index(folder, mapped(folder / "asin_ranks.npy"))
         self._products = _Blob(folder, "products")
         self._cards = _Blob(folder, "cards")
@@ -73,9 +73,9 @@ class Catalogue:
         self._rows = mapped(folder / "asin_rows.npy")
         self._goals = mapped(folder / f"goals_{kind}.npy")
         self.product = lru_cache(maxsize=4096)(self._product)
-        """``product(row)``: a product by its place in the catalogue."""
+        """``product(row)``: a product by its row in the catalogue."""
         self.card = lru_cache(maxsize=32_768)(self._card)
-        """``card(row)``: the short form."""
+        """``card(row)``: its short form."""
 
     @property
     def goal_count(self) -> int:
@@ -83,19 +83,19 @@ class Catalogue:
         return len(self._goals)
 
     def goal(self, number: int) -> goals.Goal:
-        """A goal by its place after the original's shuffle."""
+        """A goal by its position in the original's shuffled order."""
         row, choice = self._goals[number].tolist()
         return goals.goal(self.product(row), self.kind, choice)
 
     def row(self, asin: str) -> int | None:
-        """Where a product is."""
+        """The row of a product, or None."""
         key = np.bytes_(asin.encode())
         at = int(np.searchsorted(self._asins, key))
         return int(self._rows[at]) if at < self.size and self._asins[at] == key else None
 
     def search(self, query: str) -> tuple[int, ...]:
         """Rows of at most 50 products, best first."""
-        return self.index.search(query, SHOWN)
+        return self.index.search(query, MAX_RESULTS)
 
     def _product(self, row: int) -> Product:
         return unpack(json.loads(self._products[row]))
@@ -105,7 +105,7 @@ class Catalogue:
 
 
 class _Blob:
-    """Byte strings end to end in a mapped file."""
+    """Concatenated byte strings in a mapped file."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._ends = mapped(folder / f"{name}_ends.npy")
@@ -117,7 +117,7 @@ class _Blob:
 
 
 def folder_of(source: Source) -> Path:
-    """Where a source's catalogue is kept."""
+    """The folder of the catalogue of a source."""
     name = hashlib.sha256(source.identity.encode()).hexdigest()[:16]
     return cache_root() / f"webshop-{_VERSION}.{INDEX_VERSION}" / name
 
@@ -125,10 +125,11 @@ def folder_of(source: Source) -> Path:
 def open_catalogue(
     source: Source, kind: goals.GoalKind = "synthetic", progress: Progress | None = None
 ) -> Catalogue:
-    """The catalogue of a source, built first if this host has none yet.
+    """Open the catalogue of a source; build it first if this host has none yet.
 
     Raises:
-        EnvError: It cannot be read or written.
+        CacheError: It cannot be written.
+        EnvError: It, or the source, cannot be read.
     """
     folder = folder_of(source)
     if not folder.is_dir():
@@ -144,19 +145,13 @@ def _opened(folder: Path, kind: goals.GoalKind) -> Catalogue:
         return Catalogue(folder, kind)
     except (OSError, ValueError, KeyError) as problem:
         raise EnvError(
-            f"the catalogue {folder} is damaged ({problem}); delete it to have it made anew"
+            f"the catalogue {folder} is damaged ({problem}); delete it, and it is built again"
         ) from problem
 
 
 def _build(source: Source, folder: Path, progress: Progress) -> None:
-    """Make the files; nothing is half-written."""
-    try:
-        write_folder(folder, lambda beside: _write(source, beside, progress))
-    except OSError as problem:
-        raise EnvError(
-            f"cannot make a catalogue: {problem.strerror or problem}; make room in "
-            f"{folder.parent}, or set AGENTGYM_CACHE to another folder"
-        ) from problem
+    """Write the files of a catalogue, all or none."""
+    write_folder(folder, lambda beside: _write(source, beside, progress))
 
 
 def _write(source: Source, folder: Path, progress: Progress) -> None:
@@ -190,7 +185,7 @@ def _write(source: Source, folder: Path, progress: Progress) -> None:
 
 
 def _goal_table(many: npt.NDArray[np.int64]) -> np.ndarray:
-    """(goals, 2): product row and number of the goal within it, in the original's order."""
+    """(goals, 2): row of the product and number of the goal in it, in the original's order."""
     total = int(many.sum())
     first = np.repeat(np.cumsum(many) - many, many)
     table = np.stack([np.repeat(np.arange(len(many)), many), np.arange(total) - first], axis=1)
@@ -199,7 +194,7 @@ def _goal_table(many: npt.NDArray[np.int64]) -> np.ndarray:
 
 
 class _BlobWriter:
-    """Writes what ``_Blob`` maps."""
+    """Writes the files that ``_Blob`` maps."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._file = (folder / f"{name}.bin").open("wb")
@@ -207,7 +202,7 @@ class _BlobWriter:
         self._ends = [0]
 
     def add(self, line: bytes) -> None:
-        """The next one."""
+        """Append a byte string."""
         self._file.write(line)
         self._ends.append(self._ends[-1] + len(line))
 

@@ -63,10 +63,10 @@ class WebShop(TextEnv):
                 (``human``).
             observation: How a page is rendered; see ``pages``.
             rules: How a purchase is compared with the goal; see ``reward``.
-            reward: 1 for buying exactly what was asked for (``outcome``), or the score of any purchase
-                (``dense``).
-            oracle: What ``oracle`` searches for: the title of the product (``omniscient``), or words
-                of the instruction (``searching``, for imitation).
+            reward: 1 for buying exactly what was asked for (``outcome``), or the score of any
+                purchase (``dense``).
+            oracle: Query of ``oracle``: the title of the product (``omniscient``), or words of the
+                instruction (``searching``, for imitation).
             show_attributes: Items have a page that lists their attributes.
             search_anywhere: Searching works on every page.
             per_page: Products on a page of results; fewer make shorter texts.

@@ -1,4 +1,4 @@
-"""The official WebShop files: found by name, read as a stream."""
+"""The official WebShop files, found by name and read as a stream."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from agentgym_envs.webshop.products import Product, clean, is_listed
 
 _CHUNK = 1 << 20
 ReadSoFar = Callable[[int], None]
-"""Told how many bytes have been read."""
+"""Called with the number of bytes read so far."""
 
 
 @dataclass(frozen=True, slots=True)
 class OfficialFiles:
-    """Where the parts of a catalogue are."""
+    """The files of a catalogue."""
 
     products: Path
     """``items_shuffle.json`` (1.18 M products) or ``items_shuffle_1000.json``."""
@@ -34,7 +34,7 @@ class OfficialFiles:
 
     @property
     def identity(self) -> str:
-        """Changes when one of the files does."""
+        """Changes with each of the files."""
         parts = [self.products, self.attributes, self.wishes]
         stats = [(str(part.resolve()), part.stat()) for part in parts if part]
         return repr([(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats])
@@ -57,28 +57,28 @@ class OfficialFiles:
                     raise _damaged(self.products, f"product {asin}: {problem!r}") from problem
 
 
-def find(place: str) -> OfficialFiles:
+def find(location: str) -> OfficialFiles:
     """The files of a catalogue.
 
     Args:
-        place: A folder that holds the official files, or the product file itself.
+        location: A folder with the official files, or the product file itself.
 
     Raises:
-        ConfigError: They are not there, or there are several.
+        ConfigError: They are missing, or there are several.
     """
-    path = Path(place).expanduser()
+    path = Path(location).expanduser()
     if path.is_dir():
         found = sorted(path.glob("items_shuffle*.json"))
         if len(found) != 1:
             names = ", ".join(file.name for file in found) or "none"
             raise ConfigError(
-                f"data={place!r}: expected one items_shuffle*.json in the folder, found {names}; "
-                "give the path of the file to use"
+                f"data={location!r}: expected one items_shuffle*.json in the folder, "
+                f"found {names}; give the path of the file to use"
             )
         path = found[0]
     if not path.is_file():
         raise ConfigError(
-            f"data={place!r} is neither a folder nor a file; give the folder that holds "
+            f"data={location!r} is neither a folder nor a file; give the folder that holds "
             "items_shuffle*.json, items_ins_v2*.json and items_human_ins.json"
         )
     suffix = path.name.removeprefix("items_shuffle")
@@ -131,4 +131,4 @@ def _records(path: Path) -> Iterator[tuple[Any, int]]:
 
 
 def _damaged(path: Path, reason: str) -> EnvError:
-    return EnvError(f"{path} is not a WebShop file ({reason}); fetch it anew")
+    return EnvError(f"{path} is not a WebShop file ({reason}); download it again")

@@ -1,4 +1,4 @@
-"""What shoppers want: the goals of a product, their price bounds, and how they are split."""
+"""The goals of a product, their price bounds, and their splits."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ ENV = "agentgym/WebShop-v0"
 GoalKind = Literal["synthetic", "human"]
 
 NO_BOUND = 1_000_000.0
-"""Dollars; the bound where the product is too dear for one to be named."""
+"""Dollars; the bound of a product that is too expensive for a named one."""
 _STEPS = tuple(10.0 * step for step in range(1, 100))
 _SHUFFLE_SEED = 233
-"""The original's; goal 17 here is goal 17 there."""
+"""The seed of the original, so that goals have the same numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What to buy."""
+    """The product to buy, and the instruction that describes it."""
 
     instruction: str
-    """In words, with options and price."""
+    """In natural language, with options and price."""
     asin: str
     """The product the goal was made from."""
     title: str
@@ -39,13 +39,13 @@ class Goal:
     category: str
     attributes: tuple[str, ...]
     options: tuple[tuple[str | None, str], ...]
-    """(name, value); people name no options, so theirs have None."""
+    """(name, value); the name is None in human goals."""
     bound: float
     """Highest price, in dollars."""
 
 
 def count(product: Product, kind: GoalKind) -> int:
-    """How many goals a product gives: one per combination of options, or one per person's wish."""
+    """Number of goals of a product: combinations of its options, or human instructions."""
     if kind == "human":
         return sum(bool(wish.attributes) for wish in product.wishes)
     if not product.instruction or not product.instruction_attributes:
@@ -63,8 +63,8 @@ def goal(product: Product, kind: GoalKind, choice: int) -> Goal:
         bound = _bound(product, wish.instruction)
     else:
         options = _combination(product, choice)
-        said = ", and ".join(f"{name}: {value}" for name, value in options)
-        words = product.instruction + (f" with {said}" if said else "")
+        options_text = ", and ".join(f"{name}: {value}" for name, value in options)
+        words = product.instruction + (f" with {options_text}" if options_text else "")
         attributes = product.instruction_attributes
         bound = _bound(product, "")
     price = f", and price lower than {bound:.2f} dollars" if bound < NO_BOUND else ""
@@ -93,8 +93,8 @@ def _combination(product: Product, choice: int) -> tuple[tuple[str, str], ...]:
 def _bound(product: Product, salt: str) -> float:
     """The larger of two of the next four round prices.
 
-    Differs from the original, which draws them before it seeds, so that the bound of a goal is
-    another one in each process: here product and wish decide.
+    Differs from the original, which draws them before it seeds, so that the bound of a goal changes
+    from process to process: here it depends on the product and the instruction alone.
     """
     nearest = [step for step in _STEPS if step > product.price][:4]
     pairs = list(itertools.combinations(nearest, 2))
@@ -111,7 +111,7 @@ def shuffled(total: int) -> npt.NDArray[np.int64]:
 
 
 class Names(Sequence[str]):
-    """The task ids of a range of goals, made when asked for: a catalogue may have millions."""
+    """The task ids of a range of goals, created lazily: a catalogue may have millions."""
 
     def __init__(self, prefix: str, numbers: range) -> None:
         self.prefix, self.numbers = prefix, numbers
@@ -137,7 +137,7 @@ def split_range(name: str, total: int) -> range:
     family draws the line elsewhere: ``verl_valid`` 0-499, ``verl_train`` from 500.
 
     Raises:
-        ConfigError: There is no such split.
+        ConfigError: The split is unknown.
     """
     test, valid = min(500, total // 4), min(1000, total // 4)
     known = {

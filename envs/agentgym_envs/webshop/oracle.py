@@ -1,4 +1,4 @@
-"""A shopper who knows the goal's product: the actions that buy it from anywhere in a visit."""
+"""The oracle: actions that buy the product of a goal from any page."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def plan(
 ) -> tuple[str, ...] | None:
     """Actions that end in reward 1, or None where the goal's product cannot be found or won.
 
-    A searching shopper types words of the instruction, and the product's title only where those
-    do not find it; the other one types the title, which no agent can know. Some goals of real
-    catalogues cannot be reached at all: two options may share a value, and a click then always
-    means the second.
+    With ``searching`` it searches for words of the instruction, and for the title of the product
+    only where these do not find it; otherwise for the title, which an agent cannot know. Some goals
+    of real catalogues cannot be won: where two options share a value, a click always selects the
+    second.
     """
     row = shop.catalogue.row(goal.asin)
     if row is None or session.place is Place.DONE:
@@ -39,12 +39,13 @@ def plan(
     clicks = _clicks(product, goal, chosen)
     if not wins(product, chosen):
         return None
-    way = _way(shop, session, row, (said(goal.instruction),) if searching else ())
+    queries = (wish(goal.instruction),) if searching else ()
+    way = _way(shop, session, row, queries)
     return None if way is None else (*way, *(f"click[{c}]" for c in (*clicks, BUY.lower())))
 
 
 def _clicks(product: Product, goal: Goal, chosen: dict[str, str]) -> list[str]:
-    """Values still to be clicked; ``chosen`` ends up as it will be then."""
+    """Values still to be clicked; ``chosen`` is updated accordingly."""
     clicks = []
     for _, value in goal.options:
         name = option_of(product, value)
@@ -54,15 +55,15 @@ def _clicks(product: Product, goal: Goal, chosen: dict[str, str]) -> list[str]:
     return clicks
 
 
-def said(instruction: str) -> str:
-    """What an instruction says is wanted, without options and price.
+def wish(instruction: str) -> str:
+    """The wanted thing of an instruction, without options and price.
 
     Examples:
-        >>> said("Find me solid wood sofas with color: olive, and price lower than 900.00 dollars")
+        >>> wish("Find me solid wood sofas with color: olive, and price lower than 900.00 dollars")
         'solid wood sofas'
     """
-    wish = instruction.partition(", and price lower than ")[0].partition(" with ")[0]
-    return wish.removeprefix("Find me ")
+    wanted = instruction.partition(", and price lower than ")[0].partition(" with ")[0]
+    return wanted.removeprefix("Find me ")
 
 
 def _way(shop: Shop, session: Session, row: int, queries: Sequence[str]) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""A product of the shop: the official record, cleaned into a frozen value."""
+"""A product of the shop: the official record, cleaned, as a frozen dataclass."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What the shop knows about one product."""
+    """A product."""
 
     asin: str
     """Its number: 10 letters and digits."""
@@ -42,7 +42,7 @@ class Product:
     attributes: tuple[str, ...]
     category: str
     query: str
-    """The search that found it when the data were collected: its kind, in other words."""
+    """The query that found it when the data were collected; in effect its type."""
     path: str
     """Category path, separated by single right-pointing angle marks."""
     image: str
@@ -53,10 +53,10 @@ class Product:
 
     @property
     def price(self) -> float:
-        """What buying it costs, in dollars.
+        """Price in dollars.
 
-        Differs from the original, where the price within a range is another one in each process:
-        here the product's number decides.
+        Differs from the original, where a price within a range changes from process to process:
+        here it depends on the product number alone.
         """
         if len(self.prices) == 1:
             return self.prices[0]
@@ -65,14 +65,14 @@ class Product:
 
     @property
     def document(self) -> str:
-        """What the search engine reads: title, description, first bullet and options."""
+        """The indexed text: title, description, first bullet and options."""
         options = ", and ".join(f"{name}: {', '.join(values)}" for name, values in self.options)
         first = self.bullets[0] if self.bullets else ""
         return " ".join((self.title, self.description, first, options)).lower()
 
 
 def share(*names: str) -> float:
-    """A number in [0, 1) that depends on the names and on nothing else."""
+    """A number in [0, 1) that depends on the names alone."""
     digest = blake2b("\x1f".join(names).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
@@ -120,7 +120,7 @@ def clean(
 
 
 def is_listed(record: Mapping[str, Any]) -> bool:
-    """Whether the shop sells it: some records have no usable number."""
+    """Whether the shop lists it: some records have no usable product number."""
     asin = record.get("asin")
     return isinstance(asin, str) and asin.isascii() and asin != "nan" and 0 < len(asin) <= 10
 
@@ -136,7 +136,7 @@ def _prices(text: object) -> tuple[float, ...]:
 
 
 def _options(table: object) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Names and values in lower case; a slash would end a part of the page's address."""
+    """Names and values in lower case, without slashes, which separate the parts of an address."""
     if not isinstance(table, Mapping):
         return ()
     found = {

@@ -1,4 +1,4 @@
-"""The shop in a web browser: each visitor plays an episode of their own, by the same session."""
+"""The shop as a web site: each visitor plays an episode."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from agentgym_envs.webshop import pages
 from agentgym_envs.webshop.env import WebShop
 from agentgym_envs.webshop.goals import ENV
 
-KEPT = 1000
-"""Visits kept; the one that was touched longest ago goes first."""
+MAX_VISITS = 1000
+"""Visits kept; the least recently used one is dropped first."""
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 56rem; margin: 2rem auto; padding: 0 1rem;
@@ -33,7 +33,7 @@ input { font: inherit; padding: .4rem .6rem; width: 60%; border: 1px solid #bbb;
 
 
 def shop(**env_args: Any) -> Any:
-    """The application for a shop with these arguments; what ``agentgym serve webshop`` runs.
+    """The application of a shop with these arguments, as ``agentgym serve webshop`` runs it.
 
     Raises:
         ConfigError: The environment has no such argument.
@@ -47,8 +47,9 @@ def shop(**env_args: Any) -> Any:
 def website(world: WebShop) -> Any:
     """A Starlette application.
 
-    ``/`` starts a visit to a task that is drawn, ``/?task=ID`` to that one. No page tells what a
-    purchase was worth; ``app.state.visits`` maps each visit's name to its world, which does.
+    ``/`` starts a visit with a random task, ``/?task=ID`` with that task. Pages do not show the
+    reward of a purchase; ``app.state.visits`` maps the name of each visit to its environment, which
+    has it.
 
     Raises:
         MissingExtra: Starlette is not installed.
@@ -82,7 +83,7 @@ def website(world: WebShop) -> Any:
             )
         name = secrets.token_urlsafe(9)
         visits[name] = visit
-        while len(visits) > KEPT:
+        while len(visits) > MAX_VISITS:
             visits.popitem(last=False)
         return RedirectResponse(f"/visit/{name}", 303)
 
@@ -113,7 +114,7 @@ def website(world: WebShop) -> Any:
 
 
 def _action(form: str) -> str:
-    """What a button or the search bar stands for."""
+    """The action of a submitted form."""
     fields = parse_qs(form)
     if "action" in fields:
         return fields["action"][0]
@@ -121,7 +122,7 @@ def _action(form: str) -> str:
 
 
 def _body(visit: WebShop) -> str:
-    """The same nodes that an agent reads, as a form."""
+    """The nodes that an agent sees, as a form."""
     again = "<p><a href='/'>Shop for something else</a></p>" if visit.is_over else ""
     return pages.html(visit.nodes()) + again
 

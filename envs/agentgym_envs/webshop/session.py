@@ -1,4 +1,4 @@
-"""A visit to the shop: an immutable value, and the function from one to the next."""
+"""A visit to the shop: immutable states and their transitions."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from agentgym_envs.webshop.catalogue import Catalogue
 from agentgym_envs.webshop.products import Product
 
 PER_PAGE = 10
-"""Products on a page of results, in the original."""
+"""Products on a page of results."""
 BACK, PREVIOUS, NEXT, BUY = "Back to Search", "< Prev", "Next >", "Buy Now"
 SUB_PAGES = ("Description", "Features", "Reviews")
 ATTRIBUTES = "Attributes"
-"""A further sub-page, of shops that show attributes."""
+"""A further sub-page, shown with ``show_attributes``."""
 
 
 class Place(StrEnum):
-    """The kinds of page, under their names in addresses."""
+    """The types of page, named as in addresses."""
 
     INDEX = "index"
     RESULTS = "search_results"
@@ -27,16 +27,16 @@ class Place(StrEnum):
 
 
 class Session(NamedTuple):
-    """Where a shopper is and what was chosen."""
+    """The state of a visit."""
 
     place: Place = Place.INDEX
     query: str = ""
     results: tuple[int, ...] = ()
-    """Rows that the query found."""
+    """Rows found by the query."""
     number: int = 1
     """Page of results."""
     row: int = -1
-    """The product looked at."""
+    """Of the product on the page."""
     sub: str = ""
     """Name of the sub-page."""
     options: tuple[tuple[str, str], ...] = ()
@@ -54,7 +54,7 @@ class Action(NamedTuple):
 
 
 def parse(text: str) -> Action:
-    """Read an action as the original does: the longest name, then the longest argument.
+    """Parse an action as the original does: the longest name, then the longest argument.
 
     Examples:
         >>> parse("search[Red Shoes]"), parse("search[a]b]").argument, parse("search[]")
@@ -69,7 +69,7 @@ def parse(text: str) -> Action:
 
 
 class Shop(NamedTuple):
-    """What is the same for every visit."""
+    """The part that is the same for every visit."""
 
     catalogue: Catalogue
     show_attributes: bool = False
@@ -89,7 +89,7 @@ class Shop(NamedTuple):
 
 
 def act(shop: Shop, session: Session, action: Action) -> Session | None:
-    """The session after an action, or None where it means nothing."""
+    """The session after an action, or None where the action is invalid."""
     if session.place is Place.DONE or not action.argument:
         return None
     if action.name == "search":
@@ -154,5 +154,5 @@ def option_of(product: Product, value: str) -> str | None:
 def _choose(
     options: tuple[tuple[str, str], ...], name: str, value: str
 ) -> tuple[tuple[str, str], ...]:
-    """A changed mind keeps the place of the first choice, as in the original's dictionary."""
+    """Set an option; a changed value keeps its position, as in the original's dictionary."""
     return tuple({**dict(options), name: value}.items())

@@ -1,4 +1,4 @@
-"""A catalogue made from a seed: any size, the official schema, every goal within reach."""
+"""A catalogue generated from a seed: any size, the official schema, every goal winnable."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from agentgym_envs.webshop.files import ReadSoFar
 from agentgym_envs.webshop.products import Product, clean
 
 _VERSION = 1
-"""Raise it when the same seed makes other products."""
+"""To be raised when the same seed generates other products."""
 _LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class Kind(NamedTuple):
-    """A kind of product."""
+    """A type of product."""
 
     category: str
     path: str
     name: str
-    """Plural, as people search for it."""
+    """Plural, as in a search."""
     title: str
     qualities: tuple[str, ...]
     """Attributes it may have."""
@@ -184,7 +184,7 @@ _USES = (
 
 @dataclass(frozen=True, slots=True)
 class SyntheticCatalogue:
-    """Products that depend on the seed and on their place, so that a prefix is a smaller shop."""
+    """Products that depend on seed and row alone, so that a prefix is a smaller catalogue."""
 
     size: int = 1000
     seed: int = 0
@@ -195,7 +195,7 @@ class SyntheticCatalogue:
 
     @property
     def identity(self) -> str:
-        """Of the generator, too."""
+        """Includes the version of the generator."""
         return f"synthetic-{_VERSION} {self.size} {self.seed}"
 
     def read(self, report: ReadSoFar) -> Iterator[Product]:
@@ -206,13 +206,13 @@ class SyntheticCatalogue:
 
 
 def product(row: int, seed: int) -> Product:
-    """The product in one place."""
+    """The product of a row."""
     record, attributes = records(row, seed)
     return clean(record, attributes)
 
 
 def records(row: int, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Its entries in ``items_shuffle*.json`` and ``items_ins_v2*.json``."""
+    """The entries of a row in ``items_shuffle*.json`` and ``items_ins_v2*.json``."""
     rng = np.random.default_rng([seed, row])
     kind = _one(rng, KINDS)
     qualities = _some(rng, kind.qualities, int(rng.integers(2, 6)))
@@ -266,7 +266,7 @@ def _pricing(rng: np.random.Generator, kind: Kind) -> str:
 
 
 def _options(rng: np.random.Generator, kind: Kind) -> dict[str, list[dict[str, str]]]:
-    """None to two of the options of its kind, each with two to four values."""
+    """Zero to two of the options of its type, each with two to four values."""
     table = {}
     for option in sorted(_some(rng, kind.options, int(rng.integers(0, 3)))):
         name, values = _VALUES[option]
@@ -276,7 +276,7 @@ def _options(rng: np.random.Generator, kind: Kind) -> dict[str, list[dict[str, s
 
 
 def _asin(row: int, seed: int) -> str:
-    """``B`` and nine letters or digits, another one for each row: the step has no common factor."""
+    """``B`` and nine letters or digits, unique per row: the step is coprime to their number."""
     space = len(_LETTERS) ** 9
     code = (row * 31_415_926_535_897 + seed * 2_718_281_829 + 1_618_033_988_749) % space
     letters = []
