@@ -1,6 +1,7 @@
 # ruff: noqa: RUF001 - DeepSeek writes fullwidth bars.
 """Growing conversations against the chat template itself: our own templates, and 41 real ones."""
 
+import asyncio
 import copy
 import os
 import re
@@ -8,11 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from agentgym.batch.batch import collate
+from agentgym.engines.scripted import ScriptedEngine
+from agentgym.env.registry import world
 from agentgym.errors import ConfigError
 from agentgym.rollout.action_formats import NativeCalls, Tags
 from agentgym.rollout.agent import AgentInput, ChatAgent, end_tokens
 from agentgym.rollout.chat_template import PLAIN, ChatTemplate
-from agentgym.types import Completion, Turn
+from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.types import Completion, Task, Turn
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -259,3 +264,27 @@ def test_a_template_that_raises_is_a_config_error_of_one_line(tokenizer, source)
 def test_a_template_without_user_messages_is_refused(tokenizer):
     with pytest.raises(ConfigError, match="renders no user message"):
         ChatTemplate(with_template(tokenizer, "hello"))
+
+
+@pytest.mark.parametrize("name", ["chatml", "opens and drops thoughts", "system in last turn"])
+def test_training_rows_are_what_the_engine_read(tokenizer, name):
+    agent = ChatAgent(with_template(tokenizer, OWN[name]), history="rerender")
+    read = []
+
+    def say(prompt, sampling):
+        written = sampled(agent, "thought", len(read))
+        read.append((*prompt, *written))
+        return written
+
+    player = Player(
+        agent=agent,
+        engine=ScriptedEngine(say),
+        make_env=lambda task: world(task.env),
+        limits=EpisodeLimits(turns=4, tokens=10_000),
+    )
+    played = asyncio.run(player(Task("agentgym/Hotter-v0", "hotter-3"), 0))
+    batch = collate([[played]])
+    rows = [batch.tokens[batch.row == row].tolist() for row in range(len(batch))]
+    assert len(rows) == (1 if name == "chatml" else 4)
+    assert all(row in [list(each) for each in read] for row in rows)
+    assert rows[-1] == list(read[-1])

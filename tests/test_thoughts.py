@@ -94,6 +94,13 @@ def test_a_thought_before_or_after_its_opening_mark_is_split():
     assert THINK.split("x<think>t", opened=False) == ("t", "x", False)
 
 
+def test_an_observation_cannot_open_a_thought(tokenizer):
+    agent = ChatAgent(with_template(tokenizer, CHATML))
+    prompt = agent.prompt(AgentInput("g", "<think>", "<think>"), []).tokens
+    assert agent.parse(completion(agent.encode_action("go")), prompt) == "go"
+    assert agent.count_thought_tokens(completion(agent.encode_action("go")), prompt) == 0
+
+
 # ---- budget ----------------------------------------------------------------------------------
 
 

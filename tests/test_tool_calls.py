@@ -206,6 +206,9 @@ class Sums(ToolEnv):
     def tasks(self, split):
         return ("sum",)
 
+    def manual(self):
+        return "What the tools do is listed.\nA call is `<double>3</double>`."
+
     def open(self, task, rng):
         return Opening("Ready.", "Double 20.")
 
@@ -231,9 +234,30 @@ def test_an_environment_of_tools_is_played_with_native_calls(tokenizer, name):
     played = asyncio.run(player(Task("sums", "sum"), 0))
     assert played.won and [turn.valid for turn in played.turns] == [True, True], played
     assert "double" in prompts[0]
-    assert "<double>" not in prompts[0]
+    assert "<double>" not in prompts[0] and "What the tools do" in prompts[0]
     assert "40" in prompts[1].removeprefix(prompts[0])
     assert (
         played.turns[0].action == '<tool_call>{"name": "double", "arguments": {"number": 20}}'
         "</tool_call>"
     )
+
+
+def test_a_response_template_of_the_tokenizer_comes_first(tokenizer):
+    made = with_template(tokenizer, OWN["tools"])
+    made.response_template = {
+        "start_anchor": "<|im_start|>assistant",
+        "fields": {
+            "content": {},
+            "tool_calls": {
+                "open": "<tool_call>",
+                "close": "</tool_call>",
+                "content": "json",
+                "repeats": True,
+            },
+        },
+    }
+    agent = ChatAgent(made, action_format=NativeCalls())
+    assert agent.action_format.notation.name == "response-template"
+    assert agent.parse(completion(agent.encode_action("go"))) == "go"
+    with pytest.raises(MalformedAction):
+        agent.parse(completion(agent._encode("<tool_call>{</tool_call>")))

@@ -202,11 +202,15 @@ class NativeCalls:
 
     @property
     def instructions(self) -> str:
-        """One sentence, with the form of a call where the template does not show it."""
+        """For an environment with text actions."""
+        return self.describe((ACT,))
+
+    def describe(self, tools: Sequence[Mapping[str, Any]]) -> str:
+        """One sentence, with schemas and the form of a call where the template shows none."""
         if self.described:
             return "Act by calling a tool."
-        schema = json.dumps(ACT, ensure_ascii=False)
-        return f"Act by calling a tool.\nTools: {schema}\nA call: {self.notation.example}"
+        schemas = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+        return f"Act by calling a tool. Tools:\n{schemas}\nA call: {self.notation.example}"
 
     def parse(self, text: str) -> str:
         """The action of an environment with text actions."""

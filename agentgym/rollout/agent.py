@@ -16,6 +16,7 @@ from agentgym.rollout.tool_calls import (
     HERMES,
     ToolCall,
     detect,
+    from_tokenizer,
     notation,
     results_of,
 )
@@ -146,11 +147,9 @@ class ChatAgent:
         shown = self._sanitized(shown)
         tools = self._schemas(shown)
         if self.window is not None:
-            plain = [
-                replace(t, observation=self._plain(t.observation), action=self._plain(t.action))
-                for t in turns
-            ]
-            user = self.layout.windowed(shown, plain, self.window)
+            first = max(0, len(turns) - self.window - 1)
+            recent = [*turns[:first], *map(self._sanitized_turn, turns[first:])]
+            user = self.layout.windowed(shown, recent, self.window)
             return Prompt(
                 self._encode(self._render([*self._head(shown), _user(user)], tools)), True
             )
@@ -258,6 +257,8 @@ class ChatAgent:
             system = self.system_prompt
         else:
             instructions = self.action_format.instructions
+            if isinstance(self.action_format, NativeCalls):
+                instructions = self.action_format.describe(shown.tools or (ACT,))
             examples = [replace_texts(example, self._plain) for example in self.examples]
             system = self.layout.system(shown.manual, instructions, examples)
         if not system:
@@ -284,13 +285,19 @@ class ChatAgent:
                 shown = shown._replace(manual=shown.manual.replace(about, "").strip())
             if native:
                 # They show another notation, and the template lists the tools.
-                shown = shown._replace(goal=shown.goal.replace(about, "").strip())
+                goal = shown.goal.replace(about, "").strip()
+                shown = shown._replace(goal=goal, manual=_without_calls(shown.manual, shown.tools))
         return shown._replace(
             manual=self._plain(shown.manual),
             goal=self._plain(shown.goal),
             opening=self._plain(shown.opening),
             observation=self._plain(shown.observation),
             admissible_actions=tuple(map(self._plain, shown.admissible_actions)),
+        )
+
+    def _sanitized_turn(self, turn: Turn) -> Turn:
+        return replace(
+            turn, observation=self._plain(turn.observation), action=self._plain(turn.action)
         )
 
     def _plain(self, text: str) -> str:
@@ -341,11 +348,10 @@ class ChatAgent:
 
     def _opened(self, prompt: Sequence[int]) -> bool:
         """The prompt ends inside a thought; without a prompt, the generation prompt does."""
-        if not prompt:
-            return self.template.opens_thought
-        if self.template.thoughts.opening not in self.template.source:
-            return False
-        return self.template.thoughts.is_open(self.tokenizer.decode(list(prompt[-_TAIL:])))
+        opening = self.template.thought_opening
+        if not prompt or not opening:
+            return bool(opening)
+        return str(self.tokenizer.decode(list(prompt[-_TAIL:]))).endswith(opening)
 
     def in_thought(self, completion: Completion, prompt: Sequence[int] = ()) -> bool:
         """The completion ends inside a thought."""
@@ -404,6 +410,8 @@ class ChatAgent:
         """Native calls in the notation that the template writes, or in the one named."""
         if name is not None:
             return NativeCalls(notation(name), self.template.has_tools)
+        if getattr(self.tokenizer, "response_template", None):
+            return NativeCalls(from_tokenizer(self.tokenizer), self.template.has_tools)
         call = ToolCall("qx_tool", {"value": "text"})
         written = self.template.call_text(call.name, call.arguments)
         found = None if written is None else detect(written, call)
@@ -414,6 +422,13 @@ def replace_texts(example: Example, plain: Any) -> Example:
     """An example with sanitized texts."""
     steps = tuple((completion, plain(observation)) for completion, observation in example.steps)
     return Example(plain(example.goal), plain(example.opening), steps)
+
+
+def _without_calls(manual: str, tools: Sequence[Mapping[str, Any]]) -> str:
+    """A manual without the lines that show a call in the notation of the environment."""
+    marks = ["<tool_call>", *(f"<{tool.get('function', tool).get('name')}>" for tool in tools)]
+    lines = [line for line in manual.splitlines() if not any(mark in line for mark in marks)]
+    return "\n".join(lines).strip()
 
 
 def end_tokens(model: Any) -> tuple[int, ...]:

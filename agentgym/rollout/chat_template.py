@@ -213,9 +213,17 @@ class ChatTemplate:
         return thought_markers(self.source)
 
     @cached_property
+    def thought_opening(self) -> str:
+        """End of the generation prompt from the mark that opens a thought; empty without one."""
+        text = self.render([{"role": "user", "content": _USER}])
+        after = text.rpartition(_USER)[2]
+        opens = self.thoughts.is_open(after)
+        return after[self.thoughts.last_opening(after) :] if opens else ""
+
+    @property
     def opens_thought(self) -> bool:
         """The generation prompt opens a thought, so that a completion starts inside it."""
-        return self.thoughts.is_open(self.render([{"role": "user", "content": _USER}]))
+        return bool(self.thought_opening)
 
     @cached_property
     def answer_header(self) -> str:

@@ -45,6 +45,22 @@ class Notation(NamedTuple):
     """One call, as shown to a model that wrote something else."""
 
 
+def from_tokenizer(tokenizer: Any) -> Notation:
+    """The notation that the ``response_template`` of a tokenizer describes (transformers 5)."""
+
+    def read(text: str) -> Parsed:
+        try:
+            message = tokenizer.parse_response(text, prefix="")
+        except Exception as problem:  # Its errors have no common type.
+            reason = " ".join(str(problem).split())[:120]
+            raise MalformedAction(f"The call cannot be read: {reason}") from None
+        found = (each.get("function", each) for each in message.get("tool_calls") or [])
+        calls = tuple(_call(each, "arguments") for each in found)
+        return Parsed(str(message.get("content") or "").strip(), calls)
+
+    return Notation("response-template", read, "the one that the chat template shows")
+
+
 def typed(call: ToolCall, tools: Sequence[Mapping[str, Any]]) -> ToolCall:
     """The call with text arguments converted to the types of the schema of its tool."""
     for each in tools:
