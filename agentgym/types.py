@@ -33,7 +33,7 @@ class Stop(StrEnum):
 
 
 class Ending(StrEnum):
-    """How an episode ended: ``Stop``, with success and failure told apart."""
+    """How an episode ended: ``Stop``, split into success and failure."""
 
     SUCCESS = "success"
     FAILURE = "failure"

@@ -32,7 +32,7 @@ TASK = Task("agentgym/Hotter-v0", "hotter-3")
 
 
 class Noted(ScriptedEngine):
-    """Guesses by the seed alone; says how unsure it is, and notes the temperature it was asked."""
+    """Guesses from the seed alone; reports an entropy and records the temperature."""
 
     def __init__(self, agent, entropy=lambda prompt, sampling: 0.3):
         def say(prompt, sampling):
@@ -43,9 +43,9 @@ class Noted(ScriptedEngine):
 
     async def generate(self, prompt, sampling):
         self.asked.append((tuple(prompt), sampling.seed, sampling.temperature))
-        said = await super().generate(prompt, sampling)
-        unsure = (self.entropy(prompt, sampling),) * len(said.tokens)
-        return Completion(said.tokens, said.logprobs, unsure, said.version)
+        completion = await super().generate(prompt, sampling)
+        unsure = (self.entropy(prompt, sampling),) * len(completion.tokens)
+        return Completion(completion.tokens, completion.logprobs, unsure, completion.version)
 
 
 def player(agent, engine, world=None, **kwargs):
@@ -195,15 +195,15 @@ def test_branches_begin_at_the_most_uncertain_turns(agent, shape):
     expected = sorted([0] * shape.roots + highest * shape.width * shape.roots)
     assert sorted(t.shared_turns for t in group) == expected
     for episode in group:
-        told = [turn.action for turn in episode.turns]
+        actions = [turn.action for turn in episode.turns]
         for number, turn in enumerate(episode.turns):
-            assert turn.observation == " ".join(told[: number + 1])
+            assert turn.observation == " ".join(actions[: number + 1])
         prefix = episode.turns[: episode.shared_turns]
         roots = [t for t in group[: shape.roots] if t.turns[: episode.shared_turns] == prefix]
         assert roots and all(a is b for a, b in zip(prefix, roots[0].turns, strict=False))
 
 
-def test_nothing_is_played_or_written_twice_and_every_world_is_closed(agent):
+def test_nothing_is_repeated_and_every_environment_is_closed(agent):
     group, engine = tree(agent, TreeShape(2, 2, 2))
     own = sum(len(t.turns) - t.shared_turns for t in group)
     assert len(engine.asked) == Counter.steps == own < 10 * 4
@@ -219,7 +219,7 @@ def test_an_episode_too_short_for_its_peaks_leaves_its_share_to_whole_ones(agent
     assert len(turns) == 4
 
 
-def test_a_tree_is_the_same_however_many_are_in_flight(agent):
+def test_trees_do_not_depend_on_concurrency(agent):
     def play(concurrency):
         someone = player(agent, Noted(agent, by_turn(agent)), Counter, concurrency=concurrency)
         return asyncio.run(from_peaks(TreeShape(2, 1, 2))(Task("count", "count"), someone))
@@ -228,19 +228,19 @@ def test_a_tree_is_the_same_however_many_are_in_flight(agent):
 
 
 class Fragile(Counter):
-    """Breaks when it is copied."""
+    """Raises when it is copied."""
 
     def fork(self):
         raise RuntimeError("no copy")
 
 
-def test_a_branch_whose_world_cannot_be_copied_is_played_from_the_start(agent):
+def test_a_branch_that_cannot_be_copied_is_played_from_the_start(agent):
     group, _ = tree(agent, TreeShape(1, 2, 2), Fragile)
     assert [t.stop for t in group] == [Stop.TERMINATED] * 5
     assert [t.failed_attempts for t in group] == [(), *[(Stop.ENV_ERROR,)] * 4]
 
 
-def test_a_prefix_counts_once_in_the_loss_unless_it_is_the_papers(agent):
+def test_a_shared_prefix_counts_once_in_the_loss_except_in_the_paper_variant(agent):
     group, _ = tree(agent, TreeShape(3, 1, 2))
     batch = collate([group])
     batch = batch.with_(reward=torch.arange(9.0))
@@ -252,7 +252,7 @@ def test_a_prefix_counts_once_in_the_loss_unless_it_is_the_papers(agent):
         assert float(found.weight.sum()) == near(1)
 
 
-def test_the_majority_is_right_and_a_tie_is_no_majority():
+def test_the_most_frequent_answer_is_the_majority_and_a_tie_is_none():
     letters = "AAAB" + "AABB" + "ABCC"
     batch = batch_of(
         [[1]] * 12, ending_hash=list(map(ord, letters)), group=[k // 4 for k in range(12)]
@@ -268,7 +268,7 @@ def test_the_majority_is_right_and_a_tie_is_no_majority():
 
 
 class Played:
-    """Plays nothing: returns and stops by the number of the sample; notes what was asked for."""
+    """Plays nothing: returns and stops depend on the sample; records the calls."""
 
     def __init__(self, returns, broken=()):
         self.returns, self.broken, self.asked = returns, broken, []
@@ -293,11 +293,11 @@ def test_a_task_is_played_again_until_its_returns_differ_and_no_longer():
     assert sampled(1, returns) == ([(0, 1.0), (1, 1.0)], [0, 1])
 
 
-def test_of_a_task_whose_returns_never_differ_the_last_try_stays():
+def test_the_last_attempt_is_kept_if_returns_never_differ():
     returns = [1.0, 1.0, 0.0, 0.0]
     assert sampled(2, returns) == ([(2, 0.0), (3, 0.0)], [0, 1, 2, 3])
 
 
-def test_a_world_that_broke_is_no_difference_between_returns():
+def test_a_failed_environment_is_no_difference_between_returns():
     returns = [1.0, 0.0, 0.0, 1.0]
     assert sampled(2, returns, broken=[1]) == ([(2, 0.0), (3, 1.0)], [0, 1, 2, 3])

@@ -55,7 +55,7 @@ def test_a_perfect_player_wins_within_seven_turns(agent, number):
     assert len(episode.turns) <= 7
 
 
-def test_a_turn_knows_how_much_of_it_was_thought(agent, tokenizer):
+def test_a_turn_counts_its_thought_tokens(agent, tokenizer):
     def say(prompt, sampling):
         thought = "<think>Higher.</think>" if sampling.seed % 2 else ""
         return tuple(tokenizer.encode(f"{thought}<action>1</action>")) + agent.stop
@@ -66,7 +66,7 @@ def test_a_turn_knows_how_much_of_it_was_thought(agent, tokenizer):
     assert all("</think>" in text for text in thoughts if text)
 
 
-def test_the_turn_limit_counts_every_turn_also_malformed_ones(agent, tokenizer):
+def test_the_turn_limit_counts_malformed_turns(agent, tokenizer):
     babble = tuple(tokenizer.encode("eh")) + agent.stop
     episode = play(agent, lambda prompt, sampling: babble, limits=EpisodeLimits(turns=5))
     assert (episode.stop, len(episode.turns), episode.won) == (Stop.MAX_TURNS, 5, False)
@@ -74,22 +74,22 @@ def test_the_turn_limit_counts_every_turn_also_malformed_ones(agent, tokenizer):
     assert "Expected one <action>" in episode.turns[0].observation
 
 
-def test_the_worlds_own_limit_is_a_truncation_too(agent):
+def test_the_limit_of_the_environment_truncates(agent):
     episode = play(agent, lambda prompt, sampling: agent.encode_action("0"))
     assert (episode.stop, len(episode.turns)) == (Stop.MAX_TURNS, 12)
 
 
-def test_nonsense_reaches_the_world_as_an_invalid_action(agent):
+def test_nonsense_is_an_invalid_action(agent):
     episode = play(
         agent, lambda p, s: agent.encode_action("\x00" + "x" * 2000), limits=EpisodeLimits(turns=1)
     )
     assert (episode.turns[0].parsed, episode.turns[0].valid) == (True, False)
 
 
-@pytest.mark.parametrize("whose", ["the run's", "the model's"])
-def test_a_full_context_ends_the_episode(agent, whose, monkeypatch):
+@pytest.mark.parametrize("limit", ["run", "model"])
+def test_a_full_context_ends_the_episode(agent, limit, monkeypatch):
     limits, sampling = EpisodeLimits(tokens=60), Sampling(max_tokens=8)
-    if whose == "the model's":
+    if limit == "model":
         limits = EpisodeLimits(tokens=4096)
         monkeypatch.setattr("agentgym.engines.scripted.UNBOUNDED", 60)
     episode = play(agent, bisect(agent), limits=limits, sampling=sampling)
@@ -98,7 +98,7 @@ def test_a_full_context_ends_the_episode(agent, whose, monkeypatch):
     assert 60 - 40 < used <= 60
 
 
-def test_seeds_depend_on_run_task_sample_and_turn_and_on_nothing_else(agent):
+def test_seeds_depend_only_on_run_task_sample_and_turn(agent):
     def seeds(concurrency, stream="a"):
         seen = {}
 
@@ -129,7 +129,7 @@ def test_a_derived_seed_depends_on_every_name():
     )
 
 
-def test_an_episode_that_takes_too_long_is_cut_off_between_turns(agent):
+def test_the_time_limit_is_checked_between_turns(agent):
     quick = play(agent, bisect(agent), limits=EpisodeLimits(seconds=60.0))
     assert quick.stop is Stop.TERMINATED
 
@@ -160,7 +160,7 @@ def test_every_episode_has_exactly_one_ending(stop, won, ending):
 
 
 class Moody(TextEnv):
-    """Breaks on its second turn."""
+    """Raises in its second turn."""
 
     def tasks(self, split):
         return ("moody",)
@@ -176,7 +176,7 @@ class Moody(TextEnv):
         return Outcome("fine", score=0.25)
 
 
-def test_a_broken_world_aborts_its_episode_and_says_why(agent):
+def test_an_environment_that_raises_ends_its_episode_with_the_reason(agent):
     if "agentgym/Moody-v0" not in gymnasium.registry:
         gymnasium.register("agentgym/Moody-v0", Moody)
     task = Task("agentgym/Moody-v0", "moody")
@@ -198,7 +198,7 @@ class Unmakable(TextEnv):
         raise OSError("no such file")
 
 
-def test_a_world_that_cannot_be_made_spoils_its_episode_and_not_the_run(agent):
+def test_an_environment_that_cannot_be_made_ends_its_episode_and_not_the_run(agent):
     someone = Player(
         agent=agent,
         engine=ScriptedEngine(bisect(agent)),
@@ -229,12 +229,12 @@ def test_an_environment_that_exits_ends_its_episode_and_not_the_run(agent):
     assert "SystemExit: 3" in episode.error
 
 
-def test_an_unknown_task_is_the_callers_mistake(agent):
+def test_an_unknown_task_raises(agent):
     with pytest.raises(UnknownTask, match="hotter-"):
         play(agent, bisect(agent), Task(TASK.env, "hoter-3"))
 
 
-def test_a_demonstration_is_what_the_player_would_have_recorded(agent):
+def test_a_demonstration_equals_the_trajectory_of_the_player(agent):
     shown = to_trajectory(demonstrate(world(TASK.env), TASK, np.random.default_rng(0)), agent)
     played = play(agent, bisect(agent))
     assert shown.won and len(shown.turns) == len(played.turns)
@@ -242,7 +242,7 @@ def test_a_demonstration_is_what_the_player_would_have_recorded(agent):
         assert (a.prompt, a.completion.tokens, a.fresh) == (b.prompt, b.completion.tokens, b.fresh)
 
 
-def test_slips_are_marked_and_recovered_from(agent):
+def test_random_actions_are_marked_and_recovered_from(agent):
     bare = world(TASK.env)
     rng = np.random.default_rng(0)
     shown = [
@@ -258,10 +258,10 @@ def test_slips_are_marked_and_recovered_from(agent):
     )
 
 
-def test_a_tokenizer_is_trained_on_all_that_was_read_and_done():
+def test_demonstration_texts_are_all_observations_and_actions():
     shown = demonstrate(world(TASK.env), TASK, np.random.default_rng(0))
-    said = [text for move in shown.steps for text in (move.action, move.observation)]
-    assert demonstration_texts([shown, shown]) == 2 * [f"{shown.goal}\n{shown.opening}", *said]
+    texts = [text for move in shown.steps for text in (move.action, move.observation)]
+    assert demonstration_texts([shown, shown]) == 2 * [f"{shown.goal}\n{shown.opening}", *texts]
 
 
 def test_a_stream_of_tasks_is_a_function_of_the_seed_and_covers_each_pass():

@@ -1,4 +1,4 @@
-"""Rows against transcripts, over thousands of turns of worlds and policies that babble."""
+"""Rows against transcripts, over thousands of turns of random text."""
 
 import asyncio
 import json
@@ -44,7 +44,7 @@ def babble(rng, most=6):
 
 
 class Babel(TextEnv):
-    """Says anything; remembers what it was told. Some of what it says is half a character."""
+    """Answers random text, with halves of characters; records its actions."""
 
     heard: list
 
@@ -61,7 +61,7 @@ class Babel(TextEnv):
 
 
 def utterance(rng, agent, tokenizer):
-    """What a policy may say, and the action in it where that is known beforehand."""
+    """A random completion, and the action in it where it is known."""
     action = unicodedata.normalize(
         "NFC", rng.choice(["north", "ü 日本", "say 🙂", "x" * 30, "\x00"])
     )
@@ -78,7 +78,7 @@ def utterance(rng, agent, tokenizer):
 
 
 def shown(text):
-    """The world's text as it may appear in a prompt."""
+    """Text of the environment as it appears in a prompt."""
     text = text.encode(errors="replace").decode()
     for mark in sorted(MARKS, key=len, reverse=True):
         text = text.replace(mark, f"< {mark[1:]}")
@@ -86,7 +86,7 @@ def shown(text):
 
 
 def growing(trajectory, tokenizer):
-    """What each turn should have read, written out by hand."""
+    """The expected prompt of each turn."""
     first = trajectory.opening
     if trajectory.goal not in first:
         first = f"{trajectory.goal}\n{first}"
@@ -98,14 +98,14 @@ def growing(trajectory, tokenizer):
 
 
 def windowed(trajectory, tokenizer):
-    """The goal, the last two exchanges, the present."""
+    """The goal, the last two exchanges, the current observation."""
     yield next(growing(trajectory, tokenizer))
-    said = [trajectory.opening, *(turn.observation for turn in trajectory.turns)]
+    seen = [trajectory.opening, *(turn.observation for turn in trajectory.turns)]
     for now in range(1, len(trajectory.turns)):
         lines = [trajectory.goal]
         for n in range(max(0, now - 2), now):
-            lines += [f"[{n + 1}] {said[n]}", f"> {trajectory.turns[n].action or '(no action)'}"]
-        yield f"<|user|>{shown(chr(10).join([*lines, f'[{now + 1}] {said[now]}']))}<|assistant|>"
+            lines += [f"[{n + 1}] {seen[n]}", f"> {trajectory.turns[n].action or '(no action)'}"]
+        yield f"<|user|>{shown(chr(10).join([*lines, f'[{now + 1}] {seen[now]}']))}<|assistant|>"
 
 
 @pytest.mark.parametrize(
@@ -115,16 +115,16 @@ def windowed(trajectory, tokenizer):
 def test_rows_are_the_transcript_and_nothing_else(tokenizer, form, window):
     """500 turns each: every prompt is the template's text, every completion the engine's tokens.
 
-    And whatever the policy says, an action reaches the world exactly when it was one.
+    An action reaches the environment exactly when the completion contains one.
     """
     agent = ChatAgent(tokenizer, action_format=form, window=window)
     turns = 0
     for number in range(50):
-        rng, told, worlds = random.Random(number), [], []
+        rng, completions, worlds = random.Random(number), [], []
 
-        def say(prompt, sampling, rng=rng, told=told):
-            told.append(utterance(rng, agent, tokenizer))
-            return told[-1][0]
+        def say(prompt, sampling, rng=rng, completions=completions):
+            completions.append(utterance(rng, agent, tokenizer))
+            return completions[-1][0]
 
         def make(task, worlds=worlds):
             worlds.append(Babel())
@@ -144,29 +144,33 @@ def test_rows_are_the_transcript_and_nothing_else(tokenizer, form, window):
 
         expected = list((growing if window is None else windowed)(played, tokenizer))
         assert [tokenizer.decode(turn.prompt) for turn in played.turns] == expected
-        assert [turn.completion.tokens for turn in played.turns] == [said for said, _ in told]
+        assert [turn.completion.tokens for turn in played.turns] == [
+            written for written, _ in completions
+        ]
 
         batch = collate([[played]])
         row = [x for turn in played.turns for x in (*turn.prompt, *turn.completion.tokens)]
         assert batch.tokens.tolist() == row
-        assert batch.tokens[batch.mask].tolist() == [x for said, _ in told for x in said]
+        assert batch.tokens[batch.mask].tolist() == [
+            x for written, _ in completions for x in written
+        ]
         assert len(batch) == (1 if window is None else 10)
 
         acted = [turn for turn in played.turns if turn.parsed]
         assert worlds[0].heard == [turn.action for turn in acted]
-        for turn, (said, action) in zip(played.turns, told, strict=True):
+        for turn, (written, action) in zip(played.turns, completions, strict=True):
             if action is not None:
                 assert (turn.parsed, turn.action) == (True, action.strip())
             if not turn.parsed:
                 assert (turn.action, turn.reward, turn.valid) == ("", 0.0, False)
                 assert turn.observation and "\n" not in turn.observation
             elif action is None:
-                assert one_action_by_hand(form, tokenizer.decode(said), turn.action)
+                assert one_action_by_hand(form, tokenizer.decode(written), turn.action)
     assert turns == 500
 
 
 def one_action_by_hand(form, text, action):
-    """Whether a text that was not made to hold an action holds exactly this one all the same."""
+    """Whether a random text contains exactly this action by accident."""
     opening, closing = ("<tool_call>",) * 2 if isinstance(form, JsonCall) else ("<action>",) * 2
     closing = closing.replace("<", "</")
     outside = text
@@ -193,12 +197,12 @@ def one_action_by_hand(form, text, action):
         '{"name": "act", "arguments": {"action": %s}}' % ("9" * 5000),
     ],
 )
-def test_a_tool_call_that_no_world_could_read_is_malformed(call):
+def test_an_unreadable_tool_call_is_malformed(call):
     with pytest.raises(MalformedAction) as error:
         JsonCall().parse(f"<tool_call>{call}</tool_call>")
     assert len(str(error.value)) < 300
 
 
-def test_a_character_written_as_two_halves_is_whole_again():
+def test_surrogate_pairs_are_joined():
     call = '<tool_call>{"name": "act", "arguments": {"action": "say \\ud83d\\ude42"}}</tool_call>'
     assert JsonCall().parse(call) == "say 🙂"

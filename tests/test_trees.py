@@ -1,4 +1,4 @@
-"""Episodes that branch: what they share is made once, and a task is worth exactly n of them."""
+"""Branching episodes: shared prefixes are played once, and a task yields exactly n episodes."""
 
 import asyncio
 import random
@@ -33,7 +33,7 @@ TASK = Task("agentgym/Hotter-v0", "hotter-3")
 
 
 def guess(agent, seen=None):
-    """A player that guesses by the seed alone, and remembers what it was asked."""
+    """A policy that guesses from the seed alone and records its prompts."""
 
     def say(prompt, sampling):
         if seen is not None:
@@ -64,7 +64,7 @@ def never(decision, rng):
 @pytest.mark.parametrize("spot", [branch_before_acting, branch_after_acting])
 @pytest.mark.parametrize("rule", [always, never, with_probability(lambda decision: 0.3)])
 @pytest.mark.parametrize("roots", [1, 3, 8])
-def test_a_task_is_worth_exactly_n_episodes(agent, spot, rule, roots):
+def test_a_task_yields_exactly_n_episodes(agent, spot, rule, roots):
     group = collect(grow_tree(8, fixed_roots(roots), rule, order=spot), player(agent))
     assert [t.sample for t in group] == list(range(8))
     assert sum(t.shared_turns == 0 for t in group) >= roots or rule is always
@@ -73,7 +73,7 @@ def test_a_task_is_worth_exactly_n_episodes(agent, spot, rule, roots):
 
 
 @pytest.mark.parametrize("spot", [branch_before_acting, branch_after_acting])
-def test_no_step_of_the_world_and_no_completion_is_made_twice(agent, spot):
+def test_no_step_and_no_completion_is_repeated(agent, spot):
     Counter.steps = Counter.opened = 0
     seen = []
     how = grow_tree(8, fixed_roots(2), with_probability(lambda decision: 0.4), order=spot)
@@ -86,13 +86,13 @@ def test_no_step_of_the_world_and_no_completion_is_made_twice(agent, spot):
 
 
 @pytest.mark.parametrize("spot", [branch_before_acting, branch_after_acting])
-def test_a_fork_goes_on_from_the_state_of_its_parent(agent, spot):
-    """The world's answer lists all it was told, so a lost or foreign step would show."""
+def test_a_fork_continues_from_the_state_of_its_parent(agent, spot):
+    """The observation lists all actions so far, so a lost or foreign step would show."""
     group = collect(grow_tree(8, fixed_roots(1), always, order=spot), player(agent, None, Counter))
     for episode in group:
-        told = [turn.action for turn in episode.turns]
+        actions = [turn.action for turn in episode.turns]
         for number, turn in enumerate(episode.turns):
-            assert turn.observation == " ".join(told[: number + 1])
+            assert turn.observation == " ".join(actions[: number + 1])
         assert episode.reward == 4.0
     forked = [t for t in group if t.shared_turns]
     assert forked
@@ -107,7 +107,7 @@ def test_a_fork_goes_on_from_the_state_of_its_parent(agent, spot):
     assert len({tuple(turn.action for turn in t.turns) for t in group}) == 8
 
 
-def test_a_fork_before_acting_decides_anew_and_one_after_acting_shares_the_decision(agent):
+def test_a_fork_before_acting_samples_again_and_one_after_acting_shares_the_action(agent):
     before = collect(
         grow_tree(2, fixed_roots(1), always, order=branch_before_acting),
         player(agent, None, Counter),
@@ -122,7 +122,7 @@ def test_a_fork_before_acting_decides_anew_and_one_after_acting_shares_the_decis
     assert after[0].turns[0] is after[1].turns[0]
 
 
-def test_the_worlds_own_turn_limit_counts_shared_turns(agent):
+def test_the_turn_limit_of_the_environment_counts_shared_turns(agent):
     group = collect(
         grow_tree(4, fixed_roots(1), always), player(agent, limits=EpisodeLimits(turns=50))
     )
@@ -131,7 +131,7 @@ def test_the_worlds_own_turn_limit_counts_shared_turns(agent):
 
 
 @pytest.mark.parametrize("concurrency", [1, 3, 64])
-def test_trees_are_the_same_however_many_are_in_flight(agent, concurrency):
+def test_trees_do_not_depend_on_concurrency(agent, concurrency):
     how = AEPO(base=GRPO(group_size=6)).build().collect
     someone = player(agent, concurrency=concurrency)
     tasks = [Task(TASK.env, f"hotter-{k}") for k in range(5)]
@@ -147,13 +147,13 @@ def test_trees_are_the_same_however_many_are_in_flight(agent, concurrency):
 
 
 class Fragile(Counter):
-    """Breaks when it is copied."""
+    """Raises when it is copied."""
 
     def fork(self):
         raise RuntimeError("no copy")
 
 
-def test_a_branch_whose_world_cannot_be_copied_is_played_from_the_start(agent):
+def test_a_branch_that_cannot_be_copied_is_played_from_the_start(agent):
     group = collect(
         grow_tree(3, fixed_roots(2), always, order=branch_after_acting),
         player(agent, None, Fragile),
@@ -199,7 +199,7 @@ def test_shared_tokens_are_marked_in_the_batch_and_counted(agent):
 # ---- rules ---------------------------------------------------------------------------------------
 
 
-def said(*entropies):
+def completion(*entropies):
     return Completion((1,) * len(entropies), (0.0,) * len(entropies), entropies)
 
 
@@ -210,12 +210,12 @@ def test_a_streak_belongs_to_a_path_or_to_the_task():
 
 
 def test_a_threshold_compares_strictly():
-    at = BranchPoint(said(1.0), said(0.5), 0)
+    at = BranchPoint(completion(1.0), completion(0.5), 0)
     assert not above_threshold(0.5, lambda decision: 0.5)(at, None)
     assert above_threshold(0.5, lambda decision: 0.51)(at, None)
 
 
-def test_a_scout_that_is_kept_counts_and_one_that_is_not_costs_extra(agent):
+def test_a_kept_scout_counts_among_the_n_episodes(agent):
     for keep, episodes in [(True, 6), (False, 7)]:
         seen = []
         roots = monitored(6, 2.0, summed_entropy, keep=keep)
@@ -225,7 +225,7 @@ def test_a_scout_that_is_kept_counts_and_one_that_is_not_costs_extra(agent):
 
 
 def test_paths_fork_only_where_entropy_has_risen(agent):
-    """The scripted engine is always equally unsure: a threshold above it is never passed."""
+    """The entropy of the scripted engine is constant: a threshold above it is never passed."""
     arpo = ARPO(base=GRPO(group_size=6), initial_rollouts=2, branch_rule="threshold").build()
     assert all(t.shared_turns == 0 for t in collect(arpo.collect, player(agent, None, Counter)))
 

@@ -286,9 +286,9 @@ class Episode:
         left = sampling.max_tokens - most - len(end)
         if left < 1:
             return first, (0, 0)
-        begun = [*context, *first.tokens, *end]
+        extended = [*context, *first.tokens, *end]
         seed = derive(sampling.seed, "after the thought")
-        rest = await player.engine.generate(begun, replace(sampling, max_tokens=left, seed=seed))
+        rest = await player.engine.generate(extended, replace(sampling, max_tokens=left, seed=seed))
         return joined(first, end, rest), (most, most + len(end))
 
     async def step(self) -> None:

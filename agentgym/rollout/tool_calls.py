@@ -40,7 +40,7 @@ class Notation(NamedTuple):
 
     name: str
     read: Callable[[str], Parsed]
-    """Raises ``MalformedAction`` where a call is begun and not well formed."""
+    """Raises ``MalformedAction`` where a call is not well formed."""
     example: str
     """One call, as shown to a model that wrote something else."""
 
