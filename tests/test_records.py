@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import EpisodeRecord, append, read_episodes
+from agentgym.evaluation.records import EpisodeRecord, append, read_episodes, token_ends
 from agentgym.experiment.metrics_file import MetricsWriter, read_metrics
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 from agentgym.utils.jsonl import append_line, dumps, read_objects, write_atomic
@@ -66,10 +66,36 @@ def test_a_record_is_one_line_and_comes_back_equal():
     line = record().to_json()
     assert "\n" not in line
     assert line.isascii()
-    assert json.loads(line)["schema"] == 3
+    assert json.loads(line)["schema"] == 4
     back = EpisodeRecord.from_json(line)
     assert repr(back) == repr(record())
     assert back.turns[0] == record().turns[0]
+
+
+def test_a_record_keeps_every_token_with_its_numbers():
+    turn = record().turns[0]
+    assert (turn.tokens, turn.logprobs, turn.entropies) == (
+        (7, 8, 9),
+        (-1.0, -0.5, -0.25),
+        (0.5, 1.0, 1.5),
+    )
+    assert (turn.version, turn.versions, turn.thought_tokens, turn.trained) == (3, (), 0, True)
+    assert record().shared_turns == 0
+
+
+def test_ends_of_tokens_are_found_where_a_character_is_spread_over_tokens():
+    data = "aö".encode()
+
+    def decode(tokens):
+        return bytes(tokens).decode("utf-8", "replace")
+
+    ends = token_ends(list(data), "aö", decode)
+    assert ends[0] == 1 and ends[-1] == 2 and sorted(ends) == list(ends)
+    assert token_ends(list(data) * 400, decode(list(data) * 400), decode) == ()
+
+
+def test_ends_of_tokens_are_empty_without_text():
+    assert EpisodeRecord.of(trajectory()).turns[0].ends == ()
 
 
 def test_the_endings_of_failed_attempts_are_recorded():

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from agentgym.cli.about import algorithms, doctor
 from agentgym.cli.evaluation import evaluate
 from agentgym.cli.training import train
+from agentgym.cli.view import view
 from agentgym.cli.worlds import check, envs, new_env, play, serve
 from agentgym.errors import AgentGymError, ConfigError, did_you_mean
 
@@ -21,6 +22,7 @@ usage: agentgym VERB [options]
 
   train        train an agent in a world, and show that it got better
   eval         play a frozen panel of tasks with a model and report pass@k
+  view         look at the episodes of runs in a browser, or as one HTML file
   play         play a world yourself, in the terminal
   serve        let people play a world in a web browser, or programs by MCP; or a service
   check        check that a world keeps the contract
@@ -35,6 +37,7 @@ usage: agentgym VERB [options]
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "eval": evaluate,
+    "view": view,
     "play": play,
     "serve": serve,
     "check": check,

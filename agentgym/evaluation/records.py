@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from agentgym.errors import ConfigError
 from agentgym.types import Stop, Task, Trajectory, Turn
 from agentgym.utils.jsonl import append_line, dumps, parse_object, read_objects
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of an episode's line; raised when a field changes its meaning."""
+
+LONGEST_PREFIXES = 512
+"""Tokens of a completion up to which growing prefixes are decoded."""
 
 Decode = Callable[[Sequence[int]], str]
 """Token ids to text."""
@@ -21,7 +25,7 @@ Decode = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRecord:
-    """One exchange, without its tokens."""
+    """One exchange. The columns of the completion have one entry per sampled token."""
 
     action: str
     observation: str
@@ -35,6 +39,22 @@ class TurnRecord:
     """Mean over the completion's tokens, in nats; NaN when it has none."""
     text: str | None
     """The completion as text; None without a decoder."""
+    tokens: tuple[int, ...]
+    """Ids of the sampled tokens."""
+    ends: tuple[int, ...]
+    """Where each token ends in ``text``, in characters; empty where that is not known."""
+    logprobs: tuple[float, ...]
+    """Log-probabilities under the distribution that was sampled from, in nats, to 7 digits."""
+    entropies: tuple[float, ...]
+    """Entropies of that distribution, in nats, to 7 digits."""
+    versions: tuple[int, ...]
+    """Policy version of each token where weights changed during the completion; else empty."""
+    version: int
+    """Policy version that sampled it; the oldest, where weights changed."""
+    thought_tokens: int
+    """Leading tokens that are thought."""
+    trained: bool
+    """The tokens are trained on (loss mask)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +82,8 @@ class EpisodeRecord:
     """Sum over turns."""
     version: int
     """Oldest policy version that sampled a token of it; -1 when nothing was sampled."""
+    shared_turns: int
+    """Leading turns taken over from the episode that this one was forked from."""
     seconds: float
     """Wall-clock time from the first reset to the last answer, waiting included."""
     panel: str
@@ -106,6 +128,7 @@ class EpisodeRecord:
             prompt_tokens=sum(turn.prompt_tokens for turn in turns),
             completion_tokens=sum(turn.completion_tokens for turn in turns),
             version=min(versions, default=-1),
+            shared_turns=trajectory.shared_turns,
             seconds=seconds,
             panel=panel,
             error=trajectory.error,
@@ -139,9 +162,7 @@ class EpisodeRecord:
         if known != found.keys():
             raise ConfigError(f"an episode with wrong fields: {', '.join(known ^ found.keys())}")
         content = {name: value for name, value in found.items() if name != "schema"}
-        turns = tuple(
-            TurnRecord(**_with_nan(turn, ("reward", "entropy"))) for turn in content["turns"]
-        )
+        turns = tuple(_turn_of_object(turn) for turn in content["turns"])
         content = _with_nan(content, ("score", "reward", "seconds"))
         failed_attempts = tuple(map(Stop, content["failed_attempts"]))
         return cls(
@@ -174,8 +195,18 @@ def _with_nan(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {**found, **{name: math.nan for name in names if found[name] is None}}
 
 
+_COLUMNS = ("tokens", "ends", "logprobs", "entropies", "versions")
+
+
+def _turn_of_object(found: Mapping[str, Any]) -> TurnRecord:
+    columns = {name: tuple(found[name]) for name in _COLUMNS}
+    return TurnRecord(**{**_with_nan(found, ("reward", "entropy")), **columns})
+
+
 def _turn(turn: Turn, decode: Decode | None) -> TurnRecord:
-    tokens = turn.completion.tokens
+    drawn = turn.completion
+    tokens = drawn.tokens
+    text = None if decode is None else decode(tokens)
     return TurnRecord(
         action=turn.action,
         observation=turn.observation,
@@ -184,6 +215,38 @@ def _turn(turn: Turn, decode: Decode | None) -> TurnRecord:
         valid=turn.valid,
         prompt_tokens=len(turn.prompt),
         completion_tokens=len(tokens),
-        entropy=sum(turn.completion.entropies) / len(tokens) if tokens else math.nan,
-        text=None if decode is None else decode(tokens),
+        entropy=sum(drawn.entropies) / len(tokens) if tokens else math.nan,
+        text=text,
+        tokens=tokens,
+        ends=() if text is None or decode is None else token_ends(tokens, text, decode),
+        logprobs=tuple(map(_short, drawn.logprobs)),
+        entropies=tuple(map(_short, drawn.entropies)),
+        versions=drawn.versions,
+        version=drawn.version,
+        thought_tokens=turn.thought_tokens,
+        trained=turn.learn,
     )
+
+
+def _short(value: float) -> float:
+    """To 7 significant digits: what float32 holds, in fewer characters."""
+    return float(f"{value:.7g}")
+
+
+def token_ends(tokens: Sequence[int], text: str, decode: Decode) -> tuple[int, ...]:
+    """Where each token ends in the decoded text, in characters.
+
+    Most tokenizers decode token by token to the same text. Where bytes of one character are spread
+    over tokens, growing prefixes are decoded instead, which costs the square of the length.
+
+    Examples:
+        >>> token_ends([104, 105], "hi", lambda ids: "".join(map(chr, ids)))
+        (1, 2)
+    """
+    pieces = [decode([token]) for token in tokens]
+    if "".join(pieces) == text:
+        return tuple(accumulate(map(len, pieces)))
+    if len(tokens) > LONGEST_PREFIXES:
+        return ()
+    lengths = (len(decode(tokens[: n + 1])) for n in range(len(tokens)))
+    return tuple(min(length, len(text)) for length in lengths)

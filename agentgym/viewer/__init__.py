@@ -1,0 +1,1 @@
+"""Looking at episodes in a browser: a server, or one HTML file that needs none."""
