@@ -52,7 +52,8 @@ def load(paths: Sequence[Path]) -> Loaded:
     files = [file for path in paths for file in files_of(path)]
     for file in files:
         try:
-            episodes += [_shown(record, _label(file)) for record in _readable(file)]
+            for record in _readable(file):
+                episodes.append(_shown(record, _label(file)))
         except ConfigError as problem:
             warnings.append(f"{file} is left out from there on: {problem}")
     if not episodes:
