@@ -97,7 +97,7 @@ def _shown(record: EpisodeRecord, label: str) -> dict[str, Any]:
 
 
 def _turn(turn: TurnRecord) -> dict[str, Any]:
-    shown = {
+    shown: dict[str, Any] = {
         "action": turn.action,
         "observation": turn.observation,
         "text": turn.text if turn.text is not None else turn.action,
