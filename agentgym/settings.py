@@ -48,6 +48,9 @@ class AgentSettings:
     history: Literal["append", "rerender"] = "append"
     """How a conversation grows: append to what was sampled, or render all messages again, as the
     chat template wants; rows that the template rewrites start anew."""
+    chat_template: str | None = None
+    """Jinja file of the chat template, or `plain` for a base model, which has none; unset: that of
+    the tokenizer."""
     template_args: dict[str, Value] = field(default_factory=dict)
     """Variables of the chat template, such as `enable_thinking false`."""
     system_prompt: str | None = None

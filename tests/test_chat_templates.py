@@ -13,10 +13,12 @@ from agentgym.batch.batch import collate
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError
+from agentgym.experiment.assemble import tokenizer_of
 from agentgym.rollout.action_formats import NativeCalls, Tags
 from agentgym.rollout.agent import AgentInput, ChatAgent, end_tokens
 from agentgym.rollout.chat_template import PLAIN, ChatTemplate
 from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.settings import AgentSettings
 from agentgym.types import Completion, Task, Turn
 
 CHATML = (
@@ -113,14 +115,9 @@ def sampled(agent, kind, number):
     template = agent.template
     text = agent.decode(tokens).removeprefix(template.answer_header)
     markers = template.thoughts
-    inside = f"I do not <action>stop {number}</action> yet."
-    if markers.opening == "<think>":
-        body = f"{inside}\n</think>\n\n"
-        opening = "<think>\n"
-    else:
-        body, opening = f"{inside}{markers.closing}{markers.answer}", markers.opening
-    opening = "" if template.opens_thought else opening
-    return (*template.encode(opening + body + text), *agent.stop[:1])
+    thought = markers.closed(f"I do not <action>stop {number}</action> yet.") + markers.answer
+    thought = thought.lstrip("\n") if template.opens_thought else markers.opening + thought
+    return (*template.encode(thought + text), *agent.stop[:1])
 
 
 def conversation(agent, kind, turns=3):
@@ -288,3 +285,50 @@ def test_training_rows_are_what_the_engine_read(tokenizer, name):
     assert len(rows) == (1 if name == "chatml" else 4)
     assert all(row in [list(each) for each in read] for row in rows)
     assert rows[-1] == list(read[-1])
+
+
+@pytest.mark.parametrize("name", [*OWN, *REAL])
+def test_a_note_states_what_the_template_rewrites(tokenizer, name):
+    source = OWN[name] if name in OWN else REAL[name].read_text()
+    agent = agent_for(with_template(tokenizer, source), "text")
+    note = agent.history_note()
+    assert "\n" not in note
+    if name in REAL:
+        assert bool(note) == (name in NOT_APPENDED["text"] | NOT_APPENDED["thought"])
+    assert ChatAgent(agent.tokenizer, history="rerender").history_note() == ""
+
+
+def test_the_model_made_from_nothing_needs_no_note(tokenizer):
+    assert ChatAgent(tokenizer).history_note() == ""
+
+
+def test_end_tokens_are_read_from_a_model_folder(tmp_path):
+    assert end_tokens(tmp_path) == ()
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [1, 2]}')
+    assert end_tokens(str(tmp_path)) == (1, 2)
+
+
+def test_a_chat_template_is_taken_from_the_settings(tokenizer, tmp_path):
+    bare = copy.deepcopy(tokenizer)
+    bare.chat_template = None
+    bare.save_pretrained(tmp_path)
+    assert tokenizer_of(tmp_path, AgentSettings(chat_template="plain")).chat_template == PLAIN
+    (tmp_path / "own.jinja").write_text(CHATML)
+    own = AgentSettings(chat_template=str(tmp_path / "own.jinja"))
+    assert tokenizer_of(tmp_path, own).chat_template == CHATML
+    with pytest.raises(ConfigError, match="Jinja"):
+        tokenizer_of(tmp_path, AgentSettings(chat_template="nowhere.jinja"))
+
+
+def test_the_plain_template_of_base_models_ends_answers_with_end_of_text(tokenizer):
+    agent = ChatAgent(with_template(tokenizer, PLAIN), system_prompt="Act.")
+    first = agent.prompt(AgentInput("goal", "start", "start"), [])
+    tokens = agent.encode_action("go")
+    assert tokens[-1] == agent.tokenizer.eos_token_id
+    turn = Turn(first.tokens, completion(tokens), "go", "wall", 0.0, True)
+    following = agent.prompt(AgentInput("goal", "start", "wall"), [turn])
+    text = agent.tokenizer.decode([*first.tokens, *tokens, *following.tokens])
+    assert text == (
+        "Act.\n\n### Input\ngoal\nstart\n\n### Output\n<action>go</action><|end|>\n\n"
+        "### Input\nwall\n\n### Output\n"
+    )

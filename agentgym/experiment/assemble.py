@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 from agentgym.engines.factory import EngineFactory
 from agentgym.env.executor import Executor, ThreadExecutor
 from agentgym.env.process_pool import ProcessPool
+from agentgym.errors import ConfigError
+from agentgym.models.loading import load_tokenizer
 from agentgym.rollout.action_formats import (
     ActionFormat,
     JsonCall,
@@ -16,6 +20,7 @@ from agentgym.rollout.action_formats import (
     ReAct,
     Tags,
 )
+from agentgym.rollout.chat_template import PLAIN
 from agentgym.settings import AgentSettings, Experiment, RolloutSettings
 
 
@@ -40,6 +45,25 @@ def action_format_of(settings: AgentSettings) -> ActionFormat:
         "plain": Plain(),
     }
     return forms[settings.action_format]
+
+
+def tokenizer_of(path: str | Path, settings: AgentSettings) -> Any:
+    """The tokenizer beside a model, with the chat template of the settings.
+
+    Raises:
+        ConfigError: There is no tokenizer, or no such template file.
+    """
+    tokenizer, wanted = load_tokenizer(path), settings.chat_template
+    if wanted == "plain":
+        tokenizer.chat_template = PLAIN
+    elif wanted is not None:
+        try:
+            tokenizer.chat_template = Path(wanted).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as problem:
+            raise ConfigError(
+                f"agent.chat_template is {wanted!r}, expected `plain` or a Jinja file ({problem})"
+            ) from problem
+    return tokenizer
 
 
 def engines_of(

@@ -26,13 +26,13 @@ from agentgym.evaluation.evaluate import EvalOptions, evaluate
 from agentgym.evaluation.plots import plot_run
 from agentgym.evaluation.records import EpisodeRecord, append
 from agentgym.evaluation.report import EvalSpec, Report, check_panels, render
-from agentgym.experiment.assemble import action_format_of, engines_of, executor_of
+from agentgym.experiment.assemble import action_format_of, engines_of, executor_of, tokenizer_of
 from agentgym.experiment.failed_step import keep_failed_step
 from agentgym.experiment.metrics_file import MetricsWriter, read_metrics, truncate_episodes
 from agentgym.experiment.run_folder import RunFolder, fingerprint
 from agentgym.models import from_scratch
 from agentgym.models.gguf import is_gguf
-from agentgym.models.loading import load_model, load_tokenizer
+from agentgym.models.loading import load_model
 from agentgym.models.lora import add_lora, base_model_of, merge_lora
 from agentgym.models.policy import Policy
 from agentgym.rollout.agent import ChatAgent, end_tokens
@@ -102,6 +102,8 @@ class Job:
     """Runs the environments."""
     engines: EngineFactory = field(default_factory=EngineFactory)
     """Creates the sampling engine."""
+    _noted: bool = False
+    """The user knows that the chat template rewrites earlier turns."""
 
     # ---- stages ------------------------------------------------------------------------------
 
@@ -267,6 +269,10 @@ class Job:
         )
         if settings.examples:
             agent.examples = self._examples(agent, settings.examples)
+        note = agent.history_note() if self.experiment.model is not None else ""
+        if note and not self._noted:
+            self._noted = True
+            self.display.say(note)
         return agent
 
     def _examples(self, agent: ChatAgent, count: int) -> tuple[Example, ...]:
@@ -326,7 +332,7 @@ class Job:
         model = load_model(checkpoint, dtype=None if half else torch.float32)
         if experiment.lora.rank is not None:
             add_lora(model, experiment.lora, seed=derive(experiment.seed, "adapters"))
-        return load_tokenizer(checkpoint), model
+        return tokenizer_of(checkpoint, experiment.agent), model
 
     def _loaded(self, checkpoint: str | Path) -> tuple[Any, Any]:
         """Tokenizer and model; the path instead of the model where the engine loads it itself."""
@@ -334,7 +340,7 @@ class Job:
             tokenizer = from_scratch.make_tokenizer((), from_scratch.MIN_VOCABULARY)
             tokenizer.chat_template = from_scratch.DIALOGUE
             return tokenizer, checkpoint
-        tokenizer = load_tokenizer(checkpoint)
+        tokenizer = tokenizer_of(checkpoint, self.experiment.agent)
         engines = self.engines
         loads = base_model_of(checkpoint) is not None or is_gguf(checkpoint)
         here = engines.kind == "local" or engines.server_model or loads
@@ -355,6 +361,9 @@ class Job:
                 "action_format": settings.action_format,
                 "window": settings.window,
                 "show_admissible": settings.show_admissible,
+                **_changed(settings, "prompt", "examples", "history", "system_prompt"),
+                **_changed(settings, "tool_notation", "chat_template", "template_args"),
+                **_changed(rollout, "max_thought_tokens"),
                 **({} if self.engines.kind == "local" else {"engine": self.engines.kind}),
                 **{f"env.{name}": value for name, value in self.experiment.env_args.items()},
             },
@@ -466,3 +475,13 @@ async def _evaluate(
         job = Job(experiment, RunFolder(path.parent), display, executor, engines)
         job.prepare_split(experiment.panel.split)
         return await job.evaluate(model, experiment.panel.split, path, before)
+
+
+def _changed(settings: Any, *names: str) -> dict[str, Any]:
+    """Settings that differ from their defaults."""
+    default = type(settings)()
+    return {
+        name: getattr(settings, name)
+        for name in names
+        if getattr(settings, name) != getattr(default, name)
+    }

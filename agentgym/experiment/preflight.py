@@ -6,7 +6,10 @@ from agentgym.engines.factory import check_device
 from agentgym.env.panel import panel_of
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError
+from agentgym.experiment.assemble import tokenizer_of
 from agentgym.models.loading import check_model
+from agentgym.rollout.chat_template import ChatTemplate
+from agentgym.rollout.tool_calls import notation
 from agentgym.settings import Experiment
 
 
@@ -42,4 +45,12 @@ def check(experiment: Experiment, *, trains: bool = False) -> None:
     panel_of(experiment.env, bare, wanted.split).head(wanted.tasks)
     bare.close()
     if experiment.model is not None and experiment.engine != "openai":
-        check_model(experiment.model, context=experiment.rollout.max_context_tokens)
+        settings = experiment.agent
+        check_model(
+            experiment.model,
+            context=experiment.rollout.max_context_tokens,
+            needs_template=settings.chat_template is None,
+        )
+        ChatTemplate(tokenizer_of(experiment.model, settings), settings.template_args)
+    if experiment.agent.tool_notation is not None:
+        notation(experiment.agent.tool_notation)

@@ -50,7 +50,7 @@ def load_model(
     return model.to(where)
 
 
-def check_model(path: str | Path, *, context: int = 0) -> None:
+def check_model(path: str | Path, *, context: int = 0, needs_template: bool = True) -> None:
     """Refuse anything but a causal language model with a tokenizer and a chat template.
 
     Reads configurations only, no weights.
@@ -58,6 +58,7 @@ def check_model(path: str | Path, *, context: int = 0) -> None:
     Args:
         path: Folder, hub id or GGUF file.
         context: Tokens that the model has to be able to read.
+        needs_template: Refuse a tokenizer without a chat template.
 
     Raises:
         ConfigError: There is no such model, its adapters do not fit its base, or its context is
@@ -82,10 +83,10 @@ def check_model(path: str | Path, *, context: int = 0) -> None:
             f"rollout.max_context_tokens is {context}, expected at most {longest}, the longest "
             f"context of {str(path)!r}"
         )
-    if not getattr(load_tokenizer(path), "chat_template", None):
+    if needs_template and not getattr(load_tokenizer(path), "chat_template", None):
         raise ConfigError(
             f"{str(path)!r} has no chat template, as base models have none: give the instruct "
-            f"version of the model, or put a `chat_template.jinja` into its folder"
+            f"version of the model, or set `--agent.chat-template plain`"
         )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from agentgym.rollout.action_formats import ACT, ActionFormat, NativeCalls, Tags
@@ -308,6 +310,42 @@ class ChatAgent:
                 text = text.replace(token, f"{token[:1]} {token[1:]}")
         return text
 
+    def history_note(self) -> str:
+        """One line if ``history="append"`` differs from the chat template; else empty.
+
+        Compares whole renderings of three turns, without thoughts and with them.
+        """
+        if self.window is not None or self.history == "rerender":
+            return ""
+        rewritten = [kind for kind in ("answers", "thoughts") if self._rewrites(kind == "thoughts")]
+        if not rewritten:
+            return ""
+        return (
+            f"the chat template rewrites {' and '.join(rewritten)} of earlier turns; the "
+            "conversation keeps what was sampled (`--agent.history rerender` follows the template)"
+        )
+
+    def _rewrites(self, thoughts: bool) -> bool:
+        shown, markers = AgentInput("goal", "start", "start"), self.template.thoughts
+        turns: list[Turn] = []
+        context: tuple[int, ...] = ()
+        for _ in range(2):
+            prompt = self.prompt(shown, turns)
+            written = self.encode_action("look")
+            if thoughts:
+                text = self._written("look").removeprefix(self.template.answer_header)
+                closed = markers.closed("hm") + markers.answer
+                opened = self.template.opens_thought
+                thought = closed.lstrip("\n") if opened else markers.opening + closed
+                written = (*self._encode(thought + text), *written[-1:])
+            zeros = (0.0,) * len(written)
+            context = (*context, *prompt.tokens, *written)
+            completion = Completion(written, zeros, zeros)
+            turns.append(Turn(prompt.tokens, completion, "look", "start", 0.0, prompt.fresh))
+        prompt = self.prompt(shown, turns)
+        read = self.tokenizer.decode([*context, *prompt.tokens])
+        return bool(read != self._render(self.messages(shown, turns), self._schemas(shown)))
+
     # ---- completions -------------------------------------------------------------------------
 
     @cached_property
@@ -432,8 +470,12 @@ def _without_calls(manual: str, tools: Sequence[Mapping[str, Any]]) -> str:
 
 
 def end_tokens(model: Any) -> tuple[int, ...]:
-    """``generation_config.eos_token_id`` of a model, one or several; none for a path."""
-    found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    """``eos_token_id`` of the generation config of a model or of a model folder."""
+    if isinstance(model, str | Path):
+        file = Path(model, "generation_config.json")
+        found = json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None
+    else:
+        found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     if found is None:
         return ()
     return (found,) if isinstance(found, int) else tuple(found)

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from agentgym.errors import ConfigError
-from agentgym.rollout.thoughts import OPENING, ThoughtMarkers, thought_markers
+from agentgym.rollout.thoughts import ThoughtMarkers, thought_markers
 from agentgym.rollout.tool_calls import ToolCall, detect
 
 Message = dict[str, Any]
@@ -165,11 +165,7 @@ class ChatTemplate:
         """An assistant message with a thought, in the fields or tags that the template reads."""
         if self.has_thought_field:
             return {"role": "assistant", "content": content, **_thought_fields(thought)}
-        opening, closing = self.thoughts.opening, self.thoughts.closing
-        if self.thoughts.opening != OPENING:
-            text = f"{opening}{thought}{closing}{content}"
-        else:
-            text = f"{opening}\n{thought}\n{closing}\n\n{content}"
+        text = f"{self.thoughts.opening}{self.thoughts.closed(thought)}{content}"
         return {"role": "assistant", "content": text}
 
     # ---- what the template supports ----------------------------------------------------------

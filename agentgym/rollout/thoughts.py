@@ -53,6 +53,11 @@ class ThoughtMarkers(NamedTuple):
             return text[inside:], before, False
         return text[inside:end], before + text[end + len(self.closing) :], True
 
+    def closed(self, thought: str) -> str:
+        """A thought with its closing mark, after an opening mark, as models of the family write."""
+        blank = "\n" if self.opening == OPENING else ""
+        return f"{blank}{thought}{blank}{self.closing}{2 * blank}"
+
     @property
     def cut(self) -> str:
         """What is inserted to end a thought that runs too long."""
