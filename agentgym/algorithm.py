@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool
@@ -24,6 +24,17 @@ class About(NamedTuple):
     collect: str
     credit: str
     update: str
+
+
+@runtime_checkable
+class AlgorithmSettings(Protocol):
+    """Settings of an algorithm: a frozen dataclass that builds it."""
+
+    about: ClassVar[About]
+    """Source and parts."""
+
+    def build(self) -> Algorithm:
+        """The algorithm with these settings."""
 
 
 def every_row(batch: Batch) -> Bool[Tensor, " N"]:

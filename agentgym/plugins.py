@@ -5,9 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentgym.errors import ConfigError, MissingExtra, did_you_mean
+
+if TYPE_CHECKING:
+    from agentgym.algorithm import AlgorithmSettings
 
 _EXTRA = ("jaxtyping", "torch", "transformers")
 """Libraries of the extra ``train``: a package that lacks one of them is not broken."""
@@ -25,13 +28,13 @@ def service(name: str) -> Callable[..., Any] | None:
     return _load(found[0]) if found else None
 
 
-def algorithms() -> dict[str, Any]:
+def algorithms() -> dict[str, type[AlgorithmSettings]]:
     """Every installed algorithm's configuration class, by name, sorted.
 
     One that cannot be imported is skipped with a warning.
     """
     found = {entry.name: entry for entry in entry_points(group="agentgym.algorithms")}
-    loaded: dict[str, Any] = {}
+    loaded: dict[str, type[AlgorithmSettings]] = {}
     for name in sorted(found):
         try:
             loaded[name] = _load(found[name])
@@ -40,7 +43,7 @@ def algorithms() -> dict[str, Any]:
     return loaded
 
 
-def algorithm(name: str) -> Any:
+def algorithm(name: str) -> type[AlgorithmSettings]:
     """One algorithm's configuration class.
 
     Raises:
@@ -52,7 +55,8 @@ def algorithm(name: str) -> Any:
             f"no algorithm {name!r}.{did_you_mean(name, found)} Installed: "
             f"{', '.join(sorted(found)) or 'none'}"
         )
-    return _load(found[name])
+    kind: type[AlgorithmSettings] = _load(found[name])
+    return kind
 
 
 def _load(entry: EntryPoint) -> Any:

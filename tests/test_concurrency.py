@@ -13,7 +13,7 @@ from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.utils.concurrency import gather
 
 
-def test_results_come_in_order_whichever_is_first():
+def test_results_are_in_the_order_of_the_jobs():
     async def job(k):
         await asyncio.sleep(0.001 * (3 - k))
         return k
@@ -21,7 +21,7 @@ def test_results_come_in_order_whichever_is_first():
     assert asyncio.run(gather(job(k) for k in range(4))) == [0, 1, 2, 3]
 
 
-def test_one_failure_ends_the_others_before_it_is_raised():
+def test_a_failure_cancels_the_other_jobs_before_it_is_raised():
     ended = []
 
     async def fails():
@@ -66,7 +66,7 @@ class Failing(ScriptedEngine):
 @pytest.mark.parametrize("hangs", [False, True], ids=["fails", "is given up"])
 @pytest.mark.parametrize("last", [1, 6, 13])
 @pytest.mark.parametrize("name", sorted(plugins.algorithms()))
-def test_a_group_that_comes_to_nothing_leaves_nothing_behind(agent, name, last, hangs):
+def test_a_failed_group_leaves_no_task_behind(agent, name, last, hangs):
     Counter.opened = Counter.forked = Counter.closed = 0
 
     async def play():

@@ -87,7 +87,7 @@ def weights(where):
 
 
 @pytest.mark.parametrize("factor", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_is_kept_and_not_applied(warm, tmp_path, factor):
+def test_a_non_finite_loss_is_saved_and_not_applied(warm, tmp_path, factor):
     folder = RunFolder(tmp_path)
     algorithm = exploding(PPO(group_size=4, minibatches=1), step=1, factor=factor)
     text = fail(folder, algorithm, warm)
@@ -115,7 +115,7 @@ def test_a_gradient_that_overflows_while_the_loss_does_not_stops_the_run(warm, t
     assert all(before[name].equal(kept[name]) for name in before)
 
 
-def test_the_kept_minibatch_gives_the_very_loss_it_gave_in_the_run(warm, tmp_path):
+def test_the_saved_minibatch_reproduces_the_loss_of_the_run(warm, tmp_path):
     """A learning rate that ruins the weights in the first of two optimiser steps."""
     folder = RunFolder(tmp_path)
     ruinous = replace(warm, optimizer=OptimizerSettings(learning_rate=1e30, warmup_steps=0))
@@ -127,7 +127,7 @@ def test_the_kept_minibatch_gives_the_very_loss_it_gave_in_the_run(warm, tmp_pat
     assert max(float(value.abs().max()) for value in weights(where).values()) > 1e20
 
 
-def test_a_warm_up_that_blows_up_is_kept_too(tmp_path):
+def test_a_diverged_warm_up_is_saved_too(tmp_path):
     folder = RunFolder(tmp_path)
     ruinous = replace(TINY, imitation=replace(TINY.imitation, learning_rate=1e30))
     text = fail(folder, GRPO(group_size=4).build(), ruinous)

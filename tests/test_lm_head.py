@@ -65,8 +65,10 @@ def by_hand(model, batch, temperature):
         logp = (model(input_ids=ids[None]).logits[0, :-1] / temperature).log_softmax(-1)
         chosen = logp.gather(-1, ids[1:, None]).squeeze(-1)
         entropy = -(logp.exp() * logp).sum(-1)
-        told = torch.stack([chosen, entropy, *(r.apply(logp, ids[1:]) for r in REDUCTIONS)])
-        columns = columns.index_put((torch.arange(len(columns))[:, None], at[1:]), told)
+        expected_columns = torch.stack(
+            [chosen, entropy, *(r.apply(logp, ids[1:]) for r in REDUCTIONS)]
+        )
+        columns = columns.index_put((torch.arange(len(columns))[:, None], at[1:]), expected_columns)
     return columns * batch.mask
 
 
@@ -102,7 +104,7 @@ class Largest(TorchDispatchMode):
         return made
 
 
-def test_no_tensor_is_tokens_by_vocabulary_forward_or_backward(monkeypatch):
+def test_no_tensor_has_tokens_by_vocabulary_elements_forward_or_backward(monkeypatch):
     model = model_of(Qwen2Config(**shaped(vocab_size=4000)))
     learner = Learner(Policy(model), OptimizerSettings())
     weights = max(parameter.numel() for parameter in model.parameters())
@@ -115,7 +117,7 @@ def test_no_tensor_is_tokens_by_vocabulary_forward_or_backward(monkeypatch):
     assert pieces.size == weights
 
 
-def test_the_gradient_keeps_nothing_of_the_vocabulary(monkeypatch):
+def test_no_logits_are_saved_for_the_gradient(monkeypatch):
     monkeypatch.setattr(module, "MAX_LOGITS", 7 * 4000)
     policy, kept = Policy(model_of(Qwen2Config(**shaped(vocab_size=4000)))), []
     weights = {id(parameter) for parameter in policy.model.parameters()}
@@ -130,7 +132,7 @@ def test_the_gradient_keeps_nothing_of_the_vocabulary(monkeypatch):
     assert 0 < max(kept) < 4000
 
 
-def test_the_parts_of_a_loss_are_measured_through_pieces(monkeypatch):
+def test_gradient_norms_of_parts_are_the_same_in_pieces(monkeypatch):
     """Several backward passes through one graph, as `norm/` metrics take."""
     model = model_of(KINDS["tied"])
     learner = Learner(Policy(model), OptimizerSettings(learning_rate=0.0))

@@ -89,7 +89,7 @@ def test_the_engine_samples_with_what_peft_computes(pair, tmp_path):
     assert_agrees(theirs, prompt, ask(engine, prompt, max_tokens=12))
 
 
-def test_a_loaded_folder_says_what_was_saved_and_trains_on(pair, tmp_path):
+def test_a_loaded_folder_gives_the_saved_outputs_and_trains_further(pair, tmp_path):
     model, theirs = pair
     again = load_model(tmp_path / "adapters")
     ids = torch.tensor([words(30, 2)])
@@ -103,7 +103,7 @@ def test_a_loaded_folder_says_what_was_saved_and_trains_on(pair, tmp_path):
     assert "model.safetensors" not in files
 
 
-def test_a_merged_model_shares_all_other_weights_and_leaves_the_model_as_it_was(pair):
+def test_a_merged_model_shares_all_other_weights_and_does_not_change_the_model(pair):
     model, _ = pair
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     whole = merge_lora(model)
@@ -117,14 +117,14 @@ def test_a_merged_model_shares_all_other_weights_and_leaves_the_model_as_it_was(
     }
 
 
-def test_a_twin_has_adapters_of_its_own_on_weights_that_are_shared(pair):
+def test_a_trainable_copy_has_its_own_adapters_on_shared_weights(pair):
     model, _ = pair
     own = dict(trainable_copy(model).named_parameters())
     for name, parameter in model.named_parameters():
         assert (own[name] is not parameter) == parameter.requires_grad
 
 
-def test_adapters_are_in_float32_beside_weights_that_are_not():
+def test_adapters_are_float32_on_a_bfloat16_base():
     model = model_of(UNTIED).bfloat16()
     add_lora(model, LORA, seed=0)
     kinds = {p.requires_grad: p.dtype for p in model.parameters()}
@@ -245,7 +245,7 @@ def test_adapters_of_a_given_model_are_trained_on_it_and_imitate_if_asked(
     assert any(not first[name].equal(last[name]) for name in first)
 
 
-def test_a_result_is_filed_under_adapters_and_base(finished, tmp_path):
+def test_the_fingerprint_covers_adapters_and_base(finished, tmp_path):
     moved = tmp_path / "base"
     shutil.copytree(finished.warm, moved)
     shutil.copytree(finished.final, tmp_path / "adapters")
@@ -269,25 +269,25 @@ def refused(call):
     return str(problem.value)
 
 
-def test_targets_that_the_model_does_not_have():
+def test_unknown_target_modules_are_refused():
     wanted = replace(LORA, target_modules=("elbow",))
     assert "lora.target_modules: Target modules" in refused(
         lambda: add_lora(model_of(TIED), wanted, seed=0)
     )
 
 
-def test_adapters_that_would_part_tied_weights():
+def test_adapters_that_would_untie_weights_are_refused():
     model = model_of(TIED)
     add_lora(model, replace(LORA, target_modules=("lm_head",)), seed=0)
     assert "leave both out of `lora.target_modules`" in refused(lambda: merge_lora(model))
 
 
-def test_adapters_of_another_size_than_is_wanted(pair):
+def test_adapters_of_another_size_than_configured_are_refused(pair):
     text = refused(lambda: add_lora(pair[0], replace(LORA, rank=5), seed=0))
     assert "has adapters of rank 3 and alpha 6, got lora.rank 5" in text
 
 
-def test_a_base_that_is_gone_or_another(pair, tmp_path):
+def test_a_missing_or_different_base_is_refused(pair, tmp_path):
     _ = pair
     other = replace_config(tmp_path / "adapters", str(tmp_path / "nothing"))
     assert f"{str(tmp_path / 'nothing')!r}, which {other!r} names" in refused(
@@ -307,7 +307,7 @@ def replace_config(folder, base):
     return str(folder)
 
 
-def test_adapters_that_are_more_than_a_sum(tmp_path):
+def test_adapters_other_than_plain_lora_are_refused(tmp_path):
     model = model_of(TIED)
     model.add_adapter(LoraConfig(r=2, target_modules=["q_proj"], use_dora=True))
     model.save_pretrained(tmp_path)

@@ -21,7 +21,7 @@ from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.settings import AlarmSettings, OptimizerSettings, ScratchSettings
 from agentgym.testing.algorithms import _Trial
 from agentgym.testing.episodes import MIXED, made_up
-from agentgym.training.alarms import AlarmState
+from agentgym.training.alarms import ADVICE, AlarmState
 from agentgym.training.learner import Learner
 from agentgym.training.metrics import (
     coefficient_metrics,
@@ -76,7 +76,7 @@ def tokens(**columns):
 # ---- episodes ------------------------------------------------------------------------------------
 
 
-def test_groups_are_measured_by_what_their_episodes_did():
+def test_group_metrics_compare_the_actions_of_episodes():
     groups = [
         [episode("ab", 1.0), episode("ac", 0.0), episode("ab", 1.0)],
         [episode("x"), episode("x", entropy=0.8)],
@@ -103,11 +103,11 @@ def test_tokens_that_are_not_learned_do_not_count_in_the_engines_entropy():
         (["aaa", "b"], 1.0),
     ],
 )
-def test_information_is_what_a_member_tells_about_its_group(groups, expected):
+def test_task_information_is_mutual_information_of_member_and_group(groups, expected):
     assert task_information(groups) == pytest.approx(expected)
 
 
-def test_nothing_is_measured_where_there_is_nothing():
+def test_metrics_without_data_are_absent():
     assert group_metrics([]) == {} and group_metrics([[episode("a", stop=Stop.ABORTED)]]) == {}
     assert "group/task_information" not in group_metrics([[episode("a"), episode("b")]])
     assert "group/identical" not in group_metrics([[episode("a")], [episode("b")]])
@@ -134,7 +134,7 @@ def test_the_predicted_change_of_entropy_is_the_golden_one():
     assert exact == pytest.approx(3.170e-5, abs=5e-9)
 
 
-def test_what_is_likely_and_good_makes_entropy_fall():
+def test_likely_tokens_with_a_positive_advantage_lower_entropy():
     assert entropy_push(tokens(logprob=[-0.1, -3.0], advantage=[1.0, -1.0])) < 0
     assert entropy_push(tokens(logprob=[-0.1, -3.0], advantage=[-1.0, 1.0])) > 0
 
@@ -174,7 +174,7 @@ def test_clipped_tokens_are_counted_by_the_sign_of_their_advantage():
     assert found == {"stopped_positive": 1 / 4, "stopped_negative": 2 / 4, "reweighted": 0.0}
 
 
-def test_the_clip_that_counts_is_the_one_of_the_loss():
+def test_stopped_tokens_follow_the_clip_of_the_loss():
     assert pulls(policy_gradient(0.2, 0.6), [1.5, 1.0], [1.0, 1.0])["stopped_positive"] == 0
     assert pulls(policy_gradient(0.2, 0.4), [1.5, 1.0], [1.0, 1.0])["stopped_positive"] == 1 / 2
     kept = policy_gradient_kept(0.2, 0.28, below=False)
@@ -183,7 +183,7 @@ def test_the_clip_that_counts_is_the_one_of_the_loss():
     assert found["reweighted"] == pytest.approx(1 / 3)
 
 
-def test_a_mask_stops_a_weight_reweighs_and_a_constant_does_neither():
+def test_a_mask_stops_tokens_a_weight_reweights_them_and_a_constant_does_neither():
     loss = times_column("w", policy_gradient())
     found = pulls(loss, [1.0] * 4, [1.0, -1.0, 1.0, 2.0], w=[0.0, 1.0, 1.0, 3.0])
     expected = {"stopped_positive": 1 / 3, "stopped_negative": 0, "reweighted": 1 / 3}
@@ -208,7 +208,7 @@ def test_each_part_of_a_loss_has_the_norm_of_its_own_gradient():
 # ---- buffers, forks, drift -----------------------------------------------------------------------
 
 
-def test_a_replay_buffer_tells_its_size_and_age():
+def test_a_replay_buffer_reports_its_size_and_age():
     piece = chain(group_advantage(), replay(10, 5, 100, sample(2), mean_over_episodes()))
     state = piece.init()
     assert piece.health(state, 0) == {"replay/size": 0.0}
@@ -225,7 +225,7 @@ def test_a_replay_buffer_tells_its_size_and_age():
     assert AEPO().build().credit.health(AEPO().build().credit.init(), 0) == {}
 
 
-def test_drift_is_the_median_over_episodes_so_that_a_few_warmer_ones_do_not_count():
+def test_mismatch_is_the_median_over_episodes_and_ignores_a_few_warmer_ones():
     batch = collate([[episode("a"), episode("b"), episode("c")]])
     gap = torch.tensor([0.001, 0.002, 0.7])[batch.episode_of_token] * batch.mask
     batch = batch.with_(logprob=batch.logprob_sampled + gap)
@@ -246,11 +246,11 @@ WELL = {
 
 
 def warnings(steps, limits=AlarmSettings(patience=2)):  # noqa: B008
-    watch, said = AlarmState(), []
+    state, given = AlarmState(), []
     for metrics in steps:
-        watch = AlarmState(*tuple(watch)).updated(metrics, limits)
-        said.append([text.partition(",")[0] for text in watch.warnings(limits)])
-    return said
+        state = AlarmState(*tuple(state)).updated(metrics, limits)
+        given.append([text.partition(",")[0] for text in state.warnings(limits)])
+    return given
 
 
 def test_a_healthy_run_raises_no_alarm():
@@ -264,11 +264,13 @@ def test_a_healthy_run_raises_no_alarm():
         ("entropy-collapse", {"policy/entropy": 0.05}),
         ("entropy-explosion", {"policy/entropy": 6.0}),
         ("same-episodes", {"group/identical": 0.95}),
+        ("never-acts", {"episode/parsed": 0.05}),
+        ("cut-completions", {"episode/cut": 0.6}),
         ("template", {"group/task_information": 0.01}),
         ("zero-gradient", {"update/grad_norm": 0.0}),
     ],
 )
-def test_each_alarm_is_said_once_when_it_has_lasted(name, ill):
+def test_each_alarm_warns_once_after_its_patience(name, ill):
     bad = {**WELL, **ill}
     assert warnings([WELL, bad, bad, bad, bad]) == [[], [], [name], [], []]
     assert warnings([WELL, bad, WELL, bad, WELL]) == [[]] * 5
@@ -282,7 +284,19 @@ def test_each_alarm_is_said_once_when_it_has_lasted(name, ill):
     assert sum(watch.metrics().values()) == 2
 
 
-def test_a_step_from_which_nothing_was_learned_counts_as_one_without_a_gradient():
+@pytest.mark.parametrize(
+    ("ill", "name"),
+    [({"episode/parsed": 0.0}, "never-acts"), ({"episode/cut": 1.0}, "cut-completions")],
+)
+def test_episodes_without_actions_give_no_advice_on_temperature(ill, name):
+    """All answers of a policy at its maximum entropy are the same to the environment."""
+    bad = {**WELL, "policy/entropy": 7.3, "group/identical": 1.0, "episode/parsed": 0.0, **ill}
+    steps = [bad, bad]
+    assert warnings(steps) == [[], [name]]
+    assert "temperature" not in ADVICE[name]
+
+
+def test_a_step_without_an_update_counts_as_one_without_a_gradient():
     mute = {name: value for name, value in WELL.items() if name != "update/grad_norm"}
     assert warnings([mute, mute]) == [[], ["zero-gradient"]]
     both = {**mute, "update/grad_norm": 0.0, "imitation/grad_norm": 0.1}
@@ -314,7 +328,7 @@ def step(trainer):
     return asyncio.run(trainer.run_step(tasks))
 
 
-def test_every_number_is_logged_and_engine_and_trainer_agree(tokenizer):
+def test_all_metrics_are_logged_and_engine_and_trainer_agree(tokenizer):
     config = EPO(base=GRPO(group_size=3, minibatches=1))
     one = trainer(tokenizer, config, how=OptimizerSettings(learning_rate=1e-2, warmup_steps=1))
     one.algorithm = replace(one.algorithm, credit=chain(pretend(), one.algorithm.credit))
@@ -338,7 +352,7 @@ def test_every_number_is_logged_and_engine_and_trainer_agree(tokenizer):
 
 
 @pytest.mark.parametrize(("minibatches", "epochs"), [(1, 1), (2, 1), (1, 2)])
-def test_a_penalty_on_moving_away_is_measured_once_the_policy_has_moved(minibatches, epochs):
+def test_the_norm_of_a_kl_penalty_is_measured_after_the_policy_has_moved(minibatches, epochs):
     """KL-Cov's has no gradient before the first optimiser step, and one before each later."""
     trial = _Trial("test", KLCov(kl_cov_ratio=0.5, minibatches=minibatches))
     learner, algorithm = trial.learner(), trial.algorithm
@@ -352,7 +366,7 @@ def test_a_penalty_on_moving_away_is_measured_once_the_policy_has_moved(minibatc
 
 
 def pretend():
-    """Credit for saying low tokens, so that a world that nobody wins teaches something."""
+    """Credit for low token ids, so that there is a gradient although no episode is won."""
 
     def apply(batch):
         low = torch.zeros(len(batch.group)).index_add(
@@ -363,7 +377,7 @@ def pretend():
     return stateless(apply)
 
 
-def test_a_penalty_without_a_gradient_shows():
+def test_a_penalty_without_a_gradient_has_norm_zero():
     """The published indicator of EPO: its norm is 0 while tokens are outside the corridor."""
     entropy = torch.tensor([0.0, 0.3, 0.9], requires_grad=True)
     batch = tokens(advantage=[1.0, 1.0], weight=[0.5, 0.5], logprob=[-1.0, -1.0])

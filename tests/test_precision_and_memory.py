@@ -109,7 +109,7 @@ def test_autocast_computes_in_bfloat16_and_keeps_weights_in_float32():
     ours, plain = learners(UNTIED, OptimizerSettings(precision="bfloat16"))
     kinds = []
     layer = ours.policy.model.model.layers[0].mlp
-    layer.register_forward_hook(lambda module, given, said: kinds.append(said.dtype))
+    layer.register_forward_hook(lambda module, inputs, output: kinds.append(output.dtype))
     found, expected = gradients(ours), gradients(plain)
     assert kinds == [torch.bfloat16]
     one, other = (torch.cat([g.flatten() for g in each.values()]) for each in (found, expected))

@@ -83,7 +83,7 @@ def versions(step):
     ]
 
 
-def test_one_step_off_learns_from_the_weights_of_the_step_before(trainer):
+def test_one_step_off_learns_from_episodes_of_the_previous_weights(trainer):
     learner = trainer()
     steps, _ = run(ScheduleSettings(kind="one-step-off"), learner, 4)
     for number, step in enumerate(steps):
@@ -111,7 +111,7 @@ def test_an_idle_engine_holds_no_cache_while_the_policy_learns(trainer, kind):
     assert [count == 0 for count in held] == [kind == "sync"] * 3
 
 
-def test_one_step_off_plays_while_it_learns(trainer):
+def test_one_step_off_samples_during_the_update(trainer):
     learner, seen = trainer(), []
     learn = learner._learn
 
@@ -130,7 +130,7 @@ def test_one_step_off_plays_while_it_learns(trainer):
     assert seen
 
 
-def test_without_staleness_and_deadline_async_is_sync_bit_by_bit(trainer):
+def test_async_without_staleness_and_timeout_equals_sync_bit_by_bit(trainer):
     one, other = trainer(), trainer(dawdling)
     expected = digest(run(ScheduleSettings(), one, 3)[0], one)
     assert (
@@ -158,7 +158,7 @@ def test_async_changes_weights_under_episodes_and_bounds_their_age(trainer, stal
 
 
 @pytest.mark.parametrize("old", ["drop", "mask"])
-def test_stragglers_carry_over_and_what_is_too_old_teaches_nothing(trainer, old):
+def test_stragglers_carry_over_and_stale_groups_are_not_learned_from(trainer, old):
     """With a deadline of next to nothing a step learns from whatever is there."""
     learner = trainer(dawdling, turns=12)
     how = ScheduleSettings(kind="async", max_staleness=1, group_timeout=0.001, stale=old)
@@ -175,7 +175,7 @@ def test_stragglers_carry_over_and_what_is_too_old_teaches_nothing(trainer, old)
     assert sum(step.metrics[gone] for step in steps) > 0
 
 
-def test_a_resumed_async_run_plays_again_what_was_not_learned_from(trainer):
+def test_a_resumed_async_run_samples_unfinished_groups_again(trainer):
     learner = trainer()
     how = ScheduleSettings(kind="async", max_staleness=1)
     first, state = run(how, learner, 2)
@@ -206,7 +206,7 @@ class Stopping(Display):
 
 
 @pytest.mark.parametrize("kind", ["one-step-off", "async"])
-def test_an_interrupted_job_goes_on_and_records_every_episode_once(kind, tmp_path):
+def test_an_interrupted_run_continues_and_records_every_episode_once(kind, tmp_path):
     folder = RunFolder(tmp_path)
     plan = replace(
         PLAN,
@@ -228,7 +228,7 @@ def test_an_interrupted_job_goes_on_and_records_every_episode_once(kind, tmp_pat
     assert len(set(played)) == len(played)
 
 
-def test_what_goes_wrong_in_an_episode_ends_the_run_and_leaves_nothing_behind(trainer):
+def test_an_error_in_an_episode_ends_the_run_and_leaves_no_task_behind(trainer):
     learner = trainer()
 
     async def take():

@@ -3,6 +3,7 @@
 import functools
 import math
 import operator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from agentgym.models.policy import Policy
 from agentgym.rollout.collect import independent
 from agentgym.settings import OptimizerSettings, ScratchSettings
 from agentgym.training.learner import Learner, microbatches
+from agentgym.training.trainer import on_policy
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 from agentgym_trainers.grpo import GRPO
 
@@ -64,8 +66,6 @@ def learner(tokenizer):
 
 
 def gradient(learner, batch, update, tokens_per_pass):
-    from dataclasses import replace
-
     learner.settings = replace(learner.settings, microbatch_tokens=tokens_per_pass)
     learner.policy.model.zero_grad()
     learner.gradient(batch, update, 0)
@@ -90,7 +90,7 @@ def test_a_window_gives_a_row_per_turn_and_a_growing_context_one():
     assert len(collate([[episode(1.0, turns=3, windowed=True)]])) == 3
 
 
-def test_a_broken_world_leaves_the_batch_and_the_statistics():
+def test_an_episode_of_a_broken_environment_is_not_in_the_batch_or_the_statistics():
     broken = episode(0.0, stop=Stop.ENV_ERROR)
     whole = collate([[episode(1.0), episode(0.0), broken]])
     assert whole.reward.tolist() == [1.0, 0.0]
@@ -98,9 +98,7 @@ def test_a_broken_world_leaves_the_batch_and_the_statistics():
     assert set(advantage[whole.mask].tolist()) == {0.5, -0.5}
 
 
-def test_a_slip_is_context_and_never_trained_on():
-    from dataclasses import replace
-
+def test_a_random_action_is_context_and_never_trained_on():
     trajectory = episode(1.0)
     slipped = replace(trajectory.turns[1], learn=False)
     trajectory = replace(trajectory, turns=(trajectory.turns[0], slipped, trajectory.turns[2]))
@@ -109,7 +107,7 @@ def test_a_slip_is_context_and_never_trained_on():
     assert math.isclose(float(batch.weight.sum()), 1.0, rel_tol=1e-6)
 
 
-def test_picked_rows_keep_their_columns_together():
+def test_selected_rows_keep_their_columns_together():
     batch = collate(groups(windowed=True))
     batch = batch.with_(**{"paper/column": torch.arange(len(batch.tokens)).float()})
     index = torch.tensor([5, 0, 3])
@@ -121,7 +119,7 @@ def test_picked_rows_keep_their_columns_together():
     assert part.episode.tolist() == batch.episode[index].tolist()
 
 
-def test_passes_cover_every_row_once_within_the_budget():
+def test_microbatches_cover_every_row_once_within_the_budget():
     batch = collate(groups())
     found = [index.tolist() for index in microbatches(batch, 60, shared=False)]
     assert functools.reduce(operator.iadd, found, []) == list(range(len(batch)))
@@ -155,7 +153,7 @@ def test_equal_returns_and_groups_of_one_get_no_credit_and_no_weight():
 
 
 @pytest.mark.parametrize("windowed", [False, True])
-def test_every_episode_weighs_the_same_however_long(windowed):
+def test_every_episode_has_the_same_weight_whatever_its_length(windowed):
     """Then the advantages of a group balance, which a token mean over long failures upsets."""
     batch = collate(groups(windowed=windowed))
     credit = chain(group_advantage(), mean_over_episodes())
@@ -165,7 +163,7 @@ def test_every_episode_weighs_the_same_however_long(windowed):
     assert float((batch.weight * batch.advantage).sum()) == pytest.approx(0, abs=1e-6)
 
 
-def test_a_piece_that_reads_what_nothing_writes_is_refused_when_composed():
+def test_a_transform_that_reads_a_column_nobody_writes_is_refused_when_composed():
     needs = Loss(lambda outputs, batch, step: outputs.logprob, frozenset({"epo/reference"}))
     with pytest.raises(CompositionError, match="epo/reference"):
         Algorithm(collect=independent(2), credit=group_advantage(), updates=(Update(loss=needs),))
@@ -219,7 +217,7 @@ def test_the_clipped_surrogate_and_its_gradient(ratio, advantage, loss, slope):
     assert float(logprob.grad[mask]) == pytest.approx(slope, abs=1e-6)
 
 
-def test_losses_add_and_weigh_with_schedules():
+def test_losses_add_and_scale_with_schedules():
     outputs, batch, mask = one_token(-2.0, 0.0)
     outputs = Outputs(outputs.logprob, torch.ones_like(outputs.logprob) * mask)
     loss = add(negative_log_likelihood(), scale(lambda step: 0.1 * step, entropy_bonus()))
@@ -265,7 +263,7 @@ def test_temperature_is_part_of_the_policy(learner):
 
 
 @pytest.mark.parametrize("windowed", [False, True])
-def test_any_split_into_passes_gives_the_same_gradient(learner, windowed):
+def test_microbatches_do_not_change_the_gradient(learner, windowed):
     batch = learner.observe(collate(groups(windowed=windowed)))
     credit = chain(group_advantage(), mean_over_episodes())
     batch = credit.apply(batch, credit.init(), 0)[0]
@@ -281,7 +279,7 @@ def test_growing_and_windowed_rows_of_one_episode_weigh_its_tokens_the_same():
     assert grown.weight[grown.mask].equal(windowed.weight[windowed.mask])
 
 
-def test_the_learning_rate_rises_then_falls_to_its_last_share(learner):
+def test_the_learning_rate_warms_up_then_decays_to_its_final_ratio(learner):
     how = OptimizerSettings(learning_rate=1.0, warmup_steps=2, final_lr_ratio=0.2)
     batch = group_advantage().apply(collate(groups()), (), 0)[0]
     update = Update(loss=scale(0.0, policy_gradient()))
@@ -317,7 +315,7 @@ def test_an_update_without_information_changes_nothing(learner):
     assert all(a.equal(b) for a, b in zip(before, learner.policy.model.parameters(), strict=True))
 
 
-def test_an_update_makes_the_better_episode_likelier(learner):
+def test_an_update_raises_the_likelihood_of_the_better_episode(learner):
     better, worse = episode(1.0, sample=1), episode(0.0, sample=2)
     algorithm = GRPO(minibatches=1).build()
     batch = learner.observe(collate([[better, worse]]))
@@ -343,6 +341,30 @@ def test_a_restored_learner_takes_the_same_step(learner, tokenizer):
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_token_mean_weighs_every_chosen_token_the_same():
+def test_token_mean_gives_every_sampled_token_the_same_weight():
     mask = torch.tensor([True, False, True, True])
     assert token_mean(mask).tolist() == pytest.approx([1 / 3, 0, 1 / 3, 1 / 3])
+
+
+def test_a_log_ratio_out_of_range_leaves_the_metrics_finite(learner):
+    """A token without weight may have any log-probability: 0 x infinity would be NaN."""
+    batch = learner.observe(collate(groups()))
+    far = batch.logprob.clone()
+    far[batch.mask.nonzero()[0]] -= 200.0
+    weight = torch.where(far == batch.logprob, 1.0, 0.0) * batch.mask
+    update = GRPO().build().updates[0]
+    metrics = learner.gradient(batch.with_(logprob=far, weight=weight), update, 0)
+    assert math.isfinite(metrics["kl"])
+
+
+@pytest.mark.parametrize(
+    ("versions", "expected"), [((3, 3), True), ((2, 3), False), ((3, 2), False), ((2, 2), False)]
+)
+def test_an_episode_is_on_policy_only_if_all_its_turns_are(versions, expected):
+    turns = tuple(
+        Turn((1,), Completion((2,), (0.0,), (0.0,), version=version), "", "", 0.0)
+        for version in versions
+    )
+    episode = Trajectory(Task("", ""), 0, "", "", turns, Stop.TERMINATED)
+    broken = replace(episode, stop=Stop.ENV_ERROR)
+    assert on_policy([[episode, broken]], 3) == [expected]

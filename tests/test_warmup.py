@@ -20,31 +20,31 @@ STEPS = 100
 
 def shown(agent, *, learn_random_actions=False):
     tasks = [Task(ENV, f"hotter-{number}") for number in range(4)]
-    told = []
+    counts = []
     wanted = ImitationSettings(random_action_rate=0.3, learn_random_actions=learn_random_actions)
-    found = demonstrations(world(ENV), tasks, 2, wanted, seed=0, advance=told.append)
-    assert told == list(range(1, 9))
+    found = demonstrations(world(ENV), tasks, 2, wanted, seed=0, advance=counts.append)
+    assert counts == list(range(1, 9))
     return [to_trajectory(each, agent, learn_random_actions=learn_random_actions) for each in found]
 
 
 def warm(agent, tokenizer, *, until, wins):
-    """Imitate with probes that find the given shares of wins; what was said after each step."""
-    _, said, probed = imitated(
+    """Imitate with probes that find the given shares of wins; the note after each step."""
+    _, notes, probed = imitated(
         agent, tokenizer, ImitationSettings(batch_size=2, until_success=until), wins
     )
-    return said, probed
+    return notes, probed
 
 
 def imitated(agent, tokenizer, wanted, wins=()):
-    """The policy, what was said after each step, and the steps before which it was probed."""
+    """The policy, the note after each step, and the steps before which it was probed."""
     shape = ScratchSettings(
         hidden_size=16, num_layers=1, num_heads=1, num_kv_heads=1, intermediate_size=32
     )
     policy = Policy(from_scratch.make_model(tokenizer, shape, context=256, seed=0))
-    said, answers = [], iter(wins)
+    notes, answers = [], iter(wins)
 
     async def probe():
-        probed.append(len(said) + 1)
+        probed.append(len(notes) + 1)
         return next(answers)
 
     probed = []
@@ -55,13 +55,13 @@ def imitated(agent, tokenizer, wanted, wins=()):
         replace(wanted, max_steps=STEPS, learning_rate=5e-3),
         seed=0,
         probe=probe,
-        advance=lambda done, note="": said.append(note),
+        advance=lambda done, note="": notes.append(note),
     )
     asyncio.run(job)
-    return policy, said, probed
+    return policy, notes, probed
 
 
-def test_demonstrations_are_every_task_as_often_as_asked_and_all_won(agent):
+def test_demonstrations_cover_every_task_and_are_all_won(agent):
     found = shown(agent)
     assert [(t.task.id, t.sample) for t in found] == [
         (f"hotter-{number}", sample) for sample in range(2) for number in range(4)
@@ -69,29 +69,29 @@ def test_demonstrations_are_every_task_as_often_as_asked_and_all_won(agent):
     assert all(t.won for t in found)
 
 
-def test_slips_are_learned_only_from_a_player_who_is_meant_to_be_careless(agent):
+def test_random_actions_are_learned_only_if_asked(agent):
     careful, careless = shown(agent), shown(agent, learn_random_actions=True)
     assert not all(turn.learn for t in careful for turn in t.turns)
     assert all(turn.learn for t in careless for turn in t.turns)
     assert [t.turns[0].action for t in careful] == [t.turns[0].action for t in careless]
 
 
-def test_imitation_ends_at_the_first_probe_that_wins_enough(agent, tokenizer):
-    said, probed = warm(agent, tokenizer, until=0.5, wins=[0.0, 0.49, 0.5])
-    assert probed == [26, 31, 36] and len(said) == 36
-    assert "success 0.50" in said[-1]
+def test_imitation_stops_at_the_first_probe_with_enough_success(agent, tokenizer):
+    notes, probed = warm(agent, tokenizer, until=0.5, wins=[0.0, 0.49, 0.5])
+    assert probed == [26, 31, 36] and len(notes) == 36
+    assert "success 0.50" in notes[-1]
 
 
 @pytest.mark.parametrize(("until", "probes"), [(0.5, 15), (1.0, 0)])
 def test_imitation_without_success_takes_every_step_and_learns(agent, tokenizer, until, probes):
-    said, probed = warm(agent, tokenizer, until=until, wins=[0.0] * 99)
-    assert len(said) == STEPS and len(probed) == probes
-    first, last = (float(note.split()[1]) for note in (said[0], said[-1]))
+    notes, probed = warm(agent, tokenizer, until=until, wins=[0.0] * 99)
+    assert len(notes) == STEPS and len(probed) == probes
+    first, last = (float(note.split()[1]) for note in (notes[0], notes[-1]))
     assert last < first / 2
 
 
 @pytest.mark.parametrize("reading", [0.0, 0.5])
-def test_what_was_read_weighs_what_is_asked_and_what_was_done_one(agent, reading):
+def test_observation_tokens_have_the_configured_weight_and_action_tokens_one(agent, reading):
     found = shown(agent)
     batch = demonstration_batch(found, reading)
     done, read = batch.turn >= 0, batch.mask & (batch.turn < 0)
@@ -102,7 +102,7 @@ def test_what_was_read_weighs_what_is_asked_and_what_was_done_one(agent, reading
         assert len(batch.weight[column].unique()) <= 1
 
 
-def test_everything_that_was_read_counts_but_slips_and_what_nothing_comes_before(agent):
+def test_all_observation_tokens_count_except_the_first_of_a_row(agent):
     found = shown(agent)
     batch = demonstration_batch(found, 1.0)
     left, at = [], 0
@@ -118,7 +118,7 @@ def test_everything_that_was_read_counts_but_slips_and_what_nothing_comes_before
     assert any(not turn.learn for trajectory in found for turn in trajectory.turns)
 
 
-def test_a_policy_that_reads_foretells_the_world(agent, tokenizer):
+def test_observation_loss_improves_the_prediction_of_observations(agent, tokenizer):
     """The same number of steps, and only with the weight does it know what comes."""
 
     def surprise(reading):
@@ -129,7 +129,7 @@ def test_a_policy_that_reads_foretells_the_world(agent, tokenizer):
         )
         batch = demonstration_batch(shown(agent), 1.0)
         with torch.no_grad():
-            said = policy(batch).logprob
-        return -float(said[batch.mask & (batch.turn < 0)].mean())
+            logprob = policy(batch).logprob
+        return -float(logprob[batch.mask & (batch.turn < 0)].mean())
 
     assert surprise(1.0) < surprise(0.0) / 3

@@ -16,6 +16,7 @@ from agentgym.engines.endpoint import Endpoint
 from agentgym.engines.requests import check_sampling
 from agentgym.engines.stats import ChatUsage
 from agentgym.errors import ConfigError, ContextTooLong, RequestRejected
+from agentgym.models.protocols import Tokenizer
 from agentgym.types import Completion, Sampling
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class ChatEngine:
         self,
         model: str,
         endpoint: Endpoint,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         *,
         tools: Sequence[Mapping[str, Any]] = (),
         extra: Mapping[str, Any] | None = None,

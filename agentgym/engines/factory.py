@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
 
@@ -17,7 +17,7 @@ from agentgym.engines.stats import ChatUsage
 from agentgym.errors import ConfigError
 from agentgym.models.lora import merge_lora
 from agentgym.models.precision import compute_dtype
-from agentgym.models.protocols import CausalLM
+from agentgym.models.protocols import CausalLM, Tokenizer
 from agentgym.settings import EndpointSettings, EngineKind, Precision
 
 API_KEY_VARIABLE = "OPENAI_API_KEY"
@@ -78,7 +78,9 @@ class EngineFactory:
         """Tokens of the engine's tokenizer per token of a usual vocabulary."""
         return 4 if self.kind == "openai" else 1
 
-    def make(self, model: Any, tokenizer: Any, *, slots: int, context: int) -> Engine:
+    def make(
+        self, model: CausalLM | str | Path, tokenizer: Tokenizer, *, slots: int, context: int
+    ) -> Engine:
         """Close the previous engine and start a new one.
 
         Args:
@@ -122,6 +124,7 @@ class EngineFactory:
             return chat
         if self.server_model is not None:
             engine = self._vllm(self.server_model, slots, context)
+            assert not isinstance(model, str | Path), "a running server is sent weights"
             engine.load(merge_lora(model).state_dict(), 0)
             return engine
         path = str(model) if isinstance(model, str | Path) else self._save(model, tokenizer)
@@ -166,7 +169,7 @@ class EngineFactory:
         self._closing.append(server.close)
         return server
 
-    def _save(self, model: Any, tokenizer: Any) -> str:
+    def _save(self, model: CausalLM, tokenizer: Tokenizer) -> str:
         """Save a model for vLLM to read, with adapters merged into the weights; its folder."""
         folder = tempfile.TemporaryDirectory(prefix="agentgym-model-")
         self._closing.append(folder.cleanup)

@@ -19,6 +19,7 @@ from agentgym.errors import ConfigError, TrainingError
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.models.loading import load_model
 from agentgym.models.policy import Policy
+from agentgym.models.protocols import CausalLM, Tokenizer
 from agentgym.training.learner import Learner, NotFinite
 
 
@@ -44,7 +45,7 @@ class Recomputed(NamedTuple):
 
 @contextmanager
 def keep_failed_step(
-    folder: RunFolder, model: Any, tokenizer: Any, learner: Learner | None
+    folder: RunFolder, model: CausalLM, tokenizer: Tokenizer, learner: Learner | None
 ) -> Iterator[None]:
     """Save the minibatch on a non-finite loss or gradient; the run ends there.
 

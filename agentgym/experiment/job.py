@@ -35,6 +35,7 @@ from agentgym.models.gguf import is_gguf
 from agentgym.models.loading import load_model
 from agentgym.models.lora import add_lora, base_model_of, merge_lora
 from agentgym.models.policy import Policy
+from agentgym.models.protocols import CausalLM, Tokenizer
 from agentgym.rollout.agent import ChatAgent, end_tokens
 from agentgym.rollout.demonstrations import (
     Demonstration,
@@ -197,7 +198,7 @@ class Job:
         self.folder.save(self.folder.final, model, tokenizer)
 
     async def _take_steps(
-        self, tokenizer: Any, trainer: Trainer, schedule: Scheduler, recorded: int
+        self, tokenizer: Tokenizer, trainer: Trainer, schedule: Scheduler, recorded: int
     ) -> None:
         """Train to the end; ``recorded`` is the number of episodes of the steps so far."""
         experiment, player, learner = self.experiment, trainer.player, trainer.learner
@@ -253,7 +254,7 @@ class Job:
         finally:
             bare.close()
 
-    def agent(self, tokenizer: Any, model: Any = None) -> ChatAgent:
+    def agent(self, tokenizer: Tokenizer, model: CausalLM | str | Path | None = None) -> ChatAgent:
         """The agent; the generation config of the model may name further stop tokens."""
         settings = self.experiment.agent
         agent = ChatAgent(
@@ -297,7 +298,11 @@ class Job:
         return self.experiment.rollout.temperature if chosen is None else chosen
 
     def player(
-        self, tokenizer: Any, model: Any, stream: str, temperature: float | None = None
+        self,
+        tokenizer: Tokenizer,
+        model: CausalLM | str | Path,
+        stream: str,
+        temperature: float | None = None,
     ) -> Player:
         """A player: engine with the model's weights, agent, environments and limits."""
         wanted = self.experiment.rollout
@@ -395,7 +400,9 @@ class Job:
             )
         return shown
 
-    async def _imitate(self, tokenizer: Any, model: Any, shown: list[Demonstration]) -> None:
+    async def _imitate(
+        self, tokenizer: Tokenizer, model: CausalLM, shown: list[Demonstration]
+    ) -> None:
         experiment, wanted = self.experiment, self.experiment.imitation
         agent = self.agent(tokenizer)
         player = self.player(tokenizer, model, "probe")

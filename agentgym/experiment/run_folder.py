@@ -23,6 +23,7 @@ from typing import Any
 
 from agentgym.errors import ConfigError
 from agentgym.models.lora import base_model_of
+from agentgym.models.protocols import CausalLM, Tokenizer
 
 KEPT = 2
 """Step checkpoints that stay; older ones are removed."""
@@ -95,7 +96,11 @@ class RunFolder:
         return found[-1] if found else None
 
     def save(
-        self, where: Path, model: Any, tokenizer: Any, state: dict[str, Any] | None = None
+        self,
+        where: Path,
+        model: CausalLM,
+        tokenizer: Tokenizer,
+        state: dict[str, Any] | None = None,
     ) -> None:
         """Write a model folder atomically, with the trainer's state when given."""
         import torch

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from agentgym.models.protocols import CausalLM, Tokenizer
 from agentgym.settings import ScratchSettings
 
 DIALOGUE = (
@@ -24,7 +24,7 @@ MIN_VOCABULARY = 256 + len(SPECIAL_TOKENS) + len(TAGS)
 """Tokens of the smallest vocabulary: bytes, special tokens and tags."""
 
 
-def make_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
+def make_tokenizer(texts: Iterable[str], vocabulary: int) -> Tokenizer:
     """Train a byte-level BPE tokenizer with a chat template.
 
     Decoding reverses encoding for every text in Unicode's normal form C.
@@ -63,7 +63,9 @@ def make_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     )
 
 
-def make_model(tokenizer: Any, shape: ScratchSettings, *, context: int, seed: int) -> Any:
+def make_model(
+    tokenizer: Tokenizer, shape: ScratchSettings, *, context: int, seed: int
+) -> CausalLM:
     """A randomly initialised Qwen2-shaped causal language model.
 
     Args:
@@ -93,7 +95,7 @@ def make_model(tokenizer: Any, shape: ScratchSettings, *, context: int, seed: in
         return Qwen2ForCausalLM(config)  # type: ignore[no-untyped-call]
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
+def save(model: CausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     """Write both as one ordinary model folder."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

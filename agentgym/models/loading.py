@@ -11,6 +11,7 @@ import torch
 from agentgym.errors import ConfigError
 from agentgym.models.gguf import is_gguf, source
 from agentgym.models.lora import base_model_of, check_adapters, load_adapters
+from agentgym.models.protocols import CausalLM, Tokenizer
 
 UNREADABLE = (OSError, ValueError, LookupError, NotImplementedError, struct.error)
 """What transformers raises for a name or a folder that holds no model it knows."""
@@ -18,7 +19,7 @@ UNREADABLE = (OSError, ValueError, LookupError, NotImplementedError, struct.erro
 
 def load_model(
     path: str | Path, *, device: str | None = None, dtype: torch.dtype | None = None
-) -> Any:
+) -> CausalLM:
     """A causal language model, with adapters on top of their base, ready for further training.
 
     Args:
@@ -47,7 +48,8 @@ def load_model(
         model.name_or_path = str(Path(base or path).resolve())
     if base is not None:
         load_adapters(model, path)
-    return model.to(where)
+    placed: CausalLM = model.to(where)
+    return placed
 
 
 def check_model(path: str | Path, *, context: int = 0, needs_template: bool = True) -> None:
@@ -90,7 +92,7 @@ def check_model(path: str | Path, *, context: int = 0, needs_template: bool = Tr
         )
 
 
-def load_tokenizer(path: str | Path) -> Any:
+def load_tokenizer(path: str | Path) -> Tokenizer:
     """The tokenizer beside a model; adapters without one use that of their base.
 
     Raises:

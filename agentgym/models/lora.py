@@ -18,6 +18,7 @@ import torch
 
 from agentgym.errors import ConfigError
 from agentgym.models.precision import keep_trained_weights_in_float32
+from agentgym.models.protocols import CausalLM
 from agentgym.settings import LoraSettings
 
 ADAPTER = "default"
@@ -69,7 +70,7 @@ def add_lora(model: Any, settings: LoraSettings, *, seed: int) -> None:
     keep_trained_weights_in_float32(model)
 
 
-def has_lora(model: Any) -> bool:
+def has_lora(model: CausalLM) -> bool:
     """Whether a model has adapters."""
     return bool(getattr(model, "_hf_peft_config_loaded", False))
 
@@ -180,7 +181,7 @@ def _unfit(path: str | Path, base: str, reason: str) -> ConfigError:
     return ConfigError(f"the adapters in {str(path)!r} do not fit their base {base!r}: {reason}")
 
 
-def merge_lora(model: Any) -> Any:
+def merge_lora(model: CausalLM) -> CausalLM:
     """An equivalent model without adapters, which are added to the weights under them.
 
     Args:
@@ -214,7 +215,8 @@ def merge_lora(model: Any) -> Any:
             "adapters are on the embedding or the head, which are tied in this model: leave "
             "both out of `lora.target_modules`"
         )
-    return whole
+    found: CausalLM = whole
+    return found
 
 
 def trainable_copy(model: Any) -> Any:

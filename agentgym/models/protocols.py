@@ -1,16 +1,17 @@
-"""What this package needs of a model and of a tokenizer: the parts of transformers' interface.
+"""What this package needs of a model and of a tokenizer: parts of transformers' interface.
 
-Any object with these methods can stand in, such as a wrapped model. Classes of transformers
-satisfy the protocols as they are.
+The classes of transformers satisfy both protocols, and any object with these members can stand in,
+such as a wrapped model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from os import PathLike
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @runtime_checkable
@@ -19,15 +20,25 @@ class Tokenizer(Protocol):
 
     chat_template: Any
     """Jinja source of the template, or several by name; None: there is none."""
-    eos_token_id: Any
-    """Token that ends a text."""
-    pad_token_id: Any
-    """Token that fills rows to a common length."""
-    all_special_tokens: Any
-    """Texts of the special tokens."""
+
+    @property
+    def eos_token(self) -> Any:
+        """Text of the token that ends a text."""
+
+    @property
+    def eos_token_id(self) -> Any:
+        """Id of the token that ends a text."""
+
+    @property
+    def pad_token_id(self) -> Any:
+        """Id of the token that fills rows to a common length."""
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """Texts of the special tokens."""
 
     def __len__(self) -> int:
-        """Number of tokens, those added later included."""
+        """Number of tokens, with those added later."""
 
     def encode(self, text: Any, *, add_special_tokens: bool = True) -> Any:
         """Token ids of a text."""
@@ -35,14 +46,14 @@ class Tokenizer(Protocol):
     def decode(self, token_ids: Any, *, skip_special_tokens: bool = False) -> Any:
         """Text of token ids."""
 
-    def apply_chat_template(
-        self,
-        conversation: Any,
-        *,
-        tokenize: bool = True,
-        add_generation_prompt: bool = False,
-    ) -> Any:
-        """A conversation as the model's template writes it."""
+    def convert_tokens_to_ids(self, tokens: Any) -> Any:
+        """Ids of tokens given by their texts."""
+
+    def convert_ids_to_tokens(self, ids: Any) -> Any:
+        """Texts of tokens given by their ids."""
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
+        """A conversation in the format of the model's template."""
 
     def save_pretrained(self, save_directory: str | PathLike[str]) -> Any:
         """Write the tokenizer's files into a folder."""
@@ -53,15 +64,16 @@ class CausalLM(Protocol):
     """A causal language model as transformers defines one."""
 
     config: Any
-    """Sizes and kind of the model."""
-    name_or_path: str
-    """Folder, file or hub id that it was loaded from; empty for a new model."""
+    """Kind and sizes of the model."""
 
-    def __call__(self, **inputs: Any) -> Any:
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
         """Logits of a batch of token ids, among other outputs."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """All weights."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """All submodules, itself first."""
 
     def state_dict(self) -> dict[str, Any]:
         """All weights and buffers by name."""
@@ -69,8 +81,8 @@ class CausalLM(Protocol):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Any:
         """Replace weights and buffers."""
 
-    def modules(self) -> Iterator[nn.Module]:
-        """All submodules, itself first."""
+    def to(self, *args: Any, **options: Any) -> Any:
+        """The model on another device or with another kind of number."""
 
     def get_decoder(self) -> Any:
         """The trunk, without the head."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from agentgym.rollout.action_formats import ACT, ActionFormat, NativeCalls, Tags
 from agentgym.rollout.chat_template import ChatTemplate, Message
@@ -23,6 +23,9 @@ from agentgym.rollout.tool_calls import (
     results_of,
 )
 from agentgym.types import Completion, Turn
+
+if TYPE_CHECKING:
+    from agentgym.models.protocols import CausalLM, Tokenizer
 
 __all__ = ["Agent", "AgentInput", "ChatAgent", "History", "Prompt"]
 
@@ -117,7 +120,7 @@ class ChatAgent:
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         *,
         action_format: ActionFormat | None = None,
         system_prompt: str | None = None,
@@ -469,7 +472,7 @@ def _without_calls(manual: str, tools: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines).strip()
 
 
-def end_tokens(model: Any) -> tuple[int, ...]:
+def end_tokens(model: CausalLM | str | Path | None) -> tuple[int, ...]:
     """``eos_token_id`` of the generation config of a model or of a model folder."""
     if isinstance(model, str | Path):
         file = Path(model, "generation_config.json")

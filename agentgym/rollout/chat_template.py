@@ -11,11 +11,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from agentgym.errors import ConfigError
 from agentgym.rollout.thoughts import ThoughtMarkers, thought_markers
 from agentgym.rollout.tool_calls import ToolCall, detect
+
+if TYPE_CHECKING:
+    from agentgym.models.protocols import Tokenizer
 
 Message = dict[str, Any]
 """One chat message as ``apply_chat_template`` takes it: role, content, tool calls."""
@@ -56,7 +59,7 @@ class ChatTemplate:
         ConfigError: There is no chat template, or it renders no user message.
     """
 
-    def __init__(self, tokenizer: Any, args: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, tokenizer: Tokenizer, args: Mapping[str, Any] | None = None) -> None:
         if not getattr(tokenizer, "chat_template", None):
             raise ConfigError(
                 "the tokenizer has no chat template: use an instruct model, or set one such as "

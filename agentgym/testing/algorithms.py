@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, Update
+from agentgym.algorithm import About, Algorithm, AlgorithmSettings, Update
 from agentgym.batch.batch import Batch, collate
 from agentgym.credit.transforms import State
 from agentgym.errors import ConfigError
@@ -25,7 +25,7 @@ from agentgym.training.learner import Learner
 from agentgym.utils import yaml_config as configs
 
 
-def check_algorithm(kind: type[Any]) -> None:
+def check_algorithm(kind: type[AlgorithmSettings]) -> None:
     """Check everything that training relies on in an algorithm, for each of its constructors.
 
     Args:

@@ -11,10 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentgym.errors import EnvError, EnvTimeout, Unreachable
 from agentgym.utils.bounds import above, at_least
+
+if TYPE_CHECKING:
+    from agentgym.models.protocols import Tokenizer
 
 Cut = Callable[[str], str]
 """Shortens a text that is too long."""
@@ -41,7 +44,7 @@ def cut_characters(limit: int = 4000) -> Cut:
     return cut
 
 
-def cut_tokens(tokenizer: Any, limit: int = 512) -> Cut:
+def cut_tokens(tokenizer: Tokenizer, limit: int = 512) -> Cut:
     """Keep the beginning and the end of a text of more than ``limit`` tokens.
 
     Args:

@@ -31,6 +31,9 @@ MEMORY_ADVICE = (
 NORM_TOKENS = 2048
 """Tokens of the rows on which gradient norms of the parts of a loss are measured."""
 
+LOG_RATIO = 20.0
+"""Bound of log-ratios in metrics, whose exponential would overflow for tokens without weight."""
+
 
 class NotFinite(TrainingError):
     """A loss or a gradient is NaN or infinite; the optimizer step was not taken.
@@ -362,7 +365,7 @@ def _policy_shift(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
     ``kl`` is the k3 estimate of KL(before || now) in nats (Schulman 2020, "Approximating KL
     divergence"): exp(d) - 1 - d with d = log now - log before, never negative.
     """
-    move = (outputs.logprob - batch.logprob).detach()
+    move = (outputs.logprob - batch.logprob).detach().clamp(-LOG_RATIO, LOG_RATIO)
     inside = batch.mask & (batch.logprob != 0)
     kl = (move.exp() - 1 - move) * inside
     return {"kl": kl, "clipped": ((move.exp() - 1).abs() > 0.2) & inside}

@@ -16,6 +16,7 @@ from agentgym.engines.requests import ModelLimits, check_request
 from agentgym.engines.stats import EngineStats
 from agentgym.errors import ConfigError
 from agentgym.models.lora import merge_lora
+from agentgym.models.protocols import CausalLM
 from agentgym.types import Completion, Sampling
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class LocalEngine:
 
     def __init__(
         self,
-        model: Any,
+        model: CausalLM,
         *,
         slots: int = 64,
         context: int = 4096,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from agentgym.engines.requests import check_weights
+from agentgym.models.protocols import CausalLM
 
 _CLASSES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
 
@@ -40,7 +41,7 @@ def head_size(config: Any) -> int:
     return size
 
 
-def supports(model: Any) -> bool:
+def supports(model: CausalLM) -> bool:
     """Whether fused weights can represent a Hugging Face model.
 
     Unsupported: other classes, scaled rotary embeddings, sliding windows, quantised or additional

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from agentgym.engines.requests import check_weights
+from agentgym.models.protocols import CausalLM
 
 
 @dataclass(slots=True)
@@ -31,7 +32,7 @@ class HFDecoder:
     row's tokens when needed.
     """
 
-    def __init__(self, model: Any, *, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, model: CausalLM, *, dtype: torch.dtype, device: torch.device) -> None:
         self._model = copy.deepcopy(model).to(device=device, dtype=dtype).eval()
         self._model.requires_grad_(False)
         self._device = device
