@@ -12,8 +12,33 @@ from agentgym.errors import ConfigError, MissingExtra, did_you_mean
 if TYPE_CHECKING:
     from agentgym.algorithm import AlgorithmSettings
 
-_EXTRA = ("jaxtyping", "torch", "transformers")
-"""Libraries of the extra ``train``: a package that lacks one of them is not broken."""
+EXTRAS = {
+    "docstring_parser": "tools",
+    "httpx": "http",
+    "jaxtyping": "train",
+    "matplotlib": "train",
+    "mcp": "mcp",
+    "peft": "train",
+    "pyarrow": "parquet",
+    "pydantic": "tools",
+    "safetensors": "train",
+    "starlette": "serve",
+    "tokenizers": "train",
+    "torch": "train",
+    "transformers": "train",
+    "uvicorn": "serve",
+}
+"""Module to the extra of this package that brings it."""
+
+
+def missing_extra(problem: ImportError) -> MissingExtra | None:
+    """The error that names the extra to install; None when no extra brings the module."""
+    module = (problem.name or "").partition(".")[0]
+    if module not in EXTRAS:
+        return None
+    return MissingExtra(
+        f'this needs the package {module}: pip install "agentic-gym[{EXTRAS[module]}]"'
+    )
 
 
 def service(name: str) -> Callable[..., Any] | None:
@@ -66,10 +91,8 @@ def _load(entry: EntryPoint) -> Any:
     except MissingExtra:
         raise
     except ModuleNotFoundError as problem:
-        if (problem.name or "").partition(".")[0] in _EXTRA:
-            raise MissingExtra(
-                f'{entry.name} needs {problem.name}: pip install "agentic-gym[train]"'
-            ) from problem
+        if missing := missing_extra(problem):
+            raise missing from problem
         raise _broken(entry, package, problem) from problem
     except (Exception, SystemExit) as problem:
         raise _broken(entry, package, problem) from problem

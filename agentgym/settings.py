@@ -7,9 +7,10 @@ work starts.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
-from agentgym.errors import ImpossibleValue
+from agentgym.errors import ConfigError, ImpossibleValue
 from agentgym.utils.bounds import above, at_least, within
 
 # Parsed in this order: everything is a valid string.
@@ -70,8 +71,9 @@ class RolloutSettings:
 
     section: ClassVar[str] = "rollout"
 
-    max_turns: int = 50
-    """Turns after which an episode is truncated."""
+    max_turns: int | None = None
+    """Turns after which an episode is truncated; unset: the limit that the environment registers,
+    or 50 where it registers none."""
     max_context_tokens: int = 4096
     """Longest context of an episode, prompts and completions together, in tokens."""
     max_completion_tokens: int = 32
@@ -341,6 +343,9 @@ class Experiment:
     """Environment id, short name, or `file.py:ClassName`; see `agentgym envs`."""
     env_args: dict[str, Value] = field(default_factory=dict)
     """Keyword arguments of the environment, such as `family cooking difficulty easy`."""
+    tools: tuple[str, ...] = ()
+    """Functions that the agent can call in addition to its actions, as `file.py:function` or
+    `module:function`."""
     model: str | None = None
     """Hugging Face folder, hub id or GGUF file; unset: a small model is made from nothing."""
     engine: EngineKind = "local"
@@ -386,7 +391,13 @@ class Experiment:
     """How a chat endpoint is used in an evaluation."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible values."""
+        """Refuse impossible values, and objects where a name is expected."""
+        for name, given in (("env", self.env), ("model", self.model)):
+            if not isinstance(given, str | Path | None):
+                raise ConfigError(
+                    f"{name} is a {type(given).__name__}, expected a name: give objects to "
+                    f"`agentgym.train({name}=...)` or `agentgym.evaluate`"
+                )
         at_least(0, self, "steps")
         at_least(1, self, "max_env_steps", "tasks_per_step", "save_every")
 

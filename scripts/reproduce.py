@@ -20,7 +20,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
@@ -30,8 +30,8 @@ import tyro
 from reproduce_report import Study, write_readme, write_report
 from rich.console import Console
 
-from agentgym.cli.training import in_world
 from agentgym.errors import AgentGymError, ConfigError, TrainingError, did_you_mean
+from agentgym.experiment.api import load_recipe
 from agentgym.experiment.job import Job, run_blocking
 from agentgym.experiment.preflight import check
 from agentgym.experiment.run_folder import RunFolder
@@ -123,8 +123,7 @@ def profile(world: str) -> Experiment:
     The learning rate is constant, for the number of steps that a budget of turns is worth differs
     between arms.
     """
-    recipe = in_world("grpo", world)
-    base = Experiment(**{known.name: getattr(recipe, known.name) for known in fields(Experiment)})
+    base = load_recipe(world)
     return replace(
         base,
         steps=1000,

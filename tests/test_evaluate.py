@@ -13,7 +13,7 @@ from agentgym.env.registry import make
 from agentgym.errors import ConfigError
 from agentgym.evaluation.evaluate import EvalOptions, evaluate, read_report
 from agentgym.evaluation.records import EpisodeRecord, read_episodes
-from agentgym.evaluation.report import EvalSpec, Report, compare, passes, render
+from agentgym.evaluation.report import EvalSpec, Report, paired_difference, passes, render
 from agentgym.evaluation.stats import pass_at_k
 from agentgym.types import Completion, Ending, Stop, Task, Trajectory, Turn
 from agentgym.utils.jsonl import append_line
@@ -339,7 +339,7 @@ def test_success_is_broken_down_by_task_type(tmp_path):
 def test_before_and_after_are_compared_task_by_task(tmp_path):
     before = run(Guesser(sometimes), tmp_path / "a.jsonl")
     after = run(Guesser(always), tmp_path / "b.jsonl", spec=EvalSpec("tuned"))
-    gain = compare(before, after, passes(1), (0.0, 1.0))
+    gain = paired_difference(before, after, passes(1), (0.0, 1.0))
     assert gain.tasks == 6
     assert gain.before.value == pytest.approx(14 / 24)
     assert gain.difference.value == pytest.approx(10 / 24)
@@ -353,15 +353,15 @@ def test_before_and_after_are_compared_task_by_task(tmp_path):
 def test_a_task_missing_on_one_side_is_left_out_of_the_comparison(tmp_path):
     before = run(Fragile(3), tmp_path / "a.jsonl")
     after = run(Guesser(always), tmp_path / "b.jsonl")
-    assert compare(before, after, passes(4)).tasks == 5
-    assert compare(before, after, passes(1)).tasks == 6
+    assert paired_difference(before, after, passes(4)).tasks == 5
+    assert paired_difference(before, after, passes(1)).tasks == 6
 
 
 def test_results_on_different_panels_are_not_compared(tmp_path):
     before = run(Guesser(always), tmp_path / "a.jsonl", episodes=1)
     after = run(Guesser(always), tmp_path / "b.jsonl", episodes=1, tasks=PANEL.head(5))
     with pytest.raises(ConfigError, match=r"6 tasks.*5 tasks.*play the same panel"):
-        compare(before, after, passes(1))
+        paired_difference(before, after, passes(1))
 
 
 def test_metrics_are_named_and_plain(tmp_path):

@@ -1,5 +1,6 @@
 """What a plain installation lacks, and that `agentgym envs` says how to get it."""
 
+import json
 import os
 import re
 import subprocess
@@ -57,8 +58,12 @@ def test_a_plain_installation_says_what_each_world_needs(plain):
         cwd=plain,
     )
     assert done.returncode == 0, done.stderr
-    rows = {line.split()[1]: line for line in done.stdout.splitlines() if "agentgym/" in line}
-    assert "yes" in rows.pop("agentgym/Hotter-v0")
+    lines = [line for line in done.stdout.splitlines() if "agentgym/" in line]
+    listed = {line.split()[1]: line for line in lines if line.startswith("│")}
+    assert "yes" in listed.pop("agentgym/Hotter-v0")
+    assert all("│ no " in line for line in listed.values())
+    rows = dict(line.split(": ", 1) for line in lines if not line.startswith("│"))
+    assert rows.keys() == listed.keys()
     assert 'pip install --no-deps "alfworld' in rows.pop("agentgym/ALFWorld-v0")
     assert len(rows) == 5
     for id_, row in rows.items():
@@ -72,3 +77,67 @@ def test_the_worlds_come_in_one_installation_with_all_that_people_need_to_use_th
     assert named["serve"] | named["tools"] <= named["worlds"]
     assert named["all"] == named["worlds"] | named["train"]
     assert "alfworld" not in named["all"], "it would bring a planner that is compiled from C++"
+
+
+TRAINING = ("torch", "transformers", "tokenizers", "peft", "jaxtyping", "matplotlib", "safetensors")
+"""Packages of the extra `train` that no environment needs."""
+TRY_ALL = """
+import contextlib, io, json, sys, traceback
+class Blocked:
+    def find_spec(name, path, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocked)
+from agentgym.cli import VERBS, main
+found = {{}}
+for words in {commands!r} + [[verb, "--help"] for verb in VERBS]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main(words)
+        except SystemExit as left:
+            status = left.code
+        except BaseException:
+            status = traceback.format_exc()
+    found[" ".join(words)] = [status, out.getvalue(), err.getvalue()]
+print(json.dumps(found))
+"""
+
+
+def test_without_the_training_packages_every_verb_works_or_names_the_extra(tmp_path):
+    commands = [
+        [],
+        ["--version"],
+        ["envs"],
+        ["algorithms"],
+        ["doctor"],
+        ["train"],
+        ["train", "grpo", "--steps", "1"],
+        ["train", "--world", "hotter"],
+        ["eval", "model"],
+        ["eval", "model", "--engine", "openai"],
+        ["eval", "model", "--world", "hotter"],
+        ["compare", "a.jsonl"],
+        ["play", "hotter", "--oracle", "--task", "hotter-3"],
+        ["check", "hotter", "--effort.steps", "20", "--effort.resets", "20"],
+        ["new-env", "lost-key", "--into", str(tmp_path)],
+        ["serve", "hotter"],
+    ]
+    code = TRY_ALL.format(blocked=TRAINING, commands=commands)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    named = 'pip install "agentic-gym[train]"'
+    for command, (status, out, err) in found.items():
+        assert status in (0, 2), f"{command}: {status}"
+        assert status == 0 or err.count("\n") == 1 or not command, f"{command}: {err}"
+        verb, asks_help = command.partition(" ")[0], command.endswith("--help")
+        if verb in ("train", "algorithms", "doctor", "eval") and not (
+            asks_help and verb != "train"
+        ):
+            assert named in err, f"{command}: {err}"
+        elif command and verb not in ("compare", "serve"):
+            assert (status, err) == (0, ""), f"{command}: {err}"
+            assert out

@@ -259,6 +259,33 @@ def test_the_fingerprint_covers_adapters_and_base(finished, tmp_path):
     assert found[0] == found[1] != found[2]
 
 
+def test_a_run_folder_can_be_moved_and_continued(finished, tmp_path):
+    moved = RunFolder(tmp_path / "elsewhere" / "run")
+    shutil.copytree(finished.root, moved.root)
+    hidden = finished.root.rename(finished.root.with_name("hidden"))
+    try:
+        assert fingerprint(moved.final) == fingerprint_where(moved)
+        load_model(moved.final)
+        shutil.rmtree(moved.final)
+        run_blocking(TINY, algorithm(), moved, Display())
+    finally:
+        hidden.rename(finished.root)
+    first, second = adapters(finished.final), adapters(moved.final)
+    assert all(first[name].equal(second[name]) for name in first)
+    named = json.loads((moved.final / "adapter_config.json").read_text())
+    assert named["base_model_name_or_path"] == str(moved.warm.resolve())
+
+
+def fingerprint_where(folder):
+    """Where adapters and base lie does not change what they are."""
+    file = folder.final / "adapter_config.json"
+    there = json.loads(file.read_text()) | {"base_model_name_or_path": str(folder.warm)}
+    other = folder.root.parent / "named" / "final"
+    shutil.copytree(folder.final, other)
+    (other / "adapter_config.json").write_text(json.dumps(there))
+    return fingerprint(other)
+
+
 # ---- what is refused ---------------------------------------------------------------------------
 
 

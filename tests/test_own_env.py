@@ -175,7 +175,7 @@ def test_a_wrong_argument_is_answered_with_those_that_exist(file):
     with pytest.raises(ConfigError) as problem:
         make("hotter", hihg=3)
     assert str(problem.value) == (
-        "hotter has no argument 'hihg'. Did you mean 'high'? "
+        "agentgym/Hotter-v0 has no argument 'hihg'. Did you mean 'high'? "
         "Arguments: admissible, high, render_mode, split"
     )
     with pytest.raises(ConfigError, match="no argument 'doros'"):

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import pytest
 
 import agentgym
 from agentgym import plugins
-from agentgym.cli import main
+from agentgym.cli import VERBS, main
+from agentgym.cli.parsing import take_pairs
 from agentgym.env.base import TextEnv
 from agentgym.errors import ConfigError, MissingExtra
 from agentgym.settings import Experiment
@@ -69,6 +71,23 @@ def test_a_third_partys_package_adds_its_own(tmp_path):
         (["play", "agentgym/Hotter-v0", "--task", "hotter-x"], "has no task 'hotter-x'"),
         (["play", "agentgym/Hotter-v0", "--env-args", "hihg", "3"], "hihg"),
         (["serve", "hotter"], "agentgym/Hotter-v0 has no web pages"),
+        (["play", "htter"], "Did you mean"),
+        (["train", "--resume"], "--resume needs a value"),
+        (["train", "--lr", "1e-5"], "Did you mean --optimizer.learning-rate?"),
+        (["train", "--learning_rate=1e-5"], "or --optimizer.learning-rate?"),
+        (["train", "grpo", "--num-generations", "8"], "Did you mean --algo.group-size?"),
+        (["train", "--max-steps", "8"], "Did you mean --steps?"),
+        (["train", "actor_rollout_ref.actor.optim.lr=1e-6"], "mean --optimizer.learning-rate?"),
+        (["train", "grpo", "data.train_batch_size=8"], "Did you mean --tasks-per-step?"),
+        (["train", "grpo", "algorithm.adv_estimator=gae"], "after the verb: `agentgym train grpo`"),
+        (["train", "--rollout.max-turn", "8"], "Did you mean --rollout.max-turns?"),
+        (["train", "--qqqqqq", "8"], "no option --qqqqqq. `agentgym train gigpo --help` lists all"),
+        (["eval", "m", "--temprature", "1"], "or --rollout.temperature?"),
+        (["eval", "m", "--tools", "none.py:f", "--out", "OUT/x"], "there is no file"),
+        (["train", "--tools", "json:dumbs", "--out", "OUT"], "Did you mean 'dumps'?"),
+        (["check", "hotter", "--seeds", "1"], "no option --seeds"),
+        (["compare"], "nothing to compare"),
+        (["compare", "/nowhere"], "no evaluation file at /nowhere"),
         (["serve", "webshp"], "no environment 'webshp'"),
         (["train", "--resume", "/nowhere"], "cannot read the configuration"),
         (["train", "--config"], "--config needs a value"),
@@ -79,7 +98,7 @@ def test_a_third_partys_package_adds_its_own(tmp_path):
             ["train", "--imitation.random-action-rate", "1", "--out", "OUT"],
             "imitation.random_action_rate is 1.0",
         ),
-        (["train", "--rollout.temperature", "0", "--out", "OUT"], "expected a number above 0"),
+        (["train", "--rollout.temperature", "0", "--out", "OUT"], "expected more for training"),
         (["train", "--rollout.workers", "-1", "--out", "OUT"], "rollout.workers is -1"),
         (
             ["train", "--schedule.importance-floor", "3", "--out", "OUT"],
@@ -119,9 +138,32 @@ def test_a_reader_that_leaves_early_hears_no_complaint(words):
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
-@pytest.mark.parametrize(
-    "verb", ["train", "eval", "play", "serve", "check", "new-env", "envs", "algorithms"]
-)
+@pytest.mark.parametrize("words", [["--version"], ["-V"]])
+def test_the_version_is_that_of_the_package(words, capsys):
+    from importlib.metadata import version
+
+    assert main(words) == 0
+    assert capsys.readouterr().out == f"agentgym {version('agentic-gym')}\n"
+    assert agentgym.__version__ == version("agentic-gym")
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "agentgym", "--version"], capture_output=True, text=True
+    )
+    assert done.stdout.startswith("agentgym "), done.stderr
+
+
+def test_a_terminal_that_shows_ascii_only_gets_a_table():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = subprocess.run(
+        [sys.executable, "-m", "agentgym", "envs"], capture_output=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"agentgym/Hotter-v0" in done.stdout and b"?" not in done.stdout
+
+
+@pytest.mark.parametrize("verb", list(VERBS))
 def test_help_teaches(verb, capsys):
     with pytest.raises(SystemExit) as done:
         main([verb, "--help"])
@@ -140,16 +182,16 @@ class Lacking(TextEnv):
         raise MissingExtra("pip install 'agentic-gym[lacking]'")
 
 
-def test_envs_says_how_to_install_what_is_missing(capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+@pytest.mark.parametrize("width", ["60", "200"])
+def test_envs_shows_the_whole_command_that_installs_what_is_missing(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", width)
     gymnasium.register("agentgym/Lacking-v0", Lacking)
     try:
         assert main(["envs"]) == 0
     finally:
         del gymnasium.registry["agentgym/Lacking-v0"]
     rows = capsys.readouterr().out.splitlines()
-    row = next(row for row in rows if "Lacking" in row)
-    assert "no: pip install 'agentic-gym[lacking]'" in row
+    assert "agentgym/Lacking-v0: pip install 'agentic-gym[lacking]'" in rows
 
 
 def test_algorithms_lists_name_paper_and_the_three_choices(capsys, monkeypatch):
@@ -217,10 +259,12 @@ def test_a_person_can_play(monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert "I hide a number from 1 to 80" in shown and "Higher." in shown and "score 0.00" in shown
     assert "commands: :hint, :actions, :quit" in shown
+    assert "Find the number." in shown  # the goal, which the observation does not state
 
 
-def test_a_configuration_survives_the_trip_through_yaml(tmp_path):
-    plan = Experiment(env_args={"high": 20, "deep": True}, steps=3, model="m")
+def test_a_configuration_is_unchanged_by_writing_and_reading_it(tmp_path):
+    arguments = {"high": 20, "deep": True, "low": 1e-5, "text": "1e-5", "word": "false"}
+    plan = Experiment(env_args=arguments, steps=3, model="m")
     path = tmp_path / "c.yaml"
     path.write_text(yaml_config.dump(plan))
     assert yaml_config.load(Experiment, path) == plan
@@ -243,6 +287,61 @@ def test_a_wrong_configuration_is_explained_in_one_line(tmp_path, text, expected
     with pytest.raises(ConfigError) as error:
         yaml_config.load(Experiment, path)
     assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["1e-5", "1E-5", "1.0e-5", "+1.e-5", "0.00001"])
+def test_a_number_in_scientific_notation_is_a_number(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_text(f"optimizer: {{learning_rate: {text}}}")
+    assert yaml_config.load(Experiment, path).optimizer.learning_rate == 1e-5
+
+
+def test_a_file_is_utf_8_whatever_the_locale_and_may_have_a_byte_order_mark(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_bytes("\ufeffagent: {system_prompt: 'Antworte höflich: 日本'}".encode())
+    code = (
+        f"from agentgym.utils import yaml_config as y; from agentgym.settings import Experiment; "
+        f"print(ascii(y.load(Experiment, {str(path)!r}).agent.system_prompt))"
+    )
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.strip() == ascii("Antworte höflich: 日本"), done.stderr
+
+
+@pytest.mark.parametrize(("field", "given"), [("env", TextEnv), ("model", object()), ("model", 3)])
+def test_an_object_where_a_name_is_expected_is_refused(field, given):
+    with pytest.raises(ConfigError, match=rf"{field} is a \w+, expected a name: give objects to"):
+        Experiment(**{field: given})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("false", False), ("True", True), ("3", 3), ("0.5", 0.5), ("1e-5", 1e-5), ("x", "x")],
+)
+def test_arguments_of_an_environment_are_numbers_truth_values_or_text(text, value):
+    found = take_pairs(words := ["--env-args", "a", text, "--seed", "1"], "--env-args")["a"]
+    assert (found, type(found), words) == (value, type(value), ["--seed", "1"])
+
+
+def test_every_option_of_another_library_is_mapped_to_an_option_that_exists():
+    from agentgym.cli.flags import FOREIGN, TAKEN_FIRST, known_flags
+
+    kinds = plugins.algorithms().values()
+    algo = {f"algo.{name}" for kind in kinds for name in known_flags(kind())}
+    known = known_flags(Experiment) | algo | set(TAKEN_FIRST) | {"out", "data"}
+    assert {name: ours for name, ours in FOREIGN.items() if ours not in known} == {}
+
+
+def test_the_options_that_are_checked_are_those_that_the_parser_knows(capsys):
+    from agentgym.cli.flags import known_flags
+    from agentgym.cli.worlds import PlayOptions
+
+    with pytest.raises(SystemExit):
+        main(["play", "--help"])
+    shown = set(re.findall(r"--([a-z][a-z.-]*)", capsys.readouterr().out))
+    assert shown - {"env-args"} <= known_flags(PlayOptions)
 
 
 def test_a_missing_extra_is_an_import_error():

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import pytest
 
 from agentgym.cli.evaluation import EvalArguments
-from agentgym.cli.training import plan_for, plan_for_env
 from agentgym.env import registry
+from agentgym.experiment.plan import load_plan, plan_for_env
 from agentgym.experiment.presets import advice
 from agentgym.settings import Experiment, ImitationSettings, LoraSettings, OptimizerSettings
 from agentgym.utils import yaml_config
@@ -22,39 +20,39 @@ def written(path, text):
 
 
 def test_without_a_model_nothing_changes():
-    plan = plan_for("grpo", None)
-    assert all(getattr(plan, f.name) == getattr(Experiment(), f.name) for f in fields(Experiment))
+    assert load_plan(None, "grpo").experiment == Experiment()
 
 
 def test_a_pretrained_model_gets_published_learning_rates_and_lengths():
-    full, lora = plan_for("grpo", None, model="m"), plan_for("grpo", None, model="m", lora=True)
+    plans = [load_plan(None, "grpo", model="m", lora=lora) for lora in (False, True)]
+    full, lora = (plan.experiment for plan in plans)
     assert 1e-6 <= full.optimizer.learning_rate <= 5e-6
     assert lora.optimizer.learning_rate == pytest.approx(10 * full.optimizer.learning_rate)
     assert lora.imitation.learning_rate > full.imitation.learning_rate
-    for plan in (full, lora):
-        assert plan.rollout.max_completion_tokens == 512
-        assert plan.rollout.max_context_tokens == 8192
-        assert plan.tasks_per_step * plan.algo.group_size == 128
+    for plan in plans:
+        assert plan.experiment.rollout.max_completion_tokens == 512
+        assert plan.experiment.rollout.max_context_tokens == 8192
+        assert plan.experiment.tasks_per_step * plan.algo.group_size == 128
 
 
 def test_a_critic_of_a_pretrained_model_learns_at_its_own_rate(tmp_path):
-    assert plan_for("ppo", None).algo.critic_learning_rate == 1e-3
-    assert plan_for("ppo", None, model="m").algo.critic_learning_rate == 1e-5
+    assert load_plan(None, "ppo").algo.critic_learning_rate == 1e-3
+    assert load_plan(None, "ppo", model="m").algo.critic_learning_rate == 1e-5
     file = written(tmp_path / "a.yaml", "model: m\nalgo: {critic_learning_rate: 0.001}")
-    assert plan_for("ppo", file).algo.critic_learning_rate == 1e-3
+    assert load_plan(file, "ppo").algo.critic_learning_rate == 1e-3
 
 
 def test_a_file_of_the_user_overrides_the_preset(tmp_path):
     file = written(tmp_path / "a.yaml", "model: m\noptimizer: {learning_rate: 2.0e-5}")
-    plan = plan_for("grpo", file)
+    plan = load_plan(file, "grpo").experiment
     assert plan.optimizer.learning_rate == 2e-5
     assert plan.rollout.max_completion_tokens == 512
 
 
 def test_adapters_that_a_file_asks_for_select_their_rates(tmp_path):
     file = written(tmp_path / "a.yaml", "model: m\nlora: {rank: 8}")
-    expected = plan_for("grpo", None, model="m", lora=True).optimizer
-    assert plan_for("grpo", file).optimizer == expected
+    expected = load_plan(None, "grpo", model="m", lora=True).experiment.optimizer
+    assert load_plan(file, "grpo").experiment.optimizer == expected
 
 
 def test_the_values_of_a_recipe_are_for_a_model_made_from_nothing(tmp_path):
@@ -65,9 +63,10 @@ def test_the_values_of_a_recipe_are_for_a_model_made_from_nothing(tmp_path):
     pretrained: {env_args: {}, rollout: {max_context_tokens: 5000}}
     """
     file = written(tmp_path / "a.yaml", text)
-    scratch, fitted = plan_for("grpo", file), plan_for("grpo", file, model="m")
+    scratch = load_plan(file, "grpo").experiment
+    fitted = load_plan(file, "grpo", model="m").experiment
     assert scratch.env_args and scratch.optimizer.learning_rate == 0.5
-    assert fitted.optimizer == plan_for("grpo", None, model="m").optimizer
+    assert fitted.optimizer == load_plan(None, "grpo", model="m").experiment.optimizer
     found = fitted.rollout
     assert (found.max_turns, found.max_context_tokens) == (7, 5000)
     assert found.max_completion_tokens == 512 and fitted.env_args == {}
@@ -77,15 +76,15 @@ def test_the_values_of_a_recipe_are_for_a_model_made_from_nothing(tmp_path):
 def test_every_recipe_has_settings_for_a_pretrained_model(env):
     values = yaml_config.read(registry.recipe(env))
     assert "pretrained" in values
-    plan = plan_for_env("grpo", env, model="m", lora=True)
+    plan = plan_for_env(env, "grpo", model="m", lora=True).experiment
     assert plan.rollout.max_completion_tokens >= 500 and plan.rollout.max_context_tokens >= 4096
     assert advice(plan) == () and plan.agent.action_format != "plain"
 
 
 def test_a_run_that_was_saved_keeps_its_settings(tmp_path):
-    plan = plan_for("ppo", None, model="m")
-    saved = written(tmp_path / "config.yaml", yaml_config.dump(plan))
-    assert yaml_config.encode(plan_for(None, saved)) == yaml_config.encode(plan)
+    plan = load_plan(None, "ppo", model="m")
+    saved = written(tmp_path / "config.yaml", plan.dump())
+    assert load_plan(saved) == plan
 
 
 def test_an_evaluation_of_a_model_lets_it_finish():

@@ -4,19 +4,19 @@ import gymnasium
 import pytest
 from gymnasium.envs.registration import EnvSpec
 
-from agentgym.cli import main, training
-from agentgym.cli.training import plan_for
+from agentgym.cli import main
 from agentgym.env import registry
 from agentgym.errors import ConfigError, MissingExtra
+from agentgym.experiment import start
+from agentgym.experiment.plan import load_plan
 from agentgym.experiment.preflight import check
-from agentgym.utils import yaml_config
 
 SHIPPED = [id_ for id_ in registry.environments() if registry.recipe(id_)]
 
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """Somebody's installed package with one world; its recipe is still to be written."""
+    """An installed package with one environment, without a recipe yet."""
     package = tmp_path / f"of_{tmp_path.name}"  # A name of its own: imported packages stay.
     package.mkdir()
     (package / "__init__.py").touch()
@@ -38,9 +38,7 @@ def mine(tmp_path, monkeypatch):
         ("algorithm: gpppo\n", ["--config", "x.yaml"], "give one of them"),
     ],
 )
-def test_a_recipe_sets_what_it_names_and_flags_come_on_top(
-    mine, capsys, tmp_path, recipe, flags, expected
-):
+def test_options_override_the_recipe(mine, capsys, tmp_path, recipe, flags, expected):
     mine.write_text(recipe)
     words = ["train", "--world", "mine", "--out", str(tmp_path / "out"), *flags]
     assert main(words) == 2
@@ -48,14 +46,14 @@ def test_a_recipe_sets_what_it_names_and_flags_come_on_top(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_method_that_is_named_is_the_one_that_is_kept(mine, tmp_path):
-    """A run folder must say what trained in it, or it cannot be resumed."""
+def test_a_run_folder_records_the_algorithm_that_was_named(mine, tmp_path):
+    """A run folder names its algorithm, or it cannot be resumed."""
     mine.write_text("algorithm: grpo\nsteps: 7\n")
-    assert [plan_for(named, mine).algorithm for named in (None, "epo")] == ["grpo", "epo"]
+    assert [load_plan(mine, named).algorithm for named in (None, "epo")] == ["grpo", "epo"]
     kept = tmp_path / "config.yaml"
-    kept.write_text(yaml_config.dump(plan_for("epo", mine)))
-    assert yaml_config.encode(plan_for(None, kept)) == yaml_config.encode(plan_for("epo", mine))
-    assert plan_for("epo", mine).steps == 7
+    kept.write_text(load_plan(mine, "epo").dump())
+    assert load_plan(kept) == load_plan(mine, "epo")
+    assert load_plan(mine, "epo").experiment.steps == 7
 
 
 def test_a_world_without_a_recipe_is_trained_with_the_defaults(mine, capsys, tmp_path):
@@ -78,7 +76,7 @@ def test_a_world_without_a_recipe_is_trained_with_the_defaults(mine, capsys, tmp
 def test_arguments_of_the_world_join_those_of_its_recipe(mine, monkeypatch, flags, expected):
     mine.write_text("env_args: {high: 3, turns: 5}\n")
     plans = []
-    monkeypatch.setattr(training, "_train", lambda plan, resumed: plans.append(plan) or 0)
+    monkeypatch.setattr(start, "start", lambda plan, **how: plans.append(plan.experiment))
     assert main(["train", "--world", "mine", *flags]) == 0
     assert plans[0].env_args == expected
 
@@ -96,7 +94,7 @@ def test_a_world_that_does_not_exist_has_no_recipe():
 
 @pytest.mark.parametrize("env_id", SHIPPED)
 def test_a_recipe_that_ships_fits_its_world(env_id):
-    recipe = plan_for(None, registry.recipe(env_id))
+    recipe = load_plan(registry.recipe(env_id)).experiment
     assert recipe.env == env_id
     try:
         check(recipe)

@@ -9,73 +9,103 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
+from io import TextIOWrapper
 
-from agentgym.cli.about import algorithms, doctor
-from agentgym.cli.evaluation import evaluate
-from agentgym.cli.training import train
-from agentgym.cli.view import view
-from agentgym.cli.worlds import check, envs, new_env, play, serve
 from agentgym.errors import AgentGymError, ConfigError, did_you_mean
+from agentgym.plugins import missing_extra
 
 USAGE = """\
 usage: agentgym VERB [options]
 
-  train        train an agent in a world, and show that it got better
+  train        train an agent in an environment, and measure how much it improves
   eval         play a frozen panel of tasks with a model and report pass@k
+  compare      compare evaluations pair by pair
   view         look at the episodes of runs in a browser, or as one HTML file
-  play         play a world yourself, in the terminal
-  serve        let people play a world in a web browser, or programs by MCP; or a service
-  check        check that a world keeps the contract
-  new-env      write a package with a world of your own
-  doctor       say which engines work on this machine, and why others do not
-  envs         list the worlds: splits, tasks, horizon, what is installed
+  play         play an environment yourself, in the terminal
+  serve        serve an environment to people in a web browser, or to programs by MCP
+  check        check that an environment keeps the contract
+  new-env      write a package with an environment of your own
+  doctor       report which engines work on this machine, and why others do not
+  envs         list the environments: splits, tasks, turn limit, what is installed
   algorithms   list the algorithms: paper, and what each chooses
 
-`agentgym VERB --help` explains a verb's options.
+`agentgym VERB --help` explains a verb's options; `agentgym --version` prints the version.
 """
 
-VERBS: dict[str, Callable[[list[str]], int]] = {
-    "train": train,
-    "eval": evaluate,
-    "view": view,
-    "play": play,
-    "serve": serve,
-    "check": check,
-    "new-env": new_env,
-    "doctor": doctor,
-    "envs": envs,
-    "algorithms": algorithms,
+VERBS = {
+    "train": "training:train",
+    "eval": "evaluation:evaluate",
+    "compare": "evaluation:compare",
+    "view": "view:view",
+    "play": "worlds:play",
+    "serve": "worlds:serve",
+    "check": "worlds:check",
+    "new-env": "worlds:new_env",
+    "doctor": "about:doctor",
+    "envs": "worlds:envs",
+    "algorithms": "about:algorithms",
 }
+"""Verb to module and function of this package; a module is imported when its verb runs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; a deliberate failure is one line on stderr and exit status 2."""
+    """Entry point; an expected failure is one line on stderr and exit status 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # Threads of PyTorch that spin while they wait cost most of the speed on a busy machine and gain
-    # nothing on an idle one. Read when torch is loaded, so it must be said before.
+    # Spinning OpenMP threads cost most of the speed on a busy machine and gain nothing on an idle
+    # one. torch reads this when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # Terminals that cannot show a character.
     try:
         try:
             return _run(words)
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has left, as `head` does. What is still buffered goes nowhere, or
-        # the interpreter would complain when it flushes on its way out.
+        # The reader of our output has closed it, as `head` does. Buffered output is discarded, or
+        # the interpreter would report an error when it flushes on exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
 
 
 def _run(words: list[str]) -> int:
     try:
-        if not words or words[0] in ("-h", "--help"):
-            print(USAGE, end="")
-            return 0 if words else 2
-        verb, *rest = words
-        if verb not in VERBS:
-            known = ", ".join(VERBS)
-            raise ConfigError(f"no verb {verb!r}.{did_you_mean(verb, VERBS)} Verbs: {known}")
-        return VERBS[verb](rest)
+        return _verb(words)
     except AgentGymError as error:
-        print(f"agentgym: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
+    except BrokenPipeError:
+        raise
+    except ImportError as problem:
+        missing = missing_extra(problem)
+        if missing is None:
+            raise
+        return _refuse(str(missing))
+    except OSError as problem:
+        if problem.filename is None or problem.strerror is None:
+            raise
+        return _refuse(f"{problem.filename}: {problem.strerror}")
+
+
+def _verb(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        from agentgym import __version__
+
+        print(f"agentgym {__version__}")
+        return 0
+    verb, *rest = words
+    if verb not in VERBS:
+        known = ", ".join(VERBS)
+        raise ConfigError(f"no verb {verb!r}.{did_you_mean(verb, VERBS)} Verbs: {known}")
+    module, _, name = VERBS[verb].partition(":")
+    run: Callable[[list[str]], int] = getattr(import_module(f"agentgym.cli.{module}"), name)
+    return run(rest)
+
+
+def _refuse(message: str) -> int:
+    print(f"agentgym: {message}", file=sys.stderr)
+    return 2

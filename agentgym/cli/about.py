@@ -17,7 +17,7 @@ WIDE = 100
 
 @dataclass(frozen=True, kw_only=True)
 class AlgorithmsOptions:
-    """List the algorithms: arXiv id, what each collects, credits and minimises, and its defaults.
+    """List the algorithms: arXiv id, how each collects, credits and updates, and its defaults.
 
     `agentgym train NAME --help` explains the fields of one, with their defaults.
     """

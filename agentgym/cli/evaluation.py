@@ -1,18 +1,19 @@
-"""`agentgym eval`."""
+"""`agentgym eval` and `agentgym compare`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-from agentgym.cli.parsing import parse
-from agentgym.cli.training import plan_for
+from agentgym.cli.parsing import parse, take
+from agentgym.errors import ConfigError
+from agentgym.experiment.plan import load_plan, recipe_settings
 from agentgym.experiment.presets import pretrained_rollout
+from agentgym.experiment.sources import Objects, check_objects
 from agentgym.settings import (
     WORLD,
     AgentSettings,
@@ -30,30 +31,38 @@ from agentgym.utils.progress import Display
 class EvalArguments:
     """Play a frozen panel of tasks with a model and report pass@k with 95 % intervals.
 
-    The checkpoint of a run plays what its run was evaluated on, unless options say otherwise.
-    Stopping it and calling it again plays only the episodes that are missing.
+    A checkpoint of a run is evaluated with the settings of its run, unless options differ;
+    `--world NAME` takes environment and settings from a recipe instead. After an interruption the
+    same command plays only the missing episodes.
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """Hugging Face folder, hub id or GGUF file, such as RUN/checkpoints/final."""
+    """Hugging Face folder or hub id, such as RUN/checkpoints/final; also as `--model MODEL`."""
     env: str = WORLD
-    """Registered environment id."""
+    """Environment id, short name, or `file.py:ClassName`; see `agentgym envs`."""
     env_args: dict[str, Value] = field(default_factory=dict)
-    """Keyword arguments of the world, such as `family cooking difficulty easy`."""
-    out: Path = Path("panel.jsonl")
-    """One JSON line per episode."""
+    """Keyword arguments of the environment, such as `family cooking difficulty easy`."""
+    data: Path | None = None
+    """File of tasks, passed to the environment as its argument `data`."""
+    tools: tuple[str, ...] = ()
+    """Functions that the agent can call in addition to its actions, as `file.py:function` or
+    `module:function`."""
+    out: Path | None = None
+    """File with one JSON line per episode; unset: one in evals/, named after panel, model and
+    settings."""
     against: Path | None = None
-    """Such a file of another model on the same panel, or RUN/eval/before.jsonl: shows the paired
-    difference too."""
+    """Such a file of another model on the same panel, or RUN/eval/before.jsonl: also reports the
+    paired difference."""
     engine: EngineKind = "local"
-    """What samples: this process, vLLM in it, a vLLM server, or a chat endpoint."""
+    """What samples: our own engine, vLLM in this process, a vLLM server, or a chat endpoint."""
     server: str | None = None
-    """Address of a running server, without /v1; unless given, vllm-server starts one."""
+    """URL of a running server, without /v1; unset: vllm-server starts one."""
     engine_device: str | None = None
-    """Where the local engine samples, such as cuda:1; a GPU where there is one, unless given."""
+    """Device of the local engine, such as cuda:1; unset: a GPU where there is one."""
     seed: int = 0
+    """Root of every random choice."""
     panel: PanelSettings = field(default_factory=PanelSettings)
-    """Which tasks, how often."""
+    """Which tasks, and how often."""
     rollout: RolloutSettings = field(default_factory=pretrained_rollout)
     """How episodes are played."""
     agent: AgentSettings = field(default_factory=AgentSettings)
@@ -62,56 +71,87 @@ class EvalArguments:
     """How a chat endpoint is used."""
 
 
-def _of_run(words: Sequence[str]) -> EvalArguments | None:
-    """How the run was evaluated of which a checkpoint is named; None where none is."""
-    from agentgym.experiment.run_folder import RunFolder
-
-    for word in words:
-        if (folder := RunFolder.of_checkpoint(Path(word))) is not None:
-            run = plan_for(None, folder.config)
-            # The arguments of one world mean nothing to another.
-            other = any(flag.partition("=")[0] == "--env" for flag in words)
-            return EvalArguments(
-                model=word,
-                env=run.env,
-                env_args={} if other else run.env_args,
-                seed=run.seed,
-                panel=run.panel,
-                rollout=run.rollout,
-                agent=run.agent,
-            )
-    return None
+_SHARED = tuple(f.name for f in fields(EvalArguments) if f.name not in ("data", "out", "against"))
+"""Options that are fields of ``Experiment``."""
 
 
 def evaluate(arguments: list[str]) -> int:
-    """``eval MODEL [options]``."""
-    options = parse(EvalArguments, arguments, prog="agentgym eval", default=_of_run(arguments))
+    """``eval MODEL [--world NAME] [options]``."""
+    rest = list(arguments)
+    world = take(rest, "--world")
+    if (model := take(rest, "--model")) is not None:
+        rest.insert(0, model)
+    options = parse(EvalArguments, rest, prog="agentgym eval", default=_default(rest, world))
     from agentgym.evaluation.evaluate import read_report
     from agentgym.evaluation.report import render
     from agentgym.experiment.job import evaluate_blocking
     from agentgym.experiment.preflight import check
 
-    experiment = Experiment(
-        env=options.env,
-        env_args=options.env_args,
-        model=options.model,
-        engine=options.engine,
-        server=options.server,
-        engine_device=options.engine_device,
-        seed=options.seed,
-        rollout=options.rollout,
-        agent=options.agent,
-        panel=options.panel,
-        endpoint=options.endpoint,
-    )
+    experiment = Experiment(**{name: getattr(options, name) for name in _SHARED})
     check(experiment)
     before = None if options.against is None else read_report(options.against)
     display = Display(Console())
     try:
         report = evaluate_blocking(experiment, options.out, display, before)
     except KeyboardInterrupt:
-        display.say("stopped; the same command plays what is missing")
+        display.say("stopped; finished episodes are saved, the same command plays the others")
         return 130
-    display.say(render(report, before))
-    display.say(f"episodes: {options.out}")
+    if before is None:
+        display.say(render(report))
+    else:
+        names = before.spec.label, report.spec.label
+        same = names[0] == names[1]
+        display.say(render(report, before, names=("first", "second") if same else names))
+    return 0
+
+
+def _default(words: list[str], world: str | None) -> EvalArguments | None:
+    """Settings of a world's recipe, or of the run of which a checkpoint is named; else None."""
+    from agentgym.experiment.run_folder import RunFolder
+
+    model = words[0] if words and not words[0].startswith("-") else ""
+    folder = RunFolder.of_checkpoint(Path(model)) if model else None
+    if world is not None:
+        return _arguments(recipe_settings(world, model=model or "given"), model)
+    if folder is None:
+        return None
+    run = load_plan(folder.config).experiment
+    if any(word.partition("=")[0] == "--env" for word in words):
+        # Arguments of one environment mean nothing to another.
+        run = replace(run, env=WORLD, env_args={}, tools=())
+    check_objects(replace(run, model=None), Objects())
+    return _arguments(run, model)
+
+
+def _arguments(settings: Experiment, model: str) -> EvalArguments:
+    held = {name: getattr(settings, name) for name in _SHARED}
+    # Engine and server of a run are not those of its evaluation.
+    for name in ("engine", "server", "engine_device"):
+        del held[name]
+    return EvalArguments(**{**held, "model": model or tyro.MISSING})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareArguments:
+    """Compare evaluations on one panel pair by pair, task by task.
+
+    Reports paired differences of pass@1 with 95 % intervals that resample tasks, p-values adjusted
+    for the number of pairs (Holm), and the tasks that flipped. A single run is compared with itself
+    before training.
+    """
+
+    evaluations: Annotated[
+        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FILE")
+    ]
+    """Run folders, or files that `agentgym eval` wrote."""
+
+
+def compare(arguments: list[str]) -> int:
+    """``compare RUN_OR_FILE ...``."""
+    options = parse(CompareArguments, arguments, prog="agentgym compare")
+    from agentgym.experiment.api import compare as compare_evaluations
+
+    if not options.evaluations:
+        raise ConfigError("nothing to compare: give run folders, or files that `eval` wrote")
+    Display(Console()).say(str(compare_evaluations(*options.evaluations)))
     return 0

@@ -1,10 +1,8 @@
-"""Worlds at the terminal: a person plays one, or looks at what there is."""
+"""Environments at the terminal: play one, or list them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
 
 import gymnasium
 from rich.console import Console
@@ -14,33 +12,29 @@ from rich.table import Table
 from agentgym.env.base import SPLITS, TextEnv
 from agentgym.env.registry import environments, make
 from agentgym.errors import ConfigError, MissingExtra
+from agentgym.experiment.sources import EnvSource
 
 
 def play_in_terminal(
-    env: str,
-    env_args: Mapping[str, Any],
-    *,
-    task: str | None,
-    seed: int,
-    console: Console,
-    oracle: bool = False,
+    source: EnvSource, *, task: str | None, seed: int, console: Console, oracle: bool = False
 ) -> int:
-    """One episode, a line at a time; returns the exit status.
+    """Play one episode, an action per line; returns the exit status.
 
     Args:
-        env: Environment id.
-        env_args: Its keyword arguments.
+        source: The environment.
         task: Task id; None lets the seed draw one.
         seed: Seed of the episode.
         console: Where it is shown.
         oracle: Show how the environment's oracle plays instead of asking for actions.
     """
-    game = make(env, **env_args)
+    game = source.make()
     options = {} if task is None else {"task": task}
     observation, info = game.reset(seed=seed, options=options)
     world = game.unwrapped
     assert isinstance(world, TextEnv)
     console.print(f"{info['task_id']}  (:hint, :actions, :quit)", style="dim", highlight=False)
+    if info["goal"] not in observation:
+        console.print(info["goal"], style="bold", highlight=False, markup=False)
     console.print(observation, highlight=False, markup=False)
     moves = iter(world.oracle() or ()) if oracle else None
     ended = False
@@ -75,29 +69,36 @@ def _ask(console: Console) -> str:
         return ":quit"
 
 
-def listing() -> Table:
-    """A row per registered world."""
+def print_environments(console: Console) -> None:
+    """Print a row per registered environment, then how to install those that lack a package."""
     table = Table()
-    for name in ("world", "splits (tasks)", "horizon", "installed"):
-        table.add_column(name)
+    for name in ("environment", "splits (tasks)", "turn limit", "installed"):
+        table.add_column(name, no_wrap=name != "splits (tasks)")
+    lacking: dict[str, str] = {}
     for id_ in environments():
-        horizon = gymnasium.spec(id_).max_episode_steps
-        # `pip install 'agentic-gym[extra]'` is no markup.
-        table.add_row(id_, *map(escape, _row(id_, horizon)))
-    return table
+        counts, problem = _state(id_)
+        limit = gymnasium.spec(id_).max_episode_steps
+        turns = "" if limit is None else f"{limit} turns"
+        table.add_row(id_, escape(counts), turns, "no" if problem else "yes")
+        if problem:
+            lacking[id_] = problem
+    console.print(table)
+    for id_, problem in lacking.items():
+        # In full, whatever the width: the command is there to be copied.
+        console.print(f"{id_}: {problem}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _row(id_: str, horizon: int | None) -> tuple[str, str, str]:
-    turns = "" if horizon is None else f"{horizon} turns"
+def _state(id_: str) -> tuple[str, str]:
+    """Task counts of an environment, and what it lacks; one of them is empty."""
     try:
         env = make(id_)
         world = env.unwrapped
-        counts = _counts(world) if isinstance(world, TextEnv) else ""
         missing = world.missing() if isinstance(world, TextEnv) else ""
+        counts = _counts(world) if isinstance(world, TextEnv) else ""
         env.close()
     except (MissingExtra, ModuleNotFoundError) as problem:
-        return "", turns, f"no: {problem}"
-    return counts, turns, f"no: {missing}" if missing else "yes"
+        return "", str(problem)
+    return counts, missing
 
 
 def _counts(world: TextEnv) -> str:

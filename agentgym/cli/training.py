@@ -2,152 +2,109 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import field, make_dataclass, replace
+from dataclasses import field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
-from agentgym import plugins
+from agentgym.cli.flags import check_flags
 from agentgym.cli.parsing import parse, take, value_of
-from agentgym.env import registry
-from agentgym.errors import ConfigError, did_you_mean
-from agentgym.experiment.presets import advice, fitted_algorithm, fitted_values
+from agentgym.errors import ConfigError
+from agentgym.experiment.plan import DEFAULT_ALGORITHM, Plan, load_plan, plan_for_env
 from agentgym.settings import Experiment
-from agentgym.utils import yaml_config
 from agentgym.utils.progress import Display
 
-METHOD = "gigpo"
-"""What trains where none is named: on the main job it gained with every seed that was tried."""
-TRAIN_HELP = f"""Train an agent in a world, and show that it got better.
+TRAIN_HELP = f"""Train an agent in an environment, and measure how much it improves.
 
-Without options: makes text-adventure games, trains a tokenizer and a small model from nothing,
-imitates walkthroughs, improves by reinforcement, and plays a frozen panel of unseen games before
-and after. `--model MODEL` trains a Hugging Face causal language model instead (folder, hub id or
-GGUF file), with settings that fit a pretrained model: learning rates, lengths of completions and
-contexts, and more (agentgym/experiment/pretrained.yaml). `--lora.rank 16` trains adapters instead
-of all its weights.
+Without options: generates text-adventure games, makes a tokenizer and a small model from nothing,
+imitates walkthroughs, trains by reinforcement learning, and plays a frozen panel of unseen games
+before and after. `--model MODEL` trains a Hugging Face causal language model instead (folder, hub
+id or GGUF file), with settings that fit a pretrained model: learning rates, lengths of completions
+and contexts, and more (agentgym/experiment/pretrained.yaml). `--lora.rank 16` trains adapters
+instead of all its weights.
 
     agentgym train [ALGORITHM] [--world NAME | --config FILE.yaml] [options]
-    agentgym train --resume RUN
+    agentgym train --resume RUN [--steps N]
 
-`--world alfworld` (or textworld, webshop, scienceworld, any other) trains in that world, with the
-settings of the recipe that comes with it.
+`--world alfworld` (or textworld, webshop, scienceworld, any other) trains in that environment with
+the settings of its recipe; `--env` chooses the environment alone.
 
-`agentgym algorithms` lists the algorithms; where none is named it is `{METHOD}`. `epo` is the
-corrected method, `epo.paper` what the paper says, `epo.released` what the authors' code does.
+`agentgym algorithms` lists the algorithms; the default is `{DEFAULT_ALGORITHM}`. `epo` is the
+corrected method, `epo.paper` follows the paper, `epo.released` the authors' code.
 
-A file sets what it names and flags come on top. A resumed run continues after Ctrl-C or a kill
-with the settings it was started with.
+Options override the file or recipe. A resumed run continues after Ctrl-C or a kill with its own
+settings; `--steps N` extends it.
 """
 
-OUT_HELP = "Where the run goes; unless given, runs/ALGORITHM-seedSEED-TIME."
-VARIANTS = ("paper", "released")
-"""Constructors of an algorithm, besides the default."""
+OUT_HELP = "Run folder; unset: runs/ALGORITHM-seedSEED-TIME."
+DATA_HELP = "File of tasks, passed to the environment as its argument `data`."
 
 
 def train(arguments: list[str]) -> int:
     """``train [ALGORITHM] [--world NAME | --config FILE] [--resume RUN] [options]``."""
+    from agentgym.experiment.start import start
+
     rest = list(arguments)
-    named = rest.pop(0) if rest and not rest[0].startswith("-") else None
     resumed = take(rest, "--resume")
-    file: str | Path | None = take(rest, "--config")
+    file = take(rest, "--config")
     world = take(rest, "--world")
+    if rest:
+        check_flags(rest[:1] if "=" in rest[0] else [], Experiment, "agentgym train")
+    named = rest.pop(0) if rest and not rest[0].startswith("-") else None
     if world and file:
         raise ConfigError("--world and --config both name a file of settings: give one of them")
+    if resumed is not None and (file or named or world):
+        raise ConfigError(
+            f"a resumed run keeps its settings: run `agentgym train --resume {resumed}` with no "
+            f"other algorithm, world or file"
+        )
     if resumed is not None:
-        if rest or file or named or world:
-            raise ConfigError(
-                f"a resumed run keeps its settings: run `agentgym train --resume {resumed}` alone"
-            )
-        from agentgym.experiment.run_folder import RunFolder
-
-        file = RunFolder(Path(resumed)).config
+        file = str(Path(resumed) / "config.yaml")
     model, lora = value_of(rest, "--model"), value_of(rest, "--lora.rank") is not None
     if world:
-        default = plan_for_env(named, world, model=model, lora=lora)
+        plan = plan_for_env(world, named, model=model, lora=lora)
     else:
-        default = plan_for(named, file, model=model, lora=lora)
-    prog = f"agentgym train {default.algorithm}"
-    plan = parse(type(default), rest, prog=prog, default=default)
-    return _train(plan, None if resumed is None else Path(resumed))
-
-
-def plan_for(
-    named: str | None, file: str | Path | None, *, model: str | None = None, lora: bool = False
-) -> Any:
-    """The plan of a file, with a method: the one named, else the file's, else ``METHOD``.
-
-    Args:
-        named: Algorithm named besides the file.
-        file: YAML; None for the defaults.
-        model: Model named besides the file; settings that fit a pretrained model come with it.
-        lora: Whether adapters are asked for besides the file.
-    """
-    name = named or (yaml_config.peek(file, "algorithm") if file else None) or METHOD
-    kind = _plan(name)
-    values = yaml_config.read(file) if file else {}
-    fits = isinstance(values, dict)
-    plan: Any = yaml_config.decode(
-        kind, fitted_values(values, model=model, lora=lora) if fits else values, where=str(file)
-    )
-    if model is not None or plan.model is not None:
-        plan = replace(plan, algo=fitted_algorithm(plan.algo, values.get("algo") or {}))
-    # The file may name another method than the one that is wanted.
-    return replace(plan, algorithm=name)
-
-
-def plan_for_env(
-    named: str | None, world: str, *, model: str | None = None, lora: bool = False
-) -> Any:
-    """The plan of an environment's recipe; the defaults where it has none."""
-    env = registry.full_id(world)
-    return replace(plan_for(named, registry.recipe(env), model=model, lora=lora), env=env)
-
-
-def _plan(name: str) -> type[Any]:
-    """``Experiment`` with the fields of one algorithm, and where the run goes."""
-    base, _, form = name.partition(".")
-    algo = plugins.algorithm(base)
-    if form and form not in VARIANTS:
-        raise ConfigError(
-            f"{base} has no variant {form!r}.{did_you_mean(form, VARIANTS)} "
-            f"Variants: {', '.join(VARIANTS)}"
-        )
-    fields: list[Any] = [
-        ("algorithm", tyro.conf.Suppress[str], field(default=name)),
-        ("algo", algo, field(default_factory=getattr(algo, form) if form else algo)),
-        ("out", Annotated[Path | None, tyro.conf.arg(help=OUT_HELP)], field(default=None)),
-    ]
-    plan = make_dataclass("Plan", fields, bases=(Experiment,), frozen=True, kw_only=True)
-    plan.__doc__ = TRAIN_HELP
-    return plan
-
-
-def _train(plan: Any, resumed: Path | None) -> int:
-    from agentgym.experiment.job import run_blocking
-    from agentgym.experiment.preflight import check
-    from agentgym.experiment.run_folder import RunFolder
-    from agentgym.utils.jsonl import write_atomic
-
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    fresh = plan.out or Path("runs") / f"{plan.algorithm}-seed{plan.seed}-{stamp}"
-    root = resumed or fresh
-    folder = RunFolder(root)
-    if resumed is None and folder.config.exists():
-        raise ConfigError(f"{root} holds a run: `agentgym train --resume {root}` continues it")
-    algorithm = plan.algo.build()
-    check(plan, trains=True)
-    write_atomic(folder.config, yaml_config.dump(plan))
-    display = Display(Console())
-    display.say(f"run folder: {root}")
-    for line in advice(plan):
-        display.say(f"warning: {line}")
+        plan = load_plan(file, named, model=model, lora=lora)
+    chosen = parse_plan(plan, rest)
     try:
-        run_blocking(plan, algorithm, folder, display)
+        start(
+            chosen.plan,
+            out=chosen.out,
+            resume=None if resumed is None else Path(resumed),
+            previous=plan,
+            display=Display(Console()),
+        )
     except KeyboardInterrupt:
-        display.say(f"stopped; continue with: agentgym train --resume {root}")
         return 130
     return 0
+
+
+class Chosen:
+    """What a command line chooses: the plan, and where the run goes."""
+
+    def __init__(self, options: Any, algorithm: str) -> None:
+        wanted = {f.name: getattr(options, f.name) for f in fields(Experiment)}
+        self.plan = Plan(algorithm=algorithm, algo=options.algo, experiment=Experiment(**wanted))
+        self.out: Path | None = options.out
+
+
+def parse_plan(plan: Plan, words: list[str]) -> Chosen:
+    """A plan with the options of a command line."""
+    kind = make_dataclass(
+        "Options",
+        [
+            ("algo", type(plan.algo), field(default=plan.algo)),
+            ("out", Annotated[Path | None, tyro.conf.arg(help=OUT_HELP)], field(default=None)),
+            ("data", Annotated[Path | None, tyro.conf.arg(help=DATA_HELP)], field(default=None)),
+        ],
+        bases=(Experiment,),
+        frozen=True,
+        kw_only=True,
+    )
+    kind.__doc__ = TRAIN_HELP
+    held = {f.name: getattr(plan.experiment, f.name) for f in fields(Experiment)}
+    default = replace(kind(), **held)
+    options = parse(kind, words, prog=f"agentgym train {plan.algorithm}", default=default)
+    return Chosen(options, plan.algorithm)

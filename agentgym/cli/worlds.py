@@ -13,40 +13,46 @@ from agentgym import plugins
 from agentgym.cli.parsing import parse
 from agentgym.env import registry
 from agentgym.errors import ConfigError, MissingExtra
+from agentgym.experiment.sources import EnvSource
 from agentgym.settings import WORLD, CheckSettings, Value
 from agentgym.utils.progress import Display
 
 
 @dataclass(frozen=True, kw_only=True)
 class EnvsOptions:
-    """List the worlds: id, splits with task counts, horizon in turns, and what is installed."""
+    """List the environments: id, splits with task counts, turn limit, and what is installed."""
 
 
 def envs(arguments: list[str]) -> int:
     """``envs``."""
     parse(EnvsOptions, arguments, prog="agentgym envs")
-    from agentgym.cli.terminal import listing
+    from agentgym.cli.terminal import print_environments
 
-    Console().print(listing())
+    print_environments(Console())
     return 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlayOptions:
-    """Play a world yourself.
+    """Play an environment yourself.
 
-    `:hint` shows the oracle's next move, `:actions` what means something now, `:quit` leaves.
+    `:hint` shows the oracle's next action, `:actions` the admissible actions, `:quit` leaves.
     """
 
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")] = WORLD
-    """Registered environment id."""
+    """Environment id, short name, or `file.py:ClassName`; see `agentgym envs`."""
     env_args: dict[str, Value] = field(default_factory=dict)
-    """Keyword arguments of the world, such as `family cooking difficulty easy`."""
+    """Keyword arguments of the environment, such as `family cooking difficulty easy`."""
+    data: Path | None = None
+    """File of tasks, passed to the environment as its argument `data`."""
+    tools: tuple[str, ...] = ()
+    """Functions to call in addition to the actions, as `file.py:function` or `module:function`."""
     task: str | None = None
-    """Task id; unless given, the seed draws one."""
+    """Task id; unset: the seed draws one."""
     seed: int = 0
+    """Seed of the task and of everything random in it."""
     oracle: bool = False
-    """Show how the oracle plays, without asking for anything."""
+    """Show how the oracle plays instead of asking for actions."""
 
 
 def play(arguments: list[str]) -> int:
@@ -54,9 +60,9 @@ def play(arguments: list[str]) -> int:
     options = parse(PlayOptions, arguments, prog="agentgym play")
     from agentgym.cli.terminal import play_in_terminal
 
+    source = EnvSource(env=options.env, kwargs=options.env_args, tools=options.tools)
     return play_in_terminal(
-        options.env,
-        options.env_args,
+        source,
         task=options.task,
         seed=options.seed,
         console=Console(),
@@ -66,27 +72,30 @@ def play(arguments: list[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """Let people play a world in a web browser, each an episode of their own.
+    """Serve an environment to people in a web browser; each visitor plays an own episode.
 
     With `--mcp`, programs play it through the Model Context Protocol instead. `serve retrieve`
     answers searches over HTTP.
     """
 
     env: tyro.conf.Positional[str] = "webshop"
-    """Registered environment id, or its short name; or the name of a service."""
+    """Environment id, short name, or `file.py:ClassName`; or the name of a service."""
     env_args: dict[str, Value] = field(default_factory=dict)
-    """Keyword arguments of the world, or of the service."""
+    """Keyword arguments of the environment, or of the service."""
+    data: Path | None = None
+    """File of tasks, passed to the environment as its argument `data`."""
     mcp: Literal["no", "stdio", "http"] = "no"
     """Speak MCP: over standard input and output, or over streamable HTTP at /mcp."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 lets other machines in."""
+    """Address to listen on; 0.0.0.0 admits other machines."""
     port: int = 8000
+    """Port to listen on."""
 
 
 def serve(arguments: list[str]) -> int:
     """``serve [ENV] [options]``."""
     options = parse(ServeOptions, arguments, prog="agentgym serve")
-    name, path = registry.full_id(options.env), ""
+    name, path = options.env, ""
     if options.mcp != "no":
         from agentgym.env.mcp_server import mcp_server
 
@@ -103,8 +112,8 @@ def serve(arguments: list[str]) -> int:
     else:
         registry.world(name, **options.env_args).close()
         raise ConfigError(
-            f"{name} has no web pages; `agentgym play {name}` plays it in the terminal, and "
-            f"`--mcp http` serves it to programs"
+            f"{name} has no web pages: play it in the terminal with `agentgym play {name}`, or "
+            f"serve it to programs with `--mcp http`"
         )
     try:
         import uvicorn
@@ -117,18 +126,20 @@ def serve(arguments: list[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckOptions:
-    """Check everything that training and evaluation rely on in a world.
+    """Check everything that training and evaluation rely on in an environment.
 
-    Prints a row per check: passed, failed and what is wrong, or skipped and why. The status is 0
-    when no check failed, 1 otherwise.
+    Prints a row per check: passed, failed with the reason, or skipped with the reason. The exit
+    status is 0 when no check failed, 1 otherwise.
     """
 
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
-    """Registered environment id, or its short name."""
+    """Environment id, short name, or `file.py:ClassName`."""
     env_args: dict[str, Value] = field(default_factory=dict)
-    """Keyword arguments of the world; small settings make the check quick."""
+    """Keyword arguments of the environment; small settings make the check quick."""
+    data: Path | None = None
+    """File of tasks, passed to the environment as its argument `data`."""
     effort: CheckSettings = field(default_factory=CheckSettings)
-    """How long to look."""
+    """How much work the checks do."""
 
 
 def check(arguments: list[str]) -> int:
@@ -136,18 +147,17 @@ def check(arguments: list[str]) -> int:
     options = parse(CheckOptions, arguments, prog="agentgym check")
     from agentgym.testing.terminal import check_in_terminal
 
-    env = registry.full_id(options.env)
-    return check_in_terminal(env, options.env_args, options.effort, Display(Console()))
+    return check_in_terminal(options.env, options.env_args, options.effort, Display(Console()))
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewEnvOptions:
-    """Write a package with a small world, an entry point and a test, ready to be changed."""
+    """Write a package with a small environment, an entry point and a test, ready to edit."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """Lower-case words joined by hyphens, such as lost-key."""
     into: Path = Path()
-    """Folder in which the package's folder is made."""
+    """Folder in which the package is created."""
 
 
 def new_env(arguments: list[str]) -> int:

@@ -12,6 +12,7 @@ import traceback
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from gymnasium.envs.registration import EnvSpec
 
@@ -64,6 +65,22 @@ def spec(name: str) -> EnvSpec:
         entry_point=found,  # type: ignore[arg-type]  # a class is called like a function
         max_episode_steps=limit,
     )
+
+
+def load_object(name: str) -> Any:
+    """The object behind ``file.py:name`` or ``package.module:name``, such as a function.
+
+    Raises:
+        ConfigError: The file, the module or the object does not exist.
+    """
+    if not names_class(name):
+        raise ConfigError(f"got {name!r}, expected `file.py:name` or `module:name`")
+    where, _, wanted = name.rpartition(":")
+    module = _load_file(Path(where), name) if _FILE.fullmatch(name) else load_module(where, name)
+    if not hasattr(module, wanted):
+        known = [key for key in vars(module) if not key.startswith("_")]
+        raise ConfigError(f"{where} has no {wanted!r}.{did_you_mean(wanted, known)}")
+    return getattr(module, wanted)
 
 
 def load_class(name: str) -> type[TextEnv]:

@@ -6,6 +6,7 @@ Calling ``evaluate`` again on the same file plays the missing episodes.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -78,6 +79,25 @@ async def evaluate(
     return Report.of(panel, spec, read_episodes(path), episodes=episodes)
 
 
+def default_path(panel: Panel, spec: EvalSpec) -> Path:
+    """The file of an evaluation that names none; the same panel, model and settings give the same.
+
+    Examples:
+        >>> str(default_path(Panel("agentgym/Hotter-v0", "test", ()), EvalSpec("m")))
+        'evals/hotter-test-776e4cbf.jsonl'
+    """
+    content = dumps(
+        {
+            "panel": panel.digest,
+            "model": spec.model,
+            "settings": dict(sorted(spec.settings.items())),
+        }
+    )
+    digest = hashlib.blake2b(content.encode(), digest_size=4).hexdigest()
+    name = panel.env.rpartition("/")[2].rpartition(":")[2].rpartition("-v")
+    return Path("evals") / f"{(name[0] or name[2]).lower()}-{panel.split}-{digest}.jsonl"
+
+
 def read_report(path: Path) -> Report:
     """The report of an evaluation file, finished or not.
 
@@ -148,6 +168,7 @@ def _header(panel: Panel, spec: EvalSpec) -> dict[str, object]:
         "panel": panel.digest,
         "tasks": [[task.id, task.seed] for task in panel.tasks],
         "model": spec.model,
+        "name": spec.name,
         "settings": dict(sorted(spec.settings.items())),
     }
 
@@ -166,7 +187,7 @@ def _read_header(path: Path) -> tuple[Panel, EvalSpec]:
         raise ConfigError(
             f"{path} was altered: its tasks do not match the panel digest in its header"
         )
-    return panel, EvalSpec(header["model"], header["settings"])
+    return panel, EvalSpec(header["model"], header["settings"], header["name"])
 
 
 def _changes(old: Panel, who: EvalSpec, new: Panel, now: EvalSpec) -> Iterator[str]:

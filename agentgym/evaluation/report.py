@@ -6,12 +6,9 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from io import StringIO
 from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
@@ -23,6 +20,7 @@ from agentgym.evaluation.stats import (
     pass_at_k,
     pass_hat_k,
 )
+from agentgym.evaluation.tables import Grid
 from agentgym.types import Ending, Task
 
 Setting = str | int | float | bool | None
@@ -35,7 +33,14 @@ class EvalSpec:
     model: str
     """Fingerprint of the weights, or another name that changes when they do."""
     settings: Mapping[str, Setting] = field(default_factory=dict)
-    """Everything else the result depends on: temperature, turn limit, prompt, world options."""
+    """Everything else the result depends on: temperature, turn limit, prompt, env options."""
+    name: str = field(default="", compare=False)
+    """What reports call the model: its path or hub id; the fingerprint where it is empty."""
+
+    @property
+    def label(self) -> str:
+        """Name for tables: the last two parts of a path, or the fingerprint."""
+        return "/".join(self.name.split("/")[-2:]) or self.model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +155,14 @@ class Report:
         """The report restricted to one task type."""
         return replace(self, tasks=tuple(t for t in self.tasks if t.task_type == task_type))
 
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        return grid(self).html()
+
+    def __str__(self) -> str:
+        """The table of ``render``."""
+        return render(self)
+
     def with_at_least(self, k: int) -> int:
         """Number of tasks with at least k finished episodes, the ones that pass@k averages over."""
         return sum(task.finished >= k for task in self.tasks)
@@ -215,7 +228,7 @@ def check_panels(before: Panel, after: Panel) -> None:
         )
 
 
-def compare(
+def paired_difference(
     before: Report,
     after: Report,
     measure: Measure,
@@ -241,37 +254,53 @@ def compare(
     )
 
 
-def render(report: Report, before: Report | None = None, *, width: int = 100) -> str:
+def render(
+    report: Report,
+    before: Report | None = None,
+    *,
+    names: tuple[str, str] = ("before", "after"),
+    width: int = 100,
+) -> str:
     """A report as a plain-text table; with ``before``, also the paired difference.
+
+    Args:
+        report: The report.
+        before: An earlier one on the same panel.
+        names: Columns of the two.
+        width: Characters per line.
 
     Raises:
         ConfigError: The two reports are on different panels.
     """
-    console = Console(file=StringIO(), width=width, color_system=None, force_terminal=False)
-    with console.capture() as capture:
-        console.print(_table(report, before))
-        for note in _notes(report, before):
-            console.print(note, highlight=False, markup=False)
-    return capture.get()
+    return grid(report, before, names).text(width)
 
 
-def _table(report: Report, before: Report | None) -> Table:
+def grid(
+    report: Report, before: Report | None = None, names: tuple[str, str] = ("before", "after")
+) -> Grid:
+    """The rows of ``render``."""
     panel = report.panel
-    table = Table(title=f"{panel.env} {panel.split}: {len(panel)} tasks, panel {panel.digest[:12]}")
-    names = [report.spec.model] if before is None else ["before", "after", "difference"]
-    for name in ["measure", *names]:
-        table.add_column(name, justify="left" if name == "measure" else "right")
-    for name, measure, support in _lines(report):
-        table.add_row(name, *_cells(report, before, measure, support))
+    labels = (report.spec.label,) if before is None else (*names, "difference")
+    rows = [
+        (name, *_cells(report, before, measure, support))
+        for name, measure, support in _lines(report)
+    ]
     shares = [side.valid_share for side in (before, report) if side is not None]
-    cells = [f"{share:.2f}" for share in shares]
-    table.add_row("valid actions", *cells, *([""] if before else []), end_section=True)
+    blank = () if before is None else ("",)
+    rows.append(("valid actions", *(f"{share:.2f}" for share in shares), *blank))
+    rule = len(rows) - 1
     for kind in report.task_types if len(report.task_types) > 1 else ():
         part = report.only(kind)
         earlier = None if before is None else before.only(kind)
         cells = _cells(part, earlier, passes(1), (0.0, 1.0))
-        table.add_row(f"pass@1 {kind} ({len(part.tasks)})", *cells)
-    return table
+        rows.append((f"pass@1 {kind} ({len(part.tasks)})", *cells))
+    return Grid(
+        title=f"{panel.env} {panel.split}: {len(panel)} tasks, panel {panel.digest[:12]}",
+        columns=("measure", *labels),
+        rows=tuple(rows),
+        rule_after=rule,
+        notes=tuple(_notes(report, before, names)),
+    )
 
 
 def _lines(report: Report) -> list[tuple[str, Measure, tuple[float, float] | None]]:
@@ -291,14 +320,16 @@ def _cells(
 ) -> list[str]:
     if before is None:
         return [str(report.mean(measure, support))]
-    gain = compare(before, report, measure, support)
+    gain = paired_difference(before, report, measure, support)
     value, low, high = gain.difference
     return [str(gain.before), str(gain.after), f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"]
 
 
-def _notes(report: Report, before: Report | None) -> list[str]:
+def _notes(report: Report, before: Report | None, names: tuple[str, str]) -> list[str]:
     notes = ["Brackets: 95 % intervals, tasks resampled" + (", paired." if before else ".")]
-    sides = [("", report)] if before is None else [("before: ", before), ("after: ", report)]
+    sides = (
+        [("", report)] if before is None else [(f"{names[0]}: ", before), (f"{names[1]}: ", report)]
+    )
     for name, side in sides:
         notes.append(f"{name}Episodes: {_counts(side.endings)}.")
         if side.failed_attempts:
@@ -311,7 +342,18 @@ def _notes(report: Report, before: Report | None) -> list[str]:
                 f"{name}{side.lost} episodes were lost to environment errors and are not scored; "
                 f"{short} tasks have too few episodes for pass@{side.ks[-1]}."
             )
+    if before is not None:
+        changed = [f"{name} {old} to {new}" for name, old, new in setting_changes(before, report)]
+        if changed:
+            notes.append(f"The settings differ, {names[0]} to {names[1]}: {', '.join(changed)}.")
     return notes
+
+
+def setting_changes(one: Report, other: Report) -> list[tuple[str, Setting, Setting]]:
+    """Settings of two evaluations that differ, with both values; None where one is absent."""
+    names = sorted(one.spec.settings.keys() | other.spec.settings.keys())
+    pairs = [(name, one.spec.settings.get(name), other.spec.settings.get(name)) for name in names]
+    return [pair for pair in pairs if pair[1] != pair[2]]
 
 
 def _counts(ends: Counter[Ending]) -> str:

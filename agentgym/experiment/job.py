@@ -6,7 +6,7 @@ interrupted run continues where it stopped; see ``agentgym.experiment.run_folder
 
 from __future__ import annotations
 
-import asyncio
+import copy
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,17 +19,17 @@ from agentgym.algorithm import Algorithm
 from agentgym.engines.factory import EngineFactory
 from agentgym.env.base import TextEnv
 from agentgym.env.executor import Executor, ThreadExecutor
-from agentgym.env.panel import Panel, panel_of
-from agentgym.env.registry import EnvFactory, world
+from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
-from agentgym.evaluation.evaluate import EvalOptions, evaluate
+from agentgym.evaluation.evaluate import EvalOptions, default_path, evaluate
 from agentgym.evaluation.plots import plot_run
 from agentgym.evaluation.records import EpisodeRecord, append
 from agentgym.evaluation.report import EvalSpec, Report, check_panels, render
 from agentgym.experiment.assemble import action_format_of, engines_of, executor_of, tokenizer_of
 from agentgym.experiment.failed_step import keep_failed_step
 from agentgym.experiment.metrics_file import MetricsWriter, read_metrics, truncate_episodes
-from agentgym.experiment.run_folder import RunFolder, fingerprint
+from agentgym.experiment.run_folder import RunFolder, fingerprint, fingerprint_of
+from agentgym.experiment.sources import Objects, is_object, source_of, with_turn_limit
 from agentgym.models import from_scratch
 from agentgym.models.gguf import is_gguf
 from agentgym.models.loading import load_model
@@ -53,7 +53,7 @@ from agentgym.training.schedule import Scheduler, Tasks, make_scheduler, with_im
 from agentgym.training.trainer import Step, Trainer, task_of
 from agentgym.training.warmup import demonstrations, imitate
 from agentgym.types import Sampling, Task
-from agentgym.utils.concurrency import gather
+from agentgym.utils.concurrency import gather, run_sync
 from agentgym.utils.jsonl import write_atomic
 from agentgym.utils.progress import Display
 
@@ -69,7 +69,11 @@ class Result(NamedTuple):
 
 
 async def run(
-    experiment: Experiment, algorithm: Algorithm, folder: RunFolder, display: Display
+    experiment: Experiment,
+    algorithm: Algorithm,
+    folder: RunFolder,
+    display: Display,
+    objects: Objects | None = None,
 ) -> Result:
     """Run all stages; call again on the same folder to continue after an interruption."""
     server_model = None if experiment.server is None else experiment.model
@@ -80,7 +84,7 @@ async def run(
         server_model=server_model,
     )
     async with executor_of(experiment.rollout) as executor, engines:
-        job = Job(experiment, folder, display, executor, engines)
+        job = Job(experiment, folder, display, executor, engines, objects or Objects())
         job.prepare()
         if not folder.warm.exists():
             await job.warm_up()
@@ -103,8 +107,15 @@ class Job:
     """Runs the environments."""
     engines: EngineFactory = field(default_factory=EngineFactory)
     """Creates the sampling engine."""
+    objects: Objects = field(default_factory=Objects)
+    """What the settings cannot name."""
     _noted: bool = False
     """The user knows that the chat template rewrites earlier turns."""
+
+    def __post_init__(self) -> None:
+        """Find the environments, and the turn limit where the settings leave it open."""
+        self.source = source_of(self.experiment, self.objects)
+        self.experiment = with_turn_limit(self.experiment, self.source)
 
     # ---- stages ------------------------------------------------------------------------------
 
@@ -137,15 +148,25 @@ class Job:
                 seed=derive(experiment.seed, "weights"),
             )
         else:
-            tokenizer, model = self._trainable(experiment.model)
+            tokenizer, model = self._trainable(experiment.model, changes=imitates)
         if imitates:
             await self._imitate(tokenizer, model, shown)
         self.folder.save(self.folder.warm, model, tokenizer)
 
     async def evaluate(
-        self, checkpoint: str | Path, name: str, path: Path, before: Report | None = None
+        self,
+        checkpoint: str | Path,
+        name: str,
+        path: Path | None = None,
+        before: Report | None = None,
     ) -> Report:
-        """Play the frozen panel with a model; writes one JSON line per episode to ``path``.
+        """Play the frozen panel with a model; writes one JSON line per episode.
+
+        Args:
+            checkpoint: Folder or hub id of the model.
+            name: Shown with the progress.
+            path: The file; unset: one in ``evals`` named after panel, model and settings.
+            before: A report that the new one is going to be compared with.
 
         Raises:
             ConfigError: ``before`` is a report on another panel.
@@ -154,14 +175,17 @@ class Job:
         panel = self.panel(wanted.split).head(wanted.tasks)
         if before is not None:
             check_panels(before.panel, panel)
-        player = self.player(*self._loaded(checkpoint), "evaluation", self._panel_temperature)
+        tokenizer, model = self._loaded(checkpoint)
+        spec = self.spec(checkpoint)
+        path = path or default_path(panel, spec)
+        player = self.player(tokenizer, model, "evaluation", self._panel_temperature)
         with self.display.stage(f"evaluate: {name}", len(panel) * wanted.episodes) as advance:
             return await evaluate(
                 panel,
                 player,
                 episodes=wanted.episodes,
                 path=path,
-                spec=self.spec(checkpoint),
+                spec=spec,
                 options=EvalOptions(
                     concurrency=self.experiment.rollout.concurrency,
                     decode=player.agent.decode,
@@ -244,15 +268,11 @@ class Job:
 
     def world(self) -> TextEnv:
         """The unwrapped environment."""
-        return world(self.experiment.env, **self._env_args())
+        return self.source.bare()
 
     def panel(self, split: str) -> Panel:
         """The frozen tasks of a split."""
-        bare = self.world()
-        try:
-            return panel_of(self.experiment.env, bare, split)
-        finally:
-            bare.close()
+        return self.source.panel(split)
 
     def agent(self, tokenizer: Tokenizer, model: CausalLM | str | Path | None = None) -> ChatAgent:
         """The agent; the generation config of the model may name further stop tokens."""
@@ -306,14 +326,13 @@ class Job:
     ) -> Player:
         """A player: engine with the model's weights, agent, environments and limits."""
         wanted = self.experiment.rollout
+        assert wanted.max_turns is not None, "set in __post_init__"
         return Player(
             agent=self.agent(tokenizer, model),
             engine=self.engines.make(
                 model, tokenizer, slots=wanted.concurrency, context=wanted.max_context_tokens
             ),
-            make_env=EnvFactory(
-                env=self.experiment.env, kwargs=self._env_args(), max_turns=wanted.max_turns
-            ),
+            make_env=self.source.factory(wanted.max_turns),
             executor=self.executor,
             limits=EpisodeLimits(
                 turns=wanted.max_turns,
@@ -329,15 +348,31 @@ class Job:
             stream=f"{self.experiment.seed}/{stream}",
         )
 
-    def _trainable(self, checkpoint: str | Path) -> tuple[Any, Any]:
-        """Tokenizer and model; the weights that are trained are float32 and want gradients."""
+    def _trainable(self, checkpoint: str | Path, *, changes: bool = True) -> tuple[Any, Any]:
+        """Tokenizer and model; the weights that are trained are float32 and require gradients.
+
+        Args:
+            checkpoint: Folder, hub id, or the name of the model object.
+            changes: Whether the weights are going to change, so that an object is copied.
+        """
         experiment = self.experiment
-        frozen = experiment.lora.rank is not None or base_model_of(checkpoint) is not None
-        half = frozen and experiment.optimizer.precision != "float32"
-        model = load_model(checkpoint, dtype=None if half else torch.float32)
+        if is_object(checkpoint):
+            model = self.objects.model
+            if changes or experiment.lora.rank is not None:
+                model = copy.deepcopy(model)
+        else:
+            frozen = experiment.lora.rank is not None or base_model_of(checkpoint) is not None
+            half = frozen and experiment.optimizer.precision != "float32"
+            model = load_model(checkpoint, dtype=None if half else torch.float32)
+        if is_object(checkpoint) and changes and experiment.lora.rank is None:
+            model = model.float()
         if experiment.lora.rank is not None:
             add_lora(model, experiment.lora, seed=derive(experiment.seed, "adapters"))
-        return tokenizer_of(checkpoint, experiment.agent), model
+        return self._tokenizer(checkpoint), model
+
+    def _tokenizer(self, checkpoint: str | Path) -> Any:
+        given = self.objects.tokenizer if checkpoint == self.experiment.model else None
+        return given or tokenizer_of(checkpoint, self.experiment.agent)
 
     def _loaded(self, checkpoint: str | Path) -> tuple[Any, Any]:
         """Tokenizer and model; the path instead of the model where the engine loads it itself."""
@@ -345,7 +380,9 @@ class Job:
             tokenizer = from_scratch.make_tokenizer((), from_scratch.MIN_VOCABULARY)
             tokenizer.chat_template = from_scratch.DIALOGUE
             return tokenizer, checkpoint
-        tokenizer = tokenizer_of(checkpoint, self.experiment.agent)
+        tokenizer = self._tokenizer(checkpoint)
+        if is_object(checkpoint):
+            return tokenizer, self.objects.model
         engines = self.engines
         loads = base_model_of(checkpoint) is not None or is_gguf(checkpoint)
         here = engines.kind == "local" or engines.server_model or loads
@@ -354,8 +391,12 @@ class Job:
     def spec(self, checkpoint: str | Path) -> EvalSpec:
         """What the result of an evaluation depends on."""
         rollout, settings = self.experiment.rollout, self.experiment.agent
+        if is_object(checkpoint):
+            model = fingerprint_of(self.objects.model, self.objects.tokenizer)
+        else:
+            model = fingerprint(checkpoint)
         return EvalSpec(
-            fingerprint(checkpoint),
+            model,
             {
                 "seed": self.experiment.seed,
                 "max_turns": rollout.max_turns,
@@ -371,12 +412,10 @@ class Job:
                 **_changed(rollout, "max_thought_tokens"),
                 **({} if self.engines.kind == "local" else {"engine": self.engines.kind}),
                 **{f"env.{name}": value for name, value in self.experiment.env_args.items()},
+                **({"tools": " ".join(self.experiment.tools)} if self.experiment.tools else {}),
             },
+            name=str(checkpoint),
         )
-
-    def _env_args(self) -> dict[str, Any]:
-        listed = {"admissible": True} if self.experiment.agent.show_admissible else {}
-        return {**self.experiment.env_args, **listed}
 
     def _demonstrations(self, count: int) -> list[Demonstration]:
         """``count`` demonstrations of each training task."""
@@ -451,16 +490,29 @@ def _note(metrics: dict[str, float]) -> str:
 
 
 def run_blocking(
-    experiment: Experiment, algorithm: Algorithm, folder: RunFolder, display: Display
+    experiment: Experiment,
+    algorithm: Algorithm,
+    folder: RunFolder,
+    display: Display,
+    objects: Objects | None = None,
 ) -> Result:
-    """``run`` for callers without an event loop."""
-    return asyncio.run(run(experiment, algorithm, folder, display))
+    """``run`` for synchronous callers; holds the lock of the folder.
+
+    Raises:
+        ConfigError: Another process holds the folder.
+    """
+    with folder.locked():
+        return run_sync(lambda: run(experiment, algorithm, folder, display, objects))
 
 
 def evaluate_blocking(
-    experiment: Experiment, path: Path, display: Display, before: Report | None = None
+    experiment: Experiment,
+    path: Path | None,
+    display: Display,
+    before: Report | None = None,
+    objects: Objects | None = None,
 ) -> Report:
-    """Evaluate ``experiment.model`` on its panel; the file at ``path`` is continued.
+    """Evaluate ``experiment.model`` on its panel; an existing file at ``path`` is continued.
 
     Raises:
         ConfigError: No model is given, or ``before`` is a report on another panel.
@@ -469,17 +521,24 @@ def evaluate_blocking(
         raise ConfigError(
             "an evaluation needs a model: a Hugging Face folder, a hub id or a GGUF file"
         )
-    return asyncio.run(_evaluate(experiment, experiment.model, path, display, before))
+    model = experiment.model
+    return run_sync(lambda: _evaluate(experiment, model, path, display, before, objects))
 
 
 async def _evaluate(
-    experiment: Experiment, model: str, path: Path, display: Display, before: Report | None
+    experiment: Experiment,
+    model: str | Path,
+    path: Path | None,
+    display: Display,
+    before: Report | None,
+    objects: Objects | None,
 ) -> Report:
     async with (
         executor_of(experiment.rollout) as executor,
         engines_of(experiment, report=display.say) as engines,
     ):
-        job = Job(experiment, RunFolder(path.parent), display, executor, engines)
+        folder = RunFolder(Path() if path is None else path.parent)
+        job = Job(experiment, folder, display, executor, engines, objects or Objects())
         job.prepare_split(experiment.panel.split)
         return await job.evaluate(model, experiment.panel.split, path, before)
 

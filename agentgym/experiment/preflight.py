@@ -1,28 +1,29 @@
-"""Checks before a run starts: settings, world, panel, model."""
+"""Checks before a run starts: settings, environment, panel, model."""
 
 from __future__ import annotations
 
 from agentgym.engines.factory import check_device
-from agentgym.env.panel import panel_of
-from agentgym.env.registry import world
 from agentgym.errors import ConfigError
 from agentgym.experiment.assemble import tokenizer_of
+from agentgym.experiment.sources import Objects, check_objects, source_of
 from agentgym.models.loading import check_model
 from agentgym.rollout.chat_template import ChatTemplate
 from agentgym.rollout.tool_calls import notation
 from agentgym.settings import Experiment
 
 
-def check(experiment: Experiment, *, trains: bool = False) -> None:
+def check(experiment: Experiment, *, trains: bool = False, objects: Objects | None = None) -> None:
     """Find mistakes before anything is written: settings, environment, panel, model.
 
     Args:
         experiment: The settings.
         trains: Whether it is a training run, which a chat endpoint cannot serve.
+        objects: What the settings cannot name.
 
     Raises:
         ConfigError: Naming what is wrong.
     """
+    check_objects(experiment, objects or Objects())
     if trains and experiment.engine == "openai":
         raise ConfigError(
             "a chat endpoint cannot be trained, only evaluated: `agentgym eval MODEL --engine "
@@ -40,17 +41,34 @@ def check(experiment: Experiment, *, trains: bool = False) -> None:
         )
     if experiment.engine_device is not None:
         check_device(experiment.engine, experiment.engine_device)
-    bare = world(experiment.env, **experiment.env_args)
-    wanted = experiment.panel
-    panel_of(experiment.env, bare, wanted.split).head(wanted.tasks)
+    source = source_of(experiment, objects)
+    if experiment.rollout.workers:
+        source.check_workers()
+    bare = source.bare()
+    for split in dict.fromkeys(("train", experiment.panel.split) if trains else ()):
+        if not bare.tasks(split):
+            raise ConfigError(f"{source.id} has no tasks in split {split!r}")
+    source.panel_of(bare, experiment.panel.split).head(experiment.panel.tasks)
     bare.close()
-    if experiment.model is not None and experiment.engine != "openai":
-        settings = experiment.agent
+    _check_model(experiment, objects or Objects())
+    if experiment.agent.tool_notation is not None:
+        notation(experiment.agent.tool_notation)
+
+
+def _check_model(experiment: Experiment, objects: Objects) -> None:
+    if objects.model is not None and not hasattr(objects.model, "generate"):
+        raise ConfigError(
+            f"the model is a {type(objects.model).__name__}, expected a Hugging Face causal "
+            f"language model, its folder or hub id"
+        )
+    if experiment.model is None or experiment.engine == "openai":
+        return
+    settings = experiment.agent
+    if objects.model is None:
         check_model(
             experiment.model,
             context=experiment.rollout.max_context_tokens,
             needs_template=settings.chat_template is None,
         )
-        ChatTemplate(tokenizer_of(experiment.model, settings), settings.template_args)
-    if experiment.agent.tool_notation is not None:
-        notation(experiment.agent.tool_notation)
+    tokenizer = objects.tokenizer or tokenizer_of(experiment.model, settings)
+    ChatTemplate(tokenizer, settings.template_args)

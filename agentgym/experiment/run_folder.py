@@ -14,16 +14,20 @@ RUN/failed-step-0003        a step with a non-finite loss: see ``agentgym.experi
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentgym.errors import ConfigError
-from agentgym.models.lora import base_model_of
-from agentgym.models.protocols import CausalLM, Tokenizer
+
+if TYPE_CHECKING:
+    from agentgym.models.protocols import CausalLM, Tokenizer
 
 KEPT = 2
 """Step checkpoints that stay; older ones are removed."""
@@ -39,7 +43,8 @@ class RunFolder:
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Path) -> RunFolder | None:
-        """The run that a checkpoint belongs to; None outside a run folder."""
+        """The run that a checkpoint, or a link to one, belongs to; None outside a run folder."""
+        checkpoint = checkpoint.resolve()
         found = cls(checkpoint.parent.parent)
         return found if checkpoint.parent.name == "checkpoints" and found.config.is_file() else None
 
@@ -109,14 +114,73 @@ class RunFolder:
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         partial = where.with_name(f".{where.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        if state is not None:
-            torch.save(state | {MODEL_HASH: _hash(partial).hexdigest()}, partial / "trainer.pt")
+        with _one_line(where):
+            model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+            if state is not None:
+                torch.save(state | {MODEL_HASH: _hash(partial).hexdigest()}, partial / "trainer.pt")
         shutil.rmtree(where, ignore_errors=True)
         partial.rename(where)
         for old in sorted(self.root.glob("checkpoints/step-*"))[:-KEPT]:
             shutil.rmtree(old)
+
+    def taken(self) -> int:
+        """Training steps in the metrics file."""
+        return self.metrics.read_bytes().count(b"\n") if self.metrics.exists() else 0
+
+    def saved(self) -> str:
+        """What a resumed run continues from, in a sentence."""
+        last = self.latest_step()
+        if self.final.exists():
+            return "training is complete and saved"
+        if last is not None:
+            step = int(last.name.removeprefix("step-"))
+            again = max(0, self.taken() - step)
+            return f"step {step} is saved" + (
+                f", {again} later steps are repeated" if again else ""
+            )
+        if self.warm.exists():
+            return f"the warm-up is saved, {self.taken()} training steps are repeated"
+        return "no checkpoint is saved yet"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; the lock ends with the process.
+
+        Raises:
+            ConfigError: Another process holds it, or the folder cannot be written.
+        """
+        with _one_line(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = (self.root / ".lock").open("a+")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                owner = file.read().strip() or "unknown"
+                raise ConfigError(
+                    f"{self.root} is in use by another process (pid {owner}): wait for it to end, "
+                    f"or choose another folder with `--out`"
+                ) from None
+            except OSError:  # A file system without locks.
+                pass
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def archive(self, steps: int) -> None:
+        """Make room for further steps: rename the results after ``steps`` steps, keeping them."""
+        moves = {
+            self.final: self.final.with_name(f"final-{steps:04d}"),
+            self.evaluation("after"): self.evaluation(f"after-{steps:04d}"),
+            self.table: self.root / f"report-{steps:04d}.txt",
+            self.plot: self.root / f"report-{steps:04d}.png",
+        }
+        for now, then in moves.items():
+            if now.exists():
+                now.rename(then)
 
     def load_state(self, where: Path) -> dict[str, Any]:
         """The trainer's state of a step checkpoint.
@@ -151,12 +215,27 @@ class RunFolder:
         return "\n".join(f"{name:<13} {path}" for name, path in made.items() if path.exists())
 
 
+def fingerprint_of(model: Any, tokenizer: Any) -> str:
+    """Identity of a model in memory: changes with its weights or its tokenizer's vocabulary."""
+    import torch
+
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    digest.update(repr(sorted(tokenizer.get_vocab().items())).encode())
+    digest.update(str(tokenizer.chat_template).encode())
+    return digest.hexdigest()
+
+
 def fingerprint(model: str | Path) -> str:
     """Identity of a model: changes with the weights or the tokenizer of a folder.
 
     Sixteen hexadecimal digits for a folder or a GGUF file; a hub id for itself. For adapters it
     includes the base.
     """
+    from agentgym.models.lora import base_model_of
+
     folder = Path(model)
     if folder.is_file():
         return _hash_files([folder]).hexdigest()
@@ -166,6 +245,25 @@ def fingerprint(model: str | Path) -> str:
     if base := base_model_of(folder):
         digest.update(fingerprint(base).encode())
     return digest.hexdigest()
+
+
+@contextmanager
+def _one_line(where: Path) -> Iterator[None]:
+    """Report a folder that cannot be written in one line.
+
+    Raises:
+        ConfigError: Naming the folder and the reason.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as problem:
+        # torch and safetensors report full disks as errors of their own.
+        if not isinstance(problem, OSError) and "rite" not in str(problem) + repr(problem.args):
+            raise
+        reason = getattr(problem, "strerror", None) or str(problem).splitlines()[0]
+        raise ConfigError(f"cannot write {where}: {reason}") from problem
 
 
 def _hash(folder: Path) -> hashlib.blake2b:

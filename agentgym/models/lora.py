@@ -98,7 +98,17 @@ def base_model_of(path: str | Path) -> str | None:
             f"{str(path)!r} holds adapters that cannot be merged into weights: expected plain LoRA "
             f"without biases, magnitudes (DoRA) and whole modules; merge them into their base first"
         )
-    return str(found.base_model_name_or_path)
+    return _moved(Path(path), str(found.base_model_name_or_path))
+
+
+def _moved(path: Path, base: str) -> str:
+    """The base of adapters; in a run folder that was moved, the one that moved with them."""
+    folder = Path(base)
+    if folder.is_absolute() and not folder.exists() and folder.parent.name == "checkpoints":
+        for near in (path.resolve().parent, path.resolve().parent / "checkpoints"):
+            if (near / folder.name / "config.json").is_file():
+                return str(near / folder.name)
+    return base
 
 
 def check_adapters(path: str | Path, base: str, config: Any) -> None:
@@ -157,6 +167,7 @@ def load_adapters(model: Any, path: str | Path) -> None:
         wrong = [" ".join(str(problem).split())[:200]]
     if wrong:
         raise _unfit(path, model.name_or_path, wrong[0])
+    model.peft_config[ADAPTER].base_model_name_or_path = model.name_or_path
     keep_trained_weights_in_float32(model)
     if (file := _weights(path)) is not None:
         # Again, since PEFT has rounded them to the base's kind of number.

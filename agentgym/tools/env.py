@@ -51,18 +51,28 @@ class ToolEnv(TextEnv):
             ConfigError: Two tools share a name, or a tool does not fit the notation.
         """
         super().__init__(**kwargs)
-        self.tools = tuple(map(tool, tools))
-        names = [each.name for each in self.tools]
-        if len(set(names)) < len(names):
-            raise ConfigError(f"two tools share a name: {', '.join(sorted(names))}")
         self.notation: CallNotation = notation or HermesCalls()
-        self.instructions = self.notation.explain(self.tools)
+        self.tools: tuple[Tool, ...] = ()
+        self.instructions = ""
         """The description of the tools that the model reads."""
+        self.add_tools(tools)
         self.limits = limits or CallLimits()
         self.called: tuple[str, ...] = ()
         """Names of the tools called in this episode, in order."""
         self.well_formed = True
         """No action of this episode was malformed or without an expected call."""
+
+    def add_tools(self, tools: Iterable[Tool | Callable[..., Any]]) -> None:
+        """Offer further tools, from the next task on.
+
+        Raises:
+            ConfigError: Two tools share a name, or a tool does not fit the notation.
+        """
+        self.tools = (*self.tools, *map(tool, tools))
+        names = [each.name for each in self.tools]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"two tools share a name: {', '.join(sorted(names))}")
+        self.instructions = self.notation.explain(self.tools)
 
     @abstractmethod
     def open(self, task: str, rng: np.random.Generator) -> Opening:

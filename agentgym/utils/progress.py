@@ -1,4 +1,4 @@
-"""Progress of long work: bars with an ETA on a terminal, a line now and then in a log."""
+"""Progress of long work: a bar with an ETA on a terminal, a line every few seconds in a log."""
 
 from __future__ import annotations
 
@@ -7,40 +7,52 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 
 class Advance(Protocol):
-    """Called as work proceeds."""
+    """Callback for progress."""
 
     def __call__(self, done: int, note: str = "") -> None:
-        """``done`` units of the total are finished; ``note`` says how it goes."""
+        """Report ``done`` finished units of the total, with a note on intermediate results."""
+
+
+_ASCII = str.maketrans({**dict.fromkeys("│┃", "|"), **dict.fromkeys("─━", "-")}) | str.maketrans(
+    dict.fromkeys("┏┓┗┛┡┩├┤┌┐└┘┼╇╈┴┬┳┻┷┯", "+")
+)
+"""Box-drawing characters for terminals that show ASCII only."""
 
 
 class Display:
-    """Shows stages of work on a console, or nowhere when ``console`` is None."""
+    """Shows the stages of a job on a console; silent when ``console`` is None."""
 
     def __init__(self, console: Console | None = None, *, every: float = 15.0) -> None:
         self.console = console
         self.every = every
-        """Seconds between lines where there is no terminal."""
+        """Seconds between lines when the output is not a terminal."""
 
     def say(self, text: object = "") -> None:
-        """One line, or a table."""
-        if self.console is not None:
-            self.console.print(text, highlight=False, soft_wrap=isinstance(text, str))
+        """Print a line, several lines or a table."""
+        if self.console is None:
+            return
+        if isinstance(text, str) and not self.console.encoding.startswith("utf"):
+            text = text.translate(_ASCII)
+        plain = isinstance(text, str)
+        self.console.print(text, highlight=False, markup=not plain, soft_wrap=plain)
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Advance]:
-        """A piece of work of known size."""
+        """A stage of ``total`` units; yields the callback that reports its progress."""
         if self.console is None:
             yield lambda done, note="": None
         elif self.console.is_terminal:
@@ -51,18 +63,30 @@ class Display:
 
     @contextmanager
     def _bar(self, title: str, total: int) -> Iterator[Advance]:
-        columns = (
-            TextColumn("{task.description:<22}"),
-            BarColumn(bar_width=24),
+        with _Bar(console=self.console) as progress:
+            task = progress.add_task(title, total=total, note="")
+            yield lambda done, note="": progress.update(task, completed=done, note=note)
+
+
+class _Bar(Progress):
+    """Bar, count and ETA on one line, which fits 80 columns, and the note below it."""
+
+    @classmethod
+    def get_default_columns(cls) -> tuple[ProgressColumn, ...]:
+        return (
+            TextColumn("{task.description:<20}"),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("eta"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=self.console) as progress:
-            task = progress.add_task(title, total=total, note="")
-            yield lambda done, note="": progress.update(task, completed=done, note=note)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if note := task.fields["note"]:
+                yield Text(f"  {note}", style="dim", no_wrap=True, overflow="ellipsis")
 
 
 class _Lines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from pathlib import Path
@@ -15,8 +16,29 @@ from agentgym.errors import ConfigError, did_you_mean
 T = TypeVar("T")
 
 
+_FLOAT = (
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+\Z"),
+    list("-+.0123456789"),
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads ``1e-5`` as a number, as YAML 1.2 does; YAML 1.1 requires a point and a sign."""
+
+
+_Loader.add_implicit_resolver(*_FLOAT)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes strings that ``_Loader`` would read as numbers."""
+
+
+_Dumper.add_implicit_resolver(*_FLOAT)
+
+
 def load(cls: type[T], path: str | Path) -> T:
-    """Read a YAML file into ``cls``; what the file leaves out keeps its default.
+    """Read a YAML file into ``cls``; fields that the file omits keep their defaults.
 
     Raises:
         ConfigError: The file cannot be read, or names a field or value that does not fit.
@@ -39,13 +61,13 @@ def peek(path: str | Path, key: str) -> str | None:
 
 
 def read(path: str | Path) -> Any:
-    """The plain values of a YAML file.
+    """The plain values of a YAML file, in UTF-8.
 
     Raises:
         ConfigError: The file cannot be read or is not YAML.
     """
     try:
-        value = yaml.safe_load(Path(path).read_text())
+        value = yaml.load(Path(path).read_text(encoding="utf-8-sig"), _Loader)
     except OSError as problem:
         raise ConfigError(f"cannot read the configuration {path}: {problem.strerror}") from problem
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
@@ -56,7 +78,7 @@ def read(path: str | Path) -> Any:
 
 def dump(config: Any) -> str:
     """The YAML text from which ``load`` rebuilds ``config``."""
-    return yaml.safe_dump(encode(config), sort_keys=False, allow_unicode=True)
+    return yaml.dump(encode(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def encode(value: Any) -> Any:
