@@ -69,7 +69,7 @@ def name_of(algo: Any) -> str:
         raise ConfigError(
             f"the algorithm is {algo!r}, expected a name or a dataclass instance with `build()`"
         )
-    installed = {kind: name for name, kind in plugins.algorithms().items()}
+    installed: dict[type[Any], str] = {kind: name for name, kind in plugins.algorithms().items()}
     return installed.get(type(algo), object_name(type(algo)))
 
 
