@@ -118,13 +118,22 @@ def test_a_file_is_read_and_nothing_in_it_is_run(data):
     ("fields", "expected"),
     [
         ({"grammar": "action look {}"}, "grammar is not ALFWorld's"),
+        ({"grammar": ("You open the {r.name}.", "The {r.name} opens.")}, "other sentences than"),
+        ({"grammar": ("You pick up", "You take")}, "other sentences than"),
+        ({"pddl_domain": ("(not (opened ?r))", "(opened ?r)")}, "other rules than"),
         ({"pddl_problem": "(define"}, "not closed"),
         ({"pddl_problem": "(define (:objects) (:init) (:goal (and)))"}, "six families"),
     ],
 )
 def test_a_damaged_game_is_one_line_that_names_the_file(data, fields, expected):
     task = games_of(data)[0]
-    change(data / "json_2.1.1" / task / files.GAME, **fields)
+    path = data / "json_2.1.1" / task / files.GAME
+    for name, value in fields.items():
+        if isinstance(value, tuple):
+            before = json.loads(path.read_text())[name]
+            assert value[0] in before
+            fields = {name: before.replace(*value)}
+    change(path, **fields)
     with pytest.raises(EnvError, match=expected) as error:
         world(ENV, games=str(data)).reset(options={"task": task})
     assert task in str(error.value) and "\n" not in str(error.value)

@@ -91,6 +91,8 @@ def _load(path: Path, stamp: int) -> Game:
     data = _json(path)
     try:
         spoken, goal = wording.read(str(data["grammar"]))
+        wording.check_sentences(str(data["grammar"]))
+        wording.check_rules(str(data["pddl_domain"]))
         return build(problem.read(str(data["pddl_problem"])), goal, spoken)
     except KeyError as missing:
         raise EnvError(f"{path} is no game: it lacks {missing}") from missing

@@ -6,6 +6,7 @@ anything: it looks for the goal and for the few sentences that ever differed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from typing import Literal, NamedTuple
@@ -37,8 +38,62 @@ _OLD_SAYS = "You put the {o.name} in/on the {r.name}."
 _NEW_ARRIVES = "You arrive at {r.name}. "
 _OLD_ARRIVES = "You arrive at {lend.name}. "
 
+_SENTENCES = "cda5707704f3cf03b520abab3d4f8827e89dff8010ac63c52a67796daab97875"
+"""SHA-256 of ALFWorld's grammar without goal and help, in the old wording: the sentences that our
+engine says. Versions 0.3.3 to 0.4.2 and the games of json_2.1.1 differ in nothing else."""
+_RULES = (
+    "d497fad724a094574b3c88bb78914f56db2227d49bc7a214859ac5f63bab28b1",
+    "030e152b072e607018749cf0e8b4dab62d7693e3d629a03269a1aeeca21b9ad3",
+)
+"""SHA-256 of ALFWorld's rules without comments and help: in the games of json_2.1.1, and since."""
+
 _GOAL = r'"rhs":\s*("Your task is to: (?:[^"\\]|\\.)*")'
 _HELP = r'"help.feedback":\s*\[\s*\{\s*"rhs":\s*("(?:[^"\\]|\\.)*")'
+
+
+def check_sentences(grammar: str) -> None:
+    """Refuse a grammar with other sentences than ours, which would be played in ours.
+
+    Raises:
+        EnvError: It has some.
+    """
+    if sentences_digest(grammar) != _SENTENCES:
+        raise EnvError(
+            "its grammar has other sentences than ALFWorld's, which this engine does not say: "
+            "play it with ALFWorld's own engine"
+        )
+
+
+def check_rules(domain: str) -> None:
+    """Refuse a domain with other rules than ours.
+
+    Raises:
+        EnvError: It has some.
+    """
+    if rules_digest(domain) not in _RULES:
+        raise EnvError(
+            "its domain has other rules than ALFWorld's, which this engine does not follow: play "
+            "it with ALFWorld's own engine"
+        )
+
+
+def sentences_digest(grammar: str) -> str:
+    """SHA-256 of the sentences, whatever the goal, the wording and the spacing."""
+    text = re.sub(_GOAL, '"rhs": GOAL', grammar)
+    text = re.sub(r"\naction help \{.*?\n\}\n", "", text, flags=re.DOTALL)
+    return _digest(_to_old(text))
+
+
+def rules_digest(domain: str) -> str:
+    """SHA-256 of the rules, whatever the comments and the spacing; without ``help``."""
+    plain = re.sub(r";[^\n]*", "", domain)
+    rest, help_, _ = plain.partition("(:action help")
+    # The action for `help` is the last one; without it, what closes the domain is left.
+    return _digest(rest if help_ else rest.rstrip().removesuffix(")"))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()
 
 
 def read(grammar: str) -> tuple[Wording, str]:
@@ -77,13 +132,17 @@ def grammar(goal: str, wording: Name) -> str:
     text = tables.grammar().replace(UNKNOWN_GOAL, goal)
     if wording == "new":
         return text
+    return re.sub(r"\naction help \{.*?\n\}\n", "", _to_old(text), flags=re.DOTALL)
+
+
+def _to_old(text: str) -> str:
     for new, old in [
         (_NEW_PUT, _OLD_PUT),
         (_NEW_SAYS, _OLD_SAYS),
         (_NEW_ARRIVES, _OLD_ARRIVES),
     ]:
         text = text.replace(new, old)
-    return re.sub(r"\naction help \{.*?\n\}\n", "", text, flags=re.DOTALL)
+    return text
 
 
 def domain(wording: Name) -> str:
