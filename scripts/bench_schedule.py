@@ -1,10 +1,10 @@
-"""What it saves to play while the policy learns: one-step-off and async against sync.
+"""Speed of the schedules: one-step-off and async against sync.
 
     scripts/bench schedule [--steps 6] [--delay 0.1] [--repetitions 3]
 
-Every schedule trains a model made from nothing on the same world, one step of warm-up and then the
-measured ones; the schedules take turns, figures are medians of seconds per step. The world answers
-after a delay that varies from turn to turn, one answer in five after ten times as long.
+Every schedule trains a model made from nothing in the same environment, one step of warm-up and
+then the measured ones; the schedules take turns, figures are medians of seconds per step. The
+environment answers after a delay that varies, one answer in five after ten times as long.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ WAYS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How much is played."""
+    """Size of the measurement."""
 
     steps: int = 6
-    """Training steps that are measured."""
+    """Measured training steps."""
     tasks: int = 8
-    """Per step."""
+    """Tasks per step."""
     group: int = 4
     """Episodes per task."""
     turns: int = 10
     """Longest episode."""
     delay: float = 0.1
-    """Mean seconds that an ordinary answer of the world takes."""
+    """Mean seconds of an ordinary answer of the environment."""
     repetitions: int = 3
-    """Of every schedule."""
+    """Measurements of each schedule."""
 
 
 @dataclass(frozen=True)

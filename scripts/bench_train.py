@@ -1,15 +1,14 @@
-"""What it saves to compute shared tokens once, not to pad, and what saves memory besides.
+"""Training time and memory: shared prefixes, packing, logits in pieces, checkpointing, adapters.
 
     scripts/bench train [--rows 24] [--repetitions 3] [--model FOLDER]
 
-First: an episode in which every turn has a fresh prompt with all that came before, so each turn is
-a row; with shared tokens computed once, and row by row (every row begins with a token of its own).
-Then: rows whose lengths are spread as those of episodes are, most end early, some run to the limit;
-end to end, end to end in the way of transformers itself (a dense mask), and padded. Last: rows in
-which every token is learned from, with a large vocabulary: all logits at once; in pieces, as is
-always done; with gradient checkpointing, too; and with adapters, too. Times are of one forward and
-backward pass, the ways in turn, several times: medians. Memory is measured in a fresh process per
-way, above what was in use before.
+First: an episode with a fresh prompt in every turn that repeats everything before it, so that each
+turn is a row; with shared prefixes computed once, and row by row (each row begins with a token of
+its own). Then: rows with lengths spread as those of episodes are; packed, packed as transformers
+does it (a dense mask), and padded. Last: rows in which every token is trained, with a large
+vocabulary: all logits at once; in pieces, which is the default; with gradient checkpointing too;
+with adapters too. Times are of one forward and backward pass, medians over repetitions in which
+the variants take turns. Memory is the peak of a fresh process per variant, above what was in use.
 """
 
 from __future__ import annotations
@@ -34,22 +33,23 @@ from agentgym.batch.batch import Batch, collate
 from agentgym.batch.prefix_tree import Forest, build_forest
 from agentgym.losses.surrogates import negative_log_likelihood
 from agentgym.models import policy
+from agentgym.models.loading import load_model
 from agentgym.models.lora import add_lora
 from agentgym.settings import LoraSettings, OptimizerSettings, ScratchSettings
 from agentgym.training.learner import Learner
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
-AT_ONCE = policy.MAX_LOGITS
+MAX_LOGITS = policy.MAX_LOGITS
 SAVINGS = ("whole", "pieces", "checkpoints", "adapters")
-"""Of memory, each with those before it."""
+"""Ways to save memory, each with those before it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What is learned from."""
+    """Size of the measurements."""
 
     turns: int = 50
-    """Of the episode with a row per turn."""
+    """Turns of the episode with a row per turn."""
     rows: int = 24
     """Episodes in the batch, one row each."""
     longest: int = 1024
@@ -57,44 +57,46 @@ class Options:
     pass_tokens: int = 16384
     """Tokens per forward and backward pass, before padding."""
     repetitions: int = 3
-    """Of all ways."""
+    """Measurements of each variant."""
     model: str | None = None
     """Hugging Face folder or hub id; unless given, one is made from nothing."""
     size: Size = "default"
-    """Of that: small, medium or large, 3, 24 or 500 million parameters, or the default model's."""
+    """Size of that model: small, medium or large (3, 24 or 500 million parameters), or default."""
     vocabulary: int = 32768
-    """Of the model with which savings are compared."""
+    """Vocabulary of the model with which savings are compared."""
     tokens: int = 8192
-    """Tokens that are learned from at once there, in rows of 1024."""
+    """Trained tokens per pass there, in rows of 1024."""
     measure: Literal[
         "all", "packed", "theirs", "padded", "whole", "pieces", "checkpoints", "adapters"
     ] = "all"
-    """One way alone prints the seconds of a pass and the peak of its memory in MiB."""
+    """One variant alone prints the seconds of a pass and its peak memory in MiB."""
 
 
 class Theirs(policy.Policy):
-    """Rows end to end as transformers packs them: it sees where positions begin again."""
+    """Rows packed as transformers does it: positions that restart mark the rows."""
 
     def _hidden(self, batch: Batch, forest: Forest, at: torch.Tensor) -> torch.Tensor:
         places = policy.positions(batch)[None]
-        said = self.split.hidden(input_ids=batch.tokens[None], position_ids=places, use_cache=False)
-        return said[0, at]
+        output = self.split.hidden(
+            input_ids=batch.tokens[None], position_ids=places, use_cache=False
+        )
+        return output[0, at]
 
 
 def make_learner(options: Options, way: str) -> Learner:
-    """A learner that does it one way."""
+    """A learner for one variant."""
     if way in SAVINGS:
-        policy.MAX_LOGITS = sys.maxsize if way == "whole" else AT_ONCE
+        policy.MAX_LOGITS = sys.maxsize if way == "whole" else MAX_LOGITS
         model = large(options)
         if way == "adapters":
             add_lora(model, LoraSettings(rank=16), seed=0)
-        how = OptimizerSettings(
+        settings = OptimizerSettings(
             microbatch_tokens=options.tokens,
             gradient_checkpointing=way in ("checkpoints", "adapters"),
         )
-        return Learner(policy.Policy(model), how)
+        return Learner(policy.Policy(model), settings)
     if options.model is not None:
-        model = policy.load_model(options.model)
+        model = load_model(options.model)
     else:
         model = made(options.size, context=options.longest)[1]
     found = (Theirs if way == "theirs" else policy.Policy)(model)
@@ -103,7 +105,7 @@ def make_learner(options: Options, way: str) -> Learner:
 
 
 def large(options: Options) -> Any:
-    """The default model made from nothing, with more words."""
+    """The default model made from nothing, with a larger vocabulary."""
     torch.manual_seed(0)
     shape = ScratchSettings()
     return Qwen2ForCausalLM(
@@ -176,21 +178,21 @@ def make_monologue(options: Options) -> Batch:
 def run(learner: Learner, batch: Batch) -> float:
     """Seconds of one gradient."""
     learner.optimizer.zero_grad()
-    begun = time.perf_counter()
+    start = time.perf_counter()
     learner.gradient(batch, Update(loss=negative_log_likelihood()), 0)
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def growth(learner: Learner, batch: Batch) -> tuple[float, float]:
-    """Seconds of one gradient, and how far it raises the memory in use above what it was, MiB."""
+    """Seconds of one gradient, and its peak memory above what was in use, in MiB."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         seconds = run(learner, batch)
         return seconds, (torch.cuda.max_memory_allocated() - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # The peak is now what is in use; Linux.
+    Path("/proc/self/clear_refs").write_text("5")  # Resets the peak to the memory in use; Linux.
     before = _peak()
     seconds = run(learner, batch)
     return seconds, (_peak() - before) / 1024
@@ -202,18 +204,18 @@ def _peak() -> int:
 
 
 def measured(options: Options, way: str) -> tuple[float, float]:
-    """Seconds and peak of a pass; on a CPU, whose peak nobody can reset, of a fresh process."""
+    """Seconds and peak of a pass; on a CPU in a fresh process, since the peak cannot be reset."""
     if torch.cuda.is_available():
         run(*prepared(options, way))
         return growth(*prepared(options, way))
     command = [sys.executable, __file__, *sys.argv[1:], "--measure", way]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    seconds, peak = map(float, told.split())
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    seconds, peak = map(float, output.split())
     return seconds, peak
 
 
 def prepared(options: Options, way: str) -> tuple[Learner, Batch]:
-    """A learner that does it one way, and what it learns from."""
+    """A learner for one variant, and its batch."""
     learner = make_learner(options, way)
     if way in SAVINGS:
         return learner, make_monologue(options)
@@ -221,13 +223,13 @@ def prepared(options: Options, way: str) -> tuple[Learner, Batch]:
 
 
 def vocabulary_of(learner: Learner) -> int:
-    """Token ids the model knows."""
+    """Size of the model's vocabulary."""
     config: Any = learner.policy.model.config
     return int(config.vocab_size)
 
 
 def main(options: Options) -> None:
-    """Times of rows here, everything else in processes of its own."""
+    """Measure times in this process and memory in others."""
     if options.measure != "all":
         print(*growth(*prepared(options, options.measure)))
         return
@@ -237,7 +239,7 @@ def main(options: Options) -> None:
 
 
 def in_turn(repetitions: int, ways: Mapping[str, tuple[Learner, Batch]]) -> dict[str, list[float]]:
-    """Seconds of every way, the ways taking turns; each is tried once before."""
+    """Seconds of every variant, in turns, after one pass each to warm up."""
     for way in ways.values():
         run(*way)
     rounds = [{name: run(*way) for name, way in ways.items()} for _ in range(repetitions)]
@@ -245,7 +247,7 @@ def in_turn(repetitions: int, ways: Mapping[str, tuple[Learner, Batch]]) -> dict
 
 
 def compare_sharing(options: Options) -> None:
-    """A row per turn: shared tokens once, and every row by itself."""
+    """A row per turn: shared prefixes once, and row by row."""
     learner = make_learner(options, "packed")
     for thought, what in ((0, "all is shown again"), (16, "thoughts are not shown again")):
         ways = {
@@ -265,7 +267,7 @@ def compare_sharing(options: Options) -> None:
 
 
 def compare_packing(options: Options) -> None:
-    """Rows end to end in our way and in that of transformers, and padded."""
+    """Packed rows, rows packed by transformers, and padded rows."""
     names = ("packed", "theirs", "padded")
     learners = {name: make_learner(options, name) for name in names}
     batch = make_batch(options, vocabulary_of(learners["packed"]))
@@ -289,7 +291,7 @@ def _spread(seconds: Sequence[float]) -> str:
 
 
 def compare_savings(options: Options) -> None:
-    """What saves memory, one after another."""
+    """Compare the ways to save memory."""
     print(f"{options.tokens} tokens learned from, {options.vocabulary} words")
     found = {way: measured(options, way) for way in SAVINGS}
     most, slow = found["whole"][1], found["pieces"][0]

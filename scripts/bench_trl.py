@@ -74,7 +74,7 @@ class Options:
 
 
 WINDOW = 3
-"""Training steps whose success is taken together."""
+"""Training steps over which success is averaged."""
 
 
 class Update(NamedTuple):
@@ -157,20 +157,20 @@ class Episode:
         self.over, self.reward, self.won = False, 0.0, False
         prompt = self.agent.prompt(AgentInput(self.goal, self.opening, self.opening), ())
         self.prompt, self.read = list(prompt.tokens), prompt.tokens
-        self.told: list[int] = []
+        self.tokens: list[int] = []
         self.ours: list[int] = []
-        """1 for the policy's tokens of ``told``, 0 for the world's."""
+        """1 for the policy's tokens of ``tokens``, 0 for those of the environment."""
 
     @property
     def context(self) -> list[int]:
-        """All that the policy reads."""
-        return self.prompt + self.told
+        """The context of the next completion."""
+        return self.prompt + self.tokens
 
     def answer(self, tokens: list[int]) -> None:
-        """Act, and read what the world says."""
+        """Act in the environment and append its answer."""
         zeros = (0.0,) * len(tokens)
         completion = Completion(tuple(tokens), zeros, zeros)
-        self.told += tokens
+        self.tokens += tokens
         self.ours += [1] * len(tokens)
         try:
             action = self.agent.parse(completion)
@@ -188,7 +188,7 @@ class Episode:
         if self.over:
             self.env.close()
         else:
-            self.told += self.read
+            self.tokens += self.read
             self.ours += [0] * len(self.read)
 
 
@@ -204,13 +204,13 @@ class Loop:
         tasks = {task.id: task for task in self.setting.tasks}
         episodes = [Episode(self.setting, tasks[name]) for name in prompts]
         while going := [episode for episode in episodes if not episode.over]:
-            told = self.write(trainer.model, [episode.context for episode in going])
-            for episode, tokens in zip(going, told, strict=True):
+            sampled = self.write(trainer.model, [episode.context for episode in going])
+            for episode, tokens in zip(going, sampled, strict=True):
                 episode.answer(tokens)
         self.success.append(mean(episode.won for episode in episodes))
         return {
             "prompt_ids": [episode.prompt for episode in episodes],
-            "completion_ids": [episode.told for episode in episodes],
+            "completion_ids": [episode.tokens for episode in episodes],
             "env_mask": [episode.ours for episode in episodes],
             "logprobs": None,
             "returned": [episode.reward for episode in episodes],
@@ -219,7 +219,7 @@ class Loop:
     def write(self, model: Any, contexts: list[list[int]]) -> list[list[int]]:
         """The next completion of each, up to and with its stop token."""
         stop = self.setting.agent.stop
-        told = answers(
+        sampled = answers(
             model,
             contexts,
             padding=stop[0],
@@ -228,8 +228,8 @@ class Loop:
             max_new_tokens=self.setting.options.completion,
             eos_token_id=list(stop),
         )
-        ends = [[k for k, token in enumerate(row) if token in stop] for row in told]
-        return [row[: end[0] + 1] if end else row for row, end in zip(told, ends, strict=True)]
+        ends = [[k for k, token in enumerate(row) if token in stop] for row in sampled]
+        return [row[: end[0] + 1] if end else row for row, end in zip(sampled, ends, strict=True)]
 
 
 def there(setting: Setting) -> list[Update]:
@@ -311,7 +311,7 @@ def main(options: Options) -> None:
     )
     if options.updates < WINDOW:
         return
-    both = min(max(level for _, level in course(updates)) for updates in found.values())
+    both = min(max(level for _, level in curve(updates)) for updates in found.values())
     spent = {name: reached(updates, both) for name, updates in found.items()}
     print(
         f"seconds until {WINDOW} steps in a row win {both:.2f}, which both do: agentgym "
@@ -319,16 +319,16 @@ def main(options: Options) -> None:
     )
 
 
-def course(updates: Sequence[Update]) -> Iterator[tuple[float, float]]:
+def curve(updates: Sequence[Update]) -> Iterator[tuple[float, float]]:
     """Seconds spent, and the success of the last few steps, after each step that has them."""
     for end in range(WINDOW, len(updates) + 1):
         last = updates[end - WINDOW : end]
         yield sum(u.seconds for u in updates[:end]), mean(u.success for u in last)
 
 
-def reached(updates: Sequence[Update], wanted: float) -> float:
+def reached(updates: Sequence[Update], target: float) -> float:
     """Seconds until the success of the last few steps was high enough."""
-    return next(spent for spent, level in course(updates) if level >= wanted)
+    return next(seconds for seconds, level in curve(updates) if level >= target)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -243,3 +244,18 @@ def test_an_error_in_an_episode_ends_the_run_and_leaves_no_task_behind(trainer):
         return len(asyncio.all_tasks())
 
     assert asyncio.run(take()) == 1
+
+
+def test_new_weights_do_not_block_the_event_loop(trainer):
+    """Environments that wait for a blocked loop would miss their deadline."""
+    learner, released, seen = trainer(), threading.Event(), []
+    learner.player.engine.load = lambda weights, version: seen.append(released.wait(30))
+
+    async def publish():
+        publishing = asyncio.create_task(learner.publish())
+        await asyncio.sleep(0.01)
+        released.set()
+        await publishing
+
+    asyncio.run(publish())
+    assert seen == [True]

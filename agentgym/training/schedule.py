@@ -102,7 +102,7 @@ class OneStepOff:
         """Take the next training step."""
         start, trainer = time.perf_counter(), self.trainer
         groups = await (self._ahead or self._play(trainer.step))
-        trainer.publish()
+        await trainer.publish()
         self._ahead = asyncio.create_task(self._play(trainer.step + 1))
         return await trainer.learn(groups, time.perf_counter() - start)
 
@@ -187,7 +187,7 @@ class Asynchronous:
         masked = sum(not turn.learn for group in groups for t in group for turn in t.turns)
         self._start(self.settings.max_staleness)
         result = await trainer.learn(groups, time.perf_counter() - start)
-        trainer.publish()
+        await trainer.publish()
         counts = GroupCounts(carried, dropped, masked)._asdict()
         named = {f"schedule/{name}": float(value) for name, value in counts.items()}
         return result._replace(metrics=result.metrics | named)

@@ -71,7 +71,7 @@ class Trainer:
         groups = await self.play(tasks, self.step)
         self.player.engine.sleep()
         step = await self.learn(groups, time.perf_counter() - start)
-        self.publish()
+        await self.publish()
         return step
 
     async def play(self, tasks: Sequence[Task], number: int) -> list[list[Trajectory]]:
@@ -125,8 +125,11 @@ class Trainer:
             metrics |= self.learner.update(batch, update, self.step)
         return metrics
 
-    def publish(self) -> None:
-        """Load the current weights into the engine."""
+    async def publish(self) -> None:
+        """Load the current weights into the engine; episodes in flight go on meanwhile."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._publish)
+
+    def _publish(self) -> None:
         self.player.engine.load(self.learner.policy.weights(), self.step)
 
     def state(self) -> dict[str, Any]:
@@ -148,7 +151,7 @@ class Trainer:
         self.entropy_fit = EntropyFit(*state["entropy_fit"])
         self.alarm_state = AlarmState(*state["alarm_state"])
         self.player.usage = Usage(*state["spent"])
-        self.publish()
+        self._publish()
 
 
 def on_policy(groups: Sequence[Sequence[Trajectory]], step: int) -> list[bool]:
