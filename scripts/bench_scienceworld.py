@@ -1,9 +1,10 @@
-"""Whether ScienceWorld's Java process stays bounded, and what finding gold actions costs.
+"""Memory of the Java process of ScienceWorld, and the time to find gold actions.
 
     scripts/bench scienceworld [RESETS]
 
-RESETS (default 1,000) tasks are begun, played a little and forked in one process, and the memory of
-the Java process is printed on the way. Steps, resets and forks are in `scripts/bench worlds`.
+RESETS (default 1,000) tasks are started, played for a few steps and forked in one process; the
+memory of its Java process is printed meanwhile. Times of steps, resets and forks are in
+`scripts/bench worlds`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def oracle() -> None:
-    """Print what finding the gold actions of a task costs the first time."""
+    """Print the time of the first search for gold actions of a task."""
     env = world(ENV)
     for name in ("find-plant", "boil", "mendelian-genetics-known-plant"):
         env.reset(options={"task": f"{name}-easy-v1"})
@@ -34,20 +35,20 @@ def oracle() -> None:
     env.close()
 
 
-def seats(count: int) -> None:
-    """Print the memory of the machine as worlds are begun and kept."""
+def held(count: int) -> None:
+    """Print the memory of the Java process as environments are started and kept."""
     SIMULATORS.shut_down()
     kept = [world(ENV) for _ in range(count)]
     for number, env in enumerate(kept, 1):
         env.reset(seed=number)
         if number in (1, count // 2, count):
-            print(f"{number} worlds in progress: {SIMULATORS.jvm.resident_mb:.0f} MiB")  # type: ignore[union-attr]
+            print(f"{number} environments in progress: {SIMULATORS.jvm.resident_mb:.0f} MiB")  # type: ignore[union-attr]
     for env in kept:
         env.close()
 
 
 def leak(resets: int) -> None:
-    """Print the memory of the machine over many short episodes."""
+    """Print the memory of the Java process over many short episodes."""
     SIMULATORS.shut_down()
     env = world(ENV)
     start = time.perf_counter()
@@ -66,6 +67,6 @@ def leak(resets: int) -> None:
 
 if __name__ == "__main__":
     oracle()
-    seats(64)
+    held(64)
     leak(int(sys.argv[1]) if len(sys.argv) > 1 else 1000)
     SIMULATORS.shut_down()

@@ -1,4 +1,4 @@
-"""What WebShop costs: building, memory of many sessions, steps, searches, forks.
+"""Costs of WebShop: building, memory of many sessions, steps, searches, forks.
 
     scripts/bench webshop [--products 100000] [--sessions 128] [--workers 4] [--official 100000]
 
@@ -6,7 +6,7 @@ Times are CPU seconds of this process, so that a busy machine does not change th
 this process holds (Pss: pages shared with other processes count by their share). With `--workers`
 the sessions live in worker processes, and memory is that of all of them and this one together.
 `--official N` only writes files of the official schema with N products and loads them as a stream,
-in a process of its own whose peak memory is told.
+in a process of its own, and prints its peak memory.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def build(products: int) -> WebShop:
-    """The world, its catalogue made now if this host has none."""
+    """The environment; its catalogue is built if this host has none."""
     env = world(ENV, products=products)
     assert isinstance(env, WebShop)
     wall = time.perf_counter()
@@ -57,26 +57,26 @@ def build(products: int) -> WebShop:
 
 
 def query(env: WebShop, rng: random.Random) -> str:
-    """What a shopper might type: words of the instruction, no two alike."""
+    """Distinct words of an instruction, as a query."""
     words = env.catalogue.goal(rng.randrange(env.catalogue.goal_count)).instruction.split()[2:]
     return " ".join(rng.sample(words, min(len(words), 5)))
 
 
 def episode(env: WebShop, task: str, rng: random.Random) -> list[str]:
-    """One visit: a search of its own, then whatever can be clicked, for at most 15 turns."""
+    """One visit of at most 15 turns: a search, then random clicks."""
     env.reset(seed=0, options={"task": task})
     actions = []
     for _ in range(15):
         choices = env.admissible()
-        said = rng.choice(choices)
-        actions.append(f"search[{query(env, rng)}]" if said.startswith("search") else said)
+        action = rng.choice(choices)
+        actions.append(f"search[{query(env, rng)}]" if action.startswith("search") else action)
         if env.step(actions[-1])[2]:
             break
     return actions
 
 
 def steps(env: WebShop, *, admissible: bool = False, fresh: bool = True) -> float:
-    """Steps per CPU second over random visits; ``fresh`` forgets every page and query before."""
+    """Steps per CPU second over random visits; ``fresh`` clears the caches first."""
     player = world(ENV, products=env.source.size, admissible=admissible)
     rng = random.Random(1)
     tasks = player.tasks("train")
@@ -97,7 +97,7 @@ def steps(env: WebShop, *, admissible: bool = False, fresh: bool = True) -> floa
 
 
 def many(env: WebShop, count: int) -> None:
-    """Memory that so many visits add."""
+    """Print the memory of ``count`` visits."""
     before = megabytes()
     rng = random.Random(2)
     tasks = env.tasks("train")
@@ -112,7 +112,7 @@ def many(env: WebShop, count: int) -> None:
 
 
 async def shared(env: WebShop, count: int, workers: int) -> None:
-    """Memory of so many visits in worker processes."""
+    """Print the memory of ``count`` visits in worker processes."""
     rng, tasks = random.Random(2), env.tasks("train")
     async with ProcessPool(workers=workers) as pool:
         for _ in range(count):
@@ -129,7 +129,7 @@ async def shared(env: WebShop, count: int, workers: int) -> None:
 
 
 def official(products: int) -> None:
-    """Write files as the original's, and load them."""
+    """Write files of the official schema, and load them."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["AGENTGYM_CACHE"] = str(folder / "cache")
@@ -151,23 +151,23 @@ def official(products: int) -> None:
 
 
 def load(folder: str) -> str:
-    """What loading takes, in a process that does nothing else."""
-    before, told = _peak(), list[tuple[int, int]]()
+    """Time and memory of loading, in a process that does nothing else."""
+    before, reports = _peak(), list[tuple[int, int]]()
     env = world(ENV, data=folder)
     start = time.process_time()
-    env.prepare("train", lambda done, total: told.append((done, total)))
+    env.prepare("train", lambda done, total: reports.append((done, total)))
     spent = time.process_time() - start
     assert isinstance(env, WebShop)
     size, goals = env.catalogue.size, env.catalogue.goal_count
     return (
         f"loaded {size:,} products, {goals:,} goals: {spent:.1f} s of CPU "
-        f"({1e6 * spent / size:.0f} us each), told of progress {len(told):,} times, "
+        f"({1e6 * spent / size:.0f} us each), {len(reports):,} reports of progress, "
         f"peak memory {_peak():.0f} MB, {before:.0f} MB before"
     )
 
 
 def _peak() -> float:
-    """The most memory that this process has held, in MB."""
+    """Peak memory of this process, in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 

@@ -5,8 +5,7 @@
 Library and world play the same lines in the same tasks, in interleaved repetitions: everything the
 oracle does, and between two of its actions `look`, `inventory` and nonsense. Figures are medians,
 `times` is the ratio of the medians. Times are CPU seconds of this process, so that other work on
-the machine hardly counts; ScienceWorld's work is done in a Java process, so its are of the wall
-clock. Memory is what this process and its children hold, shared pages by their share; a world is
+the machine hardly counts; those of ScienceWorld include its Java process. Memory is what this process and its children hold, shared pages by their share; a world is
 one under way, a fork one of the middle of an episode. A library that is not installed has no
 figures (ALFWorld's is the extra `alfworld-reference`), WebShop's cannot be installed beside a
 current Python, the others are worlds of our own. `--pool` adds `scripts/bench pool`.
@@ -91,12 +90,12 @@ def alfworld(task: str, listing: bool) -> Player:
 
 
 def scienceworld(task: str, listing: bool) -> Player:
-    """The simulator's own class, on a Java machine with our options; it lists at every step."""
+    """The simulator's own class, with sets in our order; it lists the actions at every step."""
     from agentgym_envs.scienceworld import jvm, tasks
 
     if lacking := jvm.missing():
         raise MissingExtra(lacking)
-    os.environ["JAVA_TOOL_OPTIONS"] = " ".join(jvm.OPTIONS)
+    os.environ["JAVA_TOOL_OPTIONS"] = " ".join(jvm.ORDER_OPTIONS)
     from scienceworld import ScienceWorldEnv
 
     spec, env = tasks.parse(task), ScienceWorldEnv()
@@ -151,7 +150,7 @@ def play(player: Player, lines: Sequence[str], clock: Callable[[], float]) -> Sp
 
 def speeds(name: str, task: str, *, listing: bool, times: int) -> list[list[Speed]]:
     """Episodes of the world, and of its library where there is one, by turns."""
-    clock = time.perf_counter if name in OUTSIDE else time.process_time
+    clock = cpu_seconds if name in OUTSIDE else time.process_time
     lines = lines_of(name, task)
     players = [ours(world(name, admissible=listing), task)]
     if name in LIBRARIES:
@@ -166,6 +165,15 @@ def speeds(name: str, task: str, *, listing: bool, times: int) -> list[list[Spee
     for player in players:
         player.close()
     return found
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of its children, in steps of 10 ms."""
+    ticks = 0
+    for pid in _children(os.getpid()):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def held() -> int:
@@ -194,7 +202,7 @@ class Copies(NamedTuple):
 
 def copies(name: str, task: str) -> Copies:
     """Fork a world in the middle of an episode; begin many more."""
-    clock = time.perf_counter if name in OUTSIDE else time.process_time
+    clock = cpu_seconds if name in OUTSIDE else time.process_time
     env = world(name)
     env.reset(seed=0, options={"task": task})
     lines = lines_of(name, task)

@@ -24,14 +24,17 @@ TIMEOUT = 120.0
 HEAP_MB = 1536
 """Largest Java heap."""
 
-OPTIONS = (
-    f"-Xmx{HEAP_MB}m",
-    "-Xms64m",
-    "-XX:+UseSerialGC",
+ORDER_OPTIONS = (
     "-XX:+UnlockExperimentalVMOptions",
     # Sets in the simulator hash by identity: a constant makes their order, and with it the texts
     # and the meaning of ambiguous words, the same in every run.
     "-XX:hashCode=2",
+)
+OPTIONS = (
+    f"-Xmx{HEAP_MB}m",
+    "-Xms64m",
+    "-XX:+UseSerialGC",
+    *ORDER_OPTIONS,
 )
 _INTERFACE = "scienceworld.runtime.pythonapi.PythonInterface"
 
