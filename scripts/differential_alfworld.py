@@ -58,9 +58,9 @@ def prepare(task, number, folder):
     if number % 3 == 2:
         facts, game = games.make(tasks.parse(task), name)
         odd = perturbed(facts, game, Random(f"{task} perturbed"))
-        content = json.loads((home / files.GAME).read_text())
+        content = json.loads((home / files.GAME).read_text(encoding="utf-8"))
         content["pddl_problem"] = problem.write(odd, "perturbed")
-        (home / files.GAME).write_text(json.dumps(content))
+        (home / files.GAME).write_text(json.dumps(content), encoding="utf-8")
     return files.load(folder, home.relative_to(folder).as_posix()), home / files.GAME
 
 

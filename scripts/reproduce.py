@@ -220,7 +220,7 @@ def train(run: Run) -> str:
     with alone(run.root), (run.root / "log.txt").open("a") as log:
         if not file.exists():
             write_atomic(file, wanted)
-        elif file.read_text() != wanted:
+        elif file.read_text(encoding="utf-8") != wanted:
             raise ConfigError(f"{run.root} holds a run with other settings: choose another --out")
         share_before(run)
         display = Display(Console(file=log, width=120))
@@ -301,7 +301,7 @@ def main(options: Options) -> None:
     write_report(study, options.out)
     if options.readme is not None:
         write_readme(options.out, options.readme)
-    display.say((options.out / "table.md").read_text())
+    display.say((options.out / "table.md").read_text(encoding="utf-8"))
 
 
 def asked() -> Options:

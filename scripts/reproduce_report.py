@@ -179,14 +179,13 @@ def write_readme(out: Path, readme: Path) -> None:
     Raises:
         ConfigError: The file has no such marks.
     """
-    text = readme.read_text()
+    text = readme.read_text(encoding="utf-8")
     if not all(mark in text for mark in MARKS):
         raise ConfigError(f"{readme} lacks the lines {' and '.join(MARKS)}: add them")
     head, rest = text.split(MARKS[0], 1)
     tail = rest.split(MARKS[1], 1)[1]
     picture = readme.parent / "reproduce.png"
     write_atomic(picture, (out / "curves.png").read_bytes())
-    middle = (
-        f"{(out / 'table.md').read_text()}\n![success and entropy over turns]({picture.name})\n"
-    )
+    table = (out / "table.md").read_text(encoding="utf-8")
+    middle = f"{table}\n![success and entropy over turns]({picture.name})\n"
     write_atomic(readme, f"{head}{MARKS[0]}\n{middle}{MARKS[1]}{tail}")

@@ -1,11 +1,13 @@
 """An MCP server for tests, started as a process: tools that count, refuse, sleep and die."""
 
+import json
 import os
 import sys
 import time
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.types import CallToolResult, TextContent
 
 server = MCPServer("shop", log_level="CRITICAL")
 asked: list[str] = []
@@ -30,6 +32,20 @@ def double(number: int) -> int:
 def total() -> dict[str, int]:
     """How much was asked for."""
     return {"asked": len(asked)}
+
+
+@server.tool()
+def stock(same: bool = False) -> CallToolResult:
+    """A summary as text, with the data as structured content."""
+    data = {"items": ["tea", "moon"]}
+    text = json.dumps(data) if same else "2 items"
+    return CallToolResult(content=[TextContent(type="text", text=text)], structured_content=data)
+
+
+@server.tool()
+def names() -> list[str]:
+    """What there is."""
+    return ["tea", "moon"]
 
 
 @server.tool()

@@ -219,6 +219,16 @@ def test_names_suffice_for_any_number_of_pages():
         ("yes", "Yes.", True, 1.0),
         ("", "x", False, 0.0),
         ("19", "91", False, 0.0),
+        ("The The", "The The", True, 1.0),
+        ("!!!", "!!!", True, 1.0),
+        ("A", "A", True, 1.0),
+        ("", "The The", False, 0.0),
+        ("", "!!!", False, 0.0),
+        ("the", "The The", False, 2 / 3),
+        (" ", "A", False, 0.0),
+        ("", "", False, 0.0),
+        ("Be\u0301atrice", "B\u00e9atrice", True, 1.0),
+        ("Beatrice", "B\u00e9atrice", False, 0.0),
     ],
 )
 def test_answers_are_scored_as_in_squad(given, gold, exact, score):

@@ -93,6 +93,8 @@ def test_server_tools_are_called_like_local_ones(shops, transport):
         "price(item: string, count: integer = 1)",
         "double(number: integer)",
         "total()",
+        "stock(same: boolean = false)",
+        "names()",
         "nap(seconds: number)",
         "die()",
     ]
@@ -101,6 +103,10 @@ def test_server_tools_are_called_like_local_ones(shops, transport):
     assert result(env, "price", item="tea", count=2) == ("2 x tea: 6", True)
     assert result(env, "double", number=21) == ("42", True)
     assert json.loads(result(env, "total")[0])["asked"] == before + 1
+    # Structured content that a text does not repeat is shown, too; else one of them is.
+    assert result(env, "stock") == ('2 items\n{"items": ["tea", "moon"]}', True)
+    assert result(env, "stock", same=True) == ('{"items": ["tea", "moon"]}', True)
+    assert result(env, "names") == ("tea\nmoon", True)
 
 
 @both

@@ -186,7 +186,7 @@ def test_arguments_are_listed_with_type_and_default():
     listed = {each.name: each for each in arguments("textworld")}
     assert listed["family"].default == "cooking" and listed["family"].type == "str"
     assert list(listed)[-3:] == ["split", "admissible", "render_mode"]
-    assert {"questions", "notation", "limits"} <= {each.name for each in arguments("deepsearch")}
+    assert {"data", "notation", "limits"} <= {each.name for each in arguments("deepsearch")}
 
 
 PLUGIN = """

@@ -1,7 +1,5 @@
 import json
 import os
-import time
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,122 +27,6 @@ def make(**kwargs):
 
 def begin(env, task):
     return env.reset(options={"task": task})
-
-
-# ---- answers ---------------------------------------------------------------------------------
-
-EQUAL = [
-    ("18", "18.0"),
-    ("0.5", r"\frac{1}{2}"),
-    ("1/2", r"\dfrac12"),
-    (r"\boxed{14/3}", r"\frac{14}{3}"),
-    ("1,234,567", "1234567"),
-    ("$18", "18"),
-    (r"18\%", "18"),
-    ("90", r"90^\circ"),
-    ("025", "25"),
-    ("x = 5", "5"),
-    ("f(x) = 2x", "2x"),
-    (r"\sqrt{117}", r"3\sqrt{13}"),
-    ("sqrt(51)", r"\sqrt{51}"),
-    (r"\sqrt[3]{8}", "2"),
-    ("2^100", "1267650600228229401496703205376"),
-    ("10!", "3628800"),
-    (r"\binom{10}{3}", "120"),
-    ("-(3 - 8)", "5"),
-    ("--5", "5"),
-    ("-2^2", "-4"),
-    ("2**-1", "0.5"),
-    ("6 - 5i", "-5i + 6"),
-    ("e^{i\\pi}", "-1"),
-    ("(x+1)^2", "x^2 + 2x + 1"),
-    (r"\frac{1}{\tan x}", r"\cot x"),
-    ("p-q", "-q + p"),
-    ("(3, pi/2)", r"\left( 3, \frac{\pi}{2} \right)"),
-    ("-2, 1", "1,-2"),
-    ("1 and -2", "1,-2"),
-    (r"1 - \sqrt{19}, 1 + \sqrt{19}", r"1 \pm \sqrt{19}"),
-    (r"\{2, 1\}", r"\{1,2\}"),
-    ("(-∞, 0]".replace("∞", r"\infty"), r"(-\infty,0]"),
-    ("evelyn", r"\text{Evelyn}"),
-    ("52_8", "52_8"),
-    ("|-3|", "3"),
-    ("3.", "3"),
-    ("\u22125", "-5"),
-]
-DIFFERENT = [
-    ("0.333", "1/3"),
-    ("0.3333333333333333333333333333", "1/3"),
-    ("3.14159265358979", r"\pi"),
-    ("1e3", "1000000"),
-    ("12 34", "1234"),
-    ("1 1/2", "1/2"),
-    ("(1, 2)", "(2, 1)"),
-    ("(1, 2)", "[1, 2]"),
-    ("(1, 2]", "(1, 2)"),
-    ("1, 1", "1, 2"),
-    ("1, 2, 2", "1, 2"),
-    ("1,23", "123"),
-    ("x", "y"),
-    ("x + 1", "x"),
-    ("x^2 - x", "0 x"),
-    ("Evenly", "Evelyn"),
-    ("52", "52_8"),
-    ("", ""),
-    ("", "0"),
-    (" ", "1"),
-    ("1/0", "1/0 + 1"),
-    ("0/0", "5"),
-    ("nan", "5"),
-    ("__import__('os').system('touch /tmp/agentgym-pwned')", "0"),
-    ("2^100", "2^100 + 1"),
-]
-
-
-@pytest.mark.parametrize(("given", "expected"), EQUAL)
-def test_equal_answers_are_accepted(given, expected):
-    assert same(given, expected) and same(expected, given)
-
-
-@pytest.mark.parametrize(("given", "expected"), DIFFERENT)
-def test_different_answers_are_refused(given, expected):
-    assert not same(given, expected)
-    assert not (expected and same(expected, given))
-
-
-@pytest.mark.parametrize(
-    "bomb",
-    [
-        "9^9^9^9^9",
-        "10^(10^10)",
-        "99999999!",
-        "((9!)!)!",
-        r"\sqrt[99999999]{2}",
-        r"\binom{99999999}{4999999}",
-        r"\exp(\exp(\exp(\exp(9))))",
-        "(" * 900,
-        "-" * 900 + "1",
-        "2^" * 400 + "2",
-        "1," * 450 + "1",
-        r"\frac" * 150,
-        "9" * 1_000_000,
-        "\\boxed{" * 100_000,
-        "\x00\ud800",
-        "1\\pm" * 200,
-    ],
-)
-def test_hostile_answers_are_judged_quickly(bomb):
-    start = time.process_time()
-    assert not same(bomb, "7")
-    assert not same(bomb, "1, 2")
-    assert time.process_time() - start < 2
-
-
-def test_comparison_is_thread_safe():
-    pairs = [(*pair, True) for pair in EQUAL] + [(*pair, False) for pair in DIFFERENT]
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda pair: same(pair[0], pair[1]), pairs * 3))
-    assert found == [pair[2] for pair in pairs * 3]
 
 
 # ---- problems --------------------------------------------------------------------------------
@@ -195,7 +77,7 @@ def test_common_row_formats_are_read(tmp_path):
     ]
     path = tmp_path / "mixed.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
-    env = make(data=str(path))
+    env = make(data=str(path), data_split="test")
     tasks = env.tasks("test")
     assert len(tasks) == 3 and not env.tasks("train") and not env.tasks("valid")
     for task, answer, kind in zip(
@@ -204,7 +86,6 @@ def test_common_row_formats_are_read(tmp_path):
         _, info = begin(env, task)
         assert info["task_type"] == kind
         assert env.step(f"<answer>{answer}</answer>")[4]["won"]
-    assert len(make(data=str(path), data_split="train").tasks("train")) == 3
     with pytest.raises(UnknownTask):
         begin(env, "arithmetic-2-0")
     with pytest.raises(UnknownTask):
@@ -216,11 +97,11 @@ def test_common_row_formats_are_read(tmp_path):
     [
         ("", "holds no problems"),
         ('{"question": "a", "answer": "1"}\n{', "line 2: not JSON"),
-        ("[1]", "line 1: got a JSON list, expected an object"),
-        ('{"question": "a"}', "expected texts under 'question' .* got the fields question"),
-        ('{"question": "a", "answer": "#### "}', "expected texts"),
-        ('{"question": "a", "answer": true}', "expected texts"),
-        ('{"question": " ", "answer": 1}', "expected texts"),
+        ("[1]", "entry 1: got a JSON int, expected an object"),
+        ('{"question": "a"}', "expected a question .* got the fields question"),
+        ('{"question": "a", "answer": "#### "}', "holds no problems"),
+        ('{"question": "a", "answer": true}', "expected a question"),
+        ('{"question": " ", "answer": 1}', "expected a question"),
     ],
 )
 def test_other_files_are_refused_in_one_line(tmp_path, content, message):
@@ -244,6 +125,49 @@ def test_published_problems_are_read_and_answers_distinguished(name, count):
     numbers = [answer for answer in answers if "=" not in answer]
     confused = [pair for pair in pairwise(numbers) if pair[0] != pair[1] and same(*pair)]
     assert wrong == 0 and not confused
+
+
+USER = {"role": "user", "content": "Half of 14?"}
+SYSTEM = {"role": "system", "content": "Think."}
+COLUMNS = {
+    "GSM8K": {"question": "Half of 14?", "answer": "14 / 2 = <<14/2=7>>7\n#### 7"},
+    "MATH": {"problem": "Half of 14?", "solution": r"It is $\boxed{7}$.", "level": "Level 1"},
+    "AIME": {"Problem": "Half of 14?", "Answer": 7, "Solution": "long"},
+    "NuminaMath": {"problem": "Half of 14?", "solution": "So 7.", "answer": "7"},
+    "expected_answer": {"problem": "Half of 14?", "expected_answer": "7"},
+    "a chat": {"prompt": [SYSTEM, USER], "answer": "7"},
+    "a prompt": {"prompt": "Half of 14?", "ground_truth": "7"},
+    "DAPO": {"prompt": [USER], "ability": "MATH", "reward_model": {"ground_truth": "7"}},
+    "verl": {
+        "prompt": [{"role": "user", "content": "Half of 14? Answer after ####."}],
+        "ability": "math",
+        "reward_model": {"ground_truth": "7", "style": "rule"},
+        "extra_info": {"question": "Half of 14?", "split": "train"},
+    },
+}
+
+
+@pytest.mark.parametrize("row", COLUMNS.values(), ids=COLUMNS)
+@pytest.mark.parametrize("ending", ["jsonl", "json", "parquet"])
+def test_usual_columns_of_mathematics_sets_are_read(tmp_path, row, ending):
+    path = tmp_path / f"x.{ending}"
+    if ending == "parquet":
+        arrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        parquet.write_table(arrow.Table.from_pylist([row]), path)
+    else:
+        path.write_text(json.dumps(row if ending == "jsonl" else [row]))
+    (problem,) = open_problems(str(path)).problems
+    assert (problem.question, problem.answer) == ("Half of 14?", "7")
+
+
+@needs_data
+def test_the_mathematics_of_a_mixed_parquet_file_is_read():
+    pytest.importorskip("pyarrow")
+    file = open_problems(str(Path(DATA) / "arpo" / "train_10k.parquet"))
+    # One of the 5,000 rows has a blank answer.
+    assert len(file.problems) == 4999
+    assert {problem.kind for problem in file.problems} == {"train_10k"}
 
 
 # ---- the world -------------------------------------------------------------------------------

@@ -129,6 +129,16 @@ def test_client_and_server_agree_with_the_local_corpus(address):
     remote.web.close()
 
 
+def test_an_address_without_a_path_gets_the_path_of_the_protocol(address):
+    ours = corpus_of(DOCUMENTS)
+    for url in (address.removesuffix("/retrieve"), address.removesuffix("retrieve"), address):
+        remote = RemoteCorpus(url)
+        assert remote.url == address
+        assert remote.search("Jane Austen novel", 3) == ours.search("Jane Austen novel", 3)
+        remote.web.close()
+    assert RemoteCorpus("http://x/other").url == "http://x/other"
+
+
 def test_episodes_over_http_equal_those_in_process(address, tmp_path):
     rows = [{"question": "Where did Jane Austen die?", "answer": "Winchester"}]
     path, pages = tmp_path / "questions.jsonl", tmp_path / "pages.jsonl"
@@ -139,7 +149,7 @@ def test_episodes_over_http_equal_those_in_process(address, tmp_path):
         )
     )
     worlds = [
-        world("agentgym/DeepSearch-v0", questions=str(path), corpus=corpus)
+        world("agentgym/DeepSearch-v0", data=str(path), data_split="test", corpus=corpus)
         for corpus in (address, str(pages))
     ]
     for env in worlds:
@@ -219,9 +229,8 @@ def test_serve_command_serves_the_encyclopaedia_and_refuses_other_files(tmp_path
     )
     try:
         assert process.stdout.readline().startswith(b"retrieve is at http://127.0.0.1:")
-        remote = RemoteCorpus(
-            f"http://127.0.0.1:{port}/retrieve", HttpClient(retry=RetryPolicy(retries=9))
-        )
+        # The printed address is one that `corpus` takes.
+        remote = RemoteCorpus(f"http://127.0.0.1:{port}", HttpClient(retry=RetryPolicy(retries=9)))
         book = open_encyclopaedia(400, 0)
         title = next(iter(book.pages))
         assert remote.search(title, 5) == book.search(title, 5)

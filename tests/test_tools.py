@@ -258,6 +258,43 @@ def test_a_megabyte_of_tags_is_parsed_in_linear_time(tag):
     assert time.process_time() - start < 5
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["print('</tool_call>')", "</tool_call><tool_call>{}", 'a " </tool_call> \\', "<tool_call>"],
+)
+def test_tags_inside_a_json_string_do_not_end_the_call(text):
+    body = json.dumps({"name": "run", "arguments": {"code": text}})
+    found = HermesCalls().parse(f"Now: <tool_call>\n{body}\n</tool_call> done {TWICE}", ())
+    assert [dict(each.arguments) for each in found] == [{"code": text}, {"n": 1}]
+    assert not any(each.problem for each in found)
+
+
+TWICE = '<tool_call>{"name": "twice", "arguments": {"n": 1}}</tool_call>'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ('{"n": 1}', {"n": 1}),
+        ("{}", {}),
+        ('{"text": "</tool_call>"}', {"text": "</tool_call>"}),
+        ("[1]", None),
+        ("n = 1", None),
+        ('{"n": 1, "n": 2}', None),
+        ('{"n": NaN}', None),
+        ('"{}"', None),
+        ("[" * 100_000, None),
+    ],
+)
+def test_arguments_may_be_a_json_string_as_openai_writes_them(arguments, expected):
+    body = json.dumps({"name": "twice", "arguments": arguments})
+    (found,) = HermesCalls().parse(f"<tool_call>{body}</tool_call>", ())
+    if expected is None:
+        assert found.problem
+    else:
+        assert (found.name, found.arguments, found.problem) == ("twice", expected, "")
+
+
 def test_unclosed_call_is_reported():
     env = hotter(search, notation=TagCalls("information"))
     observation, *_ = env.step("<search>a</search><search>b")

@@ -177,11 +177,14 @@ class TextEnv(gymnasium.Env[str, str]):
 
         Raises:
             UnknownTask: ``options["task"]`` is not a task of this environment.
+            ConfigError: The split has no tasks.
         """
         super().reset(seed=seed)
         task = (options or {}).get("task")
         if task is None:
             known = self.tasks(self.split)
+            if not known:
+                raise empty_split(type(self).__name__, self.split, self)
             task = known[int(self.np_random.integers(len(known)))]
         self.task_id = str(task)
         with _no_exit():
@@ -267,6 +270,15 @@ def unknown_task(env: str, task: str, known: Sequence[str]) -> UnknownTask:
     """The error for a task id that an environment does not have."""
     example = f" A valid id looks like {known[0]!r}." if known else ""
     return UnknownTask(f"{env} has no task {task!r}.{did_you_mean(task, known) or example}")
+
+
+def empty_split(env: str, split: str, bare: TextEnv) -> ConfigError:
+    """The error for a split without tasks; shows what the other splits have."""
+    counts = ", ".join(f"{each} {len(bare.tasks(each))}" for each in SPLITS)
+    return ConfigError(
+        f"{env} has no tasks in split {split!r} (tasks: {counts}); for a file of questions, the "
+        f"environment argument data_split decides which split its rows belong to"
+    )
 
 
 def unknown_split(env: str, split: str, known: tuple[str, ...]) -> ConfigError:

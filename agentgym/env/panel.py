@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from agentgym.env.base import TextEnv
+from agentgym.env.base import TextEnv, empty_split
 from agentgym.env.registry import full_id, label, world
 from agentgym.errors import ConfigError
 from agentgym.types import Task
@@ -62,4 +62,7 @@ def panel(env: str, *, split: str = "test", **kwargs: Any) -> Panel:
 def panel_of(env: str, bare: TextEnv, split: str) -> Panel:
     """The panel of an environment that is already made."""
     name = label(full_id(env))
-    return Panel(name, split, tuple(Task(name, id_) for id_ in bare.tasks(split)))
+    tasks = tuple(Task(name, id_) for id_ in bare.tasks(split))
+    if not tasks:
+        raise empty_split(name, split, bare)
+    return Panel(name, split, tasks)

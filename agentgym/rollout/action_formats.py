@@ -22,9 +22,9 @@ from agentgym.rollout.tool_calls import (
     read_calls,
     typed,
 )
+from agentgym.utils.spans import spans
 
 _ACTION = re.compile(r"<action>(.*?)</action>", re.DOTALL)
-_CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 
 ACT: dict[str, Any] = {
     "type": "function",
@@ -112,7 +112,9 @@ class JsonCall:
 
     def parse(self, text: str) -> str:
         """The ``action`` argument of the one call."""
-        calls = _CALL.findall(answer_of(text)[1])
+        answer = answer_of(text)[1]
+        found = [span for span in spans(answer, "<tool_call>", "</tool_call>") if span.end >= 0]
+        calls = [answer[span.start : span.end] for span in found]
         if len(calls) != 1:
             raise MalformedAction(f"Expected one <tool_call>...</tool_call>, got {len(calls)}.")
         return act_argument(HERMES.read(f"<tool_call>{calls[0]}</tool_call>").calls)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from agentgym.errors import ConfigError, MalformedAction, did_you_mean
+from agentgym.utils.spans import spans
 
 LONGEST = 65_536
 """Characters of one completion with calls; more is refused unread."""
@@ -129,13 +130,12 @@ def _call(found: object, *keys: str) -> ToolCall:
 def _spans(text: str, opening: str, closing: str) -> tuple[str, list[str]]:
     """The text outside ``opening ... closing``, and what is inside each; linear in the text."""
     outside, inside, at = [], [], 0
-    while (start := text.find(opening, at)) >= 0:
-        end = text.find(closing, start + len(opening))
-        if end < 0:
+    for span in spans(text, opening, closing):
+        if span.end < 0:
             raise MalformedAction(f"{opening.strip()} is not closed by {closing}.")
-        outside.append(text[at:start])
-        inside.append(text[start + len(opening) : end])
-        at = end + len(closing)
+        outside.append(text[at : span.before])
+        inside.append(text[span.start : span.end])
+        at = span.after
     return "".join([*outside, text[at:]]).strip(), inside
 
 

@@ -114,7 +114,7 @@ def _use(lab: Lab, task: str) -> None:
 def _resident() -> int:
     """Bytes of this process in memory; 0 where the system does not say."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     except (OSError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -6,10 +6,11 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from agentgym.errors import ConfigError, MalformedAction
 from agentgym.tools.tool import Tool
+from agentgym.utils.spans import spans
 
 MAX_CHARACTERS = 65_536
 """Longest call in characters; a longer one is not parsed."""
@@ -52,8 +53,10 @@ class CallNotation(Protocol):
 class HermesCalls:
     """``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``, as Hermes and Qwen write it.
 
-    Results are written in ``<tool_response>``. Missing, unknown or duplicate keys and non-JSON
-    numbers make that call malformed; the other calls are still executed.
+    The arguments may also be a string with the object, as OpenAI's API writes them. A closing tag
+    inside a JSON string is part of it. Results are written in ``<tool_response>``. Missing,
+    unknown or duplicate keys and non-JSON numbers make that call malformed; the other calls are
+    still executed.
     """
 
     def explain(self, tools: Sequence[Tool]) -> str:
@@ -67,8 +70,8 @@ class HermesCalls:
 
     def parse(self, action: str, tools: Sequence[Tool]) -> tuple[Call, ...]:
         """Every ``<tool_call>``."""
-        found = _spans(action, re.compile("<(tool_call)>"))
-        return tuple(_unclosed(tag) if body is None else _json_call(body) for tag, body in found)
+        found = json_spans(action, "tool_call")
+        return tuple(_unclosed("tool_call") if body is None else _json_call(body) for body in found)
 
     def write(self, tool: Tool, arguments: Mapping[str, object]) -> str:
         """The JSON object between its tags, on one line."""
@@ -180,11 +183,7 @@ def _json_call(body: str) -> Call:
     if problem:
         return Call("", {}, problem=problem)
     try:
-        found = json.loads(body, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-        _bounded(found)
-        # JSON can escape halves of characters, which no encoding can write down again.
-        body.encode()
-        json.dumps(found, ensure_ascii=False).encode()
+        found = _decoded(body)
     except MalformedAction as malformed:
         return Call("", {}, problem=str(malformed))
     except UnicodeEncodeError:
@@ -194,9 +193,30 @@ def _json_call(body: str) -> Call:
     if not isinstance(found, dict) or set(found) != {"name", "arguments"}:
         return Call("", {}, problem='A call is {"name": "...", "arguments": {...}}, no more.')
     name, arguments = found["name"], found["arguments"]
+    if isinstance(arguments, str):
+        # OpenAI's form: the arguments are an object written as a string.
+        try:
+            arguments = _decoded(arguments)
+        except (MalformedAction, ValueError, RecursionError):
+            arguments = None
     if not isinstance(name, str) or not isinstance(arguments, dict):
         return Call("", {}, problem='"name" must be a string, "arguments" an object.')
     return Call(name, arguments)
+
+
+def _decoded(text: str) -> Any:
+    """A JSON value without duplicate keys, non-JSON numbers, deep nesting and lone surrogates.
+
+    Raises:
+        MalformedAction: It has one of those.
+        ValueError: The text is not JSON, or has a lone surrogate.
+    """
+    found = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    _bounded(found)
+    # JSON can escape lone surrogates, which cannot be encoded again.
+    text.encode()
+    json.dumps(found, ensure_ascii=False).encode()
+    return found
 
 
 def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

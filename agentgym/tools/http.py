@@ -83,7 +83,7 @@ class ResponseCache:
         if self.mode == "record":
             return None
         try:
-            found = parse_object(path.read_text())
+            found = parse_object(path.read_text(encoding="utf-8"))
             body = (
                 base64.b64decode(found["base64"]) if "base64" in found else found["text"].encode()
             )

@@ -110,7 +110,10 @@ class ServerProcess:
 
     def _log_summary(self) -> str:
         """The last line that contains an error, else the last line; and the path of the log."""
-        lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines()]
+        lines = [
+            line.strip()
+            for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        ]
         lines = [line for line in lines if line] or ["the log is empty"]
         errors = [line for line in lines if "Error" in line]
         return f"{(errors or lines)[-1][-300:]} (log: {self.log})"

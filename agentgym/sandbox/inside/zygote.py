@@ -138,7 +138,7 @@ def _reap(child: Child) -> None:
     _, status, usage = os.wait4(child.pid, 0)
     os.close(child.ended)
     stderr = Path(child.folder, _STDERR)
-    words = stderr.read_text(errors="replace")[-500:] if stderr.exists() else ""
+    words = stderr.read_text(encoding="utf-8", errors="replace")[-500:] if stderr.exists() else ""
     shutil.rmtree(child.folder, ignore_errors=True)
     cpu = usage.ru_utime + usage.ru_stime
     end = {"exit": os.waitstatus_to_exitcode(status), "cpu": cpu, "words": words}

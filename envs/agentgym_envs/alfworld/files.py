@@ -102,7 +102,7 @@ def _load(path: Path, stamp: int) -> Game:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as why:
         raise EnvError(f"{path} is no JSON text: {why}") from why
     if not isinstance(data, dict):
@@ -141,9 +141,11 @@ def write(folder: Path, split: str, task: str, name: wording.Name = "new") -> Pa
         home.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=home.parent))
         try:
-            (draft / GAME).write_text(json.dumps(content))
-            (draft / TRAJECTORY).write_text(json.dumps(_trajectory(spec, game.task)))
-            (draft / STATE).write_text(goal)
+            (draft / GAME).write_text(json.dumps(content), encoding="utf-8")
+            (draft / TRAJECTORY).write_text(
+                json.dumps(_trajectory(spec, game.task)), encoding="utf-8"
+            )
+            (draft / STATE).write_text(goal, encoding="utf-8")
             draft.chmod(0o755)
             draft.rename(home)
         except BaseException:

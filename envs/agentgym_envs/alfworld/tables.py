@@ -107,8 +107,8 @@ def layout(plan: int) -> Layout:
         MissingExtra: ALFWorld is not installed.
     """
     folder = _root() / "gen" / "layouts"
-    poses = json.loads((folder / f"FloorPlan{plan}-openable.json").read_text())
-    objects = json.loads((folder / f"FloorPlan{plan}-objects.json").read_text())
+    poses = json.loads((folder / f"FloorPlan{plan}-openable.json").read_text(encoding="utf-8"))
+    objects = json.loads((folder / f"FloorPlan{plan}-objects.json").read_text(encoding="utf-8"))
     floor = np.load(folder / f"FloorPlan{plan}-layout.npy", allow_pickle=False)
     return Layout(
         receptacles=tuple((id_, _pose(*poses[id_])) for id_ in sorted(poses)),
@@ -123,9 +123,9 @@ def _pose(x: float, z: float, degrees: float, view: float) -> Pose:
 
 def domain() -> str:
     """The rules of the world, in PDDL, as the reference engine reads them."""
-    return (_root() / "data" / "alfred.pddl").read_text()
+    return (_root() / "data" / "alfred.pddl").read_text(encoding="utf-8")
 
 
 def grammar() -> str:
     """The texts of the world, as the reference engine reads them, with a goal left open."""
-    return (_root() / "data" / "alfred.twl2").read_text()
+    return (_root() / "data" / "alfred.twl2").read_text(encoding="utf-8")

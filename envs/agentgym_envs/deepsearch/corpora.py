@@ -21,9 +21,9 @@ import numpy.typing as npt
 from agentgym.errors import ConfigError
 from agentgym_envs.bm25 import INDEX_VERSION, Index, IndexWriter, mapped, term_key
 from agentgym_envs.cache import cache_root, write_folder
-from agentgym_envs.deepsearch.sources import Hit, Page, split
+from agentgym_envs.deepsearch.sources import Hit, Page, nfc, split
 
-_FORMAT = 1
+_FORMAT = 2
 """Version of the cache files; a new number rebuilds them."""
 
 
@@ -51,6 +51,7 @@ class Corpus:
 
     def search(self, query: str, count: int) -> list[Hit]:
         """The best documents by BM25, best first."""
+        query = nfc(query)
         rows = self._index.search(query, count)
         scores = self._index.scores(query, rows)
         return [
@@ -59,10 +60,11 @@ class Corpus:
 
     def page(self, title: str) -> Page | None:
         """All documents with this title."""
+        title = nfc(title)
         key = np.uint64(term_key(title))
         start, end = (int(np.searchsorted(self._titles, key, side)) for side in ("left", "right"))
         found = [self.documents[int(row)] for row in self._rows[start:end]]
-        texts = [document.text for document in found if document.title == title]
+        texts = [document.text for document in found if nfc(document.title) == title]
         sections = tuple(section for text in texts for section in split(text))
         return Page(title, sections) if texts else None
 
@@ -134,8 +136,8 @@ def write_index(documents: Iterator[Document], folder: Path) -> int:
     writer, titles = IndexWriter(), []
     for one in documents:
         # The title counts twice, as in an index of both titles and texts.
-        writer.add(f"{one.title} {one.title} {one.text}")
-        titles.append(term_key(one.title))
+        writer.add(nfc(f"{one.title} {one.title} {one.text}"))
+        titles.append(term_key(nfc(one.title)))
     if not titles:
         return 0
     writer.write(folder)
@@ -210,7 +212,7 @@ def _documents(path: Path, starts: list[int]) -> Iterator[Document]:
 def _snippets(path: Path) -> list[Document]:
     """ARPO's search cache: from queries to ``Page 1: ... Page 2: ...``; each text once."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as problem:
         raise ConfigError(f"cannot read the corpus {path}: {str(problem)[:100]}") from None
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):

@@ -11,6 +11,7 @@ import numpy as np
 from agentgym.env.base import SPLITS, AnyText, Opening, Outcome, one_of, unknown_split, unknown_task
 from agentgym.errors import ConfigError, EnvError, MissingExtra
 from agentgym.tools import HermesCalls, PythonTool, TagCalls, ToolEnv
+from agentgym_envs.datafiles import DATA_SPLITS, DataSplit, split_rows
 from agentgym_envs.deepsearch.corpora import open_corpus
 from agentgym_envs.deepsearch.files import QuestionFile, open_questions
 from agentgym_envs.deepsearch.generated import QuestionGenerator, SplitBy
@@ -19,7 +20,7 @@ from agentgym_envs.deepsearch.pages import Encyclopaedia
 from agentgym_envs.deepsearch.questions import NUMBERS, Lookup, Question
 from agentgym_envs.deepsearch.remote import open_remote
 from agentgym_envs.deepsearch.scoring import aepo, exact_match, f1
-from agentgym_envs.deepsearch.sources import Page, Source
+from agentgym_envs.deepsearch.sources import Page, Source, nfc
 
 ENV = "agentgym/DeepSearch-v0"
 _NEEDS = ("Stemmer", "docstring_parser", "pydantic")
@@ -56,9 +57,9 @@ class DeepSearch(ToolEnv):
         names: Names = "made-up",
         split_by: SplitBy = "entity",
         relations: str = "",
-        questions: str = "",
+        data: str = "",
         corpus: str = "",
-        data_split: str = "test",
+        data_split: DataSplit = "auto",
         reward: Literal["exact", "f1", "aepo"] = "exact",
         notation: Literal["tags", "json"] = "tags",
         python: bool = False,
@@ -77,11 +78,12 @@ class DeepSearch(ToolEnv):
                 ``pattern``: they also ask for different relations.
             relations: Relations of one-hop questions, such as ``author,mayor``; see
                 ``knowledge.py``. All if empty.
-            questions: A file of questions instead, such as HotpotQA, MuSiQue or BEIR's folder; see
-                ``files.py``.
+            data: A file of questions instead, such as HotpotQA, MuSiQue or BEIR's folder, or a
+                folder with a file per split; see ``files.py``.
             corpus: The pages for it: a file, see ``corpora.py``, or the address of a server, see
                 ``remote.py``. Unless given, the pages that the questions bring with them.
-            data_split: The split that the file is; the others are empty.
+            data_split: How a file is split: ``hash``, or all of it ``train``, ``valid`` or
+                ``test``; see ``datafiles.DataSplit``.
             reward: Reward of the answer.
             notation: Calls as ``<search>...</search>`` or as JSON.
             python: Add a Python interpreter; see ``PythonTool``.
@@ -91,7 +93,7 @@ class DeepSearch(ToolEnv):
             ConfigError: A value is out of range.
             MissingExtra: A library is not installed.
         """
-        one_of("data_split", data_split, SPLITS)
+        one_of("data_split", data_split, DATA_SPLITS)
         if not all(map(find_spec, _NEEDS)):
             raise MissingExtra(f'{ENV} needs more libraries: pip install "agentic-gym[deepsearch]"')
         one_of("reward", reward, ("exact", "f1", "aepo"))
@@ -116,11 +118,15 @@ class DeepSearch(ToolEnv):
             notation=TagCalls("information") if notation == "tags" else HermesCalls(),
             **kwargs,
         )
-        self.reward, self.data_split = reward, data_split
-        self.file: QuestionFile | None = open_questions(questions) if questions else None
+        self.reward = reward
+        self.file: QuestionFile | None = open_questions(data) if data else None
+        self._rows: dict[str, tuple[int, ...]] = {}
+        if self.file:
+            texts = [question.text for question in self.file.questions]
+            self._rows = split_rows(texts, self.file.files, self.file.named, data_split)
         self._source = _source(self.file, corpus) if self.file else None
-        if corpus and not questions:
-            raise ConfigError(f"corpus {corpus} needs questions: name a file of them, too")
+        if corpus and not data:
+            raise ConfigError(f"corpus {corpus} needs questions: name a file of them as data, too")
         self._number = 0
         self._question: Question | None = None
         self._here: Lookup | None = None
@@ -145,8 +151,7 @@ class DeepSearch(ToolEnv):
         if split not in SPLITS:
             raise unknown_split(ENV, split, SPLITS)
         if self.file is not None:
-            rows = range(len(self.file.questions)) if split == self.data_split else range(0)
-            return [f"{self._prefix()}{row}" for row in rows]
+            return [f"{self._prefix()}{row}" for row in self._rows[split]]
         return [f"{self._prefix()}{number}" for number in NUMBERS[split]]
 
     def open(self, task: str, rng: np.random.Generator) -> Opening:
@@ -220,7 +225,7 @@ class DeepSearch(ToolEnv):
             f"[section {number}] {sentence.strip('.')}."
             for number, section in enumerate(page.sections, start=1)
             for sentence in section.split(". ")
-            if text.lower() in sentence.lower()
+            if nfc(text).lower() in nfc(sentence).lower()
         ]
         return "\n".join(found) or f"{page.title} does not hold {text!r}."
 
@@ -269,7 +274,7 @@ class DeepSearch(ToolEnv):
         plain = number.isascii() and number.isdecimal() and len(number) < 9
         if number != task and plain and str(int(number)) == number and int(number) < end:
             return int(number)
-        raise unknown_task(ENV, task, self.tasks(self.data_split)[:1])
+        raise unknown_task(ENV, task, [id_ for split in SPLITS for id_ in self.tasks(split)[:1]])
 
     def _prefix(self) -> str:
         return f"file-{self.file.digest}-" if self.file else self.generator.prefix

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import ast
 import csv
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from agentgym.errors import ConfigError, MissingExtra
+from agentgym.errors import ConfigError
+from agentgym_envs.datafiles import (
+    DataFile,
+    data_files,
+    digest_of,
+    last_user_message,
+    read_rows,
+)
 from agentgym_envs.deepsearch.corpora import Corpus, Document, corpus_of, document
 from agentgym_envs.deepsearch.questions import Lookup, Question
 
@@ -28,11 +33,14 @@ _KINDS = ("type", "data_source", "level")
 
 @dataclass(frozen=True, eq=False)
 class QuestionFile:
-    """The questions of one file, by row."""
+    """The questions of one file, or of a folder with a file per split, by row."""
 
     questions: tuple[Question, ...]
     documents: tuple[Document, ...]
     """Pages included in the rows, without duplicates."""
+    files: tuple[DataFile, ...]
+    named: tuple[str, ...]
+    """The split that the file of each row states, or an empty text."""
     digest: str
     """Hash of the content."""
 
@@ -42,38 +50,40 @@ class QuestionFile:
         return corpus_of(self.documents)
 
 
-def open_questions(path: str) -> QuestionFile:
-    """A file of questions, or BEIR's folder; read once per process and change.
+def open_questions(data: str) -> QuestionFile:
+    """A file of questions, BEIR's folder, or one with a file per split; cached until a change.
 
     Raises:
         ConfigError: The file is missing, or has another format.
         MissingExtra: It is a Parquet file, and pyarrow is not installed.
     """
-    whole = Path(path).expanduser().resolve()
-    if whole.is_dir():
-        whole = whole / "queries.jsonl"
-    if not whole.is_file():
-        raise ConfigError(f"questions: there is no file {whole}")
-    return _read_cached(whole, whole.stat().st_mtime_ns)
+    beir = Path(data).expanduser().resolve() / "queries.jsonl"
+    files = (DataFile(beir),) if beir.is_file() else data_files(data)
+    return _read_cached(files, tuple(file.path.stat().st_mtime_ns for file in files))
 
 
 @cache
-def _read_cached(path: Path, changed: int) -> QuestionFile:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    if path.name == "queries.jsonl":
-        return QuestionFile(tuple(_beir(path)), (), digest)
+def _read_cached(files: tuple[DataFile, ...], changed: tuple[int, ...]) -> QuestionFile:
+    digest = digest_of(files)
+    if files[0].path.name == "queries.jsonl":
+        judged = tuple(_beir(files[0].path))
+        return QuestionFile(judged, (), files, ("",) * len(judged), digest)
     questions: list[Question] = []
     documents: dict[Document, None] = {}
-    for where, row in _rows(path):
-        # Mathematics belongs to PythonMath; MuSiQue has unanswerable questions.
-        if row.get("ability") == "math" or row.get("answerable") is False:
-            continue
-        paragraphs = list(_paragraphs(row, where))
-        questions.append(_question(row, where, path.stem, paragraphs))
-        documents.update(dict.fromkeys(page for page, _ in paragraphs))
+    named: list[str] = []
+    for file in files:
+        for where, row in read_rows(file.path):
+            # Mathematics belongs to PythonMath; MuSiQue has unanswerable questions.
+            if row.get("ability") == "math" or row.get("answerable") is False:
+                continue
+            paragraphs = list(_paragraphs(row, where))
+            questions.append(_question(row, where, file.path.stem, paragraphs))
+            documents.update(dict.fromkeys(page for page, _ in paragraphs))
+            named.append(file.split)
     if not questions:
-        raise ConfigError(f"{path} holds no questions that a search could answer")
-    return QuestionFile(tuple(questions), tuple(documents), digest)
+        paths = ", ".join(str(file.path) for file in files)
+        raise ConfigError(f"{paths} holds no questions that a search could answer")
+    return QuestionFile(tuple(questions), tuple(documents), files, tuple(named), digest)
 
 
 def _question(
@@ -85,9 +95,7 @@ def _question(
         for name in ("extra_info", "reward_model")
     )
     text = (
-        _first(row, _QUESTIONS)
-        or _first(extra, _QUESTIONS)
-        or _last_user_message(row.get("prompt"))
+        _first(row, _QUESTIONS) or _first(extra, _QUESTIONS) or last_user_message(row.get("prompt"))
     )
     answers = [
         *_texts(next((row[name] for name in _ANSWERS if row.get(name) is not None), None)),
@@ -109,19 +117,15 @@ def _first(row: Mapping[str, Any], names: Iterable[str]) -> str:
     return next((row[name].strip() for name in names if isinstance(row.get(name), str)), "")
 
 
-def _last_user_message(prompt: object) -> str:
-    """The last user message of a chat prompt."""
-    messages = prompt if isinstance(prompt, list) else []
-    texts = [each.get("content") for each in messages if isinstance(each, Mapping)]
-    return next((text.strip() for text in reversed(texts) if isinstance(text, str)), "")
-
-
 def _texts(value: object) -> list[str]:
     """Answers: one or a list; a list may be written as a string, and yes or no as a boolean."""
     if isinstance(value, bool):
         return ["yes" if value else "no"]
     if isinstance(value, int | float):
         return [str(value)]
+    if isinstance(value, Mapping):
+        # Search-R1 and verl keep the answers under `target`.
+        return _texts(value.get("target"))
     if isinstance(value, list | tuple):
         return [text for each in value for text in _texts(each)]
     if not isinstance(value, str) or not value.strip():
@@ -167,7 +171,7 @@ def _beir(path: Path) -> Iterator[Question]:
         raise ConfigError(f"{path.parent} lacks qrels/test.tsv, dev.tsv or train.tsv")
     titles = _titles(path.parent / "corpus.jsonl")
     relevant: dict[str, dict[str, None]] = {}
-    with judged.open(newline="") as file:
+    with judged.open(newline="", encoding="utf-8") as file:
         for number, cells in enumerate(csv.reader(file, delimiter="\t"), start=1):
             if number == 1 and cells[-1:] == ["score"]:
                 continue
@@ -181,7 +185,7 @@ def _beir(path: Path) -> Iterator[Question]:
                 )
             if int(cells[2]) > 0:
                 relevant.setdefault(cells[0], {})[titles[cells[1]]] = None
-    for where, row in _rows(path):
+    for where, row in read_rows(path):
         id_, text = row.get("_id"), row.get("text")
         if not isinstance(id_, str) or not isinstance(text, str):
             raise ConfigError(f"{where}: expected the texts '_id' and 'text'")
@@ -203,51 +207,3 @@ def _titles(path: Path) -> dict[str, str]:
                 one = document(line, f"{path}, line {number}", str(number))
                 found[one.id] = one.title
     return found
-
-
-def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Rows of a file, each with its position."""
-    if path.suffix == ".parquet":
-        found: Iterable[tuple[str, Any]] = _parquet(path)
-    else:
-        found = _json(path)
-    for where, row in found:
-        if not isinstance(row, Mapping):
-            raise ConfigError(f"{where}: got a JSON {type(row).__name__}, expected an object")
-        yield where, row
-
-
-def _json(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise ConfigError(f"cannot read the questions in {path}: {problem}") from None
-    if text.lstrip().startswith("["):
-        rows = _parsed(text, str(path))
-        yield from ((f"{path}, entry {number}", row) for number, row in enumerate(rows, start=1))
-        return
-    # Not `splitlines`: texts may hold other marks that it takes for the end of a line.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            where = f"{path}, line {number}"
-            yield where, _parsed(line, where)
-
-
-def _parsed(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as problem:
-        raise ConfigError(f"{where}: not JSON: {str(problem)[:100]}") from None
-
-
-def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        import pyarrow.parquet as parquet
-        from pyarrow.lib import ArrowException
-    except ImportError:
-        raise MissingExtra('Parquet needs pyarrow: pip install "agentic-gym[parquet]"') from None
-    try:
-        rows = parquet.read_table(path).to_pylist()
-    except (OSError, ArrowException) as problem:
-        raise ConfigError(f"cannot read {path}: {str(problem)[:150]}") from None
-    yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, start=1))

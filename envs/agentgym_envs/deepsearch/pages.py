@@ -18,7 +18,7 @@ from agentgym_envs.deepsearch.knowledge import (
     stable_choice,
 )
 from agentgym_envs.deepsearch.names import Names
-from agentgym_envs.deepsearch.sources import Hit, Page
+from agentgym_envs.deepsearch.sources import Hit, Page, nfc
 
 _INTRODUCTIONS = {
     "person": "{x} is a person of note.",
@@ -54,6 +54,7 @@ class Encyclopaedia:
 
     def search(self, query: str, count: int) -> list[Hit]:
         """The best pages with their first sections, best first."""
+        query = nfc(query)
         rows = self._index.search(query, count)
         found = [self.pages[self._titles[row]] for row in rows]
         return [
@@ -63,7 +64,7 @@ class Encyclopaedia:
 
     def page(self, title: str) -> Page | None:
         """A page by its title."""
-        return self.pages.get(title)
+        return self.pages.get(nfc(title))
 
 
 @cache

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from agentgym.errors import EnvError
 from agentgym_envs.deepsearch.corpora import split_title
-from agentgym_envs.deepsearch.sources import Hit, Page, split
+from agentgym_envs.deepsearch.sources import Hit, Page, nfc, split
 
 if TYPE_CHECKING:
     from agentgym.tools.http import HttpClient
@@ -29,7 +30,8 @@ class RemoteCorpus:
         """No request is sent yet.
 
         Args:
-            url: Such as ``http://127.0.0.1:8000/retrieve``.
+            url: Such as ``http://127.0.0.1:8000/retrieve``; an address without a path gets
+                ``/retrieve``.
             web: The client; its cache may record and replay responses.
 
         Raises:
@@ -37,7 +39,10 @@ class RemoteCorpus:
         """
         from agentgym.tools.http import HttpClient
 
-        self.url, self.web = url, web or HttpClient()
+        parts = urlsplit(url)
+        # The address that `agentgym serve retrieve` prints has no path.
+        self.url = url.rstrip("/") + "/retrieve" if parts.path in ("", "/") else url
+        self.web = web or HttpClient()
 
     def search(self, query: str, count: int) -> list[Hit]:
         """The best documents in the order of the server.
@@ -46,7 +51,7 @@ class RemoteCorpus:
             EnvError: The server is unreachable, or violates the protocol.
             EnvTimeout: No response in time.
         """
-        asked = {"queries": [query], "topk": count, "return_scores": True}
+        asked = {"queries": [nfc(query)], "topk": count, "return_scores": True}
         answer = self.web.post(self.url, asked)
         if answer.status != 200:
             raise EnvError(f"{self.url} answered {answer.status}: {answer.text[:100]!r}")
@@ -61,7 +66,8 @@ class RemoteCorpus:
 
     def page(self, title: str) -> Page | None:
         """All documents with this title among the ten best hits for it."""
-        texts = [hit.text for hit in self.search(title, 10) if hit.title == title]
+        found = self.search(title, 10)
+        texts = [hit.text for hit in found if nfc(hit.title) == nfc(title)]
         return Page(title, tuple(s for text in texts for s in split(text))) if texts else None
 
 

@@ -7,6 +7,8 @@ import string
 from collections import Counter
 from collections.abc import Collection, Iterable
 
+from agentgym_envs.deepsearch.sources import nfc
+
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -15,18 +17,24 @@ def normalised(text: str) -> str:
     """Lower case, without punctuation, articles and double blanks.
 
     Source:
-        Rajpurkar et al. 2016 (arXiv:1606.05250), the evaluation script.
+        Rajpurkar et al. 2016 (arXiv:1606.05250), the evaluation script. Differs: a text that it
+        would empty keeps its articles, or its punctuation; Unicode is composed first.
 
     Examples:
         >>> normalised("The  Silent River!")
         'silent river'
     """
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+    lower = " ".join(nfc(text).lower().split())
+    bare = lower.translate(_NO_PUNCTUATION)
+    # Names such as "The The" and "!!!" would be empty, and so equal to any empty answer.
+    kept = (_ARTICLES.sub(" ", bare), bare, lower)
+    return next((" ".join(each.split()) for each in kept if each.strip()), "")
 
 
 def exact_match(given: str, golds: Iterable[str]) -> bool:
     """The answer equals one of the golds after normalisation."""
-    return normalised(given) in map(normalised, golds)
+    answer = normalised(given)
+    return answer != "" and answer in map(normalised, golds)
 
 
 def f1(given: str, golds: Iterable[str]) -> float:

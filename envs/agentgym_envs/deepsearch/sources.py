@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import NamedTuple, Protocol
 
 MAX_SECTION = 2000
@@ -37,6 +38,11 @@ class Source(Protocol):
 
     def page(self, title: str) -> Page | None:
         """The page with this title."""
+
+
+def nfc(text: str) -> str:
+    """A text in Unicode's composed form, in which texts of different origin are compared."""
+    return unicodedata.normalize("NFC", text)
 
 
 def split(text: str) -> tuple[str, ...]:

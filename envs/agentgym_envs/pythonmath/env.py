@@ -12,6 +12,7 @@ from agentgym.env.base import SPLITS, AnyText, Opening, Outcome, one_of, unknown
 from agentgym.errors import ConfigError, EnvError, MissingExtra
 from agentgym.sandbox import Sandbox, SandboxLimits
 from agentgym.tools import CallLimits, HermesCalls, PythonTool, TagCalls, ToolEnv
+from agentgym_envs.datafiles import DATA_SPLITS, DataSplit, split_rows
 from agentgym_envs.pythonmath.answers import same
 from agentgym_envs.pythonmath.files import ProblemFile, open_problems
 from agentgym_envs.pythonmath.problems import KINDS, NUMBERS, Problem, generate
@@ -33,7 +34,7 @@ class PythonMath(ToolEnv):
         difficulty: int = 2,
         kinds: str = ",".join(KINDS),
         data: str = "",
-        data_split: str = "test",
+        data_split: DataSplit = "auto",
         notation: Literal["tags", "json"] = "tags",
         seconds: float = 5.0,
         **kwargs: Any,
@@ -43,8 +44,10 @@ class PythonMath(ToolEnv):
         Args:
             difficulty: Level of generated problems, 1 to 5.
             kinds: Kinds of generated problems, separated by commas.
-            data: A file of problems, such as GSM8K, MATH-500 or AIME as JSON lines; instead.
-            data_split: The split that the file is; the others are empty.
+            data: A file of problems instead, such as GSM8K, MATH-500 or AIME, as JSON lines, JSON
+                or Parquet; or a folder with a file per split. See ``files.py``.
+            data_split: How a file is split: ``hash``, or all of it ``train``, ``valid`` or
+                ``test``; see ``datafiles.DataSplit``.
             notation: Calls as ``<python>...</python>`` or as JSON.
             seconds: Time limit of a program.
             **kwargs: See ``TextEnv``.
@@ -56,7 +59,7 @@ class PythonMath(ToolEnv):
         if not all(map(find_spec, _NEEDS)):
             raise MissingExtra(f'{ENV} needs more libraries: pip install "agentic-gym[pythonmath]"')
         one_of("notation", notation, ("tags", "json"))
-        one_of("data_split", data_split, SPLITS)
+        one_of("data_split", data_split, DATA_SPLITS)
         if difficulty not in range(1, 6):
             raise ConfigError(f"difficulty: got {difficulty!r}, expected 1 to 5")
         self.kinds = tuple(dict.fromkeys(kind.strip() for kind in str(kinds).split(",")))
@@ -70,8 +73,9 @@ class PythonMath(ToolEnv):
             limits=CallLimits(timeout=120 + 10 * seconds),
             **kwargs,
         )
-        self.difficulty, self.data_split = difficulty, data_split
+        self.difficulty = difficulty
         self.file: ProblemFile | None = open_problems(data) if data else None
+        self._rows = self._split(self.file, data_split) if self.file else {}
         self._problem: Problem | None = None
         self.action_space = AnyText((self.write("python", "1 + 1"), self.write("answer", "0")))
 
@@ -80,8 +84,7 @@ class PythonMath(ToolEnv):
         if split not in SPLITS:
             raise unknown_split(ENV, split, SPLITS)
         if self.file is not None:
-            rows = range(len(self.file.problems)) if split == self.data_split else range(0)
-            return [f"file-{self.file.digest}-{row}" for row in rows]
+            return [f"file-{self.file.digest}-{row}" for row in self._rows[split]]
         return [
             f"{kind}-{self.difficulty}-{number}" for number in NUMBERS[split] for kind in self.kinds
         ]
@@ -139,4 +142,9 @@ class PythonMath(ToolEnv):
                 kind = head.removesuffix(f"-{self.difficulty}")
                 if kind != head and kind in self.kinds:
                     return generate(kind, self.difficulty, number)
-        raise unknown_task(ENV, task, self.tasks(self.data_split)[:1])
+        raise unknown_task(ENV, task, [id_ for split in SPLITS for id_ in self.tasks(split)[:1]])
+
+    @staticmethod
+    def _split(file: ProblemFile, data_split: DataSplit) -> dict[str, tuple[int, ...]]:
+        texts = [problem.question for problem in file.problems]
+        return split_rows(texts, file.files, file.named, data_split)

@@ -42,9 +42,10 @@ _NUMBERS = (
     "sixteen seventeen eighteen nineteen twenty"
 )
 _LOGIC = (
-    "not if or and is are was when where for but mod modulo than then with else unless squared cubed "
-    "choose root over from to times plus minus divided factorial half third thirds fourths quarter "
-    "quarters at least most more less sqrt sin cos tan log ln exp pi base binary hex wrong right"
+    "not if or and is are was when where for but mod modulo than then with else unless "
+    "squared cubed choose root over from to times plus minus divided factorial half third "
+    "thirds fourths quarter quarters at least most more less sqrt sin cos tan log ln exp pi "
+    "base binary hex wrong right"
 )
 """Words that change a value, so that they are no unit."""
 _UNIT_WORD = r"[a-zA-Z]+(?:/[a-zA-Z]+)?(?:\s*\^\s*\{?[23]\}?)?"

@@ -103,7 +103,7 @@ class Jvm:
     def resident_mb(self) -> float:
         """Memory it occupies, in MiB; 0 where the system does not say."""
         try:
-            pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+            pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="utf-8").split()[1])
         except (OSError, IndexError, ValueError):
             return 0.0
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20

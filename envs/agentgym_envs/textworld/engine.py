@@ -77,7 +77,7 @@ def _interpreters() -> Any:
 def _load_game(path: Path, rom: bytes) -> Any:
     module = textworld_module("textworld.generator.game")
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
         digest = facts["metadata"].get(DIGEST)
         game = module.Game.deserialize(facts)
     except Exception as problem:  # whatever TextWorld stumbles over in a file that is not its own

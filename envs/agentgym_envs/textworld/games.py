@@ -144,9 +144,9 @@ def _compile(spec: Spec, made: Path) -> None:
     options.force_recompile = True
     generator.compile_game(game, options)
     check(made)
-    facts = json.loads(made.with_suffix(".json").read_text())
+    facts = json.loads(made.with_suffix(".json").read_text(encoding="utf-8"))
     facts["metadata"][DIGEST] = hashlib.sha256(made.read_bytes()).hexdigest()
-    made.with_suffix(".json").write_text(json.dumps(facts))
+    made.with_suffix(".json").write_text(json.dumps(facts), encoding="utf-8")
 
 
 def _make(spec: Spec) -> tuple[Any, Any]:

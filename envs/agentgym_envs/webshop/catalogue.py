@@ -180,7 +180,7 @@ def _write(source: Source, folder: Path, progress: Progress) -> None:
     for kind, counts in wanted.items():
         np.save(folder / f"goals_{kind}.npy", _goal_table(np.array(counts, np.int64)))
     facts = {"digest": digest.hexdigest(), "products": len(asins)}
-    (folder / "facts.json").write_text(json.dumps(facts))
+    (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
     progress(total, total)
 
 
