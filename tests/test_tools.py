@@ -18,7 +18,7 @@ from agentgym.errors import (
     MalformedAction,
     Unreachable,
 )
-from agentgym.rollout.action_formats import Plain
+from agentgym.rollout.action_formats import JsonCall, Plain
 from agentgym.testing import check_environment
 from agentgym.tools import (
     CallLimits,
@@ -520,3 +520,8 @@ def test_action_without_call_is_answered_with_an_example():
     observation, *_, info = env.step("open sesame")
     assert 'such as <tool_call>{"name": "turn", "arguments": {"steps": "..."}}<' in observation
     assert not info["action_valid"] and info["tool_calls"] == 0
+
+
+def test_json_call_format_keeps_tags_inside_strings():
+    text = '<tool_call>{"name": "act", "arguments": {"action": "say </tool_call>"}}</tool_call>'
+    assert JsonCall().parse(text) == "say </tool_call>"

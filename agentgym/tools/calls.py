@@ -70,8 +70,10 @@ class HermesCalls:
 
     def parse(self, action: str, tools: Sequence[Tool]) -> tuple[Call, ...]:
         """Every ``<tool_call>``."""
-        found = json_spans(action, "tool_call")
-        return tuple(_unclosed("tool_call") if body is None else _json_call(body) for body in found)
+        return tuple(
+            _unclosed("tool_call") if span.end < 0 else _json_call(action[span.start : span.end])
+            for span in spans(action, "<tool_call>", "</tool_call>")
+        )
 
     def write(self, tool: Tool, arguments: Mapping[str, object]) -> str:
         """The JSON object between its tags, on one line."""
