@@ -5,10 +5,11 @@
 Library and world play the same lines in the same tasks, in interleaved repetitions: everything the
 oracle does, and between two of its actions `look`, `inventory` and nonsense. Figures are medians,
 `times` is the ratio of the medians. Times are CPU seconds of this process, so that other work on
-the machine hardly counts; those of ScienceWorld include its Java process. Memory is what this process and its children hold, shared pages by their share; a world is
-one under way, a fork one of the middle of an episode. A library that is not installed has no
-figures (ALFWorld's is the extra `alfworld-reference`), WebShop's cannot be installed beside a
-current Python, the others are worlds of our own. `--pool` adds `scripts/bench pool`.
+the machine hardly counts; those of ScienceWorld include its Java process. Memory is what this
+process and its children hold, shared pages by their share; a world is one under way, a fork one of
+the middle of an episode. A library that is not installed has no figures (ALFWorld's is the extra
+`alfworld-reference`), WebShop's cannot be installed beside a current Python, the others are worlds
+of our own. `--pool` adds `scripts/bench pool`.
 """
 
 from __future__ import annotations
