@@ -332,3 +332,37 @@ def test_the_plain_template_of_base_models_ends_answers_with_end_of_text(tokeniz
         "Act.\n\n### Input\ngoal\nstart\n\n### Output\n<action>go</action><|end|>\n\n"
         "### Input\nwall\n\n### Output\n"
     )
+
+
+@pytest.mark.parametrize("name", ["chatml", "opens and drops thoughts", "plain"])
+def test_a_tokenizer_that_marks_word_starts_reads_the_same_tokens_in_pieces(name):
+    """SentencePiece style: a text begins with a mark, and decoding drops it."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE(byte_fallback=True))
+    core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    core.decoder = decoders.Sequence(
+        [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first"), decoders.Fuse()]
+    )
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<s>", "</s>", *(f"<0x{n:02X}>" for n in range(256))],
+        show_progress=False,
+    )
+    core.train_from_iterator(["### Input goal start go north </think> <action>"] * 9, trainer)
+    made = with_template(
+        PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>"), OWN[name]
+    )
+    agent = ChatAgent(made, history="rerender")
+    shown, done = AgentInput("goal", "start", "start"), []
+    for number in range(3):
+        prompt = agent.prompt(shown, done)
+        if prompt.fresh:
+            rendering = agent.template.render(agent.messages(shown, done))
+            assert prompt.tokens == agent.template.encode(rendering)
+        tokens = agent.encode_action(f"go {number}")
+        action = agent.parse(completion(tokens), prompt.tokens)
+        assert action == f"go {number}"
+        done.append(Turn(prompt.tokens, completion(tokens), action, "wall", 0.0, prompt.fresh))
+        shown = shown._replace(observation="wall")

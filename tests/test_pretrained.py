@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_chat_templates import conversation
 
 from agentgym.algorithm import extend
 from agentgym.batch.batch import collate, token_mean
@@ -33,6 +34,7 @@ from agentgym.training.learner import Learner
 from agentgym.types import Sampling, Stop, Task, Trajectory, Turn
 from agentgym.utils.progress import Display
 from agentgym_trainers.grpo import GRPO
+from agentgym.rollout.agent import ChatAgent
 
 pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(1200)]
 
@@ -140,3 +142,12 @@ def test_all_weights_learn_in_float32(pretrained, tmp_path):
     assert 0.9e-6 < moved.max() < 1.1e-6
     [metrics] = read_metrics(folder.metrics)
     assert metrics["policy/mismatch"] < 0.1 and metrics["update/grad_norm"] > 0
+        written = model.generate(tokens, max_new_tokens=12, do_sample=False)
+    assert "Paris" in tokenizer.decode(written[0, tokens.shape[1] :])
+
+
+@pytest.mark.parametrize("history", ["append", "rerender"])
+def test_a_growing_context_is_token_for_token_the_rendering_of_the_template(pretrained, history):
+    agent = ChatAgent(load_tokenizer(pretrained), history=history)
+    for context, rendering in conversation(agent, "text"):
+        assert tuple(context) == agent.template.encode(rendering)

@@ -13,6 +13,7 @@ from agentgym import Opening, Outcome, Stop, Task, TextEnv, make
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.env.registry import world
 from agentgym.errors import UnknownTask
+from agentgym.rollout.agent import ChatAgent
 from agentgym.rollout.demonstrations import demonstrate, demonstration_texts, to_trajectory
 from agentgym.rollout.player import EpisodeLimits, Player, derive
 from agentgym.training.metrics import episode_metrics
@@ -276,3 +277,23 @@ def test_a_stream_of_tasks_is_a_function_of_the_seed_and_covers_each_pass():
 def test_the_stream_is_part_of_the_player(agent):
     one = player(agent, bisect(agent))
     assert replace(one, stream="x").sampling.stop == agent.stop
+
+
+@pytest.mark.parametrize("window", [None, 1])
+def test_the_engine_may_forget_exactly_the_last_context(tokenizer, window):
+    agent = ChatAgent(tokenizer, window=window)
+    engine = ScriptedEngine(lambda prompt, sampling: agent.encode_action("1"))
+    forgotten = []
+    engine.finish = lambda context: forgotten.append(tuple(context))
+    asked = []
+    generate = engine.generate
+
+    async def recorded(prompt, sampling):
+        asked.append(tuple(prompt))
+        return await generate(prompt, sampling)
+
+    engine.generate = recorded
+    limits = EpisodeLimits(turns=3)
+    one = Player(agent=agent, engine=engine, make_env=lambda t: make(t.env), limits=limits)
+    asyncio.run(one(TASK, 0))
+    assert forgotten == [(*asked[-1], *agent.encode_action("1"))]
