@@ -22,6 +22,7 @@ from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.models.loading import check_model, load_model, load_tokenizer
 from agentgym.models.policy import Policy
+from agentgym.rollout.agent import ChatAgent
 from agentgym.settings import (
     Experiment,
     ImitationSettings,
@@ -34,7 +35,6 @@ from agentgym.training.learner import Learner
 from agentgym.types import Sampling, Stop, Task, Trajectory, Turn
 from agentgym.utils.progress import Display
 from agentgym_trainers.grpo import GRPO
-from agentgym.rollout.agent import ChatAgent
 
 pytestmark = [pytest.mark.pretrained, pytest.mark.timeout(1200)]
 
@@ -142,8 +142,6 @@ def test_all_weights_learn_in_float32(pretrained, tmp_path):
     assert 0.9e-6 < moved.max() < 1.1e-6
     [metrics] = read_metrics(folder.metrics)
     assert metrics["policy/mismatch"] < 0.1 and metrics["update/grad_norm"] > 0
-        written = model.generate(tokens, max_new_tokens=12, do_sample=False)
-    assert "Paris" in tokenizer.decode(written[0, tokens.shape[1] :])
 
 
 @pytest.mark.parametrize("history", ["append", "rerender"])

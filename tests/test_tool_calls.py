@@ -261,3 +261,9 @@ def test_a_response_template_of_the_tokenizer_comes_first(tokenizer):
     assert agent.parse(completion(agent.encode_action("go"))) == "go"
     with pytest.raises(MalformedAction):
         agent.parse(completion(agent._encode("<tool_call>{</tool_call>")))
+
+
+def test_a_closing_tag_inside_a_json_string_does_not_end_the_call():
+    text = '<tool_call>{"name": "act", "arguments": {"action": "say </tool_call>"}}</tool_call>'
+    calls = read_calls(text, notation("hermes")).calls
+    assert calls == (ToolCall("act", {"action": "say </tool_call>"}),)
