@@ -356,9 +356,9 @@ class Experiment:
     engine_device: str | None = None
     """Device of the local engine, such as cuda:1; unset: the trainer's device."""
     batch_invariant: bool = True
-    """On a CPU, the local engine is batch-invariant: no bit of a completion depends on what else is
-    in flight. Costs a tenth of its speed. Without it, runs may differ by rounding, and now and then
-    in a token."""
+    """In float32 on a CPU, the local engine is batch-invariant: no bit of a completion depends on
+    what else is in flight. Costs a tenth of its speed. Without it, and in bfloat16, runs may differ
+    by rounding, and now and then in a token."""
     seed: int = 0
     """Root of every random choice."""
     steps: int = 40

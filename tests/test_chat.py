@@ -96,6 +96,9 @@ def test_log_probabilities_of_service_tokens_are_mapped_to_local_tokens():
         completion = ask(url)
     # Ours are <action>, 2, 5, </action> and the stop token.
     assert completion.logprobs == (-0.75, 0.0, -1.5, -0.125, 0.0)
+    reported["content"].append({"token": "<|im_end|>", "logprob": -2.0})
+    with serving(lambda path, body: answered(logprobs=reported)) as (_, url):
+        assert ask(url).logprobs == (-0.75, 0.0, -1.5, -0.125, -2.0)
     other = {"content": [{"token": "something else", "logprob": -1.0}]}
     with serving(lambda path, body: answered(logprobs=other)) as (_, url):
         assert all(math.isnan(x) for x in ask(url).logprobs[:-1])

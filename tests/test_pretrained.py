@@ -109,7 +109,8 @@ def test_adapters_learn_and_an_interrupted_run_ends_with_the_same_ones(pretraine
         imitation=ImitationSettings(
             pretrained=True, max_steps=2, batch_size=2, demos_per_task=1, until_success=1.0
         ),
-        optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=0),
+        # In bfloat16 the engine is not batch-invariant, so a resumed run may differ by rounding.
+        optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=0, precision="float32"),
     )
     whole, cut = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "cut")
     run_blocking(experiment, algorithm(), whole, Display())

@@ -68,6 +68,28 @@ def run(how, trainer, steps, state=None):
     return asyncio.run(asyncio.wait_for(take(), 120))
 
 
+def test_environments_and_requests_continue_while_weights_are_published(trainer, monkeypatch):
+    """A publish of seconds must not let the deadlines of environments pass."""
+    made, ticks = trainer(), 0
+    load = made.player.engine.load
+
+    def slow(weights, version):
+        time.sleep(0.5)
+        load(weights, version)
+
+    monkeypatch.setattr(made.player.engine, "load", slow)
+
+    async def play():
+        nonlocal ticks
+        publishing = asyncio.create_task(made.publish())
+        while not publishing.done():
+            await asyncio.sleep(0.01)
+            ticks += 1
+
+    asyncio.run(play())
+    assert ticks >= 5
+
+
 def digest(steps, trainer):
     found = hashlib.sha256(repr([step.groups for step in steps]).encode())
     for _, weight in sorted(trainer.learner.policy.model.state_dict().items()):

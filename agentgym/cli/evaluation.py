@@ -20,7 +20,9 @@ from agentgym.settings import (
     EndpointSettings,
     EngineKind,
     Experiment,
+    OptimizerSettings,
     PanelSettings,
+    Precision,
     RolloutSettings,
     Value,
 )
@@ -59,6 +61,9 @@ class EvalArguments:
     """URL of a running server, without /v1; unset: vllm-server starts one."""
     engine_device: str | None = None
     """Device of the local engine, such as cuda:1; unset: a GPU where there is one."""
+    precision: Precision = "auto"
+    """Precision of computation. auto: bfloat16 for models of 50 million parameters or more where
+    the hardware multiplies in bfloat16, else float32."""
     seed: int = 0
     """Root of every random choice."""
     panel: PanelSettings = field(default_factory=PanelSettings)
@@ -71,7 +76,8 @@ class EvalArguments:
     """How a chat endpoint is used."""
 
 
-_SHARED = tuple(f.name for f in fields(EvalArguments) if f.name not in ("data", "out", "against"))
+_OWN = ("data", "out", "against", "precision")
+_SHARED = tuple(f.name for f in fields(EvalArguments) if f.name not in _OWN)
 """Options that are fields of ``Experiment``."""
 
 
@@ -87,7 +93,10 @@ def evaluate(arguments: list[str]) -> int:
     from agentgym.experiment.job import evaluate_blocking
     from agentgym.experiment.preflight import check
 
-    experiment = Experiment(**{name: getattr(options, name) for name in _SHARED})
+    experiment = Experiment(
+        **{name: getattr(options, name) for name in _SHARED},
+        optimizer=OptimizerSettings(precision=options.precision),
+    )
     check(experiment)
     before = None if options.against is None else read_report(options.against)
     display = Display(Console())
@@ -128,7 +137,8 @@ def _arguments(settings: Experiment, model: str) -> EvalArguments:
     # Engine and server of a run are not those of its evaluation.
     for name in ("engine", "server", "engine_device"):
         del held[name]
-    return EvalArguments(**{**held, "model": model or tyro.MISSING})
+    precision = settings.optimizer.precision
+    return EvalArguments(**{**held, "model": model or tyro.MISSING, "precision": precision})
 
 
 @dataclass(frozen=True, kw_only=True)

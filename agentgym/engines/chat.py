@@ -40,7 +40,8 @@ class ChatEngine:
     service's tokens.
 
     A log-probability of a service's token is assigned to the local token that holds its first byte,
-    others have 0, so the sum over a completion is the service's; all are NaN if the service
+    others have 0, so the sum over a completion is the service's (that of the end of the turn is on
+    the stop token); all are NaN if the service
     reports none, or none that match its text. Entropies are NaN. The version is always 0.
 
     A request field that a service refuses is replaced (``max_completion_tokens`` for
@@ -172,10 +173,10 @@ class ChatEngine:
         text = without(text_of(message, cut=cut), self._marks)
         tokens = self._tokenizer.encode(text, add_special_tokens=False)
         reported = (choice.get("logprobs") or {}).get("content")
-        logprobs = self._spread(text, tokens, reported)
+        logprobs, end = self._spread(text, tokens, reported)
         if not cut and sampling.stop:
             tokens = [*tokens, sampling.stop[0]]
-            logprobs = [*logprobs, 0.0 if reported else math.nan]
+            logprobs = [*logprobs, end]
         completion = Completion(
             tuple(tokens),
             tuple(logprobs),
@@ -185,23 +186,33 @@ class ChatEngine:
         )
         return completion, usage._replace(cut=int(cut))
 
-    def _spread(self, text: str, tokens: list[int], reported: Any) -> list[float]:
-        """The service's log-probabilities, each on the local token that holds its first byte."""
-        nothing = [math.nan] * len(tokens)
+    def _spread(self, text: str, tokens: list[int], reported: Any) -> tuple[list[float], float]:
+        """The service's log-probabilities, each on the local token that holds its first byte.
+
+        Returns:
+            One per token, and that of the end of the turn, which some services report after the
+            text, else 0.
+        """
+        nothing = [math.nan] * len(tokens), math.nan
         if not reported or not tokens:
             return nothing
         pieces = [bytes(one.get("bytes") or one["token"].encode()) for one in reported]
-        if b"".join(pieces) != text.encode():
+        size = len(text.encode())
+        whole = b"".join(pieces)
+        if whole[:size] != text.encode() or len(whole) - len(pieces[-1]) > size:
             return nothing
         lengths = [len(self._tokenizer.decode([token]).encode()) for token in tokens]
         # Part of a character decodes to a replacement of three bytes: the sum differs then.
-        if sum(lengths) != len(text.encode()):
+        if sum(lengths) != size:
             return nothing
         begins = [0, *accumulate(lengths)][:-1]
-        logprobs = [0.0] * len(tokens)
+        logprobs, end = [0.0] * len(tokens), 0.0
         for start, one in zip([0, *accumulate(map(len, pieces))], reported, strict=False):
-            logprobs[bisect_right(begins, start) - 1] += float(one["logprob"])
-        return logprobs
+            if start >= size:
+                end += float(one["logprob"])
+            else:
+                logprobs[bisect_right(begins, start) - 1] += float(one["logprob"])
+        return logprobs, end
 
 
 def api_root(url: str) -> str:

@@ -32,8 +32,6 @@ def check_device(kind: EngineKind, name: str) -> None:
     Raises:
         ConfigError: Naming it.
     """
-    import torch
-
     if kind != "local":
         raise ConfigError(
             f"the engine {kind} finds its own device: set CUDA_VISIBLE_DEVICES for it, and leave "
@@ -59,7 +57,7 @@ class EngineFactory:
     device: str | None = None
     """Device of the local engine; default: that of the model."""
     batch_invariant: bool = True
-    """Batch-invariant kernels of the local engine on a CPU, see ``LocalEngine``."""
+    """Batch-invariant results of the local engine in float32 on a CPU, see ``LocalEngine``."""
     precision: Precision = "auto"
     """Precision of the local engine; on a CPU, batch-invariant kernels are always float32."""
     cuda_graphs: bool = True
@@ -101,7 +99,7 @@ class EngineFactory:
             if isinstance(model, str | Path):
                 make = partial(LocalEngine.from_pretrained, str(model))
             else:
-                make = partial(LocalEngine, model, dtype=self._dtype(model))
+                make = partial(LocalEngine, model, dtype=compute_dtype(self.precision, model))
             return make(
                 slots=slots,
                 context=context,
@@ -127,8 +125,12 @@ class EngineFactory:
             assert not isinstance(model, str | Path), "a running server is sent weights"
             engine.load(merge_lora(model).state_dict(), 0)
             return engine
-        path = str(model) if isinstance(model, str | Path) else self._save(model, tokenizer)
-        return self._vllm(path, slots, context)
+        if isinstance(model, str | Path):
+            given = None if self.precision == "auto" else self.precision
+            return self._vllm(str(model), slots, context, given)
+        # As the trainer computes, so that log-probabilities agree.
+        dtype = str(compute_dtype(self.precision, model)).removeprefix("torch.")
+        return self._vllm(self._save(model, tokenizer), slots, context, dtype)
 
     def close(self) -> None:
         """Close the engine, if one is open."""
@@ -148,24 +150,18 @@ class EngineFactory:
         if self.report is not None and usage.requests:
             self.report(f"endpoint: {usage.priced(*prices)}")
 
-    def _dtype(self, model: CausalLM) -> torch.dtype:
-        """Kind of number of the local engine's weights."""
-        place = torch.device(self.device) if self.device else next(model.parameters()).device
-        exact = place.type == "cpu" and self.batch_invariant
-        return torch.float32 if exact else compute_dtype(self.precision, model)
-
-    def _vllm(self, path: str, slots: int, context: int) -> Engine:
+    def _vllm(self, path: str, slots: int, context: int, dtype: str | None = None) -> Engine:
         if self.kind == "vllm":
             if self.server is not None:
                 raise ConfigError("the engine vllm needs no server: use `--engine vllm-server`")
             from agentgym.engines.vllm.engine import VLLMEngine
 
-            engine = VLLMEngine(path, slots=slots, context=context)
+            engine = VLLMEngine(path, slots=slots, context=context, dtype=dtype)
             self._closing.append(engine.close)
             return engine
         from agentgym.engines.vllm.server import ServerEngine
 
-        server = ServerEngine(path, url=self.server, slots=slots, context=context)
+        server = ServerEngine(path, url=self.server, slots=slots, context=context, dtype=dtype)
         self._closing.append(server.close)
         return server
 

@@ -54,7 +54,8 @@ class LocalEngine:
         cuda_graphs: On a GPU, launch a decoding step with one call. Not for an engine that samples
             while a trainer uses the same GPU.
         batch_invariant: On a CPU in float32, spend a tenth of the speed so that completions do not
-            depend on the rest of the batch in any bit; otherwise they are equal up to rounding.
+            depend on the rest of the batch in any bit; otherwise, and in bfloat16, they are equal
+            up to rounding.
 
     Raises:
         ConfigError: ``slots`` or ``context`` is not positive.
@@ -93,7 +94,7 @@ class LocalEngine:
                 context=self.context,
                 dtype=dtype,
                 device=device,
-                batch_invariant=batch_invariant,
+                batch_invariant=batch_invariant and dtype == torch.float32,
             )
         else:
             self._decoder = HFDecoder(model, dtype=dtype, device=device)
