@@ -81,7 +81,7 @@ def test_a_native_tool_call_and_its_result(url):
     engine = ChatEngine("small", Endpoint(url), TOKENIZER, tools=[SEARCH], extra=forced)
     talk = "<|user|>Search for rivers.<|assistant|>"
     text, _ = ask(engine, talk, max_tokens=64, seed=1)
-    assert text.startswith('<tool_call>{"name": "search", "arguments": {')
+    assert text.startswith('<tool_call>{"name": "search", "arguments": ')
     free = ChatEngine("small", Endpoint(url), TOKENIZER, tools=[SEARCH])
     talk += f"{text}<|user|><tool_response>Elbe, Rhine</tool_response><|assistant|>"
     _, completion = ask(free, talk, max_tokens=8)
