@@ -49,6 +49,8 @@ class Options:
     """Tokens per episode."""
     repetitions: int = 3
     """Measurements of each way."""
+    only: str = ""
+    """Measure only the ways with this text in their names."""
 
 
 def make_batch(options: Options, vocabulary: int) -> Batch:
@@ -74,7 +76,7 @@ def ours(options: Options, precision: Precision, rank: int | None) -> Callable[[
     model = load_model(options.model, dtype=torch.float32)
     if rank is not None:
         add_lora(model, LoraSettings(rank=rank), seed=0)
-    settings = OptimizerSettings(precision=precision, microbatch_tokens=options.tokens)
+    settings = OptimizerSettings(precision=precision, microbatch_tokens=4096)
     learner = Learner(Policy(model), settings)
 
     def run(batch: Batch) -> None:
@@ -115,6 +117,8 @@ def main(options: Options) -> None:
     print(f"{len(batch.tokens)} tokens per pass, {torch.get_num_threads()} threads")
     first = 0.0
     for name, make in ways.items():
+        if options.only not in name:
+            continue
         run = make()
         run(batch)
         cpu, wall = [], []

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from agentgym.cli.evaluation import EvalArguments
+from agentgym.cli.parsing import take, value_of
+from agentgym.cli.training import parse_plan
 from agentgym.env import registry
 from agentgym.experiment.plan import load_plan, plan_for_env
 from agentgym.experiment.presets import advice
@@ -120,3 +126,15 @@ def test_usual_learning_rates_give_no_advice():
         imitation=ImitationSettings(pretrained=True, learning_rate=1e-3),
     )
     assert advice(lora) == ()
+
+
+@pytest.mark.parametrize("line", ["imitation", "grpo", "gigpo", "epo"])
+def test_the_commands_of_the_evidence_are_settings(line):
+    script = Path(__file__).parents[1] / "scripts" / "evidence-alfworld"
+    shown = subprocess.run([script, "--print", line, "3"], capture_output=True, text=True)
+    verb, algorithm, *words = shlex.split(shown.stdout)[1:]
+    world, model = take(words, "--world"), value_of(words, "--model")
+    chosen = parse_plan(plan_for_env(world, algorithm, model=model, lora=True), words)
+    found = chosen.plan.experiment
+    assert verb == "train" and found.seed == 3 and found.lora.rank == 16
+    assert found.panel.tasks * found.panel.episodes == 512 and found.imitation.pretrained
