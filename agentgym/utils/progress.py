@@ -90,22 +90,25 @@ class _Bar(Progress):
 
 
 class _Lines:
+    """Progress as lines of a log."""
+
     def __init__(self, display: Display, title: str, total: int) -> None:
         self.display, self.title, self.total = display, title, total
-        self.began = self.said = time.monotonic()
+        self.start = self.last_line = time.monotonic()
         self.first: int | None = None
+        """Units that were finished before the stage began, in a resumed run."""
 
     def __call__(self, done: int, note: str = "") -> None:
         now = time.monotonic()
         if self.first is None:
             self.first = done - 1
-        if done < self.total and now - self.said < self.display.every:
+        if done < self.total and now - self.last_line < self.display.every:
             return
-        self.said = now
-        spent = now - self.began
-        eta = spent / max(1, done - self.first) * (self.total - done)
+        self.last_line = now
+        elapsed = now - self.start
+        eta = elapsed / max(1, done - self.first) * (self.total - done)
         self.display.say(
-            f"{self.title:<22} {done}/{self.total}  {_clock(spent)} eta {_clock(eta)}  {note}"
+            f"{self.title:<22} {done}/{self.total}  {_clock(elapsed)} eta {_clock(eta)}  {note}"
         )
 
 
