@@ -49,7 +49,7 @@ def test_a_correct_world_passes_every_check(registered, correct):
     assert [finding.note for finding in found if finding.verdict is Verdict.FAILED] == []
     assert len(found) == len(CHECKS)
     skipped = {finding.check for finding in found if finding.verdict is Verdict.SKIPPED}
-    assert "another process agrees" not in skipped
+    assert "second process agrees" not in skipped
     if correct is Drawers:
         assert skipped == {"seeds change episodes"}
 
@@ -135,7 +135,7 @@ def test_a_world_that_no_other_process_can_import_is_not_compared_there(register
         pass
 
     found = {finding.check: finding for finding in findings(registered(Local), QUICK)}
-    elsewhere = found["another process agrees"]
+    elsewhere = found["second process agrees"]
     assert elsewhere.verdict is Verdict.SKIPPED and "module:Class" in elsewhere.note
 
 
@@ -174,7 +174,7 @@ def test_the_command_tells_what_passed_and_ends_with_status_zero(capsys, monkeyp
     assert main([*words, *quick]) == 0
     shown = capsys.readouterr().out
     assert f"check {len(CHECKS)}/{len(CHECKS)}" in " ".join(shown.split())
-    for row in ("oracle wins", "another process agrees", "resets keep nothing"):
+    for row in ("oracle wins", "second process agrees", "resets leak no memory"):
         assert re.search(rf"{row} +│ passed", shown), shown
     assert re.search("seeds change episodes +│ skipped", shown)
     assert "agentgym/Hotter-v0 keeps the contract" in shown
@@ -187,7 +187,7 @@ def test_the_command_names_the_violations_and_ends_with_status_one(registered, c
     quick = ["--effort.steps", "40", "--effort.resets", "100"]
     assert main(["check", registered(SharesStateWithItsFork), *quick]) == 1
     shown = capsys.readouterr().out
-    assert re.search("forks go their own way +│ failed", shown)
+    assert re.search("forks are exact and independent +│ failed", shown)
     assert "share no mutable state" in shown and "1 violation" in shown
 
 

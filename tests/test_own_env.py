@@ -122,7 +122,7 @@ def test_the_checker_takes_a_class_in_a_file(file, capsys, monkeypatch):
     assert main(["check", "my_doors.py:Doors", *quick]) == 0, capsys.readouterr().out
     shown = capsys.readouterr().out
     assert "keeps the contract" in shown
-    assert re.search("another process agrees +│ passed", shown)
+    assert re.search("second process agrees +│ passed", shown)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A world as an MCP server: any client of the protocol can play it."""
+"""An environment as an MCP server, for any client of the protocol."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
 
 KEPT = 64
-"""Episodes under way; the one that was used longest ago is given up for another."""
+"""Running episodes; beyond that, the least recently used one is closed."""
 _LISTED = 100
 """Task ids in one answer."""
 
@@ -33,21 +33,23 @@ class Tasks:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a world answered."""
+class Turn:
+    """An answer of the environment."""
 
     episode: str
     observation: str
     goal: str = ""
-    """Told once, at the start."""
+    """Sent once, at the start."""
+    manual: str = ""
+    """How to act; sent once, at the start."""
     reward: float = 0.0
     score: float = 0.0
     won: bool = False
     done: bool = False
-    """It is over: by the world, or by the limit on turns."""
+    """The episode ended, or was truncated at the turn limit."""
     action_valid: bool = True
     actions: list[str] = field(default_factory=list)
-    """What means something now, where the world was made to list it."""
+    """Admissible actions, where the environment was made to list them."""
 
 
 @dataclass
@@ -58,14 +60,14 @@ class _Episode:
 
 
 class Episodes:
-    """The tools of the server. Episodes have names, since the protocol has no sessions."""
+    """The tools of the server. Episodes have names because the protocol has no sessions."""
 
     def __init__(self, env: str, kwargs: Mapping[str, Any]) -> None:
-        """Make the world once, to see that it can be.
+        """Make the environment once, to check that it can be made.
 
         Raises:
-            ConfigError: There is no such world, or it takes no such keyword.
-            MissingExtra: The world's own package is not installed.
+            ConfigError: There is no such environment, or it takes no such keyword.
+            MissingExtra: The environment's own package is not installed.
         """
         self._env, self._kwargs = env, dict(kwargs)
         self._bare: TextEnv = world(env, **kwargs)
@@ -73,14 +75,14 @@ class Episodes:
         self._lock = threading.Lock()
 
     def tasks(self, split: str = "train", start: int = 0) -> Tasks:
-        """List the tasks of a split (train, valid or test), at most 100 from a place on."""
-        with _told():
+        """List the tasks of a split (train, valid or test): at most 100, from position `start`."""
+        with _errors_to_client():
             found = self._bare.tasks(split)
         return Tasks(len(found), list(found[max(0, start) : max(0, start) + _LISTED]))
 
-    def reset(self, task: str = "", seed: int = 0) -> Seen:
-        """Start an episode; without a task, the seed draws one. Tells the goal."""
-        with _told():
+    def reset(self, task: str = "", seed: int = 0) -> Turn:
+        """Start an episode; without a task, the seed draws one. Returns the goal and how to act."""
+        with _errors_to_client():
             env = make(self._env, **self._kwargs)
             try:
                 observation, info = env.reset(seed=seed, options={"task": task} if task else None)
@@ -93,11 +95,11 @@ class Episodes:
             old = [self._open.popitem(last=False)[1] for _ in range(len(self._open) - KEPT)]
         for episode in old:
             _close(episode)
-        return _seen(name, observation, info, goal=str(info["goal"]))
+        return _turn(name, observation, info, goal=str(info["goal"]), manual=str(info["manual"]))
 
-    def step(self, episode: str, action: str) -> Seen:
+    def step(self, episode: str, action: str) -> Turn:
         """Act in an episode."""
-        with _told():
+        with _errors_to_client():
             found = self._find(episode)
             with found.lock:
                 if found.over:
@@ -108,11 +110,11 @@ class Episodes:
                     found.over = True
                     raise
                 found.over = terminated or truncated
-        return _seen(episode, observation, info, reward=float(reward), done=found.over)
+        return _turn(episode, observation, info, reward=float(reward), done=found.over)
 
     def close(self, episode: str) -> str:
-        """Give up an episode."""
-        with _told():
+        """Close an episode."""
+        with _errors_to_client():
             found = self._find(episode)
             with self._lock:
                 self._open.pop(episode, None)
@@ -123,7 +125,7 @@ class Episodes:
         with self._lock:
             if name not in self._open:
                 raise EnvError(
-                    f"there is no episode {name[:80]!r}, or it was given up for newer ones: "
+                    f"there is no episode {name[:80]!r}, or it was closed for newer ones: "
                     f"reset() starts one"
                 )
             self._open.move_to_end(name)
@@ -134,8 +136,8 @@ def mcp_server(env: str, kwargs: Mapping[str, Any]) -> MCPServer:
     """A server with the tools ``tasks``, ``reset``, ``step`` and ``close``.
 
     Raises:
-        ConfigError: There is no such world, or it takes no such keyword.
-        MissingExtra: The MCP library, or the world's own package, is not installed.
+        ConfigError: There is no such environment, or it takes no such keyword.
+        MissingExtra: The MCP library, or the environment's own package, is not installed.
     """
     try:
         from mcp.server.mcpserver import MCPServer
@@ -159,8 +161,8 @@ def mcp_server(env: str, kwargs: Mapping[str, Any]) -> MCPServer:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """What goes wrong is told to the client; the library would keep it to itself."""
+def _errors_to_client() -> Iterator[None]:
+    """Send errors to the client, which the library would hide."""
     from mcp.server.mcpserver.exceptions import ToolError
 
     try:
@@ -168,11 +170,11 @@ def _told() -> Iterator[None]:
     except AgentGymError as problem:
         raise ToolError(str(problem)) from problem
     except Exception as problem:
-        raise ToolError(f"the world broke: {type(problem).__name__}: {problem}") from problem
+        raise ToolError(f"the environment failed: {type(problem).__name__}: {problem}") from problem
 
 
-def _seen(episode: str, observation: str, info: Mapping[str, Any], **more: Any) -> Seen:
-    return Seen(
+def _turn(episode: str, observation: str, info: Mapping[str, Any], **more: Any) -> Turn:
+    return Turn(
         episode,
         observation,
         score=float(info["score"]),

@@ -1,4 +1,4 @@
-"""Contracts as functions that anyone can run against their own work."""
+"""Contracts of environments and algorithms as functions, for tests of your own."""
 
 from agentgym.settings import CheckSettings
 from agentgym.testing.worlds import check_environment

@@ -1,4 +1,4 @@
-"""Checks with agents: the oracle wins, and those that know nothing do not."""
+"""Checks with agents: the oracle wins, and agents without knowledge do not."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 from agentgym.env.base import TextEnv
 from agentgym.env.registry import make
 from agentgym.testing.findings import Skipped
-from agentgym.testing.lab import NONSENSE, Lab, Step
+from agentgym.testing.harness import NONSENSE, Lab, Step
 
 _TURNS = 50
-"""Longest episode of an agent that knows nothing, where the world sets no limit."""
+"""Longest episode of an agent without knowledge, where there is no turn limit."""
 _FEWEST_TURNS = 20
-"""Turns of an episode that are played however slow the world is, where so many steps are asked."""
+"""Turns of an episode that are played even in a slow environment."""
 
 Choose = Callable[[Step], str]
 """An agent: the last answer to an action."""
 
 
 class Played(NamedTuple):
-    """How an episode went."""
+    """The result of an episode."""
 
     won: bool
     reward: float
 
 
 def oracle_wins(lab: Lab) -> str:
-    """Where a world claims to know how to win, it wins, also from the middle of an episode."""
+    """Plans of the oracle win, from the start and from the middle of an episode."""
     env, limit, late, asked = lab.world(), lab.horizon, lab.hurry(), 0
     for number, task in enumerate(lab.few(env, 2)):
         lab.begin(env, task)
@@ -60,11 +60,11 @@ def _wins(lab: Lab, env: TextEnv, plan: tuple[str, ...], who: str) -> None:
     )
 
 
-def limit_truncates(lab: Lab) -> str:
-    """The turn limit truncates, exactly at max_episode_steps, and reaching it is no success."""
+def turn_limit_truncates(lab: Lab) -> str:
+    """The turn limit truncates, exactly at max_episode_steps, and reaching it is no win."""
     limit = lab.horizon
     if limit is None:
-        raise Skipped("the world is registered without max_episode_steps")
+        raise Skipped("there is no turn limit")
     task = lab.few(lab.world(), 1)[0]
     env = make(lab.id, **lab.kwargs)
     try:
@@ -90,10 +90,10 @@ def limit_truncates(lab: Lab) -> str:
 
 
 def idle_agents_lose(lab: Lab) -> str:
-    """An agent that says nothing until the limit does not win, and is not paid as if it had."""
+    """An agent that acts by an empty text or `wait` until the limit does not win."""
     env, late, played = lab.world(), lab.hurry(), 0
     for task in lab.few(env, 2):
-        for name, action in (("says nothing", ""), ("waits", "wait")):
+        for name, action in (("writes nothing", ""), ("waits", "wait")):
             result = _play(lab, env, task, _always(action), late)
             lab.require(
                 not result.won,
@@ -109,7 +109,7 @@ def idle_agents_lose(lab: Lab) -> str:
 def random_agents_lose(lab: Lab) -> str:
     """Random admissible actions win at most half of the episodes in twice the oracle's turns.
 
-    Given turns enough, chance solves any small task; that says how hard it is, not that it is
+    With enough turns chance solves any small task, which shows how hard it is and not that it is
     broken.
     """
     env, late, wins, played = lab.world(), lab.hurry(), 0, 0
@@ -130,7 +130,7 @@ def random_agents_lose(lab: Lab) -> str:
     return f"{wins} of {played} episodes won in at most twice the oracle's turns"
 
 
-def listed_order_tells_nothing(lab: Lab) -> str:
+def order_of_actions_reveals_nothing(lab: Lab) -> str:
     """Always taking the first, or the last, of the admissible actions is no way to win."""
     env, late = lab.world(), lab.hurry()
     wins, played = {0: 0, -1: 0}, 0
@@ -155,7 +155,7 @@ def listed_order_tells_nothing(lab: Lab) -> str:
 
 
 def repeating_agents_lose(lab: Lab) -> str:
-    """No single action, said again and again, wins most tasks or pays more than winning does."""
+    """No single action, repeated, wins most tasks or pays more than winning does."""
     env, late, wins, played = lab.world(), lab.hurry(), dict[str, int](), 0
     for task in lab.few(env, 3):
         opening = lab.begin(env, task)

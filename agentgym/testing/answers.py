@@ -1,4 +1,4 @@
-"""Checks of single answers: to nonsense, as values that outlive the step, and as pickles."""
+"""Checks of single answers: to malformed actions, as lasting values, and as pickles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pickle
 import time
 from typing import Any
 
-from agentgym.testing.lab import NONSENSE, Lab
+from agentgym.testing.harness import NONSENSE, Lab
 
 _LONGEST_ANSWER = 20_000
 """Characters; a fifth of the longest nonsense, so that an echo shows."""
@@ -14,26 +14,27 @@ _PATIENCE = 10.0
 """Seconds for one nonsensical action; what takes longer grows faster than its length."""
 
 
-def nonsense_is_harmless(lab: Lab) -> str:
-    """A language model may say anything at any time."""
+def malformed_actions_are_harmless(lab: Lab) -> str:
+    """A language model may write anything at any time."""
     env = lab.world()
     for task in lab.few(env, 1):
         lab.begin(env, task)
         for action in NONSENSE:
-            began = time.monotonic()
+            started = time.monotonic()
             step = lab.act(env, action)
-            spent, said = time.monotonic() - began, f"task {task!r}, action {action[:60]!r}"
+            spent, where = time.monotonic() - started, f"task {task!r}, action {action[:60]!r}"
             lab.require(
-                not step.info["won"], f"{said} won: only what reaches the goal may count as success"
+                not step.info["won"],
+                f"{where} won: only what reaches the goal may count as success",
             )
             lab.require(
                 len(step.observation) <= _LONGEST_ANSWER,
-                f"{said}: {len(action)} characters were answered with {len(step.observation)}, "
+                f"{where}: {len(action)} characters were answered with {len(step.observation)}, "
                 f"which fills the agent's context: cut what you quote",
             )
             lab.require(
                 spent < _PATIENCE,
-                f"{said}: {len(action)} characters took {spent:.0f} s: look for a regular "
+                f"{where}: {len(action)} characters took {spent:.0f} s: look for a regular "
                 f"expression or a loop that is quadratic in the action",
             )
             if step.terminated:
@@ -41,8 +42,8 @@ def nonsense_is_harmless(lab: Lab) -> str:
     return f"{len(NONSENSE)} actions, the longest of {max(map(len, NONSENSE))} characters"
 
 
-def answers_are_values(lab: Lab) -> str:
-    """What a step answered can be pickled, stays as it was, and may be changed by its reader."""
+def answers_are_plain_values(lab: Lab) -> str:
+    """Answers can be pickled, do not change later, and may be changed by their reader."""
     env = lab.world()
     walks = lab.recorded()[:2]
     for walk in walks:

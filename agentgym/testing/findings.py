@@ -1,4 +1,4 @@
-"""What a check of a world says: plain frozen values."""
+"""Results of checks, as frozen values."""
 
 from __future__ import annotations
 
@@ -28,4 +28,4 @@ class Finding:
 
 
 class Skipped(Exception):
-    """Raised by a check that has nothing to look at; the text says why."""
+    """Raised by a check that does not apply; the message states why."""

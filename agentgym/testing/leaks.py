@@ -1,4 +1,4 @@
-"""Checks that what the agent reads does not give the solution or the score away."""
+"""Checks that observations reveal neither the solution nor the score."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable
 
 from agentgym.testing.findings import Skipped
-from agentgym.testing.lab import Lab, Step
+from agentgym.testing.harness import Lab, Step
 
 _TASKS = 16
-"""Tasks whose openings are read."""
+"""Tasks of which the opening is read."""
 _FEWEST = 4
-"""Fewer tell no pattern from chance."""
+"""With fewer, a pattern cannot be distinguished from chance."""
 _OFTEN = 0.8
 """Share of the tasks in which a pattern must show."""
 _FEW_ALTERNATIVES = 0.25

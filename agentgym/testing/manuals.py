@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
-from agentgym.testing.lab import Lab
+from agentgym.testing.harness import Lab
 
 _WORD = re.compile(r"\w+")
 
@@ -21,8 +21,8 @@ def manual_documents_the_commands(lab: Lab) -> str:
     lab.require(isinstance(text, str), f"manual() returned {text!r:.80}, expected a str")
     lab.require(
         text.strip() != "",
-        "has no manual: write `manual()`, which tells the agent what the environment is, every "
-        "form of command with an example, what a turn answers, and what ends the episode",
+        "has no manual: write `manual()`, which states for the agent what the environment is, "
+        "every form of command with an example, what a turn answers, and what ends the episode",
     )
     for task in lab.few(env, 2)[:4]:
         shown = lab.begin(env, task).info.get("manual")

@@ -1,4 +1,4 @@
-"""Checks that a world used for long, or made often, keeps nothing."""
+"""Checks that long use and many constructions leak neither memory nor files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentgym.testing.findings import Skipped
-from agentgym.testing.lab import Lab
+from agentgym.testing.harness import Lab
 
 _READINGS = 10
 """Memory is read this often; during the first half caches may fill."""
@@ -35,7 +35,7 @@ class Reading(NamedTuple):
     resident: int
 
 
-def resets_keep_nothing(lab: Lab) -> str:
+def resets_leak_no_memory(lab: Lab) -> str:
     """Memory stays level over many resets, each with another seed."""
     env, walks = lab.world(), lab.recorded()[:3]
     late, slice_, resets = lab.hurry(), lab.effort.seconds / _READINGS, 0
@@ -44,10 +44,10 @@ def resets_keep_nothing(lab: Lab) -> str:
     tracemalloc.start()
     try:
         while resets < lab.effort.resets and not (late() and len(readings) >= _FEWEST):
-            began, block = time.monotonic(), max(1, lab.effort.resets // _READINGS)
+            started, block = time.monotonic(), max(1, lab.effort.resets // _READINGS)
             block = min(block, lab.effort.resets - resets)
             # Whole rounds: tasks differ in size, so readings compare only after the same one.
-            while (block > 0 and time.monotonic() < began + slice_) or resets % len(walks):
+            while (block > 0 and time.monotonic() < started + slice_) or resets % len(walks):
                 walk = walks[resets % len(walks)]
                 env.reset(seed=resets, options={"task": walk.task})
                 for action in walk.actions[:3]:
@@ -112,7 +112,7 @@ def _use(lab: Lab, task: str) -> None:
 
 
 def _resident() -> int:
-    """Bytes of this process in memory; 0 where the system does not say."""
+    """Bytes of this process in memory; 0 where the system does not report it."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     except (OSError, IndexError):

@@ -1,4 +1,4 @@
-"""Checks of the tasks a world lists: which there are, and that the right one is played."""
+"""Checks of the listed tasks: which there are, and that the right one is played."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from agentgym.env.base import SPLITS, TextEnv
 from agentgym.env.panel import panel_of
 from agentgym.errors import ConfigError, UnknownTask
 from agentgym.testing.findings import Skipped
-from agentgym.testing.lab import Lab, Walk
+from agentgym.testing.harness import Lab, Walk
 
 
 def splits_are_disjoint(lab: Lab) -> str:
@@ -49,8 +49,8 @@ def panels_are_stable(lab: Lab) -> str:
     return f"train {digests[0][:12]}"
 
 
-def ids_decide_tasks(lab: Lab) -> str:
-    """The id decides the task, and nothing else is taken for one."""
+def task_ids_select_tasks(lab: Lab) -> str:
+    """The id determines the task, and unknown ids are refused."""
     env = lab.world()
     tasks = lab.few(env, 3)
     walk = lab.walk(env, tasks[0], 0)
@@ -59,7 +59,7 @@ def ids_decide_tasks(lab: Lab) -> str:
     lab.require(
         any(other != first for other in others),
         f"goal, oracle and answers are equal for the tasks {', '.join(tasks)}: most likely "
-        f"`start` ignores the task id (or the examples of the action space tell tasks not apart)",
+        f"`start` ignores the task id (or the examples of the action space show no difference)",
     )
     for name in ("", "no such task", tasks[0] + "x", tasks[0] + "\x00"):
         options = {"task": name}

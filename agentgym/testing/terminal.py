@@ -1,4 +1,4 @@
-"""The check of a world for people: progress while it runs, a table when it is done."""
+"""The check in the terminal: progress while it runs, then a table."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def check_in_terminal(
     """Run every check; returns 0 when none failed, 1 otherwise.
 
     Raises:
-        ConfigError: There is no such world, or it takes no such keyword.
-        MissingExtra: The world's own package is not installed.
+        ConfigError: There is no such environment, or it takes no such keyword.
+        MissingExtra: The environment's own package is not installed.
     """
     found: list[Finding] = []
     running = findings(env, effort, **env_args)

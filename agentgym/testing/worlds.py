@@ -12,17 +12,26 @@ from gymnasium.utils.env_checker import check_env
 from agentgym.env.registry import full_id, world
 from agentgym.errors import ConfigError
 from agentgym.settings import CheckSettings
-from agentgym.testing import agents, answers, elsewhere, leaks, manuals, memory, panels, sameness
+from agentgym.testing import (
+    agents,
+    answers,
+    determinism,
+    leaks,
+    manuals,
+    memory,
+    panels,
+    second_process,
+)
 from agentgym.testing.findings import Finding, Skipped, Verdict
 from agentgym.testing.hanging import Hangs, calls_return_within
-from agentgym.testing.lab import NOT_THE_ENV, Crash, Lab
+from agentgym.testing.harness import NOT_THE_ENV, Crash, Lab
 
 Check = Callable[[Lab], str]
 """Raises ``AssertionError`` for a violation and ``Skipped``; returns what it looked at."""
 
 
 def passes_gymnasiums_checker(lab: Lab) -> str:
-    """Gymnasium's own checker; its warnings are about arrays and say nothing about texts."""
+    """Gymnasium's own checker; its warnings concern arrays, not texts."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -37,29 +46,29 @@ def passes_gymnasiums_checker(lab: Lab) -> str:
 CHECKS: tuple[Check, ...] = (
     panels.splits_are_disjoint,
     panels.panels_are_stable,
-    panels.ids_decide_tasks,
+    panels.task_ids_select_tasks,
     manuals.manual_documents_the_commands,
-    sameness.episodes_repeat,
-    sameness.worlds_beside_do_not_matter,
-    answers.nonsense_is_harmless,
-    sameness.forks_go_their_own_way,
-    sameness.groups_start_alike,
-    sameness.global_generators_are_left_alone,
-    answers.answers_are_values,
+    determinism.episodes_are_reproducible,
+    determinism.environments_do_not_interact,
+    answers.malformed_actions_are_harmless,
+    determinism.forks_are_exact_and_independent,
+    determinism.groups_start_in_the_same_state,
+    determinism.global_generators_are_not_used,
+    answers.answers_are_plain_values,
     agents.oracle_wins,
-    agents.limit_truncates,
+    agents.turn_limit_truncates,
     agents.idle_agents_lose,
     agents.random_agents_lose,
-    agents.listed_order_tells_nothing,
+    agents.order_of_actions_reveals_nothing,
     agents.repeating_agents_lose,
     leaks.openings_hide_the_solution,
     leaks.answers_hide_the_score,
     panels.seeds_draw_tasks,
     panels.seeds_change_episodes,
     passes_gymnasiums_checker,
-    memory.resets_keep_nothing,
+    memory.resets_leak_no_memory,
     memory.files_are_closed,
-    elsewhere.another_process_agrees,
+    second_process.second_process_agrees,
 )
 """In order: what breaks an earlier one would confuse the later ones."""
 

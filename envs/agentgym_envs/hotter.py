@@ -1,4 +1,4 @@
-"""Find a hidden number from hints: the smallest world with a horizon one dial sets."""
+"""Find a hidden number from hints: the smallest environment, with an adjustable horizon."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SPLITS = {"train": range(800), "valid": range(800, 900), "test": range(900, 1000
 
 
 class Hotter(TextEnv):
-    """Guess a number; every answer says which way to go. A perfect player needs log2(high)."""
+    """Guess a number; every answer gives the direction. A perfect player needs log2(high)."""
 
     def __init__(self, high: int = 100, **kwargs: Any) -> None:
         super().__init__(**kwargs)

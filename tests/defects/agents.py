@@ -48,7 +48,7 @@ class WinsOnSilence(Drawers):
         return super().act(action)
 
 
-@defect("only says nothing wins", "EPO#3: done counts as success")
+@defect("only writes nothing wins", "EPO#3: done counts as success")
 class WinsByLasting(Drawers):
     turns = 0
 

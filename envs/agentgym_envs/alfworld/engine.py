@@ -1,4 +1,4 @@
-"""The rules: which commands a state allows, what each does, and what the game says.
+"""The rules: which commands a state allows, what each does, and the answers of the game.
 
 Step for step what TextWorld's PDDL engine does with ALFWorld's domain and grammar, quirks included;
 ``scripts/differential_alfworld.py`` compares the two.
@@ -79,7 +79,7 @@ def accessible(game: Game, state: State, r: int) -> bool:
     return not game.places[r].openable or r in state.opened
 
 
-# ---- what is said ----------------------------------------------------------------------------
+# ---- answers ----------------------------------------------------------------------------
 
 
 def opening(game: Game) -> str:
@@ -91,7 +91,7 @@ def opening(game: Game) -> str:
 
 
 def listing(names: Sequence[str]) -> str:
-    """Names in a row, as the game says them.
+    """A list of names in the sentences of the game.
 
     Examples:
         >>> listing(["a cup 2", "a cup 1"])
@@ -186,8 +186,8 @@ def _examine_thing(game: Game, state: State, move: Move) -> tuple[State, str]:
 
 def _open(game: Game, state: State, move: Move) -> tuple[State, str]:
     after = _seeing(game, state._replace(opened=state.opened | {move.place}), move.place)
-    said = _contents(game, after, move.place)
-    return after, f"You open the {game.places[move.place].name}. {said}"
+    contents = _contents(game, after, move.place)
+    return after, f"You open the {game.places[move.place].name}. {contents}"
 
 
 def _close(game: Game, state: State, move: Move) -> tuple[State, str]:
@@ -221,8 +221,8 @@ def _put(game: Game, state: State, move: Move) -> tuple[State, str]:
         taken=state.taken - {(o, r)},
     )
     thing, place = game.things[o].name, game.places[r].name
-    said = game.wording.put.format(o=f"the {thing}", r=f"the {place}")
-    return after, f"You {said}."
+    done = game.wording.put.format(o=f"the {thing}", r=f"the {place}")
+    return after, f"You {done}."
 
 
 def _with(
@@ -281,5 +281,5 @@ _DOING: dict[str, Callable[[Game, State, Move], tuple[State, str]]] = {
 
 
 def do(game: Game, state: State, move: Move) -> tuple[State, str]:
-    """Carry out a move of ``moves``: the state after it, and what the game says."""
+    """Carry out a move of ``moves``: the state after it, and the answer."""
     return _DOING[move.verb](game, state, move)

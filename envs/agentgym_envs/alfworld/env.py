@@ -1,4 +1,4 @@
-"""ALFWorld as a world: household tasks in text, after Shridhar et al. 2021 (arXiv:2010.03768)."""
+"""ALFWorld: household tasks in text, after Shridhar et al. 2021 (arXiv:2010.03768)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ALFWorld(TextEnv):
         test_games: int = 134,
         **kwargs: Any,
     ) -> None:
-        """Make the world; nothing is generated or read before it is needed.
+        """Make the environment; nothing is generated or read before it is needed.
 
         Args:
             games: ``generated``, or the folder of official games to play, or ``official`` for the
@@ -85,7 +85,7 @@ class ALFWorld(TextEnv):
         return Opening(engine.opening(self._game), self._game.task, self._game.goal.task_type)
 
     def act(self, action: str) -> Outcome:
-        """Carry out one command; whatever is none changes nothing."""
+        """Execute one command; anything else changes nothing."""
         game, state = self._playing()
         if self._last.won:
             return Outcome("The game is over.", 0.0, 1.0, won=True, done=True, valid=False)
@@ -93,22 +93,22 @@ class ALFWorld(TextEnv):
         move = engine.moves(game, state).get(command)
         if move is None:
             return Outcome(engine.NOTHING_HAPPENS, score=self._last.score, valid=False)
-        self._state, said = engine.do(game, state, move)
+        self._state, answer = engine.do(game, state, move)
         done, wanted = goals.progress(game, self._state)
         won = done == wanted
-        return Outcome(said, float(won), done / wanted, won, done=won)
+        return Outcome(answer, float(won), done / wanted, won, done=won)
 
     def manual(self) -> str:
         """The commands, in the wording of the games."""
         return manual("either" if self.folder else self.wording)
 
     def admissible(self) -> tuple[str, ...]:
-        """Every command that means something now, sorted; none when the game is won."""
+        """Every command that is possible now, sorted; none when the game is won."""
         game, state = self._playing()
         return () if self._last.won else tuple(sorted(engine.moves(game, state)))
 
     def oracle(self) -> tuple[str, ...] | None:
-        """Commands that win from here; None when the game is won or no way is known."""
+        """Commands that win from here; None when the game is won or none are known."""
         game, state = self._playing()
         return winning_commands(game, state, searching=self.searching) or None
 

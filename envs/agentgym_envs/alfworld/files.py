@@ -54,7 +54,7 @@ def listed(folder: Path, split: str, types: Sequence[str]) -> tuple[str, ...]:
     """Ids of a split's games that ALFWorld itself would play, sorted.
 
     Its rule: no movable receptacles, no slicing, a family that was asked for, a game file that
-    says it is solvable.
+    is marked as solvable.
     """
     found = sorted((folder / split).rglob(TRAJECTORY))
     return tuple(

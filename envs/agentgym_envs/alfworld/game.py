@@ -77,7 +77,7 @@ class Game:
     places: tuple[Place, ...]
     things: tuple[Thing, ...]
     locations: tuple[str, ...]
-    """Their names, which only the old wording says."""
+    """Their names, which only the old wording shows."""
     at: tuple[tuple[int, ...], ...]
     """For each location, its places."""
     always: tuple[dict[str, Move], ...]
@@ -121,7 +121,7 @@ def build(problem: Problem, task: str, wording: Wording) -> Game:
     """A game from its facts.
 
     Raises:
-        EnvError: The facts do not say where the player is, or put a receptacle at two locations.
+        EnvError: The facts lack the location of the player, or put a receptacle at two locations.
     """
     facts: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for predicate, *arguments in problem.facts:

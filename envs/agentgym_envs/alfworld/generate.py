@@ -29,7 +29,7 @@ DECOR = {
     "Mirror": ("Dresser", "CounterTop"),
     **dict.fromkeys(LAMPS, LAMP_STANDS),
 }
-"""Things nobody can take, and where they stand."""
+"""Fixed objects, and where they stand."""
 
 SENTENCES = {
     "pick_and_place_simple": ("put a {obj} in {recep}", "put some {obj} on {recep}"),
@@ -65,7 +65,7 @@ def generate(spec: Spec, attempt: int = 0) -> tuple[Problem, str]:
     """The facts of a game and its goal as a sentence; equal on every machine.
 
     Args:
-        spec: What the task id says.
+        spec: The parsed task id.
         attempt: Each draws the things and their places anew.
 
     Raises:

@@ -1,4 +1,4 @@
-"""ALFWorld's own engine, TextWorld's PDDL planner, asked the same questions as ours.
+"""ALFWorld's own engine, TextWorld's PDDL planner, given the same commands as ours.
 
 Only for differential tests and benchmarks: it needs the extra ``alfworld-reference`` and is some
 thousand times slower.
@@ -24,7 +24,7 @@ from agentgym_envs.alfworld.tables import ENV
 
 
 class Answer(NamedTuple):
-    """What both engines say after a command."""
+    """The answer of an engine to a command."""
 
     text: str
     commands: tuple[str, ...]
@@ -69,13 +69,13 @@ class Ours:
         move = engine.moves(self.game, self.state).get(command.strip())
         if move is None:
             return self._answer(engine.NOTHING_HAPPENS)
-        self.state, said = engine.do(self.game, self.state, move)
-        return self._answer(said)
+        self.state, answer = engine.do(self.game, self.state, move)
+        return self._answer(answer)
 
-    def _answer(self, said: str) -> Answer:
+    def _answer(self, answer: str) -> Answer:
         done, wanted = goals.progress(self.game, self.state)
         commands = tuple(sorted(engine.moves(self.game, self.state)))
-        return Answer(said, commands, done == wanted)
+        return Answer(answer, commands, done == wanted)
 
 
 def difference(ours: Answer, theirs: Answer) -> str:

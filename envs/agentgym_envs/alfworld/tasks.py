@@ -43,7 +43,7 @@ _ID = re.compile(
 
 
 class Spec(NamedTuple):
-    """What a task id says."""
+    """A parsed task id."""
 
     task_type: str
     thing: str

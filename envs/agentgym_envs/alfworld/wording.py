@@ -22,7 +22,7 @@ class Wording(NamedTuple):
     """What differs between the data of versions up to 0.3 and since 0.4."""
 
     put: str
-    """Command that puts down an object, with {o} and {r}; its text says the same."""
+    """Command that puts down an object, with {o} and {r}; its answer has the same words."""
     arrive_at_place: bool
     """Arriving names the receptacle; else the number of the location."""
     help: str
@@ -40,7 +40,7 @@ _OLD_ARRIVES = "You arrive at {lend.name}. "
 
 _SENTENCES = "cda5707704f3cf03b520abab3d4f8827e89dff8010ac63c52a67796daab97875"
 """SHA-256 of ALFWorld's grammar without goal and help, in the old wording: the sentences that our
-engine says. Versions 0.3.3 to 0.4.2 and the games of json_2.1.1 differ in nothing else."""
+engine writes. Versions 0.3.3 to 0.4.2 and the games of json_2.1.1 differ in nothing else."""
 _RULES = (
     "d497fad724a094574b3c88bb78914f56db2227d49bc7a214859ac5f63bab28b1",
     "030e152b072e607018749cf0e8b4dab62d7693e3d629a03269a1aeeca21b9ad3",
@@ -59,7 +59,7 @@ def check_sentences(grammar: str) -> None:
     """
     if sentences_digest(grammar) != _SENTENCES:
         raise EnvError(
-            "its grammar has other sentences than ALFWorld's, which this engine does not say: "
+            "its grammar has other sentences than ALFWorld's, which this engine does not write: "
             "play it with ALFWorld's own engine"
         )
 
@@ -114,13 +114,13 @@ def read(grammar: str) -> tuple[Wording, str]:
             "command 'move {o} to {r}' or 'put {o} in/on {r}'"
         )
     try:
-        said = json.loads(goal[1]), json.loads(help_[1]) if help_ else ""
+        texts = json.loads(goal[1]), json.loads(help_[1]) if help_ else ""
     except json.JSONDecodeError as problem:
         raise EnvError(f"a sentence in the grammar is not a JSON text: {problem}") from problem
-    task = said[0].removeprefix("Your task is to: ").removesuffix(".")
+    task = texts[0].removeprefix("Your task is to: ").removesuffix(".")
     put = "move {o} to {r}" if all(new) else "put {o} in/on {r}"
     # The reference engine's parser of sentences skips the blanks they begin with.
-    return Wording(put, _NEW_ARRIVES in grammar, str(said[1]).lstrip()), task
+    return Wording(put, _NEW_ARRIVES in grammar, str(texts[1]).lstrip()), task
 
 
 def grammar(goal: str, wording: Name) -> str:

@@ -200,7 +200,7 @@ class Session:
         return action
 
     def _follow(self, title: str) -> None:
-        """Make the logical player go where the status line says the player is.
+        """Make the logical player go to the room of the status line.
 
         `enter door` moves the player without an event that TextWorld would recognise.
         """
@@ -214,7 +214,7 @@ class Session:
                     return self._apply(action)
         if title in {name.title() for name in names.values()}:
             raise EnvError(
-                f"{self.story.path}: the game says the player is in {title!r}, its logical "
-                f"model says {names[self.room]!r}"
+                f"{self.story.path}: the game shows the player in {title!r}, its logical "
+                f"model has {names[self.room]!r}"
             )
         return None

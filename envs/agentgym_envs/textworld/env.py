@@ -1,4 +1,4 @@
-"""TextWorld as a world: generated games, played in their real interpreter."""
+"""TextWorld: generated games, played in their real interpreter."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TextWorld(TextEnv):
         test_games: int = 64,
         **kwargs: Any,
     ) -> None:
-        """Make the world; no game is made or loaded before ``reset``.
+        """Make the environment; no game is made or loaded before ``reset``.
 
         Args:
             family: ``cooking``, ``coin_collector``, ``treasure_hunter``, ``simple``, or ``mix``.
@@ -99,7 +99,7 @@ class TextWorld(TextEnv):
         return Opening(self._words(first, inventory=self.inventory), goal, family)
 
     def act(self, action: str) -> Outcome:
-        """Type one command into the game."""
+        """Send one command to the game."""
         session = self._playing()
         if self._over:
             return self._outcome("The game is over.", valid=False)
@@ -112,8 +112,8 @@ class TextWorld(TextEnv):
         self._read = self._read or "examining the cookbook" in reply.events
         gain = self._score - before if self.dense else float(reply.won)
         carrying = self.inventory and not self._over and "taking inventory" not in reply.events
-        said = self._words(reply.body, inventory=carrying)
-        return self._outcome(said, gain, valid=bool(reply.events))
+        answer = self._words(reply.body, inventory=carrying)
+        return self._outcome(answer, gain, valid=bool(reply.events))
 
     def manual(self) -> str:
         """The commands of TextWorld's grammar."""
@@ -149,18 +149,18 @@ class TextWorld(TextEnv):
         described = self.terse and text.describes_room(body)
         scene = self._scene() if described or inventory else None
         room = scene.look() if scene and described else ""
-        said = text.terse(body, room) if self.terse else text.full(body)
+        answer = text.terse(body, room) if self.terse else text.full(body)
         carried = scene.inventory() if scene and inventory else ""
-        return f"{said}\n{carried}" if carried else said
+        return f"{answer}\n{carried}" if carried else answer
 
     def _scene(self) -> Scene:
         session = self._playing()
         return Scene(session.facts, session.story.names)
 
-    def _outcome(self, said: str, reward: float = 0.0, *, valid: bool) -> Outcome:
+    def _outcome(self, answer: str, reward: float = 0.0, *, valid: bool) -> Outcome:
         # The contract: 1 exactly when won. Some games let a player lose with every point made.
         score = 1.0 if self._won else min(max(self._score, 0.0), 0.99)
-        return Outcome(said, reward, score, self._won, self._over, valid)
+        return Outcome(answer, reward, score, self._won, self._over, valid)
 
 
 def _short_goal(family: str, game: Any) -> str:

@@ -112,7 +112,7 @@ def _build(task: str, path: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=".making-", dir=path.parent) as folder:
             made = Path(folder) / path.name
             with warnings.catch_warnings():
-                # TextWorld's makers say which synonyms they ran out of, Jericho that it does not
+                # TextWorld reports which synonyms it ran out of, Jericho that it does not
                 # know a game that was made a second ago.
                 warnings.simplefilter("ignore")
                 _compile(parse(task), made)
@@ -131,8 +131,8 @@ def _reason(problem: Exception) -> str:
     if isinstance(problem, OSError):
         return problem.strerror or str(problem)
     lines = [line.strip() for line in str(problem).splitlines()]
-    told = next((line for line in lines if "error:" in line.lower()), "")
-    return f"the compiler failed ({told[:100]})" if told else "the compiler failed"
+    message = next((line for line in lines if "error:" in line.lower()), "")
+    return f"the compiler failed ({message[:100]})" if message else "the compiler failed"
 
 
 def _compile(spec: Spec, made: Path) -> None:

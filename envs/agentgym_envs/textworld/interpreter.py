@@ -12,7 +12,7 @@ from agentgym.errors import EnvError
 
 
 class Interpreter(jericho.FrotzEnv):  # type: ignore[misc]
-    """Frotz, told to run bytes that were checked instead of a file that may have changed.
+    """Frotz, given bytes that were checked instead of a file that may have changed.
 
     The base class would also look up hints for well-known games and warn that it has none.
     """
@@ -72,7 +72,7 @@ class Interpreters:
         return found
 
     def give(self, interpreter: Interpreter) -> None:
-        """Take back an interpreter that nobody uses any more."""
+        """Return an unused interpreter."""
         with self._lock:
             self._idle.append(interpreter)
 

@@ -109,7 +109,7 @@ def _started(count: int) -> Iterator[list[Worker]]:
 def _feed(
     worker: Worker, waiting: SimpleQueue[str | None], answers: SimpleQueue[str | None]
 ) -> None:
-    """Hand tasks to a worker until there are none; None in ``answers`` says that it died."""
+    """Hand tasks to a worker until there are none; None in ``answers`` means that it died."""
     assert worker.stdin and worker.stdout
     while (task := waiting.get()) is not None:
         try:

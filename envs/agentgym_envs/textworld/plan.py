@@ -16,7 +16,7 @@ READ = "examine cookbook"
 def winning_commands(session: Session, *, read: bool) -> tuple[str, ...] | None:
     """Commands that win from here, or None when none are known.
 
-    TextWorld's quest tracking says how, except for games with a limited inventory, which it
+    TextWorld's quest tracking finds it, except for games with a limited inventory, which it
     cannot follow: there it is the walkthrough, after undoing whatever led away from it.
 
     TextWorld's plans know the recipe without having read it. A demonstration should not, so

@@ -10,7 +10,7 @@ from typing import Any
 _DIRECTIONS = ("north", "south", "east", "west")
 _STATES = ("open", "closed", "locked")
 _ALWAYS_SHUT = ("oven", "toaster")
-"""Containers whose being closed matters to nobody."""
+"""Containers that need not be shown as closed."""
 _CUTS = ("chopped", "sliced", "diced")
 _COOKINGS = ("roasted", "fried", "grilled")
 
@@ -65,7 +65,7 @@ class Scene:
         return sorted(things, key=lambda thing: _natural(thing.name))
 
     def _name(self, thing: Any) -> str:
-        """As the game prints it in a list: cut, cooked and raw food says so."""
+        """As the game prints it in a list: with how food is cut and cooked."""
         states, words = self.states[thing.name], []
         words += [cut for cut in _CUTS if cut in states]
         if "needs_cooking" in states:

@@ -50,7 +50,7 @@ _EXAMPLES = tuple(f"{family}-{presets['easy'][0]}-s0" for family, presets in PRE
 
 
 class Spec(NamedTuple):
-    """What a task id says."""
+    """A parsed task id."""
 
     family: str
     settings: dict[str, int | str]

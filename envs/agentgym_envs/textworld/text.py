@@ -1,4 +1,4 @@
-"""What may be said to a game, and what of its answer is for the reader."""
+"""Commands that may be sent to a game, and the readable part of its answers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Reply(NamedTuple):
     events: tuple[str, ...]
     """The game's actions that succeeded, outermost only, in order."""
     room: str
-    """Where the status line says the player is; empty if it does not."""
+    """The room in the status line; empty if there is none."""
     score: int | None
     """The game's own count, when it was printed."""
     won: bool
@@ -65,7 +65,7 @@ def command(action: str, names: Iterable[str] = ()) -> str | Refused:
 
     A NUL byte would crash the interpreter, a meta command would end or reconfigure the game, a
     list of commands would be several steps for the price of one, and the signs by which a game's
-    answer is read (its trace repeats what the player says) would let a player forge a victory.
+    answer is read (its trace repeats the command) would let a player forge a victory.
 
     Args:
         action: The agent's words.
@@ -143,7 +143,7 @@ def full(body: str) -> str:
 
 
 def terse(body: str, room: str) -> str:
-    """The same with ``room`` in place of a room's description, and no line that says nothing."""
+    """The same with ``room`` in place of a room's description, and no empty phrases."""
     text = _TAG.sub("", _COUNTERS.sub("", _DESCRIPTION.sub(lambda _: f"\n{room}\n", body)))
     text = _COOKBOOK.sub(_recipe, text)
     text = _ENDING.sub(lambda end: "\nYou won!" if end[1] == "The End" else "\nYou lost!", text)

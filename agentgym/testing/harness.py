@@ -77,7 +77,7 @@ class Walk(NamedTuple):
 
 
 class Crash(AssertionError):
-    """The environment raised; the place in its code tells whether it is the same error again."""
+    """The environment raised; the place in its code identifies repetitions of the error."""
 
     def __init__(self, message: str, problem: BaseException) -> None:
         place = place_of(problem)
@@ -308,7 +308,7 @@ class Lab:
         return child
 
     def refuses(self, call: Callable[[], object], error: type[Exception], what: str) -> None:
-        """A call with something unknown must raise the error that says so."""
+        """A call with something unknown must raise a given error."""
         try:
             call()
         except error:

@@ -17,9 +17,9 @@ from agentgym.env.base import SPLITS
 from agentgym.env.panel import panel_of
 from agentgym.settings import CheckSettings
 from agentgym.testing.findings import Skipped
-from agentgym.testing.lab import Lab, Step, Walk
+from agentgym.testing.harness import Lab, Step, Walk
 
-_START = "from agentgym.testing.elsewhere import main; main()"
+_START = "from agentgym.testing.second_process import main; main()"
 _PATIENCE = 300
 """Seconds the second process may take."""
 _UNKNOWN = 3
@@ -27,27 +27,27 @@ _UNKNOWN = 3
 
 
 class Job(NamedTuple):
-    """What the second process is to play."""
+    """Work of the second process."""
 
     env: str
     spec: EnvSpec | None
-    """How it was registered; None for ``file.py:ClassName``, which says it by itself."""
+    """How it was registered; None for ``file.py:ClassName``, which needs no registration."""
     kwargs: dict[str, Any]
     walks: tuple[Walk, ...]
 
 
 class Result(NamedTuple):
-    """What it saw."""
+    """Its results."""
 
     digests: tuple[str, ...]
     """Of the panels of the splits."""
     answers: tuple[tuple[Step, ...], ...]
 
 
-def another_process_agrees(lab: Lab) -> str:
+def second_process_agrees(lab: Lab) -> str:
     """Panels and episodes are the same in a process of its own."""
     walks = lab.recorded()
-    result = _elsewhere(lab, walks)
+    result = _play_there(lab, walks)
     env = lab.world()
     for split, digest in zip(SPLITS, result.digests, strict=True):
         lab.require(
@@ -65,7 +65,7 @@ def another_process_agrees(lab: Lab) -> str:
     return f"{sum(len(walk.actions) for walk in walks)} steps, {len(SPLITS)} panels"
 
 
-def _elsewhere(lab: Lab, walks: tuple[Walk, ...]) -> Result:
+def _play_there(lab: Lab, walks: tuple[Walk, ...]) -> Result:
     known = gymnasium.registry.get(lab.id)
     try:
         job = pickle.dumps(Job(lab.id, known, lab.kwargs, walks))

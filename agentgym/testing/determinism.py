@@ -1,4 +1,4 @@
-"""Checks that task, seed and actions decide an episode: again, beside others, in a fork."""
+"""Checks that task, seed and actions determine an episode: again, beside others, in a fork."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from agentgym.env.base import TextEnv
 from agentgym.env.registry import world
-from agentgym.testing.lab import Lab, Step, Walk
+from agentgym.testing.harness import Lab, Step, Walk
 
 _CAUSE = "draw everything from the generator given to `start`, keep no state across episodes"
 _GROUP = 4
@@ -21,8 +21,8 @@ _PATIENCE = 5
 """Time for a group in threads, as a multiple of that for one call."""
 
 
-def episodes_repeat(lab: Lab) -> str:
-    """An episode is the same in another world, after other episodes."""
+def episodes_are_reproducible(lab: Lab) -> str:
+    """An episode is the same in another environment, after other episodes."""
     used, walks = lab.world(), lab.recorded()
     # Backwards, so that no episode comes after the same ones as it did when it was recorded.
     for walk in reversed(walks):
@@ -35,8 +35,8 @@ def episodes_repeat(lab: Lab) -> str:
     return f"{steps} steps in {len(walks)} episodes"
 
 
-def worlds_beside_do_not_matter(lab: Lab) -> str:
-    """An episode is the same while another world plays another task, turn by turn."""
+def environments_do_not_interact(lab: Lab) -> str:
+    """An episode is the same while another environment plays another task, turn by turn."""
     env, beside, number = lab.world(), lab.world(), 0
     for number, walk in enumerate(lab.some(4), 1):
         other = lab.begin(beside, lab.recorded()[-number].task)
@@ -55,14 +55,14 @@ def worlds_beside_do_not_matter(lab: Lab) -> str:
     return f"{number} episodes"
 
 
-def groups_start_alike(lab: Lab) -> str:
-    """Members of a group, played in threads at the same time, start and go on alike."""
+def groups_start_in_the_same_state(lab: Lab) -> str:
+    """Members of a group, played in threads at the same time, start and continue alike."""
     groups = 0
     for walk in lab.some(3):
         groups += 1
         members = [lab.world() for _ in range(_GROUP)]
         for number, env in enumerate(members):
-            # What a member has played before must not tell.
+            # What a member played before must make no difference.
             for other in lab.recorded()[:number]:
                 lab.replay(env, other, 3)
         starts = [lab.begin(env, walk.task, walk.seed) for env in members]
@@ -108,7 +108,7 @@ def _in_threads(lab: Lab, walk: Walk, members: list[TextEnv]) -> list[list[Step]
 
 @contextmanager
 def _hasty_threads() -> Iterator[None]:
-    """Threads take turns as often as they can, so that a race shows."""
+    """Threads switch as often as they can, so that a race shows."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -117,8 +117,8 @@ def _hasty_threads() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def forks_go_their_own_way(lab: Lab) -> str:
-    """A fork goes on exactly like the original, and neither notices the other."""
+def forks_are_exact_and_independent(lab: Lab) -> str:
+    """A fork continues exactly like the original, and neither disturbs the other."""
     number = 0
     for number, walk in enumerate(lab.some(4), 1):
         rng = np.random.default_rng(number)
@@ -146,7 +146,7 @@ def forks_go_their_own_way(lab: Lab) -> str:
 def _goes_on(
     lab: Lab, late: TextEnv, walk: Walk, cut: int, where: str, rng: np.random.Generator
 ) -> None:
-    """A fork whose original has moved on, and then been closed, is where it was forked."""
+    """A fork keeps its state while its original moves on and is closed."""
     grandchild = lab.fork(late)
     actions, answers = lab.wander(late, rng)
     fresh = lab.replay(lab.world(), walk._replace(actions=(*walk.actions[:cut], *actions)))
@@ -162,8 +162,8 @@ def _goes_on(
     )
 
 
-def global_generators_are_left_alone(lab: Lab) -> str:
-    """A world that draws from process-wide generators disturbs every other episode."""
+def global_generators_are_not_used(lab: Lab) -> str:
+    """Drawing from process-wide generators disturbs every other episode."""
     env, before = lab.world(), (random.getstate(), np.random.get_state())
     walk = lab.recorded()[0]
     try:
