@@ -1,0 +1,27 @@
+"""The page on metrics names every number that training logs."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent.parent
+PAGE = (HERE / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
+LOGGED = ("episode", "group", "policy", "credit", "replay", "spent", "time", "tokens", "entropy_law")
+SOURCES = ("agentgym/training", "agentgym/experiment", "trainers/agentgym_trainers")
+
+
+def names():
+    """Strings in the code that look like the name of a metric."""
+    for source in SOURCES:
+        for path in sorted((HERE / source).glob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    prefix, slash, name = node.value.partition("/")
+                    if slash and prefix in LOGGED and name.replace("_", "").isalnum():
+                        yield node.value
+
+
+@pytest.mark.parametrize("name", sorted(set(names())))
+def test_a_metric_is_on_the_page(name):
+    assert f"`{name}`" in PAGE
