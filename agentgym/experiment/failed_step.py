@@ -18,8 +18,10 @@ from agentgym.batch.batch import Batch, pack, unpack
 from agentgym.errors import ConfigError, TrainingError
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.models.loading import load_model
+from agentgym.models.lora import base_model_of
 from agentgym.models.policy import Policy
 from agentgym.models.protocols import CausalLM, Tokenizer
+from agentgym.settings import OptimizerSettings
 from agentgym.training.learner import Learner, NotFinite
 
 
@@ -53,7 +55,7 @@ def keep_failed_step(
         folder: The run folder.
         model: The policy's network.
         tokenizer: Saved with the model.
-        learner: Its critic and temperature are saved too.
+        learner: Its critic, temperature and precision are saved too.
 
     Raises:
         TrainingError: Instead of ``NotFinite``; its text names the folder.
@@ -67,6 +69,7 @@ def keep_failed_step(
             "update": problem.update,
             "step": problem.step,
             "temperature": 1.0 if learner is None else learner.policy.temperature,
+            "precision": "auto" if learner is None else learner.settings.precision,
             "columns": pack(problem.batch),
             "private": dict(problem.batch.extra),
             "critic": None if critic is None else critic.network.model.state_dict(),
@@ -92,7 +95,12 @@ def load_failed_step(where: str | Path) -> FailedStep:
     if not (path / "trainer.pt").is_file():
         raise ConfigError(f"{path} holds no failed step: expected a folder RUN/failed-step-NNNN")
     state: dict[str, Any] = torch.load(path / "trainer.pt", weights_only=True)
-    learner = Learner(Policy(load_model(path), temperature=state["temperature"]))
+    # The weights before the step exactly; the frozen base of adapters is as it was loaded.
+    model = load_model(path, dtype=None if base_model_of(path) else torch.float32)
+    learner = Learner(
+        Policy(model, temperature=state["temperature"]),
+        OptimizerSettings(precision=state["precision"]),
+    )
     if state["critic"] is not None:
         learner.add_critic(CriticPlan())
         assert learner.critic is not None
