@@ -374,3 +374,18 @@ def test_an_episode_of_a_foreign_task_is_refused():
     record = EpisodeRecord.of(broken(Task(HOTTER, "hotter-1"), 0))
     with pytest.raises(ConfigError, match="not on the panel"):
         Report.of(PANEL, BASE, [record], episodes=1)
+
+
+def attempt(stop, won):
+    """A record of one attempt at sample 0 of the first task."""
+    played = Trajectory(PANEL.tasks[0], 0, "", "", (), stop, float(won), won)
+    return EpisodeRecord.of(played)
+
+
+def test_of_several_attempts_at_an_episode_the_first_scored_one_counts():
+    failed = attempt(Stop.ENV_ERROR, False)
+    lost, won = attempt(Stop.TERMINATED, False), attempt(Stop.TERMINATED, True)
+    for records, expected in [([failed, lost, won], 0), ([failed, won, lost], 1), ([won, lost], 1)]:
+        result = Report.of(PANEL, BASE, records, episodes=1).tasks[0]
+        assert (result.finished, result.won, result.lost) == (1, expected, 0)
+        assert sum(result.failed_attempts.values()) == records.count(failed)
