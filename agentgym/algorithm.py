@@ -26,6 +26,33 @@ class About(NamedTuple):
     update: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """What an algorithm may know about the run that trains with it."""
+
+    steps: int = 40
+    """Training steps; schedules are fractions of them."""
+    max_turns: int = 50
+    """Turns after which an episode is truncated."""
+    max_completion_tokens: int = 32
+    """Longest completion of one turn, in tokens."""
+    seed: int = 0
+    """Root of the random choices that credit makes."""
+
+    @property
+    def max_episode_tokens(self) -> int:
+        """Most tokens that the policy can write in an episode."""
+        return self.max_turns * self.max_completion_tokens
+
+    def steps_in(self, fraction: float) -> int:
+        """A fraction of the run in training steps, at least one."""
+        return max(1, round(fraction * self.steps))
+
+
+DEFAULT_RUN = RunInfo()
+"""The run that the default settings make."""
+
+
 @runtime_checkable
 class AlgorithmSettings(Protocol):
     """Settings of an algorithm: a frozen dataclass that builds it."""
@@ -33,8 +60,8 @@ class AlgorithmSettings(Protocol):
     about: ClassVar[About]
     """Source and parts."""
 
-    def build(self) -> Algorithm:
-        """The algorithm with these settings."""
+    def build(self, run: RunInfo) -> Algorithm:
+        """The algorithm with these settings, in a run."""
 
 
 def every_row(batch: Batch) -> Bool[Tensor, " N"]:

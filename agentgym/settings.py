@@ -277,6 +277,8 @@ class AlarmSettings:
     to 1 (they identify it)."""
     cut_completions: float = 0.5
     """Warn when this share of the turns is cut at the longest completion."""
+    inert_term: float = 0.01
+    """Warn when a term of the loss has less than this part of the surrogate's gradient norm."""
     patience: int = 3
     """Consecutive steps after which a warning is given, once."""
     max_mismatch: float = 0.1
@@ -286,7 +288,7 @@ class AlarmSettings:
     def __post_init__(self) -> None:
         """Refuse impossible values."""
         at_least(0, self, "entropy_collapse", "entropy_explosion", "identical_groups")
-        at_least(0, self, "template_collapse", "cut_completions")
+        at_least(0, self, "template_collapse", "cut_completions", "inert_term")
         at_least(1, self, "patience")
         above(0, self, "max_mismatch")
 

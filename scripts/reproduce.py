@@ -32,7 +32,7 @@ from rich.console import Console
 
 from agentgym.errors import AgentGymError, ConfigError, TrainingError, did_you_mean
 from agentgym.experiment.api import load_recipe
-from agentgym.experiment.job import Job, run_blocking
+from agentgym.experiment.job import Job, run_blocking, run_info
 from agentgym.experiment.preflight import check
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.settings import Experiment, ImitationSettings
@@ -50,8 +50,8 @@ from agentgym_trainers.grpo import GRPO
 from agentgym_trainers.ppo import PPO
 from agentgym_trainers.spear import SPEAR
 
-HALF = 8
-"""Training steps in half of a run, for schedules."""
+STEPS = 16
+"""Training steps that a run is worth, for schedules."""
 BUDGET = 20_000
 """Turns in the world that a run takes."""
 RATE = 2e-4
@@ -75,38 +75,37 @@ class Arm(NamedTuple):
 
 ARMS: dict[str, Arm] = {
     "grpo": Arm("grpo", GRPO()),
-    "epo": Arm("epo", EPO(middle=HALF), ("grpo", "epo: bonus alone")),
-    "empg": Arm("empg", EMPG(), ("grpo", "empg: permuted weights")),
+    "epo": Arm("epo", EPO(), ("grpo", "epo: bonus alone")),
+    "empg": Arm("empg", EMPG(), ("grpo", "empg: centring alone", "empg: permuted weights")),
     "aepo": Arm("aepo", AEPO(), ("grpo", "arpo", "aepo: random branching")),
     "dr-bot": Arm("dr-bot", DrBoT(), ("grpo",), SLOW),
     "spear": Arm(
         "spear",
-        SPEAR(replay_warmup=HALF, acting_decay=2 * HALF),
+        SPEAR(),
         ("dr-bot", "spear: self-imitation alone"),
         SLOW,
     ),
     "arpo": Arm("arpo", ARPO(), ("grpo",)),
-    "epo: bonus alone": Arm("epo", EPO(middle=HALF, smoothing_weight=0.0), ("grpo",)),
+    "epo: bonus alone": Arm("epo", EPO(smoothing_weight=0.0), ("grpo",)),
+    "empg: centring alone": Arm("empg", EMPG.control(), ("grpo",)),
     "empg: permuted weights": Arm("empg", EMPG(scaling_order="permuted"), ("grpo",)),
     "aepo: random branching": Arm(
         "aepo",
         AEPO(root_allocation="fixed", entropy_weight=0.0, branch_penalty=0.0),
         ("grpo", "arpo"),
     ),
-    "spear: self-imitation alone": Arm(
-        "spear", SPEAR(replay_warmup=HALF, acting_reward=0.0), ("dr-bot",), SLOW
-    ),
+    "spear: self-imitation alone": Arm("spear", SPEAR(acting_reward=0.0), ("dr-bot",), SLOW),
     "dapo": Arm("dapo", DAPO(), ("grpo",)),
     "ppo": Arm("ppo", PPO(), ("grpo",)),
     "gigpo": Arm("gigpo", GiGPO(), ("grpo",)),
 }
 """In the order of their runs. Controls hold back one piece: the corridor of EPO; which step gets
-which weight in EMPG; the reward for acting in SPEAR; and in AEPO the scout and the look at entropy,
-so that paths fork by a constant chance."""
+which weight in EMPG, or all but its centring over steps (k = zeta = 0); the reward for acting in
+SPEAR; and in AEPO the scout and the look at entropy, so that paths fork by a constant chance."""
 
 PANELS = {
     "EPO": ("epo", "epo: bonus alone", "grpo"),
-    "EMPG": ("empg", "empg: permuted weights", "grpo"),
+    "EMPG": ("empg", "empg: centring alone", "empg: permuted weights", "grpo"),
     "SPEAR": ("spear", "spear: self-imitation alone", "dr-bot"),
     "AEPO": ("aepo", "aepo: random branching", "arpo", "grpo"),
     "baselines": ("grpo", "dapo", "ppo", "dr-bot", "gigpo"),
@@ -224,8 +223,9 @@ def train(run: Run) -> str:
             raise ConfigError(f"{run.root} holds a run with other settings: choose another --out")
         share_before(run)
         display = Display(Console(file=log, width=120))
+        info = replace(run_info(run.experiment), steps=STEPS)
         try:
-            run_blocking(run.experiment, arm.config.build(), run.folder, display)
+            run_blocking(run.experiment, arm.config.build(info), run.folder, display)
         except TrainingError as problem:
             return f"stopped: {problem}"
     return f"{(time.monotonic() - began) / 60:.1f} min"

@@ -121,7 +121,7 @@ class Composed:
 
     algorithm: Algorithm
 
-    def build(self):
+    def build(self, run=None):
         return self.algorithm
 
 
@@ -155,5 +155,5 @@ def test_a_piece_of_the_entropy_family_trains_on_hosts_of_every_kind(tokenizer, 
     assert all(map(math.isfinite, found.metrics.values()))
     sizes = {len(group) for group in found.groups}
     assert sizes == {6 if piece == "aepo-arbitrary" else 3}
-    forked = any(t.shared for group in found.groups for t in group)
+    forked = any(t.shared_turns for group in found.groups for t in group)
     assert forked == (piece == "etmr")

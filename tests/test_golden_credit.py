@@ -20,8 +20,8 @@ from agentgym.credit.advantages import (
 )
 from agentgym.credit.reward_shaping import overlong
 from agentgym.credit.transforms import chain, group_advantage, mean_over_episodes
-from agentgym.credit.weights import CONSTANT, divide_by_constant
 from agentgym.evaluation.stats import bootstrap_mean
+from agentgym.losses.compose import Loss, Outputs, minibatch_loss, token_sum
 from agentgym.testing.batches import batch_of, written
 from agentgym_trainers.aepo import scale_by_entropy
 from agentgym_trainers.corridor import (
@@ -64,14 +64,17 @@ def test_g2_four_ways_to_aggregate_a_loss():
     def mean(weight):
         return float((weight * loss).sum())
 
-    constant = run(divide_by_constant(4), batch)
-    summed = run(divide_by_constant(4, per_episode=False), batch)
+    given = Loss(lambda outputs, batch, step: loss)
+
+    def summed(constant, **how):
+        batch_ = batch.with_(weight=token_mean(batch.mask))
+        return float(minibatch_loss(token_sum(given, constant, **how), Outputs(loss, loss), batch_))
+
     assert mean(token_mean(batch.mask)) == near(golden["token-mean"])
     assert mean(episode_mean(batch, batch.mask)) == near(golden["seq-mean-token-mean"])
-    assert mean(constant.weight * constant.extra[CONSTANT]) == near(golden["drgrpo"])
-    assert mean(summed.weight * summed.extra[CONSTANT]) == near(golden["seq-mean-token-sum-norm"])
-    one = run(divide_by_constant(1), batch)
-    assert mean(one.weight * one.extra[CONSTANT]) == near(golden["seq-mean-token-sum"])
+    assert summed(4) == near(golden["drgrpo"])
+    assert summed(4, per_episode=False) == near(golden["seq-mean-token-sum-norm"])
+    assert summed(1) == near(golden["seq-mean-token-sum"])
 
 
 # ---- groups ------------------------------------------------------------------------------------
@@ -335,7 +338,7 @@ def test_g9d_rewards_for_acting():
     ]:
         for case in golden[name]:
             acts, outcome = torch.tensor([float(case[key])]), torch.tensor([float(case["outcome"])])
-            total = outcome + fade(200)(case["t"]) * form(acts, outcome)
+            total = outcome + fade(200)(case["t"]) * form(acts, outcome > 0)
             assert float(total) == near(case["total"]), case
 
 

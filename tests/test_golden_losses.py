@@ -298,8 +298,8 @@ def test_g11_the_net_force_on_entropy(where, reference):
     batch = corridor(batch, here, 0.5, 1.5)
     logits = torch.tensor(GOLDEN["G1"]["logits"], requires_grad=True)
     outputs = Fixed(logits)(batch)
-    scale = golden["lam"] * golden["alpha"] * golden["beta"]
-    loss = add(scale(golden["lam"], entropy_bonus()), scale(scale, outside()))
+    penalty = golden["lam"] * golden["alpha"] * golden["beta"]
+    loss = add(scale(golden["lam"], entropy_bonus()), scale(penalty, outside()))
     loss.apply(outputs, batch, 0)[batch.mask].sum().backward()
     assert (logits.grad * 1e3).tolist() == near(golden[f"dloss_dz_{where}"])
 

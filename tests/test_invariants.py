@@ -10,7 +10,7 @@ import torch
 
 from agentgym.batch.batch import collate
 from agentgym.batch.turns import turns_of
-from agentgym.credit.weights import CONSTANT, TOKENS, TURNS, finished, keep_only, side_weights
+from agentgym.credit.weights import TOKENS, TURNS, finished, keep_only, side_weights
 from agentgym.losses.compose import Outputs, add, scale, weighted_by
 from agentgym.losses.surrogates import clipped_tokens, entropy_bonus, policy_gradient
 from agentgym.models import from_scratch
@@ -363,7 +363,6 @@ def drawn(config, ratios, seed):
     batch = batch_of([[1] * 20, [1] * 20])
     old, advantage = rng.normal(-2, 1, 40), rng.normal(0, 1, 40)
     batch = batch.with_(logprob=written(batch, old), advantage=written(batch, advantage))
-    batch = batch.with_(**{CONSTANT: batch.mask.double()})
     outputs = Outputs(written(batch, old + np.log(ratios)), torch.zeros_like(batch.entropy))
     imitation = config.build().updates[1]
     batch = imitation.select.apply(outputs, batch, torch.Generator().manual_seed(seed))
@@ -444,7 +443,7 @@ def test_spear_a_draw_is_the_same_for_the_same_step():
 
 def test_spear_10_a_filtered_turn_has_no_weight():
     batch = collate(made_up(0, MIXED))
-    credit = DrBoT(task_keep_ratio=1.0).credit()
+    credit = DrBoT(task_keep_ratio=1.0, bad_turns="mask").credit()
     found, _ = credit.apply(batch, credit.init(), 0)
     assert found.weight[found.mask & ~found.parsed].sum() == 0
     assert (found.mask & ~found.parsed).any()

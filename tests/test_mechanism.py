@@ -8,16 +8,34 @@ import pytest
 import torch
 
 from agentgym import plugins
-from agentgym.algorithm import Algorithm, CriticPlan, Select, Update, both, extend
+from agentgym.algorithm import (
+    DEFAULT_RUN,
+    Algorithm,
+    CriticPlan,
+    RunInfo,
+    Select,
+    Update,
+    both,
+    extend,
+)
 from agentgym.batch.batch import REFERENCE, VALUE, collate, concatenate, pack, text_hash, unpack
 from agentgym.batch.turns import turns_of
 from agentgym.credit.advantages import RETURN, gae
 from agentgym.credit.importance import correct_sampling, importance
 from agentgym.credit.reward_shaping import malformed_penalty, overlong_penalty
 from agentgym.credit.transforms import chain, group_advantage, mean_over_episodes, stateless
-from agentgym.credit.weights import CONSTANT, TURNS, side_weights
+from agentgym.credit.weights import TURNS, keep_only, side_weights
 from agentgym.errors import CompositionError, ImpossibleValue, TrainingError
-from agentgym.losses.compose import Loss, Outputs, add, scale, times_column, weighted_by
+from agentgym.losses.compose import (
+    Loss,
+    Outputs,
+    add,
+    minibatch_loss,
+    scale,
+    times_column,
+    token_sum,
+    weighted_by,
+)
 from agentgym.losses.reductions import nucleus_entropy, tempered_logprob
 from agentgym.losses.surrogates import entropy_bonus, kl_to_reference, policy_gradient, value_error
 from agentgym.rollout.collect import independent
@@ -25,6 +43,7 @@ from agentgym.testing import check_algorithm
 from agentgym.testing.algorithms import _Trial
 from agentgym.testing.batches import batch_of, written
 from agentgym.testing.episodes import MIXED, TIED, made_up
+from agentgym.training.learner import loss_scale
 from agentgym.training.mismatch import stop_on_mismatch
 from agentgym.utils.bounds import above, at_least, finite, ordered, within
 from agentgym_trainers.aepo import AEPO
@@ -254,34 +273,62 @@ def test_a_weighted_sum_is_the_sum_of_its_terms():
     assert loss(side).abs().max() > 1e-5
 
 
-def test_dr_bots_released_bonus_has_the_scale_of_its_surrogate_and_turns_make_its_mean():
+def test_dr_bots_released_mean_is_over_turns_in_units_of_ten_for_a_win():
     batch = batch_of([[1, 1, 1], [1]], reward=[0.0, 1.0], group=[0, 0])
-    batch = batch.with_(parsed=batch.mask, entropy=2.0 * batch.mask)
     credit = DrBoT.released().build().credit
     found, _ = credit.apply(batch, credit.init(), 0)
-    assert found.advantage[found.mask].tolist() == near([-0.25] * 3 + [0.75])
-    loss = DrBoT.released().build().updates[0].loss
-    outputs = Outputs(found.logprob, found.entropy)
-    surrogate, bonus = (part.apply(outputs, found, 0)[found.mask] for part in loss.apart())
-    constant = found.extra[CONSTANT][found.mask]
-    assert surrogate.tolist() == near((-found.advantage[found.mask] * constant).tolist())
-    assert bonus.tolist() == near((-2e-4 * constant).tolist(), 1e-9)
+    assert found.advantage[found.mask].tolist() == near([-2.5] * 3 + [7.5])
 
 
 @pytest.mark.parametrize("kind", [DrGRPO, DrBoT])
-def test_the_constant_divides_the_sum_of_each_episode_or_of_the_batch(kind):
+def test_the_constant_divides_the_token_sum_of_each_episode_or_of_the_batch(kind):
     batch = batch_of([[3, 2], [1]], reward=[0.0, 1.0], group=[0, 0])
 
-    def scale(divided):
-        credit = kind(max_episode_tokens=10, token_sum_per=divided).build().credit
-        return float(credit.apply(batch, credit.init(), 0)[0].extra[CONSTANT].max())
+    def slopes(per, rows, run=DEFAULT_RUN, **how):
+        algorithm = kind(token_sum_per=per, **how).build(run)
+        found, _ = algorithm.credit.apply(batch, algorithm.credit.init(), 0)
+        part = found.rows(torch.tensor(rows))
+        logprob = part.logprob.clone().requires_grad_()
+        loss = minibatch_loss(algorithm.updates[0].loss, Outputs(logprob, part.entropy), part)
+        (slope,) = torch.autograd.grad(loss, logprob)
+        return (slope / -part.advantage)[part.mask].tolist()
 
-    assert (scale("episode"), scale("batch")) == near((6 / 20, 6 / 10))
+    assert slopes("episode", [0, 1], divisor_tokens=10) == near([1 / 20] * 6)
+    assert slopes("batch", [0, 1], divisor_tokens=10) == near([1 / 10] * 6)
+    # Of two minibatches with one episode each, the short and the long one divide alike.
+    assert slopes("episode", [0], divisor_tokens=10) == near([1 / 10] * 5)
+    assert slopes("episode", [1], divisor_tokens=10) == near([1 / 10])
+    run = RunInfo(max_turns=5, max_completion_tokens=8)
+    assert slopes("episode", [1], run) == near([1 / 40])
+    assert slopes("batch", [1], run) == near([1 / 8])
     assert (kind().token_sum_per, kind.paper().token_sum_per, kind.released().token_sum_per) == (
         "episode",
         "episode",
         "batch",
     )
+
+
+def test_tokens_left_out_of_a_token_sum_do_not_change_the_others():
+    batch = batch_of([[3, 2], [1]], reward=[0.0, 1.0], group=[0, 0])
+    batch = batch.with_(advantage=batch.mask.double())
+    loss = token_sum(policy_gradient(), 10)
+
+    def slope(batch):
+        logprob = batch.logprob.clone().requires_grad_()
+        value = minibatch_loss(loss, Outputs(logprob, batch.entropy), batch)
+        return torch.autograd.grad(value, logprob)[0]
+
+    kept = keep_only(lambda batch: batch.turn == 0).apply(batch, (), 0)[0]
+    inside = batch.turn == 0
+    assert slope(kept)[inside].tolist() == near(slope(batch)[inside].tolist())
+    assert slope(kept)[~inside].abs().max() == 0
+
+
+def test_the_bound_on_the_gradient_has_the_scale_of_a_token_sum():
+    batch = batch_of([[3, 2], [1]])
+    assert loss_scale(policy_gradient(), batch) == 1
+    assert loss_scale(token_sum(policy_gradient(), 10), batch) == near(6 / 20)
+    assert loss_scale(token_sum(policy_gradient(), 10, per_episode=False), batch) == near(6 / 10)
 
 
 def test_a_weight_column_that_nothing_writes_is_refused():
@@ -571,7 +618,7 @@ def broken(credit):
 
     @dataclass(frozen=True, kw_only=True)
     class Broken(GRPO):
-        def build(self):
+        def build(self, run=None):
             return replace(GRPO().build(), credit=credit)
 
         @classmethod
@@ -626,7 +673,7 @@ def updating(select=None, loss=None):
     first = replace(host.updates[0], select=select, loss=loss or host.updates[0].loss)
 
     class Updating(broken(host.credit)):
-        def build(self):
+        def build(self, run=None):
             return replace(host, updates=(first,))
 
     return Updating

@@ -267,6 +267,7 @@ def test_a_healthy_run_raises_no_alarm():
         ("never-acts", {"episode/parsed": 0.05}),
         ("cut-completions", {"episode/cut": 0.6}),
         ("template", {"group/task_information": 0.01}),
+        ("inert-term", {"update/norm/surrogate": 1.0, "update/norm/entropy": 0.005}),
         ("zero-gradient", {"update/grad_norm": 0.0}),
     ],
 )

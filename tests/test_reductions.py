@@ -157,7 +157,9 @@ def test_epo_as_released_is_an_entropy_bonus_and_nothing_else():
     )
 
 
-@pytest.mark.parametrize("base", [GRPO(loss_aggregation="token-mean"), DAPO()])
+@pytest.mark.parametrize(
+    "base", [GRPO(loss_aggregation="token-mean"), DAPO(baseline_over="episodes")]
+)
 def test_empg_without_modulation_is_its_host_up_to_centring(base):
     """Equal numbers of turns, and as many wins as losses: the mean over steps is 0."""
     neutral = EMPG(base=base, scaling_sharpness=0.0, clarity_weight=0.0).build()
@@ -274,11 +276,12 @@ def test_riskpo_without_a_dual_clip_has_the_update_of_gspo():
 
 
 def test_dapo_without_a_penalty_for_length_is_grpo_with_its_weights():
-    free = DAPO(max_episode_tokens=10**9).build()
+    free = DAPO(max_episode_tokens=10**9, baseline_over="episodes").build()
     assert same(free, extend(GRPO().build(), credit=mean_over_informative_tokens()))
     assert same(free, GRPO(loss_aggregation="token-mean").build(), steps=[MIXED, MIXED])
     assert not same(free, GRPO(loss_aggregation="token-mean").build())
-    assert not same(DAPO(max_episode_tokens=4, overlong_buffer=4).build(), free)
+    assert not same(DAPO(max_episode_tokens=10**9).build(), free)
+    assert not same(DAPO(max_episode_tokens=4, baseline_over="episodes").build(), free)
 
 
 def test_arpo_credits_and_updates_as_its_host():

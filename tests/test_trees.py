@@ -7,8 +7,10 @@ import pytest
 from counting import Counter
 
 from agentgym import Stop, Task, make
+from agentgym.algorithm import RunInfo
 from agentgym.batch.batch import collate
 from agentgym.engines.scripted import ScriptedEngine
+from agentgym.env.base import Opening, Outcome, TextEnv
 from agentgym.env.executor import fork_env
 from agentgym.errors import ConfigError
 from agentgym.rollout.branching import (
@@ -206,7 +208,7 @@ def completion(*entropies):
 def test_a_streak_belongs_to_a_path_or_to_the_task():
     assert streak_per_path([2, 0, 1], [1, 0, 0]) == [3, 0, 0]
     assert by_task([2, 2], [0, 1]) == [3, 3]
-    assert by_task([2, 2], [0, 0]) == [2, 2]
+    assert by_task([2, 2], [0, 0]) == [0, 0]
 
 
 def test_a_threshold_compares_strictly():
@@ -244,3 +246,47 @@ def test_an_uncertain_turn_forks_its_path(agent):
     someone.engine = Unsure(guess(agent))
     group = collect(arpo.collect, someone)
     assert sum(t.shared_turns > 0 for t in group) == 4
+
+
+class Errand(TextEnv):
+    """Half of the tries run into the limit of 20 turns, the others end after 6 to 12."""
+
+    def tasks(self, split):
+        return tuple(f"errand-{k}" for k in range(8))
+
+    def start(self, task, rng):
+        self.number = 0
+        return Opening("say a number", "say numbers")
+
+    def act(self, action):
+        self.number += 1
+        luck = random.Random(f"{action} {self.number}").random()
+        return Outcome("go on", done=self.number > 5 and luck < 0.05)
+
+
+@pytest.mark.parametrize("kind", [AEPO, ARPO])
+def test_forks_reuse_a_good_share_of_the_turns_of_long_episodes(agent, kind):
+    """At the papers' chance of 0.5 they are used up in the first turns and share no others."""
+    tasks = [Task("tests/Errand", f"errand-{k}") for k in range(64)]
+
+    def reused(config):
+        collector = config.build(RunInfo(max_turns=20)).collect
+        someone = player(agent, None, Errand, limits=EpisodeLimits(turns=20))
+        groups = [collect(collector, someone, task) for task in tasks]
+        return episode_metrics(groups)["group/reused_turns"]
+
+    assert reused(kind()) >= 0.15
+    assert reused(kind(branch_probability=0.5)) < 0.08
+
+
+@pytest.mark.parametrize("inherit", [True, False])
+def test_the_first_completion_of_a_fork_is_its_roots_or_its_own(agent, inherit):
+    seen = []
+
+    def rule(point, rng):
+        seen.append(point.first is point.completion)
+        return len(seen) == 2
+
+    collect(grow_tree(2, fixed_roots(1), rule, inherit_first=inherit), player(agent, None, Counter))
+    # The root's first turn, and the fork's first turn where it is its own.
+    assert sum(seen) == (1 if inherit else 2)

@@ -257,6 +257,15 @@ def collate(groups: Sequence[Sequence[Trajectory]]) -> Batch:
     )
 
 
+def returns_differ(group: Sequence[Trajectory]) -> bool:
+    """Whether the scored episodes have different returns in the precision that a batch holds.
+
+    Sums of the same rewards in another order differ in double precision, and teach nothing.
+    """
+    scored = [trajectory.reward for trajectory in group if trajectory.stop.scored]
+    return len(set(torch.tensor(scored, dtype=torch.float32).tolist())) > 1
+
+
 def _ending(trajectory: Trajectory) -> int:
     last = trajectory.turns[-1:]
     return text_hash("".join(f"{turn.action}\n{turn.observation}" for turn in last))

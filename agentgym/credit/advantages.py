@@ -13,6 +13,7 @@ from torch import Tensor
 
 from agentgym.batch.batch import VALUE, Batch
 from agentgym.batch.turns import Turns, discounted_returns, turns_of
+from agentgym.credit.reward_shaping import turn_scores
 from agentgym.credit.transforms import Transform, centre, deviation_by, group_mean, stateless
 
 RETURN = "critic/return"
@@ -26,32 +27,75 @@ def leave_one_out() -> Transform:
     """
 
     def apply(batch: Batch) -> Batch:
-        size = torch.bincount(batch.group)[batch.group]
-        centred = centre(batch.reward, batch.group) * size / (size - 1).clamp(min=1)
-        value = torch.where(size > 1, centred, batch.reward)
+        value = _less_the_others(batch.reward, batch.group)
         return batch.with_(advantage=value[batch.episode_of_token] * batch.mask)
 
     return stateless(apply)
 
 
-def group_advantage_over_turns(*, scale: bool = True, epsilon: float = 1e-6) -> Transform:
-    """The group advantage with every *turn* counted once, as code does that has one row per turn.
+def leave_one_out_over_turns(*, malformed_penalty: float = 0.0) -> Transform:
+    """The same with every turn a sample of its own, as in code that has one row per turn.
 
-    A long failure then weighs more in the mean than a short success. Standard deviation with one
-    degree of freedom less; a group of a single turn keeps its return. Only for comparison with
-    released code: ``credit.group_advantage`` counts episodes.
+    Args:
+        malformed_penalty: Taken from the score of a turn without an action, and of no other.
     """
 
     def apply(batch: Batch) -> Batch:
         turns = turns_of(batch)
-        reward, group = batch.reward[turns.episode], batch.group[turns.episode]
-        centred = centre(reward, group)
+        score = turn_scores(batch, turns, malformed_penalty)
+        value = _less_the_others(score, batch.group[turns.episode])
+        return batch.with_(advantage=turns.spread(value, batch))
+
+    return stateless(apply)
+
+
+def _less_the_others(value: Float[Tensor, " K"], key: Int[Tensor, " K"]) -> Float[Tensor, " K"]:
+    size = torch.bincount(key)[key]
+    return torch.where(size > 1, centre(value, key) * size / (size - 1).clamp(min=1), value)
+
+
+def group_advantage_over_turns(
+    *, scale: bool = True, epsilon: float = 1e-6, malformed_penalty: float = 0.0
+) -> Transform:
+    """The group advantage with every *turn* a sample, as in code that has one row per turn.
+
+    A long failure then has more weight in the mean than a short success. Standard deviation with
+    one degree of freedom less; a group of a single turn keeps its score. Only for comparison with
+    released code: ``credit.group_advantage`` counts episodes.
+
+    Args:
+        scale: Divide by the standard deviation.
+        epsilon: Added to it, in units of reward.
+        malformed_penalty: Taken from the score of a turn without an action, and of no other.
+    """
+
+    def apply(batch: Batch) -> Batch:
+        turns = turns_of(batch)
+        score, group = turn_scores(batch, turns, malformed_penalty), batch.group[turns.episode]
+        centred = centre(score, group)
         alone = torch.bincount(group)[group] == 1
-        value = torch.where(alone, reward, centred)
+        value = torch.where(alone, score, centred)
         if scale:
             deviation = deviation_by(centred, group, unbiased=True)
             value = value / (torch.where(alone, torch.ones_like(value), deviation) + epsilon)
         return batch.with_(advantage=turns.spread(value, batch))
+
+    return stateless(apply)
+
+
+def centre_over_tokens() -> Transform:
+    """Subtract from each advantage the mean over all tokens of its task.
+
+    Under a loss in which every token counts the same, the advantages of a task then sum to 0.
+    Without it, tasks with long failures have a negative mean: the update is mostly about making
+    what was done less likely.
+    """
+
+    def apply(batch: Batch) -> Batch:
+        at = batch.mask.nonzero().squeeze(-1)
+        inside = batch.advantage[at]
+        centred = centre(inside, batch.group[batch.episode_of_token[at]])
+        return batch.with_(advantage=torch.zeros_like(batch.advantage).index_put((at,), centred))
 
     return stateless(apply)
 
@@ -111,6 +155,7 @@ def gae(
     *,
     bootstrap: bool = False,
     per_turn: bool = False,
+    malformed_penalty: float = 0.0,
 ) -> Transform:
     """GAE over the tokens an episode wrote, across its turns; writes the critic's target.
 
@@ -124,7 +169,8 @@ def gae(
         bootstrap: What follows an episode that a limit cut short is worth the critic's value
             before its last token; otherwise nothing, as after an end that the world declared.
         per_turn: Every turn is an episode of its own that earns the whole return, as in code that
-            has one row per turn.
+            has one row per turn; nothing follows it, so nothing is bootstrapped.
+        malformed_penalty: Per turn: taken from the return of a turn without an action.
     """
 
     def apply(batch: Batch) -> Batch:
@@ -136,11 +182,15 @@ def gae(
         owner = batch.episode_of_token[at]
         unit = turn if per_turn else owner
         value = batch.extra[VALUE][at]
+        earned = batch.turn_reward[at]
+        if per_turn:
+            earned = turn_scores(batch, turns, malformed_penalty)[turn]
+        cut = batch.truncated[owner] & bootstrap & (not per_turn)
         tokens = _Tokens(
-            reward=((batch.reward[owner] if per_turn else batch.turn_reward[at]) * end).tolist(),
+            reward=(earned * end).tolist(),
             value=value.tolist(),
             unit=unit.tolist(),
-            beyond=(value * (batch.truncated[owner] & bootstrap)).tolist(),
+            beyond=(value * cut).tolist(),
         )
         found = torch.tensor(_accumulate(tokens, discount, gae_lambda), dtype=value.dtype)
         advantage = torch.zeros_like(batch.extra[VALUE]).index_put((at,), found)

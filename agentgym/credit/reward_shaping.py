@@ -28,6 +28,24 @@ def add_episode_reward(batch: Batch, bonus: Float[Tensor, " E"]) -> Batch:
     return shaped.with_(reward=batch.reward + bonus)
 
 
+def scale_rewards(factor: float) -> Transform:
+    """Multiply all rewards, as code does that pays 10 for a win."""
+    return stateless(
+        lambda batch: batch.with_(
+            reward=factor * batch.reward, turn_reward=factor * batch.turn_reward
+        )
+    )
+
+
+def turn_scores(batch: Batch, turns: Turns, penalty: float) -> Float[Tensor, " K"]:
+    """The episode's return on each of its turns, less ``penalty`` on those without an action.
+
+    The score of a row in code that has one row per turn: a fine stays on its own turn.
+    """
+    malformed = (~turns.first(batch.parsed)).to(batch.reward)
+    return batch.reward[turns.episode] - penalty * malformed
+
+
 def malformed_penalty(penalty: float) -> Transform:
     """Take ``penalty`` from every turn that held no action."""
 

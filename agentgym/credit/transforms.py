@@ -180,15 +180,19 @@ def group_advantage(
     return stateless(apply)
 
 
-def mean_over_episodes() -> Transform:
+def mean_over_episodes(*, tied: bool = False) -> Transform:
     """Give every episode that has an advantage the same weight, spread over its tokens.
 
     The per-answer mean of GRPO (Shao et al. 2024, arXiv:2402.03300, eq. 3); see ``episode_mean``.
     Episodes without an advantage get none, the filter of DAPO's dynamic sampling (Yu et al. 2025,
     arXiv:2503.14476, section 3.2). Differs: nothing is resampled.
+
+    Args:
+        tied: Keep episodes without an advantage, on which a regulariser may still act.
     """
 
     def apply(batch: Batch) -> Batch:
-        return batch.with_(weight=episode_mean(batch, batch.mask & (batch.advantage != 0)))
+        counts = batch.mask if tied else batch.mask & (batch.advantage != 0)
+        return batch.with_(weight=episode_mean(batch, counts))
 
     return stateless(apply)

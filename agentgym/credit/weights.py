@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agentgym.batch.batch import Batch, token_mean
@@ -20,9 +20,6 @@ TOKENS = "weight/tokens"
 """Private column: every token of the batch counts the same."""
 TURNS = "weight/turns"
 """Private column: every episode counts the same, and its turns, and their tokens."""
-
-CONSTANT = "weight/constant"
-"""Private column: the token mean over the sum divided by a constant, the same on all tokens."""
 
 
 def mean_over_informative_tokens() -> Transform:
@@ -37,25 +34,16 @@ def mean_over_tokens() -> Transform:
     return stateless(lambda batch: batch.with_(weight=token_mean(batch.mask)))
 
 
-def divide_by_constant(longest: int, *, per_episode: bool = True) -> Transform:
-    """Weights of the token mean, and the column ``CONSTANT`` that turns it into a constant sum.
+def turn_mean(batch: Batch) -> Float[Tensor, " P"]:
+    """Weights under which every turn of the batch counts the same, and so do its tokens."""
+    turns = turns_of(batch)
+    share = turns.spread(1.0 / turns.length.to(batch.weight), batch)
+    return share / max(1, len(turns.length))
 
-    Dr.GRPO, Liu et al. 2025 (arXiv:2503.20783), section 3.2: the sum over tokens is divided by
-    episodes times a constant, so that no length is favoured. A loss ``times(CONSTANT, loss)`` has
-    that scale: tokens / (episodes * longest) beside the mean over tokens.
 
-    Args:
-        longest: The constant, in tokens.
-        per_episode: Divide by the number of episodes too; common code does not.
-    """
-
-    def apply(batch: Batch) -> Batch:
-        episodes = max(1, len(batch.group)) if per_episode else 1
-        scale = float(batch.mask.sum()) / (episodes * longest)
-        column = batch.mask.to(batch.advantage) * scale
-        return batch.with_(weight=token_mean(batch.mask), **{CONSTANT: column})
-
-    return stateless(apply, writes={CONSTANT})
+def mean_over_turns() -> Transform:
+    """Every turn counts the same, as in code that has one row per turn and takes the row mean."""
+    return stateless(lambda batch: batch.with_(weight=turn_mean(batch)))
 
 
 def side_weights(name: str) -> Transform:
@@ -70,6 +58,14 @@ def side_weights(name: str) -> Transform:
         return batch.with_(**{name: share / share.sum().clamp(min=1e-12)})
 
     return stateless(apply, writes={name})
+
+
+def mask_gains(where: Callable[[Batch], Bool[Tensor, " P"]]) -> Transform:
+    """Take the weight from tokens that would be rewarded; a loss there still teaches.
+
+    Masking both signs would make such tokens free where an episode fails, and so a way out.
+    """
+    return keep_only(lambda batch: ~(where(batch) & (batch.advantage > 0)))
 
 
 def keep_only(where: Callable[[Batch], Bool[Tensor, " P"]]) -> Transform:

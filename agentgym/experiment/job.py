@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from agentgym.algorithm import Algorithm
+from agentgym.algorithm import Algorithm, RunInfo
 from agentgym.engines.factory import EngineFactory
 from agentgym.env.base import TextEnv
 from agentgym.env.executor import Executor, ThreadExecutor
@@ -66,6 +66,20 @@ class Result(NamedTuple):
 
     before: Report
     after: Report
+
+
+def run_info(experiment: Experiment) -> RunInfo:
+    """What the algorithm of a run is built with."""
+    if experiment.rollout.max_turns is None:
+        experiment = with_turn_limit(experiment, source_of(experiment))
+    rollout = experiment.rollout
+    assert rollout.max_turns is not None, "set by with_turn_limit"
+    return RunInfo(
+        steps=max(1, experiment.steps),
+        max_turns=rollout.max_turns,
+        max_completion_tokens=rollout.max_completion_tokens,
+        seed=experiment.seed,
+    )
 
 
 async def run(

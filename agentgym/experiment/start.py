@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from agentgym.errors import ConfigError
-from agentgym.experiment.job import run_blocking
+from agentgym.experiment.job import run_blocking, run_info
 from agentgym.experiment.plan import Plan
 from agentgym.experiment.preflight import check
 from agentgym.experiment.presets import advice
@@ -46,7 +46,7 @@ def start(
     check_objects(plan.experiment, objects or Objects())
     experiment = with_turn_limit(plan.experiment, source_of(plan.experiment, objects))
     plan = replace(plan, experiment=experiment)
-    algorithm = plan.algo.build()
+    algorithm = plan.algo.build(run_info(plan.experiment))
     folder = RunFolder(resume or out or _new_folder(plan))
     if resume is None and folder.config.exists():
         raise ConfigError(

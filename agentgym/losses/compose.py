@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,6 +15,15 @@ from agentgym.losses.reductions import Reduction, distinct
 
 Schedule = Callable[[int], float]
 """Step number to coefficient."""
+
+
+Divisor = Callable[[Batch, str], Float[Tensor, ""]]
+"""What the weighted sum over a minibatch is divided by, given its weight column."""
+
+
+def weight_sum(batch: Batch, column: str) -> Float[Tensor, ""]:
+    """The sum of the weights: the loss is a weighted mean over the minibatch."""
+    return batch.column(column).sum()
 
 
 class Outputs(NamedTuple):
@@ -45,6 +55,8 @@ class Loss(NamedTuple):
     """What it is called where it is measured apart."""
     parts: tuple[Loss, ...] = ()
     """What a sum under one weight column was made of."""
+    divisor: Divisor = weight_sum
+    """What the weighted sum over a minibatch is divided by."""
 
     def terms(self) -> Iterator[Loss]:
         """This loss and what is added to it, each without the others."""
@@ -63,11 +75,11 @@ class Loss(NamedTuple):
 
 
 def add(*losses: Loss) -> Loss:
-    """The sum of losses; those under one weight column become one term."""
-    by_weight: dict[str, list[Loss]] = {}
+    """The sum of losses; those with one weight column and divisor become one term."""
+    by_weight: dict[tuple[str, Divisor], list[Loss]] = {}
     for loss in losses:
         for term in loss.terms():
-            by_weight.setdefault(term.weight, []).append(term)
+            by_weight.setdefault((term.weight, term.divisor), []).append(term)
     first, *others = (_sum(terms) for terms in by_weight.values())
     return first._replace(plus=tuple(others))
 
@@ -86,6 +98,7 @@ def _sum(terms: list[Loss]) -> Loss:
         terms[0].weight,
         reductions=distinct(r for term in terms for r in term.reductions),
         parts=tuple(part for term in terms for part in (term.parts or (term,))),
+        divisor=terms[0].divisor,
     )
 
 
@@ -109,6 +122,27 @@ def weighted_by(column: str, loss: Loss) -> Loss:
     return loss._replace(weight=column, reads=loss.reads | {column}, parts=parts)
 
 
+def token_sum(loss: Loss, constant: int, *, per_episode: bool = True) -> Loss:
+    """The sum of a loss over the tokens that have weight, divided by a constant.
+
+    Dr.GRPO, Liu et al. 2025 (arXiv:2503.20783), section 3.2: no length is favoured, whatever the
+    minibatch. The weights of these tokens must be equal.
+
+    Args:
+        loss: Of one term.
+        constant: In tokens.
+        per_episode: Divide by the number of episodes in the minibatch, too; common code does not.
+    """
+
+    def divisor(batch: Batch, column: str) -> Tensor:
+        weight = batch.column(column)
+        episodes = len(torch.unique(batch.episode)) if per_episode else 1
+        return weight.max() * episodes * constant
+
+    parts = tuple(part._replace(divisor=divisor) for part in loss.parts)
+    return loss._replace(divisor=divisor, parts=parts)
+
+
 def times_column(column: str, loss: Loss) -> Loss:
     """A loss of one term times a private column, token by token; the weights stay."""
 
@@ -127,3 +161,14 @@ def with_advantage(column: str, loss: Loss) -> Loss:
 
     parts = tuple(with_advantage(column, part) for part in loss.parts)
     return loss._replace(apply=apply, reads=loss.reads | {column}, parts=parts)
+
+
+def minibatch_loss(loss: Loss, outputs: Outputs, batch: Batch, step: int = 0) -> Float[Tensor, ""]:
+    """The number that a loss is on a minibatch read at once; terms without weight count 0."""
+    total = outputs.logprob.new_zeros(())
+    for term in loss.terms():
+        divisor = term.divisor(batch, term.weight)
+        if divisor > 0:
+            value = term.apply(outputs, batch, step) * batch.column(term.weight)
+            total = total + value.sum() / divisor
+    return total

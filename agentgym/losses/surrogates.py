@@ -54,9 +54,9 @@ def policy_gradient(
     upper = low if high is None else high
 
     def apply(outputs: Outputs, batch: Batch, step: int) -> Tensor:
-        ratio = (outputs.logprob - batch.logprob).exp()
-        clipped = ratio.clamp(1 - low, 1 + upper)
-        loss = -(ratio * batch.advantage).minimum(clipped * batch.advantage)
+        r = ratio(outputs, batch)
+        clipped = r.clamp(1 - low, 1 + upper)
+        loss = -(r * batch.advantage).minimum(clipped * batch.advantage)
         return loss if dual_clip is None else apply_dual_clip(loss, batch.advantage, dual_clip)
 
     return Loss(apply, name="surrogate")

@@ -24,7 +24,7 @@ class BranchPoint(NamedTuple):
     completion: Completion
     """The one just sampled."""
     first: Completion
-    """The first one of this path, or of the path it was forked from."""
+    """The first one of this path; of a fork, by default that of the path it was forked from."""
     streak: int
     """How often in a row this path has branched, as the ``StreakRule`` counts."""
 
@@ -113,6 +113,7 @@ def grow_tree(
     width: int = 2,
     streaks: StreakRule = streak_per_path,
     order: Round = branch_before_acting,
+    inherit_first: bool = True,
 ) -> Collect:
     """Collect ``n`` episodes per task as a tree.
 
@@ -125,13 +126,23 @@ def grow_tree(
         width: Continuations of a path that branches, itself included.
         streaks: How consecutive branchings are counted.
         order: Whether a path branches before or after its step.
+        inherit_first: The first completion of a fork is that of the path it was forked from;
+            otherwise the first that it samples itself.
     """
 
     async def collect(task: Task, play: EpisodePlayer) -> list[Trajectory]:
         async with play.reserve(n) as reserved:
             finished, first = await roots(task, reserved)
             tree = Tree(
-                task, reserved, n, branch, width, streaks, list(finished), used=len(finished)
+                task,
+                reserved,
+                n,
+                branch,
+                width,
+                streaks,
+                list(finished),
+                used=len(finished),
+                inherit_first=inherit_first,
             )
             await tree.start_roots(max(1, first))
             while tree.paths:
@@ -165,10 +176,13 @@ class Tree:
         streaks: StreakRule,
         finished: list[Trajectory],
         used: int,
+        *,
+        inherit_first: bool,
     ) -> None:
         self.task, self.play, self.n = task, play, n
         self.rule, self.width, self.streaks = branch, width, streaks
         self.finished, self.used = finished, used
+        self.inherit_first = inherit_first
         self.paths: list[_Path] = []
         self.rng = play.rng(task, "branch")
 
@@ -208,7 +222,8 @@ class Tree:
             path.streak = streak
             for _ in range(made):
                 twin = await path.episode.fork(next(samples))
-                forked.append(_Path(twin, first=path.first, streak=streak))
+                first = path.first if self.inherit_first else None
+                forked.append(_Path(twin, first=first, streak=streak))
         self.paths += forked
 
     async def collect_finished(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, AlgorithmSettings, Update
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, AlgorithmSettings, Update
 from agentgym.batch.batch import Batch, collate
 from agentgym.credit.transforms import State
 from agentgym.errors import ConfigError
@@ -70,7 +70,7 @@ class _Trial:
     def __init__(self, name: str, made: Any) -> None:
         self.name = name
         self.made = made
-        self.algorithm: Algorithm = made.build()
+        self.algorithm: Algorithm = made.build(DEFAULT_RUN)
         self._seen: dict[bool, list[Batch]] = {}
 
     def learner(self) -> Learner:

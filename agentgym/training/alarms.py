@@ -21,6 +21,8 @@ ADVICE = {
     "cut-completions": "most turns end at `--rollout.max-completion-tokens`, before the action; "
     "raise it",
     "template": "the policy acts alike whatever the task; look at the episodes",
+    "inert-term": "a term of the loss has a much smaller gradient than the surrogate and "
+    "hardly acts; see `update/norm/`: raise its weight, or leave it out",
     "zero-gradient": "nothing is learned; see `group/tied`: easier or harder tasks are needed, or "
     "larger groups",
 }
@@ -74,5 +76,19 @@ def _active(metrics: Mapping[str, float], first: float, limits: AlarmSettings) -
         "never-acts": mute,
         "cut-completions": cut,
         "template": metrics.get("group/task_information", 1.0) < limits.template_collapse,
+        "inert-term": _inert(metrics, limits.inert_term),
         "zero-gradient": max(norms, default=0.0) == 0.0,
     }
+
+
+def _inert(metrics: Mapping[str, float], least: float) -> bool:
+    """Whether a term has less than a part ``least`` of the gradient norm of its surrogate.
+
+    The critic's error is left out: it moves other weights.
+    """
+    for name, norm in metrics.items():
+        update, found, term = name.rpartition("/norm/")
+        surrogate = metrics.get(f"{update}/norm/surrogate", 0.0)
+        if found and term not in ("surrogate", "value") and norm < least * surrogate:
+            return True
+    return False

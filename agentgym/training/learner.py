@@ -15,7 +15,7 @@ from agentgym.algorithm import Algorithm, CriticPlan, Update
 from agentgym.batch.batch import REFERENCE, VALUE, Batch
 from agentgym.batch.prefix_tree import beginnings, split
 from agentgym.errors import TrainingError
-from agentgym.losses.compose import Outputs
+from agentgym.losses.compose import Loss, Outputs, weight_sum
 from agentgym.losses.reductions import Reduction
 from agentgym.models.lora import trainable_copy, unshared_weights
 from agentgym.models.out_of_memory import explain_out_of_memory
@@ -228,16 +228,16 @@ class Learner:
 
     def gradient(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
         """Accumulate the gradient of the weighted loss; micro-batches do not change it."""
-        shares = {term.weight: batch.column(term.weight).sum() for term in update.loss.terms()}
-        terms = [term for term in update.loss.terms() if shares[term.weight] > 0]
+        divisors = [(term, term.divisor(batch, term.weight)) for term in update.loss.terms()]
+        terms = [(term, divisor) for term, divisor in divisors if divisor > 0]
         total = {"loss": 0.0, "kl": 0.0, "clipped": 0.0}
         coefficients = []
         for index in self._microbatches(batch):
             with self._on_device(batch.rows(index)) as part:
                 outputs = self._outputs(part, update.loss.asks())
                 losses = []
-                for term in terms:
-                    weight = part.column(term.weight) / shares[term.weight].to(part.weight.device)
+                for term, divisor in terms:
+                    weight = part.column(term.weight) / divisor.to(part.weight.device)
                     losses.append((term.apply(outputs, part, step) * weight).sum())
                 loss = sum(losses[1:], start=losses[0])
                 coefficients.append(token_coefficients(update.loss, outputs, part, step))
@@ -252,7 +252,7 @@ class Learner:
         self.optimizer.zero_grad()
         if self.critic is not None:
             self.critic.optimizer.zero_grad()
-        metrics = self.gradient(batch, update, step) | self._clip()
+        metrics = self.gradient(batch, update, step) | self._clip(loss_scale(update.loss, batch))
         for name in ("loss", *(name for name in metrics if name.endswith("grad_norm"))):
             if not math.isfinite(metrics[name]):
                 raise NotFinite(name, metrics[name], batch, update.name, step)
@@ -264,10 +264,14 @@ class Learner:
             self.critic.optimizer.step()
         return metrics
 
-    def _clip(self) -> dict[str, float]:
-        """Clip the gradients to the largest norm; returns their norms before that."""
+    def _clip(self, scale: float) -> dict[str, float]:
+        """Clip the gradients to the largest norm; returns their norms before that.
+
+        Args:
+            scale: Of the loss, relative to a mean over tokens; the norm is in units of it.
+        """
         norm = torch.nn.utils.clip_grad_norm_(
-            self.policy.model.parameters(), self.settings.max_grad_norm
+            self.policy.model.parameters(), self.settings.max_grad_norm * scale
         )
         critic = {} if self.critic is None else {"critic_grad_norm": self.critic.clip()}
         return {"grad_norm": float(norm), **critic}
@@ -330,6 +334,13 @@ class _TrainedCritic:
         """Clip the gradient; returns its norm before that."""
         parameters = self.network.model.parameters()
         return float(torch.nn.utils.clip_grad_norm_(parameters, self.plan.max_grad_norm))
+
+
+def loss_scale(loss: Loss, batch: Batch) -> float:
+    """Size of the first term of a loss beside its weighted mean; 1 unless it has a divisor."""
+    first = next(loss.terms())
+    divisor = first.divisor(batch, first.weight)
+    return float(weight_sum(batch, first.weight) / divisor) if divisor > 0 else 1.0
 
 
 def row_weight(batch: Batch, weight: Tensor) -> Tensor:

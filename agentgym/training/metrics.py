@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agentgym.batch.batch import Batch
+from agentgym.batch.batch import Batch, returns_differ
 from agentgym.credit.transforms import mean_of_episode
 from agentgym.losses.compose import Loss, Outputs
 from agentgym.losses.surrogates import ratio
@@ -46,7 +46,7 @@ def group_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
     acts = [[tuple(turn.action for turn in t.turns) for t in group] for group in scored]
     several = [group for group in acts if len(group) > 1]
     found = {
-        "group/tied": _mean(len({t.reward for t in group}) == 1 for group in scored),
+        "group/tied": _mean(not returns_differ(group) for group in scored),
         "group/prefixes": _mean(
             len({act[:k] for act in group for k in range(1, len(act) + 1)}) for group in acts
         ),
@@ -194,7 +194,8 @@ def gradient_norms(
     totals: dict[str, Tensor] = {}
     for part in loss.apart():
         weight = batch.column(part.weight)
-        value = part.apply(outputs, batch, step) * weight / weight.sum().clamp(min=1e-12)
+        divisor = part.divisor(batch, part.weight).clamp(min=1e-12)
+        value = part.apply(outputs, batch, step) * weight / divisor
         totals[part.name] = (
             totals.get(part.name, torch.zeros((), device=value.device)) + value.sum()
         )
@@ -239,6 +240,7 @@ def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
         "episode/valid": sum(turn.valid for turn in turns) / acts,
         "episode/truncated": sum(t.stop is not Stop.TERMINATED for t in episodes) / count,
         "group/forks": sum(t.shared_turns > 0 for t in episodes) / len(scored),
+        "group/reused_turns": sum(t.shared_turns for t in episodes) / acts,
     }
 
 

@@ -6,15 +6,19 @@ between whole episodes and forks; a path that forks again and again grows less l
 tokens beyond the upper clip keep a bounded gradient; advantages grow with a token's entropy.
 
 Differs from the paper: the scout is one of the task's episodes instead of an extra; forking is left
-to chance with the paper's score as probability; the fork comes before the uncertain decision is
-carried out; entropy is the mean over a turn's tokens in nats, and that of the advantage is taken
-before the update and standardised over the batch; episodes count the same.
+to chance with the paper's score as probability, which is lowered so that forks spread over the
+turns of an episode (the papers' paths have 3 to 6 decisions); the fork comes before the uncertain
+decision is carried out; entropy is the mean over a turn's tokens in nats, and that of the advantage
+is taken before the update and standardised over the batch; episodes count the same.
 
 ``paper()`` discards the scout and forks beyond a threshold. ``released()``: no scout (it is
 switched off in the scripts), a fixed number of roots, forks after acting by another probability,
-a streak per task that only grows, and *no* entropy in the advantage, which the code skips. Not
-reproduced: the code keeps the first entropies of a path by its number in the batch and never clears
-them, so that from the second batch on a rise is measured from another task's beginning.
+entropy relative to a path's own first segment, which for a fork is its own, a streak per task, a
+standard deviation with one degree of freedom less, and *no* entropy in the advantage, which the
+code skips. Not reproduced: a streak holds in rounds in which no task of the batch forks, here it
+ends, as a task is collected by itself; the code keeps the first entropies of a path by its number
+in the batch and never clears them, so that from the second batch on a rise is measured from
+another task's beginning; entropy is over the ten likeliest tokens in the code.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from agentgym.algorithm import About, Algorithm, extend
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, extend
 from agentgym.batch.batch import Batch
 from agentgym.credit.advantages import standardise
 from agentgym.credit.transforms import Transform, stateless
@@ -45,6 +49,7 @@ from agentgym_trainers.forking import (
     released_probability,
     rise,
     score,
+    spread,
 )
 from agentgym_trainers.grpo import GRPO
 
@@ -78,10 +83,12 @@ class AEPO:
     """How strongly the scout's entropies move the split, per nat: beta."""
     beam_size: int = 2
     """Ways in which a path goes on where it forks."""
-    branch_probability: float = 0.5
-    """Score of forking when entropy is what it was: alpha."""
+    branch_probability: float | None = None
+    """Score of forking when entropy is what it was: alpha. Unset: 0.5 where an episode has at most
+    6 turns; else the one that spreads forks over the turns it may have."""
     entropy_weight: float = 0.2
-    """How much a rise of entropy by 1 adds: gamma."""
+    """How much a rise of entropy by 1 adds to a score of 0.5: gamma; to a spread one in
+    proportion."""
     branch_penalty: float = 0.2
     """Part of the score lost for each time in a row."""
     branch_threshold: float = 0.5
@@ -92,6 +99,8 @@ class AEPO:
     """Entropy of a turn: mean over tokens in nats, or the released code's sum."""
     branch_point: Literal["before-acting", "after-acting"] = "before-acting"
     """Whether the fork shares the uncertain decision."""
+    first_entropy: Literal["root", "own"] = "root"
+    """What a rise is measured from in a fork: the first turn of its root, or its own first one."""
     streak_per: Literal["path", "task"] = "path"
     """Scope of the count of consecutive forks."""
     entropy_advantage_weight: float = 0.2
@@ -110,16 +119,27 @@ class AEPO:
         base = GRPO(
             group_size=16, clip_ratio_high=0.2, loss_aggregation="token-mean", dual_clip=3.0
         )
-        return cls(base=base, root_allocation="extra-scout", branch_rule="threshold")
+        return cls(
+            base=base,
+            root_allocation="extra-scout",
+            branch_rule="threshold",
+            branch_probability=0.5,
+        )
 
     @classmethod
     def released(cls) -> AEPO:
         """The authors' scripts."""
         return cls(
             base=GRPO(
-                group_size=16, clip_ratio_high=0.2, loss_aggregation="token-mean", dual_clip=3.0
+                group_size=16,
+                clip_ratio_high=0.2,
+                loss_aggregation="token-mean",
+                dual_clip=3.0,
+                unbiased_std=True,
             ),
             root_allocation="fixed",
+            branch_probability=0.5,
+            first_entropy="own",
             branch_rule="released",
             entropy_measure="sum",
             branch_point="after-acting",
@@ -127,16 +147,26 @@ class AEPO:
             entropy_advantage_weight=0.0,
         )
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         n, measure = self.base.group_size, MEASURES[self.entropy_measure]
+        whole = n // 2
+        growing = whole - (self.root_allocation == "scout")
+        fork = spread(
+            self.branch_probability,
+            self.entropy_weight,
+            by_chance=self.branch_rule == "chance",
+            forks=n - whole,
+            roots=growing,
+            run=run,
+        )
 
         def paper(at: BranchPoint) -> float:
             return score(
                 rise(at, measure),
                 at.streak,
-                self.branch_probability,
-                self.entropy_weight,
+                fork.base,
+                fork.slope,
                 self.branch_penalty,
             )
 
@@ -148,7 +178,7 @@ class AEPO:
         roots = {
             "scout": monitored(n, self.root_sensitivity, measure, keep=True),
             "extra-scout": monitored(n, self.root_sensitivity, measure, keep=False),
-            "fixed": fixed_roots(n // 2),
+            "fixed": fixed_roots(whole),
         }
         rules = {
             "chance": with_probability(paper),
@@ -169,5 +199,6 @@ class AEPO:
                 order={"before-acting": branch_before_acting, "after-acting": branch_after_acting}[
                     self.branch_point
                 ],
+                inherit_first=self.first_entropy == "root",
             ),
         )

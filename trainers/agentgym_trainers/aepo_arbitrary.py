@@ -24,12 +24,13 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo
 from agentgym.batch.batch import Batch
 from agentgym.credit.transforms import State, Transform, chain
 from agentgym.errors import ImpossibleValue
 from agentgym.rollout.branching import mean_entropy
 from agentgym.rollout.collect import Collect, EpisodePlayer
+from agentgym.rollout.player import derive
 from agentgym.types import Completion, Task, Trajectory
 from agentgym.utils.bounds import above, at_least, within
 from agentgym.utils.concurrency import gather
@@ -80,7 +81,13 @@ def apart(n: int) -> Transform:
 
 
 def inject(
-    n: int, most: float, target: float, *, good: Literal["won", "better"], first: bool
+    n: int,
+    most: float,
+    target: float,
+    *,
+    good: Literal["won", "better"],
+    first: bool,
+    seed: int = 0,
 ) -> Transform:
     """Put good episodes of the second play in the place of some of the first.
 
@@ -90,6 +97,7 @@ def inject(
         target: Entropy above which half as many are.
         good: Those that were won, or that did better than their group by 0.05.
         first: Replace the first episodes of the batch; otherwise random ones.
+        seed: Of the run; which are random depends on it and on the step.
     """
 
     def apply(batch: Batch, state: State, step: int) -> tuple[Batch, State]:
@@ -99,7 +107,7 @@ def inject(
         entropy = batch.entropy[batch.mask & ~again[batch.episode_of_token]]
         now = float(entropy.mean()) if len(entropy) else 0.0
         count = room(len(chosen), int(most * len(fresh)), now, target)
-        generator = torch.Generator().manual_seed(step)
+        generator = torch.Generator().manual_seed(derive("aepo-arbitrary", seed, step))
         order = (
             torch.arange(len(fresh)) if first else torch.randperm(len(fresh), generator=generator)
         )
@@ -176,7 +184,7 @@ class AEPOArbitrary:
         """The authors' code."""
         return cls.paper()
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         n = self.base.group_size
         joining = inject(
@@ -185,6 +193,7 @@ class AEPOArbitrary:
             self.target_entropy,
             good=self.replacement_criterion,
             first=self.replaced_episodes == "first",
+            seed=run.seed,
         )
         collect = play_again(
             n,
@@ -194,4 +203,4 @@ class AEPOArbitrary:
             cool=self.low_temperature,
         )
         credit = chain(apart(n), self.base.credit(), joining, self.base.weighting())
-        return replace(self.base.build(), collect=collect, credit=credit)
+        return replace(self.base.build(run), collect=collect, credit=credit)

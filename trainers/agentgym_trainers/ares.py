@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, extend
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, extend
 from agentgym.batch.batch import Batch
 from agentgym.batch.turns import quantile_by, turns_of, windows
 from agentgym.credit.reward_shaping import add_episode_reward
@@ -235,6 +235,6 @@ class ARES:
             failure_reward="paid",
         )
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
-        return extend(self.base.build(), reward=explore_as_needed(self))
+        return extend(self.base.build(run), reward=explore_as_needed(self))

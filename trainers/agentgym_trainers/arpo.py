@@ -5,12 +5,14 @@ path's first turn by enough, the path forks, and the episodes share all that cam
 
 Differs from the paper: the fork comes before the uncertain decision is carried out, so that another
 decision is made in the same place; entropy is the mean over the turn's tokens in nats; forking is
-left to chance, with the probability that the paper compares with a threshold.
+left to chance, with the probability that the paper compares with a threshold, lowered so that forks
+spread over the turns of an episode (the paper's paths have 3 to 6 decisions).
 
-``paper()`` compares with the threshold. ``released()`` forks after the world has answered, and
-measures the sum over the first 20 tokens divided by the logarithm of the vocabulary (the engine
-reports the entropy of the whole distribution, where the code has that of its ten likeliest tokens).
-The shared-token advantage of the paper was given up in the code too: advantages are GRPO's.
+``paper()`` compares with the threshold. ``released()`` forks after the environment has answered,
+measures the sum over the first 20 tokens divided by the logarithm of the vocabulary, relative to
+the path's own first segment, which for a fork is its own, and has a standard deviation with one
+degree of freedom less. Not reproduced: entropy is over the ten likeliest tokens in the code. The
+shared-token advantage of the paper was given up in the code too: advantages are GRPO's.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from agentgym.algorithm import About, Algorithm
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo
 from agentgym.errors import ImpossibleValue
 from agentgym.rollout.branching import (
     BranchPoint,
@@ -30,7 +32,7 @@ from agentgym.rollout.branching import (
     with_probability,
 )
 from agentgym.utils.bounds import at_least, within
-from agentgym_trainers.forking import MEASURES, rise, rising_probability
+from agentgym_trainers.forking import MEASURES, rise, rising_probability, spread
 from agentgym_trainers.grpo import GRPO
 
 
@@ -51,10 +53,14 @@ class ARPO:
     """Episodes that begin at the start."""
     beam_size: int = 2
     """Ways in which a path goes on where it forks."""
-    branch_probability: float = 0.5
-    """Probability of forking when entropy is what it was: alpha."""
+    branch_probability: float | None = None
+    """Probability of forking when entropy is what it was: alpha. Unset: 0.5 where an episode has at
+    most 6 turns; else the one that spreads forks over the turns it may have."""
     entropy_weight: float = 0.2
-    """How much a rise of entropy by 1 adds: beta."""
+    """How much a rise of entropy by 1 adds to a probability of 0.5: beta; to a spread one in
+    proportion."""
+    first_entropy: Literal["root", "own"] = "root"
+    """What a rise is measured from in a fork: the first turn of its root, or its own first one."""
     branch_threshold: float = 0.5
     """What the probability must exceed, where forking is not left to chance: tau."""
     branch_rule: Literal["chance", "threshold"] = "chance"
@@ -83,6 +89,7 @@ class ARPO:
             base=GRPO(group_size=16, clip_ratio_high=0.2, loss_aggregation="token-mean"),
             initial_rollouts=8,
             branch_rule="threshold",
+            branch_probability=0.5,
         )
 
     @classmethod
@@ -90,21 +97,35 @@ class ARPO:
         """The authors' code."""
         return cls(
             base=GRPO(
-                group_size=16, clip_ratio_high=0.2, loss_aggregation="token-mean", dual_clip=3.0
+                group_size=16,
+                clip_ratio_high=0.2,
+                loss_aggregation="token-mean",
+                dual_clip=3.0,
+                unbiased_std=True,
             ),
+            branch_probability=0.5,
+            first_entropy="own",
             initial_rollouts=8,
             entropy_measure="sum",
             branch_point="after-acting",
         )
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
+        fork = spread(
+            self.branch_probability,
+            self.entropy_weight,
+            by_chance=self.branch_rule == "chance",
+            forks=self.base.group_size - self.initial_rollouts,
+            roots=self.initial_rollouts,
+            run=run,
+        )
 
         def probability(at: BranchPoint) -> float:
             return rising_probability(
                 rise(at, MEASURES[self.entropy_measure]),
-                self.branch_probability,
-                self.entropy_weight,
+                fork.base,
+                fork.slope,
             )
 
         rules = {
@@ -113,12 +134,13 @@ class ARPO:
         }
         spots = {"before-acting": branch_before_acting, "after-acting": branch_after_acting}
         return replace(
-            self.base.build(),
+            self.base.build(run),
             collect=grow_tree(
                 self.base.group_size,
                 fixed_roots(self.initial_rollouts),
                 rules[self.branch_rule],
                 width=self.beam_size,
                 order=spots[self.branch_point],
+                inherit_first=self.first_entropy == "root",
             ),
         )

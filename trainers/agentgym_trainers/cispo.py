@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo
 from agentgym.batch.batch import Batch
 from agentgym.losses.compose import Loss, Outputs
 from agentgym.losses.surrogates import ratio
@@ -54,7 +54,7 @@ class CISPO:
     """What counts the same in the loss."""
     truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
-    minibatches: int = 4
+    minibatches: int = 2
     """Optimiser steps per training step."""
 
     def __post_init__(self) -> None:
@@ -74,7 +74,7 @@ class CISPO:
         """The common code."""
         return cls(clip_ratio_low=0.2, clip_ratio_high=0.2, loss_aggregation="token-mean")
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         base = GRPO(
             group_size=self.group_size,

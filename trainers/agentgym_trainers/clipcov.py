@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, Select
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, Select
 from agentgym.batch.batch import Batch
 from agentgym.losses.compose import Outputs, times_column
 from agentgym.losses.surrogates import clipped_tokens, policy_gradient
@@ -86,7 +86,7 @@ class ClipCov:
     """What counts the same in the loss."""
     truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
-    minibatches: int = 4
+    minibatches: int = 2
     """Optimiser steps per training step."""
 
     def __post_init__(self) -> None:
@@ -107,7 +107,7 @@ class ClipCov:
         """The common code."""
         return cls(clip_ratio_high=0.2, loss_aggregation="token-mean")
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         base = GRPO(
             group_size=self.group_size,

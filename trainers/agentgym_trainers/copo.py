@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo
 from agentgym.batch.batch import Batch, episode_mean
 from agentgym.credit.transforms import Transform, chain, group_mean, stateless
 from agentgym.credit.weights import mask_truncated
@@ -137,7 +137,7 @@ class COPO:
         """The authors' code, as its script runs it."""
         return cls(base=GRPO(group_size=6, clip_ratio_high=0.2, dual_clip=3.0), task_return="won")
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         base = self.base
         surrogate = policy_gradient(

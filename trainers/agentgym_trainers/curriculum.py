@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agentgym.batch.batch import Batch
@@ -27,18 +27,17 @@ def fade(steps: int) -> Schedule:
 
 
 def count_acts(
-    acts: Float[Tensor, " E"], outcome: Float[Tensor, " E"], each: float = 0.1
+    acts: Float[Tensor, " E"], won: Bool[Tensor, " E"], each: float = 0.1
 ) -> Float[Tensor, " E"]:
     """A tenth for every act, at most 1."""
     return (each * acts).clamp(max=1)
 
 
 def count_acts_unless_won(
-    acts: Float[Tensor, " E"], outcome: Float[Tensor, " E"], each: float = 0.1
+    acts: Float[Tensor, " E"], won: Bool[Tensor, " E"], each: float = 0.1
 ) -> Float[Tensor, " E"]:
     """The same for an episode that did not win; 1 for one that did, if it acted at all."""
-    flat = (acts > 0).to(outcome)
-    return torch.where(outcome > 0, flat, count_acts(acts, outcome, each))
+    return torch.where(won, (acts > 0).to(acts), count_acts(acts, won, each))
 
 
 def reward_acting(size: float, schedule: Schedule, form: Literal["flat", "count"]) -> Transform:
@@ -48,7 +47,7 @@ def reward_acting(size: float, schedule: Schedule, form: Literal["flat", "count"
     def apply(batch: Batch, state: State, step: int) -> tuple[Batch, State]:
         turns = turns_of(batch)
         acts = turns.per_episode(turns.first(batch.parsed).to(batch.reward), batch)
-        paid = size * schedule(step) * bonus(acts, batch.reward)
+        paid = size * schedule(step) * bonus(acts, batch.won)
         return add_episode_reward(batch, paid), state
 
     return Transform(lambda: (), apply)

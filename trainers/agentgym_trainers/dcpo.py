@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo
 from agentgym.batch.batch import Batch
 from agentgym.credit.transforms import State, Transform, chain
 from agentgym.errors import ImpossibleValue
@@ -157,7 +157,7 @@ class DCPO:
         """The authors' code."""
         return cls.paper()
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it; what the bonus gave an advantage to has weight again."""
         late = self.entropy_source == "before"
         base = self.base

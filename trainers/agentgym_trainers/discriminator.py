@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo
 from agentgym.batch.batch import Batch
 from agentgym.credit.transforms import Transform, chain, stateless
 from agentgym.credit.weights import keep_only
@@ -136,7 +136,7 @@ class ClipB:
         """The authors' code."""
         return cls.paper()
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         return compose(
             self.base, drop(above_the_batch(self.mu), shrink=self.denominator == "shrink")
@@ -178,7 +178,7 @@ class ClipV:
         """The authors' code."""
         return cls.paper()
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         dropping = drop(
             near_the_policy(self.mu, self.max_dropped_ratio), shrink=self.denominator == "shrink"

@@ -1,17 +1,19 @@
 """Dr.BoT: the bag of tricks that SPEAR is measured against (Qin et al. 2025, arXiv:2509.22601).
 
 No KL penalty, a wider upper clip, a dual clip at 10, no division by deviation or length, malformed
-and repetitive turns taken out of the loss, and only the three quarters of the tasks whose episodes
-differ most.
+and repetitive turns taken out of the loss, and only the three quarters of the tasks with the
+largest deviation of returns.
 
-Differs from the paper: a turn that ran to its last token has no closing tag and so counts as
-malformed; unreadable bytes are not looked for, since the batch holds tokens and no text; at least
-one task is kept.
+Differs from the paper: malformed and repetitive turns leave the loss only where they gain. Taken
+out everywhere, they are the one way to fail that is not punished, and the policy learns to write
+no action. A turn that ran to its last token has no closing tag and so counts as malformed;
+unreadable bytes are not looked for, since the batch holds tokens and no text; at least one task is
+kept. ``paper()`` takes these turns out everywhere.
 
-``released()`` does not divide by the number of episodes, counts every turn in the mean of a task,
-and has the entropy bonus that the code base brings along: a tenth of its 0.001, since a win is
-worth 1 here and 10 there. Not reproduced: before it takes means, the code drops rows at random
-down to a power of two; and it fines malformed turns 0.1 of 10.
+``released()`` divides by the longest row, which is a turn, and not by the number of episodes; a win
+is worth 10; every turn is a row in the mean of a task, with 0.1 less if it is malformed; and there
+is the entropy bonus of the code base. Not reproduced: before it takes means, the code drops rows at
+random down to a power of two; turns taken out of the loss keep their entropy bonus in the code.
 """
 
 from __future__ import annotations
@@ -24,16 +26,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, Update
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, Update
 from agentgym.batch.batch import Batch
 from agentgym.batch.turns import turns_of
-from agentgym.credit.advantages import group_advantage_over_turns
-from agentgym.credit.transforms import Transform, centre, chain, deviation_by, group_advantage
-from agentgym.credit.weights import CONSTANT, divide_by_constant, keep_only, mask_truncated
-from agentgym.losses.compose import add, scale, times_column
+from agentgym.credit.transforms import Transform, centre, chain, deviation_by
+from agentgym.credit.weights import keep_only, mask_gains, mask_truncated, mean_over_tokens
+from agentgym.losses.compose import Loss, add, scale, token_sum
 from agentgym.losses.surrogates import entropy_bonus, policy_gradient
 from agentgym.rollout.collect import independent
 from agentgym.utils.bounds import above, at_least, within
+from agentgym_trainers.drgrpo import default_divisor
+from agentgym_trainers.grpo import GRPO
 
 
 def return_std(batch: Batch) -> Float[Tensor, " E"]:
@@ -61,6 +64,16 @@ def repetitive(batch: Batch, span: int = 20, count: int = 10) -> Bool[Tensor, " 
     return turns.spread(found, batch)
 
 
+def bad_turns(batch: Batch) -> Bool[Tensor, " P"]:
+    """Tokens of malformed and of repetitive turns."""
+    return batch.mask & (~batch.parsed | repetitive(batch))
+
+
+def good_turns(batch: Batch) -> Bool[Tensor, " P"]:
+    """Tokens of all other turns."""
+    return batch.mask & ~bad_turns(batch)
+
+
 @dataclass(frozen=True, kw_only=True)
 class DrBoT:
     """A bag of tricks on top of Dr.GRPO."""
@@ -82,61 +95,92 @@ class DrBoT:
     """Bound on the loss of a bad token that became likelier, in advantages; unset: none."""
     task_keep_ratio: float = 0.75
     """Part of the tasks that is learned from."""
-    max_episode_tokens: int = 1600
-    """Constant divisor of a sum over tokens."""
+    divisor_tokens: int | None = None
+    """Constant that divides the token sum. Unset: what an episode may write in this run, or per
+    batch its longest completion."""
     token_sum_per: Literal["episode", "batch"] = "episode"
     """The constant divides the token sum of each episode, before their mean, or of the batch."""
+    bad_turns: Literal["mask-gains", "mask"] = "mask-gains"
+    """Malformed and repetitive turns leave the loss where they gain, or everywhere."""
     truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
+    malformed_penalty: float = 0.0
+    """Taken from the score of a turn without an action, with ``group_statistics: turns``; else from
+    the return."""
+    reward_scale: float = 1.0
+    """Factor on all rewards."""
     group_statistics: Literal["episodes", "turns"] = "episodes"
-    """What counts once in the mean of a task."""
+    """What is one sample in the mean of a task."""
     entropy_coef: float = 0.0
     """Weight of an entropy bonus, per nat."""
-    minibatches: int = 4
+    minibatches: int = 2
     """Optimiser steps per training step."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
         at_least(2, self, "group_size")
-        at_least(1, self, "max_episode_tokens", "minibatches")
+        at_least(1, self, "divisor_tokens", "minibatches")
         within(0, 1, self, "clip_ratio_low", "task_keep_ratio")
-        at_least(0, self, "clip_ratio_high", "entropy_coef")
+        at_least(0, self, "clip_ratio_high", "entropy_coef", "malformed_penalty")
+        above(0, self, "reward_scale")
         above(1, self, "dual_clip")
 
     @classmethod
     def paper(cls) -> DrBoT:
         """The paper's setting."""
-        return cls()
+        return cls(bad_turns="mask")
 
     @classmethod
     def released(cls) -> DrBoT:
         """The authors' code."""
-        return cls(token_sum_per="batch", group_statistics="turns", entropy_coef=1e-4)
+        return cls(
+            token_sum_per="batch",
+            bad_turns="mask",
+            malformed_penalty=0.1,
+            reward_scale=10.0,
+            group_statistics="turns",
+            entropy_coef=0.001,
+        )
 
     def weighting(self) -> Transform:
         """How much each token counts, before anything is left out."""
-        constant = divide_by_constant(
-            self.max_episode_tokens, per_episode=self.token_sum_per == "episode"
-        )
-        return chain(constant, *mask_truncated(self.truncated_episodes))
+        return chain(mean_over_tokens(), *mask_truncated(self.truncated_episodes))
 
     def credit(self) -> Transform:
         """Credit assignment."""
-        advantage = {"episodes": group_advantage, "turns": group_advantage_over_turns}
+        base = GRPO(
+            scale_by_std=False,
+            malformed_penalty=self.malformed_penalty,
+            reward_scale=self.reward_scale,
+            group_statistics=self.group_statistics,
+        )
         return chain(
-            advantage[self.group_statistics](scale=False),
+            base.shaping(),
+            base.advantage(),
             self.weighting(),
             keep_only(lambda batch: highest_variance_tasks(batch, self.task_keep_ratio)),
-            keep_only(lambda batch: batch.parsed & ~repetitive(batch)),
+            mask_gains(bad_turns) if self.bad_turns == "mask-gains" else keep_only(good_turns),
         )
 
-    def build(self) -> Algorithm:
+    def summed(self, loss: Loss, run: RunInfo) -> Loss:
+        """A loss as a sum over tokens, divided by the constant."""
+        per_episode = self.token_sum_per == "episode"
+        constant = self.divisor_tokens or default_divisor(run, per_episode=per_episode)
+        return token_sum(loss, constant, per_episode=per_episode)
+
+    def regularised(self, surrogate: Loss) -> Loss:
+        """With the entropy bonus, where there is one."""
+        bonus = scale(self.entropy_coef, entropy_bonus())
+        return add(surrogate, bonus) if self.entropy_coef else surrogate
+
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
-        loss = policy_gradient(self.clip_ratio_low, self.clip_ratio_high, dual_clip=self.dual_clip)
-        if self.entropy_coef:
-            loss = add(loss, scale(self.entropy_coef, entropy_bonus()))
+        surrogate = policy_gradient(
+            self.clip_ratio_low, self.clip_ratio_high, dual_clip=self.dual_clip
+        )
+        loss = self.summed(self.regularised(surrogate), run)
         return Algorithm(
             collect=independent(self.group_size),
             credit=self.credit(),
-            updates=(Update(loss=times_column(CONSTANT, loss), minibatches=self.minibatches),),
+            updates=(Update(loss=loss, minibatches=self.minibatches),),
         )

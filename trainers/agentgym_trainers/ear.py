@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, extend
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, extend
 from agentgym.batch.batch import Batch
 from agentgym.credit.transforms import Transform, group_mean, mean_of_episode, stateless
 from agentgym.utils.bounds import above
@@ -86,10 +86,10 @@ class EAR:
         """There is no official code: the paper."""
         return cls.paper()
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         forms = {
             "residual": reshape_by_certainty(keep_sign=self.advantage_sign == "kept"),
             "clip": cut(self.advantage_clip),
         }
-        return extend(self.base.build(), credit=forms[self.reshaping])
+        return extend(self.base.build(run), credit=forms[self.reshaping])

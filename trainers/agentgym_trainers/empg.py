@@ -8,7 +8,8 @@ gains ``zeta * exp(-k' h_next)`` for leading to a confident step; the mean over 
 Differs from the paper: groups of equal returns, which have no advantage of their own, are left out
 of the loss, so that the bonus of tied groups does not train alone. ``paper()`` keeps them.
 There is no official code; ``released()`` follows the port in ARL-Arena (arXiv:2602.21534), whose
-groups count every turn.
+groups count every turn, with ``GRPO.released()`` as base. Not reproduced: what that leaves out.
+``control()`` has k = zeta = 0, so that only centring over steps is left.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, extend
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, extend
 from agentgym.batch.batch import Batch
 from agentgym.batch.turns import Turns, turns_of
 from agentgym.credit.transforms import State, Transform, chain, stateless
+from agentgym.rollout.player import derive
 from agentgym.utils.bounds import at_least
 from agentgym_trainers.dapo import DAPO
 from agentgym_trainers.grpo import GRPO
@@ -54,7 +56,7 @@ def scale_by_confidence(sharpness: float) -> Transform:
     return stateless(apply)
 
 
-def scale_by_permuted_confidence(sharpness: float) -> Transform:
+def scale_by_permuted_confidence(sharpness: float, seed: int = 0) -> Transform:
     """A placebo: multiply advantages by the confidence of another step of the batch, at random."""
 
     def apply(batch: Batch, state: State, step: int) -> tuple[Batch, State]:
@@ -62,7 +64,8 @@ def scale_by_permuted_confidence(sharpness: float) -> Transform:
         if not len(turns.length):
             return batch, state
         found = confidence(batch, turns, sharpness)
-        order = torch.randperm(len(found), generator=torch.Generator().manual_seed(step))
+        generator = torch.Generator().manual_seed(derive("empg", seed, step))
+        order = torch.randperm(len(found), generator=generator)
         factor = turns.spread(found[order], batch)
         return batch.with_(advantage=batch.advantage * factor), state
 
@@ -128,17 +131,25 @@ class EMPG:
         return cls(base=GRPO(clip_ratio_high=0.2, loss_aggregation="token-mean"))
 
     @classmethod
+    def control(cls) -> EMPG:
+        """The control k = zeta = 0: what centring over steps does by itself."""
+        return cls(scaling_sharpness=0.0, clarity_weight=0.0)
+
+    @classmethod
     def released(cls) -> EMPG:
         """ARL-Arena's port."""
         return cls(base=GRPO.released())
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
-        scale = {"own": scale_by_confidence, "permuted": scale_by_permuted_confidence}
+        scale = {
+            "own": scale_by_confidence(self.scaling_sharpness),
+            "permuted": scale_by_permuted_confidence(self.scaling_sharpness, run.seed),
+        }
         return extend(
-            self.base.build(),
+            self.base.build(run),
             credit=chain(
-                scale[self.scaling_order](self.scaling_sharpness),
+                scale[self.scaling_order],
                 reward_clarity(self.clarity_sharpness, self.clarity_weight),
                 centre_steps(),
             ),

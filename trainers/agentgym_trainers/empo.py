@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, extend
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, extend
 from agentgym.batch.batch import Batch
 from agentgym.credit.reward_shaping import add_episode_reward
 from agentgym.credit.transforms import Transform, stateless
@@ -110,10 +110,10 @@ class EMPO:
         """The authors' code."""
         return cls(base=cls.paper().base, entropy_low=-1.0, entropy_high=math.log(1e6))
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         return extend(
-            self.base.build(),
+            self.base.build(run),
             reward=reward_agreement(
                 self.entropy_low, self.entropy_high, world=self.env_reward_weight
             ),

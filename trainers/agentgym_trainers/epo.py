@@ -11,8 +11,9 @@ above the corridor is pushed down. With the paper's sizes it is only pushed up m
 ``paper()``: ReLU penalty of version 2, one reference for all turns, the sizes of its runs.
 ``released()``: an indicator for a penalty, which has *no gradient*, so that only the bonus acts;
 a reference per turn that includes the current step and is padded from the left; token means; a
-schedule in two pieces; nothing before a turn as late as 25. The code decides that last point per
-micro-batch, this per batch.
+schedule in two pieces over 150 steps, however long the run; nothing before a turn as late as 25;
+rewards and the rest of the loss of ``GRPO.released()``. Not reproduced: the code decides that last
+point per micro-batch, this per batch; and what ``GRPO.released()`` leaves out.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
-from agentgym.algorithm import About, Algorithm, extend
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, extend
 from agentgym.credit.transforms import chain
 from agentgym.credit.weights import TOKENS, TURNS, side_weights
 from agentgym.losses.compose import Schedule, add, scale, weighted_by
@@ -85,8 +86,8 @@ class EPO:
     """What counts the same in bonus and penalty."""
     penalty_schedule: Literal["settle", "two-pieces"] = "settle"
     """How the weight of the penalty changes."""
-    middle: int = 20
-    """Training steps in half of the run; sets the pace of the schedule."""
+    midpoint: float = 0.5
+    """k_mid as a part of the run; sets the pace of the schedule ``settle``."""
     history_turns: int = 50
     """Turn numbers with a history of their own."""
     gate_turn: int = 0
@@ -95,8 +96,8 @@ class EPO:
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""
         at_least(0, self, "entropy_coef", "smoothing_weight", "kappa_low", "gate_turn")
-        at_least(1, self, "middle", "history_turns")
-        above(0, self, "kappa_high")
+        at_least(1, self, "history_turns")
+        above(0, self, "kappa_high", "midpoint")
         ordered(self, "kappa_low", "kappa_high")
 
     @classmethod
@@ -107,7 +108,6 @@ class EPO:
             smoothing_weight=0.1,
             kappa_low=0.0,
             kappa_high=2.0,
-            middle=75,
         )
 
     @classmethod
@@ -120,13 +120,12 @@ class EPO:
             entropy_history="padded",
             entropy_aggregation="token-mean",
             penalty_schedule="two-pieces",
-            middle=75,
             gate_turn=25,
         )
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
-        base = self.base.build()
+        base = self.base.build(run)
         if not self.entropy_coef:
             return base
         history = {
@@ -137,7 +136,7 @@ class EPO:
             ),
         }
         penalty = {"distance": outside, "indicator": outside_indicator}
-        schedule = {"settle": settle(self.middle), "two-pieces": two_pieces(2 * self.middle)}
+        schedule = {"settle": settle(run.steps_in(self.midpoint)), "two-pieces": two_pieces()}
         beta = schedule[self.penalty_schedule]
         column = {"turn-mean": TURNS, "token-mean": TOKENS}[self.entropy_aggregation]
         return extend(

@@ -25,7 +25,7 @@ from typing import ClassVar, Literal, NamedTuple
 from jaxtyping import Bool
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, extend
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, extend
 from agentgym.batch.batch import Batch
 from agentgym.credit.reward_shaping import add_episode_reward
 from agentgym.credit.transforms import Transform, stateless
@@ -202,10 +202,10 @@ class ETMR:
         """There is no official code: the paper."""
         return cls.paper()
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         whole = extend(
-            self.base.build(),
+            self.base.build(run),
             reward=reward_majority() if self.label_source == "majority" else None,
             credit=keep_only(own) if self.prefix_loss == "once" else None,
         )

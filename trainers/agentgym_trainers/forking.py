@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from agentgym.algorithm import RunInfo
 from agentgym.rollout.branching import (
     BranchPoint,
     RootPlan,
@@ -23,6 +25,12 @@ VOCABULARY = 151_669
 def summed_entropy(completion: Completion) -> float:
     """Sum over the first 20 tokens over the logarithm of the vocabulary: it may exceed 1."""
     return sum(completion.entropies[:20]) / math.log(VOCABULARY)
+
+
+PAPERS_PROBABILITY = 0.5
+"""Chance of a fork per decision in ARPO and AEPO."""
+FEW_DECISIONS = 6
+"""Turns of an episode up to which forks need not be spread; the papers' paths have 3 to 6."""
 
 
 MEASURES: dict[str, Uncertainty] = {"mean": mean_entropy, "sum": summed_entropy}
@@ -50,7 +58,8 @@ def monitored(n: int, sensitivity: float, measure: Uncertainty, *, keep: bool) -
         n: Budget of a task, in episodes.
         sensitivity: How strongly the difference of entropies moves the split.
         measure: Entropy of a turn.
-        keep: The scout is one of the ``n``.
+        keep: The scout is one of the ``n``, and of the whole episodes, which are then half at no
+            difference.
     """
 
     async def start(task: Task, play: EpisodePlayer) -> TreeStart:
@@ -58,7 +67,7 @@ def monitored(n: int, sensitivity: float, measure: Uncertainty, *, keep: bool) -
         found = [measure(turn.completion) for turn in scout.turns] or [0.0]
         later = sum(found[1:]) / (len(found) - 1) if found[1:] else found[0]
         roots = budget(n, found[0], later, sensitivity)
-        return TreeStart((scout,), roots - 1) if keep else TreeStart((), roots)
+        return TreeStart((scout,), max(1, roots - 1) - 1) if keep else TreeStart((), roots)
 
     return start
 
@@ -84,6 +93,48 @@ def count_tasks(streaks: Sequence[int], forks: Sequence[int]) -> list[int]:
     return streak_per_path(streaks, forks) if any(forks) else list(streaks)
 
 
+def spread_probability(forks: int, roots: int, run: RunInfo) -> float:
+    """Chance of a fork per turn that spreads the forks of a task over its episodes.
+
+    ``forks / (roots * turns)``, where an episode is expected to last three quarters of the turns
+    that it may have. Where it has at most ``FEW_DECISIONS``, it is the papers' 0.5, with which
+    forks in long episodes are used up within the first three turns and hardly anything is shared.
+    """
+    if run.max_turns <= FEW_DECISIONS:
+        return PAPERS_PROBABILITY
+    return min(PAPERS_PROBABILITY, forks / (max(1, roots) * 0.75 * run.max_turns))
+
+
+class Spread(NamedTuple):
+    """Score of a fork at no rise of entropy, and what a rise by 1 adds."""
+
+    base: float
+    slope: float
+
+
+def spread(
+    probability: float | None,
+    weight: float,
+    *,
+    by_chance: bool,
+    forks: int,
+    roots: int,
+    run: RunInfo,
+) -> Spread:
+    """The given probability and weight; unset, a spread one, and the weight in proportion.
+
+    A score that is compared with a threshold is not a chance, and is the papers' where it is unset.
+    """
+    if probability is not None or not by_chance:
+        return Spread(PAPERS_PROBABILITY if probability is None else probability, weight)
+    found = spread_probability(forks, roots, run)
+    return Spread(found, weight * found / PAPERS_PROBABILITY)
+
+
 def by_task(streaks: Sequence[int], forks: Sequence[int]) -> list[int]:
-    """All paths of a task share one streak."""
-    return count_tasks([max(streaks, default=0)], [sum(forks)]) * len(streaks)
+    """All paths of a task share one streak, which ends in a round in which none of them forks.
+
+    It is ``count_tasks`` in a batch in which some other task forks in every round: a task is
+    collected by itself and does not see the others.
+    """
+    return streak_per_path([max(streaks, default=0)], [sum(forks)]) * len(streaks)

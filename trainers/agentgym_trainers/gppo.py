@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from agentgym.algorithm import About, Algorithm
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo
 from agentgym.losses.surrogates import policy_gradient_kept
 from agentgym.utils.bounds import above, at_least, within
 from agentgym_trainers.grpo import GRPO
@@ -41,7 +41,7 @@ class GPPO:
     """What counts the same in the loss."""
     truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
-    minibatches: int = 4
+    minibatches: int = 2
     """Optimiser steps per training step."""
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class GPPO:
         """The common code."""
         return cls(loss_aggregation="token-mean", dual_clip=3.0)
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         base = GRPO(
             group_size=self.group_size,

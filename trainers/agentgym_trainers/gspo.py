@@ -6,7 +6,11 @@ its gradient is spread evenly over the tokens (the paper's GSPO-token form, eq. 
 Differs from the paper: a sequence is a *turn*. The mean over an episode of many turns hardly
 leaves 1, whatever happens in a single turn; and the clip is ten times wider, as its small value
 was tuned on long single answers. ``paper()`` takes all that was written in one context as the
-sequence, with the paper's clip; ``released()`` is the common code, where a row is a turn.
+sequence, with the paper's clip.
+
+``released()`` is the agent papers' port (ARL-Arena, arXiv:2602.21534), where a row is a turn: every
+turn counts the same in the loss, statistics are over turns, and the rewards, fines and regularisers
+are those of ``GRPO.released()``, whose docstring states what is not reproduced; no dual clip.
 """
 
 from __future__ import annotations
@@ -17,11 +21,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo
 from agentgym.batch.batch import Batch
 from agentgym.batch.turns import turns_of
 from agentgym.losses.compose import Loss, Outputs
-from agentgym.utils.bounds import at_least, within
+from agentgym.utils.bounds import above, at_least, within
 from agentgym_trainers.grpo import GRPO
 
 
@@ -72,11 +76,22 @@ class GSPO:
     """How far it may rise above 1."""
     ratio_per: Literal["turn", "row"] = "turn"
     """What has one ratio: a turn, or all that was written in one context."""
+    entropy_coef: float = 0.0
+    """Weight of an entropy bonus, per nat."""
+    kl_coef: float = 0.0
+    """Weight of the KL divergence from the policy that training began with, per nat."""
+    malformed_penalty: float = 0.0
+    """Reward taken from a turn that holds no action; with ``group_statistics: turns`` only from
+    the score of that turn, else from the return."""
+    reward_scale: float = 1.0
+    """Factor on all rewards."""
     group_statistics: Literal["episodes", "turns"] = "episodes"
-    """What counts once in the mean and standard deviation of a group."""
+    """What is one sample in the mean and standard deviation of a group."""
+    loss_aggregation: Literal["episode-mean", "turn-mean"] = "episode-mean"
+    """What counts the same in the loss."""
     truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
-    minibatches: int = 4
+    minibatches: int = 2
     """Optimiser steps per training step."""
 
     def __post_init__(self) -> None:
@@ -84,7 +99,8 @@ class GSPO:
         at_least(2, self, "group_size")
         at_least(1, self, "minibatches")
         within(0, 1, self, "clip_ratio_low")
-        at_least(0, self, "clip_ratio_high")
+        at_least(0, self, "clip_ratio_high", "entropy_coef", "kl_coef", "malformed_penalty")
+        above(0, self, "reward_scale")
 
     @classmethod
     def paper(cls) -> GSPO:
@@ -94,16 +110,27 @@ class GSPO:
     @classmethod
     def released(cls) -> GSPO:
         """The agent papers' port."""
-        return cls(group_statistics="turns")
+        return cls(
+            entropy_coef=0.001,
+            kl_coef=0.01,
+            malformed_penalty=0.1,
+            reward_scale=10.0,
+            group_statistics="turns",
+            loss_aggregation="turn-mean",
+        )
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         base = GRPO(
             group_size=self.group_size,
             minibatches=self.minibatches,
+            entropy_coef=self.entropy_coef,
+            kl_coef=self.kl_coef,
+            malformed_penalty=self.malformed_penalty,
+            reward_scale=self.reward_scale,
             group_statistics=self.group_statistics,
+            loss_aggregation=self.loss_aggregation,
             truncated_episodes=self.truncated_episodes,
         )
-        return base.compose(
-            sequence_ratio(self.clip_ratio_low, self.clip_ratio_high, turn=self.ratio_per == "turn")
-        )
+        turn = self.ratio_per == "turn"
+        return base.compose(sequence_ratio(self.clip_ratio_low, self.clip_ratio_high, turn=turn))

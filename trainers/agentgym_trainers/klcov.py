@@ -18,7 +18,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, Select
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, Select
 from agentgym.batch.batch import Batch
 from agentgym.losses.compose import Loss, Outputs, add, scale, times_column
 from agentgym.losses.surrogates import ratio
@@ -80,7 +80,7 @@ class KLCov:
     """What counts the same in the loss."""
     truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
-    minibatches: int = 4
+    minibatches: int = 2
     """Optimiser steps per training step."""
 
     def __post_init__(self) -> None:
@@ -100,7 +100,7 @@ class KLCov:
         """The common code."""
         return cls(kl_cov_ratio=2e-4, kl_cov_coef=0.1, loss_aggregation="token-mean")
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         base = GRPO(
             group_size=self.group_size,

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, extend
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, extend
 from agentgym.batch.batch import Batch
 from agentgym.credit.reward_shaping import add_episode_reward
 from agentgym.credit.transforms import Transform, mean_of_episode, stateless
@@ -95,9 +95,9 @@ class PEAR:
         """The authors' code, as its README describes it."""
         return cls.paper()
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         charge = charge_thoughts(
             self.alpha, self.max_penalty, silent_is_thought=self.without_thought == "thought"
         )
-        return extend(self.base.build(), reward=charge)
+        return extend(self.base.build(run), reward=charge)

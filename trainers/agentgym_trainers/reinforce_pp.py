@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from agentgym.algorithm import About, Algorithm, Update
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, Update
 from agentgym.credit.advantages import returns_to_go, subtract_group_mean, whiten
 from agentgym.credit.transforms import chain
 from agentgym.credit.weights import mask_truncated, mean_over_tokens
@@ -45,7 +45,7 @@ class ReinforcePP:
     """Weight of the KL divergence from the policy that training began with, per nat."""
     truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
-    minibatches: int = 4
+    minibatches: int = 2
     """Optimiser steps per training step."""
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class ReinforcePP:
         """The common code: as the paper."""
         return cls.paper()
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         baseline = (subtract_group_mean(),) if self.baseline == "group" else ()
         surrogate = policy_gradient(self.clip_ratio)

@@ -16,6 +16,7 @@ from torch import Tensor
 from agentgym.batch.batch import Batch, concatenate, pack, unpack
 from agentgym.batch.turns import turns_of
 from agentgym.credit.transforms import State, Transform, group_mean
+from agentgym.rollout.player import derive
 
 REPLAYED = "replay/old"
 """Private column: 1 on tokens of replayed episodes, 0 on fresh ones."""
@@ -32,22 +33,28 @@ Draw = Callable[[Float[Tensor, " S"], int], Drawn]
 """Advantages of the stored episodes as they are now, and the step, to what is replayed."""
 
 
-def sample(count: int) -> Draw:
-    """At most ``count`` episodes with a positive advantage, at random; all stay."""
+def sample(count: int, seed: int = 0) -> Draw:
+    """At most ``count`` episodes with a positive advantage, at random; all stay.
+
+    Args:
+        count: Episodes.
+        seed: Of the run; draws depend on it and on the step.
+    """
 
     def draw(advantage: Tensor, step: int) -> Drawn:
         return Drawn(
-            _some(advantage > 0, count, step), torch.ones_like(advantage, dtype=torch.bool)
+            _some(advantage > 0, count, (seed, step)), torch.ones_like(advantage, dtype=torch.bool)
         )
 
     return draw
 
 
-def burst(capacity: int, *, power_of_two: bool = False) -> Draw:
+def burst(capacity: int, seed: int = 0, *, power_of_two: bool = False) -> Draw:
     """Nothing until 1.5 times the capacity is better than the median; then all, and none stays.
 
     Args:
         capacity: In episodes; at most so many are replayed.
+        seed: Of the run; draws depend on it and on the step.
         power_of_two: Replay a power of two of them, episodes exactly at the median included, as
             the released code does.
     """
@@ -58,7 +65,7 @@ def burst(capacity: int, *, power_of_two: bool = False) -> Draw:
             return Drawn(torch.zeros_like(advantage, dtype=torch.bool), advantage.isfinite())
         good = advantage >= 0 if power_of_two else advantage > 0
         count = floor_power_of_two(int(good.sum()), capacity) if power_of_two else capacity
-        return Drawn(_some(good, count, step), torch.zeros_like(good))
+        return Drawn(_some(good, count, (seed, step)), torch.zeros_like(good))
 
     return draw
 
@@ -68,9 +75,10 @@ def floor_power_of_two(count: int, most: int) -> int:
     return 0 if count <= 1 else min(1 << (count.bit_length() - 1), most)
 
 
-def _some(good: Tensor, count: int, step: int) -> Tensor:
+def _some(good: Tensor, count: int, names: tuple[int, int]) -> Tensor:
     index = good.nonzero().squeeze(-1)
-    order = torch.randperm(len(index), generator=torch.Generator().manual_seed(step))
+    generator = torch.Generator().manual_seed(derive("replay", *names))
+    order = torch.randperm(len(index), generator=generator)
     return torch.zeros_like(good).index_fill(0, index[order[:count]], True)
 
 

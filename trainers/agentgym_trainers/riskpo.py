@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, Update
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, Update
 from agentgym.batch.batch import Batch
 from agentgym.credit.transforms import (
     State,
@@ -38,6 +38,7 @@ from agentgym.credit.weights import mask_truncated
 from agentgym.losses.compose import Loss, Outputs
 from agentgym.losses.surrogates import apply_dual_clip, policy_gradient
 from agentgym.rollout.collect import independent
+from agentgym.rollout.player import derive
 from agentgym.utils.bounds import above, at_least, ordered, within
 from agentgym_trainers.gspo import sequence_ratio
 
@@ -50,18 +51,18 @@ class Tail(NamedTuple):
     weight: float
 
 
-def bundles(batch: Batch, size: int, step: int | None) -> Int[Tensor, " E"]:
+def bundles(batch: Batch, size: int, seed: int | None) -> Int[Tensor, " E"]:
     """Number of the bundle of each episode.
 
     Args:
         batch: The episodes; their tasks are drawn without replacement.
         size: Tasks in a bundle; the last one has what is left.
-        step: Seeds the draw; None bundles tasks in the order they have.
+        seed: Of the draw; None bundles tasks in the order they have.
     """
     tasks, task = torch.unique(batch.group, return_inverse=True)
     order = torch.arange(len(tasks))
-    if step is not None:
-        order = torch.randperm(len(tasks), generator=torch.Generator().manual_seed(step))
+    if seed is not None:
+        order = torch.randperm(len(tasks), generator=torch.Generator().manual_seed(seed))
     same = batch.group[:, None] == batch.group[None]
     place = same.tril(-1).sum(1)
     most = int(place.max()) + 1 if len(place) else 1
@@ -97,13 +98,13 @@ def follow(quantile: float, score: Float[Tensor, " B"], level: float, rate: floa
     return quantile + rate * (level - float((score < quantile).to(score).mean()))
 
 
-def risk_tracked(size: int, tail: Tail, rate: float) -> Transform:
+def risk_tracked(size: int, tail: Tail, rate: float, seed: int = 0) -> Transform:
     """The paper's advantage, with quantiles that start from the first batch and then follow."""
 
     def apply(batch: Batch, state: State, step: int) -> tuple[Batch, State]:
         if not len(batch.group):
             return batch, state
-        bundle = bundles(batch, size, step)
+        bundle = bundles(batch, size, derive("riskpo", seed, step))
         score = scores(batch, bundle, size)
         used = score[torch.bincount(bundle) > 0]
         a, b = state or (float(used.quantile(tail.low)), float(used.quantile(tail.high)))
@@ -185,7 +186,7 @@ class RiskPO:
     """The paper's advantage, or the code's."""
     truncated_episodes: Literal["zero", "mask"] = "zero"
     """Episodes that a limit cut short: what follows is worth nothing, or they are not learned."""
-    minibatches: int = 4
+    minibatches: int = 2
     """Optimiser steps per training step."""
 
     def __post_init__(self) -> None:
@@ -216,11 +217,11 @@ class RiskPO:
             objective="released",
         )
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         tail = Tail(self.quantile_low, self.quantile_high, self.omega)
         laws = {
-            "tracked": risk_tracked(self.bundle_size, tail, self.quantile_step_size),
+            "tracked": risk_tracked(self.bundle_size, tail, self.quantile_step_size, run.seed),
             "released": risk_released(self.bundle_size, tail),
         }
         surrogate = (

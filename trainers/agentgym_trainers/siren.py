@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, Select, extend
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, Select, extend
 from agentgym.batch.batch import Batch, episode_mean
 from agentgym.batch.turns import quantile_by, turns_of
 from agentgym.credit.transforms import State, Transform
@@ -172,13 +172,13 @@ class SIREN:
             base=DrGRPO(clip_ratio_low=0.28, clip_ratio_high=0.28), nucleus_boundary="exclusive"
         )
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         nucleus = nucleus_entropy(
             NUCLEUS, self.top_p, inclusive=self.nucleus_boundary == "inclusive"
         )
         return extend(
-            self.base.build(),
+            self.base.build(run),
             credit=anchored(self.entropy_quantile, self.peaks_per, nucleus),
             loss=scale(self.anchor_weight, squared_distance(nucleus)),
             select=find_peaks(self.entropy_quantile, self.peaks_per),

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from agentgym.algorithm import About, Algorithm, Select
+from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, Select
 from agentgym.batch.batch import Batch
 from agentgym.losses.compose import Outputs, times_column
 from agentgym.losses.surrogates import clipped_tokens, policy_gradient
@@ -133,7 +133,7 @@ class STEER:
             weight_high=1.05,
         )
 
-    def build(self) -> Algorithm:
+    def build(self, run: RunInfo = DEFAULT_RUN) -> Algorithm:
         """Compose it."""
         base = self.base
         clip = {"all": None, "moving": (base.clip_ratio_low, base.clip_ratio_high)}[
