@@ -188,6 +188,43 @@ def test_a_class_without_tasks_in_a_split_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("policy", "success"), [("oracle", 1.0), ("random", None), ("own.py:guess", 0.0)]
+)
+def test_policies_without_a_model_are_evaluated_on_the_same_panels(
+    tmp_path, monkeypatch, policy, success
+):
+    (tmp_path / "own.py").write_text("def guess(observation, info):\n    return 'nothing'\n")
+    monkeypatch.chdir(tmp_path)
+    few = ["--panel.tasks", "5", "--panel.episodes", "2", "--env-args", "high", "8"]
+    for _ in range(2):  # the second call finds every episode
+        assert main(["eval", policy, "--env", "hotter", "--out", "e.jsonl", *few]) == 0
+    found = read_episodes(tmp_path / "e.jsonl")
+    assert len(found) == 10 and all(len(episode.turns) <= 12 for episode in found)
+    won = sum(episode.won for episode in found) / 10
+    assert won == success if success is not None else won > 0
+    assert all(turn.valid for e in found for turn in e.turns) is (policy != "own.py:guess")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("def guess(observation, info):\n    return 3\n", "returned 3, expected an action as text"),
+        ("def guess(observation, info):\n    return 1 / 0\n", "raised ZeroDivisionError"),
+        ("guess = 3\n", "is a int, expected a function"),
+        ("other = 3\n", "has no 'guess'"),
+    ],
+)
+def test_a_policy_that_fails_is_one_line(tmp_path, monkeypatch, capsys, text, expected):
+    (tmp_path / "own.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert main(["eval", "own.py:guess", "--env", "hotter", "--panel.tasks", "1"]) == 2
+    error = capsys.readouterr().err
+    assert expected in error and error.count("\n") == 1
+    assert main(["train", "grpo", "--model", "oracle", "--env", "hotter", "--out", "run"]) == 2
+    assert "cannot be trained" in capsys.readouterr().err
+
+
 def test_an_interrupted_run_says_what_is_saved(tmp_path):
     folder, log = RunFolder(tmp_path / "run"), tmp_path / "log"
     (tmp_path / "plan.yaml").write_text(

@@ -39,7 +39,9 @@ class EvalArguments:
     """
 
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
-    """Hugging Face folder or hub id, such as RUN/checkpoints/final; also as `--model MODEL`."""
+    """Hugging Face folder, hub id or GGUF file, such as RUN/checkpoints/final; or a policy without
+    weights: `oracle`, `random`, or a function of observation and info that returns an action, as
+    `file.py:function`. Also as `--model MODEL`."""
     env: str = WORLD
     """Environment id, short name, or `file.py:ClassName`; see `agentgym envs`."""
     env_args: dict[str, Value] = field(default_factory=dict)

@@ -227,8 +227,9 @@ def evaluate(
 
     Args:
         model: Checkpoint of a run, Hugging Face folder or hub id, the ``TrainResult`` of a run, or
-            a causal language model in memory. A checkpoint of a run is evaluated with the settings
-            of its run unless others are given.
+            a causal language model in memory; or ``"oracle"``, ``"random"`` or
+            ``"file.py:function"``, from observation and info to an action. A checkpoint of a run is
+            evaluated with the settings of its run unless others are given.
         env: As in ``train``.
         tokenizer: Tokenizer object; unset: the one of the model.
         tools: Functions that the agent can call in addition to its actions.

@@ -21,9 +21,9 @@ from agentgym.env.base import TextEnv
 from agentgym.env.executor import Executor, ThreadExecutor
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
-from agentgym.evaluation.evaluate import EvalOptions, default_path, evaluate
+from agentgym.evaluation.evaluate import EvalOptions, PlayEpisode, default_path, evaluate
 from agentgym.evaluation.plots import plot_run
-from agentgym.evaluation.records import EpisodeRecord, append
+from agentgym.evaluation.records import Decode, EpisodeRecord, append
 from agentgym.evaluation.report import EvalSpec, Report, check_panels, render
 from agentgym.experiment.assemble import action_format_of, engines_of, executor_of, tokenizer_of
 from agentgym.experiment.failed_step import keep_failed_step
@@ -45,6 +45,7 @@ from agentgym.rollout.demonstrations import (
     to_trajectory,
 )
 from agentgym.rollout.player import EpisodeLimits, Player, derive
+from agentgym.rollout.policies import PolicyPlayer, names_policy
 from agentgym.rollout.prompts import LAYOUTS, Example
 from agentgym.settings import Experiment
 from agentgym.training.learner import Learner
@@ -189,23 +190,38 @@ class Job:
         panel = self.panel(wanted.split).head(wanted.tasks)
         if before is not None:
             check_panels(before.panel, panel)
-        tokenizer, model = self._loaded(checkpoint)
         spec = self.spec(checkpoint)
         path = path or default_path(panel, spec)
-        player = self.player(tokenizer, model, "evaluation", self._panel_temperature)
+        play, decode = self._evaluated(checkpoint)
         with self.display.stage(f"evaluate: {name}", len(panel) * wanted.episodes) as advance:
             return await evaluate(
                 panel,
-                player,
+                play,
                 episodes=wanted.episodes,
                 path=path,
                 spec=spec,
                 options=EvalOptions(
                     concurrency=self.experiment.rollout.concurrency,
-                    decode=player.agent.decode,
+                    decode=decode,
                     progress=lambda done, total: advance(done),
                 ),
             )
+
+    def _evaluated(self, checkpoint: str | Path) -> tuple[PlayEpisode, Decode | None]:
+        """What plays a panel: a model, or a policy without one."""
+        # A chat endpoint names models as it likes, such as `mistral:latest`.
+        if names_policy(checkpoint) and self.experiment.engine != "openai":
+            turns = self.experiment.rollout.max_turns
+            assert turns is not None, "set in __post_init__"
+            return PolicyPlayer(
+                name=str(checkpoint),
+                make_env=self.source.factory(turns),
+                max_turns=turns,
+                stream=f"{self.experiment.seed}/evaluation",
+            ), None
+        tokenizer, model = self._loaded(checkpoint)
+        player = self.player(tokenizer, model, "evaluation", self._panel_temperature)
+        return player, player.agent.decode
 
     async def reinforce(self, algorithm: Algorithm) -> None:
         """Train; writes checkpoints, ``metrics.jsonl`` and ``episodes.jsonl``."""

@@ -8,6 +8,7 @@ from agentgym.experiment.assemble import tokenizer_of
 from agentgym.experiment.sources import Objects, check_objects, source_of
 from agentgym.models.loading import check_model
 from agentgym.rollout.chat_template import ChatTemplate
+from agentgym.rollout.policies import load_policy, names_policy
 from agentgym.rollout.tool_calls import notation
 from agentgym.settings import Experiment
 
@@ -24,6 +25,10 @@ def check(experiment: Experiment, *, trains: bool = False, objects: Objects | No
         ConfigError: Naming what is wrong.
     """
     check_objects(experiment, objects or Objects())
+    if trains and names_policy(experiment.model):
+        raise ConfigError(
+            f"{experiment.model} is a policy without weights, which cannot be trained"
+        )
     if trains and experiment.engine == "openai":
         raise ConfigError(
             "a chat endpoint cannot be trained, only evaluated: `agentgym eval MODEL --engine "
@@ -62,6 +67,9 @@ def _check_model(experiment: Experiment, objects: Objects) -> None:
             f"language model, its folder or hub id"
         )
     if experiment.model is None or experiment.engine == "openai":
+        return
+    if names_policy(experiment.model):
+        load_policy(str(experiment.model))
         return
     settings = experiment.agent
     if objects.model is None:

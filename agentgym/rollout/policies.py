@@ -1,0 +1,138 @@
+"""Policies without a language model: the oracle, random actions, a Python function."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from agentgym.env.base import TextEnv
+from agentgym.env.by_class import load_object, names_class
+from agentgym.env.executor import Env, MakeEnv, reset_env, step_env
+from agentgym.errors import ConfigError, MissingExtra, UnknownTask
+from agentgym.rollout.player import derive
+from agentgym.types import Completion, Stop, Task, Trajectory, Turn
+
+ActionFunction: TypeAlias = Callable[[str, Mapping[str, Any]], str]
+"""From the last observation and the environment's ``info`` to an action."""
+BUILT_IN = ("oracle", "random")
+_NOTHING = Completion((), (), ())
+
+
+def names_policy(name: str | Path | None) -> bool:
+    """Whether a model's name stands for a policy without a language model.
+
+    Examples:
+        >>> names_policy("oracle"), names_policy("mine.py:act"), names_policy("org/model")
+        (True, True, False)
+    """
+    return isinstance(name, str) and (name in BUILT_IN or names_class(name))
+
+
+def load_policy(name: str) -> ActionFunction | None:
+    """The function of ``file.py:function`` or ``module:function``; None for a built-in policy.
+
+    Raises:
+        ConfigError: There is no such function.
+    """
+    if name in BUILT_IN:
+        return None
+    found = load_object(name)
+    if not callable(found):
+        raise ConfigError(f"{name} is a {type(found).__name__}, expected a function")
+    function: ActionFunction = found
+    return function
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyPlayer:
+    """Plays episodes with a policy of ``names_policy``, each in a thread of this process."""
+
+    name: str
+    make_env: MakeEnv
+    max_turns: int
+    stream: str = "0"
+    """Names the run; part of every seed."""
+
+    async def __call__(self, task: Task, sample: int) -> Trajectory:
+        """Play one episode.
+
+        Raises:
+            ConfigError: The policy fails, or the environment has no oracle or lists no actions.
+        """
+        return await asyncio.to_thread(self._play, task, sample)
+
+    def _play(self, task: Task, sample: int) -> Trajectory:
+        function = load_policy(self.name)
+        rng = np.random.default_rng(derive(self.stream, task.env, task.id, task.seed, sample))
+        turns: list[Turn] = []
+        opening, info, stop, error = "", dict[str, Any](), Stop.MAX_TURNS, ""
+        env: Env | None = None
+        try:
+            env = self.make_env(task)
+            opening, info = reset_env(env, task)
+            observation = opening
+            while stop is Stop.MAX_TURNS and len(turns) < self.max_turns:
+                action = self._act(env, function, observation, info, rng)
+                observation, reward, done, cut, info = step_env(env, action)
+                valid = bool(info["action_valid"])
+                turns.append(Turn((), _NOTHING, action, observation, reward, valid=valid))
+                if cut:
+                    break
+                stop = Stop.TERMINATED if done else stop
+        except (ConfigError, MissingExtra, UnknownTask):
+            raise
+        except Exception as problem:  # The environment is foreign code.
+            stop, error = Stop.ENV_ERROR, f"{type(problem).__name__}: {problem}"
+        finally:
+            if env is not None:
+                env.close()
+        return Trajectory(
+            task=task,
+            sample=sample,
+            goal=str(info.get("goal", "")),
+            opening=opening,
+            turns=tuple(turns),
+            stop=stop,
+            score=float(info.get("score", 0.0)),
+            won=bool(info.get("won", False)),
+            task_type=str(info.get("task_type", "")),
+            error=error,
+        )
+
+    def _act(
+        self,
+        env: Env,
+        function: ActionFunction | None,
+        observation: str,
+        info: Mapping[str, Any],
+        rng: np.random.Generator,
+    ) -> str:
+        if function is not None:
+            return self._call(function, observation, info)
+        bare = env.unwrapped
+        assert isinstance(bare, TextEnv)
+        if self.name == "oracle":
+            moves = bare.oracle()
+            if not moves:
+                raise ConfigError(f"{type(bare).__name__} has no oracle in task {bare.task_id!r}")
+            return moves[0]
+        known = bare.admissible()
+        if not known:
+            raise ConfigError(f"{type(bare).__name__} lists no admissible actions to draw from")
+        return known[int(rng.integers(len(known)))]
+
+    def _call(self, function: ActionFunction, observation: str, info: Mapping[str, Any]) -> str:
+        try:
+            action = function(observation, info)
+        except Exception as problem:
+            raise ConfigError(
+                f"{self.name} raised {type(problem).__name__}: {problem}"
+            ) from problem
+        if not isinstance(action, str):
+            raise ConfigError(f"{self.name} returned {action!r}, expected an action as text")
+        return action
