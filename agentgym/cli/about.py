@@ -41,18 +41,20 @@ def algorithms(arguments: list[str]) -> int:
     known = usual(made.values())
     for name, kind in kinds.items():
         summary = ((kind.__doc__ or "").strip().partition("\n")[0], "", "")
-        arxiv, *said = getattr(kind, "about", None) or ("", *summary)
-        cells = said if len(choices) > 1 else ["; ".join(part for part in said if part)]
+        arxiv, *choices_of = getattr(kind, "about", None) or ("", *summary)
+        cells = choices_of if len(choices) > 1 else ["; ".join(part for part in choices_of if part)]
         table.add_row(name, arxiv, *cells, unusual(made[name], known))
     console.print(table)
     agreed = " ".join(f"{name}={value}" for name, value in known.items())
-    console.print(f"\nWhere a method has the field and does not say: {agreed}", highlight=False)
+    console.print(
+        f"\nWhere an algorithm has the field and its row omits it: {agreed}", highlight=False
+    )
     return 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorOptions:
-    """Try every engine with a small model and say which work here, and why others do not.
+    """Try every engine with a small model; report which work here, and why others do not.
 
     Each samples, and again after new weights; its log-probabilities are compared with the model's.
     """

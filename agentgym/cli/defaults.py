@@ -31,15 +31,15 @@ def unusual(config: Any, known: dict[str, str]) -> str:
 
     Of a configuration within, only its class and what differs from the defaults of that class.
     """
-    said = []
+    parts = []
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            said.append(f"{field.name}={type(value).__name__}")
-            said += [f"{field.name}.{name}={text}" for name, text in _changed(value)]
+            parts.append(f"{field.name}={type(value).__name__}")
+            parts += [f"{field.name}.{name}={text}" for name, text in _changed(value)]
         elif known.get(field.name) != _text(value):
-            said.append(f"{field.name}={_text(value)}")
-    return " ".join(said)
+            parts.append(f"{field.name}={_text(value)}")
+    return " ".join(parts)
 
 
 def _changed(config: Any) -> Iterable[tuple[str, str]]:

@@ -29,7 +29,7 @@ from agentgym.experiment.assemble import action_format_of, engines_of, executor_
 from agentgym.experiment.failed_step import keep_failed_step
 from agentgym.experiment.metrics_file import MetricsWriter, read_metrics, truncate_episodes
 from agentgym.experiment.run_folder import RunFolder, fingerprint, fingerprint_of
-from agentgym.experiment.sources import Objects, is_object, source_of, with_turn_limit
+from agentgym.experiment.sources import Objects, is_object, is_policy, source_of, with_turn_limit
 from agentgym.models import from_scratch
 from agentgym.models.gguf import is_gguf
 from agentgym.models.loading import load_model
@@ -45,7 +45,7 @@ from agentgym.rollout.demonstrations import (
     to_trajectory,
 )
 from agentgym.rollout.player import EpisodeLimits, Player, derive
-from agentgym.rollout.policies import PolicyPlayer, names_policy
+from agentgym.rollout.policies import PolicyPlayer
 from agentgym.rollout.prompts import LAYOUTS, Example
 from agentgym.settings import Experiment
 from agentgym.training.learner import Learner
@@ -209,8 +209,7 @@ class Job:
 
     def _evaluated(self, checkpoint: str | Path) -> tuple[PlayEpisode, Decode | None]:
         """What plays a panel: a model, or a policy without one."""
-        # A chat endpoint names models as it likes, such as `mistral:latest`.
-        if names_policy(checkpoint) and self.experiment.engine != "openai":
+        if is_policy(checkpoint, self.experiment):
             turns = self.experiment.rollout.max_turns
             assert turns is not None, "set in __post_init__"
             return PolicyPlayer(

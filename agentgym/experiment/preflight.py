@@ -5,10 +5,10 @@ from __future__ import annotations
 from agentgym.engines.factory import check_device
 from agentgym.errors import ConfigError
 from agentgym.experiment.assemble import tokenizer_of
-from agentgym.experiment.sources import Objects, check_objects, source_of
+from agentgym.experiment.sources import Objects, check_objects, is_policy, source_of
 from agentgym.models.loading import check_model
 from agentgym.rollout.chat_template import ChatTemplate
-from agentgym.rollout.policies import load_policy, names_policy
+from agentgym.rollout.policies import load_policy
 from agentgym.rollout.tool_calls import notation
 from agentgym.settings import Experiment
 
@@ -25,7 +25,7 @@ def check(experiment: Experiment, *, trains: bool = False, objects: Objects | No
         ConfigError: Naming what is wrong.
     """
     check_objects(experiment, objects or Objects())
-    if trains and names_policy(experiment.model):
+    if trains and is_policy(experiment.model, experiment):
         raise ConfigError(
             f"{experiment.model} is a policy without weights, which cannot be trained"
         )
@@ -68,7 +68,7 @@ def _check_model(experiment: Experiment, objects: Objects) -> None:
         )
     if experiment.model is None or experiment.engine == "openai":
         return
-    if names_policy(experiment.model):
+    if is_policy(experiment.model, experiment):
         load_policy(str(experiment.model))
         return
     settings = experiment.agent

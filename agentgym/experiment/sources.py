@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import gymnasium
@@ -17,6 +18,7 @@ from agentgym.env.executor import MakeEnv
 from agentgym.env.panel import Panel
 from agentgym.env.registry import EnvFactory
 from agentgym.errors import ConfigError
+from agentgym.rollout.policies import names_policy
 from agentgym.settings import Experiment
 from agentgym.types import Task
 
@@ -48,6 +50,12 @@ class Objects:
     model: Any = None
     """Hugging Face causal language model; left as it is, training works on a copy."""
     tokenizer: Any = None
+
+
+def is_policy(name: str | Path | None, experiment: Experiment) -> bool:
+    """Whether a model's name stands for a policy without weights, such as ``oracle``."""
+    # A chat endpoint names models as it likes, such as `mistral:latest`.
+    return experiment.engine != "openai" and not is_object(name) and names_policy(name)
 
 
 def check_objects(experiment: Experiment, objects: Objects) -> None:
