@@ -72,7 +72,7 @@ def every_row(batch: Batch) -> Bool[Tensor, " N"]:
 class Select(NamedTuple):
     """``apply(outputs, batch, generator)`` writes columns that depend on the policy as it is now.
 
-    It sees a whole minibatch and the policy's outputs on it before the optimiser step, which
+    It takes a whole minibatch and the policy's outputs on it before the optimiser step, which
     costs a forward pass; nothing in it has a gradient.
     """
 
@@ -181,7 +181,7 @@ def extend(
 
 
 def both(one: Select, other: Select) -> Select:
-    """The columns of two selections, the second of which sees those of the first."""
+    """The columns of two selections; the second reads those of the first."""
 
     def apply(outputs: Outputs, batch: Batch, generator: torch.Generator) -> Batch:
         return other.apply(outputs, one.apply(outputs, batch, generator), generator)

@@ -7,7 +7,7 @@ In the pool a world that has answered is asked again at once, as in a rollout wi
 than seats, until that many have been asked for; the time ends with the last answer. Light steps
 compute nothing; heavy-tailed ones wait, as for a server or another program, for times of a
 log-normal law. Each way runs in turn, several times, in one process; figures are medians.
-AsyncVectorEnv has one process per world and is told ``shared_memory=False``, without which it
+AsyncVectorEnv has one process per world and is given ``shared_memory=False``, without which it
 cannot carry text.
 """
 

@@ -4,8 +4,8 @@
 
 The pages are those of the made encyclopaedia, written to a file as wiki-18 keeps it; the queries
 are its questions of two hops. Over HTTP they go through our client to `agentgym serve retrieve` of
-the same file. Latency is real time; processor time of both sides is told beside it, so that a busy
-machine shows. Memory is Pss: pages shared with other processes count by their share.
+the same file. Latency is real time; processor time of both sides is reported beside it, so that a
+busy machine shows. Memory is Pss: pages shared with other processes count by their share.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["AGENTGYM_CACHE"] = f"{folder}/cache"
         path = Path(folder, "pages.jsonl")
-        # In a process of its own, whose memory is not ours.
+        # In its own process, so that its memory does not count as ours.
         with ProcessPoolExecutor(1) as pool:
             queries = pool.submit(write, wanted.pages, path, wanted.queries).result()
         print(f"{wanted.pages:,} pages, {path.stat().st_size / 2**20:.0f} MB of JSON lines")

@@ -88,7 +88,7 @@ class Play:
         self.engine.finish(context)
 
     async def continuous(self, lengths: list[int], *, caching: bool = True) -> None:
-        """Who ends makes room for the next episode at once."""
+        """An episode that ends is replaced by the next at once."""
         gate = asyncio.Semaphore(self.options.episodes)
 
         async def one(number: int) -> None:
@@ -109,8 +109,10 @@ class Play:
             contexts: dict[int, list[int]] = {number: [] for number in batch}
             for turn in range(max(lengths[number] for number in batch)):
                 going = [number for number in batch if not drop or turn < lengths[number]]
-                told = (self.turn(contexts[number], 1000 * number + turn) for number in going)
-                contexts |= zip(going, await asyncio.gather(*told), strict=True)
+                turns_taken = (
+                    self.turn(contexts[number], 1000 * number + turn) for number in going
+                )
+                contexts |= zip(going, await asyncio.gather(*turns_taken), strict=True)
             for context in contexts.values():
                 self.engine.finish(context)
 
@@ -132,9 +134,9 @@ def compare(title: str, play: Play, ways: dict[str, Way], work: int) -> None:
     calls = dict.fromkeys(ways, 0)
     for _ in range(play.options.repetitions):
         for name, way in ways.items():
-            before, begun = play.engine.stats(), time.perf_counter()
+            before, start = play.engine.stats(), time.perf_counter()
             asyncio.run(way())
-            seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(time.perf_counter() - start)
             calls[name] = play.engine.stats().since(before).steps
     print(title)
     first = next(iter(ways))

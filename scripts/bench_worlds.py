@@ -115,7 +115,7 @@ LIBRARIES: dict[str, Library] = {
     "agentgym/TextWorld-v0": textworld,
 }
 OUTSIDE = ("agentgym/ScienceWorld-v0",)
-"""Worlds whose work is done in another process."""
+"""Worlds that do their work in another process."""
 
 
 class Speed(NamedTuple):
@@ -131,22 +131,22 @@ def ours(env: TextEnv, task: str) -> Player:
 
 
 def lines_of(name: str, task: str) -> list[str]:
-    """What is said in an episode, to its end."""
+    """The actions of an episode, to its end."""
     env = world(name)
     env.reset(seed=0, options={"task": task})
-    said = [line for action in env.oracle() or () for line in (*BETWEEN, action)]
+    actions = [line for action in env.oracle() or () for line in (*BETWEEN, action)]
     env.close()
-    return said[:LONGEST] or list(BETWEEN)
+    return actions[:LONGEST] or list(BETWEEN)
 
 
 def play(player: Player, lines: Sequence[str], clock: Callable[[], float]) -> Speed:
     """One episode."""
     start = clock()
     player.begin()
-    begun = clock()
+    started = clock()
     for line in lines:
         player.step(line)
-    return Speed((clock() - begun) / len(lines), begun - start)
+    return Speed((clock() - started) / len(lines), started - start)
 
 
 def speeds(name: str, task: str, *, listing: bool, times: int) -> list[list[Speed]]:

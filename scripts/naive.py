@@ -23,6 +23,8 @@ def answers(
     rows = torch.tensor([[padding] * (width - len(c)) + c for c in contexts])
     mask = torch.tensor([[0] * (width - len(c)) + [1] * len(c) for c in contexts])
     rows, mask = rows.to(model.device), mask.to(model.device)
-    told = model.generate(rows, attention_mask=mask, do_sample=True, pad_token_id=padding, **how)
-    new: list[list[int]] = told[:, width:].tolist()
+    generated = model.generate(
+        rows, attention_mask=mask, do_sample=True, pad_token_id=padding, **how
+    )
+    new: list[list[int]] = generated[:, width:].tolist()
     return new

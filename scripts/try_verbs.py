@@ -40,15 +40,15 @@ def main(extra: str) -> int:
     faults = 0
     for words in tries:
         done = run(*words)
-        said = done.stderr.strip().splitlines()
+        errors = done.stderr.strip().splitlines()
         works = done.returncode == 0 and done.stdout.strip() != ""
-        lacking = done.returncode == 2 and len(said) == 1 and bool(MISSING.match(said[0]))
-        refused = words[0] == "eval" and done.returncode == 2 and len(said) == 1
+        lacking = done.returncode == 2 and len(errors) == 1 and bool(MISSING.match(errors[0]))
+        refused = words[0] == "eval" and done.returncode == 2 and len(errors) == 1
         if extra == "all":
             lacking = False
         good = (works or lacking or refused) and "Traceback" not in done.stderr
         faults += not good
-        state = "works" if works else said[-1] if said else f"status {done.returncode}"
+        state = "works" if works else errors[-1] if errors else f"status {done.returncode}"
         print(f"{'ok   ' if good else 'FAULT'} agentgym {' '.join(words[:2])}: {state}", flush=True)
         if not good:
             print(done.stderr)

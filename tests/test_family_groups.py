@@ -285,7 +285,7 @@ def test_riskpo_tasks_are_bundled_anew_at_every_step_and_a_short_bundle_is_scale
         assert sorted(map(len, pairs)) == [1, 1, 2, 2, 2, 2]
 
 
-def test_riskpo_a_bad_token_that_became_likelier_has_a_bounded_loss():
+def test_riskpo_bounds_the_loss_of_a_token_with_negative_advantage():
     batch = batch_of([[2]])
     batch = batch.with_(advantage=written(batch, [-1.0, -1.0]))
     logprob = written(batch, [math.log(20), math.log(2)]).requires_grad_()

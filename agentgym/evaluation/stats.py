@@ -97,8 +97,8 @@ def bootstrap_mean(
     """Mean over tasks with a percentile interval from resampling the tasks.
 
     The tasks are taken as a sample of those the policy may meet, so the interval also covers
-    the luck of the panel. Where nearly every task has one value, resampling hardly sees any
-    spread. With a known ``support`` the interval is therefore never narrower than what M tasks
+    the luck of the panel. Where nearly every task has one value, resampling shows hardly
+    any spread. With a known ``support`` the interval is therefore never narrower than what M tasks
     can prove: a kind of task with a share of up to ``1 - 0.05**(1/M)``, about 3/M, may have
     been missed by all of them (the "rule of three"), with an extreme value.
 

@@ -50,7 +50,7 @@ def expected_tilt(name: str) -> Reduction:
 
 
 def nucleus_entropy(name: str, mass: float, *, inclusive: bool = True) -> Reduction:
-    """Entropy of the likeliest tokens that together have ``mass``, rescaled to sum to 1.
+    """Entropy of the most probable tokens that together have ``mass``, rescaled to sum to 1.
 
     Args:
         name: Where it is found.

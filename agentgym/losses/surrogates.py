@@ -16,7 +16,7 @@ from agentgym.losses.compose import Loss, Outputs
 
 
 def ratio(outputs: Outputs, batch: Batch) -> Float[Tensor, " P"]:
-    """How much likelier each token has become: new over old probability, 1 off the mask.
+    """Importance ratio of each token: new over old probability, 1 off the mask.
 
     The logarithm is cut to [-20, 20] so that the ratio stays finite.
     """
@@ -34,8 +34,8 @@ def apply_dual_clip(
 ) -> Float[Tensor, " P"]:
     """Bound the loss of a token with negative advantage at ``-bound * advantage``.
 
-    Ye et al. 2020 (arXiv:1912.09729), eq. 4: one token that has become much likelier although it
-    was bad no longer dominates; beyond the bound it has no gradient.
+    Ye et al. 2020 (arXiv:1912.09729), eq. 4: keeps a token with negative advantage and a
+    greatly increased probability from dominating; beyond the bound it has no gradient.
     """
     return torch.where(advantage < 0, surrogate.minimum(-bound * advantage), surrogate)
 

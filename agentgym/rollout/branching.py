@@ -19,7 +19,7 @@ from agentgym.utils.concurrency import gather
 
 
 class BranchPoint(NamedTuple):
-    """What a branch rule sees."""
+    """The input of a branch rule."""
 
     completion: Completion
     """The one just sampled."""

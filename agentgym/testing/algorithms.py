@@ -81,7 +81,7 @@ class _Trial:
         return learner
 
     def batches(self, *, windowed: bool = False) -> list[Batch]:
-        """Three steps' batches as the learner sees them; the last has a tied group too."""
+        """Three steps' batches as the learner receives them; the last has a tied group too."""
         if windowed not in self._seen:
             learner = self.learner()
             self._seen[windowed] = [

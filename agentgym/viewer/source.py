@@ -70,7 +70,7 @@ def _readable(file: Path) -> Iterator[EpisodeRecord]:
 
 
 def _label(file: Path) -> str:
-    """What tells the files of several runs apart."""
+    """Label that distinguishes the files of several runs."""
     parts = file.resolve().parts
     folder = parts[-3] if file.parent.name == "eval" and len(parts) > 2 else parts[-2]
     return f"{folder}/{file.stem}"

@@ -18,7 +18,7 @@ standard deviation with one degree of freedom less, and *no* entropy in the adva
 code skips. Not reproduced: a streak holds in rounds in which no task of the batch forks, here it
 ends, as a task is collected by itself; the code keeps the first entropies of a path by its number
 in the batch and never clears them, so that from the second batch on a rise is measured from
-another task's beginning; entropy is over the ten likeliest tokens in the code.
+another task's beginning; entropy is over the ten most probable tokens in the code.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ spread over the turns of an episode (the paper's paths have 3 to 6 decisions).
 ``paper()`` compares with the threshold. ``released()`` forks after the environment has answered,
 measures the sum over the first 20 tokens divided by the logarithm of the vocabulary, relative to
 the path's own first segment, which for a fork is its own, and has a standard deviation with one
-degree of freedom less. Not reproduced: entropy is over the ten likeliest tokens in the code. The
+degree of freedom less. Not reproduced: entropy is over the top ten tokens in the code. The
 shared-token advantage of the paper was given up in the code too: advantages are GRPO's.
 """
 

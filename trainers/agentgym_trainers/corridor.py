@@ -81,7 +81,7 @@ def turn_means(value: Tensor, batch: Batch, turns: Turns, most: int) -> tuple[Te
 
 
 def corridor(batch: Batch, reference: Tensor, low: float, high: float) -> Batch:
-    """Write both sides; where the reference is no number there is no corridor."""
+    """Write both sides; where the reference is NaN there is no corridor."""
     known = batch.mask & ~reference.isnan()
     return batch.with_(
         **{

@@ -68,7 +68,7 @@ class DAPO:
     clip_ratio_high: float = 0.28
     """How far it may rise above 1: epsilon_high."""
     dual_clip: float | None = None
-    """Bound on the loss of a bad token that became likelier, in advantages; unset: none."""
+    """Bound on the loss of tokens with negative advantage, in units of |advantage|; unset: none."""
     overlong: Literal["penalty", "none"] = "penalty"
     """Whether long episodes lose reward."""
     max_episode_tokens: int | None = None

@@ -92,7 +92,7 @@ class DrBoT:
     clip_ratio_high: float = 0.28
     """How far it may rise above 1."""
     dual_clip: float | None = 10.0
-    """Bound on the loss of a bad token that became likelier, in advantages; unset: none."""
+    """Bound on the loss of tokens with negative advantage, in units of |advantage|; unset: none."""
     task_keep_ratio: float = 0.75
     """Part of the tasks that is learned from."""
     divisor_tokens: int | None = None

@@ -59,7 +59,7 @@ def reward_agreement(low: float, high: float | None, *, world: float = 0.0) -> T
     Args:
         low: Entropy of the endings that a task must exceed, in nats.
         high: Entropy it must stay below; unset: that of a group in which no two agree.
-        world: Weight of the world's own reward beside it.
+        world: Weight of the environment's own reward, added to it.
     """
 
     def apply(batch: Batch) -> Batch:

@@ -2,8 +2,8 @@
 
 A task begins with ``roots`` episodes. From the ``peaks`` most uncertain turns of each, ``width``
 other episodes go on, so that it is worth ``roots * (1 + peaks * width)``; with peaks in the middle
-that costs ``(1 + peaks * width / 2) / (1 + peaks * width)`` of the tokens. The paper knows no right
-answer: the majority of the endings is taken for it. The other half of the method is ``ear.py``.
+that costs ``(1 + peaks * width / 2) / (1 + peaks * width)`` of the tokens. The paper has no
+reference answer and uses the majority of the endings. The other half of the method is ``ear.py``.
 
 Which turns are peaks is known only at the end, so a fork is kept at each turn that is among the
 most uncertain so far, and given up when it no longer is; nothing is played or written twice. An

@@ -36,7 +36,7 @@ class GPPO:
     clip_ratio_high: float = 0.28
     """How far it may rise above 1."""
     dual_clip: float | None = None
-    """Bound on the loss of a bad token that became likelier, in advantages; unset: none."""
+    """Bound on the loss of tokens with negative advantage, in units of |advantage|; unset: none."""
     loss_aggregation: Literal["episode-mean", "token-mean"] = "episode-mean"
     """What counts the same in the loss."""
     truncated_episodes: Literal["zero", "mask"] = "zero"

@@ -59,7 +59,9 @@ class GRPO:
     kl_coef: float = 0.0
     """Weight of the KL divergence from the policy that training began with, per nat: beta."""
     dual_clip: float | None = None
-    """Bound on the loss of a bad token that became likelier, in advantages: c; unset: none."""
+    """Bound on the loss of tokens with negative advantage, in units of |advantage|: c.
+
+    Unset: none."""
     malformed_penalty: float = 0.0
     """Reward taken from a turn that holds no action. It lowers the return of the episode; with
     ``group_statistics: turns`` only the score of that turn."""

@@ -71,7 +71,7 @@ class PPO:
     kl_coef: float = 0.0
     """Weight of the KL divergence from the policy that training began with, per nat."""
     dual_clip: float | None = None
-    """Bound on the loss of a bad token that became likelier, in advantages; unset: none."""
+    """Bound on the loss of tokens with negative advantage, in units of |advantage|; unset: none."""
     malformed_penalty: float = 0.0
     """Reward taken from a turn that holds no action. It lowers the return of the episode; with
     ``gae_over: turn`` only that of the turn."""

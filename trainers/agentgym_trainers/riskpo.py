@@ -4,8 +4,8 @@ The j-th episodes of ``bundle`` tasks, drawn without replacement, make one score
 returns. With a and b the ``low`` and ``high`` quantiles of R, tracked over steps, its advantage is
 ``-(1 + omega)(a - R)^+ + (R - a)^+ - (R - b)^+ + a - b``: 0 from b upwards, falling with slope 1
 below it, and with slope 1 + omega below a. All episodes of the bundle share it. What is solved
-already no longer counts, and the policy only learns what not to do, so the loss of a token that
-became likelier although it was bad is bounded.
+already no longer counts, and the policy only learns what not to do, so the loss of a token with
+negative advantage is bounded when its probability has risen.
 
 Differs from the paper: the ratio is of a turn, as in ``gspo.py``, with the clip of that file; a
 bundle that lacks tasks has its sum scaled up. ``paper()`` has one ratio per context and a clip of
@@ -181,7 +181,7 @@ class RiskPO:
     ratio_per: Literal["turn", "row", "token"] = "turn"
     """What has one ratio."""
     dual_clip: float | None = 3.0
-    """Bound on the loss of a bad token that became likelier, in advantages; unset: none."""
+    """Bound on the loss of tokens with negative advantage, in units of |advantage|; unset: none."""
     objective: Literal["tracked", "released"] = "tracked"
     """The paper's advantage, or the code's."""
     truncated_episodes: Literal["zero", "mask"] = "zero"

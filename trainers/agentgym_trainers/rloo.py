@@ -40,7 +40,7 @@ class RLOO:
     surrogate: Literal["clipped", "plain"] = "clipped"
     """Clipped ratio, or the likelihood itself."""
     dual_clip: float | None = None
-    """Bound on the loss of a bad token that became likelier, in advantages; unset: none."""
+    """Bound on the loss of tokens with negative advantage, in units of |advantage|; unset: none."""
     entropy_coef: float = 0.0
     """Weight of an entropy bonus, per nat."""
     kl_coef: float = 0.0

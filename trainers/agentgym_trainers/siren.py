@@ -1,6 +1,6 @@
 """SIREN: hold the entropy of the peaks where it began (2025, arXiv:2509.25133).
 
-The entropy of a token is that of its nucleus, the likeliest tokens of mass ``mass``. In each
+The entropy of a token is that of its nucleus, the most probable tokens of mass ``mass``. In each
 episode only its peaks count, the tokens above the 0.8-quantile. With H the mean over episodes of
 the mean over their peaks, the loss gains ``weight * (H - anchor)^2``, where the anchor is H of the
 first batch.

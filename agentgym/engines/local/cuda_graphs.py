@@ -176,13 +176,13 @@ class GraphedDecoder(SlottedDecoder):
         along = np.arange(count.max())
         within = np.minimum(along, count[:, None] - 1)
         length = int((start + count).max())
-        sees = np.arange(length) <= (start[:, None] + within)[..., None]
+        visible = np.arange(length) <= (start[:, None] + within)[..., None]
         return _Prefill(
             slots=self._tensor(slot),
             packed=self._tensor((stop - count)[:, None] + within),
             own=self._tensor(along < count[:, None]),
             length=length,
-            mask=self._tensor(sees[:, None].repeat(self._heads // self._kv, 2)),
+            mask=self._tensor(visible[:, None].repeat(self._heads // self._kv, 2)),
         )
 
     def _attend_prefills(

@@ -1,7 +1,7 @@
 """How to win: one command at a time, from what the player has seen or from everything.
 
 The searching player knows the receptacles of the room and the contents of those it was shown. It
-looks where the thing is likeliest to be for the least effort, and handles what it found.
+looks where the thing is most probable for the least effort, and handles what it found.
 """
 
 from __future__ import annotations

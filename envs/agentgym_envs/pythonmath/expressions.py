@@ -191,7 +191,7 @@ class _Reader:
         return text
 
     def _mixed(self, text: str) -> Value | None:
-        r"""``1\frac{4}{5}`` and ``1 4/5``; None if the fraction is improper or no number."""
+        r"""``1\frac{4}{5}`` and ``1 4/5``; None if it is not a proper fraction."""
         before = self.tokens[self.at - 2] if self.at > 1 else ("", "")
         if not text.isdecimal() or before[1] in ("^", "**", "_") or before[0] in ("number", "word"):
             return None

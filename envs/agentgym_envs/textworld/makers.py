@@ -135,8 +135,8 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
-    # Told to end, it removes what is half-made first. Not by SIGINT: what a shell runs in the
-    # background ignores that, and so do its children.
+    # On SIGTERM, remove half-made games before exiting. SIGINT would not do: a shell's background
+    # jobs and their children ignore it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         serve()

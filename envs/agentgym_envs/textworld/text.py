@@ -87,7 +87,7 @@ def command(action: str, names: Iterable[str] = ()) -> str | Refused:
     line = line[:LONGEST].rstrip(" .;,")
     first = line.lower().partition(" ")[0]
     if not line:
-        return Refused("Nothing to do was said.")
+        return Refused("The action is empty.")
     if first in _META or first.startswith("tw-"):
         return Refused(f"{first!r} is not possible here.")
     rest = line
