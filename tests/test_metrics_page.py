@@ -7,17 +7,10 @@ import pytest
 
 HERE = Path(__file__).parent.parent
 PAGE = (HERE / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
-LOGGED = [
-    "episode",
-    "group",
-    "policy",
-    "credit",
-    "replay",
-    "spent",
-    "time",
-    "tokens",
+LOGGED = (
+    *("episode", "group", "policy", "credit", "replay", "spent", "time", "tokens"),
     "entropy_law",
-]
+)
 SOURCES = ("agentgym/training", "agentgym/experiment", "trainers/agentgym_trainers")
 
 
