@@ -1,4 +1,4 @@
-"""Programs that no sandbox may let do what they try."""
+"""Programs that every sandbox must stop."""
 
 from agentgym.sandbox import Status
 
@@ -58,7 +58,7 @@ REFUSED = {
     "opens too many files": "[open(f'g{i % 100}', 'w') for i in range(200)]",
     "imports the client": "import agentgym",
 }
-"""What must be answered with an error, and leave the interpreter alive."""
+"""Programs that must give an error and leave the interpreter running."""
 
 FATAL = {
     "loops for ever": ("while True: pass", (Status.TIMEOUT,), False),
@@ -118,5 +118,5 @@ FATAL = {
         None,
     ),
 }
-"""How what does not end by itself, or brings its interpreter down, ends, and whether the variables
-are lost; None: either."""
+"""Status of programs that never end or crash their interpreter, and whether the variables are lost;
+None: either."""

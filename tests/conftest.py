@@ -1,11 +1,11 @@
-"""Shared pieces: a tokenizer made in a moment, and scripted play."""
+"""Shared fixtures: a small tokenizer that is built quickly, and scripted play."""
 
 from __future__ import annotations
 
 import os
 
-# Before torch: test machines are shared, and spinning OpenMP threads would stand in each other's
-# way by a factor of ten.
+# Set before torch is imported: on shared machines, spinning OpenMP threads slow each other down
+# by a factor of ten.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path

@@ -1,10 +1,10 @@
-"""A world that counts what is asked of it."""
+"""An environment that counts calls."""
 
 from agentgym.env.base import Opening, Outcome, TextEnv
 
 
 class Counter(TextEnv):
-    """Adds up what it is told, for four turns; its state is the whole history.
+    """Collects actions for four turns; its state is the whole history.
 
     Every step is counted, and every world that is opened, forked or closed.
     """

@@ -56,7 +56,7 @@ def model_of(config, seed=0):
 
 @dataclass
 class Subject:
-    """An engine and the model whose weights it holds."""
+    """An engine and the model with the same weights."""
 
     engine: Any
     model: Any
@@ -121,7 +121,7 @@ def together(engine, seeds, turns=4):
 
 
 def model_calls(engine, *, turns, length):
-    """Of an engine that keeps counters, in four episodes that ask again 10 ms after one another."""
+    """Counted model calls in four episodes that send their requests 10 ms apart."""
 
     async def play(number):
         context = words(10, number)
@@ -193,7 +193,7 @@ def log_probabilities_are_of_the_distribution_sampled_from(subject):
 
 
 def sampling_frequencies_match_the_reported_probabilities(subject):
-    """Completions of one prompt, each its own seed, under cuts; five standard errors."""
+    """Completions of one prompt with different seeds, top-k and top-p; five standard errors."""
     count, prompt = 1000, words(20, 4)
     way = {"temperature": 1.3, "top_k": 6, "top_p": 0.9}
 
@@ -294,7 +294,7 @@ def weights_that_do_not_fit_change_nothing(subject):
 
 
 def new_weights_take_effect_between_turns(subject):
-    """No cache outlives its weights, and what follows is of the new version."""
+    """Caches are dropped with their weights, and later completions have the new version."""
     engine, other = subject.engine, model_of(subject.model.config, seed=1)
     context = words(70, 0)
     sampled = ask(engine, context, max_tokens=3)
@@ -312,14 +312,14 @@ def new_weights_take_effect_between_turns(subject):
 
 
 def completions_in_flight_continue_under_new_weights(subject):
-    """Sampled tokens stay, the new weights sample the rest, and each token has its version."""
+    """Sampled tokens are kept, new weights sample the rest, and each token has its version."""
     engine, other = subject.engine, model_of(subject.model.config, seed=1)
 
     async def play():
         asked = [(words(30, n), Sampling(seed=n, max_tokens=120)) for n in range(7)]
         flying = [asyncio.create_task(engine.generate(*one)) for one in asked]
         first = asyncio.create_task(engine.generate(words(30, 0), Sampling(max_tokens=5)))
-        await first  # The others are under way.
+        await first  # The other requests are running.
         assert not any(task.done() for task in flying)
         await asyncio.to_thread(engine.load, other.state_dict(), 7)
         return await asyncio.gather(*flying)
@@ -338,7 +338,7 @@ def completions_in_flight_continue_under_new_weights(subject):
 
 
 def of_version(completion, version):
-    """The tokens of it that one version of the weights sampled."""
+    """The tokens of a completion that one version of the weights sampled."""
     at = [n for n, one in enumerate(completion.token_versions) if one == version]
     columns = completion.tokens, completion.logprobs, completion.entropies
     return Completion(*(tuple(column[n] for n in at) for column in columns), version)

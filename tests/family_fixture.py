@@ -1,4 +1,4 @@
-"""The golden numbers of the entropy family, and the two episodes that they are about."""
+"""The golden numbers of the entropy family, and the two episodes they were computed from."""
 
 import json
 from pathlib import Path
@@ -30,7 +30,7 @@ def episodes(**about):
 
 
 def fixture():
-    """They, and what the policy says a little later."""
+    """The two episodes, and the outputs of a slightly later policy."""
     batch = episodes()
     logprob = written(batch, flat(FIXTURE["new"])).requires_grad_()
     return batch, Outputs(logprob, written(batch, flat(FIXTURE["H"])))

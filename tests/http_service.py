@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that answers as a test says."""
+"""A real local HTTP server with answers set by the test."""
 
 import json
 import threading
@@ -8,13 +8,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Service:
-    """``answer(path, body)`` gives status, body and headers; what was asked is kept."""
+    """``answer(path, body)`` gives status, body and headers; requests are recorded."""
 
     def __init__(self, answer):
         self.answer = answer
         self.asked = []
 
-    def told(self, path, body, headers):
+    def response_to(self, path, body, headers):
         self.asked.append((path, body, headers, time.monotonic()))
         return self.answer(path, body)
 
@@ -30,8 +30,10 @@ def serving(answer):
         def do_POST(self):
             size = int(self.headers.get("content-length") or 0)
             body = json.loads(self.rfile.read(size)) if size else None
-            found = service.told(self.path, body, {k.lower(): v for k, v in self.headers.items()})
-            if found is None:  # Hangs up without a word.
+            found = service.response_to(
+                self.path, body, {k.lower(): v for k, v in self.headers.items()}
+            )
+            if found is None:  # Closes the connection without a response.
                 self.close_connection = True
                 return
             status, text, *headers = found

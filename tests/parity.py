@@ -1,10 +1,10 @@
-"""A world in which a policy that knows nothing wins now and then."""
+"""An environment in which an untrained policy sometimes wins."""
 
 from agentgym.env.base import Opening, Outcome, TextEnv
 
 
 class Parity(TextEnv):
-    """Two turns; rewards what is said if its characters add up to an odd number."""
+    """Two turns; rewards actions with an odd sum of character codes."""
 
     def tasks(self, split):
         return ("parity",)

@@ -36,7 +36,7 @@ class Odd(TextEnv):
             case ["hang"]:
                 threading.Event().wait()
             case ["seize"]:
-                re.match("(a+)+$", "a" * 60 + "b")  # for ever, and no other thread can run
+                re.match("(a+)+$", "a" * 60 + "b")  # never ends, and no other thread can run
             case ["die"]:
                 os.kill(os.getpid(), signal.SIGKILL)
             case ["raise"]:
@@ -58,7 +58,7 @@ def odd(task):
 
 
 class Doomed(Hotter):
-    """Breaks in one attempt of five, at a step and in a way that task and attempt decide."""
+    """Fails in one attempt of five; task and attempt determine the step and kind of failure."""
 
     def __init__(self, folder):
         super().__init__()
@@ -67,7 +67,7 @@ class Doomed(Hotter):
     def start(self, task, rng):
         fate = random.Random(f"{task}/{attempt(self.folder, task)}")
         self.left = fate.randrange(6) if fate.random() < 0.2 else None
-        # A death takes the neighbours along, and what hangs beside it never gets to its deadline.
+        # A dead process ends its other environments, so a hanging one never reaches its deadline.
         self.way = fate.choices(("die", "hang", "raise"), weights=(1, 5, 4))[0]
         return super().start(task, rng)
 
@@ -87,7 +87,7 @@ class Dawdling(Hotter):
 
 
 def attempt(folder, task):
-    """How often a task was started before, in any process."""
+    """How often a task was started earlier, in any process."""
     for number in itertools.count():
         with contextlib.suppress(FileExistsError):
             os.close(os.open(Path(folder, f"{task}-{number}"), os.O_CREAT | os.O_EXCL))

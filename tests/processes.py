@@ -1,4 +1,4 @@
-"""Which processes there are, from /proc."""
+"""Running processes, read from /proc."""
 
 import os
 
@@ -22,7 +22,7 @@ def below(pid):
 
 
 def alive(pid):
-    """It runs, or could: it has not ended."""
+    """Whether the process has not ended."""
     try:
         with open(f"/proc/{pid}/stat") as stat:
             return stat.read().rpartition(")")[2].split()[0] != "Z"

@@ -34,7 +34,7 @@ def a_game(task_type, **kwargs):
 
 
 def run(game, commands):
-    """The state after commands, and all that was said."""
+    """The state after commands, and all answers."""
     state, said = game.start, []
     for command in commands:
         state, text = engine.do(game, state, engine.moves(game, state)[command])
@@ -65,7 +65,7 @@ def test_both_oracles_win_every_family_with_the_last_command_and_not_before(task
 
 
 @pytest.mark.parametrize("task_type", problem.TASK_TYPES)
-def test_the_oracles_find_their_way_out_of_any_mess(task_type):
+def test_the_oracles_win_after_random_commands(task_type):
     rng = Random(task_type)
     for number in range(3):
         game = a_game(task_type, number=number)
@@ -80,8 +80,8 @@ def test_the_oracles_find_their_way_out_of_any_mess(task_type):
             assert plan, (game.task, state)
 
 
-def test_the_searching_oracle_does_not_know_what_it_was_not_shown():
-    """With the unseen contents of the room exchanged, it makes the same next decision."""
+def test_the_searching_oracle_uses_only_what_it_has_observed():
+    """It makes the same next decision after the unseen contents of the room are swapped."""
     choices = shortest = 0
     for task_type in problem.TASK_TYPES:
         game = a_game(task_type)
@@ -102,7 +102,7 @@ def test_the_searching_oracle_does_not_know_what_it_was_not_shown():
     assert choices > 1.2 * shortest, "it had to look for things"
 
 
-def test_a_fork_shares_nothing_that_changes_and_draws_the_same_tasks():
+def test_a_fork_shares_no_mutable_state_and_draws_the_same_tasks():
     env = world(ENV, train_games=50)
     env.reset(seed=3)
     other = env.fork()
@@ -114,7 +114,7 @@ def test_a_fork_shares_nothing_that_changes_and_draws_the_same_tasks():
     ]
 
 
-def test_either_verb_for_putting_down_works_and_the_game_keeps_its_own():
+def test_both_verbs_for_putting_down_work_and_the_game_lists_its_own():
     for spoken, own in (("new", "move"), ("old", "put")):
         env = world(ENV, wording=spoken, oracle="omniscient", types="1")
         env.reset(seed=0, options={"task": a_task("pick_and_place_simple")})
@@ -128,7 +128,7 @@ def test_either_verb_for_putting_down_works_and_the_game_keeps_its_own():
         assert not env.fork().step(f"put {thing} to {place}")[4]["action_valid"]
 
 
-def test_what_is_no_command_changes_nothing():
+def test_an_invalid_command_changes_nothing():
     env = world(ENV)
     env.reset(seed=0)
     before = env.admissible()
@@ -187,13 +187,13 @@ def test_families_come_in_their_official_proportions_and_can_be_chosen():
         "pick_and_place_simple-Egg-None-Fridge-10",
     ],
 )
-def test_a_task_that_cannot_be_is_refused(task):
+def test_an_impossible_task_is_refused(task):
     with pytest.raises(UnknownTask):
         world(ENV).reset(options={"task": task})
 
 
-def test_a_task_id_means_the_same_game_everywhere():
-    """Whoever changes what is generated must raise the version of the environment."""
+def test_a_task_id_always_gives_the_same_game():
+    """A change of the generated games requires a new version of the environment."""
     for task_type, (goal, plan) in GAMES.items():
         game = a_game(task_type)
         assert game.task == goal
@@ -282,7 +282,7 @@ def test_nearly_every_official_task_can_be_generated():
 
 
 def kitchen(goal=("pick_and_place_simple", "apple", "shelf")):
-    """A room small enough to know all of it; ids are such that names count down from 2."""
+    """A small, fully known room; its ids make names count down from 2."""
     facts = """
         receptacleatlocation fridge_bar_1 loc_bar_1; receptacletype fridge_bar_1 fridgetype;
         openable fridge_bar_1; receptacleatlocation shelf_bar_1 loc_bar_2;
@@ -313,7 +313,7 @@ def kitchen(goal=("pick_and_place_simple", "apple", "shelf")):
     return build(fixed, "find it", games.wording_named("new"))
 
 
-def test_the_texts_of_the_game():
+def test_every_command_answers_with_the_text_of_the_game():
     game = kitchen()
     assert engine.opening(game) == (
         "-= Welcome to TextWorld, ALFRED! =-\n\nYou are in the middle of a room. Looking quickly "
@@ -371,7 +371,7 @@ def test_the_texts_of_the_game():
         ("sliced", "a sliced"),
     ],
 )
-def test_the_condition_of_a_thing_in_hand_is_said_as_the_grammar_orders(marks, text):
+def test_the_conditions_of_a_held_object_are_listed_in_the_order_of_the_grammar(marks, text):
     game = kitchen()
     state, _ = run(game, ["go to shelf 2", "take apple 2 from shelf 2"])
     state = state._replace(**{mark: frozenset({state.held}) for mark in marks.split()})
@@ -379,7 +379,7 @@ def test_the_condition_of_a_thing_in_hand_is_said_as_the_grammar_orders(marks, t
     assert engine.do(game, state, move)[1] == f"This is {text} apple 2."
 
 
-def test_commands_need_what_the_rules_say():
+def test_a_command_is_offered_only_where_its_preconditions_hold():
     game = kitchen()
     here = set(engine.moves(game, game.start))
     assert here == {"look", "inventory", "help"} | {f"go to {place.name}" for place in game.places}
@@ -396,13 +396,13 @@ def test_commands_need_what_the_rules_say():
     assert not {c for c in offered if "knife" in c} - {"examine knife 1"}, "it fits in no fridge"
 
 
-def test_looking_around_tells_only_of_things_that_were_taken_from_here_and_are_still_about():
+def test_looking_around_lists_only_objects_taken_from_here_that_still_lie_nearby():
     game = kitchen()
     about = "You are facing the shelf 2, and shelf 1. Next to it, you see {}."
     moved = ["go to shelf 1", "take apple 2 from shelf 2", "move apple 2 to shelf 1"]
     assert run(game, [*moved, "look"])[1][-1] == about.format("a apple 2")
     back = [*moved, "take apple 2 from shelf 1", "move apple 2 to shelf 2", "look"]
-    # It was taken from shelf 1 as well, and that is still remembered.
+    # It was taken from shelf 1 too, and the game still remembers that.
     assert run(game, back)[1][-1] == about.format("a apple 2")
     again = ["go to shelf 1", "take apple 2 from shelf 2", "move apple 2 to shelf 2", "look"]
     assert run(game, again)[1][-1] == about.format("nothing")
@@ -410,7 +410,7 @@ def test_looking_around_tells_only_of_things_that_were_taken_from_here_and_are_s
     assert run(game, [*away, "go to shelf 1", "look"])[1][-1] == about.format("nothing")
 
 
-def test_nothing_goes_into_a_closed_place():
+def test_nothing_can_be_put_into_a_closed_receptacle():
     game = kitchen()
     way = ["go to shelf 1", "take apple 2 from shelf 2", "go to fridge 1"]
     state, _ = run(game, way)
@@ -419,7 +419,7 @@ def test_nothing_goes_into_a_closed_place():
     assert "move apple 2 to fridge 1" in engine.moves(game, state)
 
 
-def test_heat_and_cold_undo_each_other_and_nothing_undoes_the_rest():
+def test_heating_and_cooling_undo_each_other_and_other_conditions_stay():
     game = a_game("pick_cool_then_place_in_recep")
     (fridge,) = [place.name for place in game.places if place.kind == "fridge"]
     (microwave,) = [place.name for place in game.places if place.kind == "microwave"]
@@ -469,7 +469,7 @@ def test_a_goal_is_reached_exactly_when_all_its_conditions_hold_at_once(goal, co
     assert wins == [False] * (len(wins) - 1) + [True]
 
 
-def test_names_count_down_from_the_first_id_and_basins_are_called_so():
+def test_names_count_down_from_the_first_id_and_basins_have_their_own_name():
     ids = ["cup_bar_1", "cup_bar_2", "sink_bar_1_bar_sinkbasin", "agent1"]
     assert names(ids) == {
         "cup_bar_1": "cup 2",
@@ -483,12 +483,12 @@ def test_names_count_down_from_the_first_id_and_basins_are_called_so():
 
 
 @pytest.mark.parametrize("task_type", problem.TASK_TYPES)
-def test_a_problem_survives_the_trip_through_pddl(task_type):
+def test_a_problem_written_as_pddl_reads_back_equal(task_type):
     facts, _ = generate.generate(tasks.parse(a_task(task_type)))
     assert problem.read(problem.write(facts, "p")) == facts
 
 
-def test_the_older_goal_of_light_is_told_from_the_newer():
+def test_the_older_form_of_the_light_goal_reads_back_as_the_older_form():
     goal = problem.Goal("look_at_obj_in_light", "book", "desklamp", lamp_here=True)
     facts = problem.Problem({"agent1": "agent"}, frozenset(), goal)
     assert problem.read(problem.write(facts, "p")).goal == goal
@@ -504,13 +504,13 @@ def test_the_older_goal_of_light_is_told_from_the_newer():
         ("(define (:objects) (:init) (:goal (and (issliced ?o))))", "six families"),
     ],
 )
-def test_what_is_no_problem_is_refused_in_one_line(text, expected):
+def test_text_that_is_not_a_problem_is_refused_in_one_line(text, expected):
     with pytest.raises(EnvError, match=expected) as error:
         problem.read(text)
     assert "\n" not in str(error.value)
 
 
-def test_the_grammar_is_read_and_never_run():
+def test_the_grammar_is_parsed_and_never_executed():
     text = wording.grammar("put {__import__('os').abort()} in \\u0062ed", "old")
     spoken, goal = wording.read(text)
     assert goal == "put {__import__('os').abort()} in bed"
@@ -522,7 +522,7 @@ def test_the_grammar_is_read_and_never_run():
         wording.read('"rhs": "Your task is to: win."')
 
 
-def test_reading_the_tables_leaves_home_and_environment_alone():
+def test_reading_the_tables_changes_neither_home_folder_nor_environment_variables():
     code = (
         "import os, sys; before = dict(os.environ); from agentgym_envs.alfworld import tables;"
         "tables.tables(); tables.layout(10); print(before == dict(os.environ), "
@@ -533,7 +533,7 @@ def test_reading_the_tables_leaves_home_and_environment_alone():
     assert {len(tables.layout(plan).receptacles) > 2 for plan in tables.PLANS} == {True}
 
 
-def test_generated_games_can_be_limited_to_kinds_of_room():
+def test_generated_games_can_be_limited_to_some_room_types():
     env = world(ENV, types="1", rooms="Bathroom", train_games=40)
     plans = {tasks.parse(id_).plan for split in ("train", "test") for id_ in env.tasks(split)}
     assert {plan // 100 for plan in plans} == {4} and 424 in plans

@@ -58,7 +58,7 @@ def test_a_game_read_from_its_file_is_the_game_that_was_written(tmp_path):
         assert done == wanted
 
 
-def test_games_are_chosen_as_alfworld_chooses_them(data):
+def test_games_are_selected_by_the_rules_of_alfworld(data):
     chosen = games_of(data)
     assert len(chosen) == 6
     split, name, trial = chosen[0].split("/")
@@ -100,7 +100,7 @@ def test_the_environment_variable_names_the_official_folder(data, monkeypatch):
         world(ENV, games=str(data / "nowhere"))
 
 
-def test_a_file_is_read_and_nothing_in_it_is_run(data):
+def test_a_file_is_parsed_and_nothing_in_it_is_executed(data):
     task = games_of(data)[0]
     path = data / "json_2.1.1" / task / files.GAME
     trap = data / "trap"
@@ -125,7 +125,7 @@ def test_a_file_is_read_and_nothing_in_it_is_run(data):
         ({"pddl_problem": "(define (:objects) (:init) (:goal (and)))"}, "six families"),
     ],
 )
-def test_a_damaged_game_is_one_line_that_names_the_file(data, fields, expected):
+def test_a_damaged_game_gives_a_one_line_error_that_names_the_file(data, fields, expected):
     task = games_of(data)[0]
     path = data / "json_2.1.1" / task / files.GAME
     for name, value in fields.items():
@@ -145,12 +145,12 @@ def test_a_damaged_game_is_one_line_that_names_the_file(data, fields, expected):
 @pytest.mark.parametrize(
     "task", ["../train/a/b", "train/../x", "train/a/b", "/etc/passwd", "train"]
 )
-def test_an_id_never_leaves_the_folder(data, task):
+def test_an_id_cannot_point_outside_the_folder(data, task):
     with pytest.raises(UnknownTask):
         world(ENV, games=str(data)).reset(options={"task": task})
 
 
-def test_nothing_half_written_stays_behind(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_no_partial_files(tmp_path, monkeypatch):
     (task,) = tasks.panel_ids("train", 1, problem.TASK_TYPES)
     monkeypatch.setattr(files, "STATE", "no/such/folder")
     with pytest.raises(OSError):

@@ -59,7 +59,7 @@ def test_the_oracle_wins_official_games(folder, split):
         assert ended == [False] * (len(plan) - 1) + [True] and env._last.won
 
 
-def test_every_official_game_is_loaded_with_our_sentences_and_rules(folder):
+def test_every_official_game_loads_with_our_grammar_and_rules(folder):
     env = world(ENV, games=str(folder))
     for split in DIGESTS:
         for task in env.tasks(split):
@@ -68,7 +68,7 @@ def test_every_official_game_is_loaded_with_our_sentences_and_rules(folder):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("number", range(3))
-def test_official_games_are_played_as_by_the_reference_engine(folder, number):
+def test_official_games_give_the_same_answers_as_the_reference_engine(folder, number):
     """`scripts/differential_alfworld.py` plays hundreds of generated games."""
     env = world(ENV, games=str(folder), oracle="omniscient")
     tasks = env.tasks("valid_unseen")
@@ -91,8 +91,8 @@ def test_official_games_are_played_as_by_the_reference_engine(folder, number):
     assert answers[1].won
 
 
-def test_official_files_that_say_other_sentences_are_refused(folder):
-    """Three files, which the official selection leaves out, answer `open` with less text."""
+def test_official_files_with_a_different_grammar_are_refused(folder):
+    """Three files outside the official selection answer `open` with less text."""
     others = []
     for path in sorted(folder.rglob(files.GAME)):
         if 'You open the {r.name}."' in json.loads(path.read_text())["grammar"]:

@@ -1,4 +1,4 @@
-"""Our engine against the real thing: transcripts of official games, and ALFWorld's own engine."""
+"""Our engine compared with transcripts of official games and with ALFWorld's own engine."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def listed(text):
 
 
 def rebuilt(opening, goal, steps):
-    """The official game of a transcript, as far as the transcript tells it."""
+    """The official game of a transcript, as far as the transcript shows it."""
     classes = tables.tables()
     inside, openable, opened, moved = {}, set(), set(), {}
     for command, answer in steps:
@@ -116,7 +116,7 @@ def id_of(kind, number):
 
 @pytest.mark.skipif(not transcripts(), reason="needs the real transcripts")
 @pytest.mark.parametrize("name", sorted(transcripts()))
-def test_official_games_are_replayed_word_by_word(name):
+def test_transcripts_of_official_games_are_reproduced_word_for_word(name):
     opening, goal, steps = steps_of(transcripts()[name])
     game = rebuilt(opening, goal, steps)
     assert engine.opening(game).split("\n\n")[1] == opening
@@ -124,16 +124,16 @@ def test_official_games_are_replayed_word_by_word(name):
     for command, answer in steps:
         moves = engine.moves(game, state)
         if command not in moves and command == "open fridge 1":
-            # The people who picked this transcript cut out the step before.
+            # The published transcript lacks the previous step.
             state, _ = engine.do(game, state, moves["go to fridge 1"])
             moves = engine.moves(game, state)
         if command not in moves:
             assert answer == engine.NOTHING_HAPPENS
             continue
         state, said = engine.do(game, state, moves[command])
-        # The transcripts leave out where one arrives, and lack an "and" in one place.
+        # The transcripts leave out the place of arrival, and lack an "and" in one place.
         said = re.sub(r"^You arrive at loc \d+\. ", "", said)
-        # One answer was cut out, too.
+        # One answer is missing, too.
         assert answer == "" or said.replace(", and a ", ", a ") == answer.replace(
             ", and a ", ", a "
         )
@@ -146,7 +146,7 @@ def test_official_games_are_replayed_word_by_word(name):
     ("task_type", "spoken"),
     [("look_at_obj_in_light", "new"), ("pick_clean_then_place_in_recep", "old")],
 )
-def test_the_reference_engine_says_the_same(tmp_path, task_type, spoken):
+def test_the_reference_engine_gives_the_same_answers(tmp_path, task_type, spoken):
     """Two small rooms; scripts/differential_alfworld.py plays hundreds."""
     ids = tasks.panel_ids("train", 40, (task_type,))
     task = min(ids, key=lambda id_: len(games.generated(id_, spoken).places))

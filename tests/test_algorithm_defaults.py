@@ -36,13 +36,13 @@ def credited(algorithm, batch, step=0):
 # ---- edges ---------------------------------------------------------------------------------------
 
 
-def test_a_lost_episode_with_a_positive_return_is_paid_per_act():
+def test_a_lost_episode_with_a_positive_return_is_rewarded_per_action():
     batch = batch_of([[2, 2, 2], [2, 2, 2]], reward=[0.1, 0.0], won=[False, False])
     found = reward_acting(1.0, lambda step: 1.0, "flat").apply(batch, (), 0)[0]
     assert (found.reward - batch.reward).tolist() == pytest.approx([0.3, 0.3])
 
 
-def test_an_extreme_ratio_without_an_advantage_costs_nothing():
+def test_an_extreme_ratio_with_zero_advantage_has_zero_loss_and_gradient():
     batch = batch_of([[1]])
     batch = batch.with_(logprob=written(batch, [-1000.0]))
     logprob = written(batch, [-1.0]).requires_grad_()
@@ -51,7 +51,7 @@ def test_an_extreme_ratio_without_an_advantage_costs_nothing():
     assert torch.autograd.grad(loss.sum(), logprob)[0].tolist() == [0, 0]
 
 
-def test_returns_that_differ_by_the_order_of_their_sum_do_not_differ():
+def test_returns_that_differ_only_by_summation_order_count_as_equal():
     one, other = made_up(0, [[1.0, 1.0]])[0]
     one = replace(one, turns=_paid(one, [0.1, 0.2, 0.7]))
     other = replace(other, turns=_paid(other, [0.7, 0.2, 0.1]))
@@ -83,7 +83,7 @@ def test_a_turn_that_earns_the_whole_return_is_not_bootstrapped():
     assert found.extra[RETURN].tolist() == [0, 0, 0, 0]
 
 
-def test_random_choices_of_credit_depend_on_the_seed_of_the_run_and_on_the_step():
+def test_random_choices_in_credit_depend_on_the_run_seed_and_on_the_step():
     good = torch.ones(40)
     draws = [sample(5, seed)(good, step).replay for seed, step in [(0, 1), (0, 1), (1, 1), (0, 2)]]
     batch = batch_of([[1]] * 40, group=list(range(40)), reward=list(np.arange(40.0)))
@@ -118,7 +118,7 @@ def test_all_methods_take_the_same_number_of_optimiser_steps():
         assert kind().build().updates[0].minibatches == 2, name
 
 
-def test_schedules_are_parts_of_the_run():
+def test_schedules_scale_with_the_number_of_steps_of_the_run():
     batch = collate(made_up(0, MIXED))
     for steps in (16, 200):
         run = RunInfo(steps=steps)
@@ -142,7 +142,7 @@ def test_schedules_are_parts_of_the_run():
         assert size[1] / size[0] == pytest.approx((1 + np.exp(-3)) / 2, rel=1e-4)
 
 
-def test_length_bounds_are_what_the_run_allows_an_episode_to_write():
+def test_length_limits_follow_the_token_limit_of_an_episode_in_the_run():
     batch = batch_of([[30], [20], [1]], reward=[1.0, 1.0, 0.0], group=[0, 0, 0])
     run = RunInfo(max_turns=3, max_completion_tokens=10)
     found = DAPO().shaping(run).apply(batch, ((),), 0)[0]
@@ -171,7 +171,7 @@ def test_dapo_is_centred_over_the_tokens_of_each_task():
     assert mean_over_informative_tokens().apply(found, (), 0)[0].weight.sum() == pytest.approx(1)
 
 
-def test_a_malformed_turn_leaves_dr_bots_loss_only_where_it_gains():
+def test_dr_bot_masks_a_malformed_turn_only_where_its_advantage_is_positive():
     batch = batch_of([[1, 1], [1, 1]], reward=[1.0, 0.0], group=[0, 0])
     parsed = torch.tensor([False, False, False, True] * 2)
     batch = batch.with_(parsed=parsed)
@@ -192,7 +192,7 @@ def test_empgs_control_only_centres_over_steps():
 # ---- forks ---------------------------------------------------------------------------------------
 
 
-def test_forks_are_spread_over_long_episodes_and_as_in_the_papers_over_short_ones():
+def test_forks_are_spread_over_long_episodes_and_follow_the_papers_in_short_ones():
     def found(probability=None, **how):
         how = {"by_chance": True, "forks": 4, "roots": 4, "run": RunInfo(max_turns=20), **how}
         return spread(probability, 0.2, **how)

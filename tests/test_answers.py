@@ -72,7 +72,7 @@ BOMBS = [
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_hostile_answers_are_refused_in_bounded_time(bomb):
+def test_adversarial_answers_are_refused_in_bounded_time(bomb):
     start = time.process_time()
     for expected in ("7", "1, 2", "x + 1", r"(-\infty,2) \cup (3,4)"):
         assert not same(bomb, expected)
@@ -88,7 +88,7 @@ def test_comparison_is_thread_safe():
 
 
 def plainest(gold: str) -> str:
-    """A known answer as a person or Python would write it: no dress, units or LaTeX."""
+    """A known answer as a person or Python would write it: no markup, units or LaTeX."""
     if "\\begin" in gold or "\\text {" in gold:
         return gold
     text = gold.strip().strip("$").strip()
@@ -119,7 +119,7 @@ def plainest(gold: str) -> str:
 
 
 def published() -> list[str]:
-    """The answers of all published mathematics sets at hand."""
+    """The answers of all published mathematics sets that are available."""
     import pyarrow.parquet as parquet
 
     folder = Path(DATA) / "arpo"

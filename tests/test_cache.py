@@ -1,11 +1,11 @@
-"""What worlds keep is whole or not there."""
+"""Folders in the cache are complete or absent."""
 
 import pytest
 
 from agentgym_envs.cache import write_folder
 
 
-def test_a_folder_is_put_in_its_place_whole_and_one_that_is_there_already_stays(tmp_path):
+def test_a_folder_appears_complete_and_an_existing_one_is_kept(tmp_path):
     place = tmp_path / "deep" / "place"
     write_folder(place, lambda beside: (beside / "file").write_text("mine"))
 

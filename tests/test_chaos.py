@@ -1,7 +1,7 @@
 """Environments that break: no episode is lost or counted twice, and the mean reward is unbiased.
 
-Which attempts break, and how, is seeded; processes are killed after a number of completions and
-not of seconds. So a busy machine plays the same test, only slower.
+A seed determines which attempts fail and how. Processes are killed after a number of completions,
+not after seconds, so a busy machine runs the same test more slowly.
 """
 
 import asyncio
@@ -63,12 +63,12 @@ def clumsy(agent):
 
 
 class SlowEngine(ScriptedEngine):
-    """Takes a while to answer, so that environments are idle at times, as with a model."""
+    """Answers with a delay, so that environments are sometimes idle, as with a model."""
 
     def __init__(self, respond, killed=None):
         super().__init__(respond)
         self.killed = killed
-        """A pool that loses a process now and then, as when the kernel runs out of memory."""
+        """A pool that sometimes loses a process, as when the kernel runs out of memory."""
         self.completions = 0
         self.choice = random.Random(0)
 
@@ -124,13 +124,13 @@ def test_no_episode_is_lost_and_rewards_are_unbiased_when_environments_break(age
     error = before.std(ddof=1) / len(before) ** 0.5
     assert 0.2 < before.mean() < 0.9
     assert abs(after.mean() - before.mean()) < error
-    # An attempt begins with the same seeds, so it is the same episode: not only on average.
+    # A new attempt has the same seeds, so every single episode is equal, not only the mean.
     assert (after == before).all()
     assert [t.turns for g in wild for t in g] == [t.turns for g in calm for t in g]
 
 
 def test_without_further_attempts_episodes_are_lost(agent, doomed):
-    """The control of the test above."""
+    """The control experiment of the previous test."""
 
     async def broken():
         async with ProcessPool(workers=4, step_timeout=TIMEOUT) as pool:

@@ -94,7 +94,7 @@ def test_log_probabilities_of_service_tokens_are_mapped_to_local_tokens():
     reported = {"content": [{"token": text, "logprob": value} for text, value in pieces]}
     with serving(lambda path, body: answered(logprobs=reported)) as (_, url):
         completion = ask(url)
-    # Ours are <action>, 2, 5, </action> and the stop token.
+    # The local tokens are <action>, 2, 5, </action> and the stop token.
     assert completion.logprobs == (-0.75, 0.0, -1.5, -0.125, 0.0)
     reported["content"].append({"token": "<|im_end|>", "logprob": -2.0})
     with serving(lambda path, body: answered(logprobs=reported)) as (_, url):
@@ -169,7 +169,7 @@ TOO_LONG = {
 
 
 @pytest.mark.parametrize("name", TOO_LONG)
-def test_a_context_that_is_too_long_is_an_error_of_its_own(name):
+def test_a_context_that_is_too_long_raises_its_own_error_type(name):
     with (
         serving(lambda path, body: (400, {"error": TOO_LONG[name]})) as (service, url),
         pytest.raises(ContextTooLong),
@@ -273,7 +273,7 @@ def test_a_web_page_in_place_of_an_api_fails_at_once():
     assert len(service.asked) == 1
 
 
-def test_a_used_up_quota_is_not_waited_for():
+def test_an_exhausted_quota_fails_without_waiting():
     spent = 429, {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}
     with (
         serving(lambda path, body: spent) as (service, url),
@@ -295,7 +295,7 @@ def test_a_used_up_quota_is_not_waited_for():
         ("/api/v3", "/api/v3"),
     ],
 )
-def test_an_address_may_name_the_version_of_the_api(given, asked):
+def test_an_address_may_contain_the_api_version(given, asked):
     with serving(lambda path, body: answered()) as (service, url):
         ask(url + given)
     assert service.asked[0][0] == f"{asked}/chat/completions"
@@ -379,7 +379,7 @@ def test_a_temporary_failure_is_retried(name):
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_a_permanent_failure_is_one_line_after_the_deadline(name):
+def test_a_permanent_failure_gives_a_one_line_error_after_the_deadline(name):
     started = time.monotonic()
     with (
         serving(lambda path, body: FAILURES[name]) as (service, url),
@@ -446,7 +446,7 @@ def test_training_with_a_running_server_needs_a_model(capsys):
     assert "serves a model of its own: name it with `--model`" in line
 
 
-def test_a_chat_endpoint_is_evaluated_from_the_command_line(tmp_path, capsys):
+def test_a_chat_endpoint_can_be_evaluated_from_the_command_line(tmp_path, capsys):
     """The service plays perfectly from the conversation that it receives."""
 
     def answer(path, body):

@@ -199,7 +199,7 @@ def test_template_args_reach_the_template(tokenizer):
         ChatAgent(made, template_args={"tokenize": True})
 
 
-def test_a_template_that_drops_thoughts_gives_fresh_rows_when_rerendered(tokenizer):
+def test_a_template_that_drops_thoughts_starts_new_rows_when_rerendered(tokenizer):
     made = with_template(tokenizer, OPENS_AND_DROPS_THOUGHTS)
     shown, done = AgentInput("goal", "start", "start"), []
     for history, fresh in (("append", False), ("rerender", True)):

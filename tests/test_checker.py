@@ -23,7 +23,7 @@ from agentgym.testing.hanging import calls_return_within
 from agentgym.testing.worlds import CHECKS, findings
 
 QUICK = CheckSettings(steps=60, resets=200, seconds=60.0)
-"""Enough for small worlds; the seconds are for a busy machine."""
+"""Enough for small worlds; the time limits allow for a busy machine."""
 
 TABLE = Path(__file__).parent.parent / "docs" / "how-to" / "check-an-environment.md"
 
@@ -55,15 +55,15 @@ def test_a_correct_world_passes_every_check(registered, correct):
 
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.world.__name__)
-def test_a_world_with_one_defect_is_caught_and_the_cause_named(registered, defect):
+def test_a_defective_world_fails_and_the_cause_is_named(registered, defect):
     with pytest.raises(AssertionError, match=defect.sentence) as problem:
         check_environment(registered(defect.world), QUICK)
     assert defect.world.__name__ in str(problem.value)
     assert "\n" not in str(problem.value)
 
 
-def test_an_error_in_one_place_is_one_finding(registered):
-    """Every check fails on it; the first names file and line, the others refer to it."""
+def test_one_error_that_fails_many_checks_gives_one_finding(registered):
+    """Every check fails on it; the first finding names file and line, others refer to it."""
     found = list(findings(registered(ForgetsToReturn), QUICK))
     failed = [finding for finding in found if finding.verdict is Verdict.FAILED]
     assert len(failed) == 1 and "answers.py, line" in failed[0].note
@@ -89,7 +89,7 @@ class LoopsWhenMade(Corridor):
 
 
 @pytest.mark.parametrize(("kind", "call"), [(Loops, "step"), (LoopsWhenMade, "world")])
-def test_an_endless_loop_is_one_finding_that_names_the_line(registered, kind, call):
+def test_an_endless_loop_gives_one_finding_with_its_line(registered, kind, call):
     hasty = CheckSettings(steps=60, resets=100, seconds=5.0, call_timeout=3.0)
     found = list(findings(registered(kind), hasty))
     failed = [finding for finding in found if finding.verdict is Verdict.FAILED]
@@ -100,7 +100,7 @@ def test_an_endless_loop_is_one_finding_that_names_the_line(registered, kind, ca
     assert {finding.verdict for finding in found[found.index(failed[0]) + 1 :]} == {Verdict.SKIPPED}
 
 
-def test_a_timer_that_was_set_before_a_check_goes_on_after_it():
+def test_a_timer_set_before_a_check_still_runs_after_it():
     rang = []
     before = signal.signal(signal.SIGALRM, lambda *_: rang.append(time.monotonic()))
     left, interval = signal.setitimer(signal.ITIMER_REAL, 1.5)
@@ -115,7 +115,7 @@ def test_a_timer_that_was_set_before_a_check_goes_on_after_it():
         signal.setitimer(signal.ITIMER_REAL, left, interval)
 
 
-def test_a_limit_that_is_not_the_registered_one_is_caught(registered):
+def test_a_turn_limit_other_than_the_registered_one_is_reported(registered):
     class Impatient(gymnasium.Wrapper):
         """Counts turns by itself, above the world, where the registered limit should."""
 
@@ -147,8 +147,8 @@ def test_checking_a_world_leaves_the_global_generator_as_it_was(registered):
     assert drawn == np.random.rand()
 
 
-def test_the_documented_table_is_what_gymnasiums_checker_catches():
-    """Every defect has its row, and the last column is measured, not remembered."""
+def test_the_documented_table_matches_what_gymnasiums_checker_catches():
+    """Every defect has its row, and the last column is measured here."""
     rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (yes|no) \|$", TABLE.read_text(), re.MULTILINE))
     assert rows == {entry.world.__name__: by_gymnasium(entry.world) for entry in DEFECTS}
 
@@ -167,7 +167,7 @@ def by_gymnasium(kind):
     return "no"
 
 
-def test_the_command_tells_what_passed_and_ends_with_status_zero(capsys, monkeypatch):
+def test_the_command_lists_passed_checks_and_exits_with_status_zero(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     words = ["check", "hotter", "--env-args", "high", "60"]
     quick = ["--effort.steps", "40", "--effort.resets", "100"]
@@ -180,7 +180,7 @@ def test_the_command_tells_what_passed_and_ends_with_status_zero(capsys, monkeyp
     assert "agentgym/Hotter-v0 keeps the contract" in shown
 
 
-def test_the_command_names_the_violations_and_ends_with_status_one(registered, capsys, monkeypatch):
+def test_the_command_lists_violations_and_exits_with_status_one(registered, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     from defects.state import SharesStateWithItsFork
 
@@ -191,7 +191,7 @@ def test_the_command_names_the_violations_and_ends_with_status_one(registered, c
     assert "share no mutable state" in shown and "1 violation" in shown
 
 
-def test_a_slow_world_is_looked_at_for_as_few_episodes_as_are_asked(registered):
+def test_a_slow_world_is_checked_with_the_requested_number_of_episodes(registered):
     hasty = CheckSettings(steps=8, resets=10, seconds=1e-9, episodes=2)
     notes = {finding.check: finding.note for finding in findings(registered(Corridor), hasty)}
     assert re.search("of 2 episodes won", notes["random agents lose"])
@@ -200,6 +200,6 @@ def test_a_slow_world_is_looked_at_for_as_few_episodes_as_are_asked(registered):
         check_environment("agentgym/Hotter-v0", CheckSettings(episodes=1))
 
 
-def test_a_mistake_in_the_command_is_one_line(capsys):
+def test_a_mistake_in_the_command_gives_a_one_line_error(capsys):
     assert main(["check", "agentgym/Hoter-v0"]) == 2
     assert "Did you mean 'agentgym/Hotter-v0'" in capsys.readouterr().err

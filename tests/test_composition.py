@@ -1,4 +1,4 @@
-"""Every piece of the entropy family on hosts that differ in kind: group, critic, sequence ratio."""
+"""Every term of the entropy family on bases with a group, a critic or a sequence ratio."""
 
 import math
 from dataclasses import dataclass, replace
@@ -32,14 +32,14 @@ NUCLEUS = nucleus_entropy(siren.NUCLEUS, 0.8)
 
 
 def surrogate(base, change):
-    """The base with a change to its surrogate; what stands beside it stays."""
+    """The base with a changed surrogate; its other terms are kept."""
     first, *others = base.updates
     parts = [change(p) if p.name == "surrogate" else p for p in first.loss.apart()]
     return replace(base, updates=(replace(first, loss=add(*parts)), *others))
 
 
 def marked(base, column, **pieces):
-    """The base with its surrogate times a column that a piece writes."""
+    """The base with its surrogate times a column that the added term writes."""
     return surrogate(extend(base, **pieces), lambda loss: times_column(column, loss))
 
 
@@ -126,7 +126,7 @@ class Composed:
 
 
 def gradient(algorithm):
-    """Of its update on the last of three made-up batches, the policy having moved."""
+    """Gradients of its update on the last of three made-up batches, after the policy moved."""
     trial = _Trial("composed", Composed(algorithm))
     batch = trial.credit(trial.batches())[0][-1]
     learner = trial.learner()
@@ -139,14 +139,14 @@ def gradient(algorithm):
 
 @pytest.fixture(scope="module")
 def plain():
-    """Gradients of the hosts alone."""
+    """Gradients of the bases alone."""
     return {name: gradient(base.build()) for name, base in HOSTS.items()}
 
 
 @pytest.mark.parametrize("base", HOSTS)
 @pytest.mark.parametrize("piece", PIECES)
 def test_a_piece_of_the_entropy_family_trains_on_hosts_of_every_kind(tokenizer, plain, piece, base):
-    """It runs in a world, and it changes what its base would have learned."""
+    """It runs in an environment, and changes the gradient of its base."""
     algorithm = PIECES[piece](HOSTS[base].build())
     if piece != "etmr":  # made-up episodes share no beginning
         assert not gradient(algorithm).allclose(plain[base], rtol=1e-3, atol=1e-6)

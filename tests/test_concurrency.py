@@ -1,4 +1,4 @@
-"""What goes wrong in one episode of a group ends the others too, and leaves no world open."""
+"""An error in one episode of a group ends the others, and leaves no environment open."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ def test_results_are_in_the_order_of_the_jobs():
     assert asyncio.run(gather(job(k) for k in range(4))) == [0, 1, 2, 3]
 
 
-def test_a_failure_cancels_the_other_jobs_before_it_is_raised():
+def test_a_failed_job_cancels_the_others_before_its_error_is_raised():
     ended = []
 
     async def fails():
@@ -44,7 +44,7 @@ def test_a_failure_cancels_the_other_jobs_before_it_is_raised():
 
 
 class Failing(ScriptedEngine):
-    """Unsure by chance, so that trees branch; breaks, or hangs, at one of its completions."""
+    """Random entropies, so that trees branch; fails or hangs at one of its completions."""
 
     def __init__(self, agent, last, hangs):
         super().__init__(lambda prompt, sampling: agent.encode_action(str(sampling.seed % 100)))
@@ -66,7 +66,7 @@ class Failing(ScriptedEngine):
 @pytest.mark.parametrize("hangs", [False, True], ids=["fails", "is given up"])
 @pytest.mark.parametrize("last", [1, 6, 13])
 @pytest.mark.parametrize("name", sorted(plugins.algorithms()))
-def test_a_failed_group_leaves_no_task_behind(agent, name, last, hangs):
+def test_a_failed_group_leaves_no_running_task(agent, name, last, hangs):
     Counter.opened = Counter.forked = Counter.closed = 0
 
     async def play():

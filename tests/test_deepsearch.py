@@ -18,7 +18,7 @@ from agentgym_envs.deepsearch.scoring import exact_match, f1, normalised
 
 SIZE = 400
 BRISK = CheckSettings(steps=50, resets=60, seconds=0.3)
-"""Every check of the contract, each for a short while."""
+"""Every check of the contract, each with a short time limit."""
 
 
 def make(**kwargs):
@@ -100,7 +100,7 @@ def test_aliases_find_their_page_and_count_as_answers():
 
 @pytest.mark.parametrize("hops", [1, 2, 3])
 def test_splits_by_pattern_ask_for_different_relations(hops):
-    """A question's words, without the names in it, show what it asks for."""
+    """The words of a question without its names show the relation it asks for."""
 
     def asked(split):
         found = set()
@@ -200,7 +200,7 @@ def test_names_suffice_for_any_number_of_pages():
         for count in (500, 60_000)
     )
     assert len(set(many)) == 60_000
-    assert max(map(len, few)) < max(map(len, many))  # of three syllables where two do not suffice
+    assert max(map(len, few)) < max(map(len, many))  # three syllables where two are not enough
 
 
 # ---- scoring ---------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def test_oracle_wins_within_the_turn_limit(hops):
 
 @pytest.mark.parametrize("hops", [1, 2, 3, 4])
 def test_guessing_without_reading_pages_rarely_wins(hops):
-    """What it can know is the pattern of a question and the answers to those of training."""
+    """The guesser knows the pattern of a question and the answers to training questions."""
     seen = {}
     for question in questions(hops, "train", 2000):
         seen.setdefault(question.pattern, Counter())[question.answer] += 1
@@ -277,7 +277,7 @@ def test_guessing_without_reading_pages_rarely_wins(hops):
     assert sum(won) / len(won) < 0.15
 
 
-def test_pages_are_found_visited_and_searched():
+def test_pages_can_be_searched_for_and_visited():
     env = make()
     begin(env)
     title = env._question.support[0].page
@@ -341,7 +341,7 @@ SEARCH, PYTHON = "<search>x</search>", "<python>1</python>"
         ([PYTHON, "<answer>{}</answer>"], 1.0),
         ([SEARCH, PYTHON, "<answer>{} x</answer>"], None),
         ([SEARCH, PYTHON, "<answer>zzz</answer>"], 0.0),
-        # A page that is not there is a result; a call that is none is not.
+        # A missing page is a valid result; a malformed call is not.
         ([SEARCH, "<visit>Nowhere</visit>", PYTHON, "<answer>{}</answer>"], 1.1),
         ([SEARCH, "Let me think.", PYTHON, "<answer>{}</answer>"], -1.0),
         ([SEARCH, "<python>1", PYTHON, "<answer>{}</answer>"], -1.0),

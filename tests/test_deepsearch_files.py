@@ -1,4 +1,4 @@
-"""Questions and pages from files: published forms, real files where there are any, and bad ones."""
+"""Questions and pages from files: published formats, real files if available, and bad ones."""
 
 import json
 import os
@@ -226,7 +226,7 @@ def test_beir_and_wiki18_documents_are_found_and_read(tmp_path):
     assert (hit.id, hit.title, hit.text) == ("2", "Jane Austen", "She died in Winchester.")
     scores = [hit.score for hit in wiki.search("Jane Austen novel", 3)]
     assert len(scores) == 3 and scores == sorted(scores, reverse=True) and scores[-1] > 0
-    # A document is paid for the words it holds, and for no others.
+    # A document scores only for the words it contains.
     (emma,) = (hit for hit in wiki.search("Jane Austen novel", 3) if hit.title == "Emma")
     assert emma == wiki.search("novel", 1)[0]
     # Passages of one title are the sections of one page.
@@ -299,7 +299,7 @@ def test_ten_thousand_pages_are_searched_in_place(tmp_path):
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_queries_and_titles_match_in_any_unicode_form(tmp_path, form):
-    """macOS and some models write accents as marks of their own."""
+    """macOS and some models write accents as separate combining characters."""
     title = unicodedata.normalize(form, "B\u00e9atrice Poe\u0308l")
     page = {"_id": "1", "title": title, "text": unicodedata.normalize(form, "R\u00eaverie")}
     corpus = open_corpus(lines(tmp_path / f"{form}.jsonl", page, *PAGES))
@@ -410,7 +410,7 @@ def test_published_questions_are_read(name, count):
 
 @needs_data
 def test_arpo_search_cache_answers_some_questions():
-    """A prototype found 14.0 % of the hard questions answered by the best five of its texts."""
+    """In a prototype the best five texts answered 14.0 % of the hard questions."""
     pytest.importorskip("pyarrow")
     folder = Path(DATA, "arpo")
     corpus = open_corpus(str(folder / "search_cache.json"))

@@ -51,7 +51,7 @@ def model_of(kind):
 
 
 async def converse(engine, number, pauses):
-    """Siblings share an opening; contexts pass the lengths at which sums are cut."""
+    """Episodes share an opening; contexts exceed the lengths at which sums are split."""
     opening = (5, 150, 330, 520)[number % 4]
     context, sampled = words(opening, number % 4), []
     for turn in range(3):
@@ -94,7 +94,7 @@ def test_completions_are_batch_invariant_to_the_last_bit(kind, threads):
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_logits_do_not_depend_on_how_the_prefill_is_split_at_any_length(kind):
-    """Token by token; in one piece; and in chunks beside other rows, past where sums are cut."""
+    """By token, in one piece, and in chunks with other rows, beyond the split of sums."""
     decoder = LocalEngine(model_of(kind), context=CONTEXT)._decoder
     context, read = words(600, 0), 0
     for length in range(1, len(context) + 1):
@@ -108,7 +108,7 @@ def test_logits_do_not_depend_on_how_the_prefill_is_split_at_any_length(kind):
 
 
 async def train(workers, agent, tokenizer):
-    """Two steps in worlds that take their time; digests of all that was played and learned."""
+    """Two steps in slow environments; digests of all episodes and weights."""
     shape = ScratchSettings(
         hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=32
     )

@@ -1,4 +1,4 @@
-"""The page on tools: every block is run, in order, with a service at hand or not."""
+"""The page on tools: every block runs, in order, with or without a service."""
 
 import re
 import runpy
@@ -18,13 +18,13 @@ PAGE = Path(__file__).parents[1] / "docs" / "how-to" / "tools.md"
 
 
 def forecast(path, body):
-    """Stands for the service of the page."""
+    """Replaces the service of the page."""
     found = path.startswith("/v1/forecast?latitude=52.5")
     return 200 if found else 404, {"current": {"temperature_2m": 7.5}}
 
 
 def chat(path, body):
-    """Stands for the model: looks for the author, then for the town, and answers."""
+    """Replaces the model: searches for the author, then for the town, and answers."""
     turn = sum(message["role"] == "assistant" for message in body["messages"])
     said = ["<search>author of Emma</search>", "<search>Jane Austen</search>"][turn:]
     if not said and "Steventon" in body["messages"][-1]["content"]:
@@ -40,7 +40,7 @@ def blocks():
 
 
 def command(text):
-    """A command of ours, with a service at its address."""
+    """A command of this package, with a service at its address."""
     name, *words = shlex.split(text.replace("\\\n", " "))
     assert name == "agentgym"
     with serving(chat) as (service, address):
@@ -74,7 +74,7 @@ def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
             parts = [(number, *block) for number, block in enumerate(blocks())]
             while '"replay"' not in parts[0][2]:
                 run(*parts.pop(0))
-        # The service is gone: what follows needs none.
+        # The service has stopped: the following blocks do not need it.
         for part in parts:
             ran += run(*part)
     finally:

@@ -1,4 +1,4 @@
-"""The local engine assert_agrees with the model: log-probabilities, entropies, samples."""
+"""The local engine agrees with the model: log-probabilities, entropies, samples."""
 
 import asyncio
 import math
@@ -204,7 +204,7 @@ def test_sampling_inverts_the_cumulative_distribution():
 
 
 def test_unlikely_tokens_of_a_large_vocabulary_can_be_sampled():
-    """Half of the probability, then 2**17 tokens of 4e-12 each: in 32 bits the sum stands still."""
+    """Half of the probability, then 2**17 tokens of 4e-12 each: a float32 sum does not grow."""
     size = 2**17
     logits = torch.full((3, size + 1), -25.0)
     logits[:, 0] = 0.0
@@ -250,7 +250,7 @@ def test_diverged_weights_raise_an_error(name):
             asyncio.run(two(engine))
     assert "\n" not in str(error.value)
     engine.load(good, 2)
-    # Rows of unlike lengths, so that attention masks positions that held NaN.
+    # Rows of different lengths, so that attention masks positions that held NaN.
     for found in together(engine, range(4), turns=3):
         for prompt, completion in found:
             assert_agrees(model, prompt, completion)

@@ -1,4 +1,4 @@
-"""Evaluation on a fixed panel: complete, resumable, and the same whatever the order."""
+"""Evaluation on a fixed panel: complete, resumable, and independent of the order."""
 
 import asyncio
 import json
@@ -168,7 +168,7 @@ def test_more_episodes_can_be_added_later_and_fewer_reported(tmp_path):
     assert run(Guesser(sometimes), path, episodes=2) == short
 
 
-def test_an_error_in_play_stops_the_other_episodes(tmp_path):
+def test_an_error_in_one_episode_stops_the_others(tmp_path):
     class Faulty(Guesser):
         def play(self, task, sample):
             if (task, sample) == (PANEL.tasks[0], 1):
@@ -226,7 +226,7 @@ def test_another_kind_of_file_is_not_appended_to(tmp_path):
 
 
 class Fragile(Guesser):
-    """The world breaks in sample 1 of the first task: at the first ``breaks`` of 3 attempts."""
+    """The world fails in sample 1 of the first task, in the first ``breaks`` of 3 attempts."""
 
     def __init__(self, breaks):
         super().__init__(always)
@@ -293,7 +293,7 @@ def test_the_file_alone_gives_the_same_report(tmp_path):
         read_report(path)
 
 
-def test_progress_counts_what_an_earlier_call_played(tmp_path):
+def test_progress_includes_episodes_of_an_earlier_call(tmp_path):
     seen = []
     run(Guesser(always), tmp_path / "e.jsonl", episodes=1)
     run(
@@ -312,7 +312,7 @@ def test_the_text_of_completions_is_kept_when_there_is_a_decoder(tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [{"episodes": 0}, {"concurrency": 0}])
-def test_nothing_to_play_is_an_error(tmp_path, wrong):
+def test_an_evaluation_without_episodes_is_an_error(tmp_path, wrong):
     with pytest.raises(ConfigError, match="must be at least 1"):
         run(Guesser(always), tmp_path / "e.jsonl", **wrong)
 
@@ -364,13 +364,13 @@ def test_results_on_different_panels_are_not_compared(tmp_path):
         paired_difference(before, after, passes(1))
 
 
-def test_metrics_are_named_and_plain(tmp_path):
+def test_metrics_have_names_and_are_plain_numbers(tmp_path):
     found = run(Guesser(always), tmp_path / "e.jsonl").metrics()
     assert {"eval/pass@1", "eval/pass@4", "eval/score", "eval/turns", "eval/valid"} <= found.keys()
     assert all(type(value) is float for value in found.values())
 
 
-def test_an_episode_of_a_foreign_task_is_refused():
+def test_an_episode_of_a_task_outside_the_panel_is_refused():
     record = EpisodeRecord.of(broken(Task(HOTTER, "hotter-1"), 0))
     with pytest.raises(ConfigError, match="not on the panel"):
         Report.of(PANEL, BASE, [record], episodes=1)
@@ -382,7 +382,7 @@ def attempt(stop, won):
     return EpisodeRecord.of(played)
 
 
-def test_of_several_attempts_at_an_episode_the_first_scored_one_counts():
+def test_the_first_scored_attempt_at_an_episode_counts():
     failed = attempt(Stop.ENV_ERROR, False)
     lost, won = attempt(Stop.TERMINATED, False), attempt(Stop.TERMINATED, True)
     for records, expected in [([failed, lost, won], 0), ([failed, won, lost], 1), ([won, lost], 1)]:

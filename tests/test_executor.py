@@ -31,7 +31,7 @@ class Waits(TextEnv):
         return Outcome("Done.", done=True)
 
 
-def test_a_slow_environment_blocks_no_other():
+def test_a_slow_environment_does_not_block_others():
     async def play():
         executor, task = ThreadExecutor(max_threads=64), Task("tests/Waits", "a")
         worlds = [await executor.open(lambda task: Waits(), task) for _ in range(SLOW + 1)]
@@ -55,7 +55,7 @@ class Unclosable(Waits):
         raise SystemExit("cannot close")
 
 
-def test_an_environment_that_cannot_be_closed_is_a_warning():
+def test_an_environment_that_fails_to_close_gives_a_warning():
     async def play():
         env = await ThreadExecutor().open(lambda task: Unclosable(), Task("tests/Waits", "a"))
         with pytest.warns(RuntimeWarning, match="Unclosable was not closed: .*SystemExit"):

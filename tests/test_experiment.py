@@ -87,7 +87,7 @@ def test_a_run_writes_all_its_files(finished):
     }
 
 
-def test_its_checkpoints_are_ordinary_model_folders(finished):
+def test_checkpoints_are_ordinary_model_folders(finished):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder, _ = finished
@@ -151,7 +151,7 @@ def test_the_run_setting_decides_batch_invariance(tmp_path, monkeypatch, batch_i
     assert 0 < played < len(asked) and set(asked) == {batch_invariant}
 
 
-def test_a_checkpoint_evaluated_by_itself_plays_as_it_did_in_its_run(finished, tmp_path, capsys):
+def test_a_checkpoint_evaluated_alone_gives_the_result_of_its_run(finished, tmp_path, capsys):
     """The command is given only the path of the checkpoint."""
     folder, _ = finished
     folder.config.write_text(yaml_config.dump({**yaml_config.encode(SMALL), "algorithm": "grpo"}))
@@ -185,8 +185,8 @@ def test_a_checkpoint_belongs_to_the_run_folder_that_holds_it(tmp_path):
     assert RunFolder.of_checkpoint(tmp_path / "models" / "final") is None
 
 
-def test_worker_processes_change_no_result(tmp_path):
-    """A short warm-up and one training step: the same episodes, in whichever processes."""
+def test_worker_processes_do_not_change_results(tmp_path):
+    """A short warm-up and one training step: the same episodes for any number of processes."""
 
     def episodes(workers):
         experiment = replace(
@@ -219,8 +219,8 @@ def test_a_finished_run_is_not_repeated(finished):
     assert folder.final.stat().st_mtime_ns == stamp
 
 
-def test_an_interrupted_run_ends_like_an_uninterrupted_one(finished, tmp_path: Path):
-    """Stop at step 10 as a kill would, and go on: the same episodes, the same weights."""
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(finished, tmp_path: Path):
+    """Stop at step 10 like a kill, and resume: the same episodes, the same weights."""
     import shutil
 
     import torch
@@ -246,7 +246,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(finished, tmp_path: P
 
 @pytest.mark.parametrize("swapped", ["tokenizer.json", "model.safetensors"])
 def test_a_trainer_state_of_another_model_is_refused(finished, tmp_path: Path, swapped):
-    """As a copied checkpoint, or one whose tokenizer was replaced; before any model is loaded."""
+    """A copied checkpoint, or one with another tokenizer; refused before a model is loaded."""
     import shutil
 
     whole, _result = finished

@@ -1,4 +1,4 @@
-"""A loss made to blow up in a real run: nothing is applied, and it can be computed again."""
+"""A loss that diverges in a real run is not applied, and can be computed again."""
 
 import math
 from dataclasses import replace
@@ -51,7 +51,7 @@ TINY = Experiment(
 
 
 def tilted(host):
-    """The algorithm with credit for some tokens, so that there is always something to learn."""
+    """The algorithm with credit for some tokens, so that there is always a gradient."""
 
     def tilt(batch):
         return batch.with_(
@@ -87,7 +87,7 @@ def weights(where):
 
 
 @pytest.mark.parametrize("factor", [math.nan, math.inf])
-def test_a_non_finite_loss_is_saved_and_not_applied(warm, tmp_path, factor):
+def test_a_step_with_a_non_finite_loss_is_saved_and_not_applied(warm, tmp_path, factor):
     folder = RunFolder(tmp_path)
     algorithm = exploding(PPO(group_size=4, minibatches=1), step=1, factor=factor)
     text = fail(folder, algorithm, warm)
@@ -98,7 +98,7 @@ def test_a_non_finite_loss_is_saved_and_not_applied(warm, tmp_path, factor):
     assert not folder.final.exists()
     found = recompute(where, algorithm.updates)
     assert not math.isfinite(found.loss)
-    # The same minibatch under the loss without the mistake: everything it reads was kept.
+    # The same minibatch under the correct loss: everything it reads was saved.
     sound = recompute(where, tilted(PPO(group_size=4, minibatches=1)).updates)
     assert math.isfinite(sound.loss) and sound.grad_norm > 0
 
@@ -116,7 +116,7 @@ def test_a_gradient_that_overflows_while_the_loss_does_not_stops_the_run(warm, t
 
 
 def test_the_saved_minibatch_reproduces_the_loss_of_the_run(warm, tmp_path):
-    """A learning rate that ruins the weights in the first of two optimiser steps."""
+    """A learning rate that makes the weights diverge in the first of two optimiser steps."""
     folder = RunFolder(tmp_path)
     ruinous = replace(warm, optimizer=OptimizerSettings(learning_rate=1e30, warmup_steps=0))
     algorithm = tilted(GRPO(group_size=4, minibatches=2))

@@ -50,7 +50,7 @@ def test_w3_covariance_is_taken_over_all_rows_at_once():
         assert covariance(alone, only).abs().max() < 1e-12
 
 
-def test_w3_covariance_scales_with_the_advantage_and_ignores_what_is_added_to_all():
+def test_w3_covariance_scales_with_the_advantage_and_ignores_a_constant_shift():
     batch, outputs = fixture()
     found = covariance(outputs, batch).detach()
     for factor in (-2.0, 0.1, 7.0):
@@ -61,7 +61,7 @@ def test_w3_covariance_scales_with_the_advantage_and_ignores_what_is_added_to_al
     assert found.abs().max() > 0.9
 
 
-def test_w3_clip_cov_the_loss_before_what_is_dropped_and_without_any_candidate():
+def test_w3_clip_cov_loss_without_candidates_and_with_all_candidates_dropped():
     golden = GOLDEN["W3_clipcov"]
     batch, outputs = fixture()
     value = policy_gradient(1.0, 1.0).apply(outputs, batch, 0)
@@ -102,7 +102,7 @@ def test_w3_kl_cov():
     assert mean_and_slope(unclipped(), batch, outputs)[0] == near(golden["without"])
 
 
-def test_kl_cov_is_the_plain_gradient_before_the_policy_has_moved():
+def test_kl_cov_has_the_plain_gradient_while_the_policy_is_unchanged():
     batch, outputs = fixture()
     batch = batch.with_(logprob=outputs.logprob.detach(), **{HELD: batch.mask.double()})
     loss = add(unclipped(), scale(9.0, times_column(HELD, distance())))
@@ -111,7 +111,7 @@ def test_kl_cov_is_the_plain_gradient_before_the_policy_has_moved():
     )
 
 
-def test_kl_cov_holds_at_least_one_token():
+def test_kl_cov_penalises_at_least_one_token():
     batch, outputs = fixture()
     assert choose(hold_covariant(1e-6), batch, outputs).extra[HELD].sum() == 1
 
@@ -119,7 +119,7 @@ def test_kl_cov_holds_at_least_one_token():
 # ---- STEER -------------------------------------------------------------------------------------
 
 
-def test_w4_the_effect_and_both_laws():
+def test_w4_entropy_effect_and_both_weight_laws():
     golden = GOLDEN["W4_steer"]
     batch, outputs = fixture()
     omega = effect(outputs, batch).detach()
@@ -138,7 +138,7 @@ def test_w4_the_effect_and_both_laws():
     assert mean_and_slope(policy_gradient(0.99, 5.0), batch, outputs)[0] == near(-0.664966)
 
 
-def test_steer_the_papers_law_has_no_effect_where_the_clip_has_stopped():
+def test_steer_the_papers_law_gives_no_effect_to_clipped_tokens():
     batch, outputs = fixture()
     chosen = choose(STEER.paper().build().updates[0].select, batch, outputs)
     weight = chosen.extra[WEIGHT][batch.mask]
@@ -154,13 +154,13 @@ def test_steer_the_papers_law_has_no_effect_where_the_clip_has_stopped():
     assert float(weight[others].min()) == near(0.8) and (weight[others] < 1).all()
 
 
-def test_steer_where_all_effects_are_alike_the_weights_are_too():
+def test_steer_equal_effects_give_equal_weights():
     alike = torch.full((3,), 0.4)
     assert linear(alike, 0.8, 1.2).tolist() == near([1.0] * 3)
     assert decaying(torch.zeros(3), 0.8, 1.2).tolist() == [1] * 3
 
 
-def test_steer_weights_fall_with_the_effect_and_linear_ones_ignore_its_scale():
+def test_steer_weights_fall_with_the_effect_and_linear_weights_ignore_its_scale():
     omega = torch.linspace(0, 3, 9)
     for law in (linear, decaying):
         found = law(omega, 0.8, 1.2)
@@ -178,7 +178,7 @@ def reduce(reduction, p=P0):
     return reduction.apply(p.log().expand(len(EVERY), -1), EVERY)
 
 
-def test_w0_tilt_its_mean_under_the_policy_and_the_entropy_a_logit_takes():
+def test_w0_tilt_its_mean_under_the_policy_and_the_entropy_change_of_a_logit():
     golden = GOLDEN["W0"]
     batch = batch_of([[4]])
     entropy = -(P0 * P0.log()).sum()
@@ -202,7 +202,7 @@ def entropy_of(logits):
     return float(-(logp.exp() * logp).sum())
 
 
-def test_w0_a_step_of_the_plain_policy_gradient_changes_entropy_by_the_difference():
+def test_w0_a_policy_gradient_step_changes_entropy_by_mean_tilt_less_tilt():
     golden, eps = GOLDEN["W0"], 1e-3
     batch = batch_of([[1]])
     batch = batch.with_(advantage=written(batch, [1.0]))
@@ -224,7 +224,7 @@ def test_w0_a_step_of_the_plain_policy_gradient_changes_entropy_by_the_differenc
         assert change / eps == near(predicted / eps, 2e-4)
 
 
-def test_w0_a_higher_logit_takes_entropy_from_a_probability_of_exp_minus_h_upwards():
+def test_w0_raising_a_logit_lowers_entropy_where_the_probability_is_above_exp_minus_h():
     golden = GOLDEN["W0"]
     batch = batch_of([[3]])
     probability = [
@@ -264,7 +264,7 @@ def test_w6_a_step_towards_a_warmer_distribution_raises_entropy():
 
 
 @pytest.mark.parametrize("temperature", [0.8, 1.0, 1.2])
-def test_the_weight_of_a_tempered_draw_is_one_on_average(temperature):
+def test_the_importance_weight_of_a_tempered_sample_averages_one(temperature):
     weight = (reduce(tempered_logprob("x", temperature)) - P0.log()).exp()
     assert float((P0 * weight).sum()) == near(1)
 
@@ -287,7 +287,7 @@ def test_w8_entropy_of_the_nucleus(name):
         nucleus_entropy("x", 0.6, inclusive=False),
     ],
 )
-def test_the_gradient_of_a_reduction_is_what_finite_differences_say(reduction):
+def test_the_gradient_of_a_reduction_agrees_with_finite_differences(reduction):
     logits = torch.tensor([[1.0, 0.2, -0.5, 0.3], [2, -1, 0.1, 0.4]], dtype=torch.float64)
 
     def total(logits):
@@ -296,7 +296,7 @@ def test_the_gradient_of_a_reduction_is_what_finite_differences_say(reduction):
     assert torch.autograd.gradcheck(total, [logits.requires_grad_()], eps=1e-6, atol=1e-6)
 
 
-def test_a_distribution_that_is_sure_has_an_entropy_and_a_gradient_of_zero():
+def test_a_deterministic_distribution_has_zero_entropy_and_zero_gradient():
     """The exclusive nucleus is empty, the inclusive one a single token."""
     for inclusive in (False, True):
         logits = torch.tensor([[50.0, 0, 0, 0]], requires_grad=True)
@@ -310,7 +310,7 @@ def test_a_distribution_that_is_sure_has_an_entropy_and_a_gradient_of_zero():
 
 
 def scored(advantage, expected=None):
-    """A batch with these scores S: entropy is chosen so, with a probability of one half."""
+    """A batch with these scores S: probability one half, and entropy chosen to give S."""
     batch = batch_of([[len(GOLDEN["W10_clipB"]["S"])]])
     logprob = written(batch, [math.log(0.5)] * 8)
     entropy = written(batch, [2 * s for s in GOLDEN["W10_clipB"]["S"]]) - logprob
@@ -344,15 +344,15 @@ def test_w10_clip_v():
 
 
 @pytest.mark.parametrize("shrink", [True, False])
-def test_clip_v_that_tolerates_any_difference_is_its_host(shrink):
+def test_clip_v_with_an_infinite_threshold_equals_its_base(shrink):
     batch = scored(GOLDEN["W10_clipB"]["A"], GOLDEN["W10_clipV"]["N"])
     assert host_of(batch, near_the_policy(math.inf, 1e-4), shrink) == host_of(batch)
     assert host_of(batch, near_the_policy(0.3, 1.0), shrink) != host_of(batch)
 
 
 @pytest.mark.parametrize("where", [above_the_batch(0.01), near_the_policy(0.01, 1.0)])
-def test_where_nothing_is_punished_nothing_is_dropped(where):
-    """An advantage of 0 counts as nothing; Clip_V may drop it, which then moves no gradient."""
+def test_tokens_are_dropped_only_where_advantages_are_negative(where):
+    """Advantages of 0 have no gradient, so dropping them in Clip_V changes nothing."""
     batch = scored(GOLDEN["W10_clipB"]["A"], GOLDEN["W10_clipV"]["N"])
     rewarded = batch.with_(advantage=batch.advantage.abs())
     assert host_of(batch, where, False) != host_of(batch)
@@ -362,7 +362,7 @@ def test_where_nothing_is_punished_nothing_is_dropped(where):
 
 
 def host_of(batch, where=None, shrink=True):
-    """The weighted loss of each token, and its slope, with what is dropped or without."""
+    """The weighted loss of each token and its slope, with or without dropped tokens."""
     surrogate = policy_gradient(0.2)
     if where is not None:
         dropping = drop(where, shrink=shrink)
@@ -376,7 +376,7 @@ def host_of(batch, where=None, shrink=True):
     return value.tolist(), slope.tolist()
 
 
-def test_clip_b_what_is_dropped_leaves_the_mean_or_counts_as_nothing():
+def test_clip_b_dropped_tokens_leave_the_mean_or_count_as_zero():
     batch = scored(GOLDEN["W10_clipB"]["A"])
     for shrink, weight in [(True, [1 / 7] * 7), (False, [1 / 8] * 7)]:
         dropping = drop(above_the_batch(2.5), shrink=shrink)
@@ -391,7 +391,7 @@ def test_clip_b_what_is_dropped_leaves_the_mean_or_counts_as_nothing():
 @pytest.mark.parametrize(
     "loss", [unclipped(), times_column("test/column", distance())], ids=["unclipped", "distance"]
 )
-def test_a_gradient_is_what_finite_differences_say(loss):
+def test_the_gradient_agrees_with_finite_differences(loss):
     batch, outputs = fixture()
     batch = batch.with_(**{"test/column": written(batch, [0.3, -1, 2, 0.5, 1, 1, -2])})
     move = written(batch, [0.3, -0.2, 0.4, 0.1, -0.5, 0.25, -0.1])  # away from the kink at 0

@@ -1,4 +1,4 @@
-"""Methods that play more than n episodes side by side: second plays, and trees from peaks."""
+"""Methods that play other than n independent episodes: second plays, and trees from peaks."""
 
 import asyncio
 import random
@@ -62,7 +62,7 @@ def test_w6_the_temperature(entropy, expected):
     assert temperature(float(entropy), 0.5, warm=1.2, cool=0.8) == expected
 
 
-def test_w6_how_many_join():
+def test_w6_number_of_replaced_episodes():
     golden = GOLDEN["W6_nsel"]
     assert room(100, 60, 0.3, 0.5) == golden["low"] and room(7, 60, 0.3, 0.5) == golden["low_few"]
     assert room(100, 60, 0.7, 0.5) == golden["high"] and room(7, 60, 0.7, 0.5) == golden["high_few"]
@@ -71,7 +71,7 @@ def test_w6_how_many_join():
 
 
 @pytest.mark.parametrize(("entropy", "factor"), [(0.3, 1.2), (0.7, 0.8)])
-def test_a_second_play_is_warmer_or_cooler_and_numbered_on(agent, entropy, factor):
+def test_a_second_play_changes_the_temperature_and_continues_sample_numbers(agent, entropy, factor):
     engine = Noted(agent, lambda prompt, sampling: entropy)
     collect = play_again(3, 1.0, 0.5, warm=1.2, cool=0.8)
     group = asyncio.run(collect(TASK, player(agent, engine)))
@@ -83,7 +83,7 @@ def test_a_second_play_is_warmer_or_cooler_and_numbered_on(agent, entropy, facto
     assert len({seed for _, seed, _ in engine.asked}) == len(asked)
 
 
-def test_without_a_second_play_episodes_are_the_same_and_a_share_of_tasks_has_one(agent):
+def test_only_a_share_of_tasks_is_played_twice_and_other_episodes_do_not_change(agent):
     def play(share):
         collect = play_again(2, share, 0.5, warm=1.2, cool=0.8)
         someone = player(agent, Noted(agent))
@@ -110,7 +110,7 @@ def second_plays(config, **about):
 SMALL = GRPO(group_size=2)
 
 
-def test_wins_of_a_second_play_replace_others_with_an_advantage_of_one():
+def test_wins_of_a_second_play_replace_first_plays_and_have_advantage_one():
     _, found = second_plays(AEPOArbitrary(base=SMALL, max_replaced_ratio=0.5))
     assert len(found.group) == 4 and int((found.sample >= 2).sum()) == 2
     late = found.sample[found.episode_of_token] >= 2
@@ -121,21 +121,21 @@ def test_wins_of_a_second_play_replace_others_with_an_advantage_of_one():
     assert float(found.weight.sum()) == near(1)
 
 
-def test_without_room_it_is_grpo_on_the_first_plays():
+def test_with_a_replacement_ratio_of_zero_it_equals_grpo_on_the_first_plays():
     batch, found = second_plays(AEPOArbitrary(base=SMALL, max_replaced_ratio=0.0))
     credit = SMALL.build().credit
     plain, _ = credit.apply(batch.only(batch.sample < 2), credit.init(), 0)
     assert found.advantage.equal(plain.advantage) and found.weight.equal(plain.weight)
 
 
-def test_half_as_many_join_above_the_target():
+def test_half_as_many_episodes_are_replaced_above_the_target_entropy():
     low = second_plays(AEPOArbitrary(base=SMALL, max_replaced_ratio=0.5))[1]
     high = second_plays(AEPOArbitrary(base=SMALL, max_replaced_ratio=0.5, target_entropy=0.1))[1]
     assert int((low.sample >= 2).sum()) == 2 and int((high.sample >= 2).sum()) == 1
     assert len(high.group) == 4
 
 
-def test_the_code_replaces_the_first_and_never_counts_a_task_that_was_always_solved():
+def test_the_code_replaces_the_first_episodes_and_skips_tasks_that_were_always_solved():
     config = AEPOArbitrary(
         base=SMALL,
         max_replaced_ratio=0.5,
@@ -148,7 +148,7 @@ def test_the_code_replaces_the_first_and_never_counts_a_task_that_was_always_sol
     assert found.sample[~late].tolist() == [1, 0, 1]
 
 
-def test_the_second_play_has_statistics_of_its_own():
+def test_the_second_play_has_its_own_group_statistics():
     batch = collate(made_up(0, [[1.0, 0.0, 1.0, 0.0]]))
     found = apart(2).apply(batch, (), 0)[0]
     assert found.group.tolist() == [0, 0, 1, 1]
@@ -203,7 +203,7 @@ def test_branches_begin_at_the_most_uncertain_turns(agent, shape):
         assert roots and all(a is b for a, b in zip(prefix, roots[0].turns, strict=False))
 
 
-def test_nothing_is_repeated_and_every_environment_is_closed(agent):
+def test_no_turn_is_played_twice_and_every_environment_is_closed(agent):
     group, engine = tree(agent, TreeShape(2, 2, 2))
     own = sum(len(t.turns) - t.shared_turns for t in group)
     assert len(engine.asked) == Counter.steps == own < 10 * 4
@@ -211,7 +211,7 @@ def test_nothing_is_repeated_and_every_environment_is_closed(agent):
     assert Counter.opened == 2 and Counter.closed == 2 + Counter.forked
 
 
-def test_an_episode_too_short_for_its_peaks_leaves_its_share_to_whole_ones(agent):
+def test_branches_of_an_episode_that_is_too_short_are_played_as_whole_episodes(agent):
     group, _ = tree(agent, TreeShape(1, 6, 1))
     assert len(group) == 7 and [t.sample for t in group] == list(range(7))
     assert sorted(t.shared_turns for t in group) == [0, 0, 0, 0, 1, 2, 3]
@@ -252,7 +252,7 @@ def test_a_shared_prefix_counts_once_in_the_loss_except_in_the_paper_variant(age
         assert float(found.weight.sum()) == near(1)
 
 
-def test_the_most_frequent_answer_is_the_majority_and_a_tie_is_none():
+def test_the_most_frequent_answer_is_the_majority_and_a_tie_gives_no_majority():
     letters = "AAAB" + "AABB" + "ABCC"
     batch = batch_of(
         [[1]] * 12, ending_hash=list(map(ord, letters)), group=[k // 4 for k in range(12)]
@@ -268,7 +268,7 @@ def test_the_most_frequent_answer_is_the_majority_and_a_tie_is_none():
 
 
 class Played:
-    """Plays nothing: returns and stops depend on the sample; records the calls."""
+    """Plays no episodes: returns and stops depend on the sample; records the calls."""
 
     def __init__(self, returns, broken=()):
         self.returns, self.broken, self.asked = returns, broken, []
@@ -281,23 +281,23 @@ class Played:
 
 
 def sampled(attempts, returns, broken=()):
-    """What two episodes at a time end as, and which were played."""
+    """The results of two episodes at a time, and which were played."""
     play = Played(returns, broken)
     group = asyncio.run(until_mixed(2, attempts)(TASK, play))
     return [(t.sample, t.reward) for t in group], sorted(play.asked)
 
 
-def test_a_task_is_played_again_until_its_returns_differ_and_no_longer():
+def test_a_task_is_played_again_only_until_its_returns_differ():
     returns = [1.0, 1.0, 0.0, 1.0, 0.0, 1.0]
     assert sampled(3, returns) == ([(2, 0.0), (3, 1.0)], [0, 1, 2, 3])
     assert sampled(1, returns) == ([(0, 1.0), (1, 1.0)], [0, 1])
 
 
-def test_the_last_attempt_is_kept_if_returns_never_differ():
+def test_the_last_attempt_is_kept_when_returns_never_differ():
     returns = [1.0, 1.0, 0.0, 0.0]
     assert sampled(2, returns) == ([(2, 0.0), (3, 0.0)], [0, 1, 2, 3])
 
 
-def test_a_failed_environment_is_no_difference_between_returns():
+def test_a_failed_environment_does_not_count_as_a_different_return():
     returns = [1.0, 0.0, 0.0, 1.0]
     assert sampled(2, returns, broken=[1]) == ([(2, 0.0), (3, 1.0)], [0, 1, 2, 3])

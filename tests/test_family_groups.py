@@ -1,4 +1,4 @@
-"""Methods that compare endings and tasks: golden numbers, and what they leave alone."""
+"""Methods that compare endings and tasks: golden numbers and invariances."""
 
 import math
 
@@ -41,7 +41,7 @@ def run(transform, batch, state=None, step=0):
 
 
 def ended(letters, **about):
-    """One task whose episodes ended as these letters tell."""
+    """One task with one episode per letter; equal letters are equal endings."""
     return batch_of([[1]] * len(letters), ending_hash=list(map(ord, letters)), **about)
 
 
@@ -60,7 +60,7 @@ def test_w15_agreement(letters):
     assert found.tolist() == near(golden["adv"], 2e-6)
 
 
-def test_w15_tasks_count_only_between_unanimity_and_complete_disagreement():
+def test_w15_tasks_with_full_agreement_or_full_disagreement_are_left_out():
     for letters, counts in [("AAAB", True), ("AAAA", False), ("ABCD", False)]:
         found = run(reward_agreement(0.0, None), ended(letters))[0].reward
         assert bool((found > 0).all()) is counts and bool((found == 0).all()) is not counts
@@ -73,7 +73,7 @@ def test_empo_the_names_of_endings_do_not_matter():
     assert agreement(one).tolist() == agreement(other).tolist()
 
 
-def test_empo_who_ran_out_of_time_agrees_with_nobody_and_counts_in_the_group():
+def test_empo_a_truncated_episode_has_no_agreement_and_counts_in_the_group_size():
     batch = ended("AAAB").with_(truncated=torch.tensor([False, False, True, True]))
     assert agreement(batch).tolist() == [0.5, 0.5, 0, 0]
     assert disagreement(batch).tolist() == [0] * 4
@@ -81,12 +81,12 @@ def test_empo_who_ran_out_of_time_agrees_with_nobody_and_counts_in_the_group():
     assert disagreement(mixed).tolist() == near([0.636514] * 4)
 
 
-def test_empo_endings_of_different_tasks_are_apart():
+def test_empo_compares_endings_only_within_a_task():
     batch = ended("AAAB", group=[0, 0, 1, 1])
     assert agreement(batch).tolist() == [1, 1, 0.5, 0.5]
 
 
-def test_empo_the_worlds_reward_may_stay_beside():
+def test_empo_can_add_the_reward_of_the_environment():
     batch = ended("AAAB", reward=[1.0, 0, 0, 0])
     found = run(reward_agreement(0.0, None, world=2.0), batch)[0]
     assert found.reward.tolist() == near([2.75, 0.75, 0.75, 0.25])
@@ -126,7 +126,7 @@ def test_w12_entropy_return_and_share_of_each_task():
     assert per_task(between_tasks(returns, batch)) == near(GOLDEN["W12_copo"]["Ag"])
 
 
-def test_w12_where_no_two_agree_the_factor_is_one_over_n():
+def test_w12_the_share_is_one_over_n_when_no_two_episodes_agree():
     batch = ended("abcdef", reward=[1.0] * 6)
     assert share_won_alike(batch).tolist() == near([1 / 6] * 6)
     alone = ended("a", reward=[1.0])
@@ -158,7 +158,7 @@ def test_w12_two_losses_are_not_the_loss_of_the_mixed_advantage():
     assert two_losses(1.0, -0.4, 0.1, blend["w"])[0] == near(blend["loss"])
 
 
-def test_copo_a_task_that_always_fails_alike_is_taught():
+def test_copo_trains_on_a_task_that_always_fails_in_the_same_way():
     batch = four_tasks()
     credit = COPO().build().credit
     found = run(credit, batch)[0]
@@ -170,7 +170,7 @@ def test_copo_a_task_that_always_fails_alike_is_taught():
 @pytest.mark.parametrize(
     ("config", "returns"), [(COPO.paper(), share_won_alike), (COPO.released(), share_won)]
 )
-def test_copo_compares_what_the_paper_or_the_code_says_a_task_returns(config, returns):
+def test_copo_compares_task_returns_as_defined_in_the_paper_or_in_the_code(config, returns):
     found = run(config.build().credit, four_tasks())[0]
     expected = between_tasks(returns(four_tasks()), four_tasks())
     assert found.extra[BETWEEN].tolist() == near(
@@ -178,7 +178,7 @@ def test_copo_compares_what_the_paper_or_the_code_says_a_task_returns(config, re
     )
 
 
-def test_copo_the_share_of_the_inner_advantage_rises_with_disagreement():
+def test_copo_the_weight_of_the_inner_advantage_rises_with_disagreement():
     found = run(compare_tasks(5.0, 1.0, share_won_alike), four_tasks())[0]
     inner = per_task(found.extra[INNER][found.mask])
     assert inner[1] == inner[2] < inner[0] < inner[3]
@@ -193,7 +193,7 @@ def at(a, b):
     return torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
 
 
-def test_w14_the_papers_and_the_codes_advantage():
+def test_w14_advantages_of_the_paper_and_of_the_released_code():
     golden = GOLDEN["W14_riskpo"]
     paper = papers_advantage(SCORES, *at(1.0, 4.0), Tail(0.2, 0.8, 0.5))
     assert paper.tolist() == near([golden["paper"][str(k)] for k in range(6)])
@@ -203,10 +203,10 @@ def test_w14_the_papers_and_the_codes_advantage():
         assert (found.diff() >= 0).all() and (found <= 0).all()
 
 
-def test_w14_the_codes_natural_baseline_only_moves_the_advantage():
+def test_w14_the_natural_baseline_of_the_released_code_only_shifts_the_advantage():
     golden = GOLDEN["W14_riskpo"]
     found = released_advantage(SCORES, *at(1.0, 4.0), Tail(0.2, 0.8, 1.5))
-    without = found - found[1]  # where neither tail nor middle has begun
+    without = found - found[1]  # the score below both tail and middle
     assert without.tolist() == near([golden["code_nat0"][str(k)] for k in range(6)], 2e-6)
 
 
@@ -218,8 +218,8 @@ def test_w14_the_codes_natural_baseline_only_moves_the_advantage():
         ("zero", [1.0, 0], [[0.0], [1.0]]),
     ],
 )
-def test_w14_credit_by_parts_of_the_sum_would_turn_signs_and_ours_does_not(name, reward, others):
-    """The first episodes of the tasks make the bundle; the parts are of what was left out."""
+def test_w14_shares_of_the_sum_could_flip_signs_and_our_credit_does_not(name, reward, others):
+    """The bundle holds the first episode of each task; a share is a centred reward over the sum."""
     rewards = [r for first, rest in zip(reward, others, strict=True) for r in (first, *rest)]
     group = [k for k, rest in enumerate(others) for _ in range(1 + len(rest))]
     batch = batch_of([[1]] * len(group), reward=rewards, group=group)
@@ -234,7 +234,7 @@ def test_w14_credit_by_parts_of_the_sum_would_turn_signs_and_ours_does_not(name,
     assert ours.tolist() == near([-1.0] * len(reward))
 
 
-def test_w14_quantiles_and_how_they_follow():
+def test_w14_quantiles_and_their_tracking():
     golden = GOLDEN["W14_riskpo"]
     score = torch.tensor(golden["quant"]["R"])
     assert [float(score.quantile(x)) for x in (0.2, 0.8)] == near(golden["quant"]["q"])
@@ -264,7 +264,7 @@ def test_w14_a_bundle_of_two_tasks():
     assert again.advantage[batch.mask].tolist() == near([0, -2.5, -1, -2.5] * 2)
 
 
-def test_w14_the_codes_bundle_is_scaled_by_both_deviations():
+def test_w14_the_released_code_divides_a_bundle_by_both_standard_deviations():
     batch = two_questions()
     found, _ = run(risk_released(2, Tail(0.2, 0.8, 1.5)), batch)
     score = torch.tensor([2.0, 0, 1, 0])
@@ -274,7 +274,7 @@ def test_w14_the_codes_bundle_is_scaled_by_both_deviations():
     assert found.advantage[batch.mask].tolist() == near(expected.tolist(), 1e-4)
 
 
-def test_riskpo_tasks_are_bundled_anew_at_every_step_and_a_short_bundle_is_scaled_up():
+def test_riskpo_bundles_are_redrawn_at_every_step_and_a_short_bundle_is_scaled_up():
     batch = batch_of([[1]] * 10, reward=[1.0] * 10, group=[k // 2 for k in range(10)])
     found = {tuple(bundles(batch, 2, step).tolist()) for step in range(20)}
     assert len(found) > 5

@@ -44,7 +44,7 @@ def mean(weight, value):
 # ---- the clip family ---------------------------------------------------------------------------
 
 
-def test_w2_ppo_and_three_means_of_it():
+def test_w2_ppo_under_three_loss_aggregations():
     golden = GOLDEN["W2_ppo"]
     batch = episodes()
     value, slope = value_and_slope(policy_gradient(0.2, 0.28, dual_clip=10.0))
@@ -85,7 +85,7 @@ def test_w5_clips_that_keep_a_gradient(name, loss):
     assert sum(slope) / 7 == near(golden["token_mean_grad_sum"])
 
 
-def test_ce_gppo_that_keeps_nothing_has_the_gradient_of_ppo_and_another_value():
+def test_ce_gppo_with_zero_coefficients_has_the_gradient_of_ppo_and_another_value():
     nothing = policy_gradient_controlled(0.2, 0.2, below=0.0, above=0.0)
     value, slope = value_and_slope(nothing)
     plain, same = value_and_slope(policy_gradient(0.2, 0.2))
@@ -143,8 +143,8 @@ def test_w5_agentic_aepo():
 
 
 @pytest.mark.parametrize("case", GOLDEN["W5_aepo_branch"])
-def test_w5_a_fork_of_the_released_code(case):
-    """The code raises its draw and forks from the threshold upwards: the level is the last such."""
+def test_w5_fork_decision_of_the_released_code(case):
+    """The code raises its draw and forks at or above the threshold: the level is the last one."""
     draw, rise, streak = map(float, case.split(","))
     level, forks = GOLDEN["W5_aepo_branch"][case]
 
@@ -186,7 +186,7 @@ def test_w16_empg():
 
 
 def test_w17_epos_indicator():
-    """What lies on a side is moved inside by a trifle: there only rounding decides."""
+    """Values on a bound are moved slightly inside: on the bound only rounding decides."""
     golden = GOLDEN["W17_epo"]
     batch = batch_of([[6]])
     batch = corridor(batch, torch.full((7,), 0.5, dtype=torch.float64), 0.8, 1.2)

@@ -28,7 +28,7 @@ from agentgym_trainers.pear import charge_thoughts, unsettled
 
 
 def thinking(entropy, thoughts, **about):
-    """One episode with these entropies, whose first tokens are thought."""
+    """One episode with these entropies; its first tokens are thought."""
     batch = batch_of([[len(entropy)]], **{"reward": [1.0], **about})
     thought = written(batch, [1.0] * thoughts + [0.0] * (len(entropy) - thoughts)) > 0
     return batch.with_(entropy=written(batch, entropy), thought=thought)
@@ -44,20 +44,20 @@ def charged(batch, alpha, most=None, *, silent=True):
     ("alpha", "name"),
     [(1.0, "k=3,a=1,ok"), (0.0, "a=0"), (-1.0, "a=-1"), (2.0, "a=2"), (3.0, "a=3")],
 )
-def test_w11_a_win_is_charged_for_uncertain_thoughts(alpha, name):
+def test_w11_a_win_is_penalised_for_uncertain_thoughts(alpha, name):
     _, _, penalty, reward = GOLDEN["W11_pear"][name]
     batch = thinking([0.5, 0.7, 0.3, 0.1, 0.3], 3)
     assert float(unsettled(batch, alpha, silent_is_thought=True)) == near(penalty)
     assert charged(batch, alpha) == near(reward)
 
 
-def test_w11_without_a_mark_all_is_thought_in_the_paper_and_action_here():
+def test_w11_without_a_marker_all_tokens_are_thought_in_the_paper_and_action_here():
     batch = thinking([0.5, 0.7, 0.3, 0.0, 0.1, 0.3], 0)
     assert charged(batch, 1.0) == near(GOLDEN["W11_pear"]["no_marker"][3])
     assert charged(batch, 1.0, silent=False) == 1
 
 
-def test_w11_a_loss_never_depends_on_entropy_and_a_bounded_charge_leaves_a_win_worth_more():
+def test_w11_a_lost_episode_has_no_penalty_and_a_bounded_one_keeps_wins_positive():
     lost = thinking([3.0, 0.1], 1, reward=[0.0])
     assert charged(lost, 1.0) == GOLDEN["W11_pear"]["wrong"][3] == 0
     won = thinking([3.0, 0.1], 1)
@@ -89,7 +89,7 @@ def per_episode(batch, column):
     ]
 
 
-def test_w13_the_factor_and_both_forms():
+def test_w13_entropy_factor_in_both_forms():
     golden = GOLDEN["W13_ettrl"]
     batch = with_mean_entropies(golden["H"], golden["A"])
     factor = relative_certainty(batch)
@@ -111,7 +111,7 @@ def test_w13_twice_the_entropy_of_the_group_flips_the_sign_only_in_the_paper():
     assert per_episode(batch, kept) == near([1.8, 1.8, 1.8, 0])
 
 
-def test_ear_compares_with_the_own_group_only():
+def test_ear_compares_entropy_only_within_a_group():
     batch = batch_of([[1], [1], [2], [1]], group=[0, 0, 1, 1])
     batch = batch.with_(entropy=written(batch, [0.2, 0.6, 3, 5, 4]))
     assert relative_certainty(batch).tolist() == near([1.5, 0.5, 1, 1])
@@ -133,12 +133,12 @@ UNEVEN = [0.2, 0.8, 0.4, 1.6, 0.6]
 
 
 def three_turns():
-    """One episode of three turns, with junk for entropy on what was read."""
+    """One episode of three turns, with arbitrary entropies on observation tokens."""
     batch = batch_of(TURNS)
     return batch.with_(entropy=torch.where(batch.mask, written(batch, UNEVEN), 5.0))
 
 
-def test_f2_means_are_over_what_was_written():
+def test_f2_means_are_over_generated_tokens():
     batch = three_turns()
     assert exact_entropy(batch) == near(0.72)
     assert turns_of(batch).mean(batch.entropy).tolist() == near([0.5, 1.0, 0.6])
@@ -174,7 +174,7 @@ def test_quantiles_by_key_are_those_of_each_part(level):
 # ---- ARES --------------------------------------------------------------------------------------
 
 
-def test_w9_windows_trigger_where_a_single_token_does_not():
+def test_w9_a_window_mean_triggers_where_a_single_token_does_not():
     golden = GOLDEN["W9_win"]
     batch = batch_of([[len(golden["H"])]])
     batch = batch.with_(entropy=written(batch, golden["H"]))
@@ -206,7 +206,7 @@ def test_w9_the_reward(case):
     assert found == near(GOLDEN["W9_reward"][case])
 
 
-def test_ares_the_shaping_is_bounded_and_an_easy_win_never_gains():
+def test_ares_shaping_is_bounded_and_never_rewards_an_easy_win():
     for kind, count, won in itertools.product(range(3), range(0, 60, 7), (True, False)):
         found = shaped(kind, count, 20, won)
         assert abs(found) <= 0.5 * (1.2 if kind == HARD else 1) + 1e-6

@@ -55,7 +55,7 @@ def fixture(**about):
 
 
 def learner_of(algorithm, tokenizer):
-    """A network whose tokens differ in entropy, and the learner that trains it."""
+    """A network with different entropies per token, and the learner that trains it."""
     shape = ScratchSettings(
         hidden_size=16, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=16
     )
@@ -78,7 +78,7 @@ def course(entropies, scores):
     return found
 
 
-def test_w1_the_law_is_found_again():
+def test_w1_the_fit_recovers_a_known_law():
     golden = GOLDEN["W1"]
     law = course(golden["H"], golden["R"]).fit()
     assert law[:2] == near(golden["fit"], 2e-6) and law.ceiling == near(golden["ceiling"], 2e-6)
@@ -86,7 +86,7 @@ def test_w1_the_law_is_found_again():
     assert [-law.a * math.exp(h) for h in golden["H"]] == near(golden["dRdH"], 5e-6)
 
 
-def test_the_law_is_the_fit_of_least_squares_and_says_how_far_off_it_is():
+def test_the_law_is_a_least_squares_fit_and_reports_its_error():
     rng = np.random.default_rng(0)
     entropies, scores = rng.random(40) * 2, rng.random(40)
     features = np.stack([-np.exp(entropies), np.ones(40)], 1)
@@ -95,7 +95,7 @@ def test_the_law_is_the_fit_of_least_squares_and_says_how_far_off_it_is():
     assert law == near((a, b, math.sqrt(float(square[0]) / 40)), 1e-9)
 
 
-def test_there_is_no_law_without_three_steps_that_differ_in_entropy():
+def test_a_fit_needs_three_steps_with_different_entropies():
     assert course([0.1, 0.2], [0, 1]).fit() is None and course([0.5] * 9, range(9)).fit() is None
     assert course([0.5] * 9, range(9)).metrics() == {}
     three = course([0.1, 0.2, 0.3], [0.3, 0.2, 0.1])
@@ -133,7 +133,7 @@ def test_w7_the_advantage():
     assert mixed(fixture())[0] == near(flat(GOLDEN["W7_dcpo"]["A"]))
 
 
-def test_dcpo_at_temperature_one_every_factor_is_one_and_the_bonus_a_constant():
+def test_dcpo_at_temperature_one_every_factor_is_one_and_the_bonus_is_constant():
     logits = torch.randn(9, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     logp, tokens = logits.log_softmax(-1), torch.arange(9) % 5
     said = logp[torch.arange(9), tokens]
@@ -147,7 +147,7 @@ def test_dcpo_at_temperature_one_every_factor_is_one_and_the_bonus_a_constant():
     assert gained[batch.mask].tolist() == near([share] * 4 + [0] * 3, 1e-12)
 
 
-def test_w7_at_the_target_and_without_a_win_the_advantage_stays():
+def test_w7_at_the_target_or_without_a_win_the_advantage_is_unchanged():
     batch = fixture()
     before = batch.advantage[batch.mask].tolist()
     assert mixed(batch, entropy=0.5)[0] == before
@@ -156,7 +156,7 @@ def test_w7_at_the_target_and_without_a_win_the_advantage_stays():
 
 @pytest.mark.parametrize(("entropy", "column"), GOLDEN["W6_ctrl"])
 def test_w6_the_temperature_is_high_up_to_the_target_and_low_above(entropy, column):
-    """Told apart by the columns: the cool one holds half the logarithm of the probability."""
+    """The columns show which one is used: the cool one holds half the log-probability."""
     batch = fixture()
     found = mixed(batch, entropy=float(entropy))[0]
     share = share_of_bonus(Target(0.5, 0.1), float(entropy), 0.5)
@@ -165,7 +165,7 @@ def test_w6_the_temperature_is_high_up_to_the_target_and_low_above(entropy, colu
     assert found[0] == near((1 - share) * 1.2 + share * factor)
 
 
-def test_dcpo_the_code_goes_by_the_step_before_and_starts_from_zero():
+def test_dcpo_the_released_code_uses_the_entropy_of_the_previous_step_and_starts_from_zero():
     batch = fixture()
     first, state = mixed(batch, entropy=9.0, late=True)
     assert first == near(flat(GOLDEN["W7_dcpo"]["A"])) and state == 9.0
@@ -181,7 +181,7 @@ def test_dcpo_entropies_and_successes_of_a_batch():
     assert rewarded(part).tolist() == [False, True] and not won(part).any()
 
 
-def test_dcpo_a_group_that_always_wins_is_learned_from(tokenizer):
+def test_dcpo_trains_on_a_group_that_always_wins(tokenizer):
     batch = collate(made_up(0, [[1.0] * 4, [1.0, 0.0, 0.0, 0.0]]))
     algorithm = DCPO(target_entropy=9.0).build()
     batch = learner_of(algorithm, tokenizer).observe(batch)
@@ -227,7 +227,7 @@ def test_w8_the_squared_distance_and_its_slope():
 
 
 def regularised(batch, entropy, anchor, level=0.8):
-    """The term and its gradient, by way of the pieces that the learner puts together."""
+    """The term and its gradient, computed with the parts that the learner combines."""
     leaf = entropy.detach().clone().requires_grad_()
     outputs = Outputs(leaf, leaf, extra={NUCLEUS: leaf})
     held = anchor * batch.mask.double()
@@ -242,7 +242,7 @@ def regularised(batch, entropy, anchor, level=0.8):
     return float(total.detach()), gradient
 
 
-def test_siren_the_tangent_has_the_gradient_of_the_square_by_finite_differences():
+def test_siren_the_linearised_term_has_the_gradient_of_the_square():
     batch = batch_of([[4], [3], [5]])
     generator = torch.Generator().manual_seed(1)
     entropy = torch.rand(len(batch.mask), generator=generator, dtype=torch.float64) * batch.mask
@@ -259,7 +259,7 @@ def test_siren_the_tangent_has_the_gradient_of_the_square_by_finite_differences(
         assert float(gradient[at]) == near(slope, 1e-6)
 
 
-def test_siren_the_anchor_is_the_first_batchs_and_stays():
+def test_siren_the_anchor_is_set_by_the_first_batch_and_stays():
     batch = fixture()
     nucleus = SIREN().build().credit.reductions[0]
     transform = anchored(0.8, "episode", nucleus)
@@ -278,7 +278,7 @@ def adapted(transform, state, entropy):
 
 
 def test_w20_the_adaptive_coefficient():
-    """The block lacks its inputs: a tenth of a nat to either side, and this rate, lead to it."""
+    """The golden block lacks its inputs: 0.1 nat on either side and this rate reproduce it."""
     transform = adaptive_coefficient(0.005, 1.2, 0.001)
     start = transform.init()
     found = [adapted(transform, start, entropy)[1] for entropy in (1.1, 1.2, 1.3)]
@@ -289,7 +289,7 @@ def test_w20_the_adaptive_coefficient():
         assert batch.extra[COEFFICIENT].tolist() == near([0, weight, weight], 1e-9)
 
 
-def test_the_adaptive_coefficient_goes_on_from_a_checkpoint_and_stays_without_tokens():
+def test_the_adaptive_coefficient_resumes_from_a_checkpoint_and_is_kept_without_tokens():
     transform = adaptive_coefficient(0.005, 1.2, 0.01)
     _, state = adapted(transform, transform.init(), 1.0)
     file = io.BytesIO()
@@ -315,7 +315,7 @@ def test_the_gradient_of_the_adaptive_bonus_is_its_coefficient():
 
 
 def test_siren_pulls_the_entropy_of_a_network_towards_the_anchor(tokenizer):
-    """Through the learner: the gradient of the network is that of the square, and points down."""
+    """Through the learner: the network has the gradient of the square, which points down."""
     algorithm = SIREN(anchor_weight=1.0).build()
     learner = learner_of(algorithm, tokenizer)
     batch = learner.observe(collate(made_up(0, MIXED)))

@@ -16,7 +16,7 @@ from agentgym.types import Completion, Sampling
 
 
 class Broken:
-    """In vLLM's place: asleep, and never awake again; or deaf to whatever it is asked."""
+    """Replaces vLLM: asleep and unable to wake, or without response to any request."""
 
     vllm_config = SimpleNamespace(model_config=SimpleNamespace(enable_sleep_mode=True))
     engine_core = SimpleNamespace(shutdown=lambda: None)

@@ -107,7 +107,7 @@ print(report.pass_at(1))
     assert len(names["report"].panel) == 2
 
 
-def test_a_run_started_from_python_is_one_that_the_command_line_continues(trained, capsys):
+def test_the_command_line_can_continue_a_run_started_from_python(trained, capsys):
     config = trained.folder / "config.yaml"
     plan = load_plan(config)
     assert (plan.algorithm, plan.algo, plan.experiment) == ("grpo", GRPO(group_size=2), TINY)
@@ -289,7 +289,7 @@ def test_workers_need_objects_that_they_can_import():
         ({"model": 3}, "needs its tokenizer"),
     ],
 )
-def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, given, expected):
+def test_a_mistake_gives_a_one_line_error_and_nothing_is_written(tmp_path, given, expected):
     with pytest.raises(agentgym.AgentGymError) as problem:
         agentgym.train(**{"progress": False, "out": tmp_path / "run"} | given)
     assert expected in str(problem.value) or "resume" in given
@@ -307,7 +307,7 @@ def test_sections_are_overridden_by_field_or_as_a_whole():
     assert two.scratch == TINY.scratch
 
 
-def test_a_recipe_is_settings_to_train_with():
+def test_a_recipe_can_be_used_as_training_settings():
     recipe = agentgym.load_recipe("alfworld")
     assert recipe.env == "agentgym/ALFWorld-v0" and recipe.rollout.max_turns == 30
     assert agentgym.load_recipe("hotter") == Experiment(env="agentgym/Hotter-v0")
@@ -339,7 +339,7 @@ def test_evaluations_are_compared_task_by_task(trained, tmp_path):
         agentgym.compare(trained.before)
 
 
-def test_a_difference_is_called_real_only_where_it_is(tmp_path):
+def test_a_difference_is_reported_only_when_it_is_significant(tmp_path):
     from test_evaluate import Guesser, always, run, sometimes
 
     never = run(Guesser(lambda task, sample: False), tmp_path / "a.jsonl")
@@ -353,7 +353,7 @@ def test_a_difference_is_called_real_only_where_it_is(tmp_path):
     assert two.p == pytest.approx(2 / 64) and two.verdict == "always is better"
 
 
-def test_importing_costs_little():
+def test_importing_the_package_is_cheap():
     code = "import time; t = time.process_time(); import agentgym; print(time.process_time() - t)"
     done = [
         float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout)

@@ -111,8 +111,8 @@ def test_g3b_statistics_over_turns_favour_long_episodes():
         leave_one_out(),
     ],
 )
-def test_a_group_of_equal_rewards_has_no_advantage_at_all(reward, transform):
-    """The mean of equal numbers is not always that number, so that a rest would be left."""
+def test_a_group_of_equal_rewards_has_exactly_zero_advantage(reward, transform):
+    """The rounded mean of equal numbers may differ from them and leave a remainder."""
     batch = batch_of(
         [[1, 2]] * 7 + [[1]] * 2, reward=[reward] * 7 + [0, 1], group=[0] * 7 + [1] * 2
     )
@@ -124,8 +124,8 @@ def test_a_group_of_equal_rewards_has_no_advantage_at_all(reward, transform):
 
 
 @pytest.mark.parametrize("gain", [0.1, 0.3, -0.7, 1e-3])
-def test_a_step_group_of_equal_returns_has_no_advantage_at_all(gain):
-    """As in a group of episodes: what rounding leaves would be scaled up to 0.01."""
+def test_a_step_group_of_equal_returns_has_exactly_zero_advantage(gain):
+    """As in a group of episodes: a rounding remainder would be scaled up to 0.01."""
     batch = batch_of(
         [[1]] * 7 + [[1]] * 2, turn_reward=[gain] * 7 + [0, 1], observation_hash=[0] * 7 + [1] * 2
     )
@@ -147,7 +147,7 @@ def test_g3c_reinforce_plus_plus():
 
 @pytest.mark.parametrize(("trace", "name"), [(1.0, "adv_g1_l1"), (0.95, "adv_g1_l095")])
 @pytest.mark.parametrize("turns", [[3], [1, 2], [1, 1, 1]])
-def test_g3d_gae_runs_over_tokens_whatever_turn_they_are_in(trace, name, turns):
+def test_g3d_gae_runs_over_tokens_across_turns(trace, name, turns):
     golden = GOLDEN["G3d_gae"]
     gain = [0.0] * (len(turns) - 1) + [1.0]
     batch = batch_of([turns], reward=[1], turn_reward=gain)
@@ -212,7 +212,7 @@ def history(transform, steps):
 
 
 def test_g7e_histories_per_turn():
-    """The released code pads a short step from the left, so its turns meet the wrong ones."""
+    """The released code pads a short step on the left, so its turns are misaligned."""
     golden = GOLDEN["G7e_history"]
     early = [[1, 0.8, 0.6], [0.8, 0.6, 0]]
     padded = padded_history(0.5, 1.5, 3, 0)
@@ -231,7 +231,7 @@ def test_a_turn_that_no_earlier_step_reached_has_no_corridor():
     assert found.extra[HIGH][found.mask].tolist() == near([0.6, 1.2, math.inf])
 
 
-def test_padding_junk_never_reaches_a_corridor():
+def test_values_at_padding_never_affect_a_corridor():
     batch = batch_of([[1]])
     found = corridor(batch, torch.full((2,), 0.8), 0.5, 1.5)
     assert found.extra[LOW].tolist() == near([-math.inf, 0.4])
@@ -280,7 +280,7 @@ def test_g8bcd_empg_variants(name, k, zeta, entropy):
     assert final == near(GOLDEN[name]["A_final"])
 
 
-def test_g8e_a_steps_entropy_is_the_mean_over_what_was_written():
+def test_g8e_the_entropy_of_a_step_is_the_mean_over_generated_tokens():
     golden = GOLDEN["G8e_step"]
     batch = batch_of([[3], [2]])
     entropy = written(batch, [0.2, 0.6, 1, 0.5, 0.1])

@@ -55,7 +55,7 @@ def near(values, tolerance=1e-6):
 
 
 def tokens(ratios, advantages, turns=None):
-    """A batch and outputs whose tokens have these ratios and advantages."""
+    """A batch and outputs; the tokens have these ratios and advantages."""
     batch = batch_of([turns or [1] * len(ratios)])
     batch = batch.with_(
         advantage=written(batch, advantages), logprob=written(batch, [-1.0] * len(ratios))
@@ -103,8 +103,8 @@ def test_g1_entropy_and_its_gradient():
     assert probability == near(golden["p"][1])
 
 
-def test_g1_entropy_of_the_likeliest_tokens_is_what_their_rest_lacks():
-    """The engine knows the top k only: what it adds for the rest comes off again."""
+def test_g1_top_k_entropy_is_full_entropy_less_the_estimate_for_the_rest():
+    """The engine has only the top k: its estimate for the rest is subtracted again."""
     golden = GOLDEN["G1"]
     top = golden["p"][:2]
     rest = 1 - sum(top)
@@ -155,7 +155,7 @@ def test_g4b_gspo_has_one_ratio_per_sequence():
     assert (-value[batch.mask]).tolist() == near([ratios[0], *[math.exp(0.1)] * 2])
 
 
-def test_g4b_a_clipped_sequence_has_no_gradient_and_an_unclipped_one_its_ratio():
+def test_g4b_a_clipped_sequence_has_no_gradient_and_an_unclipped_one_has_its_ratio():
     for high, slope in [(9.0, -1.10517092), (0.01, 0.0)]:
         batch, outputs = tokens([math.exp(x) for x in (0.1, -0.05, 0.25)], [1.0] * 3, [3])
         sequence_ratio(0.9, high, turn=True).apply(outputs, batch, 0).sum().backward()
@@ -171,7 +171,7 @@ def test_g4c_kl():
     assert float(found[batch.mask]) == near(golden["k3"])
 
 
-def test_g4c_k3_is_k2_up_to_a_cube_and_its_slope_tells_k1():
+def test_g4c_k3_equals_k2_to_third_order_and_its_slope_is_one_minus_exp_k1():
     golden = GOLDEN["G4c_kl"]
     batch = batch_of([[1]])
     batch = batch.with_(**{REFERENCE: written(batch, [golden["ref"]])})
@@ -210,7 +210,7 @@ def test_without_candidates_covariance_clipping_is_ppo():
     assert (covariant(0.5, low=50.0)[2] == 1).all()
 
 
-def test_tokens_that_the_clip_has_stopped_are_not_drawn():
+def test_clipped_tokens_are_not_selected():
     kept = covariant(0.5, ratios=[2.0, 1, 1, 1, 1, 1])[2]
     assert (kept == 0).nonzero().squeeze(-1).tolist() == [2, 4]
 
@@ -230,12 +230,12 @@ def penalty(loss, entropies, reference, low, high):
     return value.tolist(), slope[batch.mask].tolist()
 
 
-def test_g7_the_penalty_has_a_gradient_and_the_indicator_none():
+def test_g7_the_penalty_has_a_gradient_and_the_indicator_has_none():
     golden = GOLDEN["G7_epo_pen"]
     reference = golden["Href"]
     value, slope = penalty(outside(), golden["tokens"], reference, 0.5, 1.5)
     assert value == near(golden["P_v2"])
-    inner = [0, 2, 4, 5]  # the sides themselves are a matter of rounding
+    inner = [0, 2, 4, 5]  # on the bounds only rounding decides
     assert [slope[i] for i in inner] == near([golden["dP_v2_dH"][i] for i in inner])
     assert 0.1 * np.mean(value) == near(golden["L_smooth_v2_tokenmean"])
     value, slope = penalty(outside_indicator(), golden["tokens"], reference, 0.5, 1.5)
@@ -243,7 +243,7 @@ def test_g7_the_penalty_has_a_gradient_and_the_indicator_none():
     assert slope == [0] * 6
 
 
-def test_g7b_a_lower_side_of_zero_is_never_reached():
+def test_g7b_penalties_with_a_lower_bound_of_zero():
     golden = GOLDEN["G7b_epo_kappa02"]
     entropies = GOLDEN["G7_epo_pen"]["tokens"]
     assert penalty(outside(), entropies, 0.8, 0.0, 2.0)[0] == near(golden["P_v2"])
@@ -368,7 +368,7 @@ def test_g10f_the_whole_loss(form):
     )
 
 
-def test_g10g_the_released_streak_never_ends_while_nobody_forks():
+def test_g10g_the_released_counters_are_never_reset_while_no_task_forks():
     counters = [0, 0]
     for case in GOLDEN["G10g_counter"]:
         counters = count_tasks(counters, case["created"])
@@ -415,7 +415,7 @@ def terms():
         scale(lambda step: 0.3 * step, reinforce()),
     ],
 )
-def test_a_gradient_is_what_finite_differences_say(loss):
+def test_the_gradient_agrees_with_finite_differences(loss):
     batch, outputs = terms()
     leaves = [x.clone().requires_grad_() for x in outputs[:3]]
 
@@ -428,7 +428,7 @@ def test_a_gradient_is_what_finite_differences_say(loss):
 
 
 def frozen(name, move, move0, advantage):
-    """The losses with stop-gradients, written out with what is stopped held at ``move0``."""
+    """The losses with stop-gradients, written out with stopped parts held at ``move0``."""
     r, r0 = np.exp(move), np.exp(move0)
     if name == "cispo":
         return -np.clip(r0, 0.8, 1.28) * advantage * (move - 1)
@@ -454,7 +454,7 @@ def frozen(name, move, move0, advantage):
         ("ce-gppo", policy_gradient_controlled(0.2, 0.28, below=0.3, above=0.6)),
     ],
 )
-def test_a_gradient_is_what_finite_differences_say_with_stopped_parts_frozen(name, loss):
+def test_the_gradient_agrees_with_finite_differences_while_stopped_parts_are_frozen(name, loss):
     batch, outputs = tokens(RATIOS, ADVANTAGES)
     value = loss.apply(outputs, batch, 0)
     value[batch.mask].sum().backward()
@@ -470,7 +470,7 @@ def test_a_gradient_is_what_finite_differences_say_with_stopped_parts_frozen(nam
     assert outputs.logprob.grad[batch.mask].tolist() == near(slopes, 1e-5)
 
 
-def test_losses_under_different_weights_stay_apart_and_under_one_weight_join():
+def test_losses_with_different_weights_stay_separate_and_with_equal_weights_are_merged():
     loss = add(reinforce(), weighted_by(TURNS, entropy_bonus()), scale(2.0, reinforce()))
     assert [term.weight for term in loss.terms()] == ["weight", TURNS]
     assert loss.plus[0].reads == {TURNS}

@@ -27,7 +27,7 @@ from agentgym.training.learner import Learner
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # The compiler's, of its own parts.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Raised inside the compiler.
 ]
 
 

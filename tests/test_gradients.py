@@ -1,7 +1,7 @@
-"""Every term of every registered loss has the gradient that finite differences say.
+"""The gradient of every term of every registered loss agrees with finite differences.
 
-What a loss stops the gradient of is held at its value meanwhile: each call of ``detach`` answers
-what it answered at the point itself.
+For finite differences, parts with a stopped gradient are held constant: each call of ``detach``
+returns the value it had at the central point.
 """
 
 import math
@@ -21,7 +21,7 @@ from agentgym_trainers.riskpo import with_dual_clip
 
 FORMS = ("", "paper", "released")
 STOPPING = {"aepo", "cispo", "empo", "gppo", "gspo", "riskpo"}
-"""Methods whose surrogate stops a gradient on purpose."""
+"""Methods with an intended stop-gradient in the surrogate."""
 STEP = 3
 
 
@@ -31,7 +31,7 @@ def near(values, tolerance=1e-6):
 
 @contextmanager
 def detaching(answer):
-    """Lets a function of the tensor say what ``detach`` answers."""
+    """Replaces the result of ``detach`` by a function of the tensor."""
     original = torch.Tensor.detach
     torch.Tensor.detach = answer
     try:
@@ -41,7 +41,7 @@ def detaching(answer):
 
 
 def noted(term, outputs, batch):
-    """The sum over tokens, and what was detached on the way."""
+    """The sum over tokens, and the tensors that were detached."""
     original, seen = torch.Tensor.detach, []
 
     def answer(tensor):
@@ -54,7 +54,7 @@ def noted(term, outputs, batch):
 
 
 def held(term, outputs, batch, seen):
-    """The sum over tokens with what is detached held."""
+    """The sum over tokens with detached tensors held constant."""
     answers = iter(seen)
     with detaching(lambda tensor: next(answers)):
         return float(term.apply(outputs, batch, STEP)[batch.mask].sum())
@@ -68,7 +68,7 @@ def exact(batch):
 
 
 def later(update, batch):
-    """What a policy says that has moved far: ratios from a fourth to sixteen."""
+    """Outputs of a policy far from the sampling policy: ratios from 1/4 to 16."""
     rng = np.random.default_rng(0)
 
     def column(low, high):
@@ -81,7 +81,7 @@ def later(update, batch):
 
 
 def slopes(term, outputs, batch):
-    """Along random directions: what autograd says, what differences say; and whether it stops."""
+    """Autograd and finite differences along random directions; whether a gradient is stopped."""
     names = ("logprob", "entropy", "value", *outputs.extra)
     points = [*outputs[:3], *outputs.extra.values()]
 
@@ -117,8 +117,8 @@ def configurations(name):
 
 
 @pytest.mark.parametrize("name", sorted(plugins.algorithms()))
-def test_every_term_of_every_loss_has_the_gradient_that_finite_differences_say(name):
-    """A term without a gradient has no value either, unless the released code has it so."""
+def test_the_gradient_of_every_loss_term_agrees_with_finite_differences(name):
+    """A term without a gradient is zero, unless the released code differs."""
     stops, flat, empty = set(), set(), set()
     for form, config in configurations(name).items():
         trial = _Trial(f"{name}.{form}", config)
@@ -205,7 +205,7 @@ PIECES = {
 
 
 @pytest.mark.parametrize("name", PIECES)
-def test_a_piece_with_stopped_parts_has_the_value_and_gradient_written_out(name):
+def test_a_term_with_stopped_gradients_has_the_value_and_gradient_computed_by_hand(name):
     loss, formula = PIECES[name]
     batch = batch_of([TURNS])
     batch = batch.with_(

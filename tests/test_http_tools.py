@@ -1,4 +1,4 @@
-"""The client for tools against a real server: slow, rude, silent, and recorded."""
+"""The HTTP client for tools against a real server: slow, failing, silent, and recorded."""
 
 import asyncio
 import contextlib
@@ -59,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
         self.say(403, b"who are you?")
 
     def say_busy(self):
-        """Twice too much, then fine."""
+        """Rate limited twice, then successful."""
         busy = self.server.asked.count(self.path) < 3
         self.say(429 if busy else 200, b"" if busy else b"at last", retry_after="0.2")
 
@@ -84,7 +84,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.over.wait(20)
 
     def say_drops(self):
-        """A byte now and then, for ever: no single read is late."""
+        """Sends single bytes without end: no single read times out."""
         self.send_response(200)
         self.send_header("content-length", "100000")
         self.end_headers()

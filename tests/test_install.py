@@ -1,4 +1,4 @@
-"""What a plain installation lacks, and that `agentgym envs` says how to get it."""
+"""What a plain installation lacks, and how `agentgym envs` shows the way to get it."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def plain(tmp_path_factory):
     return folder
 
 
-def test_a_plain_installation_says_what_each_world_needs(plain):
+def test_a_plain_installation_lists_what_each_environment_needs(plain):
     paths = [plain, HERE, HERE / "envs", HERE / "trainers"]
     done = subprocess.run(
         [sys.executable, "-S", "-m", "agentgym.cli", "envs"],
@@ -104,7 +104,7 @@ print(json.dumps(found))
 """
 
 
-def test_without_the_training_packages_every_verb_works_or_names_the_extra(tmp_path):
+def test_without_the_training_packages_every_command_works_or_names_the_extra(tmp_path):
     commands = [
         [],
         ["--version"],

@@ -64,7 +64,7 @@ def test_epo_1_the_first_step_has_no_penalty():
 
 
 def side_term(loss, entropies):
-    """Value and slope of EPO's term of its own, at entropies far outside the corridor or not."""
+    """Value and slope of EPO's own term, at entropies inside or far outside the corridor."""
     batch = batch_of([[1] * len(entropies)])
     batch = corridor(batch, torch.full((len(batch.mask),), 0.5).double(), 0.5, 1.5)
     entropy = written(batch, entropies).requires_grad_()
@@ -73,8 +73,8 @@ def side_term(loss, entropies):
     return value[batch.mask].tolist(), slope[batch.mask].tolist()
 
 
-def test_epo_2_without_penalty_the_loss_is_the_hosts_with_a_bonus():
-    """To the last bit, whether its weight or its schedule is 0."""
+def test_epo_2_without_penalty_the_loss_is_that_of_the_base_with_a_bonus():
+    """Bitwise, both with a weight of 0 and with a schedule of 0."""
     _, term = EPO(entropy_coef=0.01, smoothing_weight=0.0).build().updates[0].loss.terms()
     _, paid = EPO(entropy_coef=0.01).build().updates[0].loss.terms()
     plain = scale(0.01, weighted_by(TURNS, entropy_bonus()))
@@ -86,11 +86,11 @@ def test_epo_2_without_penalty_the_loss_is_the_hosts_with_a_bonus():
     assert side_term(paid, entropies) != expected
 
 
-def test_epo_3_inside_the_corridor_nothing_is_paid():
+def test_epo_3_inside_the_corridor_the_penalty_is_zero():
     assert band([0.5, 0.8, 1.1], 0.8).tolist() == [0, 0, 0]
 
 
-def test_epo_4_the_penalty_pulls_from_either_side_and_the_indicator_from_none():
+def test_epo_4_the_penalty_has_a_gradient_on_both_sides_and_the_indicator_has_none():
     entropies = [0.1, 0.5, 0.9]
     assert side_term(outside(), entropies)[1] == [-1, 0, 1]
     batch = batch_of([[1] * 3])
@@ -100,7 +100,7 @@ def test_epo_4_the_penalty_pulls_from_either_side_and_the_indicator_from_none():
     assert value[batch.mask].tolist() == [1, 0, 1] and not value.requires_grad
 
 
-def test_epo_5_without_a_lower_side_low_entropy_is_free():
+def test_epo_5_without_a_lower_bound_low_entropy_has_no_penalty():
     assert band([1e-9, 0.1], 0.8, low=0.0).tolist() == [0, 0]
 
 
@@ -115,7 +115,7 @@ def test_epo_7_the_schedule_settles_from_two_towards_one():
     assert all(a > b > 1 for a, b in itertools.pairwise(beta))
 
 
-def test_epo_8_a_step_like_the_history_leaves_its_mean():
+def test_epo_8_a_step_equal_to_the_history_does_not_change_its_mean():
     def reference(means):
         transform = overall_history(1.0, 2.0)
         state = transform.init()
@@ -140,7 +140,7 @@ def test_epo_9_only_a_penalty_above_the_bonus_pushes_entropy_down(penalty, down)
     assert (float(entropy.grad[batch.mask]) > 0) is down
 
 
-def test_epo_10_turn_means_are_token_means_only_where_all_turns_are_alike():
+def test_epo_10_turn_means_equal_token_means_only_where_all_turns_have_one_length():
     for turns, alike in [([[2, 2], [2, 2]], True), ([[2, 1], [2, 2]], False)]:
         batch = batch_of(turns)
         batch = side_weights(TURNS).apply(batch, (), 0)[0]
@@ -165,7 +165,7 @@ def test_epo_the_current_step_enters_the_history_after_its_own_reference():
 
 
 def steps(entropy, advantage=None, lengths=((2, 1, 3), (1, 2))):
-    """A batch whose turns have these entropies and advantages, the same on all their tokens."""
+    """A batch with these entropies and advantages per turn, equal on all tokens of a turn."""
     batch = batch_of([list(episode) for episode in lengths])
     turns = turns_of(batch)
     column = torch.tensor(entropy, dtype=torch.float64)
@@ -189,7 +189,7 @@ def factor(k, entropy=ENTROPY):
     return turns.first(scale_by_confidence(k).apply(batch, (), 0)[0].advantage)
 
 
-def test_empg_1_without_sharpness_and_bonus_only_the_mean_is_taken_off():
+def test_empg_1_without_sharpness_and_bonus_only_the_mean_is_subtracted():
     batch, _ = steps(ENTROPY, [1.0, 1.0, 1.0, -1.0, -1.0])
     assert factor(0.0).tolist() == [1] * 5
     assert empg(batch, 0.0, 0.0).tolist() == near([0.8, 0.8, 0.8, -1.2, -1.2])
@@ -214,7 +214,7 @@ def test_empg_5_equal_entropies_change_nothing():
     assert rescale(torch.full((3,), 0.4)).tolist() == [0] * 3
 
 
-def test_empg_6_entropy_may_be_moved_and_stretched():
+def test_empg_6_shifting_and_scaling_entropy_changes_nothing():
     one, _ = steps(ENTROPY)
     other, _ = steps([3 * h + 2 for h in ENTROPY])
     assert empg(one).tolist() == near(empg(other).tolist())
@@ -232,7 +232,7 @@ def test_empg_8_an_episodes_last_step_earns_no_bonus():
     assert bonus[[2, 4]].tolist() == [0, 0] and (bonus[[0, 1, 3]] > 0).all()
 
 
-def test_empg_10_entropies_of_what_was_read_change_nothing():
+def test_empg_10_entropies_of_observation_tokens_change_nothing():
     batch, _ = steps(ENTROPY, [1.0, 1.0, 1.0, -1.0, -1.0])
     for junk in (0.0, 50.0, -3.0):
         other = batch.with_(entropy=torch.where(batch.mask, batch.entropy, junk))
@@ -242,7 +242,7 @@ def test_empg_10_entropies_of_what_was_read_change_nothing():
 
 
 def test_empg_11_episodes_in_another_order_have_the_same_advantages():
-    """Three episodes: two that change places are also the same round, turned."""
+    """Uses three episodes: swapping two of them is also a rotation of the same cycle."""
     entropy, advantage = [*ENTROPY, 0.2], [1.0, 1.0, 1.0, -1.0, -1.0, 0.5]
     one, _ = steps(entropy, advantage, ((2, 1, 3), (1, 2), (4,)))
     order = [3, 4, 0, 1, 2, 5]
@@ -304,7 +304,7 @@ def test_spear_2_only_episodes_that_beat_their_task_are_kept():
     assert means.tolist() == near([0.5, 0.25, 0.75, 0.0, 1.0])
 
 
-def test_spear_what_is_played_now_is_replayed_at_the_next_step_with_its_old_logprobs():
+def test_spear_episodes_are_replayed_at_the_next_step_with_their_old_logprobs():
     (first, _), (second, _), _ = run_spear(MIXED)
     assert not replayed(first).any()
     old = second.only(torch.arange(len(second.group)) >= len(first.group))
@@ -316,15 +316,15 @@ def test_spear_what_is_played_now_is_replayed_at_the_next_step_with_its_old_logp
     assert fresh(second).sum() == len(collate(made_up(1, MIXED)))
 
 
-def test_spear_3_replayed_advantages_are_positive_and_measured_against_now():
+def test_spear_3_replayed_advantages_are_positive_and_new_weights_sum_to_one():
     for batch, _ in run_spear(MIXED):
         old = batch.mask & (batch.extra[REPLAYED] > 0)
         assert (batch.advantage[old] > 0).all()
         assert math.isclose(float(batch.weight[batch.extra[REPLAYED] == 0].sum()), 1, rel_tol=1e-5)
 
 
-def test_spear_a_replayed_advantage_is_the_return_less_the_median_of_past_tasks():
-    """Past tasks had means 1/2, 1/4 and 3/4, so a win is worth 1/2, whatever it was worth then."""
+def test_spear_a_replayed_advantage_is_the_return_minus_the_median_of_past_task_means():
+    """Past tasks had means 1/2, 1/4 and 3/4, so a win has advantage 1/2 at replay."""
     _, (second, _) = run_spear(MIXED, replace(SPEAR(replay_size=99), acting_reward=0.0), steps=2)
     old = second.mask & (second.extra[REPLAYED] > 0)
     assert old.any() and set(second.advantage[old].tolist()) == {0.5}
@@ -343,14 +343,14 @@ def test_spear_4_5_a_burst_empties_the_buffer_and_replays_a_power_of_two():
     assert int(burst(7)(good, 0).replay.sum()) == 7
 
 
-def test_spear_at_the_median_is_replayed_by_the_released_code_only():
+def test_spear_only_the_released_code_replays_an_episode_at_the_median():
     zero = torch.tensor([0.0] * 4 + [1.0] * 4)
     assert int(burst(2, power_of_two=True)(zero, 1).replay.sum()) == 2
     paper = burst(2)(zero, 1)
     assert (zero[paper.replay] > 0).all()
 
 
-def test_spear_6_memory_is_bounded_and_old_episodes_go():
+def test_spear_6_the_replay_buffer_is_bounded_and_drops_old_episodes():
     config = SPEAR(replay_size=4, buffer_size=3, max_age=2, baseline_buffer_size=4)
     for step, (_, (stored, born, means)) in enumerate(run_spear(MIXED, config, steps=6)):
         assert len(born) <= 6 and len(means) <= 4
@@ -393,7 +393,7 @@ def test_spear_7_covariance_clipping_leaves_out_a_few_tokens_and_without_candida
     assert not few.equal(plain)
 
 
-def test_spear_8_replay_without_weight_has_no_gradient_and_the_moments_of_adam_decay(tokenizer):
+def test_spear_8_replay_with_zero_weight_has_no_gradient_and_adam_moments_decay(tokenizer):
     shape = ScratchSettings(
         hidden_size=16, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=16
     )
@@ -422,7 +422,7 @@ def test_spear_8_replay_without_weight_has_no_gradient_and_the_moments_of_adam_d
     assert learner.update(old, imitation, 20)["imitation/grad_norm"] > 0
 
 
-def test_spear_9_what_was_good_is_dropped_when_the_median_rises():
+def test_spear_9_a_stored_episode_is_dropped_when_the_median_rises():
     """Rewards of 1 are above a median of 0.5 and not above one of 1."""
     config = replace(SPEAR(replay_size=99, baseline_buffer_size=4), acting_reward=0.0)
     credit = config.build().credit
@@ -461,7 +461,7 @@ def test_spear_11_kept_tasks_deviate_at_least_as_much_as_dropped_ones():
     assert int(kept.sum()) == 6 and spread[kept].min() >= spread[~kept].max()
 
 
-def test_a_turn_that_repeats_itself_is_found():
+def test_a_turn_with_repeated_text_is_detected():
     batch = batch_of([[200, 200]])
     varied = torch.arange(len(batch.mask))
     tokens = torch.where(batch.turn == 1, torch.arange(len(batch.mask)) % 5, varied)
@@ -476,7 +476,7 @@ RATIOS = [0.3, 0.79, 0.81, 1.0, 1.27, 1.29, 2.0, 2.9, 3.1, 8.0]
 
 
 def of_aepo_and_grpo(ratios, advantage):
-    """Value and slope of each token in AEPO's loss, and in that of its host."""
+    """Value and slope of each token in the loss of AEPO and in that of its base."""
     batch = batch_of([[1] * len(ratios)])
     batch = batch.with_(advantage=written(batch, [advantage] * len(ratios)))
     found = []
@@ -490,7 +490,7 @@ def of_aepo_and_grpo(ratios, advantage):
 
 
 @pytest.mark.parametrize("advantage", [1.7, 0.4, -0.4, -1.7])
-def test_aepo_1_2_its_value_is_grpos_and_its_gradient_differs_beyond_the_upper_clip(advantage):
+def test_aepo_1_2_the_value_equals_grpo_and_the_gradient_differs_beyond_the_upper_clip(advantage):
     value, slope, plain, other = of_aepo_and_grpo(RATIOS, advantage)
     assert value == near(plain, 1e-12)
     beyond = [r > 1.28 and advantage > 0 for r in RATIOS]
@@ -501,13 +501,13 @@ def test_aepo_1_2_its_value_is_grpos_and_its_gradient_differs_beyond_the_upper_c
     assert [s == 0 for s in other] == stops
 
 
-def test_aepo_3_before_the_policy_has_moved_the_gradient_is_grpos():
+def test_aepo_3_while_the_policy_is_unchanged_the_gradient_equals_grpo():
     for advantage in (1.7, -0.4):
         _, slope, _, other = of_aepo_and_grpo([1.0] * 3, advantage)
         assert slope == other == near([-advantage] * 3)
 
 
-def test_aepo_4_without_weight_or_with_equal_entropies_advantages_stay():
+def test_aepo_4_zero_weight_or_equal_entropies_leave_advantages_unchanged():
     batch = batch_of([[3], [2]])
     batch = batch.with_(advantage=written(batch, [1.0, 0.3, -2, 0.7, -1]))
     uneven_ = batch.with_(entropy=written(batch, [0.2, 1, 0.6, 2, 0.1]))
@@ -517,7 +517,7 @@ def test_aepo_4_without_weight_or_with_equal_entropies_advantages_stay():
         assert torch.allclose(found, batch.advantage, atol=1e-12) is stays
 
 
-def test_aepo_5_entropy_scores_are_standardised_over_what_was_written():
+def test_aepo_5_entropy_scores_are_standardised_over_generated_tokens():
     batch = batch_of([[3], [2]])
     entropy = written(batch, [0.2, 1, 0.6, 2, 0.1])
     entropy[~batch.mask] = 50
@@ -544,7 +544,7 @@ def test_aepo_7_the_budget_is_within_bounds_and_rises_with_the_first_entropy():
     assert budget(16, 0.5, 0.5, 0.5) == 9
 
 
-def test_aepo_8_forking_again_and_again_grows_less_likely():
+def test_aepo_8_repeated_forks_become_less_likely():
     for rule in (
         lambda rise, streak: released_probability(rise, streak, 0.2, 0.5),
         lambda rise, streak: score(rise, streak, 0.5, 0.2, 0.2),
@@ -556,7 +556,7 @@ def test_aepo_8_forking_again_and_again_grows_less_likely():
     assert released_probability(0.0, 10, 0.2, 0.5) == 0
 
 
-def test_aepo_9_only_what_the_policy_wrote_is_on_the_mask():
+def test_aepo_9_the_mask_covers_only_tokens_generated_by_the_policy():
     group = made_up(0, MIXED)
     batch = collate(group)
     said = [
@@ -569,7 +569,7 @@ def test_aepo_9_only_what_the_policy_wrote_is_on_the_mask():
     assert batch.tokens[batch.mask].tolist() == said
 
 
-def test_aepo_10_the_clip_looks_at_one_token_at_a_time():
+def test_aepo_10_the_clip_acts_on_each_token_separately():
     for advantage in (1.0, -1.0):
         value, slope, *_ = of_aepo_and_grpo(RATIOS, advantage)
         alone = [of_aepo_and_grpo([ratio], advantage)[:2] for ratio in RATIOS]
@@ -591,7 +591,7 @@ def test_a_masked_truncation_counts_in_the_statistics_and_not_in_the_loss():
     assert found.reward.equal(batch.reward)
 
 
-def test_an_empty_completion_does_not_disturb_its_neighbours():
+def test_an_empty_completion_does_not_change_other_turns():
     (group,) = made_up(0, [[1.0, 0.0]])
     turns = group[0].turns
     silent = replace(turns[0], completion=Completion((), (), ()))

@@ -1,4 +1,4 @@
-"""Log-probabilities read from hidden states a few at a time: the numbers of the whole."""
+"""Log-probabilities from hidden states in chunks equal those of the whole batch."""
 
 import pytest
 import torch
@@ -73,7 +73,7 @@ def by_hand(model, batch, temperature):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pieces_give_the_values_and_gradients_of_whole_rows(kind, monkeypatch):
+def test_chunked_computation_gives_the_values_and_gradients_of_whole_rows(kind, monkeypatch):
     monkeypatch.setattr(module, "MAX_LOGITS", 7 * V)
     model = model_of(KINDS[kind])
     outputs = Policy(model, temperature=0.8)(BATCH, REDUCTIONS)
@@ -93,7 +93,7 @@ def test_pieces_give_the_values_and_gradients_of_whole_rows(kind, monkeypatch):
 
 
 class Largest(TorchDispatchMode):
-    """Remembers the number of elements of the largest tensor that was made."""
+    """Records the number of elements of the largest tensor that was made."""
 
     size = 0
 
@@ -132,7 +132,7 @@ def test_no_logits_are_saved_for_the_gradient(monkeypatch):
     assert 0 < max(kept) < 4000
 
 
-def test_gradient_norms_of_parts_are_the_same_in_pieces(monkeypatch):
+def test_gradient_norms_of_loss_terms_do_not_change_with_chunking(monkeypatch):
     """Several backward passes through one graph, as `norm/` metrics take."""
     model = model_of(KINDS["tied"])
     learner = Learner(Policy(model), OptimizerSettings(learning_rate=0.0))

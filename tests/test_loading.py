@@ -32,21 +32,21 @@ def saved(folder, tokenizer, **shape):
     return folder
 
 
-def test_a_model_without_a_chat_template(tokenizer, tmp_path):
+def test_a_model_without_a_chat_template_is_refused(tokenizer, tmp_path):
     folder = saved(tmp_path, tokenizer)
     check_model(folder)
     (folder / "chat_template.jinja").unlink()
     assert "has no chat template, as base models have none" in refused(folder)
 
 
-def test_a_context_that_is_longer_than_the_model_reads(tokenizer, tmp_path):
+def test_a_context_longer_than_the_model_supports_is_refused(tokenizer, tmp_path):
     folder = saved(tmp_path, tokenizer, max_position_embeddings=512)
     check_model(folder, context=512)
     with pytest.raises(ConfigError, match="max_context_tokens is 513, expected at most 512"):
         check_model(folder, context=513)
 
 
-def test_a_gguf_file_of_an_unsupported_architecture(tmp_path):
+def test_a_gguf_file_of_an_unsupported_architecture_is_refused(tmp_path):
     from gguf import GGUFWriter
 
     writer = GGUFWriter(tmp_path / "odd.gguf", "unheard-of")
@@ -57,13 +57,13 @@ def test_a_gguf_file_of_an_unsupported_architecture(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"not a model"])
-def test_a_damaged_gguf_file(content, tmp_path):
+def test_a_damaged_gguf_file_is_refused(content, tmp_path):
     (tmp_path / "broken.gguf").write_bytes(content)
     assert "broken.gguf" in refused(tmp_path / "broken.gguf")
     assert "missing.gguf" in refused(tmp_path / "missing.gguf")
 
 
-def test_a_gguf_file_without_the_package_that_reads_it(tmp_path, monkeypatch):
+def test_a_gguf_file_without_the_package_that_reads_it_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(gguf, "find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'agentic-gym\[gguf\]'"):
         load_model(tmp_path / "model.gguf")
@@ -84,7 +84,7 @@ def test_adapters_of_another_base_are_found_by_their_shapes(tokenizer, tmp_path,
     assert f"do not fit their base {str(other)!r}" in text
 
 
-def test_the_kind_of_number_of_the_weights_can_be_chosen(tmp_path):
+def test_the_dtype_of_the_weights_can_be_chosen(tmp_path):
     model_of(UNTIED).save_pretrained(tmp_path)
     for dtype in (torch.float32, torch.bfloat16):
         model = load_model(tmp_path, device="cpu", dtype=dtype)

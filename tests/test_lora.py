@@ -42,7 +42,7 @@ KINDS = {"tied": TIED, "untied": UNTIED, "transposed": OLD}
 
 
 def nudge(model, seed=0):
-    """Adapters with an opinion: fresh ones add nothing."""
+    """Adapters with random weights: new ones add nothing."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -53,7 +53,7 @@ def nudge(model, seed=0):
 
 @pytest.fixture(params=KINDS)
 def pair(request, tmp_path):
-    """A model with adapters, and PEFT's own of the same, from the folders that were saved."""
+    """A model with adapters, and the PEFT model loaded from the same saved folders."""
     model_of(KINDS[request.param]).save_pretrained(tmp_path / "base")
     model = load_model(tmp_path / "base")
     add_lora(model, LORA, seed=0)
@@ -62,7 +62,7 @@ def pair(request, tmp_path):
     return model, PeftModel.from_pretrained(base, tmp_path / "adapters").eval()
 
 
-def test_fresh_adapters_change_nothing_and_a_seed_decides_them():
+def test_new_adapters_change_nothing_and_are_determined_by_a_seed():
     model = model_of(TIED)
     before = model(input_ids=torch.tensor([words(9, 0)])).logits
     state = torch.get_rng_state()
@@ -157,7 +157,7 @@ TINY = Experiment(
 
 
 def algorithm():
-    """With a critic and a reference, and with credit for tokens, so that there is always some."""
+    """With a critic and a reference, and with token credit, so that credit is never zero."""
 
     def tilt(batch):
         return batch.with_(
@@ -219,7 +219,7 @@ def test_a_folder_of_adapters_is_evaluated_as_it_was_in_its_run(finished, tmp_pa
     assert played[0] == played[1]
 
 
-def test_vllm_is_given_a_whole_model_for_a_folder_of_adapters(finished):
+def test_vllm_gets_a_merged_model_for_a_folder_of_adapters(finished):
     job = Job(TINY, finished, Display(), engines=EngineFactory("vllm"))
     assert job._loaded(finished.warm)[1] == finished.warm
     assert type(job._loaded(finished.final)[1]).__name__ == "Qwen2ForCausalLM"
@@ -277,7 +277,7 @@ def test_a_run_folder_can_be_moved_and_continued(finished, tmp_path):
 
 
 def fingerprint_where(folder):
-    """Where adapters and base lie does not change what they are."""
+    """The location of adapters and base does not change their fingerprint."""
     file = folder.final / "adapter_config.json"
     there = json.loads(file.read_text()) | {"base_model_name_or_path": str(folder.warm)}
     other = folder.root.parent / "named" / "final"

@@ -1,4 +1,4 @@
-"""Defects that agents feel: oracles that lose, success for nothing, labels in the text, leaks."""
+"""Defects visible to agents: oracles that lose, unearned success, labels in the text, leaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defects of single answers: to nonsense, in type, score and reward, and as values."""
+"""Defects of single answers: to invalid actions, in type, score and reward, and as values."""
 
 from __future__ import annotations
 

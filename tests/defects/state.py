@@ -1,4 +1,4 @@
-"""Defects of state: what should belong to one episode comes from or goes to elsewhere."""
+"""Defects of state: data of one episode that leaks from or into another place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Defects of tasks: which there are, and which one is played."""
+"""Defects of tasks: the list of tasks, and the choice of the one to play."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two correct small worlds, and how a class that breaks one of them is listed."""
+"""Two correct small worlds, and the registration of classes that break one of them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from agentgym.env.base import Opening, Outcome, TextEnv, unknown_split, unknown_
 
 
 class Defect(NamedTuple):
-    """A world with one fault, and what the checker must say about it."""
+    """A world with one fault, and the message that the checker must give."""
 
     world: type[TextEnv]
     modelled_on: str
-    """The issue of a public project that reports such a fault, or what is commonly done."""
+    """A public issue that reports such a fault, or the common practice that causes it."""
     sentence: str
     """Regular expression for the violation."""
 
@@ -49,7 +49,7 @@ class Small(TextEnv):
 
 
 class Corridor(Small):
-    """Walk east, with a random draught, to the end; the way is mutable state."""
+    """Walk east to the end; observations hold a random number, and the path is mutable state."""
 
     stochastic = True
 
