@@ -83,7 +83,7 @@ def shops():
 both = pytest.mark.parametrize("transport", ["stdio", "http"])
 
 
-# ---- a server's tools as ours ----------------------------------------------------------------
+# ---- tools of a server as local tools --------------------------------------------------------
 
 
 @both
@@ -103,7 +103,7 @@ def test_server_tools_are_called_like_local_ones(shops, transport):
     assert result(env, "price", item="tea", count=2) == ("2 x tea: 6", True)
     assert result(env, "double", number=21) == ("42", True)
     assert json.loads(result(env, "total")[0])["asked"] == before + 1
-    # Structured content that a text does not repeat is shown, too; else one of them is.
+    # Structured content is added unless the text repeats it.
     assert result(env, "stock") == ('2 items\n{"items": ["tea", "moon"]}', True)
     assert result(env, "stock", same=True) == ('{"items": ["tea", "moon"]}', True)
     assert result(env, "names") == ("tea\nmoon", True)
@@ -185,7 +185,7 @@ def test_invalid_server_is_reported_in_one_line(server, error, message):
     assert "\n" not in str(raised.value)
 
 
-def test_website_that_is_no_mcp_server_is_refused():
+def test_website_that_is_not_an_mcp_server_is_rejected():
     page = (200, b"<html>", ("content-type", "text/html"))
     with serving(lambda path, body: page) as (_, url):
         with pytest.raises((Unreachable, EnvTimeout), match="the MCP server 'http") as raised:
@@ -211,7 +211,7 @@ def test_schema_validation_fetches_no_references():
 
 
 def processes(marker):
-    """Ids of the processes whose command holds a text."""
+    """Ids of the processes with a text in their command line."""
     found = []
     for entry in filter(str.isdecimal, os.listdir("/proc")):
         with contextlib.suppress(OSError):
@@ -242,7 +242,7 @@ def test_started_server_exits_when_closed_or_garbage_collected(how):
         time.sleep(0.05)
 
 
-# ---- our worlds as a server ------------------------------------------------------------------
+# ---- environments as a server ------------------------------------------------------------------
 
 SERVE = [sys.executable, "-m", "agentgym.cli", "serve"]
 

@@ -1,4 +1,4 @@
-"""What algorithms share: columns, terms with weights of their own, critic, reference, selection."""
+"""Shared parts of algorithms: columns, terms with own weights, critic, reference, selection."""
 
 import copy
 import math
@@ -71,7 +71,7 @@ def near(values, tolerance=1e-6):
 
 
 @pytest.mark.parametrize("windowed", [False, True])
-def test_a_turns_columns_tell_what_it_earned_what_it_saw_and_whether_it_acted(windowed):
+def test_turn_columns_hold_reward_observation_and_whether_an_action_was_valid(windowed):
     groups = made_up(0, MIXED, windowed=windowed)
     batch = collate(groups)
     turns = turns_of(batch)
@@ -96,7 +96,7 @@ def test_a_turns_columns_tell_what_it_earned_what_it_saw_and_whether_it_acted(wi
 
 
 @pytest.mark.parametrize("windowed", [False, True])
-def test_an_episodes_columns_tell_how_it_ended_and_which_tokens_are_thought(windowed):
+def test_episode_columns_hold_its_ending_and_its_thought_tokens(windowed):
     groups = made_up(0, MIXED, windowed=windowed)
     batch, flat = collate(groups), [episode for group in groups for episode in group]
     assert batch.won.tolist() == [episode.won for episode in flat] and batch.won.any()
@@ -138,7 +138,7 @@ def test_reductions_are_columns_before_the_update_and_outputs_during_it():
         assert not torch.allclose(part, logprob)
 
 
-def test_a_loss_that_asks_the_vocabulary_keeps_asking_when_it_is_weighed_and_added():
+def test_scaled_and_summed_losses_keep_their_requests_for_reductions():
     one, other = tempered_logprob("test/one", 2.0), tempered_logprob("test/other", 3.0)
     asking = Loss(lambda outputs, batch, step: outputs.extra["test/one"], reductions=(one,))
     second = Loss(lambda outputs, batch, step: outputs.extra["test/other"], reductions=(other,))
@@ -148,7 +148,7 @@ def test_a_loss_that_asks_the_vocabulary_keeps_asking_when_it_is_weighed_and_add
     assert chain(both_, stateless(lambda b: b, reductions=[one, other])).reductions == (one, other)
 
 
-def test_two_selections_both_write_and_the_second_sees_the_first():
+def test_two_selections_both_write_and_the_second_reads_the_columns_of_the_first():
     first = Select(lambda o, b, g: b.with_(**{"a/b": b.mask.double()}), frozenset({"a/b"}))
     second = Select(lambda o, b, g: b.with_(**{"a/c": 2 * b.extra["a/b"]}), frozenset({"a/c"}))
     host = extend(GRPO().build(), select=first)
@@ -164,7 +164,7 @@ def selecting(*reads, writes="a/b", asks=()):
     return Select(lambda o, b, g: b, frozenset({writes}), frozenset(reads), frozenset(asks))
 
 
-def test_a_selection_that_reads_what_nothing_writes_is_refused():
+def test_a_selection_that_reads_an_unwritten_column_is_rejected():
     host = GRPO().build()
     with pytest.raises(CompositionError, match="nothing writes 'a/c'"):
         extend(host, select=selecting("a/c"))
@@ -175,7 +175,7 @@ def test_a_selection_that_reads_what_nothing_writes_is_refused():
         extend(host, select=selecting(REFERENCE))
 
 
-def test_a_selection_does_not_read_what_it_writes_itself_or_what_one_after_it_does():
+def test_a_selection_cannot_read_its_own_columns_or_those_of_a_later_selection():
     host = GRPO().build()
     with pytest.raises(CompositionError, match="nothing writes 'a/b'"):
         extend(host, select=selecting("a/b", writes="a/b"))
@@ -184,7 +184,7 @@ def test_a_selection_does_not_read_what_it_writes_itself_or_what_one_after_it_do
     assert extend(host, select=both(selecting(writes="a/c"), selecting("a/c")))
 
 
-def test_a_selection_needs_a_loss_that_asks_for_its_reductions():
+def test_a_selection_needs_a_loss_that_requests_its_reductions():
     """SIREN's peaks without its regulariser; credit alone does not compute them in the update."""
     nucleus = nucleus_entropy(NUCLEUS, 0.8)
     with pytest.raises(CompositionError, match="no loss asks for 'siren/nucleus'"):
@@ -195,7 +195,7 @@ def test_a_selection_needs_a_loss_that_asks_for_its_reductions():
         )
 
 
-def test_batches_join_and_part_and_survive_a_checkpoint():
+def test_batches_can_be_joined_split_and_saved_in_a_checkpoint():
     one, other = collate(made_up(0, MIXED)), collate(made_up(1, MIXED))
     one = one.with_(**{"a/b": torch.ones(len(one.mask))})
     both = concatenate(one, other)
@@ -210,7 +210,7 @@ def test_batches_join_and_part_and_survive_a_checkpoint():
     assert len(both.only(torch.zeros(24, dtype=torch.bool)).mask) == 0
 
 
-def test_the_next_turn_is_of_the_same_episode_and_the_last_has_none():
+def test_the_next_turn_is_in_the_same_episode_and_the_last_turn_has_none():
     batch = batch_of([[1, 2], [3], [1, 1, 1]])
     value = torch.tensor([1.0, 2, 3, 4, 5, 6])
     assert turns_of(batch).following(value).tolist() == [2, 0, 0, 5, 6, 0]
@@ -219,7 +219,7 @@ def test_the_next_turn_is_of_the_same_episode_and_the_last_has_none():
 # ---- rewards -----------------------------------------------------------------------------------
 
 
-def test_a_malformed_turn_pays_and_so_does_its_episode():
+def test_a_malformed_turn_is_penalised_in_turn_reward_and_return():
     batch = collate(made_up(0, MIXED))
     found, _ = malformed_penalty(0.1).apply(batch, (), 0)
     turns = turns_of(batch)
@@ -232,7 +232,7 @@ def test_a_malformed_turn_pays_and_so_does_its_episode():
     )
 
 
-def test_length_is_paid_for_by_the_last_turn():
+def test_the_length_penalty_is_charged_to_the_last_turn():
     batch = batch_of([[3, 5], [2]], reward=[1, 1], turn_reward=[0, 1, 1])
     found, _ = overlong_penalty(10, 4).apply(batch, (), 0)
     assert found.reward.tolist() == near([0.5, 1.0])
@@ -295,7 +295,7 @@ def test_the_constant_divides_the_token_sum_of_each_episode_or_of_the_batch(kind
 
     assert slopes("episode", [0, 1], divisor_tokens=10) == near([1 / 20] * 6)
     assert slopes("batch", [0, 1], divisor_tokens=10) == near([1 / 10] * 6)
-    # Of two minibatches with one episode each, the short and the long one divide alike.
+    # With one episode per minibatch, the short and the long one have the same divisor.
     assert slopes("episode", [0], divisor_tokens=10) == near([1 / 10] * 5)
     assert slopes("episode", [1], divisor_tokens=10) == near([1 / 10])
     run = RunInfo(max_turns=5, max_completion_tokens=8)
@@ -324,21 +324,21 @@ def test_tokens_left_out_of_a_token_sum_do_not_change_the_others():
     assert slope(kept)[~inside].abs().max() == 0
 
 
-def test_the_bound_on_the_gradient_has_the_scale_of_a_token_sum():
+def test_the_gradient_norm_limit_is_scaled_to_a_token_sum():
     batch = batch_of([[3, 2], [1]])
     assert loss_scale(policy_gradient(), batch) == 1
     assert loss_scale(token_sum(policy_gradient(), 10), batch) == near(6 / 20)
     assert loss_scale(token_sum(policy_gradient(), 10, per_episode=False), batch) == near(6 / 10)
 
 
-def test_a_weight_column_that_nothing_writes_is_refused():
+def test_an_unwritten_weight_column_is_rejected():
     side = weighted_by(TURNS, entropy_bonus())
     with pytest.raises(CompositionError, match="weight/turns"):
         Algorithm(collect=independent(2), credit=group_advantage(), updates=(Update(loss=side),))
 
 
 @pytest.mark.parametrize("loss", [value_error(None, RETURN), kl_to_reference()])
-def test_a_critic_or_reference_that_is_not_kept_is_refused(loss):
+def test_a_missing_critic_or_reference_is_rejected(loss):
     credit = stateless(lambda batch: batch, writes={RETURN})
     with pytest.raises(CompositionError, match=r"critic/value|reference/logprob"):
         Algorithm(collect=independent(2), credit=credit, updates=(Update(loss=loss),))
@@ -347,7 +347,7 @@ def test_a_critic_or_reference_that_is_not_kept_is_refused(loss):
 # ---- critic, reference, selection --------------------------------------------------------------
 
 
-def test_a_critic_starts_at_zero_and_learns_what_an_episode_is_worth():
+def test_a_critic_starts_at_zero_and_learns_the_return_of_an_episode():
     learner = learner_for(PPO(critic_learning_rate=3e-2, minibatches=1))
     before = [p.clone() for p in learner.critic.network.model.parameters()]
     credit = gae(1.0, 1.0)
@@ -368,7 +368,7 @@ def test_a_critic_starts_at_zero_and_learns_what_an_episode_is_worth():
     assert any(not a.equal(b) for a, b in zip(before, after, strict=True))
 
 
-def test_the_critics_error_leaves_the_policy_alone():
+def test_the_critic_loss_does_not_change_the_policy():
     learner = learner_for(PPO(minibatches=1))
     before = [p.clone() for p in learner.policy.model.parameters()]
     batch, _ = gae().apply(learner.observe(collate(made_up(0, MIXED))), (), 0)
@@ -377,7 +377,7 @@ def test_the_critics_error_leaves_the_policy_alone():
     assert all(a.equal(b) for a, b in pairs)
 
 
-def test_gae_bootstraps_only_episodes_that_a_limit_cut_short():
+def test_gae_bootstraps_only_truncated_episodes():
     batch = batch_of([[2], [2]], reward=[0, 0])
     batch = batch.with_(
         truncated=torch.tensor([True, False]), **{VALUE: written(batch, [0.5, 0.7, 0.5, 0.7])}
@@ -400,7 +400,7 @@ def test_the_released_gae_gives_every_turn_the_whole_return():
     assert late.advantage[batch.mask].tolist() == near([0.2, 0.1, 0.5])
 
 
-def test_the_reference_stays_while_the_policy_moves():
+def test_the_reference_model_is_unchanged_by_policy_updates():
     learner = learner_for(GRPO(kl_coef=0.1, minibatches=1))
     algorithm = GRPO(kl_coef=0.1, minibatches=1).build()
     start = learner.observe(collate(made_up(0, MIXED)))
@@ -429,7 +429,7 @@ def test_a_learner_with_critic_and_reference_resumes_where_it_was():
     assert step(one, 1) == step(twin, 1)
 
 
-def test_selected_columns_see_the_whole_minibatch_and_the_policy_as_it_is_now():
+def test_selections_read_the_whole_minibatch_and_the_current_policy():
     learner = learner_for(GRPO())
     learner.settings = replace(learner.settings, microbatch_tokens=1)
     seen = []
@@ -450,7 +450,7 @@ def test_selected_columns_see_the_whole_minibatch_and_the_policy_as_it_is_now():
     assert not torch.allclose(now[now != 0].sort().values, second, atol=1e-4)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_before_the_step():
+def test_a_non_finite_loss_stops_the_run_before_the_step():
     learner = learner_for(GRPO())
     batch = learner.observe(collate(made_up(0, MIXED)))
     before = [p.clone() for p in learner.policy.model.parameters()]
@@ -461,7 +461,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_the_step():
     assert all(a.equal(b) for a, b in pairs)
 
 
-def test_a_learner_serves_one_algorithm():
+def test_a_learner_works_with_one_algorithm_only():
     learner = learner_for(PPO())
     with pytest.raises(TrainingError, match="another algorithm"):
         learner.attach(PPO().build())
@@ -503,7 +503,7 @@ TRUNCATED = {
 
 @pytest.mark.parametrize("per", MASKED)
 @pytest.mark.parametrize("beyond", ["mask", "truncate"])
-def test_what_is_out_of_bounds_counts_as_the_cap_or_nothing_and_so_does_its_gradient(per, beyond):
+def test_importance_out_of_bounds_is_capped_or_zero_and_so_is_its_gradient(per, beyond):
     """Ratios exp(0.1), exp(-0.1), exp(0.3), exp(2) and exp(-1), in five turns of three episodes."""
     batch = batch_of([[1, 2], [1], [1]])
     batch = batch.with_(
@@ -516,7 +516,7 @@ def test_what_is_out_of_bounds_counts_as_the_cap_or_nothing_and_so_does_its_grad
     corrected, _ = credit.apply(batch, (), 0)
     logprob = corrected.logprob.clone().requires_grad_()
     policy_gradient(0.2).apply(Outputs(logprob, corrected.entropy), corrected, 0).sum().backward()
-    # At the policy of before the update the ratio of the surrogate is 1.
+    # Before the update the ratio of the surrogate is 1.
     signs = [1, -1, 1, 1, -1]
     gradient = [-sign * weight for sign, weight in zip(signs, expected, strict=True)]
     assert logprob.grad[batch.mask].tolist() == near(gradient)
@@ -534,7 +534,7 @@ def test_a_run_stops_when_engine_and_trainer_disagree():
         stop_on_mismatch(0.05).apply(batch.with_(logprob=written(batch, [math.nan, 0])), (), 0)
 
 
-# ---- impossible values -------------------------------------------------------------------------
+# ---- invalid values ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -580,7 +580,7 @@ UNBOUNDED = {"ClipCov.clip_cov_high", "SPEAR.clip_cov_high"}
 
 
 @pytest.mark.parametrize("name", sorted(plugins.algorithms()))
-def test_no_coefficient_is_negative_infinite_or_no_number(name):
+def test_negative_and_non_finite_coefficients_are_rejected(name):
     config = plugins.algorithm(name)()
     refused = 0
     for field in fields(config):
@@ -597,7 +597,7 @@ def test_no_coefficient_is_negative_infinite_or_no_number(name):
     assert refused or not any("float" in field.type for field in fields(config))
 
 
-def test_bounds_leave_alone_what_is_possible_or_unset():
+def test_valid_and_unset_values_pass_the_bounds_check():
     @dataclass
     class Some:
         a: float = 1.0
@@ -614,7 +614,7 @@ def test_bounds_leave_alone_what_is_possible_or_unset():
 
 
 def broken(credit):
-    """A configuration class whose credit is the given one."""
+    """A configuration class with the given credit."""
 
     @dataclass(frozen=True, kw_only=True)
     class Broken(GRPO):
@@ -633,7 +633,7 @@ def broken(credit):
 
 
 def per_row(batch):
-    """A statistic over rows: what the contract is there to find."""
+    """A statistic over rows, which the contract check must report."""
     count = torch.bincount(batch.row).float()
     return batch.with_(advantage=batch.advantage * count[batch.row])
 
@@ -661,14 +661,14 @@ def not_a_number(batch):
         (lambda batch: batch.with_(weight=2 * batch.weight), "weights sum to 2"),
     ],
 )
-def test_the_contract_finds_what_is_wrong(transform, expected):
+def test_the_contract_check_reports_a_faulty_transform(transform, expected):
     credit = chain(group_advantage(), mean_over_episodes(), stateless(transform))
     with pytest.raises(AssertionError, match=expected):
         check_algorithm(broken(credit))
 
 
 def updating(select=None, loss=None):
-    """A configuration class whose first update selects, or minimises, what is given."""
+    """A configuration class with the given selection or loss in its first update."""
     host = GRPO().build()
     first = replace(host.updates[0], select=select, loss=loss or host.updates[0].loss)
 
@@ -680,7 +680,7 @@ def updating(select=None, loss=None):
 
 
 def writes(column):
-    """A selection that writes what a function of the batch says."""
+    """A selection that writes the result of a function of the batch."""
     return Select(
         lambda outputs, batch, generator: batch.with_(**{"test/column": column(batch)}),
         frozenset({"test/column"}),
@@ -688,7 +688,7 @@ def writes(column):
 
 
 def draws(count):
-    """A selection that draws tokens, as many as a function of the batch says."""
+    """A selection that samples as many tokens as a function of the batch returns."""
 
     def apply(outputs, batch, generator):
         at = batch.mask.nonzero().squeeze(-1)
@@ -700,7 +700,7 @@ def draws(count):
 
 
 def before(batch):
-    """Entropy of the token before, which may be one that was read."""
+    """Entropy of the previous token, which may be a prompt token."""
     return batch.entropy.roll(1)
 
 
@@ -722,11 +722,11 @@ def before(batch):
         ),
     ],
 )
-def test_the_contract_finds_what_is_wrong_with_an_update(select, loss, expected):
+def test_the_contract_check_reports_a_faulty_update(select, loss, expected):
     with pytest.raises(AssertionError, match=expected):
         check_algorithm(updating(select, loss))
 
 
-def test_the_contract_lets_an_update_draw_tokens():
+def test_the_contract_check_accepts_an_update_that_samples_tokens():
     loss = times_column("test/column", policy_gradient())
     check_algorithm(updating(draws(lambda batch: 5), loss))

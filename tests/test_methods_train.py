@@ -99,7 +99,7 @@ def test_a_method_trains_and_resumes_from_a_checkpoint(tokenizer, config):
     twin.restore(torch.load(file, weights_only=True))
     left, right = step(one), step(twin)
     assert said(left) == said(right)
-    # The engine's numbers depend, up to rounding, on what else was in flight.
+    # Engine outputs depend, up to rounding, on the other requests in flight.
     for name, value in left.metrics.items():
         if not name.startswith(("time/", "tokens_per_second", "policy/logprob_gap")):
             assert right.metrics[name] == pytest.approx(value, rel=1e-3, abs=1e-4), name
@@ -115,21 +115,21 @@ def mixed(marker):
 
 
 def trained(tokenizer, algorithm):
-    """One training step of an algorithm that no configuration names."""
+    """One training step of an algorithm without a registered configuration."""
     one = trainer(tokenizer, SMALL)
     learner = Learner(one.learner.policy, OptimizerSettings(warmup_steps=1))
     return step(Trainer(algorithm, learner, one.player))
 
 
-def test_pieces_of_different_methods_train_together(tokenizer):
-    """PEAR's charge and SIREN's regulariser on GSPO, as the algorithms' README mixes them."""
+def test_components_of_different_methods_train_together(tokenizer):
+    """PEAR's penalty and SIREN's regulariser on GSPO, as combined in the algorithms' README."""
     algorithm = replace(mixed("charge_thoughts"), collect=SMALL.build().collect)
     metrics = trained(tokenizer, algorithm).metrics
     assert metrics["update/grad_norm"] > 0 and all(map(math.isfinite, metrics.values()))
 
 
 def test_one_methods_update_trains_on_anothers_collector(tokenizer):
-    """EPO's update on AEPO's collector, as the algorithms' README mixes them."""
+    """EPO's update on AEPO's collector, as combined in the algorithms' README."""
     found = trained(tokenizer, mixed("collect=AEPO()"))
     assert {len(group) for group in found.groups} == {AEPO().base.group_size}
     assert any(t.shared_turns for group in found.groups for t in group)
@@ -137,7 +137,7 @@ def test_one_methods_update_trains_on_anothers_collector(tokenizer):
     assert all(map(math.isfinite, found.metrics.values()))
 
 
-def test_a_second_play_at_another_temperature_trains(tokenizer):
+def test_a_second_rollout_at_another_temperature_trains(tokenizer):
     found = step(
         trainer(
             tokenizer, AEPOArbitrary(base=SMALL, replayed_task_ratio=1.0, max_replaced_ratio=0.5)

@@ -1,4 +1,4 @@
-"""Health of a run: each number by hand, and the alarms on runs that are made to go wrong."""
+"""Metrics of a run against hand-computed values, and alarms on faulty runs."""
 
 import asyncio
 import math
@@ -89,7 +89,7 @@ def test_group_metrics_compare_the_actions_of_episodes():
     assert found["policy/entropy_sampled"] == pytest.approx((14 * 0.5 + 2 * 0.8) / 16)
 
 
-def test_tokens_that_are_not_learned_do_not_count_in_the_engines_entropy():
+def test_untrained_tokens_are_excluded_from_the_engine_entropy():
     found = group_metrics([[episode("a"), episode("a", entropy=9.0, learn=False)]])
     assert found["policy/entropy_sampled"] == pytest.approx(0.5)
 
@@ -117,8 +117,8 @@ def test_metrics_without_data_are_absent():
 # ---- tokens before the update --------------------------------------------------------------------
 
 
-def test_the_predicted_change_of_entropy_is_the_golden_one():
-    """Tokens drawn in proportion to p = (1/2, 1/4, 1/8, 1/8), moved by dz as in the spec, 0.7."""
+def test_the_predicted_change_of_entropy_has_its_golden_value():
+    """Tokens sampled with p = (1/2, 1/4, 1/8, 1/8) and logits changed by dz as in the spec, 0.7."""
     p = torch.tensor([0.5, 0.25, 0.125, 0.125], dtype=torch.float64)
     dz = torch.tensor([0.001, -0.002, 0.0005, 0.003], dtype=torch.float64)
     draws = [0, 0, 0, 0, 1, 1, 2, 3]
@@ -167,14 +167,14 @@ def pulls(loss, ratios, advantages, **columns):
 
 
 def test_clipped_tokens_are_counted_by_the_sign_of_their_advantage():
-    """Gains stop above, losses below; the others move, however far they are."""
+    """Positive advantages stop above the clip, negative ones below; other tokens do not."""
     ratios = [1.5, 0.5, 1.0, 1.0, 1.5, 0.5, 0.5, 1.0]
     advantages = [1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0]
     found = pulls(policy_gradient(0.2, 0.28), ratios, advantages)
     assert found == {"stopped_positive": 1 / 4, "stopped_negative": 2 / 4, "reweighted": 0.0}
 
 
-def test_stopped_tokens_follow_the_clip_of_the_loss():
+def test_tokens_clipped_by_the_loss_are_counted_as_stopped():
     assert pulls(policy_gradient(0.2, 0.6), [1.5, 1.0], [1.0, 1.0])["stopped_positive"] == 0
     assert pulls(policy_gradient(0.2, 0.4), [1.5, 1.0], [1.0, 1.0])["stopped_positive"] == 1 / 2
     kept = policy_gradient_kept(0.2, 0.28, below=False)
@@ -183,7 +183,7 @@ def test_stopped_tokens_follow_the_clip_of_the_loss():
     assert found["reweighted"] == pytest.approx(1 / 3)
 
 
-def test_a_mask_stops_tokens_a_weight_reweights_them_and_a_constant_does_neither():
+def test_masks_stop_tokens_weights_reweight_them_and_constants_do_neither():
     loss = times_column("w", policy_gradient())
     found = pulls(loss, [1.0] * 4, [1.0, -1.0, 1.0, 2.0], w=[0.0, 1.0, 1.0, 3.0])
     expected = {"stopped_positive": 1 / 3, "stopped_negative": 0, "reweighted": 1 / 3}
@@ -225,7 +225,7 @@ def test_a_replay_buffer_reports_its_size_and_age():
     assert AEPO().build().credit.health(AEPO().build().credit.init(), 0) == {}
 
 
-def test_mismatch_is_the_median_over_episodes_and_ignores_a_few_warmer_ones():
+def test_mismatch_is_the_median_over_episodes_and_ignores_a_few_at_higher_temperature():
     batch = collate([[episode("a"), episode("b"), episode("c")]])
     gap = torch.tensor([0.001, 0.002, 0.7])[batch.episode_of_token] * batch.mask
     batch = batch.with_(logprob=batch.logprob_sampled + gap)
@@ -289,7 +289,7 @@ def test_each_alarm_warns_once_after_its_patience(name, ill):
     ("ill", "name"),
     [({"episode/parsed": 0.0}, "never-acts"), ({"episode/cut": 1.0}, "cut-completions")],
 )
-def test_episodes_without_actions_give_no_advice_on_temperature(ill, name):
+def test_episodes_without_actions_trigger_no_temperature_advice(ill, name):
     """All answers of a policy at its maximum entropy are the same to the environment."""
     bad = {**WELL, "policy/entropy": 7.3, "group/identical": 1.0, "episode/parsed": 0.0, **ill}
     steps = [bad, bad]
@@ -353,8 +353,8 @@ def test_all_metrics_are_logged_and_engine_and_trainer_agree(tokenizer):
 
 
 @pytest.mark.parametrize(("minibatches", "epochs"), [(1, 1), (2, 1), (1, 2)])
-def test_the_norm_of_a_kl_penalty_is_measured_after_the_policy_has_moved(minibatches, epochs):
-    """KL-Cov's has no gradient before the first optimiser step, and one before each later."""
+def test_the_norm_of_a_kl_penalty_is_measured_after_a_policy_update(minibatches, epochs):
+    """KL-Cov's penalty has no gradient before the first optimiser step, only before later ones."""
     trial = _Trial("test", KLCov(kl_cov_ratio=0.5, minibatches=minibatches))
     learner, algorithm = trial.learner(), trial.algorithm
     batch = learner.observe(collate(made_up(0, MIXED)))
@@ -367,7 +367,7 @@ def test_the_norm_of_a_kl_penalty_is_measured_after_the_policy_has_moved(minibat
 
 
 def pretend():
-    """Credit for low token ids, so that there is a gradient although no episode is won."""
+    """Credit for low token ids: a gradient exists although no episode succeeds."""
 
     def apply(batch):
         low = torch.zeros(len(batch.group)).index_add(
@@ -379,7 +379,7 @@ def pretend():
 
 
 def test_a_penalty_without_a_gradient_has_norm_zero():
-    """The published indicator of EPO: its norm is 0 while tokens are outside the corridor."""
+    """The published indicator of EPO: its norm is 0 while tokens are outside the entropy range."""
     entropy = torch.tensor([0.0, 0.3, 0.9], requires_grad=True)
     batch = tokens(advantage=[1.0, 1.0], weight=[0.5, 0.5], logprob=[-1.0, -1.0])
     sides = {LOW: torch.full((3,), 0.4), HIGH: torch.full((3,), 0.6)}
@@ -410,8 +410,8 @@ def test_a_run_stops_when_the_engine_has_other_weights(tokenizer):
     )
 
 
-def test_a_run_in_which_nothing_is_learned_warns_once_also_across_a_checkpoint(tokenizer):
-    """Nobody wins in three turns: all groups are tied, and there is no gradient."""
+def test_a_run_without_learning_warns_once_even_after_resuming(tokenizer):
+    """No episode succeeds in three turns: all groups are tied, and there is no gradient."""
     config, alarms = GRPO(group_size=2), AlarmSettings(patience=2)
     one = trainer(tokenizer, config, alarms=alarms)
     first = step(one)

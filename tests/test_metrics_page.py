@@ -1,4 +1,4 @@
-"""The page on metrics names every number that training logs."""
+"""The page on metrics documents every logged metric."""
 
 import ast
 from pathlib import Path
@@ -26,5 +26,5 @@ def names():
 
 
 @pytest.mark.parametrize("name", sorted(set(names())))
-def test_a_metric_is_on_the_page(name):
+def test_every_metric_is_documented_on_the_page(name):
     assert f"`{name}`" in PAGE

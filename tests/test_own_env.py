@@ -77,7 +77,7 @@ def file(tmp_path, monkeypatch):
     return tmp_path / "my_doors.py"
 
 
-def test_a_class_in_a_file_is_made_and_listed_like_a_registered_environment(file):
+def test_a_class_in_a_file_is_created_and_listed_like_a_registered_environment(file):
     name = "my_doors.py:Doors"
     env = make(name, doors=8)
     observation, info = env.reset(seed=0, options={"task": "door-1"})
@@ -95,7 +95,7 @@ def test_panels_of_a_class_in_a_file_do_not_depend_on_its_folder(file):
     assert here.digest == there.digest and {task.env for task in here.tasks} == {here.env}
 
 
-def test_a_worker_process_plays_a_class_in_a_file_from_any_folder(file, monkeypatch):
+def test_a_worker_process_runs_a_class_in_a_file_from_any_folder(file, monkeypatch):
     factory = EnvFactory(env="my_doors.py:Doors", kwargs={"doors": 8})
     monkeypatch.chdir("/")
     task = Task("my_doors.py:Doors", "door-1")
@@ -111,12 +111,12 @@ def test_a_worker_process_plays_a_class_in_a_file_from_any_folder(file, monkeypa
     assert step.observation == "Right." and step.terminated
 
 
-def test_a_class_in_a_module_is_made(file):
+def test_a_class_in_a_module_can_be_created(file):
     assert world("my_doors:Doors").tasks("test")[0] == "door-30"
     assert full_id("my_doors:Doors") == "my_doors:Doors" == panel("my_doors:Doors").env
 
 
-def test_the_checker_takes_a_class_in_a_file(file, capsys, monkeypatch):
+def test_the_checker_accepts_a_class_in_a_file(file, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     quick = ["--effort.steps", "40", "--effort.resets", "60", "--effort.seconds", "1"]
     assert main(["check", "my_doors.py:Doors", *quick]) == 0, capsys.readouterr().out
@@ -140,7 +140,7 @@ def test_the_checker_takes_a_class_in_a_file(file, capsys, monkeypatch):
         ("hoter", "Did you mean 'hotter'"),
     ],
 )
-def test_a_wrong_name_is_one_line_that_says_what_is_wrong(file, name, expected):
+def test_an_invalid_name_gives_a_one_line_error_with_the_reason(file, name, expected):
     (file.parent / "broken.py").write_text("import os\n1 / 0\n")
     (file.parent / "bad.py").write_text("def (:\n")
     (file.parent / "leaves.py").write_text("raise SystemExit(3)\n")
@@ -171,7 +171,7 @@ def test_short_names_work_in_every_function():
     assert EnvFactory(env="hotter").env == "agentgym/Hotter-v0"
 
 
-def test_a_wrong_argument_is_answered_with_those_that_exist(file):
+def test_an_invalid_argument_gives_an_error_that_lists_the_valid_ones(file):
     with pytest.raises(ConfigError) as problem:
         make("hotter", hihg=3)
     assert str(problem.value) == (
@@ -200,7 +200,7 @@ broken-service = {value}
 
 
 @pytest.mark.parametrize("value", ["a_broken_plugin:register", "agentgym:no_such_name"])
-def test_a_broken_plug_in_is_named_once_and_skipped(tmp_path, value):
+def test_a_broken_plug_in_is_reported_once_and_skipped(tmp_path, value):
     (tmp_path / "a_broken_plugin.py").write_text("import not_installed_at_all\n")
     info = tmp_path / "broken_plugin-1.0.dist-info"
     info.mkdir()

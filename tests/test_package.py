@@ -33,13 +33,13 @@ def test_every_public_name_exists_and_they_are_sorted():
     assert all(hasattr(agentgym, name) for name in agentgym.__all__)
 
 
-def test_algorithms_and_worlds_are_found_through_entry_points():
+def test_algorithms_and_environments_are_found_through_entry_points():
     assert "grpo" in plugins.algorithms()
     ours = {f"agentgym/{name}-v0" for name in ("Hotter", "ScienceWorld", "TextWorld")}
     assert ours <= set(agentgym.environments())
 
 
-def test_a_third_partys_package_adds_its_own(tmp_path):
+def test_a_third_party_package_registers_its_own_entries(tmp_path):
     (tmp_path / "theirs.py").write_text(
         "import gymnasium\n"
         "class Mine:\n    '''A method.'''\n"
@@ -118,7 +118,7 @@ def test_a_third_partys_package_adds_its_own(tmp_path):
         (["eval", "m", "--panel.tasks", "0", "--out", "OUT/x.jsonl"], "panel.tasks is 0"),
     ],
 )
-def test_a_mistake_is_one_line_and_status_two(words, expected, capsys, tmp_path):
+def test_a_usage_error_is_one_line_with_exit_status_two(words, expected, capsys, tmp_path):
     words = [word.replace("OUT", str(tmp_path / "out")) for word in words]
     assert main(words) == 2
     error = capsys.readouterr().err
@@ -128,8 +128,8 @@ def test_a_mistake_is_one_line_and_status_two(words, expected, capsys, tmp_path)
 
 
 @pytest.mark.parametrize("words", [["train", "--help"], []])
-def test_a_reader_that_leaves_early_hears_no_complaint(words):
-    """As `agentgym train --help | head` does; short output breaks only when it is flushed."""
+def test_a_closed_output_pipe_causes_no_error(words):
+    """Like `agentgym train --help | head`; short output fails only when it is flushed."""
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "agentgym.cli", *words]
@@ -139,7 +139,7 @@ def test_a_reader_that_leaves_early_hears_no_complaint(words):
 
 
 @pytest.mark.parametrize("words", [["--version"], ["-V"]])
-def test_the_version_is_that_of_the_package(words, capsys):
+def test_the_version_flag_prints_the_package_version(words, capsys):
     from importlib.metadata import version
 
     assert main(words) == 0
@@ -154,7 +154,7 @@ def test_the_package_runs_as_a_module():
     assert done.stdout.startswith("agentgym "), done.stderr
 
 
-def test_a_terminal_that_shows_ascii_only_gets_a_table():
+def test_an_ascii_only_terminal_gets_an_ascii_table():
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     done = subprocess.run(
         [sys.executable, "-m", "agentgym", "envs"], capture_output=True, env=environment
@@ -164,14 +164,14 @@ def test_a_terminal_that_shows_ascii_only_gets_a_table():
 
 
 @pytest.mark.parametrize("verb", list(VERBS))
-def test_help_teaches(verb, capsys):
+def test_help_shows_the_usage(verb, capsys):
     with pytest.raises(SystemExit) as done:
         main([verb, "--help"])
     assert done.value.code == 0
     assert "usage: agentgym" in capsys.readouterr().out
 
 
-def test_envs_lists_worlds_splits_and_horizon(capsys):
+def test_envs_lists_environments_splits_and_horizon(capsys):
     assert main(["envs"]) == 0
     listed = capsys.readouterr().out
     assert "agentgym/Hotter-v0" in listed and "12 turns" in listed and "train" in listed
@@ -183,7 +183,7 @@ class Lacking(TextEnv):
 
 
 @pytest.mark.parametrize("width", ["60", "200"])
-def test_envs_shows_the_whole_command_that_installs_what_is_missing(capsys, monkeypatch, width):
+def test_envs_shows_the_full_command_that_installs_a_missing_package(capsys, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", width)
     gymnasium.register("agentgym/Lacking-v0", Lacking)
     try:
@@ -194,7 +194,7 @@ def test_envs_shows_the_whole_command_that_installs_what_is_missing(capsys, monk
     assert "agentgym/Lacking-v0: pip install 'agentic-gym[lacking]'" in rows
 
 
-def test_algorithms_lists_name_paper_and_the_three_choices(capsys, monkeypatch):
+def test_algorithms_lists_name_paper_and_the_three_components(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["algorithms"]) == 0
     listed = capsys.readouterr().out
@@ -205,7 +205,7 @@ def test_algorithms_lists_name_paper_and_the_three_choices(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_algorithms_lists_the_defaults_of_each_and_fits_the_terminal(capsys, monkeypatch, width):
+def test_algorithms_lists_each_ones_defaults_and_fits_the_terminal(capsys, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
     assert main(["algorithms"]) == 0
     table, _, agreed = capsys.readouterr().out.partition("its row omits it:")
@@ -226,7 +226,7 @@ def test_algorithms_lists_the_defaults_of_each_and_fits_the_terminal(capsys, mon
     assert "dual_clip=3" in told["riskpo"] and "max_penalty=0.9" in told["pear"]
 
 
-def test_the_readme_of_the_algorithms_lists_what_is_installed():
+def test_the_algorithms_readme_lists_the_installed_algorithms():
     import agentgym_trainers
 
     text = (Path(agentgym_trainers.__file__).parent / "README.md").read_text()
@@ -237,7 +237,7 @@ def test_the_readme_of_the_algorithms_lists_what_is_installed():
         assert f") | {cells} |" in text, name
 
 
-def test_a_file_chooses_the_host_of_an_algorithm(tmp_path):
+def test_a_config_file_selects_the_base_of_an_algorithm(tmp_path):
     from agentgym_trainers.epo import EPO
     from agentgym_trainers.grpo import GRPO
     from agentgym_trainers.ppo import PPO
@@ -262,7 +262,7 @@ def test_a_person_can_play(monkeypatch, capsys):
     assert "Find the number." in shown  # the goal, which the observation does not state
 
 
-def test_a_configuration_is_unchanged_by_writing_and_reading_it(tmp_path):
+def test_a_configuration_round_trips_through_a_file(tmp_path):
     arguments = {"high": 20, "deep": True, "low": 1e-5, "text": "1e-5", "word": "false"}
     plan = Experiment(env_args=arguments, steps=3, model="m")
     path = tmp_path / "c.yaml"
@@ -281,7 +281,7 @@ def test_a_configuration_is_unchanged_by_writing_and_reading_it(tmp_path):
         ("a: [", "is not YAML"),
     ],
 )
-def test_a_wrong_configuration_is_explained_in_one_line(tmp_path, text, expected):
+def test_an_invalid_configuration_gives_a_one_line_error(tmp_path, text, expected):
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as error:
@@ -290,13 +290,13 @@ def test_a_wrong_configuration_is_explained_in_one_line(tmp_path, text, expected
 
 
 @pytest.mark.parametrize("text", ["1e-5", "1E-5", "1.0e-5", "+1.e-5", "0.00001"])
-def test_a_number_in_scientific_notation_is_a_number(tmp_path, text):
+def test_scientific_notation_is_parsed_as_a_number(tmp_path, text):
     path = tmp_path / "c.yaml"
     path.write_text(f"optimizer: {{learning_rate: {text}}}")
     assert yaml_config.load(Experiment, path).optimizer.learning_rate == 1e-5
 
 
-def test_a_file_is_utf_8_whatever_the_locale_and_may_have_a_byte_order_mark(tmp_path):
+def test_config_files_are_utf_8_in_any_locale_with_or_without_a_byte_order_mark(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_bytes("\ufeffagent: {system_prompt: 'Antworte höflich: 日本'}".encode())
     code = (
@@ -311,7 +311,7 @@ def test_a_file_is_utf_8_whatever_the_locale_and_may_have_a_byte_order_mark(tmp_
 
 
 @pytest.mark.parametrize(("field", "given"), [("env", TextEnv), ("model", object()), ("model", 3)])
-def test_an_object_where_a_name_is_expected_is_refused(field, given):
+def test_an_object_in_place_of_a_name_is_rejected(field, given):
     with pytest.raises(ConfigError, match=rf"{field} is a \w+, expected a name: give objects to"):
         Experiment(**{field: given})
 
@@ -320,12 +320,12 @@ def test_an_object_where_a_name_is_expected_is_refused(field, given):
     ("text", "value"),
     [("false", False), ("True", True), ("3", 3), ("0.5", 0.5), ("1e-5", 1e-5), ("x", "x")],
 )
-def test_arguments_of_an_environment_are_numbers_truth_values_or_text(text, value):
+def test_environment_arguments_are_numbers_booleans_or_text(text, value):
     found = take_pairs(words := ["--env-args", "a", text, "--seed", "1"], "--env-args")["a"]
     assert (found, type(found), words) == (value, type(value), ["--seed", "1"])
 
 
-def test_every_option_of_another_library_is_mapped_to_an_option_that_exists():
+def test_every_option_of_another_library_maps_to_an_existing_option():
     from agentgym.cli.flags import FOREIGN, TAKEN_FIRST, known_flags
 
     kinds = plugins.algorithms().values()
@@ -334,7 +334,7 @@ def test_every_option_of_another_library_is_mapped_to_an_option_that_exists():
     assert {name: ours for name, ours in FOREIGN.items() if ours not in known} == {}
 
 
-def test_the_options_that_are_checked_are_those_that_the_parser_knows(capsys):
+def test_the_checked_options_equal_those_of_the_parser(capsys):
     from agentgym.cli.flags import known_flags
     from agentgym.cli.worlds import PlayOptions
 
@@ -344,5 +344,5 @@ def test_the_options_that_are_checked_are_those_that_the_parser_knows(capsys):
     assert shown - {"env-args"} <= known_flags(PlayOptions)
 
 
-def test_a_missing_extra_is_an_import_error():
+def test_a_missing_extra_raises_an_import_error():
     assert issubclass(MissingExtra, ImportError)

@@ -1,4 +1,4 @@
-"""Every block of Python on every page runs; every command names verbs and flags that exist.
+"""Every Python block on every page runs; every command uses existing verbs and flags.
 
 A page's blocks run in order, in one folder and one namespace. A block that begins with a comment
 that names a file is written to that file. `<!-- not run: reason -->` before a block skips it.
@@ -45,7 +45,7 @@ def having(language):
 
 
 @pytest.mark.parametrize("page", [page for page in having("python") if page not in ELSEWHERE])
-def test_every_block_of_python_on_a_page_runs(page, tmp_path, monkeypatch):
+def test_every_python_block_on_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AGENTGYM_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -67,7 +67,7 @@ def test_every_block_of_python_on_a_page_runs(page, tmp_path, monkeypatch):
 
 @cache
 def flags(verb):
-    """What `--help` of a verb lists."""
+    """The flags listed by `--help` of a verb."""
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
         main([verb, "--help"])
@@ -75,7 +75,7 @@ def flags(verb):
 
 
 def commands(page):
-    """The commands of ours on a page, as words."""
+    """The agentgym commands on a page, split into words."""
     for text, _ in blocks(page, "bash"):
         for line in text.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
@@ -84,7 +84,7 @@ def commands(page):
 
 
 @pytest.mark.parametrize("page", having("bash"))
-def test_every_command_on_a_page_has_a_verb_and_flags_that_exist(page):
+def test_every_command_on_a_page_uses_existing_verbs_and_flags(page):
     for verb, *words in commands(page):
         assert verb in VERBS or verb.startswith("-"), f"agentgym {verb}"
         for word in words:

@@ -18,7 +18,7 @@ from agentgym.engines.local.slotted import SlottedDecoder
 
 @pytest.fixture
 def cores():
-    """Two, and what was set before again in the end."""
+    """Set two threads, and restore the previous number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield 2
@@ -33,12 +33,12 @@ def in_another_thread(function):
     return found[0]
 
 
-def test_pool_threads_use_one_core_and_other_threads_are_unchanged(cores):
-    parallel._threads.cache_clear()  # They are made here.
+def test_pool_threads_use_one_core_and_other_threads_keep_their_setting(cores):
+    parallel._threads.cache_clear()  # The pool threads are created here.
     both = threading.Barrier(cores, timeout=30)
 
     def who(_):
-        both.wait()  # Passes only when both are being computed.
+        both.wait()  # Passes only while both parts are being computed.
         return threading.current_thread().name, torch.get_num_threads()
 
     found = run_parallel(who, range(cores), cores)
@@ -79,7 +79,7 @@ def test_rows_are_split_into_balanced_disjoint_parts(count):
 
 
 @pytest.mark.parametrize("counts", [[1] * 64, [600] + [1] * 63, [1000, 30], [90] * 11])
-def test_a_call_is_not_split_if_a_core_would_idle(counts):
+def test_a_call_is_not_split_if_a_core_would_be_idle(counts):
     assert parallel.split_rows(range(len(counts)), counts, 2) == []
 
 

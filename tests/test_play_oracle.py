@@ -1,4 +1,4 @@
-"""`agentgym play --oracle` shows a whole episode without asking for anything."""
+"""`agentgym play --oracle` shows a whole episode without user input."""
 
 from agentgym.cli import main
 

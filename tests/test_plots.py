@@ -1,4 +1,4 @@
-"""The picture of a run, and what is needed to draw it."""
+"""Plots of a run, and the packages they need."""
 
 import math
 import subprocess
@@ -38,7 +38,7 @@ def metrics(steps=120):
 BEFORE, AFTER = report(0.2, 1), report(0.7, 2)
 
 
-def test_the_picture_is_a_png_that_fits_a_page(tmp_path):
+def test_the_plot_is_a_png_that_fits_a_page(tmp_path):
     plot_run(metrics(), BEFORE, AFTER, tmp_path / "run.png")
     data = (tmp_path / "run.png").read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
@@ -69,7 +69,7 @@ def test_smoothing_is_the_mean_of_the_window_around_each_step(width):
     np.testing.assert_allclose(smooth(values, width), naive)
 
 
-def test_a_metric_that_was_never_written_is_named_with_a_suggestion(tmp_path):
+def test_an_unknown_metric_is_reported_with_a_suggestion(tmp_path):
     with pytest.raises(ConfigError, match="Did you mean 'episode/success'"):
         plot_run(metrics(), BEFORE, AFTER, tmp_path / "run.png", success="episode/sucess")
     assert not (tmp_path / "run.png").exists()
@@ -93,7 +93,7 @@ def test_evaluating_and_checking_load_neither_matplotlib_nor_torch():
     assert python(code) == "[]"
 
 
-def test_without_matplotlib_the_error_says_what_to_install():
+def test_without_matplotlib_the_error_states_what_to_install():
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
         "from agentgym.evaluation.plots import plot_run\n"

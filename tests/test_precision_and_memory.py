@@ -44,7 +44,7 @@ def learners(config, settings, *, lora=None):
 @pytest.mark.parametrize("config", [UNTIED, DROPPING], ids=["packed", "padded"])
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)], ids=["weights", "adapters"])
 def test_gradient_checkpointing_does_not_change_the_gradient(config, lora):
-    """For rows end to end, and with dropout, which a policy must not apply."""
+    """Also for packed rows, and with dropout, which a policy must not apply."""
     ours, plain = learners(config, OptimizerSettings(gradient_checkpointing=True), lora=lora)
     found, expected = gradients(ours), gradients(plain)
     assert found.keys() == expected.keys() and len(found) > 4
@@ -52,7 +52,7 @@ def test_gradient_checkpointing_does_not_change_the_gradient(config, lora):
         assert torch.allclose(found[name], gradient, atol=1e-6), name
 
 
-def test_gradient_checkpointing_serves_losses_of_several_parts():
+def test_gradient_checkpointing_works_for_losses_of_several_terms():
     """The norm of each part takes a backward pass of its own over the same activations."""
     found = []
     for learner in learners(UNTIED, OptimizerSettings(gradient_checkpointing=True)):
@@ -63,7 +63,7 @@ def test_gradient_checkpointing_serves_losses_of_several_parts():
 
 
 @pytest.mark.parametrize("asked", ["gradient", "observe"])
-def test_out_of_memory_is_one_line_with_advice(asked):
+def test_out_of_memory_gives_a_one_line_error_with_advice(asked):
     """The allocator really gets a request for a petabyte."""
     learner = Learner(Policy(model_of(UNTIED)), OptimizerSettings())
     learner.policy.split.hidden = lambda **inputs: torch.empty(2**50)
@@ -78,7 +78,7 @@ def test_a_critic_checkpoints_its_own_activations():
     for learner in learners(UNTIED, OptimizerSettings(gradient_checkpointing=True)):
         learner.add_critic(CriticPlan())
         torch.nn.init.ones_(learner.critic.network.model.lm_head.weight)
-        learner.policy.model.config._attn_implementation = "eager"  # Not the critic's.
+        learner.policy.model.config._attn_implementation = "eager"  # Excluding the critic's.
         target = torch.linspace(-1, 1, len(BATCH.tokens))
         batch = BATCH.with_(**{VALUE: torch.zeros_like(target), "a/target": target})
         learner.gradient(batch, update, 0)
@@ -120,7 +120,7 @@ def test_autocast_computes_in_bfloat16_and_keeps_weights_in_float32():
     assert 0 < (seen[0] - seen[1]).abs().max() < 0.1
 
 
-def test_an_architecture_without_gradient_checkpointing_is_refused():
+def test_an_architecture_without_gradient_checkpointing_is_rejected():
     model = model_of(MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, state_size=4))
     model.supports_gradient_checkpointing = False
     with pytest.raises(
@@ -130,7 +130,7 @@ def test_an_architecture_without_gradient_checkpointing_is_refused():
 
 
 def one_signed(model, steps, rate):
-    """How far AdamW moves the weights in steps whose gradients all have the same sign."""
+    """The total change of the weights in AdamW steps with gradients of one sign."""
     settings = OptimizerSettings(learning_rate=rate, warmup_steps=0)
     learner = Learner(Policy(model), settings)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -145,8 +145,8 @@ def one_signed(model, steps, rate):
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)], ids=["weights", "adapters"])
-def test_small_steps_move_weights_that_were_loaded_in_bfloat16(lora):
-    """200 steps of 1e-6 in one direction move every weight by 2e-4, less only by rounding."""
+def test_small_steps_change_weights_that_were_loaded_in_bfloat16(lora):
+    """200 steps of 1e-6 in one direction change every weight by 2e-4 up to rounding."""
     model = model_of(UNTIED).bfloat16()
     if lora is not None:
         add_lora(model, lora, seed=0)
@@ -180,7 +180,7 @@ def test_a_large_model_computes_in_bfloat16_where_the_hardware_does(monkeypatch,
     assert compute_dtype("auto", model_of(UNTIED)) == expected
 
 
-def test_adapters_keep_float32_beside_a_base_in_bfloat16_when_they_are_loaded_again(tmp_path):
+def test_reloaded_adapters_stay_in_float32_on_a_bfloat16_base(tmp_path):
     model_of(UNTIED).bfloat16().save_pretrained(tmp_path / "base")
     model = load_model(tmp_path / "base", device="cpu", dtype=torch.bfloat16)
     add_lora(model, LoraSettings(rank=2), seed=0)

@@ -1,4 +1,4 @@
-"""Rows that begin alike share what they share, and nobody can tell from the numbers."""
+"""Rows with a common prefix share its computation, with the same outputs as without sharing."""
 
 from dataclasses import replace
 from functools import reduce
@@ -53,7 +53,7 @@ UPDATE = Update(loss=add(negative_log_likelihood(), scale(0.3, entropy_bonus()))
 
 
 def branching(rng, rows, longest=40):
-    """Rows that go on from a random place of an earlier one; some equal, some the beginning."""
+    """Rows that branch from a random place of an earlier row; some are equal, some are prefixes."""
     found = [rng.integers(0, V, int(rng.integers(2, longest))).tolist()]
     while len(found) < rows:
         old = found[int(rng.integers(len(found)))]
@@ -65,7 +65,7 @@ def branching(rng, rows, longest=40):
 
 
 def batch_of(rows, rng):
-    """Each row a turn with a fresh prompt; what a row learns from, another may only read."""
+    """Each row is a turn with a fresh prompt; tokens trained in one may be prompt in another."""
 
     def turn(row):
         read = int(rng.integers(1, len(row)))
@@ -86,7 +86,7 @@ def forest_of(seed, rows=12):
 
 
 def alone(model, batch):
-    """Log-probabilities and entropies as each row has them by itself, (P,), with a gradient."""
+    """Log-probabilities and entropies of each row computed alone, (P,), with a gradient."""
     logprob, entropy = torch.zeros(2, len(batch.tokens)).unbind()
     for row in range(len(batch)):
         place = (batch.row == row).nonzero().squeeze(-1)
@@ -109,7 +109,7 @@ def close(found, expected):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_node_is_a_token_with_all_that_is_before_it(seed):
+def test_a_node_is_a_token_with_its_full_prefix(seed):
     batch = forest_of(seed, rows=1 + 5 * seed)
     forest = build_forest(batch.tokens, batch.lengths)
     rows = [row.tolist() for row in batch.tokens.split(batch.lengths.tolist())]
@@ -123,7 +123,7 @@ def test_a_node_is_a_token_with_all_that_is_before_it(seed):
         assert sorted(below) == list(range(node, int(forest.end[node])))
 
 
-def test_a_context_that_grows_row_by_row_is_one_run():
+def test_a_context_that_grows_row_by_row_is_a_single_path():
     words = torch.arange(3, 15).tolist()
     rows = [words[:5], words[:9], words]
     lengths = torch.tensor([5, 9, 12])
@@ -131,13 +131,13 @@ def test_a_context_that_grows_row_by_row_is_one_run():
     assert [(run.path.tolist(), run.shared) for run in forest.runs] == [(list(range(12)), 0)]
 
 
-# ---- numbers -----------------------------------------------------------------------------------
+# ---- outputs -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("kind", "block"), [*((kind, 128) for kind in SHARING | PADDING), ("qwen3", 3)]
 )
-def test_numbers_and_gradients_are_those_of_each_row_alone(kind, block, monkeypatch):
+def test_outputs_and_gradients_equal_those_of_each_row_alone(kind, block, monkeypatch):
     monkeypatch.setattr(tree_attention, "BLOCK", block)
     model = model_of((SHARING | PADDING)[kind])
     batch = forest_of(len(kind))
@@ -158,7 +158,7 @@ def test_numbers_and_gradients_are_those_of_each_row_alone(kind, block, monkeypa
 
 
 @pytest.mark.parametrize("kind", ["qwen3, tied", "a sliding window"])
-def test_any_split_gives_the_same_gradient_and_keeps_the_order(kind):
+def test_any_microbatch_split_gives_the_same_gradient_and_order(kind):
     batch = forest_of(1, rows=20)
     learner = Learner(Policy(model_of((SHARING | PADDING)[kind])))
     found = []
@@ -173,7 +173,7 @@ def test_any_split_gives_the_same_gradient_and_keeps_the_order(kind):
             close(one, same)
 
 
-def test_what_is_asked_of_the_vocabulary_and_the_critic_share_too():
+def test_vocabulary_reductions_and_the_critic_also_share_prefixes():
     batch, model = forest_of(2), model_of(SHARING["qwen2"])
     policy, asked = Policy(model), expected_tilt("paper/tilt")
     critic = Critic(policy)
@@ -187,14 +187,14 @@ def test_what_is_asked_of_the_vocabulary_and_the_critic_share_too():
         close(one, same)
 
 
-def test_a_model_whose_rotation_depends_on_the_longest_row_is_left_alone():
+def test_a_model_with_length_dependent_rotary_embeddings_shares_no_prefixes():
     rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
     config = LlamaConfig(**SIZE, **HEADS, rope_parameters=rope)
     assert not Policy(AutoModelForCausalLM.from_config(config)).shares_prefixes
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_tile_is_read_if_and_only_if_a_row_passes_through_it(seed, monkeypatch):
+def test_an_attention_tile_is_read_exactly_if_a_row_passes_through_it(seed, monkeypatch):
     monkeypatch.setattr(tree_attention, "TILE", 4)
     batch = forest_of(seed, rows=1 + 3 * seed)
     forest = build_forest(batch.tokens, batch.lengths)
@@ -211,7 +211,7 @@ def test_a_tile_is_read_if_and_only_if_a_row_passes_through_it(seed, monkeypatch
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_the_mask_for_a_gpu_gives_the_numbers_of_the_blocks():
+def test_the_gpu_mask_gives_the_same_outputs_as_the_block_mask():
     """FlexAttention as transformers calls it, uncompiled; on a CPU it has no gradient."""
     batch, policy = forest_of(3), Policy(model_of(SHARING["qwen3"]))
     forest = build_forest(batch.tokens, batch.lengths)
@@ -240,7 +240,7 @@ def test_a_shared_token_is_computed_once():
     assert len(prefixes) < len(batch.tokens) / 1.5 and len(learned) < int(batch.mask.sum()) / 1.2
 
 
-def test_a_pass_holds_rows_that_begin_alike_and_counts_what_they_share_once():
+def test_a_microbatch_groups_rows_by_prefix_and_counts_shared_tokens_once():
     batch = forest_of(5, rows=40)
     rows = [tuple(row.tolist()) for row in batch.tokens.split(batch.lengths.tolist())]
     found = [index.tolist() for index in microbatches(batch, 60, shared=True)]

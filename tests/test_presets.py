@@ -48,20 +48,20 @@ def test_a_critic_of_a_pretrained_model_learns_at_its_own_rate(tmp_path):
     assert load_plan(file, "ppo").algo.critic_learning_rate == 1e-3
 
 
-def test_a_file_of_the_user_overrides_the_preset(tmp_path):
+def test_a_user_config_file_overrides_the_preset(tmp_path):
     file = written(tmp_path / "a.yaml", "model: m\noptimizer: {learning_rate: 2.0e-5}")
     plan = load_plan(file, "grpo").experiment
     assert plan.optimizer.learning_rate == 2e-5
     assert plan.rollout.max_completion_tokens == 512
 
 
-def test_adapters_that_a_file_asks_for_select_their_rates(tmp_path):
+def test_adapters_set_in_a_config_file_select_adapter_learning_rates(tmp_path):
     file = written(tmp_path / "a.yaml", "model: m\nlora: {rank: 8}")
     expected = load_plan(None, "grpo", model="m", lora=True).experiment.optimizer
     assert load_plan(file, "grpo").experiment.optimizer == expected
 
 
-def test_the_values_of_a_recipe_are_for_a_model_made_from_nothing(tmp_path):
+def test_recipe_values_apply_only_to_a_model_made_from_nothing(tmp_path):
     text = """
     env_args: {only: scratch}
     rollout: {max_turns: 7, max_completion_tokens: 9}
@@ -87,13 +87,13 @@ def test_every_recipe_has_settings_for_a_pretrained_model(env):
     assert advice(plan) == () and plan.agent.action_format != "plain"
 
 
-def test_a_run_that_was_saved_keeps_its_settings(tmp_path):
+def test_a_saved_run_keeps_its_settings(tmp_path):
     plan = load_plan(None, "ppo", model="m")
     saved = written(tmp_path / "config.yaml", plan.dump())
     assert load_plan(saved) == plan
 
 
-def test_an_evaluation_of_a_model_lets_it_finish():
+def test_an_evaluation_of_a_pretrained_model_allows_long_completions():
     assert EvalArguments(model="m").rollout.max_completion_tokens == 512
 
 
@@ -112,12 +112,12 @@ def test_an_evaluation_of_a_model_lets_it_finish():
         ({"optimizer": OptimizerSettings(learning_rate=1e-6)}, "made from nothing"),
     ],
 )
-def test_a_learning_rate_far_from_the_usual_is_one_line(change, said):
+def test_an_unusual_learning_rate_gives_a_one_line_warning(change, said):
     [line] = advice(Experiment(**change))
     assert said in line and "\n" not in line and "usual for" in line
 
 
-def test_usual_learning_rates_give_no_advice():
+def test_usual_learning_rates_give_no_warning():
     assert advice(Experiment()) == ()
     lora = Experiment(
         model="m",
@@ -129,7 +129,7 @@ def test_usual_learning_rates_give_no_advice():
 
 
 @pytest.mark.parametrize("line", ["imitation", "grpo", "gigpo", "epo"])
-def test_the_commands_of_the_evidence_are_settings(line):
+def test_the_commands_in_the_evidence_are_valid_settings(line):
     script = Path(__file__).parents[1] / "scripts" / "evidence-alfworld"
     shown = subprocess.run([script, "--print", line, "3"], capture_output=True, text=True)
     verb, algorithm, *words = shlex.split(shown.stdout)[1:]

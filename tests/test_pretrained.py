@@ -1,4 +1,4 @@
-"""A real instruct model, SmolLM2-135M-Instruct: these run where ``scripts/pretrained`` has been."""
+"""A real instruct model, SmolLM2-135M-Instruct; runs where ``scripts/pretrained`` has been run."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_the_model_answers_a_question(pretrained):
     ("precision", "most", "mean"), [("float32", 1e-4, 1e-5), ("bfloat16", 0.5, 0.05)]
 )
 def test_engine_and_trainer_agree_on_log_probabilities(pretrained, precision, most, mean):
-    """In float32 by rounding alone; a trainer in bfloat16 rounds 30 layers to 8 bits."""
+    """In float32 only rounding differs; a trainer in bfloat16 rounds 30 layers to 8 bits."""
     model = load_model(pretrained, dtype=torch.float32)
     tokenizer = load_tokenizer(pretrained)
     engine = LocalEngine(model, slots=1, context=256)
@@ -93,7 +93,7 @@ def test_engine_and_trainer_agree_on_log_probabilities(pretrained, precision, mo
     assert precision == "float32" or gap.max() > 0
 
 
-def test_an_evaluation_plays_the_panel(pretrained, tmp_path):
+def test_an_evaluation_runs_the_whole_panel(pretrained, tmp_path):
     out = tmp_path / "panel.jsonl"
     words = "--env hotter --panel.tasks 1 --panel.episodes 2 --rollout.max-turns 2"
     length = ["--rollout.max-completion-tokens", "16", "--out", str(out)]
@@ -101,7 +101,7 @@ def test_an_evaluation_plays_the_panel(pretrained, tmp_path):
     assert len(list(read_episodes(out))) == 2
 
 
-def test_adapters_learn_and_an_interrupted_run_ends_with_the_same_ones(pretrained, tmp_path):
+def test_adapters_train_and_a_resumed_run_gives_the_same_adapters(pretrained, tmp_path):
     experiment = replace(
         SMALL,
         model=str(pretrained),
@@ -126,7 +126,7 @@ def test_adapters_learn_and_an_interrupted_run_ends_with_the_same_ones(pretraine
     assert any(not first[name].equal(warm[name]) for name in first)
 
 
-def test_all_weights_learn_in_float32(pretrained, tmp_path):
+def test_full_training_updates_all_weights_in_float32(pretrained, tmp_path):
     experiment = replace(
         SMALL,
         model=str(pretrained),
@@ -146,7 +146,7 @@ def test_all_weights_learn_in_float32(pretrained, tmp_path):
 
 
 @pytest.mark.parametrize("history", ["append", "rerender"])
-def test_a_growing_context_is_token_for_token_the_rendering_of_the_template(pretrained, history):
+def test_a_growing_context_equals_the_template_rendering_token_by_token(pretrained, history):
     agent = ChatAgent(load_tokenizer(pretrained), history=history)
     for context, rendering in conversation(agent, "text"):
         assert tuple(context) == agent.template.encode(rendering)

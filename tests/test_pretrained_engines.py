@@ -63,7 +63,7 @@ def test_log_probabilities_of_engine_and_trainer_agree(pretrained, precision, la
 
 
 @pytest.mark.timeout(600)
-def test_bfloat16_samples_nearly_what_float32_samples(pretrained):
+def test_bfloat16_and_float32_sampling_nearly_agree(pretrained):
     """Log-probabilities of the tokens that bfloat16 sampled, by a float32 forward pass."""
     tokenizer, model = load_tokenizer(pretrained), load_model(pretrained)
     engine = LocalEngine(model, slots=4, context=512, dtype=torch.bfloat16)
@@ -83,7 +83,7 @@ def test_bfloat16_samples_nearly_what_float32_samples(pretrained):
     assert np.mean(gaps) < 0.05 and max(gaps) < 0.6
 
 
-def test_a_pretrained_model_is_sampled_in_bfloat16_where_the_hardware_has_it(pretrained):
+def test_a_pretrained_model_is_sampled_in_bfloat16_on_supporting_hardware(pretrained):
     engine = EngineFactory().make(load_model(pretrained), None, slots=2, context=64)
     expected = torch.bfloat16 if multiplies_bfloat16(torch.device("cpu")) else torch.float32
     assert engine._decoder._dtype == expected

@@ -1,4 +1,4 @@
-"""Environments in worker processes: same answers, no blocking, no death that spreads."""
+"""Environments in worker processes: same outputs, no blocking, isolated crashes."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ HOTTER = "agentgym/Hotter-v0"
 
 @pytest.fixture(autouse=True, scope="module")
 def importable():
-    """Worker processes import what this one can."""
+    """Worker processes have the import path of this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parent))
         yield
@@ -99,13 +99,13 @@ def test_a_slow_step_blocks_no_other_environment_of_its_process():
                 await worlds[8].step("x")
             assert not any(task.done() for task in slow)
             await asyncio.gather(*slow)
-            assert time.monotonic() - began < 8  # one after the other they would take 16
+            assert time.monotonic() - began < 8  # in sequence they would take 16
             assert (await worlds[8].step("y")).observation == "x x x x x y"
 
     asyncio.run(play())
 
 
-def test_an_exception_is_raised_by_the_call_and_the_environment_goes_on():
+def test_an_exception_is_raised_by_the_call_and_the_environment_continues():
     async def play():
         async with ProcessPool(workers=1) as pool:
             world = await opened(pool)
@@ -124,7 +124,7 @@ def test_an_exception_is_raised_by_the_call_and_the_environment_goes_on():
 
 @pytest.mark.parametrize("executor", [ThreadExecutor, ProcessPool])
 @pytest.mark.parametrize(("action", "kind"), [("exit", "SystemExit"), ("interrupt", "KeyboardInt")])
-def test_an_environment_that_exits_raises_an_error_and_goes_on(executor, action, kind):
+def test_an_environment_that_exits_raises_an_error_and_continues(executor, action, kind):
     async def play():
         async with AsyncExitStack() as stack:
             chosen = executor()
@@ -138,7 +138,7 @@ def test_an_environment_that_exits_raises_an_error_and_goes_on(executor, action,
     asyncio.run(play())
 
 
-def test_a_process_opens_exactly_as_many_environments_as_allowed():
+def test_a_process_opens_exactly_the_allowed_number_of_environments():
     async def play():
         async with ProcessPool(workers=1, envs_per_worker=3) as pool:
             pids, started = [], []
@@ -175,7 +175,7 @@ def test_a_dead_process_loses_its_own_environments_and_is_replaced():
     asyncio.run(play())
 
 
-def test_a_hanging_environment_is_given_up_and_its_process_ends_after_the_others():
+def test_a_hanging_environment_is_abandoned_and_its_process_ends_after_the_others():
     async def play():
         async with ProcessPool(workers=1, step_timeout=1.0) as pool:
             stuck, neighbour = await opened(pool), await opened(pool)
@@ -199,7 +199,7 @@ def test_a_hanging_environment_is_given_up_and_its_process_ends_after_the_others
     asyncio.run(play())
 
 
-def test_a_hanging_environment_in_this_process_is_named_in_a_warning():
+def test_a_hanging_environment_in_this_process_raises_a_warning_with_its_name():
     async def main():
         world = await opened(ThreadExecutor(warn_after=0.05))
         with pytest.warns(
@@ -303,7 +303,7 @@ def test_a_closed_pool_leaves_no_process():
     asyncio.run(play())
 
 
-def test_a_factory_that_cannot_be_pickled_is_refused_in_one_line():
+def test_a_factory_that_cannot_be_pickled_gives_a_one_line_error():
     async def play():
         async with ProcessPool(workers=1) as pool:
             with pytest.raises(
@@ -317,6 +317,6 @@ def test_a_factory_that_cannot_be_pickled_is_refused_in_one_line():
 
 
 @pytest.mark.parametrize("name", ["workers", "step_timeout", "reset_timeout", "envs_per_worker"])
-def test_a_value_of_zero_is_refused(name):
+def test_a_value_of_zero_is_rejected(name):
     with pytest.raises(ConfigError, match=f"ProcessPool.{name} is 0, expected more than 0"):
         ProcessPool(**{name: 0})

@@ -37,7 +37,7 @@ def lines(clock, calls, total, every=0.0):
         ([(10, 10)], "work 10/10 0:10 eta 0:00"),
     ],
 )
-def test_the_eta_is_the_mean_time_of_a_unit_times_the_units_left(clock, calls, expected):
+def test_the_eta_is_the_mean_time_per_unit_times_the_remaining_units(clock, calls, expected):
     assert lines(clock, calls, 10)[-1] == expected
 
 

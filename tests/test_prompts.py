@@ -30,17 +30,17 @@ def chatml(tokenizer):
     return with_template(tokenizer, CHATML)
 
 
-def test_the_manual_and_the_action_format_are_the_system_prompt(chatml):
+def test_the_system_prompt_is_the_manual_and_the_action_format(chatml):
     text = text_of(ChatAgent(chatml))
     assert text.startswith("<|im_start|>system\nSay where to go.\n\nGive exactly one action")
     assert "Say where" not in text_of(ChatAgent(chatml, system_prompt="Act."))
 
 
-def test_a_model_made_from_nothing_does_not_read_the_manual(tokenizer):
+def test_a_model_made_from_nothing_gets_no_manual(tokenizer):
     assert "Say where" not in text_of(ChatAgent(tokenizer))
 
 
-def test_examples_are_shown_as_the_agent_would_have_written_them(chatml):
+def test_examples_are_shown_in_the_format_of_the_agent(chatml):
     agent = ChatAgent(chatml)
     shown = demonstrate(
         world("agentgym/Hotter-v0"),
@@ -54,7 +54,7 @@ def test_examples_are_shown_as_the_agent_would_have_written_them(chatml):
     assert all(step.observation in text for step in shown.steps)
 
 
-def test_verl_agent_shows_step_history_and_admissible_actions_in_a_fresh_prompt(chatml):
+def test_verl_agent_layout_shows_step_history_and_admissible_actions_in_a_fresh_prompt(chatml):
     agent = ChatAgent(chatml, action_format=Tags(think=True), layout=LAYOUTS["verl-agent"])
     turns = []
     for number in range(4):
@@ -69,7 +69,7 @@ def test_verl_agent_shows_step_history_and_admissible_actions_in_a_fresh_prompt(
     assert "'east'\n'west'" in text and "help" not in text
 
 
-def test_agentgym_takes_an_instruction_turn_and_an_acknowledgement(chatml):
+def test_agentgym_layout_has_an_instruction_turn_and_an_acknowledgement(chatml):
     agent = ChatAgent(chatml, action_format=ReAct(), layout=LAYOUTS["agentgym"])
     text = text_of(agent)
     roles = re.findall(r"<\|im_start\|>(\w+)\n", text)
@@ -77,13 +77,13 @@ def test_agentgym_takes_an_instruction_turn_and_an_acknowledgement(chatml):
     assert agent.parse(completion(agent._encode("Thought: hm\nAction: go east"))) == "go east"
 
 
-def test_react_shows_the_observation_before_the_task(chatml):
+def test_react_layout_shows_the_observation_before_the_task(chatml):
     agent = ChatAgent(chatml, action_format=ReAct(), layout=LAYOUTS["react"])
     text = text_of(agent)
     assert text.index("A room.") < text.index("Your task: Find it.")
 
 
-def test_a_first_prompt_longer_than_the_context_is_refused_in_one_line(chatml):
+def test_a_first_prompt_longer_than_the_context_gives_a_one_line_error(chatml):
     agent = ChatAgent(chatml)
     player = Player(
         agent=agent,

@@ -54,7 +54,7 @@ def test_difficulty_increases_length_and_answer_size():
     assert sizes == sorted(sizes)
 
 
-def test_no_question_is_in_two_splits():
+def test_splits_share_no_question():
     """The range of numbers is smallest at difficulty 1, where questions repeat within a split."""
     for kind in KINDS:
         questions = {
@@ -104,7 +104,7 @@ def test_common_row_formats_are_read(tmp_path):
         ('{"question": " ", "answer": 1}', "expected a question"),
     ],
 )
-def test_other_files_are_refused_in_one_line(tmp_path, content, message):
+def test_unknown_file_formats_give_a_one_line_error(tmp_path, content, message):
     path = tmp_path / "x.jsonl"
     path.write_text(content)
     with pytest.raises(ConfigError, match=message) as error:
@@ -116,7 +116,7 @@ def test_other_files_are_refused_in_one_line(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("name", "count"), [("gsm8k", 1319), ("math500", 500), ("aime24", 30), ("aime25", 30)]
 )
-def test_published_problems_are_read_and_answers_distinguished(name, count):
+def test_published_problems_are_read_and_their_answers_distinguished(name, count):
     file = open_problems(str(Path(DATA) / "arpo" / f"eval_{name}.jsonl"))
     assert len(file.problems) == count
     answers = [problem.answer for problem in file.problems]
@@ -162,7 +162,7 @@ def test_usual_columns_of_mathematics_sets_are_read(tmp_path, row, ending):
 
 
 @needs_data
-def test_the_mathematics_of_a_mixed_parquet_file_is_read():
+def test_math_rows_of_a_mixed_parquet_file_are_read():
     pytest.importorskip("pyarrow")
     file = open_problems(str(Path(DATA) / "arpo" / "train_10k.parquet"))
     # One of the 5,000 rows has a blank answer.

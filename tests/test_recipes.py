@@ -1,4 +1,4 @@
-"""`--world NAME` trains in a world with the settings of the recipe that lies beside its code."""
+"""`--world NAME` trains in an environment with the settings of the recipe next to its code."""
 
 import gymnasium
 import pytest
@@ -17,7 +17,9 @@ SHIPPED = [id_ for id_ in registry.environments() if registry.recipe(id_)]
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
     """An installed package with one environment, without a recipe yet."""
-    package = tmp_path / f"of_{tmp_path.name}"  # A name of its own: imported packages stay.
+    package = (
+        tmp_path / f"of_{tmp_path.name}"
+    )  # A unique name, because imported packages stay in memory.
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "world.py").write_text("from agentgym_envs.hotter import Hotter as World\n")
@@ -46,8 +48,8 @@ def test_options_override_the_recipe(mine, capsys, tmp_path, recipe, flags, expe
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_folder_records_the_algorithm_that_was_named(mine, tmp_path):
-    """A run folder names its algorithm, or it cannot be resumed."""
+def test_a_run_folder_records_the_selected_algorithm(mine, tmp_path):
+    """Resuming a run needs the name of its algorithm in the run folder."""
     mine.write_text("algorithm: grpo\nsteps: 7\n")
     assert [load_plan(mine, named).algorithm for named in (None, "epo")] == ["grpo", "epo"]
     kept = tmp_path / "config.yaml"
@@ -56,7 +58,7 @@ def test_a_run_folder_records_the_algorithm_that_was_named(mine, tmp_path):
     assert load_plan(mine, "epo").experiment.steps == 7
 
 
-def test_a_world_without_a_recipe_is_trained_with_the_defaults(mine, capsys, tmp_path):
+def test_an_environment_without_a_recipe_is_trained_with_the_defaults(mine, capsys, tmp_path):
     words = ["train", "--world", "mine", "--out", str(tmp_path / "out"), "--env-args", "hihg", "3"]
     assert main(words) == 2
     assert "mine/Mine-v0 has no argument" in capsys.readouterr().err
@@ -73,7 +75,9 @@ def test_a_world_without_a_recipe_is_trained_with_the_defaults(mine, capsys, tmp
         ),
     ],
 )
-def test_arguments_of_the_world_join_those_of_its_recipe(mine, monkeypatch, flags, expected):
+def test_environment_arguments_are_merged_with_those_of_its_recipe(
+    mine, monkeypatch, flags, expected
+):
     mine.write_text("env_args: {high: 3, turns: 5}\n")
     plans = []
     monkeypatch.setattr(start, "start", lambda plan, **how: plans.append(plan.experiment))
@@ -82,18 +86,18 @@ def test_arguments_of_the_world_join_those_of_its_recipe(mine, monkeypatch, flag
 
 
 @pytest.mark.parametrize("flags", [[], ["high"], ["high", "--steps", "2"]])
-def test_arguments_of_the_world_come_in_pairs(mine, capsys, flags):
+def test_environment_arguments_are_name_value_pairs(mine, capsys, flags):
     assert main(["train", "--env", "mine/Mine-v0", "--env-args", *flags]) == 2
     assert "--env-args expects names and values in turn" in capsys.readouterr().err
 
 
-def test_a_world_that_does_not_exist_has_no_recipe():
+def test_an_unknown_environment_has_no_recipe():
     with pytest.raises(ConfigError, match="Did you mean 'agentgym/Hotter-v0'"):
         registry.recipe("agentgym/Hoter-v0")
 
 
 @pytest.mark.parametrize("env_id", SHIPPED)
-def test_a_recipe_that_ships_fits_its_world(env_id):
+def test_every_shipped_recipe_is_valid_for_its_environment(env_id):
     recipe = load_plan(registry.recipe(env_id)).experiment
     assert recipe.env == env_id
     try:

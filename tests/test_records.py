@@ -1,4 +1,4 @@
-"""Episodes and metrics on disk: exact, and whole after any interruption."""
+"""Episodes and metrics on disk: exact, and intact after any interruption."""
 
 import json
 import math
@@ -48,7 +48,7 @@ def record(sample: int = 0) -> EpisodeRecord:
     )
 
 
-def test_a_record_keeps_what_an_episode_was():
+def test_a_record_keeps_all_fields_of_an_episode():
     found = record()
     assert found.task_type == "guess"
     assert (found.env, found.task, found.seed) == ("agentgym/Hotter-v0", "hotter-3", 5)
@@ -62,7 +62,7 @@ def test_a_record_keeps_what_an_episode_was():
     assert math.isnan(found.turns[1].entropy)
 
 
-def test_a_record_is_one_line_and_comes_back_equal():
+def test_a_record_is_one_line_and_round_trips():
     line = record().to_json()
     assert "\n" not in line
     assert line.isascii()
@@ -83,7 +83,7 @@ def test_a_record_keeps_every_token_with_its_numbers():
     assert record().shared_turns == 0
 
 
-def test_ends_of_tokens_are_found_where_a_character_is_spread_over_tokens():
+def test_token_end_offsets_are_found_when_a_character_spans_several_tokens():
     data = "aö".encode()
 
     def decode(tokens):
@@ -94,7 +94,7 @@ def test_ends_of_tokens_are_found_where_a_character_is_spread_over_tokens():
     assert token_ends(list(data) * 400, decode(list(data) * 400), decode) == ()
 
 
-def test_ends_of_tokens_are_empty_without_text():
+def test_token_end_offsets_are_empty_without_text():
     assert EpisodeRecord.of(trajectory()).turns[0].ends == ()
 
 
@@ -128,7 +128,7 @@ def test_an_episode_without_turns_can_be_recorded():
     ("change", "message"),
     [({"schema": 1}, "schema 1"), ({"extra": 1}, "extra"), ({"goal": None, "schema": 0}, "schema")],
 )
-def test_a_line_of_another_schema_is_refused(change, message):
+def test_a_line_of_another_schema_is_rejected(change, message):
     with pytest.raises(ConfigError, match=message):
         EpisodeRecord.from_object(json.loads(record().to_json()) | change)
 
@@ -145,7 +145,7 @@ def test_a_file_cut_at_any_byte_loses_only_the_unfinished_line(tmp_path):
         assert [found["n"] for found in read_objects(path)] == [*range(complete), 9]
 
 
-def test_a_line_damaged_in_the_middle_is_named(tmp_path):
+def test_a_corrupt_line_in_the_middle_is_reported_by_number(tmp_path):
     path = tmp_path / "episodes.jsonl"
     append(path, record())
     append_line(path, '{"schema": 1,')
@@ -162,7 +162,7 @@ def test_episodes_are_read_in_the_order_written_and_header_lines_are_skipped(tmp
     assert [found.sample for found in read_episodes(path)] == [2, 0, 1]
 
 
-def test_a_killed_writer_leaves_a_file_that_is_read_and_continued(tmp_path):
+def test_a_file_of_a_killed_writer_can_be_read_and_continued(tmp_path):
     path = tmp_path / "killed.jsonl"
     code = (
         "import sys; from pathlib import Path; from agentgym.utils.jsonl import append_line\n"
@@ -180,7 +180,7 @@ def test_a_killed_writer_leaves_a_file_that_is_read_and_continued(tmp_path):
     assert len(list(read_objects(path))) == count + 1
 
 
-def test_metrics_come_back_as_numbers(tmp_path):
+def test_metrics_are_read_as_numbers(tmp_path):
     writer = MetricsWriter(tmp_path / "metrics.jsonl")
     writer.write(1, {"loss": np.float64(0.5), "count": 3, "gap": math.nan})
     (line,) = read_metrics(tmp_path / "metrics.jsonl")
@@ -189,7 +189,7 @@ def test_metrics_come_back_as_numbers(tmp_path):
     assert '"gap":null' in (tmp_path / "metrics.jsonl").read_text()
 
 
-def test_resuming_cuts_the_steps_that_are_played_again(tmp_path):
+def test_resuming_removes_the_steps_that_are_repeated(tmp_path):
     path = tmp_path / "metrics.jsonl"
     writer = MetricsWriter(path)
     for step in range(1, 6):
@@ -210,7 +210,7 @@ def test_a_second_run_does_not_mix_its_metrics_into_the_first(tmp_path):
     assert len(read_metrics(path)) == 1
 
 
-def test_metrics_of_an_earlier_step_are_refused(tmp_path):
+def test_metrics_of_an_earlier_step_are_rejected(tmp_path):
     writer = MetricsWriter(tmp_path / "metrics.jsonl", resume=0)
     writer.write(5, {"loss": 1})
     writer.write(5, {"eval/score": 1})
@@ -218,7 +218,7 @@ def test_metrics_of_an_earlier_step_are_refused(tmp_path):
         writer.write(4, {"loss": 1})
 
 
-def test_a_file_without_metrics_is_refused(tmp_path):
+def test_a_file_without_metrics_is_rejected(tmp_path):
     append(tmp_path / "episodes.jsonl", record())
     with pytest.raises(ConfigError, match="line 1: metrics are numbers"):
         read_metrics(tmp_path / "episodes.jsonl")
@@ -227,7 +227,7 @@ def test_a_file_without_metrics_is_refused(tmp_path):
         read_metrics(tmp_path / "other.jsonl")
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+def test_a_file_is_replaced_atomically(tmp_path):
     path = tmp_path / "new" / "config.yaml"
     write_atomic(path, "first ü")
     with path.open() as reader:

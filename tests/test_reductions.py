@@ -1,18 +1,18 @@
-"""With neutral hyper-parameters every method is the one it builds on, bit for bit.
+"""With neutral hyper-parameters every method is bit-identical to its base.
 
 Where there is no such setting, or the arithmetic differs:
 
 | method | what is compared instead |
 |---|---|
 | ARES | its base up to rounding: a mean of equal targets may differ from them in the last place |
-| COPO | its base where no group is tied: a tied one has weight for other tasks' sake |
+| COPO | its base where no group is tied: a tied group has weight because of other tasks |
 | CISPO | GRPO without a clip up to rounding: weight and ratio are multiplied in another order |
 | DAPO | GRPO with its weights; GRPO with the mean over tokens where no group is tied |
 | EAR | its base where entropies are equal, and with its other form, which has a neutral bound |
 | EMPG | its base where the mean over steps is 0: centring has no coefficient |
 | GSPO | GRPO up to rounding where a turn is a token, as the ratio is a mean in logarithms |
-| PPO | REINFORCE++ with a critic that expects nothing |
-| RiskPO | its credit: the return less the most; its update: GSPO's |
+| PPO | REINFORCE++ with a critic of 0 |
+| RiskPO | its credit: the return minus the maximum; its update: GSPO's |
 | RLOO | Dr.GRPO times n / (n - 1) |
 | SAPO | GRPO at ratio 1: its gate is the ratio in the limit of temperature 0 only |
 """
@@ -70,7 +70,7 @@ from agentgym_trainers.steer import STEER
 
 
 def batch_at(step, rewards, *, drift=0.15, flat=False, length=5):
-    """A batch with made-up numbers of the networks, and what the policy says a little later."""
+    """A batch with synthetic network outputs, and the outputs of a slightly later policy."""
     generator = torch.Generator().manual_seed(step)
     groups = made_up(step, rewards, length=length)
     if flat:
@@ -88,12 +88,12 @@ def batch_at(step, rewards, *, drift=0.15, flat=False, length=5):
 
 
 def made_of(reductions, batch):
-    """What the vocabulary might have said: a little more than the log-probability."""
+    """Synthetic vocabulary reductions: slightly above the log-probability."""
     return {r.name: (batch.entropy - 0.3 * batch.logprob) * batch.mask for r in reductions}
 
 
 def gradients(update, outputs, batch, step):
-    """Of the loss on what the policy says: log-probabilities and entropies."""
+    """Gradients of the loss by the policy outputs: log-probabilities and entropies."""
     leaves = [x.clone().requires_grad_() for x in outputs[:3]]
     named = dict(zip(("logprob", "entropy", "value"), leaves, strict=True))
     terms = [
@@ -108,7 +108,7 @@ def gradients(update, outputs, batch, step):
 
 
 def trace(algorithm, steps=STEPS, **kwargs):
-    """Advantages, weights, and the gradient of the first update on what the policy says."""
+    """Advantages, weights, and the gradient of the first update by the policy outputs."""
     state, found = algorithm.credit.init(), []
     for step, rewards in enumerate(steps):
         batch, outputs = batch_at(step, rewards, **kwargs)
@@ -127,26 +127,26 @@ def same(one, other, **kwargs):
     return len(left) == len(right) and all(map(torch.equal, left, right))
 
 
-def test_different_algorithms_are_told_apart():
+def test_the_comparison_detects_different_algorithms():
     assert not same(GRPO().build(), GRPO(scale_by_std=False).build())
     assert not same(GRPO().build(), GRPO(clip_ratio_low=0.1).build())
 
 
 @pytest.mark.parametrize("base", [GRPO(), PPO(), GRPO.released()])
-def test_epo_without_entropy_is_its_host(base):
+def test_epo_without_entropy_is_its_base(base):
     assert same(EPO(base=base, entropy_coef=0.0).build(), base.build())
     assert not same(EPO(base=base).build(), base.build())
 
 
 @pytest.mark.parametrize("base", [GRPO(), PPO()])
-def test_epo_without_penalty_is_its_host_with_an_entropy_bonus(base):
+def test_epo_without_penalty_is_its_base_with_an_entropy_bonus(base):
     bonus = scale(0.001, weighted_by(TURNS, entropy_bonus()))
     plain = extend(base.build(), credit=side_weights(TURNS), loss=bonus)
     assert same(EPO(base=base, smoothing_weight=0.0).build(), plain)
 
 
 def test_epo_as_released_is_an_entropy_bonus_and_nothing_else():
-    """Its penalty has no gradient, whatever its size."""
+    """Its penalty has no gradient at any coefficient."""
     none, huge = (replace(EPO.released(), smoothing_weight=p, gate_turn=0) for p in (0.0, 100.0))
     assert same(none.build(), huge.build())
     assert not same(
@@ -160,7 +160,7 @@ def test_epo_as_released_is_an_entropy_bonus_and_nothing_else():
 @pytest.mark.parametrize(
     "base", [GRPO(loss_aggregation="token-mean"), DAPO(baseline_over="episodes")]
 )
-def test_empg_without_modulation_is_its_host_up_to_centring(base):
+def test_empg_without_modulation_is_its_base_up_to_centring(base):
     """Equal numbers of turns, and as many wins as losses: the mean over steps is 0."""
     neutral = EMPG(base=base, scaling_sharpness=0.0, clarity_weight=0.0).build()
     balanced = [[1.0, 0.0, 0.0, 1.0]] * 3
@@ -212,14 +212,14 @@ def test_clip_v_that_tolerates_any_difference_is_grpo():
 
 
 @pytest.mark.parametrize("base", [GRPO(), DAPO()])
-def test_ear_without_a_bound_is_its_host(base):
+def test_ear_without_a_bound_is_its_base(base):
     assert same(EAR(base=base, reshaping="clip", advantage_clip=1e9).build(), base.build())
     assert not same(EAR(base=base, reshaping="clip", advantage_clip=0.1).build(), base.build())
     assert not same(EAR(base=base).build(), base.build())
 
 
 @pytest.mark.parametrize("sign", ["kept", "free"])
-def test_equal_entropies_leave_the_advantage_of_ear(sign):
+def test_equal_entropies_leave_the_advantage_of_ear_unchanged(sign):
     batch, _ = batch_at(0, MIXED)
     batch = batch.with_(entropy=0.5 * batch.mask)
     base, ear = GRPO().build(), EAR(advantage_sign=sign).build()
@@ -229,8 +229,8 @@ def test_equal_entropies_leave_the_advantage_of_ear(sign):
 
 
 @pytest.mark.parametrize("base", [GSPO(), GRPO()])
-def test_empo_for_which_no_agreement_counts_is_its_host(base):
-    """Nothing is both above and below the same entropy, so that the world's reward is left."""
+def test_empo_with_zero_agreement_weight_is_its_base(base):
+    """No entropy is above and below the same bound, so only the environment reward remains."""
     assert same(
         EMPO(base=base, entropy_low=0.0, entropy_high=0.0, env_reward_weight=1.0).build(),
         base.build(),
@@ -238,8 +238,8 @@ def test_empo_for_which_no_agreement_counts_is_its_host(base):
     assert not same(EMPO(base=base, entropy_low=-1.0, env_reward_weight=1.0).build(), base.build())
 
 
-def test_riskpo_that_sees_every_return_as_the_tail_is_the_return_less_the_most():
-    """Bundles of one task, quantiles at the ends, and no further weight on the lower tail."""
+def test_riskpo_with_every_return_in_the_tail_credits_return_minus_maximum():
+    """Bundles of one task, quantiles at the ends, and no extra weight on the lower tail."""
     neutral = RiskPO(
         bundle_size=1,
         quantile_low=0.0,
@@ -275,7 +275,7 @@ def test_riskpo_without_a_dual_clip_has_the_update_of_gspo():
     assert not same(moved(RiskPO(dual_clip=None, ratio_per="row")), base.build())
 
 
-def test_dapo_without_a_penalty_for_length_is_grpo_with_its_weights():
+def test_dapo_without_a_length_penalty_is_grpo_with_its_weights():
     free = DAPO(max_episode_tokens=10**9, baseline_over="episodes").build()
     assert same(free, extend(GRPO().build(), credit=mean_over_informative_tokens()))
     assert same(free, GRPO(loss_aggregation="token-mean").build(), steps=[MIXED, MIXED])
@@ -284,7 +284,7 @@ def test_dapo_without_a_penalty_for_length_is_grpo_with_its_weights():
     assert not same(DAPO(max_episode_tokens=4, baseline_over="episodes").build(), free)
 
 
-def test_arpo_credits_and_updates_as_its_host():
+def test_arpo_has_the_credit_and_update_of_its_base():
     for base in (
         GRPO(),
         GRPO(group_size=16, clip_ratio_high=0.2, dual_clip=3.0, loss_aggregation="token-mean"),
@@ -292,31 +292,31 @@ def test_arpo_credits_and_updates_as_its_host():
         assert same(ARPO(base=base).build(), base.build())
 
 
-def test_dcpo_without_pull_is_its_host():
+def test_dcpo_without_pull_is_its_base():
     base = GRPO(dual_clip=3.0)
     assert same(DCPO(base=base, max_entropy_gap=0.0).build(), base.build())
     assert not same(DCPO(base=base, target_entropy=9.0).build(), base.build())
 
 
-def test_siren_without_weight_is_its_host():
+def test_siren_without_weight_is_its_base():
     for base in (DrGRPO(), GRPO()):
         assert same(SIREN(base=base, anchor_weight=0.0).build(), base.build())
 
 
-def test_pear_that_charges_nothing_is_its_host():
+def test_pear_without_penalty_is_its_base():
     assert same(PEAR(alpha=1e9).build(), GRPO().build())
     assert not same(PEAR(alpha=0.0).build(), GRPO().build())
 
 
-def test_ares_as_the_paper_has_it_is_its_host():
-    """Its multiplier is the mean less itself, up to rounding."""
+def test_ares_with_paper_settings_is_its_base():
+    """Its multiplier is the mean minus itself, up to rounding."""
     config = ARES.paper()
     pairs = zip(trace(config.build()), trace(config.base.build()), strict=True)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
     assert not same(ARES(base=config.base).build(), config.base.build())
 
 
-def test_copo_that_never_looks_at_other_tasks_has_the_gradient_of_its_host():
+def test_copo_without_other_tasks_has_the_gradient_of_its_base():
     """Made-up episodes end alike or by a limit, so a low middle gives all to the task itself."""
     within = COPO(gate_sharpness=1e4, gate_midpoint=-1.0).build()
     steps = [MIXED] * 3
@@ -325,11 +325,11 @@ def test_copo_that_never_looks_at_other_tasks_has_the_gradient_of_its_host():
         assert not same(other.build(), GRPO().build(), steps=steps)
 
 
-def test_etmr_that_counts_every_prefix_has_the_credit_of_its_host():
+def test_etmr_with_every_prefix_counted_has_the_credit_of_its_base():
     assert same(ETMR(prefix_loss="every").build(), ETMR().base.build())
 
 
-def test_aepo_arbitrary_without_a_second_play_is_its_host():
+def test_aepo_arbitrary_without_a_second_rollout_is_its_base():
     assert same(AEPOArbitrary().build(), AEPOArbitrary().base.build())
 
 
@@ -346,7 +346,7 @@ def test_aepo_within_the_clip_and_without_entropy_is_grpo():
     assert not same(AEPO(base=base).build(), base.build(), drift=0.01)
 
 
-def test_constant_entropy_leaves_the_advantage_of_aepo():
+def test_constant_entropy_leaves_the_advantage_of_aepo_unchanged():
     batch, _ = batch_at(0, MIXED)
     batch = batch.with_(entropy=0.5 * batch.mask)
     base, aepo = AEPO().base.build(), AEPO().build()
@@ -371,12 +371,12 @@ def test_at_ratio_one_every_surrogate_has_the_gradient_of_grpo(method):
 
 
 def test_at_ratio_one_sapo_has_the_gradient_of_grpo_up_to_rounding():
-    """Its temperature is multiplied by and divided by, which is exact for powers of 2 only."""
+    """The temperature is a factor and a divisor, which is exact only for powers of 2."""
     pairs = zip(trace(SAPO().build(), drift=0.0), trace(GRPO().build(), drift=0.0), strict=True)
     assert all(torch.allclose(a, b, atol=1e-7) for a, b in pairs)
 
 
-def test_where_nothing_is_clipped_gppo_and_cispo_have_the_gradient_of_grpo():
+def test_without_clipping_gppo_and_cispo_have_the_gradient_of_grpo():
     free = {"clip_ratio_low": 1.0, "clip_ratio_high": 1e9}
     base = GRPO(**free).build()
     assert same(GPPO(**free).build(), base, drift=0.5)
@@ -386,7 +386,7 @@ def test_where_nothing_is_clipped_gppo_and_cispo_have_the_gradient_of_grpo():
         assert not same(kind().build(), GRPO().build(), drift=0.5)
 
 
-def test_gspo_whose_turns_are_tokens_is_grpo_up_to_rounding():
+def test_gspo_with_one_token_turns_is_grpo_up_to_rounding():
     wide = {"clip_ratio_low": 0.2, "clip_ratio_high": 0.28}
 
     def close(length):
@@ -397,8 +397,8 @@ def test_gspo_whose_turns_are_tokens_is_grpo_up_to_rounding():
     assert close(2) and not close(5)
 
 
-def test_ppo_that_expects_nothing_is_reinforce_plus_plus():
-    """With a critic that says 0 and lambda 1, GAE is the reward to come."""
+def test_ppo_with_a_zero_critic_is_reinforce_plus_plus():
+    """With a critic of 0 and lambda 1, GAE is the reward-to-go."""
     ppo, plain = PPO(gae_lambda=1.0).build(), ReinforcePP().build()
     batch, _ = batch_at(0, MIXED)
     found, _ = ppo.credit.apply(batch, ppo.credit.init(), 0)
@@ -427,7 +427,7 @@ def test_rloo_is_dr_grpo_times_a_factor():
         AEPOArbitrary(base=GRPO(group_size=6), replayed_task_ratio=0.0).build().collect,
     ],
 )
-def test_without_forks_and_retries_episodes_are_the_same_as_side_by_side(agent, collect):
+def test_without_forks_and_retries_episodes_equal_independent_ones(agent, collect):
     def say(prompt, sampling):
         return agent.encode_action(str(random.Random(sampling.seed).randrange(100)))
 

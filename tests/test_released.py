@@ -1,6 +1,6 @@
 """``released()`` against references written from a description of the authors' code.
 
-There every turn is a row with the return of its episode, 10 for a win, less 0.1 on a malformed row.
+There every turn is a row with the return of its episode: 10 for a win, minus 0.1 if malformed.
 The batch holds malformed, truncated and lost turns, episodes that a broken environment ended, a
 tied group and a group with a single scored episode. Gradients are by log-probability and entropy.
 """
@@ -98,7 +98,7 @@ def rows_of(given):
 
 
 class Given(NamedTuple):
-    """A batch, its rows, and the policy's numbers on the tokens that were written."""
+    """A batch, its rows, and the policy outputs at the completion tokens."""
 
     batch: object
     rows: list
@@ -144,7 +144,7 @@ def spread_out(found, values):
 
 
 def ours(found, algorithm, number=0, step=0, columns=()):
-    """Gradients of an update on the whole batch, at the tokens that were written."""
+    """Gradients of an update on the whole batch, at the completion tokens."""
     batch, _ = algorithm.credit.apply(found.batch, algorithm.credit.init(), step)
     batch = batch.with_(**dict(columns))
     logprob = spread_out(found, found.new).requires_grad_()
@@ -215,7 +215,7 @@ SEEDS = range(3)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_grpo_released(seed):
+def test_grpo_released_equals_the_reference(seed):
     found = given(seed)
     advantage = on_tokens(found.rows, grpo_rows(found.rows))
     expected = theirs(found, advantage, clipped(0.2, 0.2, 3.0), torch.mean)
@@ -236,7 +236,7 @@ def test_a_win_with_malformed_turns_keeps_its_advantage_over_a_clean_loss():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_epo_released_is_its_entropy_bonus(seed):
+def test_epo_released_is_only_its_entropy_bonus(seed):
     found = given(seed)
     advantage = on_tokens(found.rows, grpo_rows(found.rows))
     expected = theirs(found, advantage, clipped(0.2, 0.2, 3.0), torch.mean)
@@ -244,7 +244,7 @@ def test_epo_released_is_its_entropy_bonus(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_empg_released(seed):
+def test_empg_released_equals_the_reference(seed):
     found = given(seed)
     rows = found.rows
     entropy = np.array([float(found.entropy[row.at].mean()) for row in rows])
@@ -260,7 +260,7 @@ def test_empg_released(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_gigpo_released_fines_the_discounted_return_of_a_malformed_row(seed):
+def test_gigpo_released_penalises_the_discounted_return_of_a_malformed_row(seed):
     found = given(seed)
     rows = found.rows
     last = {row.episode: row.turn for row in rows}
@@ -277,7 +277,7 @@ def test_gigpo_released_fines_the_discounted_return_of_a_malformed_row(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_rloo_released_leaves_one_row_out(seed):
+def test_rloo_released_uses_a_leave_one_out_baseline_over_rows(seed):
     found = given(seed)
     rows = found.rows
     value = np.zeros(len(rows))
@@ -289,7 +289,7 @@ def test_rloo_released_leaves_one_row_out(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_dapo_released_has_no_penalty_for_length(seed):
+def test_dapo_released_has_no_length_penalty(seed):
     found = given(seed)
     advantage = on_tokens(found.rows, grpo_rows(found.rows))
     expected = theirs(found, advantage, clipped(0.2, 0.28, 3.0), torch.mean)
@@ -297,7 +297,7 @@ def test_dapo_released_has_no_penalty_for_length(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_gspo_released_counts_every_row_once(seed):
+def test_gspo_released_weights_every_row_equally(seed):
     found = given(seed, spread=0.004)
     rows = found.rows
 
@@ -319,7 +319,7 @@ def test_gspo_released_counts_every_row_once(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_ppo_released_runs_over_rows(seed):
+def test_ppo_released_computes_gae_over_rows(seed):
     found = given(seed)
     raw, target = torch.zeros_like(found.old), torch.zeros_like(found.old)
     for row in found.rows:  # lambda and gamma are 1: return minus value
@@ -361,7 +361,7 @@ def test_dr_bot_released_divides_the_sum_by_the_longest_row(seed):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_spear_released_clips_covariance_of_fresh_rows_too_and_has_no_dual_clip(seed):
-    """At the first step a turn is worth a tenth of an act's reward, at most 1, of 10 for a win."""
+    """At the first step a turn earns a tenth of an act's reward, at most 1; a win earns 10."""
     found = given(seed)
     acts = {row.episode: 0 for row in found.rows}
     for row in found.rows:
@@ -398,7 +398,7 @@ def test_arpo_and_aepo_released_have_rows_of_whole_episodes_and_an_unbiased_devi
     outcome = {row.episode: (row.outcome / 10, row.task) for row in rows}
     value = normalised([v for v, _ in outcome.values()], [task for _, task in outcome.values()])
     single = [task for _, task in outcome.values()].count
-    # A group with one scored episode has no advantage here; there it keeps its return.
+    # A group with one scored episode has no advantage here; the released code keeps its return.
     value = [
         v if single(task) > 1 else 0.0 for v, (_, task) in zip(value, outcome.values(), strict=True)
     ]

@@ -1,4 +1,4 @@
-"""`scripts/reproduce` on the toy world: killed in the middle, and the same command goes on."""
+"""`scripts/reproduce` on the toy environment: after a kill the same command continues."""
 
 import os
 import re
@@ -38,7 +38,7 @@ def reproduce(out, *more):
     )
 
 
-def test_two_methods_two_seeds_killed_and_resumed(tokenizer, tmp_path):
+def test_two_methods_with_two_seeds_resume_after_a_kill(tokenizer, tmp_path):
     shape = ScratchSettings(
         hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=32
     )
@@ -86,7 +86,7 @@ def test_two_methods_two_seeds_killed_and_resumed(tokenizer, tmp_path):
 
 
 def test_runs_end_with_the_process_that_started_them(tokenizer, tmp_path):
-    """Only that one is killed; its output is at an end when nobody holds it any more."""
+    """Only the parent is killed; its output ends when no process holds the pipe open."""
     shape = ScratchSettings(
         hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=32
     )
@@ -106,7 +106,7 @@ def test_runs_end_with_the_process_that_started_them(tokenizer, tmp_path):
             os.killpg(whole.pid, signal.SIGKILL)
 
 
-def test_a_mistake_is_one_line(tmp_path):
+def test_a_mistyped_method_gives_a_one_line_error(tmp_path):
     done = reproduce(tmp_path / "out", "--arms", "aepo: random")
     said = done.communicate()[0]
     assert done.returncode == 2 and "Did you mean 'aepo: random branching'?" in said

@@ -48,7 +48,7 @@ def start(words, log):
 
 
 def kill_when(process, condition, log):
-    """Kill as soon as the condition holds; the process must still be at work then."""
+    """Kill as soon as the condition holds; the process must still be running then."""
     deadline = time.monotonic() + 200
     try:
         while not condition() and process.poll() is None and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Search over HTTP: our server and our client against each other and against strangers."""
+"""Search over HTTP: server and client against each other and against other implementations."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ DOCUMENTS = [
 
 @contextlib.contextmanager
 def serving(app):
-    """A running server; the address of its one service."""
+    """A running server; returns the address of its only service."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -66,7 +66,7 @@ def ask(url, body):
 
 
 def passages(result):
-    """How Search-R1's agent reads one list of documents, by its published form."""
+    """Format a list of documents as Search-R1's agent does."""
     shown = []
     for number, item in enumerate(result, start=1):
         title, *rest = item["document"]["contents"].split("\n")
@@ -91,7 +91,7 @@ def test_verl_agent_request_is_answered(address):
     assert ask(address, body)[1]["result"][0][0]["document"]["id"] == "1"
 
 
-def test_without_scores_documents_are_bare_and_three_by_default(address):
+def test_without_scores_the_response_is_three_plain_documents_by_default(address):
     status, found = ask(address, {"queries": ["Jane Austen novel"], "topk": None})
     assert status == 200
     assert sorted(each["id"] for each in found["result"][0]) == ["0", "1", "2"]
@@ -115,7 +115,7 @@ def test_without_scores_documents_are_bare_and_three_by_default(address):
         (b" " * 1_100_000, 413, "more than 1048576 bytes"),
     ],
 )
-def test_invalid_request_is_refused_with_a_reason(address, body, status, message):
+def test_invalid_request_is_rejected_with_a_reason(address, body, status, message):
     code, found = ask(address, body)
     assert code == status and message in found["detail"]
 
@@ -129,7 +129,7 @@ def test_client_and_server_agree_with_the_local_corpus(address):
     remote.web.close()
 
 
-def test_an_address_without_a_path_gets_the_path_of_the_protocol(address):
+def test_an_address_without_a_path_gets_the_default_path_of_the_protocol(address):
     ours = corpus_of(DOCUMENTS)
     for url in (address.removesuffix("/retrieve"), address.removesuffix("retrieve"), address):
         remote = RemoteCorpus(url)
@@ -139,7 +139,7 @@ def test_an_address_without_a_path_gets_the_path_of_the_protocol(address):
     assert RemoteCorpus("http://x/other").url == "http://x/other"
 
 
-def test_episodes_over_http_equal_those_in_process(address, tmp_path):
+def test_episodes_over_http_equal_in_process_episodes(address, tmp_path):
     rows = [{"question": "Where did Jane Austen die?", "answer": "Winchester"}]
     path, pages = tmp_path / "questions.jsonl", tmp_path / "pages.jsonl"
     path.write_text(json.dumps(rows[0]))
@@ -168,7 +168,7 @@ def test_episodes_over_http_equal_those_in_process(address, tmp_path):
 
 
 def say(status, body):
-    """An application that says the same to everybody."""
+    """An application that returns the same response to every request."""
 
     async def app(scope, receive, send):
         if scope["type"] == "http":
@@ -190,7 +190,7 @@ def say(status, body):
         (500, b"", "failed in 1 tries: status 500"),
     ],
 )
-def test_invalid_response_raises_world_error(status, body, message):
+def test_invalid_response_raises_env_error(status, body, message):
     with serving(say(status, body)) as url:
         remote = RemoteCorpus(url, HttpClient(retry=RetryPolicy(retries=0)))
         with pytest.raises(EnvError, match=message) as error:
@@ -220,7 +220,7 @@ def test_recorded_responses_are_replayed_without_a_server(tmp_path):
     )
 
 
-def test_serve_command_serves_the_encyclopaedia_and_refuses_other_files(tmp_path):
+def test_serve_command_serves_the_encyclopaedia_and_rejects_other_files(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     command = [sys.executable, "-m", "agentgym.cli", "serve", "retrieve"]
@@ -229,7 +229,7 @@ def test_serve_command_serves_the_encyclopaedia_and_refuses_other_files(tmp_path
     )
     try:
         assert process.stdout.readline().startswith(b"retrieve is at http://127.0.0.1:")
-        # The printed address is one that `corpus` takes.
+        # `corpus` accepts the printed address.
         remote = RemoteCorpus(f"http://127.0.0.1:{port}", HttpClient(retry=RetryPolicy(retries=9)))
         book = open_encyclopaedia(400, 0)
         title = next(iter(book.pages))

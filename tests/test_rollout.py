@@ -75,12 +75,12 @@ def test_the_turn_limit_counts_malformed_turns(agent, tokenizer):
     assert "Expected one <action>" in episode.turns[0].observation
 
 
-def test_the_limit_of_the_environment_truncates(agent):
+def test_the_turn_limit_of_the_environment_truncates(agent):
     episode = play(agent, lambda prompt, sampling: agent.encode_action("0"))
     assert (episode.stop, len(episode.turns)) == (Stop.MAX_TURNS, 12)
 
 
-def test_nonsense_is_an_invalid_action(agent):
+def test_an_unknown_action_is_invalid(agent):
     episode = play(
         agent, lambda p, s: agent.encode_action("\x00" + "x" * 2000), limits=EpisodeLimits(turns=1)
     )
@@ -199,7 +199,7 @@ class Unmakable(TextEnv):
         raise OSError("no such file")
 
 
-def test_an_environment_that_cannot_be_made_ends_its_episode_and_not_the_run(agent):
+def test_an_environment_that_cannot_be_created_ends_its_episode_and_not_the_run(agent):
     someone = Player(
         agent=agent,
         engine=ScriptedEngine(bisect(agent)),
@@ -235,7 +235,7 @@ def test_an_unknown_task_raises(agent):
         play(agent, bisect(agent), Task(TASK.env, "hoter-3"))
 
 
-def test_a_demonstration_equals_the_trajectory_of_the_player(agent):
+def test_a_demonstration_equals_the_trajectory_of_the_oracle_player(agent):
     shown = to_trajectory(demonstrate(world(TASK.env), TASK, np.random.default_rng(0)), agent)
     played = play(agent, bisect(agent))
     assert shown.won and len(shown.turns) == len(played.turns)
@@ -243,7 +243,7 @@ def test_a_demonstration_equals_the_trajectory_of_the_player(agent):
         assert (a.prompt, a.completion.tokens, a.fresh) == (b.prompt, b.completion.tokens, b.fresh)
 
 
-def test_random_actions_are_marked_and_recovered_from(agent):
+def test_random_actions_are_marked_and_the_oracle_recovers(agent):
     bare = world(TASK.env)
     rng = np.random.default_rng(0)
     shown = [
@@ -265,7 +265,7 @@ def test_demonstration_texts_are_all_observations_and_actions():
     assert demonstration_texts([shown, shown]) == 2 * [f"{shown.goal}\n{shown.opening}", *texts]
 
 
-def test_a_stream_of_tasks_is_a_function_of_the_seed_and_covers_each_pass():
+def test_a_task_stream_is_determined_by_the_seed_and_each_pass_covers_all_tasks():
     tasks = [Task("e", str(n)) for n in range(7)]
     passes = [[task_of(tasks, 7 * p + i, 3) for i in range(7)] for p in range(3)]
     assert all(sorted(t.id for t in p) == sorted(t.id for t in tasks) for p in passes)
@@ -274,13 +274,13 @@ def test_a_stream_of_tasks_is_a_function_of_the_seed_and_covers_each_pass():
     assert passes[0] != [task_of(tasks, i, 4) for i in range(7)]
 
 
-def test_the_stream_is_part_of_the_player(agent):
+def test_a_player_with_another_stream_keeps_its_stop_strings(agent):
     one = player(agent, bisect(agent))
     assert replace(one, stream="x").sampling.stop == agent.stop
 
 
 @pytest.mark.parametrize("window", [None, 1])
-def test_the_engine_may_forget_exactly_the_last_context(tokenizer, window):
+def test_the_engine_is_asked_to_drop_exactly_the_last_context(tokenizer, window):
     agent = ChatAgent(tokenizer, window=window)
     engine = ScriptedEngine(lambda prompt, sampling: agent.encode_action("1"))
     forgotten = []

@@ -1,4 +1,4 @@
-"""What happens to run folders that are shared, locked, full, linked to or interrupted."""
+"""Run folders that are shared, locked, full, linked to or interrupted."""
 
 import errno
 import io
@@ -32,7 +32,7 @@ def trained(tmp_path_factory):
     return RunFolder(out)
 
 
-def test_a_folder_that_another_process_holds_is_refused_in_one_line(trained, capsys):
+def test_a_folder_locked_by_another_process_gives_a_one_line_error(trained, capsys):
     code = (
         "import sys, time; from pathlib import Path; "
         "from agentgym.experiment.run_folder import RunFolder\n"
@@ -54,7 +54,7 @@ def test_a_folder_that_another_process_holds_is_refused_in_one_line(trained, cap
     assert main(["train", "--resume", str(trained.root)]) == 0  # the lock ended with its process
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
+def test_a_folder_that_cannot_be_created_gives_a_one_line_error(tmp_path, capsys):
     (tmp_path / "file").touch()
     words = ["train", "grpo", "--env", "hotter", "--out", str(tmp_path / "file" / "run")]
     assert main(words) == 2
@@ -69,7 +69,9 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
         RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
     ],
 )
-def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(trained, tmp_path, problem):
+def test_a_full_disk_gives_a_one_line_error_and_leaves_no_partial_checkpoint(
+    trained, tmp_path, problem
+):
     class Full:
         def save_pretrained(self, where):
             raise problem
@@ -80,7 +82,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(trained, tmp_path
     assert "\n" not in str(refused.value) and not folder.warm.exists()
 
 
-def test_an_error_of_code_is_not_taken_for_a_full_disk(tmp_path):
+def test_a_programming_error_is_not_reported_as_a_full_disk(tmp_path):
     class Broken:
         def save_pretrained(self, where):
             raise RuntimeError("shapes differ")
@@ -89,7 +91,7 @@ def test_an_error_of_code_is_not_taken_for_a_full_disk(tmp_path):
         RunFolder(tmp_path).save(RunFolder(tmp_path).warm, Broken(), Broken())
 
 
-def test_a_checkpoint_is_evaluated_with_its_runs_settings_from_inside_and_through_a_link(
+def test_a_checkpoint_is_evaluated_with_its_run_settings_from_inside_and_via_a_link(
     trained, tmp_path, monkeypatch, capsys
 ):
     (tmp_path / "best").symlink_to(trained.final)
@@ -106,7 +108,7 @@ def test_a_checkpoint_is_evaluated_with_its_runs_settings_from_inside_and_throug
         assert sorted(played) == sorted((e.task, e.sample, e.reward) for e in expected)
 
 
-def test_evaluations_without_a_file_go_to_one_named_after_what_is_evaluated(
+def test_the_default_evaluation_file_is_named_after_the_evaluated_policy(
     trained, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -130,7 +132,7 @@ def test_a_comparison_names_the_models_and_the_settings_that_differ(trained, tmp
     assert "temperature 0.5 instead of 1.0" in shown and "p (Holm)" in shown
 
 
-def test_a_world_brings_its_recipe_to_an_evaluation(trained, tmp_path, capsys):
+def test_an_evaluation_uses_the_recipe_of_the_environment(trained, tmp_path, capsys):
     out = tmp_path / "e.jsonl"
     words = ["eval", str(trained.final), "--world", "hotter", "--out", str(out)]
     few = ["--panel.tasks", "2", "--panel.episodes", "1", "--rollout.max-completion-tokens", "4"]
@@ -140,7 +142,7 @@ def test_a_world_brings_its_recipe_to_an_evaluation(trained, tmp_path, capsys):
     assert '"env.high"' not in text  # an argument of the run's environment
 
 
-def test_a_file_of_tasks_is_an_argument_of_the_environment(tmp_path, monkeypatch):
+def test_a_task_file_is_passed_as_an_argument_of_the_environment(tmp_path, monkeypatch):
     (tmp_path / "own.py").write_text(
         "from pathlib import Path\nfrom agentgym_envs.hotter import Hotter\n"
         "class Own(Hotter):\n"
@@ -167,7 +169,7 @@ def test_a_file_of_tasks_is_an_argument_of_the_environment(tmp_path, monkeypatch
     assert config.env == f"{tmp_path}/own.py:Own"
 
 
-def test_a_class_without_tasks_in_a_split_is_refused_before_anything_is_written(tmp_path):
+def test_a_split_without_tasks_is_rejected_before_anything_is_written(tmp_path):
     class NoTraining(agentgym.TextEnv):
         def tasks(self, split):
             return () if split == "train" else ("a", "b", "c")
@@ -215,7 +217,7 @@ def test_policies_without_a_model_are_evaluated_on_the_same_panels(
         ("other = 3\n", "has no 'guess'"),
     ],
 )
-def test_a_policy_that_fails_is_one_line(tmp_path, monkeypatch, capsys, text, expected):
+def test_a_failing_policy_gives_a_one_line_error(tmp_path, monkeypatch, capsys, text, expected):
     (tmp_path / "own.py").write_text(text)
     monkeypatch.chdir(tmp_path)
     assert main(["eval", "own.py:guess", "--env", "hotter", "--panel.tasks", "1"]) == 2
@@ -225,7 +227,7 @@ def test_a_policy_that_fails_is_one_line(tmp_path, monkeypatch, capsys, text, ex
     assert "cannot be trained" in capsys.readouterr().err
 
 
-def test_an_interrupted_run_says_what_is_saved(tmp_path):
+def test_an_interrupted_run_reports_the_saved_step(tmp_path):
     folder, log = RunFolder(tmp_path / "run"), tmp_path / "log"
     (tmp_path / "plan.yaml").write_text(
         Plan(
@@ -264,8 +266,8 @@ def test_the_progress_bar_and_its_note_fit_the_terminal(width):
     assert max(map(len, shown)) <= width
 
 
-def test_the_time_left_in_a_log_is_that_of_the_units_that_this_call_did(monkeypatch):
-    """A call that continues at 60 of 100 and needs 1 s each has 20 s left at 80, not 5."""
+def test_the_remaining_time_in_a_log_counts_only_units_of_this_call(monkeypatch):
+    """A call that resumes at 60 of 100 and takes 1 s per unit has 20 s left at 80, not 5."""
     clock = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     screen = io.StringIO()

@@ -32,7 +32,7 @@ def session(sandbox):
     one.close()
 
 
-# ---- what programs get -----------------------------------------------------------------------
+# ---- ordinary programs -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_failing_program_keeps_its_printed_output(session):
 
 
 @pytest.mark.parametrize("code", REFUSED.values(), ids=REFUSED)
-def test_forbidden_operations_are_refused(session, code):
+def test_forbidden_operations_are_blocked(session, code):
     result = session.run(code)
     assert result.status is Status.ERROR, result
     assert session.run("1 + 1").value == "2"
 
 
 def test_secrets_of_the_client_are_not_visible(monkeypatch):
-    """The server is one that starts with the secret set, and a secret file open."""
+    """The server starts with the secret in its environment and a secret file open."""
     monkeypatch.setenv("API_TOKEN", "hunter2")
     server.cache_clear()
     read, write = os.pipe()
@@ -160,7 +160,7 @@ def test_cpu_time_of_a_session_is_bounded():
 
 
 def test_forged_reply_affects_only_its_own_program(session):
-    """What comes back is a claim; a right claim of one cell must not pass for the next one's."""
+    """A reply is untrusted; a valid reply to one cell must not be accepted for the next one."""
     forged = {"number": 2, "status": "ok", "stdout": "", "value": "42", "error": "", "cpu": 0.0}
     session.run("import os, struct, json")
     result = session.run(
@@ -260,22 +260,22 @@ def test_missing_layer_stops_the_sandbox(session, monkeypatch):
         Sandbox(require=[*LAYERS, "nobody"]).run("1")
 
 
-def test_unsupported_platforms_are_refused(monkeypatch):
+def test_unsupported_platforms_are_rejected(monkeypatch):
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     with pytest.raises(Unconfined, match="needs Linux on x86-64, this is linux on aarch64"):
         Sandbox().run("1")
-    # No violation of the contract, but a reason to skip, like a package that is not there.
+    # Not a contract violation but a reason to skip, like a missing package.
     with pytest.raises(MissingExtra, match="needs Linux on x86-64"):
         check_environment("agentgym/PythonMath-v0")
 
 
-def test_limits_out_of_range_are_refused():
+def test_limits_out_of_range_are_rejected():
     for name in ("wall", "cpu", "memory", "output"):
         with pytest.raises(ImpossibleValue, match=name):
             SandboxLimits(**{name: 0})
 
 
-def test_server_start_failure_raises_world_error(monkeypatch):
+def test_server_start_failure_raises_env_error(monkeypatch):
     monkeypatch.setattr("agentgym.sandbox.server._START", "raise SystemExit")
     server.cache_clear()
     with pytest.raises(EnvError, match="the sandbox does not start: its server exited at startup"):

@@ -1,4 +1,4 @@
-"""Bubblewrap and gVisor around interpreters: what they must hold against, where they are there."""
+"""Bubblewrap and gVisor around interpreters: attacks they must block, where they are installed."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ PATIENT = SandboxLimits(wall=20, memory=256 * 2**20, output=1000)
 QUICK = SandboxLimits(wall=1, grace=0.5, memory=256 * 2**20, output=1000)
 UNREFUSED = {
     "bubblewrap": set(),
-    # Without Landlock it sees the root and the processes that gVisor shows it: its own.
+    # Without Landlock the program sees the root and processes of gVisor, which are only its own.
     "gvisor": {
         "reads the home folder",
         "lists the root",
@@ -53,7 +53,7 @@ def test_programs_run_and_keep_variables(backend):
     twin.close()
 
 
-def test_forbidden_operations_are_refused(backend):
+def test_forbidden_operations_are_blocked(backend):
     one = session(backend)
     one.run("kept = 1")
     outcomes = {name: one.run(code) for name, code in REFUSED.items()}
@@ -75,7 +75,7 @@ def test_endless_or_uncooperative_programs_are_stopped(backend, code, status, lo
     one.close()
 
 
-def test_nothing_of_the_client_is_visible(backend, monkeypatch, tmp_path):
+def test_files_and_secrets_of_the_client_are_not_visible(backend, monkeypatch, tmp_path):
     monkeypatch.setenv("API_TOKEN", "hunter2")
     one = session(backend)
     assert "hunter2" not in one.run("import os; str(dict(os.environ))").value
@@ -119,7 +119,7 @@ def test_killed_client_leaves_no_process_and_no_folder(backend, tmp_path):
         time.sleep(0.02)
 
 
-def test_missing_backend_is_named(monkeypatch):
+def test_missing_backend_is_reported_by_name(monkeypatch):
     with pytest.raises(ConfigError, match="got 'docker', expected one of fork-server, bubblewrap"):
         Sandbox(backend="docker")
     wrappers.program.cache_clear()
@@ -130,7 +130,7 @@ def test_missing_backend_is_named(monkeypatch):
         session("gvisor").run("1")
 
 
-def test_backend_that_the_machine_forbids_is_reported(monkeypatch, tmp_path):
+def test_backend_blocked_by_the_machine_is_reported(monkeypatch, tmp_path):
     wrappers.program.cache_clear()
     broken = tmp_path / "bwrap"
     broken.write_text("#!/bin/sh\necho 'bwrap: No permissions' >&2\nexit 1\n")
@@ -138,7 +138,7 @@ def test_backend_that_the_machine_forbids_is_reported(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(Unconfined, match="bubblewrap does not work on this machine: bwrap: No per"):
         session("bubblewrap").run("1")
-    # Works when it is tried, and no longer afterwards.
+    # Works in the probe and fails afterwards.
     broken.write_text("#!/bin/sh\n[ $# -lt 8 ] || { echo 'bwrap: no disk' >&2; exit 1; }\n")
     with pytest.raises(EnvError, match=r"does not start: the .* left with status 1: bwrap: no"):
         session("bubblewrap").run("1")

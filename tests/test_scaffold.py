@@ -1,4 +1,4 @@
-"""A package that `agentgym new-env` writes installs, is right, is played and trained on."""
+"""A package of `agentgym new-env` can be installed, checked, played and trained on."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ from agentgym.cli import main
 
 @pytest.fixture
 def fresh(tmp_path):
-    """A virtual environment of its own that sees what is installed here."""
+    """A separate virtual environment that inherits the packages installed here."""
     home = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
     (site,) = home.glob("lib/python*/site-packages")
@@ -42,7 +42,9 @@ def run(python, *words, **how):
     return done.stdout
 
 
-def test_a_new_world_is_written_installed_checked_played_and_trained_on(tmp_path, fresh, capsys):
+def test_a_new_environment_package_can_be_installed_checked_played_and_trained_on(
+    tmp_path, fresh, capsys
+):
     assert main(["new-env", "lost-key", "--into", str(tmp_path)]) == 0
     folder, env = tmp_path / "lost-key", "lost_key/LostKey-v0"
     told = capsys.readouterr().out
@@ -75,7 +77,7 @@ def test_a_new_world_is_written_installed_checked_played_and_trained_on(tmp_path
         ("there", "exists already"),
     ],
 )
-def test_a_name_that_cannot_be_used_writes_nothing(tmp_path, capsys, name, expected):
+def test_an_invalid_name_writes_no_files(tmp_path, capsys, name, expected):
     (tmp_path / "there").mkdir()
     assert main(["new-env", name, "--into", str(tmp_path)]) == 2
     assert expected in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""When is played and when is learned: what each order promises, with real weights and worlds."""
+"""Schedules of rollouts and updates: guarantees of each, with real weights and environments."""
 
 import asyncio
 import hashlib
@@ -69,7 +69,7 @@ def run(how, trainer, steps, state=None):
 
 
 def test_environments_and_requests_continue_while_weights_are_published(trainer, monkeypatch):
-    """A publish of seconds must not let the deadlines of environments pass."""
+    """Publishing weights for seconds must not make environments miss their deadlines."""
     made, ticks = trainer(), 0
     load = made.player.engine.load
 
@@ -98,7 +98,7 @@ def digest(steps, trainer):
 
 
 def versions(step):
-    """Of every token, by episode."""
+    """Weight version of every token, by episode."""
     return [
         [version for turn in episode.turns for version in turn.completion.token_versions]
         for group in step.groups
@@ -120,7 +120,7 @@ def test_one_step_off_learns_from_episodes_of_the_previous_weights(trainer):
 
 
 @pytest.mark.parametrize("kind", ["sync", "one-step-off"])
-def test_an_idle_engine_holds_no_cache_while_the_policy_learns(trainer, kind):
+def test_an_idle_engine_holds_no_cache_during_the_update(trainer, kind):
     learner, held = trainer(), []
     learn = learner._learn
 
@@ -153,7 +153,7 @@ def test_one_step_off_samples_during_the_update(trainer):
     assert seen
 
 
-def test_async_without_staleness_and_timeout_equals_sync_bit_by_bit(trainer):
+def test_async_without_staleness_and_timeout_is_bit_identical_to_sync(trainer):
     one, other = trainer(), trainer(dawdling)
     expected = digest(run(ScheduleSettings(), one, 3)[0], one)
     assert (
@@ -162,7 +162,7 @@ def test_async_without_staleness_and_timeout_equals_sync_bit_by_bit(trainer):
 
 
 @pytest.mark.parametrize("staleness", [1, 2])
-def test_async_changes_weights_under_episodes_and_bounds_their_age(trainer, staleness):
+def test_async_updates_weights_during_episodes_and_bounds_their_age(trainer, staleness):
     learner = trainer(dawdling, turns=12)
     steps, state = run(ScheduleSettings(kind="async", max_staleness=staleness), learner, 6)
     for number, step in enumerate(steps):
@@ -181,8 +181,8 @@ def test_async_changes_weights_under_episodes_and_bounds_their_age(trainer, stal
 
 
 @pytest.mark.parametrize("old", ["drop", "mask"])
-def test_stragglers_carry_over_and_stale_groups_are_not_learned_from(trainer, old):
-    """With a deadline of next to nothing a step learns from whatever is there."""
+def test_unfinished_groups_carry_over_and_stale_groups_are_not_trained_on(trainer, old):
+    """With a tiny deadline a step trains on the groups that are complete."""
     learner = trainer(dawdling, turns=12)
     how = ScheduleSettings(kind="async", max_staleness=1, group_timeout=0.001, stale=old)
     steps, _ = run(how, learner, 8)

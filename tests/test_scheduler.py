@@ -47,13 +47,13 @@ async def until(condition):
 
 
 def reused(engine, before):
-    """Prompt tokens computed and found in a cache since then."""
+    """Prompt tokens computed and read from the cache since then."""
     new = engine.stats().since(before)
     return new.prefill_tokens, new.cached_tokens
 
 
 async def converse(engine, number, turns=4, pauses=None):
-    """Siblings (same number modulo 3) share an opening and part ways."""
+    """Conversations with the same number modulo 3 share a prefix and then diverge."""
     context, sampled = words(20 + number % 3, number % 3), []
     for turn in range(turns):
         for _ in range(pauses.randrange(6) if pauses else 0):
@@ -66,7 +66,7 @@ async def converse(engine, number, turns=4, pauses=None):
 
 
 async def crowd(engine, order, flying, pauses):
-    """Conversations in this order, at most so many at once."""
+    """Run conversations in this order with limited concurrency."""
     gate = asyncio.Semaphore(flying)
 
     async def one(number):
@@ -77,7 +77,7 @@ async def crowd(engine, order, flying, pauses):
 
 
 def same(one, other):
-    """Equal tokens, and numbers equal up to rounding."""
+    """Equal tokens, and log-probabilities equal up to rounding."""
     for a, b in zip(one, other, strict=True):
         assert a.tokens == b.tokens
         np.testing.assert_allclose(a.logprobs, b.logprobs, atol=2e-5)
@@ -104,7 +104,7 @@ def test_completions_do_not_depend_on_slots_concurrency_or_arrival_order(kind):
 
 
 @every_decoder
-def test_a_turn_prefills_only_the_new_tokens(kind):
+def test_a_turn_prefills_only_its_new_tokens(kind):
     """The last token of a completion was sampled and never read, so it counts as added."""
     engine = engine_of(kind)
 
@@ -129,7 +129,7 @@ def test_a_group_prefills_its_shared_prompt_once(kind):
         return await asyncio.gather(*(engine.generate(prompt, one) for one in asked))
 
     sampled = asyncio.run(group())
-    # One token each must be fed, to learn what follows it.
+    # At least one token must be processed to predict the next.
     assert engine.stats()[:2] == (40 + 7, 7 * 39)
     assert len({c.tokens for c in sampled}) > 4
     for seed, completion in enumerate(sampled):
@@ -139,7 +139,7 @@ def test_a_group_prefills_its_shared_prompt_once(kind):
 
 @every_decoder
 def test_a_fork_copies_the_shared_prefix(kind):
-    """Two continuations of one conversation, one of them from before its last turn."""
+    """Two continuations of one conversation, one of them branching before its last turn."""
     engine = engine_of(kind)
     early = words(30, 0)
     late = [*early, *words(20, 1)]
@@ -218,7 +218,7 @@ def test_a_completed_request_frees_its_slot_at_once():
     sampled = asyncio.run(play())
     assert [len(c.tokens) for c in sampled] == [18] + [2] * 9
     stats = engine.stats()
-    # In lock-step pairs it would be 18 + 4 * 2 model calls.
+    # In lockstep pairs it would be 18 + 4 * 2 model calls.
     assert stats.generated == stats.rows == 36 and stats.steps <= 20
 
 
@@ -304,7 +304,7 @@ def test_a_weight_update_invalidates_the_cache(kind):
 
 @pytest.mark.parametrize("kind", ["fused", "generic"])
 @pytest.mark.parametrize("fault", ["missing", "shape"])
-def test_weights_that_do_not_fit_change_nothing(kind, fault):
+def test_incompatible_weights_change_nothing(kind, fault):
     engine, prompt, asked = engine_of(kind), words(30, 0), Sampling(seed=3, max_tokens=8)
     sampled = asyncio.run(engine.generate(prompt, asked))
     weights = dict(model_of(kind, seed=1).state_dict())
@@ -390,8 +390,8 @@ def test_a_failing_model_fails_requests_in_flight_and_serves_later_ones():
 
 
 @pytest.mark.parametrize("kind", ["fused", "generic"])
-def test_an_engine_serves_one_event_loop_after_another(kind):
-    """Also after one that was stopped in the middle, and with what it had cached."""
+def test_an_engine_can_serve_several_event_loops_in_sequence(kind):
+    """Also after a loop that was stopped midway, reusing its cache."""
     engine, prompt = engine_of(kind, slots=2), words(30, 0)
     first = asyncio.run(engine.generate(prompt, Sampling(max_tokens=4)))
 

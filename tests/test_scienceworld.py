@@ -57,7 +57,7 @@ def play(env, commands):
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    """The answers to COMMANDS when nothing else happens."""
+    """The observations for COMMANDS without other activity."""
     env = world(ENV)
     env.reset(options={"task": BOIL})
     answers = play(env, COMMANDS)
@@ -77,7 +77,7 @@ def test_the_oracle_wins_with_its_last_action_and_full_score(begin, reward, firs
     assert env.oracle() is None and env.admissible() == ()
 
 
-def test_the_oracle_continues_after_free_actions_and_is_none_off_its_path(begin):
+def test_the_oracle_continues_after_free_actions_and_returns_none_off_its_path(begin):
     env = begin(PLANT)
     plan = env.oracle()
     play(env, ["look around", "xyzzy", *plan[:1], "inventory"])
@@ -96,7 +96,7 @@ def test_focusing_on_the_wrong_object_ends_the_episode_as_lost(begin):
     assert observation == "The episode is over." and not info["action_valid"]
 
 
-def test_g13_each_wait_counts_eleven_simulator_moves_and_does_not_end_the_episode(begin):
+def test_each_wait_counts_eleven_simulator_moves_and_does_not_end_the_episode(begin):
     env = begin(PLANT)
     for number in range(1, 12):
         *_, terminated, _, info = env.step("wait")
@@ -116,7 +116,7 @@ def test_reset_commands_never_reach_the_simulator(begin):
     assert env.step(plan[-1])[4]["won"]
 
 
-def test_the_turn_limit_truncates_without_success_and_counts_our_turns():
+def test_the_turn_limit_truncates_without_success_and_counts_turns_not_moves():
     env = gymnasium.make(ENV, max_episode_steps=11, disable_env_checker=True)
     env.reset(options={"task": PLANT})
     # Each `wait` counts as 11 of the 100 moves that the simulator allows.
@@ -147,7 +147,7 @@ def test_the_valid_actions_are_computed_only_on_demand(begin, monkeypatch):
     assert len(called) == before
 
 
-def test_admissible_is_sorted_and_an_open_question_admits_its_numbers(begin):
+def test_admissible_actions_are_sorted_and_an_ambiguity_question_admits_its_numbers(begin):
     env = begin(BOIL)
     commands = env.admissible()
     assert list(commands) == sorted(set(commands)) and len(commands) > 100
@@ -171,7 +171,7 @@ def test_episodes_in_threads_equal_an_episode_alone(begin, undisturbed):
         assert list(pool.map(play, envs, [COMMANDS] * 6)) == [undisturbed] * 6
 
 
-def test_another_process_gives_the_same_answers(undisturbed):
+def test_another_process_gives_the_same_observations(undisturbed):
     code = (
         "import sys, hashlib\nfrom agentgym.env.registry import world\n"
         f"env = world({ENV!r})\nenv.reset(options={{'task': {BOIL!r}}})\n"
@@ -291,7 +291,7 @@ def test_java_killed_between_steps_loses_no_episode(begin, undisturbed):
 
 
 def stop(pid):
-    """Stop a process and wait for all of its threads: on a busy computer one still answers."""
+    """Stop a process and wait for all of its threads: on a busy machine one may still respond."""
     os.kill(pid, signal.SIGSTOP)
     threads = list(Path(f"/proc/{pid}/task").iterdir())
     while any((t / "stat").read_text().rpartition(")")[2].split()[0] != "T" for t in threads):
@@ -323,7 +323,7 @@ def test_a_hung_java_process_times_out_and_is_replaced(begin, undisturbed):
     play(bystander, COMMANDS[:4])
     pid = SIMULATORS.jvm.pid
     assert hit._episode._simulator.timeout == jvm.TIMEOUT
-    hit._episode._simulator.timeout = 2.0  # only now: a busy computer may take longer to load
+    hit._episode._simulator.timeout = 2.0  # only now: a busy machine may take longer to load
     stop(pid)
     start = time.monotonic()
     with pytest.raises(EnvError, match="did not answer within 2 s and was killed"):
@@ -337,7 +337,7 @@ def test_a_hung_java_process_times_out_and_is_replaced(begin, undisturbed):
 
 @pytest.fixture
 def interruptible():
-    """Jobs that a shell starts in the background ignore Ctrl-C unless it is reset."""
+    """Background jobs of a shell ignore Ctrl-C unless the signal handler is reset."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -422,7 +422,7 @@ def test_a_forked_process_starts_its_own_java(begin, undisturbed):
     assert SIMULATORS.jvm.pid == pid
 
 
-def test_java_ends_with_its_killed_parent():
+def test_java_exits_when_its_parent_is_killed():
     code = (
         "import time\nfrom agentgym.env.registry import world\n"
         f"from agentgym_envs.scienceworld.simulator import SIMULATORS\nworld({ENV!r}).reset()\n"
@@ -447,7 +447,7 @@ def test_without_java_reset_explains_how_to_install_it(monkeypatch, tmp_path):
         world(ENV).reset()
 
 
-def test_play_leaves_no_files_in_the_working_directory(tmp_path):
+def test_episodes_leave_no_files_in_the_working_directory(tmp_path):
     code = "from agentgym import make; make('agentgym/ScienceWorld-v0').reset(seed=0)"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     assert not list(tmp_path.iterdir())

@@ -21,7 +21,7 @@ def ids(partition, split, names=tuple(tasks.SIZES)):
     return tasks.panel_ids(partition, split, names, "easy")
 
 
-def test_the_official_splits_hold_every_variation_once():
+def test_the_official_splits_contain_every_variation_once():
     sizes = [len(ids("official", split)) for split in SPLITS]
     assert sizes == [3592, 1796, 1819]
     together = [id_ for split in SPLITS for id_ in ids("official", split)]
@@ -31,7 +31,7 @@ def test_the_official_splits_hold_every_variation_once():
         assert {s.variation for s in specs if s.name == name} == set(range(sum(size)))
 
 
-def test_the_first_30_tasks_of_a_panel_are_one_of_each_name():
+def test_the_first_30_tasks_of_a_panel_have_30_different_names():
     for split in SPLITS:
         assert {tasks.parse(id_).name for id_ in ids("official", split)[:30]} == set(tasks.SIZES)
 
@@ -82,13 +82,13 @@ def test_epo_partitions_equal_the_published_index_files(level):
         "boil-easy-v0\n",
     ],
 )
-def test_a_malformed_task_id_is_refused(id_):
+def test_a_malformed_task_id_is_rejected(id_):
     with pytest.raises(UnknownTask) as problem:
         tasks.parse(id_)
     assert "\n" not in str(problem.value)
 
 
-def test_a_mistyped_task_gets_the_nearest_as_suggestion():
+def test_a_mistyped_task_gives_the_nearest_name_as_suggestion():
     with pytest.raises(UnknownTask, match="Did you mean 'boil-easy-v2'"):
         tasks.parse("bol-easy-v2")
 
@@ -130,7 +130,7 @@ def test_simplifications_are_part_of_the_id():
         "go; reset a task",
     ],
 )
-def test_every_spelling_of_reset_task_is_refused(action):
+def test_every_spelling_of_reset_task_is_rejected(action):
     assert text.command(action) == text.Refused("The task cannot be reset.")
 
 

@@ -26,7 +26,7 @@ CASES = [(n, c, k) for n in range(1, 7) for c in range(n + 1) for k in range(1, 
 
 
 @pytest.mark.parametrize(("n", "c", "k"), CASES)
-def test_pass_at_k_and_pass_hat_k_are_shares_of_all_subsets(n, c, k):
+def test_pass_at_k_and_pass_hat_k_equal_the_fractions_of_all_subsets(n, c, k):
     subsets = list(combinations([True] * c + [False] * (n - c), k))
     assert pass_at_k(n, c, k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
     assert pass_hat_k(n, c, k) == pytest.approx(sum(map(all, subsets)) / len(subsets))
@@ -45,12 +45,12 @@ def test_both_estimates_are_unbiased(p, k):
 
 @pytest.mark.parametrize("estimate", [pass_at_k, pass_hat_k])
 @pytest.mark.parametrize(("n", "c", "k"), [(4, 2, 5), (4, 2, 0), (4, 5, 1), (4, -1, 1), (0, 0, 1)])
-def test_impossible_counts_are_refused(estimate, n, c, k):
+def test_impossible_counts_are_rejected(estimate, n, c, k):
     with pytest.raises(ValueError, match=r"play at least k|successes in"):
         estimate(n, c, k)
 
 
-def test_the_interval_is_that_of_all_resamples_of_the_tasks():
+def test_the_interval_equals_that_of_all_bootstrap_resamples_of_the_tasks():
     values = [0.0, 0.25, 0.5, 1.0, 0.9]
     every = [sum(draw) / 5 for draw in product(values, repeat=5)]
     low, high = np.percentile(every, [2.5, 97.5])
@@ -59,7 +59,7 @@ def test_the_interval_is_that_of_all_resamples_of_the_tasks():
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.01)
 
 
-def test_many_tasks_are_resampled_in_pieces_without_a_seam():
+def test_resampling_many_tasks_in_chunks_gives_the_same_interval():
     values = rng(1).random(30_000)
     found = bootstrap_mean(values, rng(), draws=300)
     half = 1.96 * values.std() / sqrt(len(values))
@@ -71,12 +71,12 @@ def test_the_same_generator_gives_the_same_interval():
     assert bootstrap_mean([0, 0.5, 1], rng(3)) == bootstrap_mean([0, 0.5, 1], rng(3))
 
 
-def test_no_task_gives_no_number():
+def test_an_empty_panel_gives_nan():
     assert all(np.isnan(bootstrap_mean([], rng())))
 
 
-def test_a_panel_without_a_single_success_does_not_prove_that_success_is_impossible():
-    """With success on a share q of tasks, M tasks all fail with chance (1 - q)**M = 5 %."""
+def test_a_panel_without_success_has_an_upper_bound_above_zero():
+    """If a fraction q of tasks succeeds, all M tasks fail with probability (1 - q)**M = 5 %."""
     found = bootstrap_mean([0.0] * 32, rng(), support=(0.0, 1.0))
     assert (found.value, found.low) == (0, 0)
     assert (1 - found.high) ** 32 == pytest.approx(0.05)
@@ -85,7 +85,7 @@ def test_a_panel_without_a_single_success_does_not_prove_that_success_is_impossi
     assert bootstrap_mean([0.0] * 32, rng()) == Interval(0, 0, 0)
 
 
-def test_the_difference_is_paired_so_that_the_hardness_of_tasks_cancels():
+def test_the_paired_difference_cancels_task_difficulty():
     before = rng(1).random(50)
     found = bootstrap_difference(before, before + 0.125, rng())
     assert found == pytest.approx((0.125, 0.125, 0.125))
@@ -93,12 +93,12 @@ def test_the_difference_is_paired_so_that_the_hardness_of_tasks_cancels():
     assert apart.high - apart.low > 0.1
 
 
-def test_an_unchanged_panel_leaves_room_for_a_difference_either_way():
+def test_an_unchanged_panel_has_an_interval_on_both_sides_of_zero():
     found = bootstrap_difference([0.0] * 10, [0.0] * 10, rng(), support=(0.0, 1.0))
     assert found.low == -found.high < 0 == found.value
 
 
-def test_a_difference_between_unlike_panels_is_refused():
+def test_a_difference_between_different_panels_is_rejected():
     with pytest.raises(ValueError, match="4 before and 5 after"):
         bootstrap_difference([0.0] * 4, [0.0] * 5, rng())
 
@@ -118,7 +118,7 @@ def test_seeds_and_tasks_are_both_resampled():
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 7, 20, 61])
-def test_the_t_quantile_cuts_off_the_right_area_under_the_density(freedom):
+def test_the_t_quantile_matches_the_integral_of_the_density(freedom):
     edge = student_t(freedom)
     t = np.linspace(-edge, edge, 200_001)
     log_scale = lgamma((freedom + 1) / 2) - lgamma(freedom / 2)
@@ -144,10 +144,10 @@ def test_one_training_seed_has_no_interval():
 
 
 def test_a_nominal_95_percent_interval_covers_the_truth_about_95_percent_of_the_time():
-    """Tasks differ in hardness, episodes of a task share it; the truth is over new tasks.
+    """Tasks differ in difficulty, shared by a task's episodes; the true value is over new tasks.
 
     The same intervals from episodes, as if they were independent, must be far off: otherwise
-    the simulation could not tell a clustered interval from a naive one.
+    the simulation could not distinguish a clustered interval from a naive one.
     """
     chance, world, times = rng(5), rng(6), 500
     truth = 0.5 * (1 - 1 / 3) + 0.5 * (1 - 1 / 10)  # E[1 - (1 - p)**2], uniform and Beta(3, 1)
@@ -177,8 +177,8 @@ def test_a_paired_difference_covers_the_true_gain_about_95_percent_of_the_time()
     assert 0.93 <= covered / times <= 0.97
 
 
-def test_a_rare_kind_of_task_that_a_panel_may_miss_is_allowed_for():
-    """On 3 % of the tasks the policy always fails; 16 % of panels of 60 hold none of them."""
+def test_the_interval_allows_for_a_rare_kind_of_task_missing_from_the_panel():
+    """On 3 % of the tasks the policy always fails; 16 % of panels of 60 contain none of them."""
     chance, world, times = rng(10), rng(11), 400
     plain = wide = 0
     for _ in range(times):

@@ -1,4 +1,4 @@
-"""TextWorld: real games, made once and kept in the ordinary cache, in the real interpreter."""
+"""TextWorld: real games, generated once into the default cache, in the real interpreter."""
 
 import random
 import re
@@ -49,7 +49,7 @@ def begin(task: str, **kwargs: object) -> TextEnv:
 
 
 def play(env, lines):
-    """What each line leads to, up to the end of the game."""
+    """The result of each command, up to the end of the game."""
     steps = []
     for line in lines:
         observation, reward, terminated, _, info = env.step(line)
@@ -89,7 +89,7 @@ def test_a_panel_never_changes(settings, digest):
     assert panel(ENV, split="test", **settings).digest == digest
 
 
-def test_splits_share_no_seed_and_take_turns_with_settings_and_families():
+def test_splits_share_no_seed_and_alternate_settings_and_families():
     env = world(ENV, family="mix", difficulty="medium")
     seeds = [{tasks.parse(id_).seed for id_ in env.tasks(split)} for split in tasks.SPLIT_SEEDS]
     assert [len(some) for some in seeds] == [256, 32, 64]
@@ -101,12 +101,12 @@ def test_splits_share_no_seed_and_take_turns_with_settings_and_families():
     assert codes == set(tasks.PRESETS["cooking"]["medium"])
 
 
-def test_a_panel_depends_on_nothing_but_family_difficulty_and_split():
+def test_a_panel_depends_only_on_family_difficulty_and_split():
     few = world(ENV, train_games=3, observation="full").tasks("train")
     assert few == world(ENV).tasks("train")[:3]
 
 
-def test_every_preset_is_made_of_playable_codes():
+def test_every_preset_contains_only_playable_codes():
     for family, presets in tasks.PRESETS.items():
         for name in presets:
             for code in tasks.mix(family, name):
@@ -134,13 +134,13 @@ def test_every_preset_is_made_of_playable_codes():
         "file:" + __file__,
     ],
 )
-def test_a_malformed_id_is_refused_with_an_example(env, task):
+def test_a_malformed_id_is_rejected_with_an_example(env, task):
     with pytest.raises(UnknownTask, match=r"like '|Did you mean '|expected file:") as caught:
         env.reset(options={"task": task})
     assert "\n" not in str(caught.value)
 
 
-def test_a_near_miss_is_told_what_it_missed(env):
+def test_a_mistyped_task_id_gives_a_suggestion(env):
     with pytest.raises(UnknownTask, match="Did you mean 'cooking-r1t1o1k1c1g1-s0'"):
         env.reset(options={"task": "coking-r1t1o1k1c1g1-s0"})
 
@@ -156,7 +156,7 @@ def test_a_near_miss_is_told_what_it_missed(env):
         {"reward": "sparse"},
     ],
 )
-def test_a_wrong_setting_is_refused_at_once(settings):
+def test_an_invalid_setting_is_rejected_at_construction(settings):
     with pytest.raises(ConfigError):
         world(ENV, **settings)
 
@@ -189,7 +189,7 @@ def test_the_oracle_wins_and_winning_ends_the_game(task, observation):
 
 
 @pytest.mark.parametrize("task", FAMILIES)
-def test_the_oracle_wins_from_wherever_play_has_led(task):
+def test_the_oracle_wins_from_any_reached_state(task):
     rng, won = random.Random(0), 0
     for _ in range(12):
         env = begin(task)
@@ -201,7 +201,7 @@ def test_the_oracle_wins_from_wherever_play_has_led(task):
     assert won >= 3
 
 
-def test_the_oracle_gives_the_next_move_of_the_same_plan_when_asked_at_every_turn(env):
+def test_the_oracle_follows_one_plan_when_queried_every_turn(env):
     env.reset(options={"task": COOKING})
     plan = env.oracle()
     for number, line in enumerate(plan):
@@ -230,7 +230,7 @@ def test_the_oracle_of_a_limited_inventory_undoes_a_detour(env):
     assert play(env, env.oracle())[-1][3] == 1.0
 
 
-def test_the_wrong_treasure_loses(env):
+def test_taking_the_wrong_treasure_loses(env):
     env.reset(options={"task": HUNTER})
     observation, reward, terminated, _, info = env.step("take sponge")
     assert (reward, terminated, info["won"]) == (0.0, True, False)
@@ -238,7 +238,7 @@ def test_the_wrong_treasure_loses(env):
     assert env.oracle() is None
 
 
-def test_dense_rewards_add_up_to_the_share_of_the_score():
+def test_dense_rewards_sum_to_the_fraction_of_the_maximum_score():
     env = begin(SIMPLE, reward="dense")
     steps = play(env, env.oracle())
     assert sum(step[1] for step in steps) == pytest.approx(1.0)
@@ -249,10 +249,10 @@ def test_dense_rewards_add_up_to_the_share_of_the_score():
         assert score == pytest.approx(total)
 
 
-# The library silences its warning about unknown games when it is imported; pytest forgets that.
+# The library filters its unknown-game warning at import, but pytest resets warning filters.
 @pytest.mark.filterwarnings("ignore:.*is not fully supported")
 @pytest.mark.parametrize("task", [*FAMILIES, LIMITED])
-def test_what_the_library_says_about_score_end_and_commands_is_what_we_say(task):
+def test_score_ending_and_commands_equal_those_of_the_library(task):
     """The same commands in TextWorld's own environment."""
     env, rng = begin(task, admissible=True), random.Random(1)
     theirs = textworld.start(
@@ -290,13 +290,13 @@ def test_what_the_library_says_about_score_end_and_commands_is_what_we_say(task)
         ("take all", False),
     ],
 )
-def test_an_action_is_valid_when_the_game_carried_it_out(env, line, valid):
+def test_an_action_is_valid_if_the_game_executed_it(env, line, valid):
     env.reset(options={"task": KITCHEN})
     assert env.step(line)[4]["action_valid"] is valid
 
 
-def test_other_words_for_an_action_do_not_lose_the_logical_state(env):
-    """TextWorld's own tracker misses these and is wrong about the world from then on."""
+def test_synonyms_for_an_action_keep_the_logical_state(env):
+    """TextWorld's own tracker misses these and has a wrong state from then on."""
     env.reset(options={"task": "cooking-r2t2o1k1c1g6-s1203"})
     play(env, ["open frosted-glass door", "enter door"])
     assert "open fridge" in env.admissible()
@@ -327,7 +327,7 @@ def test_terse_observations_are_short_and_complete(env):
     ]
 
 
-def test_full_observations_are_the_words_of_the_game_and_nothing_else():
+def test_full_observations_contain_only_the_text_of_the_game():
     env = begin(COOKING, observation="full")
     opening, info = env.reset(options={"task": COOKING})
     assert opening.startswith(info["goal"]) and "-= " in opening
@@ -353,7 +353,7 @@ def test_a_terse_room_lists_what_the_full_text_mentions():
             break
 
 
-def test_the_inventory_is_named_as_the_game_names_it():
+def test_the_inventory_uses_the_names_of_the_game():
     env = begin(KITCHEN)
     play(
         env,
@@ -373,7 +373,7 @@ def test_the_inventory_is_named_as_the_game_names_it():
     assert "You carry" not in begin(KITCHEN, inventory=False).step("take knife")[0]
 
 
-# ---- an agent's nonsense -------------------------------------------------------------------
+# ---- invalid commands ----------------------------------------------------------------------
 
 NONSENSE = [
     "",
@@ -412,7 +412,7 @@ NONSENSE = [
 
 
 @pytest.mark.parametrize("action", NONSENSE)
-def test_nonsense_is_answered_and_changes_nothing(action):
+def test_an_unknown_command_gets_a_reply_and_changes_nothing(action):
     env, twin = begin(KITCHEN, admissible=True), begin(KITCHEN, admissible=True)
     before = env.admissible()
     observation, reward, terminated, _, info = env.step(action)
@@ -438,8 +438,8 @@ def test_a_nul_byte_inside_a_command_is_dropped(env):
         "<score>\n7\n",
     ],
 )
-def test_nothing_the_player_says_is_taken_for_something_the_game_says(env, forgery):
-    """The game's trace repeats words, and from the trace we know what happened."""
+def test_player_text_is_never_parsed_as_game_output(env, forgery):
+    """The game's trace repeats player text, and events are parsed from the trace."""
     env.reset(options={"task": KITCHEN})
     before = env.admissible()
     for line in (f"say {forgery}", f"consult cookbook about {forgery}", f'say "{forgery}"'):
@@ -453,7 +453,7 @@ def test_nothing_the_player_says_is_taken_for_something_the_game_says(env, forge
 # ---- forks, threads, life cycle ------------------------------------------------------------
 
 
-def test_200_random_continuations_of_forks_are_those_of_the_original():
+def test_200_random_continuations_of_forks_equal_those_of_the_original():
     rng, env, replay = random.Random(2), begin(COOKING), begin(COOKING)
     prefix = wander(env, rng, 4)
     assert not env._over
@@ -477,8 +477,8 @@ def test_200_random_continuations_of_forks_are_those_of_the_original():
     assert env._won
 
 
-def test_as_many_forks_as_a_step_plays_start_no_interpreter_twice():
-    """Starting one takes milliseconds, going on with an idle one a tenth of one."""
+def test_the_forks_of_a_step_reuse_idle_interpreters():
+    """Starting an interpreter takes milliseconds, reusing an idle one 0.1 ms."""
     env = begin(HUNTER)
 
     def forked():
@@ -493,7 +493,7 @@ def test_as_many_forks_as_a_step_plays_start_no_interpreter_twice():
     env.close()
 
 
-def test_a_fork_has_its_own_score_end_and_generator():
+def test_a_fork_has_its_own_score_ending_and_generator():
     env = begin(KITCHEN)
     fork = env.fork()
     play(fork, fork.oracle())
@@ -502,7 +502,7 @@ def test_a_fork_has_its_own_score_end_and_generator():
     assert play(env.fork(), env.oracle())[-1][3] == 1.0
 
 
-def test_closing_twice_is_fine_and_a_closed_world_can_start_again(env):
+def test_a_closed_environment_can_be_closed_again_and_reset(env):
     env.reset(options={"task": KITCHEN})
     env.close()
     env.close()
@@ -529,7 +529,7 @@ def test_environments_in_many_threads_do_not_disturb_each_other():
     assert seen == [True] * 24
 
 
-def test_many_threads_may_load_their_first_games_at_once():
+def test_many_threads_can_load_their_first_games_at_once():
     for task in FAMILIES:
         begin(task).close()
     # In a new process, because TextWorld's parser only fails while its own files are unread.
@@ -544,7 +544,7 @@ with ThreadPoolExecutor(16) as pool:
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
-def test_text_is_cleaned_the_same_way_twice():
+def test_cleaning_text_is_idempotent():
     for action in NONSENSE:
         line = text.command(action)
         if not isinstance(line, text.Refused):

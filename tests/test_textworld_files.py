@@ -1,4 +1,4 @@
-"""TextWorld's game files: made alike everywhere, written whole or not at all, checked when read."""
+"""TextWorld's game files: reproducible, written atomically, checked when read."""
 
 import json
 import os
@@ -49,9 +49,9 @@ def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
 # ---- game files ----------------------------------------------------------------------------
 
 
-def test_a_game_is_the_same_whoever_makes_it(tmp_path):
-    """Two processes that hash strings differently, at the same time, and the ordinary cache."""
-    ids = [COOKING, "treasure_hunter-l10-s8"]  # the second is one TextWorld needs two tries for
+def test_a_game_file_is_identical_across_processes(tmp_path):
+    """Two concurrent processes with different hash seeds, and the default cache."""
+    ids = [COOKING, "treasure_hunter-l10-s8"]  # TextWorld needs two attempts for the second
     code = f"from agentgym_envs.textworld import games\nfor i in {ids}: print(games.ensure(i))"
     running = [
         subprocess.Popen(
@@ -65,7 +65,7 @@ def test_a_game_is_the_same_whoever_makes_it(tmp_path):
     made = [process.communicate(timeout=120)[0].split() for process in running]
     for one, other, cached in zip(*made, map(games.ensure, ids), strict=True):
         first, second, third = (Path(path).read_bytes() for path in (one, other, cached))
-        # The header names the day of the compilation and sums everything up.
+        # The header contains the compilation date and a checksum.
         assert len(first) == len(second) == len(third)
         assert first[0x1E:] == second[0x1E:] == third[0x1E:]
         stories = [story(Path(path)) for path in (one, other, cached)]
@@ -76,7 +76,7 @@ def test_a_game_is_the_same_whoever_makes_it(tmp_path):
 
 
 def damage(path: Path, how: str) -> Path:
-    """Do one thing to a game; returns the file that is wrong now."""
+    """Damage a game in one way; returns the damaged file."""
     rom, facts = bytearray(path.read_bytes()), path.with_suffix(".json").read_bytes()
     if how == "truncated":
         rom = rom[: len(rom) // 2]
@@ -119,7 +119,7 @@ def copied(task: str, path: Path) -> Path:
         "json binary",
     ],
 )
-def test_a_damaged_game_is_one_line_that_names_the_file(tmp_path, monkeypatch, env, how):
+def test_a_damaged_game_gives_a_one_line_error_with_its_file(tmp_path, monkeypatch, env, how):
     cached = copied(
         KITCHEN, tmp_path / games.game_file(KITCHEN).relative_to(games.cache_folder().parent)
     )
@@ -135,8 +135,8 @@ def test_a_damaged_game_is_one_line_that_names_the_file(tmp_path, monkeypatch, e
     ("how", "reason"),
     [("truncated", "bytes, expected"), ("flipped", "checksum"), ("version", "not a version 8")],
 )
-def test_a_damaged_game_of_ones_own_is_not_to_be_deleted(tmp_path, env, how, reason):
-    """Nor does it carry our digest: only what the format itself offers protects it."""
+def test_a_damaged_user_game_gives_advice_to_recompile_it(tmp_path, env, how, reason):
+    """User games have no digest, so only the checks of the file format apply."""
     mine = copied(KITCHEN, tmp_path / "game.z8")
     facts = json.loads(mine.with_suffix(".json").read_text())
     del facts["metadata"][games.DIGEST]
@@ -186,8 +186,8 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, size, reason):
     assert reason in done.stdout and done.stdout.count("\n") == 1, done
 
 
-def test_a_killed_maker_leaves_no_half_game_and_a_killed_worker_is_replaced(tmp_path):
-    """Kill the workers once while they compile; the games are made all the same."""
+def test_a_killed_generator_leaves_no_partial_game_and_a_killed_worker_is_replaced(tmp_path):
+    """Kill the workers once while they compile; all games are still generated."""
     ids = [f"coin_collector-l2-s{number}" for number in (90, 91)]
     code = f"""
         from agentgym_envs.textworld import makers
@@ -200,7 +200,7 @@ def test_a_killed_maker_leaves_no_half_game_and_a_killed_worker_is_replaced(tmp_
         env={**os.environ, "AGENTGYM_CACHE": str(tmp_path)},
         stdout=subprocess.PIPE,
         text=True,
-        # As a shell starts what it runs in the background.
+        # As a shell starts background jobs.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )
     deadline = time.monotonic() + 60
@@ -221,7 +221,7 @@ def children(pid: int) -> list[int]:
     return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_making_games_reports_what_exists_already():
+def test_generating_games_reports_existing_ones():
     seen = []
     makers.generate(
         [KITCHEN, COOKING, KITCHEN], progress=lambda done, total: seen.append((done, total))
@@ -229,7 +229,7 @@ def test_making_games_reports_what_exists_already():
     assert seen == [(2, 2)]
 
 
-def test_a_game_of_ones_own_is_played_from_its_file(tmp_path, env):
+def test_a_user_game_is_played_from_its_file(tmp_path, env):
     mine = copied(KITCHEN, tmp_path / "mine.z8")
     _, info = env.reset(options={"task": f"file:{mine}"})
     assert info["task_type"] == "file"
@@ -241,7 +241,7 @@ def test_a_game_of_ones_own_is_played_from_its_file(tmp_path, env):
 # ---- the optional package ------------------------------------------------------------------
 
 
-def test_the_module_imports_without_textworld_and_says_how_to_get_it():
+def test_the_module_imports_without_textworld_and_states_how_to_install_it():
     done = python("""
         import sys
         import agentgym_envs.textworld.env

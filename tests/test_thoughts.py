@@ -1,4 +1,4 @@
-"""Thoughts: whose part they are, how they are closed, and what they may mention."""
+"""Thoughts: which text belongs to them, how they are closed, and what they may contain."""
 
 import asyncio
 
@@ -29,7 +29,7 @@ TASK = Task("agentgym/Hotter-v0", "hotter-3")
         ("<think>t</think>a</think>b", (True, "a</think>b")),
     ],
 )
-def test_the_answer_is_what_is_outside_thoughts(text, found):
+def test_the_answer_is_the_text_outside_thoughts(text, found):
     assert answer_of(text) == found
 
 
@@ -40,7 +40,7 @@ def test_an_unclosed_thought_is_malformed_and_the_message_states_it(form):
 
 
 @pytest.mark.parametrize("form", [Tags(), JsonCall(), ReAct()])
-def test_what_a_thought_mentions_is_no_action(form):
+def test_an_action_inside_a_thought_is_not_executed(form):
     text = f"<think>Not {form.format('stop')}!\n</think>\n{form.format('go')}"
     assert form.parse(text) == "go"
     with pytest.raises(MalformedAction):
@@ -48,7 +48,7 @@ def test_what_a_thought_mentions_is_no_action(form):
 
 
 @pytest.mark.parametrize("think", [False, True])
-def test_a_thought_that_the_prompt_opens_belongs_to_the_completion(tokenizer, think):
+def test_a_thought_opened_by_the_prompt_belongs_to_the_completion(tokenizer, think):
     agent = ChatAgent(
         with_template(tokenizer, OPENS_AND_DROPS_THOUGHTS), action_format=Tags(think=think)
     )
@@ -65,7 +65,7 @@ def test_a_thought_that_the_prompt_opens_belongs_to_the_completion(tokenizer, th
     assert agent.in_thought(cut, prompt) and not agent.in_thought(whole, prompt)
 
 
-def test_a_demonstration_closes_the_thought_that_the_prompt_opens(tokenizer):
+def test_a_demonstration_closes_a_thought_opened_by_the_prompt(tokenizer):
     for form in (Tags(), Tags(think=True)):
         agent = ChatAgent(with_template(tokenizer, OPENS_AND_DROPS_THOUGHTS), action_format=form)
         written = agent.encode_action("go")
@@ -115,7 +115,7 @@ def play(agent, say, **limits):
     return player, asyncio.run(player(TASK, 0))
 
 
-def test_a_thought_that_runs_too_long_is_closed_and_the_completion_goes_on(tokenizer):
+def test_a_thought_over_its_budget_is_closed_and_the_completion_continues(tokenizer):
     agent = ChatAgent(with_template(tokenizer, OPENS_AND_DROPS_THOUGHTS))
     asked = []
 
@@ -143,7 +143,7 @@ def test_a_thought_that_runs_too_long_is_closed_and_the_completion_goes_on(token
     assert len(on) + len(forced) == sum(len(t.completion.tokens) for t in played.turns)
 
 
-def test_a_thought_within_its_budget_is_left_alone(tokenizer):
+def test_a_thought_within_its_budget_is_unchanged(tokenizer):
     agent = ChatAgent(with_template(tokenizer, CHATML))
 
     def say(prompt, sampling):

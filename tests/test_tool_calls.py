@@ -74,14 +74,14 @@ SCHEMA = {
 
 
 @pytest.mark.parametrize(("name", "text"), [(n, t) for n, texts in WRITTEN.items() for t in texts])
-def test_every_notation_is_read(name, text):
+def test_every_notation_is_parsed(name, text):
     parsed = read_calls(text, notation(name))
     assert len(parsed.calls) == 1
     assert typed(parsed.calls[0], [SCHEMA]) == PARIS
 
 
 @pytest.mark.parametrize("name", WRITTEN)
-def test_every_notation_is_detected_from_a_call_that_a_template_wrote(name):
+def test_every_notation_is_detected_from_a_call_rendered_by_a_template(name):
     text = WRITTEN[name][0].removeprefix("Hm.")
     call = TEXTS if name in ("qwen-xml", "glm", "atem") else PARIS
     found = detect(text, call)
@@ -97,7 +97,7 @@ def test_a_call_of_another_family_is_malformed_and_the_message_shows_the_right_f
     assert f"{name!r}, expected 'hermes'" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_every_notation_has_texts_here_and_an_unknown_one_is_refused():
+def test_every_notation_is_tested_here_and_an_unknown_one_is_rejected():
     assert set(WRITTEN) == set(NOTATIONS)
     with pytest.raises(ConfigError, match="hermes"):
         notation("hermez")
@@ -152,14 +152,14 @@ def test_json_calls_take_arguments_as_a_json_string():
 
 
 @pytest.mark.parametrize("name", ["tools", *REAL])
-def test_what_a_template_writes_is_read_back(tokenizer, name):
+def test_calls_rendered_by_a_template_are_parsed_back(tokenizer, name):
     source = OWN[name] if name in OWN else REAL[name].read_text()
     agent = ChatAgent(with_template(tokenizer, source), action_format=NativeCalls())
     for action in ("go north", 'say "hi"', "take ü"):
         assert agent.parse(completion(agent.encode_action(action))) == action
 
 
-def test_schemas_go_to_the_template_and_results_come_back_as_tool_messages(tokenizer):
+def test_schemas_are_passed_to_the_template_and_results_are_tool_messages(tokenizer):
     agent = ChatAgent(with_template(tokenizer, OWN["tools"]), action_format=NativeCalls())
     shown, done = AgentInput("goal", "start", "start"), []
     first = agent.prompt(shown, done)
@@ -171,7 +171,7 @@ def test_schemas_go_to_the_template_and_results_come_back_as_tool_messages(token
     assert text == "\n<|im_start|>tool\nwall<|im_end|>\n<|im_start|>assistant\n"
 
 
-def test_a_malformed_completion_is_answered_as_the_user(tokenizer):
+def test_a_malformed_completion_is_answered_in_a_user_message(tokenizer):
     agent = ChatAgent(with_template(tokenizer, OWN["tools"]), action_format=NativeCalls())
     shown = AgentInput("goal", "start", "start")
     first = agent.prompt(shown, [])
@@ -198,7 +198,7 @@ def finish(number: int) -> Outcome:
 
 
 class Sums(ToolEnv):
-    """Two tools, in tags of their own."""
+    """Two tools, each with its own tags."""
 
     def __init__(self, **kwargs):
         super().__init__(tools=[double, finish], notation=TagCalls(), **kwargs)
@@ -214,7 +214,7 @@ class Sums(ToolEnv):
 
 
 @pytest.mark.parametrize("name", ["tools", *(n for n in REAL if n in ("qwen3_8", "gptoss"))])
-def test_an_environment_of_tools_is_played_with_native_calls(tokenizer, name):
+def test_a_tool_environment_runs_with_native_calls(tokenizer, name):
     source = OWN[name] if name in OWN else REAL[name].read_text()
     made = with_template(tokenizer, source)
     agent = ChatAgent(made, action_format=NativeCalls())
@@ -242,7 +242,7 @@ def test_an_environment_of_tools_is_played_with_native_calls(tokenizer, name):
     )
 
 
-def test_a_response_template_of_the_tokenizer_comes_first(tokenizer):
+def test_a_response_template_of_the_tokenizer_takes_precedence(tokenizer):
     made = with_template(tokenizer, OWN["tools"])
     made.response_template = {
         "start_anchor": "<|im_start|>assistant",

@@ -168,7 +168,7 @@ def test_tag_arguments_are_converted_from_text():
     assert not info["action_valid"]
 
 
-def test_tool_without_name_or_docstring_is_refused():
+def test_tool_without_name_or_docstring_is_rejected():
     class Silent:
         def __call__(self) -> str:
             return ""
@@ -181,7 +181,7 @@ def test_tool_without_name_or_docstring_is_refused():
             tool(function)
 
 
-def test_tool_with_parameters_a_model_cannot_pass_is_refused():
+def test_tool_with_parameters_a_model_cannot_pass_is_rejected():
     def untyped(x) -> str:
         """No type."""
 
@@ -200,7 +200,7 @@ def test_tool_with_parameters_a_model_cannot_pass_is_refused():
             tool(function)
 
 
-def test_duplicate_names_and_tags_for_two_arguments_are_refused():
+def test_duplicate_names_and_tags_for_two_arguments_are_rejected():
     def pair(a: str, b: str) -> str:
         """Both."""
 
@@ -382,14 +382,14 @@ def test_only_connection_errors_are_retried(fault, faults):
         ("zero", "ZeroDivisionError: no such page"),
     ],
 )
-def test_refusal_of_a_tool_is_an_observation_and_not_retried(kind, text):
+def test_tool_error_is_an_observation_and_not_retried(kind, text):
     env = hotter(fail)
     observation, _, _, _, info = env.step(call("fail", kind=kind))
     assert observation == f"<tool_response>\n{text}\n</tool_response>"
     assert not info["action_valid"] and info["tool_calls"] == 1
 
 
-def test_broken_tool_raises_world_error():
+def test_broken_tool_raises_env_error():
     with pytest.raises(EnvError, match="tool 'fail' broke: OSError: no such page"):
         hotter(fail).step(call("fail", kind="os"))
 
@@ -408,13 +408,13 @@ def test_calls_per_turn_and_per_episode_are_bounded():
     assert result_of(env, call("count")) == "1"
 
 
-def test_limits_out_of_range_are_refused():
+def test_limits_out_of_range_are_rejected():
     for limits in ({"timeout": 0}, {"retries": -1}, {"calls": 0}, {"per_turn": 0}):
         with pytest.raises(ImpossibleValue, match=next(iter(limits))):
             CallLimits(**limits)
 
 
-def test_long_results_are_cut_in_the_middle():
+def test_long_results_are_truncated_in_the_middle():
     def page() -> str:
         """A long page."""
         return "a" * 5000 + "z" * 5000
@@ -424,7 +424,7 @@ def test_long_results_are_cut_in_the_middle():
 
 
 @pytest.mark.parametrize("limit", [1, 2, 7])
-def test_results_are_cut_at_tokens(tokenizer, limit):
+def test_results_are_truncated_at_token_boundaries(tokenizer, limit):
     text = "Higher. Lower. I hide a number from 1 to 100. Guess."
     tokens = tokenizer.encode(text)
     assert cut_tokens(tokenizer, len(tokens))(text) == text

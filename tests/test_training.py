@@ -75,7 +75,7 @@ def gradient(learner, batch, update, tokens_per_pass):
 # ---- batch -------------------------------------------------------------------------------------
 
 
-def test_the_batch_holds_exactly_the_tokens_that_were_read_and_written():
+def test_the_batch_contains_exactly_the_prompt_and_completion_tokens():
     trajectory = episode(1.0)
     batch = collate([[trajectory]])
     expected = [t for turn in trajectory.turns for t in (*turn.prompt, *turn.completion.tokens)]
@@ -163,7 +163,7 @@ def test_every_episode_has_the_same_weight_whatever_its_length(windowed):
     assert float((batch.weight * batch.advantage).sum()) == pytest.approx(0, abs=1e-6)
 
 
-def test_a_transform_that_reads_a_column_nobody_writes_is_refused_when_composed():
+def test_a_transform_that_reads_an_unwritten_column_is_rejected_when_composed():
     needs = Loss(lambda outputs, batch, step: outputs.logprob, frozenset({"epo/reference"}))
     with pytest.raises(CompositionError, match="epo/reference"):
         Algorithm(collect=independent(2), credit=group_advantage(), updates=(Update(loss=needs),))
@@ -171,7 +171,7 @@ def test_a_transform_that_reads_a_column_nobody_writes_is_refused_when_composed(
     Algorithm(collect=independent(2), credit=chain(writer), updates=(Update(loss=needs),))
 
 
-def test_a_chain_threads_each_state():
+def test_a_chain_passes_on_the_state_of_each_transform():
     def counting(by):
         def apply(batch, state, step):
             return batch, state + by
@@ -274,7 +274,7 @@ def test_microbatches_do_not_change_the_gradient(learner, windowed):
         assert torch.allclose(gradient(learner, batch, update, size), whole, atol=1e-6)
 
 
-def test_growing_and_windowed_rows_of_one_episode_weigh_its_tokens_the_same():
+def test_growing_and_windowed_rows_give_the_tokens_of_an_episode_the_same_weight():
     grown, windowed = collate(groups()), collate(groups(windowed=True))
     assert grown.weight[grown.mask].equal(windowed.weight[windowed.mask])
 

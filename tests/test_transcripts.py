@@ -112,7 +112,7 @@ def windowed(trajectory, tokenizer):
     "form", [Tags(), Tags(think=True), JsonCall()], ids=["tags", "think", "json"]
 )
 @pytest.mark.parametrize("window", [None, 2])
-def test_rows_are_the_transcript_and_nothing_else(tokenizer, form, window):
+def test_rows_contain_exactly_the_transcript(tokenizer, form, window):
     """500 turns each: every prompt is the template's text, every completion the engine's tokens.
 
     An action reaches the environment exactly when the completion contains one.
@@ -203,6 +203,6 @@ def test_an_unreadable_tool_call_is_malformed(call):
     assert len(str(error.value)) < 300
 
 
-def test_surrogate_pairs_are_joined():
+def test_surrogate_pairs_are_joined_into_one_character():
     call = '<tool_call>{"name": "act", "arguments": {"action": "say \\ud83d\\ude42"}}</tool_call>'
     assert JsonCall().parse(call) == "say 🙂"

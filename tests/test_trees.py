@@ -66,7 +66,7 @@ def never(decision, rng):
 @pytest.mark.parametrize("spot", [branch_before_acting, branch_after_acting])
 @pytest.mark.parametrize("rule", [always, never, with_probability(lambda decision: 0.3)])
 @pytest.mark.parametrize("roots", [1, 3, 8])
-def test_a_task_yields_exactly_n_episodes(agent, spot, rule, roots):
+def test_a_task_gives_exactly_n_episodes(agent, spot, rule, roots):
     group = collect(grow_tree(8, fixed_roots(roots), rule, order=spot), player(agent))
     assert [t.sample for t in group] == list(range(8))
     assert sum(t.shared_turns == 0 for t in group) >= roots or rule is always
@@ -89,7 +89,7 @@ def test_no_step_and_no_completion_is_repeated(agent, spot):
 
 @pytest.mark.parametrize("spot", [branch_before_acting, branch_after_acting])
 def test_a_fork_continues_from_the_state_of_its_parent(agent, spot):
-    """The observation lists all actions so far, so a lost or foreign step would show."""
+    """The observation lists all actions so far, which reveals a lost or foreign step."""
     group = collect(grow_tree(8, fixed_roots(1), always, order=spot), player(agent, None, Counter))
     for episode in group:
         actions = [turn.action for turn in episode.turns]
@@ -155,7 +155,7 @@ class Fragile(Counter):
         raise RuntimeError("no copy")
 
 
-def test_a_branch_that_cannot_be_copied_is_played_from_the_start(agent):
+def test_a_branch_that_cannot_be_copied_is_replayed_from_the_start(agent):
     group = collect(
         grow_tree(3, fixed_roots(2), always, order=branch_after_acting),
         player(agent, None, Fragile),
@@ -211,13 +211,13 @@ def test_a_streak_belongs_to_a_path_or_to_the_task():
     assert by_task([2, 2], [0, 0]) == [0, 0]
 
 
-def test_a_threshold_compares_strictly():
+def test_a_threshold_comparison_is_strict():
     at = BranchPoint(completion(1.0), completion(0.5), 0)
     assert not above_threshold(0.5, lambda decision: 0.5)(at, None)
     assert above_threshold(0.5, lambda decision: 0.51)(at, None)
 
 
-def test_a_kept_scout_counts_among_the_n_episodes(agent):
+def test_a_kept_scout_counts_as_one_of_the_n_episodes(agent):
     for keep, episodes in [(True, 6), (False, 7)]:
         seen = []
         roots = monitored(6, 2.0, summed_entropy, keep=keep)
@@ -266,7 +266,7 @@ class Errand(TextEnv):
 
 @pytest.mark.parametrize("kind", [AEPO, ARPO])
 def test_forks_reuse_a_good_share_of_the_turns_of_long_episodes(agent, kind):
-    """At the papers' chance of 0.5 they are used up in the first turns and share no others."""
+    """At the papers' probability of 0.5 forks are spent in the first turns and share no others."""
     tasks = [Task("tests/Errand", f"errand-{k}") for k in range(64)]
 
     def reused(config):

@@ -1,4 +1,4 @@
-"""Episodes that a limit cut short: every algorithm says what becomes of them."""
+"""Truncated episodes: every algorithm defines how they are treated."""
 
 from dataclasses import fields, replace
 
@@ -26,14 +26,14 @@ EVERY = {name: kind() for name, kind in plugins.algorithms().items()} | {
 
 
 def masked(config):
-    """The same with these episodes left out, by itself or by its host."""
+    """The same algorithm with truncated episodes masked, by itself or by its base."""
     if "truncated_episodes" in {field.name for field in fields(config)}:
         return replace(config, truncated_episodes="mask")
     return replace(config, base=masked(config.base))
 
 
 def credited(config):
-    """Two steps of credit on a batch in which a limit cut every second episode short."""
+    """Two steps of credit on a batch with every second episode truncated."""
     trial = _Trial("test", config)
     learner, credit = trial.learner(), trial.algorithm.credit
     state = credit.init()

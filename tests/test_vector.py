@@ -1,4 +1,4 @@
-"""Every world answers alone, in Gymnasium's vector environments and in a pool the same."""
+"""Environments give the same outputs alone, in Gymnasium vector environments and in a pool."""
 
 import asyncio
 
@@ -29,7 +29,7 @@ ACTIONS = ("look", "0", "look")
 
 
 def alone(env_id, seed):
-    """What a single environment says to the same actions, until it ends."""
+    """Outputs of a single environment for the same actions, until it ends."""
     env = agentgym.make(env_id, **SMALL.get(env_id, {}))
     observation, info = env.reset(seed=seed)
     seen = [(observation, info["goal"])]
@@ -40,11 +40,11 @@ def alone(env_id, seed):
     return seen
 
 
-# TextWorld silences this one itself, once, at import; pytest takes such filters back after a test.
+# TextWorld filters this warning once, at import; pytest resets warning filters after a test.
 @pytest.mark.filterwarnings("ignore:.*is not fully supported")
 @pytest.mark.parametrize("mode", ["sync", "async"])
 @pytest.mark.parametrize("env_id", agentgym.environments())
-def test_make_vec_says_what_single_environments_say(env_id, mode):
+def test_make_vec_gives_the_same_outputs_as_single_environments(env_id, mode):
     try:
         expected = [alone(env_id, seed) for seed in (7, 8)]
     except MissingExtra as missing:
@@ -67,7 +67,7 @@ def test_make_vec_says_what_single_environments_say(env_id, mode):
 
 @pytest.mark.filterwarnings("ignore:.*is not fully supported")
 @pytest.mark.parametrize("env_id", agentgym.environments())
-def test_a_pool_says_what_a_single_environment_says_and_so_does_a_fork(env_id):
+def test_a_pool_and_its_forks_give_the_same_outputs_as_a_single_environment(env_id):
     maker = EnvFactory(kwargs=SMALL.get(env_id, {}), max_turns=20)
     try:
         bare = world(env_id, **maker.kwargs)
@@ -93,7 +93,7 @@ def test_a_pool_says_what_a_single_environment_says_and_so_does_a_fork(env_id):
     assert asyncio.run(play()) == (expected, expected)
 
 
-def test_shared_memory_is_refused_instead_of_carrying_wrong_text():
-    """Gymnasium's own text space comes back as one repeated letter; ours has no such buffer."""
+def test_shared_memory_is_rejected_because_it_would_corrupt_text():
+    """Gymnasium's text space would return one repeated letter; ours has no such buffer."""
     with pytest.raises(ValueError, match="shared_memory=False"):
         gymnasium.make_vec("agentgym/Hotter-v0", num_envs=2, vectorization_mode="async")

@@ -1,4 +1,4 @@
-"""The viewer: what it reads, and what a person does with it in a real browser."""
+"""The viewer: the files it reads, and its use in a real browser."""
 
 import shutil
 import threading
@@ -26,7 +26,7 @@ def turn(action, observation, entropies=(0.1, 2.5), **more):
 
 
 def write(path, *, hostile=False):
-    """Four episodes of a task, which part after the first turn, and one of another task."""
+    """Four episodes of a task that diverge after the first turn, and one of another task."""
     ways = [["go", "up"], ["go", "up", "up"], ["go", "in"], ["no"]]
     for sample, way in enumerate(ways):
         seen = HOSTILE if hostile else "You see a door."
@@ -60,7 +60,7 @@ def test_a_run_folder_and_its_file_show_the_same_episodes(file):
     assert first["turns"][0]["ends"] == (1, 2) and first["turns"][0]["entropies"] == [0.1, 2.5]
 
 
-def test_what_cannot_be_read_is_left_out_with_a_warning(file, tmp_path):
+def test_unreadable_records_are_skipped_with_a_warning(file, tmp_path):
     damaged = tmp_path / "damaged.jsonl"
     damaged.write_bytes(file.read_bytes() + b'{"schema": 1}\n')
     found = load([damaged, file])
@@ -69,7 +69,7 @@ def test_what_cannot_be_read_is_left_out_with_a_warning(file, tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, "", '{"header": {"schema": 4}}\n', '{"schema": 1}\n'])
-def test_nothing_to_show_is_one_line(tmp_path, content):
+def test_an_empty_source_gives_a_one_line_error(tmp_path, content):
     path = tmp_path / "x.jsonl"
     if content is not None:
         path.write_text(content)
@@ -87,7 +87,7 @@ def test_a_page_of_a_thousand_episodes_is_small(tmp_path):
     assert bundle(load([path]), tmp_path / "page.html", "many") < 20 * 2**20
 
 
-def test_the_server_gives_the_page_and_nothing_else(file):
+def test_the_server_serves_only_the_page(file):
     running = server(lambda: page(load([file]), "run"), "127.0.0.1", 0)
     threading.Thread(target=running.serve_forever, daemon=True).start()
     root = f"http://127.0.0.1:{running.server_address[1]}"
@@ -132,7 +132,7 @@ def browser(tmp_path):
 
 
 def wait_for(browser, script):
-    """Until a JavaScript expression is true."""
+    """Wait until a JavaScript expression is true."""
     from selenium.webdriver.support.wait import WebDriverWait
 
     WebDriverWait(browser, 60).until(lambda _: browser.execute_script(f"return {script}"))
@@ -144,7 +144,7 @@ def shown(browser, selector):
     return browser.execute_script(code, selector)
 
 
-def test_filter_open_colour_tree_and_compare_in_a_browser_from_a_file(file, tmp_path, browser):
+def test_filter_open_colour_tree_and_compare_work_in_a_browser(file, tmp_path, browser):
     target = tmp_path / "page.html"
     bundle(load([file]), target, "run")
     browser.get(target.as_uri())

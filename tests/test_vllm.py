@@ -46,13 +46,13 @@ def subject(request, tmp_path_factory):
     model = model_of(request.param)
     folder = tmp_path_factory.mktemp("model")
     model.save_pretrained(folder)
-    engine = VLLMEngine(str(folder), slots=8, context=1000)  # The model's own limit binds.
+    engine = VLLMEngine(str(folder), slots=8, context=1000)  # The limit of the model applies.
     yield Subject(engine, model)
     engine.close()
 
 
 @every_rule
-def test_the_contract(rule, subject):
+def test_the_engine_satisfies_the_contract(rule, subject):
     rule(subject)
 
 
@@ -61,7 +61,7 @@ def test_entropies_are_exact(subject):
 
 
 def test_the_prefix_cache_serves_past_turns_until_weights_change(subject):
-    """Whole blocks of 32 tokens: two of the 70 that were read."""
+    """Whole blocks of 32 tokens: two of the 70 prompt tokens."""
     engine = subject.engine
 
     def reused(context):
@@ -77,13 +77,13 @@ def test_the_prefix_cache_serves_past_turns_until_weights_change(subject):
 
 
 def test_follow_up_requests_join_the_next_model_call(subject, monkeypatch):
-    """The first call may find fewer than all four: they begin while it runs."""
+    """The first call may include fewer than all four requests: they start while it runs."""
     monkeypatch.setattr(vllm, "regroup_delay", lambda *_: 5.0)
     assert 6 * 5 <= model_calls(subject.engine, turns=6, length=5) <= 6 * 5 + 3
 
 
-def test_more_prompt_tokens_than_one_model_call_takes(tmp_path):
-    """Eight of 100 tokens where 200 may be read: none in pieces, each by its own seed."""
+def test_prompts_longer_than_one_model_call_are_completed(tmp_path):
+    """Eight prompts of 100 tokens with a limit of 200: none is split, each has its own seed."""
     model = model_of(TIED)
     model.save_pretrained(tmp_path)
     engine = VLLMEngine(str(tmp_path), slots=8, context=160, max_num_batched_tokens=200)
@@ -98,8 +98,8 @@ def test_more_prompt_tokens_than_one_model_call_takes(tmp_path):
     engine.close()
 
 
-def test_training_uses_its_completions(tmp_path):
-    """Every step's numbers are those of the trainer's weights of that moment, which change."""
+def test_training_runs_on_its_completions(tmp_path):
+    """Log-probabilities of every step agree with the trainer's current, changing weights."""
     plan = Experiment(
         env="agentgym/Hotter-v0",
         env_args={"high": 8},
@@ -120,7 +120,7 @@ def test_training_uses_its_completions(tmp_path):
         panel=PanelSettings(tasks=2, episodes=2),
     )
     folder = RunFolder(tmp_path / "run")
-    # Whether or not an episode wins, its entropy is worth something.
+    # Entropy gives a gradient even without a successful episode.
     method = EPO(base=GRPO(group_size=2), entropy_coef=1.0)
     result = run_blocking(plan, method.build(), folder, Display())
     steps = read_metrics(folder.metrics)

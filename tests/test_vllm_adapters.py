@@ -1,4 +1,4 @@
-"""Adapters in vLLM: added to the weights by us, or reloaded by vLLM; run by scripts/test-vllm."""
+"""Adapters in vLLM: merged by agentgym, or reloaded by vLLM; run by scripts/test-vllm."""
 
 import pytest
 

@@ -63,7 +63,7 @@ def ask(engine, talk, **params):
     return TOKENIZER.decode(list(completion.tokens)), completion
 
 
-def test_an_answer_with_log_probabilities_and_usage(url):
+def test_an_answer_has_log_probabilities_and_usage(url):
     engine = ChatEngine("small", Endpoint(f"{url}/v1"), TOKENIZER)
     talk = "<|system|>Be brief.<|user|>What is the capital of France?<|assistant|>"
     text, completion = ask(engine, talk, max_tokens=24, temperature=0.0)
@@ -76,7 +76,7 @@ def test_an_answer_with_log_probabilities_and_usage(url):
     assert completion.finish == "length" and "<|end|>" not in cut and engine.usage.cut == 1
 
 
-def test_a_native_tool_call_and_its_result(url):
+def test_a_native_tool_call_is_returned_and_its_result_accepted(url):
     forced = {"tool_choice": {"type": "function", "function": {"name": "search"}}}
     engine = ChatEngine("small", Endpoint(url), TOKENIZER, tools=[SEARCH], extra=forced)
     talk = "<|user|>Search for rivers.<|assistant|>"
@@ -88,14 +88,14 @@ def test_a_native_tool_call_and_its_result(url):
     assert completion.tokens
 
 
-def test_a_conversation_longer_than_the_context_is_typed(url):
+def test_a_conversation_longer_than_the_context_raises_context_too_long(url):
     engine = ChatEngine("small", Endpoint(url), TOKENIZER)
     with pytest.raises(ContextTooLong) as error:
         ask(engine, f"<|user|>{'river ' * 600}<|assistant|>", max_tokens=8)
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_model_is_one_line(url):
+def test_an_unknown_model_gives_a_one_line_error(url):
     engine = ChatEngine("other", Endpoint(url), TOKENIZER)
     with pytest.raises(EngineError, match="status 404") as error:
         ask(engine, "<|user|>Hi<|assistant|>", max_tokens=8)

@@ -1,4 +1,4 @@
-"""A vLLM server in processes of its own; run by scripts/test-vllm."""
+"""A vLLM server in separate processes; run by scripts/test-vllm."""
 
 import asyncio
 import os
@@ -29,13 +29,13 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def subject(folder):
-    engine = ServerEngine(str(folder), slots=8, context=1000)  # The model's own limit binds.
+    engine = ServerEngine(str(folder), slots=8, context=1000)  # The limit of the model applies.
     yield Subject(engine, model_of(TIED))
     engine.close()
 
 
 @every_rule
-def test_the_contract(rule, subject):
+def test_the_engine_satisfies_the_contract(rule, subject):
     rule(subject)
 
 
@@ -90,7 +90,7 @@ def test_a_server_of_another_model_is_rejected_in_one_line(subject, tmp_path):
 
 
 def test_a_server_that_pauses_mid_batch_keeps_partial_completions(subject):
-    """As an operator may, beside us; what goes on later is of the same weights and seed."""
+    """As an external operator may; resumed completions have the same weights and seed."""
     engine = subject.engine
 
     async def play():
@@ -111,7 +111,7 @@ def test_a_server_that_pauses_mid_batch_keeps_partial_completions(subject):
 
 
 def test_a_server_killed_mid_batch_restarts_and_loses_no_completion(subject):
-    """With the weights loaded last, which are not those it was started with."""
+    """With the last loaded weights, which differ from those at startup."""
     engine, other = subject.engine, model_of(TIED, seed=1)
     engine.load(other.state_dict(), 4)
 

@@ -1,4 +1,4 @@
-"""Warm-up: imitation ends when the policy wins now and then."""
+"""Warm-up: imitation ends when the policy reaches the required success rate."""
 
 import asyncio
 from dataclasses import replace
@@ -28,7 +28,7 @@ def shown(agent, *, learn_random_actions=False):
 
 
 def warm(agent, tokenizer, *, until, wins):
-    """Imitate with probes that find the given shares of wins; the note after each step."""
+    """Imitate with probes of the given success rates; returns the note after each step."""
     _, notes, probed = imitated(
         agent, tokenizer, ImitationSettings(batch_size=2, until_success=until), wins
     )
@@ -36,7 +36,7 @@ def warm(agent, tokenizer, *, until, wins):
 
 
 def imitated(agent, tokenizer, wanted, wins=()):
-    """The policy, the note after each step, and the steps before which it was probed."""
+    """Returns the policy, the note after each step, and the steps with a probe before them."""
     shape = ScratchSettings(
         hidden_size=16, num_layers=1, num_heads=1, num_kv_heads=1, intermediate_size=32
     )
@@ -61,7 +61,7 @@ def imitated(agent, tokenizer, wanted, wins=()):
     return policy, notes, probed
 
 
-def test_demonstrations_cover_every_task_and_are_all_won(agent):
+def test_demonstrations_cover_every_task_and_all_succeed(agent):
     found = shown(agent)
     assert [(t.task.id, t.sample) for t in found] == [
         (f"hotter-{number}", sample) for sample in range(2) for number in range(4)
@@ -69,7 +69,7 @@ def test_demonstrations_cover_every_task_and_are_all_won(agent):
     assert all(t.won for t in found)
 
 
-def test_random_actions_are_learned_only_if_asked(agent):
+def test_random_actions_are_trained_on_only_if_configured(agent):
     careful, careless = shown(agent), shown(agent, learn_random_actions=True)
     assert not all(turn.learn for t in careful for turn in t.turns)
     assert all(turn.learn for t in careless for turn in t.turns)
@@ -83,7 +83,7 @@ def test_imitation_stops_at_the_first_probe_with_enough_success(agent, tokenizer
 
 
 @pytest.mark.parametrize(("until", "probes"), [(0.5, 15), (1.0, 0)])
-def test_imitation_without_success_takes_every_step_and_learns(agent, tokenizer, until, probes):
+def test_imitation_without_success_runs_all_steps_and_learns(agent, tokenizer, until, probes):
     notes, probed = warm(agent, tokenizer, until=until, wins=[0.0] * 99)
     assert len(notes) == STEPS and len(probed) == probes
     first, last = (float(note.split()[1]) for note in (notes[0], notes[-1]))
@@ -119,7 +119,7 @@ def test_all_observation_tokens_count_except_the_first_of_a_row(agent):
 
 
 def test_observation_loss_improves_the_prediction_of_observations(agent, tokenizer):
-    """The same number of steps, and only with the weight does it know what comes."""
+    """For the same number of steps, only a loss weight improves the prediction."""
 
     def surprise(reading):
         policy, _, _ = imitated(

@@ -1,4 +1,4 @@
-"""WebShop on a generated catalogue: the visit, its pages, its reward and its tasks."""
+"""WebShop on a generated catalogue: session, pages, reward and tasks."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def begin(number=0, **kwargs):
 
 
 def with_options(**kwargs):
-    """A visit whose goal has options, on the page of the goal's product."""
+    """A session on the product page of a goal with options."""
     for number in range(100):
         env = begin(number, **kwargs)
         plan = env.oracle()
@@ -76,14 +76,14 @@ def test_task_ids_are_a_lazy_sequence():
 
 
 @pytest.mark.parametrize("tail", ["", "-1", "01", "4468", "1 ", "x", "\u00b2"])
-def test_a_malformed_task_is_refused(tail):
+def test_a_malformed_task_is_rejected(tail):
     env = shop()
     prefix = env.tasks("train")[0].rpartition("-")[0] + "-"
     with pytest.raises(UnknownTask):
         env.reset(options={"task": prefix + tail})
 
 
-def test_a_task_of_another_catalogue_is_refused():
+def test_a_task_of_another_catalogue_is_rejected():
     with pytest.raises(UnknownTask):
         shop(catalogue_seed=1).reset(options={"task": shop().tasks("test")[0]})
 
@@ -106,7 +106,7 @@ def test_a_wrong_setting_is_a_one_line_error_with_the_valid_values(settings, exp
     assert "\n" not in str(caught.value)
 
 
-# ---- the visit -----------------------------------------------------------------------------
+# ---- the session ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_wrong_setting_is_a_one_line_error_with_the_valid_values(settings, exp
         ("", "", ""),
     ],
 )
-def test_actions_are_read_as_the_original_reads_them(action, name, argument):
+def test_actions_are_parsed_as_in_the_original(action, name, argument):
     assert parse(action) == (name, argument)
 
 
@@ -175,7 +175,7 @@ def test_a_page_shows_ten_results_and_its_buttons_lead_to_the_others():
     assert env.session == Session()
 
 
-def test_the_oracle_turns_pages_of_one_result():
+def test_the_oracle_turns_pages_with_one_result_each():
     env, turned = shop(products=300, per_page=1, oracle="searching"), 0
     for task in env.tasks("test")[:30]:
         env.reset(seed=0, options={"task": task})
@@ -303,7 +303,7 @@ def text_nodes(*texts):
     return tuple(pages.Node(pages.Kind.TEXT, text) for text in texts)
 
 
-def test_texts_of_blanks_are_read_as_beautiful_soup_reads_them():
+def test_blank_texts_are_parsed_as_by_beautiful_soup():
     page = text_nodes("a", "", "  ", " \n ", "\u00a0", " b ")
     assert pages._as_parsed(page) == text_nodes("a", " ", "\u00a0", " b ")
 
@@ -381,7 +381,7 @@ def test_every_admissible_action_is_accepted():
 
 
 @pytest.mark.parametrize("mode", pages.MODES)
-def test_the_page_after_a_purchase_depends_on_what_was_bought_and_not_on_the_goal(mode):
+def test_the_page_after_a_purchase_depends_on_the_product_and_not_on_the_goal(mode):
     pages_read, scores = set(), set()
     right = begin(1, observation=mode, reward="dense")
     for number in (1, 40):
@@ -655,7 +655,7 @@ def test_official_files_are_read_as_a_stream_and_bad_entries_skipped(tmp_path, m
 @pytest.mark.parametrize(
     ("content", "reason"), [("{}", "JSON array"), ('[{"asin"', "not a WebShop"), ("[1]", "int")]
 )
-def test_a_damaged_file_is_named(tmp_path, content, reason):
+def test_a_damaged_file_is_reported_by_name(tmp_path, content, reason):
     path = tmp_path / "items_shuffle.json"
     path.write_text(content)
     with pytest.raises(EnvError, match=reason) as caught:

@@ -1,6 +1,6 @@
 """WebShop on the real 1,000 products: figures and rankings of the original.
 
-Read only where AGENTGYM_DATA names the folder that holds ``webshop_1k``.
+Runs only if AGENTGYM_DATA is set to the folder that contains ``webshop_1k``.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ def begin(number, **kwargs):
     return env
 
 
-def test_the_official_files_give_the_official_numbers():
+def test_the_official_files_give_the_published_counts():
     sold = shop().catalogue
     products = [sold.product(row) for row in range(sold.size)]
     assert len(products) == 1000
@@ -96,7 +96,7 @@ def test_pages_have_the_texts_of_the_original():
     assert features[:4] == [item[0], item[1], "Back to Search", "< Prev"] and len(features) > 6
 
 
-def test_every_goal_can_be_won_but_one_in_twenty_under_paper_rules():
+def test_every_goal_is_winnable_except_one_in_twenty_under_paper_rules():
     numbers = random.Random(0).sample(range(6910), 300)
     won = {}
     for rules in ("fixed", "paper"):

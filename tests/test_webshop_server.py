@@ -23,7 +23,7 @@ ENV = "agentgym/WebShop-v0"
 
 @pytest.fixture(scope="module")
 def site():
-    """A running server; its address and its application."""
+    """A running server; returns its address and its application."""
     app = shop(reward="dense")
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
@@ -38,7 +38,7 @@ def site():
 
 
 def with_options():
-    """A world at the start of a task whose oracle clicks an option, and the oracle's actions."""
+    """An environment at a task in which the oracle clicks an option, and the oracle's actions."""
     env = world(ENV, reward="dense")
     for task in env.tasks("test"):
         env.reset(seed=0, options={"task": task})
@@ -57,11 +57,11 @@ def visit_of(app, address):
     return app.state.visits[address.rpartition("/")[2]]
 
 
-def test_the_same_actions_give_the_same_visit_over_http_and_in_process(site):
+def test_the_same_actions_give_the_same_session_over_http_and_in_process(site):
     root, app = site
     env, plan = with_options()
     address, page = get(f"{root}/?task={env.task_id}")
-    for action in plan[:-2] + plan[-1:]:  # forgetting the last option
+    for action in plan[:-2] + plan[-1:]:  # without the last option
         env.step(action)
         if action.startswith("search"):
             _, page = get(address, query=action[len("search[") : -1])
@@ -73,7 +73,7 @@ def test_the_same_actions_give_the_same_visit_over_http_and_in_process(site):
     assert "Thank you" in page and "score" not in page and str(bought.total) not in page
 
 
-def test_visits_are_separate_and_unknown_ones_get_a_404(site):
+def test_sessions_are_independent_and_unknown_ones_get_a_404(site):
     root, app = site
     (one, _), (other, _) = get(root + "/"), get(root + "/")
     assert one != other
@@ -100,7 +100,7 @@ def test_a_short_name_resolves_to_an_environment_id():
     assert full_id("nothing") == "nothing"
 
 
-# Selenium leaves the pipes of the driver it ends to the garbage collector.
+# Selenium leaves the pipes of a stopped driver to the garbage collector.
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_a_purchase_in_a_real_browser_earns_what_the_in_process_session_earns(site, tmp_path):
     webdriver = pytest.importorskip("selenium.webdriver")

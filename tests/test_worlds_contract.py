@@ -1,4 +1,4 @@
-"""Every registered world keeps the contract."""
+"""Every registered environment satisfies the contract."""
 
 import subprocess
 import sys
@@ -35,17 +35,17 @@ SLOW = {"agentgym/ScienceWorld-v0": CheckSettings(steps=8, resets=20, seconds=0.
 CASES = [(id_, how) for id_ in agentgym.environments() for how in SMALL.get(id_, [{}])]
 
 
-# TextWorld silences this one itself, once, at import; pytest takes such filters back after a test.
+# TextWorld filters this warning once, at import; pytest resets warning filters after a test.
 @pytest.mark.filterwarnings("ignore:.*is not fully supported")
 @pytest.mark.parametrize(("env_id", "settings"), CASES)
-def test_every_registered_world_keeps_the_contract(env_id, settings):
+def test_every_registered_environment_satisfies_the_contract(env_id, settings):
     try:
         check_environment(env_id, SLOW.get(env_id, BRISK), **settings)
     except MissingExtra as missing:
         pytest.skip(str(missing))
 
 
-def test_a_world_that_does_not_exist_is_no_broken_contract():
+def test_an_unknown_environment_is_not_a_contract_violation():
     with pytest.raises(ConfigError, match="Did you mean 'agentgym/Hotter-v0'"):
         check_environment("agentgym/Hoter-v0")
     with pytest.raises(ConfigError, match="hihg"):
@@ -53,7 +53,7 @@ def test_a_world_that_does_not_exist_is_no_broken_contract():
 
 
 def test_panels_do_not_depend_on_the_hash_seed_of_the_process():
-    """Two processes of a job must mean the same tasks; a set of texts has another order in each."""
+    """Processes of a job must agree on tasks; the order of a string set differs by process."""
     code = "from agentgym import panel; print(panel('agentgym/Hotter-v0').digest)"
     digests = {
         subprocess.run(
