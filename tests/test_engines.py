@@ -150,6 +150,19 @@ def test_an_engine_loads_a_saved_model(tmp_path):
     assert_agrees(model, prompt, completion)
 
 
+@pytest.mark.parametrize("name", FUSED)
+def test_bfloat16_is_near_and_adopts_new_weights(name):
+    """Packed matrices must follow a weight update; the bound is that of eight bits."""
+    model, other = model_of(FUSED[name]), model_of(FUSED[name], seed=1)
+    engine = LocalEngine(model, slots=4, context=CONTEXT, dtype=torch.bfloat16)
+    for version, wanted in enumerate((model, other)):
+        engine.load(wanted.state_dict(), version)
+        exact = LocalEngine(wanted, slots=4, context=CONTEXT)
+        rows, tokens = [0, 1], [words(20, 1), words(7, 2)]
+        found, expected = (e._decoder.extend(rows, [0, 0], tokens).float() for e in (engine, exact))
+        assert (found - expected).norm() < 0.05 * expected.norm()
+
+
 # ---- the distribution sampled from -------------------------------------------------------------
 
 

@@ -6,31 +6,60 @@ Axes: H hidden, D head size, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from agentgym.engines.requests import check_weights
 from agentgym.models.protocols import CausalLM
 
 _CLASSES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
+_ROWS = 8
+"""Rows for which oneDNN chooses the layout of a matrix; it is right for any number."""
+
+
+@dataclass(slots=True, eq=False)
+class Linear:
+    """A linear layer; in bfloat16 on a CPU its matrix is also kept in the layout of oneDNN.
+
+    The layout saves reordering the matrix in every call, which costs as much as the product where
+    rows are few. Results are the same.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    _packed: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[N, in] to [N, out]."""
+        if self._packed is None:
+            return F.linear(x, self.weight, self.bias)
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
+        return y
+
+    def pack(self) -> None:
+        """Renew the packed copy after the weight has changed."""
+        weight = self.weight
+        low = weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
+        if low and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _ROWS)
 
 
 class Layer(NamedTuple):
     """Weights of one layer."""
 
     norm_attention: Tensor
-    qkv: Tensor
+    qkv: Linear
     """[(heads + 2 * key/value heads) * D, H]."""
-    qkv_bias: Tensor | None
     qk_norm: Tensor | None
     """[heads + key/value heads, D]: the query norm repeated, then the key norm repeated."""
-    out: Tensor
-    out_bias: Tensor | None
+    out: Linear
     norm_mlp: Tensor
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Linear
+    down: Linear
 
 
 def head_size(config: Any) -> int:
@@ -96,7 +125,8 @@ class FusedWeights:
         self.embedding = self._fuse(weights, ["model.embed_tokens.weight"])
         self.norm = self._fuse(weights, ["model.norm.weight"])
         tied = config.tie_word_embeddings
-        self.head = self.embedding if tied else self._fuse(weights, ["lm_head.weight"])
+        head = self.embedding if tied else self._fuse(weights, ["lm_head.weight"])
+        self.head = Linear(head)
         layers = range(config.num_hidden_layers)
         self.layers = [self._layer(weights, f"model.layers.{i}.", repeats) for i in layers]
         self.load(weights)
@@ -116,14 +146,18 @@ class FusedWeights:
         out_bias = attention + "o_proj.bias"
         return Layer(
             norm_attention=self._fuse(weights, [at + "input_layernorm.weight"]),
-            qkv=self._fuse(weights, [attention + f"{x}_proj.weight" for x in "qkv"]),
-            qkv_bias=self._fuse(weights, biases) if biases[0] in weights else None,
+            qkv=Linear(
+                self._fuse(weights, [attention + f"{x}_proj.weight" for x in "qkv"]),
+                self._fuse(weights, biases) if biases[0] in weights else None,
+            ),
             qk_norm=self._qk_norm(weights, attention, repeats),
-            out=self._fuse(weights, [attention + "o_proj.weight"]),
-            out_bias=self._fuse(weights, [out_bias]) if out_bias in weights else None,
+            out=Linear(
+                self._fuse(weights, [attention + "o_proj.weight"]),
+                self._fuse(weights, [out_bias]) if out_bias in weights else None,
+            ),
             norm_mlp=self._fuse(weights, [at + "post_attention_layernorm.weight"]),
-            gate_up=self._fuse(weights, [mlp + "gate_proj.weight", mlp + "up_proj.weight"]),
-            down=self._fuse(weights, [mlp + "down_proj.weight"]),
+            gate_up=Linear(self._fuse(weights, [mlp + "gate_proj.weight", mlp + "up_proj.weight"])),
+            down=Linear(self._fuse(weights, [mlp + "down_proj.weight"])),
         )
 
     def _qk_norm(
@@ -149,3 +183,7 @@ class FusedWeights:
         check_weights(self._shapes, weights)
         for name, view in self._views.items():
             view.copy_(weights[name])
+        self.head.pack()
+        for layer in self.layers:
+            for linear in (layer.qkv, layer.out, layer.gate_up, layer.down):
+                linear.pack()

@@ -198,7 +198,7 @@ class SlottedDecoder:
         rotated = self._heads + self._kv
         for layer, (keys, values) in zip(self._weights.layers, self._cache, strict=True):
             h = F.rms_norm(x, x.shape[-1:], layer.norm_attention, self._eps)
-            qkv = F.linear(h, layer.qkv, layer.qkv_bias).view(len(x), -1, self._size)
+            qkv = layer.qkv(h).view(len(x), -1, self._size)
             qk = qkv[:, :rotated]
             if layer.qk_norm is not None:
                 qk = F.rms_norm(qk, (self._size,), None, self._eps) * layer.qk_norm
@@ -207,12 +207,12 @@ class SlottedDecoder:
             keys[places] = qk[:kept, self._heads :]
             values[places] = qkv[:kept, rotated:]
             mixed = self._attend(qk[:, : self._heads], keys, values, pack)
-            x = x + F.linear(mixed, layer.out, layer.out_bias)
+            x = x + layer.out(mixed)
             h = F.rms_norm(x, x.shape[-1:], layer.norm_mlp, self._eps)
-            gate, up = F.linear(h, layer.gate_up).chunk(2, -1)
-            x = x + F.linear(F.silu(gate) * up, layer.down)
+            gate, up = layer.gate_up(h).chunk(2, -1)
+            x = x + layer.down(F.silu(gate) * up)
         x = F.rms_norm(x[pack.last], x.shape[-1:], self._weights.norm, self._eps)
-        return F.linear(x, self._weights.head)
+        return self._weights.head(x)
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, pack: Packing) -> Tensor:
         """[N, heads * D]: causal attention of each token over its row."""
