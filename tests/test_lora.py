@@ -221,8 +221,8 @@ def test_a_folder_of_adapters_is_evaluated_as_it_was_in_its_run(finished, tmp_pa
 
 def test_vllm_gets_a_merged_model_for_a_folder_of_adapters(finished):
     job = Job(TINY, finished, Display(), engines=EngineFactory("vllm"))
-    assert job._loaded(finished.warm)[1] == finished.warm
-    assert type(job._loaded(finished.final)[1]).__name__ == "Qwen2ForCausalLM"
+    assert job.loaded(finished.warm)[1] == finished.warm
+    assert type(job.loaded(finished.final)[1]).__name__ == "Qwen2ForCausalLM"
 
 
 @pytest.mark.parametrize("imitates", [True, False])

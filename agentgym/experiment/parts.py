@@ -1,0 +1,219 @@
+"""The parts of a run: environments, agent, player, models, made from its settings."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agentgym.engines.factory import EngineFactory
+from agentgym.env.base import TextEnv
+from agentgym.env.executor import Executor, ThreadExecutor
+from agentgym.env.panel import Panel
+from agentgym.errors import ConfigError
+from agentgym.evaluation.report import EvalSpec
+from agentgym.experiment.assemble import action_format_of, tokenizer_of
+from agentgym.experiment.run_folder import RunFolder, fingerprint, fingerprint_of
+from agentgym.experiment.sources import Objects, is_object, source_of, with_turn_limit
+from agentgym.models import from_scratch
+from agentgym.models.gguf import is_gguf
+from agentgym.models.loading import load_model
+from agentgym.models.lora import add_lora, base_model_of
+from agentgym.models.protocols import CausalLM, Tokenizer
+from agentgym.rollout.agent import ChatAgent, end_tokens
+from agentgym.rollout.demonstrations import (
+    demonstrate,
+    to_example,
+)
+from agentgym.rollout.player import EpisodeLimits, Player, derive
+from agentgym.rollout.prompts import LAYOUTS, Example
+from agentgym.settings import Experiment
+from agentgym.types import Sampling
+from agentgym.utils.progress import Display
+
+
+@dataclass
+class RunParts:
+    """What one run works with: environments, panels, players, models, all from its settings."""
+
+    experiment: Experiment
+    folder: RunFolder
+    display: Display
+    executor: Executor = field(default_factory=ThreadExecutor)
+    """Runs the environments."""
+    engines: EngineFactory = field(default_factory=EngineFactory)
+    """Creates the sampling engine."""
+    objects: Objects = field(default_factory=Objects)
+    """What the settings cannot name."""
+    _noted: bool = False
+    """The user knows that the chat template rewrites earlier turns."""
+
+    def __post_init__(self) -> None:
+        """Find the environments, and the turn limit where the settings leave it open."""
+        self.source = source_of(self.experiment, self.objects)
+        self.experiment = with_turn_limit(self.experiment, self.source)
+
+    def world(self) -> TextEnv:
+        """The unwrapped environment."""
+        return self.source.bare()
+
+    def panel(self, split: str) -> Panel:
+        """The frozen tasks of a split."""
+        return self.source.panel(split)
+
+    def agent(self, tokenizer: Tokenizer, model: CausalLM | str | Path | None = None) -> ChatAgent:
+        """The agent; the generation config of the model may name further stop tokens."""
+        settings = self.experiment.agent
+        agent = ChatAgent(
+            tokenizer,
+            action_format=action_format_of(settings),
+            system_prompt=settings.system_prompt,
+            window=settings.window,
+            history=settings.history,
+            template_args=settings.template_args,
+            tool_notation=settings.tool_notation,
+            layout=LAYOUTS[settings.prompt],
+            stop_tokens=end_tokens(model),
+        )
+        if settings.examples:
+            agent.examples = self._examples(agent, settings.examples)
+        note = agent.history_note() if self.experiment.model is not None else ""
+        if note and not self._noted:
+            self._noted = True
+            self.display.say(note)
+        return agent
+
+    def _examples(self, agent: ChatAgent, count: int) -> tuple[Example, ...]:
+        """Episodes of the oracle on the first training tasks."""
+        bare = self.world()
+        try:
+            tasks = self.panel("train").head(count).tasks
+            rng = np.random.default_rng(derive(self.experiment.seed, "examples"))
+            shown = [demonstrate(bare, task, rng) for task in tasks]
+        finally:
+            bare.close()
+        if not all(each.steps for each in shown):
+            raise ConfigError(
+                f"{self.experiment.env} has no oracle for its examples; use `--agent.examples 0`"
+            )
+        return tuple(to_example(each, agent) for each in shown)
+
+    @property
+    def panel_temperature(self) -> float:
+        """Sampling temperature of evaluations."""
+        chosen = self.experiment.panel.temperature
+        return self.experiment.rollout.temperature if chosen is None else chosen
+
+    def player(
+        self,
+        tokenizer: Tokenizer,
+        model: CausalLM | str | Path,
+        stream: str,
+        temperature: float | None = None,
+    ) -> Player:
+        """A player: engine with the model's weights, agent, environments and limits."""
+        wanted = self.experiment.rollout
+        assert wanted.max_turns is not None, "set in __post_init__"
+        return Player(
+            agent=self.agent(tokenizer, model),
+            engine=self.engines.make(
+                model, tokenizer, slots=wanted.concurrency, context=wanted.max_context_tokens
+            ),
+            make_env=self.source.factory(wanted.max_turns),
+            executor=self.executor,
+            limits=EpisodeLimits(
+                turns=wanted.max_turns,
+                tokens=wanted.max_context_tokens * self.engines.units_per_token,
+                thought_tokens=wanted.max_thought_tokens,
+                seconds=wanted.max_seconds,
+            ),
+            sampling=Sampling(
+                temperature=wanted.temperature if temperature is None else temperature,
+                max_tokens=wanted.max_completion_tokens,
+            ),
+            concurrency=wanted.concurrency,
+            stream=f"{self.experiment.seed}/{stream}",
+        )
+
+    def trainable(self, checkpoint: str | Path, *, changes: bool = True) -> tuple[Any, Any]:
+        """Tokenizer and model; the weights that are trained are float32 and require gradients.
+
+        Args:
+            checkpoint: Folder, hub id, or the name of the model object.
+            changes: Whether the weights are going to change, so that an object is copied.
+        """
+        experiment = self.experiment
+        if is_object(checkpoint):
+            model = self.objects.model
+            if changes or experiment.lora.rank is not None:
+                model = copy.deepcopy(model)
+        else:
+            frozen = experiment.lora.rank is not None or base_model_of(checkpoint) is not None
+            half = frozen and experiment.optimizer.precision != "float32"
+            model = load_model(checkpoint, dtype=None if half else torch.float32)
+        if is_object(checkpoint) and changes and experiment.lora.rank is None:
+            model = model.float()
+        if experiment.lora.rank is not None:
+            add_lora(model, experiment.lora, seed=derive(experiment.seed, "adapters"))
+        return self._tokenizer(checkpoint), model
+
+    def _tokenizer(self, checkpoint: str | Path) -> Any:
+        given = self.objects.tokenizer if checkpoint == self.experiment.model else None
+        return given or tokenizer_of(checkpoint, self.experiment.agent)
+
+    def loaded(self, checkpoint: str | Path) -> tuple[Any, Any]:
+        """Tokenizer and model; the path instead of the model where the engine loads it itself."""
+        if self.engines.kind == "openai":
+            tokenizer = from_scratch.make_tokenizer((), from_scratch.MIN_VOCABULARY)
+            tokenizer.chat_template = from_scratch.DIALOGUE
+            return tokenizer, checkpoint
+        tokenizer = self._tokenizer(checkpoint)
+        if is_object(checkpoint):
+            return tokenizer, self.objects.model
+        engines = self.engines
+        loads = base_model_of(checkpoint) is not None or is_gguf(checkpoint)
+        here = engines.kind == "local" or engines.server_model or loads
+        return tokenizer, load_model(checkpoint) if here else checkpoint
+
+    def spec(self, checkpoint: str | Path) -> EvalSpec:
+        """What the result of an evaluation depends on."""
+        rollout, settings = self.experiment.rollout, self.experiment.agent
+        if is_object(checkpoint):
+            model = fingerprint_of(self.objects.model, self.objects.tokenizer)
+        else:
+            model = fingerprint(checkpoint)
+        return EvalSpec(
+            model,
+            {
+                "seed": self.experiment.seed,
+                "max_turns": rollout.max_turns,
+                "max_context_tokens": rollout.max_context_tokens,
+                "max_seconds": rollout.max_seconds,
+                "max_completion_tokens": rollout.max_completion_tokens,
+                "temperature": self.panel_temperature,
+                "action_format": settings.action_format,
+                "window": settings.window,
+                "show_admissible": settings.show_admissible,
+                **_changed(settings, "prompt", "examples", "history", "system_prompt"),
+                **_changed(settings, "tool_notation", "chat_template", "template_args"),
+                **_changed(rollout, "max_thought_tokens"),
+                **({} if self.engines.kind == "local" else {"engine": self.engines.kind}),
+                **{f"env.{name}": value for name, value in self.experiment.env_args.items()},
+                **({"tools": " ".join(self.experiment.tools)} if self.experiment.tools else {}),
+            },
+            name=str(checkpoint),
+        )
+
+
+def _changed(settings: Any, *names: str) -> dict[str, Any]:
+    """Settings that differ from their defaults."""
+    default = type(settings)()
+    return {
+        name: getattr(settings, name)
+        for name in names
+        if getattr(settings, name) != getattr(default, name)
+    }
