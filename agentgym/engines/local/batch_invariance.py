@@ -39,6 +39,8 @@ class Padding(NamedTuple):
 
 NO_PADDING = Padding()
 """No padding: results are equal up to rounding."""
+FAST_ON_CPU = Padding(queries=4)
+"""As ``NO_PADDING``; PyTorch's attention on a CPU is a fifth faster for four queries than three."""
 
 
 @cache

@@ -93,12 +93,11 @@ class SlottedDecoder:
         self._heads: int = config.num_attention_heads
         self._kv: int = config.num_key_value_heads
         self._size = head_size(config)
-        batch_invariant = batch_invariant and device.type == "cpu"
-        self._padding = (
-            batch_invariance.padding_for(self._size)
-            if batch_invariant
-            else batch_invariance.NO_PADDING
-        )
+        self._padding = batch_invariance.NO_PADDING
+        if device.type == "cpu" and batch_invariant:
+            self._padding = batch_invariance.padding_for(self._size)
+        elif device.type == "cpu":
+            self._padding = batch_invariance.FAST_ON_CPU
         self._eps: float = config.rms_norm_eps
         self._cos, self._sin = self._rotary(config.rope_parameters["rope_theta"])
         self._cache: list[tuple[Tensor, Tensor]] = []
