@@ -155,7 +155,7 @@ class Recorded:
         """The requests of each episode, in order."""
         found: list[list[tuple[list[int], Sampling]]] = []
         ends: list[list[int]] = []
-        for prompt, sampling, found in sorted(self.asked, key=lambda asked: len(asked[0])):
+        for prompt, sampling, found in sorted(self.asked, key=lambda asked: len(asked[0])):  # type: ignore[assignment]
             at = next((k for k, end in enumerate(ends) if prompt[: len(end)] == end), len(ends))
             if at == len(ends):
                 found.append([])
@@ -316,7 +316,7 @@ def main(options: Options) -> None:
             ways["vllm"] = on_vllm
         title = (
             f"{options.episodes} episodes x {options.turns} turns, {size:.1f} M parameters, "
-            f"{model.dtype} on {doctor.device()}"
+            f"{model.dtype} on {doctor.device()}"  # type: ignore[attr-defined]
         )
         compare(title, ways, options.repetitions, naive=options.naive)
         if vllm is None:

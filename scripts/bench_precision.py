@@ -88,7 +88,7 @@ def ours(options: Options, precision: Precision, rank: int | None) -> Callable[[
 
 def plain(options: Options, dtype: torch.dtype) -> Callable[[Batch], None]:
     """The gradient of the same loss by transformers alone."""
-    model: Any = load_model(options.model, dtype=dtype).train()
+    model: Any = load_model(options.model, dtype=dtype).train()  # type: ignore[attr-defined]
 
     def run(batch: Batch) -> None:
         model.zero_grad()

@@ -83,7 +83,7 @@ class Play:
         for turn in range(turns):
             if not caching:
                 # As an engine without memory would: nothing is found again.
-                self.engine._batcher.pool.forget()
+                self.engine._batcher.pool.forget()  # type: ignore[attr-defined]
             context = await self.turn(context, 1000 * number + turn)
         self.engine.finish(context)
 

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import bench_pool
 import tyro
-from processes import megabytes
+from processes import megabytes  # type: ignore[attr-defined]
 from rich.console import Console
 from rich.table import Table
 
@@ -257,7 +257,7 @@ def rows(name: str, options: Options) -> list[tuple[str, ...]]:
                 "" if listing else size(shared.world_bytes),
             )
         )
-    return found
+    return found  # type: ignore[return-value]
 
 
 def short(seconds: float) -> str:

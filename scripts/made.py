@@ -33,7 +33,7 @@ def made(size: Size, *, context: int) -> tuple[Any, Any]:
     tokenizer = from_scratch.make_tokenizer([*texts, *map(str, range(101))], 2000)
     model = from_scratch.make_model(tokenizer, SHAPES[size], context=context, seed=0)
     if size == "large":
-        model.resize_token_embeddings(WORDS, mean_resizing=False)
+        model.resize_token_embeddings(WORDS, mean_resizing=False)  # type: ignore[attr-defined]
     if torch.cuda.is_available():
         model.to("cuda", torch.bfloat16 if size == "large" else torch.float32)
     return tokenizer, model

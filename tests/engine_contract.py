@@ -159,7 +159,7 @@ def log_probabilities_and_entropies_equal_a_plain_forward_pass(subject):
     for found in together(subject.engine, range(5)):
         for prompt, completion in found:
             assert len(completion.tokens) == 6
-            assert completion.version == subject.engine.version
+            assert completion.version == subject.engine.version  # type: ignore[attr-defined]
             assert_agrees(subject.model, prompt, completion)
 
 
@@ -341,7 +341,7 @@ def of_version(completion, version):
     """The tokens of a completion that one version of the weights sampled."""
     at = [n for n, one in enumerate(completion.token_versions) if one == version]
     columns = completion.tokens, completion.logprobs, completion.entropies
-    return Completion(*(tuple(column[n] for n in at) for column in columns), version)
+    return Completion(*(tuple(column[n] for n in at) for column in columns), version)  # type: ignore[call-arg]
 
 
 def diverged_weights_raise_an_error(subject):

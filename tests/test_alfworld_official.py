@@ -63,7 +63,7 @@ def test_every_official_game_loads_with_our_grammar_and_rules(folder):
     env = world(ENV, games=str(folder))
     for split in DIGESTS:
         for task in env.tasks(split):
-            files.load(env.folder, task)
+            files.load(env.folder, task)  # type: ignore[attr-defined]
 
 
 @pytest.mark.filterwarnings("ignore")

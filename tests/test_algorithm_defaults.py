@@ -115,7 +115,7 @@ def test_random_choices_in_credit_depend_on_the_run_seed_and_on_the_step():
 
 def test_all_methods_take_the_same_number_of_optimiser_steps():
     for name, kind in plugins.algorithms().items():
-        assert kind().build().updates[0].minibatches == 2, name
+        assert kind().build().updates[0].minibatches == 2, name  # type: ignore[call-arg]
 
 
 def test_schedules_scale_with_the_number_of_steps_of_the_run():

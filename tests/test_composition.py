@@ -140,14 +140,14 @@ def gradient(algorithm):
 @pytest.fixture(scope="module")
 def plain():
     """Gradients of the bases alone."""
-    return {name: gradient(base.build()) for name, base in HOSTS.items()}
+    return {name: gradient(base.build()) for name, base in HOSTS.items()}  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("base", HOSTS)
 @pytest.mark.parametrize("piece", PIECES)
 def test_a_piece_of_the_entropy_family_trains_on_hosts_of_every_kind(tokenizer, plain, piece, base):
     """It runs in an environment, and changes the gradient of its base."""
-    algorithm = PIECES[piece](HOSTS[base].build())
+    algorithm = PIECES[piece](HOSTS[base].build())  # type: ignore[attr-defined]
     if piece != "etmr":  # made-up episodes share no beginning
         assert not gradient(algorithm).allclose(plain[base], rtol=1e-3, atol=1e-6)
     found = step(trainer(tokenizer, Composed(algorithm)))

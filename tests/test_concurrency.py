@@ -77,7 +77,7 @@ def test_a_failed_group_leaves_no_running_task(agent, name, last, hangs):
             make_env=lambda task: Counter(),
             limits=EpisodeLimits(turns=5),
         )
-        collect = plugins.algorithm(name)().build().collect
+        collect = plugins.algorithm(name)().build().collect  # type: ignore[call-arg]
         group = asyncio.ensure_future(collect(TASK, someone))
         if hangs:
             await engine.reached.wait()

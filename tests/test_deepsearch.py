@@ -94,8 +94,8 @@ def test_aliases_find_their_page_and_count_as_answers():
             and f"often written {question.answer}." in (book.page(full).sections[0])
         )
         assert full in [hit.title for hit in book.search(question.answer, 10)]
-    full = [q for q in questions(1, "train", 400) if q.answer in book.knowledge.aliases]
-    assert full and all(q.aliases == (book.knowledge.aliases[q.answer],) for q in full)
+    full = [q for q in questions(1, "train", 400) if q.answer in book.knowledge.aliases]  # type: ignore[assignment]
+    assert full and all(q.aliases == (book.knowledge.aliases[q.answer],) for q in full)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("hops", [1, 2, 3])
@@ -375,7 +375,7 @@ def test_fork_is_independent():
     other = next(name for name in env.encyclopaedia.pages if name != title)
     env.step(f"<visit>{other}</visit>")
     assert "[section 1]" in twin.step(f"<find_in_page>{title}</find_in_page>")[0]
-    assert twin._here.page == title and env._here.page == other
+    assert twin._here.page == title and env._here.page == other  # type: ignore[attr-defined]
 
 
 def test_invalid_setting_states_what_was_expected():

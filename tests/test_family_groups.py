@@ -195,9 +195,9 @@ def at(a, b):
 
 def test_w14_advantages_of_the_paper_and_of_the_released_code():
     golden = GOLDEN["W14_riskpo"]
-    paper = papers_advantage(SCORES, *at(1.0, 4.0), Tail(0.2, 0.8, 0.5))
+    paper = papers_advantage(SCORES, *at(1.0, 4.0), Tail(0.2, 0.8, 0.5))  # type: ignore[call-arg]
     assert paper.tolist() == near([golden["paper"][str(k)] for k in range(6)])
-    code = released_advantage(SCORES, *at(1.0, 4.0), Tail(0.2, 0.8, 1.5))
+    code = released_advantage(SCORES, *at(1.0, 4.0), Tail(0.2, 0.8, 1.5))  # type: ignore[call-arg]
     assert code.tolist() == near([golden["code_nat1"][str(k)] for k in range(6)])
     for found in (paper, code):
         assert (found.diff() >= 0).all() and (found <= 0).all()
@@ -205,7 +205,7 @@ def test_w14_advantages_of_the_paper_and_of_the_released_code():
 
 def test_w14_the_natural_baseline_of_the_released_code_only_shifts_the_advantage():
     golden = GOLDEN["W14_riskpo"]
-    found = released_advantage(SCORES, *at(1.0, 4.0), Tail(0.2, 0.8, 1.5))
+    found = released_advantage(SCORES, *at(1.0, 4.0), Tail(0.2, 0.8, 1.5))  # type: ignore[call-arg]
     without = found - found[1]  # the score below both tail and middle
     assert without.tolist() == near([golden["code_nat0"][str(k)] for k in range(6)], 2e-6)
 

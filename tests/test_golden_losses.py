@@ -82,7 +82,7 @@ class Fixed(Policy):
     def __init__(self, logits, temperature=1.0):
         self.temperature = temperature
         self.model = SimpleNamespace(config=Qwen2Config(vocab_size=logits.shape[-1]))
-        self.split = SimpleNamespace(logits=lambda hidden: logits.expand(len(hidden), -1))
+        self.split = SimpleNamespace(logits=lambda hidden: logits.expand(len(hidden), -1))  # type: ignore[assignment]
 
     def _hidden(self, batch, forest, at):
         return torch.zeros(len(at), 1)

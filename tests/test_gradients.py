@@ -86,7 +86,7 @@ def slopes(term, outputs, batch):
     points = [*outputs[:3], *outputs.extra.values()]
 
     def at(columns):
-        return Outputs(*columns[:3], dict(zip(names[3:], columns[3:], strict=True)))
+        return Outputs(*columns[:3], dict(zip(names[3:], columns[3:], strict=True)))  # type: ignore[call-arg]
 
     leaves = [point.clone().requires_grad_() for point in points]
     total, seen = noted(term, at(leaves), batch)

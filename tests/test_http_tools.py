@@ -28,15 +28,15 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self):
-        self.server.asked.append(self.path)
-        self.server.clients.add(self.client_address)
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        self.server.clients.add(self.client_address)  # type: ignore[attr-defined]
         name = self.path.partition("?")[0].strip("/")
         with contextlib.suppress(ConnectionError):
             getattr(self, f"say_{name}", self.say_missing)()
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.asked.append(body.decode())
+        self.server.asked.append(body.decode())  # type: ignore[attr-defined]
         self.say(200, body[::-1])
 
     def say(self, status, body=b"", **headers):
@@ -47,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def say_fine(self):
-        self.say(200, f"answer {len(self.server.asked)}".encode(), content_type="text/plain")
+        self.say(200, f"answer {len(self.server.asked)}".encode(), content_type="text/plain")  # type: ignore[attr-defined]
 
     def say_binary(self):
         self.say(200, b"\xff\x00\xfe")
@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def say_busy(self):
         """Rate limited twice, then successful."""
-        busy = self.server.asked.count(self.path) < 3
+        busy = self.server.asked.count(self.path) < 3  # type: ignore[attr-defined]
         self.say(429 if busy else 200, b"" if busy else b"at last", retry_after="0.2")
 
     def say_broken(self):
@@ -81,14 +81,14 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def say_nothing(self):
-        self.server.over.wait(20)
+        self.server.over.wait(20)  # type: ignore[attr-defined]
 
     def say_drops(self):
         """Sends single bytes without end: no single read times out."""
         self.send_response(200)
         self.send_header("content-length", "100000")
         self.end_headers()
-        while not self.server.over.wait(0.05):
+        while not self.server.over.wait(0.05):  # type: ignore[attr-defined]
             self.wfile.write(b".")
             self.wfile.flush()
 
@@ -99,11 +99,11 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def server():
     made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    made.asked, made.clients, made.over = [], set(), threading.Event()
+    made.asked, made.clients, made.over = [], set(), threading.Event()  # type: ignore[attr-defined]
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     yield made
-    made.over.set()
+    made.over.set()  # type: ignore[attr-defined]
     made.shutdown()
     thread.join()
     made.server_close()

@@ -89,4 +89,4 @@ def test_the_dtype_of_the_weights_can_be_chosen(tmp_path):
     for dtype in (torch.float32, torch.bfloat16):
         model = load_model(tmp_path, device="cpu", dtype=dtype)
         assert {p.dtype for p in model.parameters()} == {dtype}
-    assert load_model(tmp_path, device="cpu").dtype == torch.float32
+    assert load_model(tmp_path, device="cpu").dtype == torch.float32  # type: ignore[attr-defined]

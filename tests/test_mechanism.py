@@ -589,10 +589,10 @@ def test_negative_and_non_finite_coefficients_are_rejected(name):
         known = f"{type(config).__name__}.{field.name}"
         for value, allowed in [(-0.5, SIGNED), (math.inf, UNBOUNDED), (math.nan, set())]:
             if known in allowed:
-                assert getattr(replace(config, **{field.name: value}), field.name) == value
+                assert getattr(replace(config, **{field.name: value}), field.name) == value  # type: ignore[type-var]
                 continue
             with pytest.raises(ImpossibleValue, match=rf"{type(config).__name__}\."):
-                replace(config, **{field.name: value})
+                replace(config, **{field.name: value})  # type: ignore[type-var]
             refused += 1
     assert refused or not any("float" in field.type for field in fields(config))
 

@@ -84,7 +84,7 @@ def test_a_class_in_a_file_is_created_and_listed_like_a_registered_environment(f
     assert observation == "You see, 8 doors." and "`open 3`" in info["manual"]
     assert [env.step("open 1")[3] for _ in range(5)] == [False] * 4 + [True]
     assert spec(name).max_episode_steps == 5
-    assert world(name, doors=8).doors == 8
+    assert world(name, doors=8).doors == 8  # type: ignore[attr-defined]
     assert recipe(name) == file.parent / "recipe.yaml"
     assert full_id(name) == f"{file}:Doors" and full_id(full_id(name)) == full_id(name)
 
@@ -165,7 +165,7 @@ def test_a_module_that_registers_an_id_is_imported_first(file):
 
 
 def test_short_names_work_in_every_function():
-    assert make("hotter").unwrapped.high == 100
+    assert make("hotter").unwrapped.high == 100  # type: ignore[attr-defined]
     assert panel("hotter") == panel("agentgym/Hotter-v0")
     assert spec("Hotter").max_episode_steps == 12
     assert EnvFactory(env="hotter").env == "agentgym/Hotter-v0"

@@ -71,7 +71,7 @@ def test_the_model_answers_a_question(pretrained):
     tokenizer, model = load_tokenizer(pretrained), load_model(pretrained)
     prompt = question(tokenizer)
     with torch.no_grad():
-        written = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)
+        written = model.generate(torch.tensor([prompt]), max_new_tokens=12, do_sample=False)  # type: ignore[attr-defined]
     assert "Paris" in tokenizer.decode(written[0, len(prompt) :])
 
 

@@ -86,4 +86,4 @@ def test_bfloat16_and_float32_sampling_nearly_agree(pretrained):
 def test_a_pretrained_model_is_sampled_in_bfloat16_on_supporting_hardware(pretrained):
     engine = EngineFactory().make(load_model(pretrained), None, slots=2, context=64)
     expected = torch.bfloat16 if multiplies_bfloat16(torch.device("cpu")) else torch.float32
-    assert engine._decoder._dtype == expected
+    assert engine._decoder._dtype == expected  # type: ignore[attr-defined]

@@ -46,7 +46,7 @@ def test_two_methods_with_two_seeds_resume_after_a_kill(tokenizer, tmp_path):
     from_scratch.save(model, tokenizer, tmp_path / "warm")
     out = tmp_path / "out"
     arms = ("--arms", "grpo", "aepo: random branching", "--seeds", "2")
-    arms = (*arms, "--warm", str(tmp_path / "warm"))
+    arms = (*arms, "--warm", str(tmp_path / "warm"))  # type: ignore[assignment]
     first = reproduce(out, *arms)
     second_run = out / "aepo-random-branching-seed0" / "metrics.jsonl"
     while not (second_run.exists() and second_run.read_text()):

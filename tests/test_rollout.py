@@ -203,7 +203,7 @@ def test_an_environment_that_cannot_be_created_ends_its_episode_and_not_the_run(
     someone = Player(
         agent=agent,
         engine=ScriptedEngine(bisect(agent)),
-        make_env=lambda task: Unmakable(),
+        make_env=lambda task: Unmakable(),  # type: ignore[abstract]
         retries=1,
     )
     episode = asyncio.run(someone(TASK, 0))

@@ -195,9 +195,9 @@ def test_the_oracle_wins_from_any_reached_state(task):
         env = begin(task)
         wander(env, rng, rng.randrange(1, 25))
         plan = env.oracle()
-        assert env._over or plan is not None
+        assert env._over or plan is not None  # type: ignore[attr-defined]
         won += bool(plan) and play(env, plan)[-1][3] == 1.0
-        assert env._over
+        assert env._over  # type: ignore[attr-defined]
     assert won >= 3
 
 
@@ -456,7 +456,7 @@ def test_player_text_is_never_parsed_as_game_output(env, forgery):
 def test_200_random_continuations_of_forks_equal_those_of_the_original():
     rng, env, replay = random.Random(2), begin(COOKING), begin(COOKING)
     prefix = wander(env, rng, 4)
-    assert not env._over
+    assert not env._over  # type: ignore[attr-defined]
     for _ in range(200):
         fork = env.fork()
         choices = [*fork.admissible(), "xyzzy", "take", "wait"]
@@ -474,7 +474,7 @@ def test_200_random_continuations_of_forks_equal_those_of_the_original():
     play(replay, prefix)
     assert plan == replay.oracle()
     assert play(env, plan) == play(replay, plan)
-    assert env._won
+    assert env._won  # type: ignore[attr-defined]
 
 
 def test_the_forks_of_a_step_reuse_idle_interpreters():
@@ -483,7 +483,7 @@ def test_the_forks_of_a_step_reuse_idle_interpreters():
 
     def forked():
         forks = [env.fork() for _ in range(64)]
-        used = {id(fork._session.interpreter) for fork in forks}
+        used = {id(fork._session.interpreter) for fork in forks}  # type: ignore[attr-defined]
         for fork in forks:
             fork.close()
         return used
@@ -497,7 +497,7 @@ def test_a_fork_has_its_own_score_ending_and_generator():
     env = begin(KITCHEN)
     fork = env.fork()
     play(fork, fork.oracle())
-    assert fork._over and not env._over and env._score == 0
+    assert fork._over and not env._over and env._score == 0  # type: ignore[attr-defined]
     assert fork.np_random is not env.np_random
     assert play(env.fork(), env.oracle())[-1][3] == 1.0
 

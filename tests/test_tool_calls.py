@@ -257,7 +257,7 @@ def test_a_response_template_of_the_tokenizer_takes_precedence(tokenizer):
         },
     }
     agent = ChatAgent(made, action_format=NativeCalls())
-    assert agent.action_format.notation.name == "response-template"
+    assert agent.action_format.notation.name == "response-template"  # type: ignore[attr-defined]
     assert agent.parse(completion(agent.encode_action("go"))) == "go"
     with pytest.raises(MalformedAction):
         agent.parse(completion(agent._encode("<tool_call>{</tool_call>")))

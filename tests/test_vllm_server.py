@@ -98,11 +98,11 @@ def test_a_server_that_pauses_mid_batch_keeps_partial_completions(subject):
         flying = [asyncio.create_task(engine.generate(*one)) for one in asked]
         await engine.generate(words(20, 0), Sampling(max_tokens=3))
         request = partial(asyncio.to_thread, engine._endpoint.request, "POST")
-        await request("/pause", params={"mode": "keep"})
+        await request("/pause", params={"mode": "keep"})  # type: ignore[call-arg]
         still = [task for task in flying if not task.done()]
         await asyncio.sleep(2)
         assert still and not any(task.done() for task in still)
-        await request("/resume")
+        await request("/resume")  # type: ignore[call-arg]
         return await asyncio.wait_for(asyncio.gather(*flying), 600)
 
     for number, completion in enumerate(asyncio.run(play())):

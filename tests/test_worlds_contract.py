@@ -32,7 +32,7 @@ BRISK = CheckSettings(steps=100, resets=300, seconds=3.0)
 SLOW = {"agentgym/ScienceWorld-v0": CheckSettings(steps=8, resets=20, seconds=0.2, episodes=2)}
 """Less where a reset takes a fifth of a second; `agentgym check scienceworld` looks for longer."""
 
-CASES = [(id_, how) for id_ in agentgym.environments() for how in SMALL.get(id_, [{}])]
+CASES = [(id_, how) for id_ in agentgym.environments() for how in SMALL.get(id_, [{}])]  # type: ignore[attr-defined]
 
 
 # TextWorld filters this warning once, at import; pytest resets warning filters after a test.

@@ -160,9 +160,9 @@ class SharesStateAcrossWorlds(Corridor):
 @defect("while 4 threads played it", "alfworld#71: not thread-safe")
 class RacesWithOtherThreads(Corridor):
     def act(self, action):
-        Corridor.typed = action
+        Corridor.typed = action  # type: ignore[attr-defined]
         time.sleep(0.001)
-        return super().act(Corridor.typed)
+        return super().act(Corridor.typed)  # type: ignore[attr-defined]
 
 
 @defect("made in another thread", "SkyRL PR#53: steps run in a pool of threads")
