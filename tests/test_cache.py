@@ -2,6 +2,7 @@
 
 import pytest
 
+from agentgym.errors import CacheError
 from agentgym_envs.cache import write_folder
 
 
@@ -23,10 +24,10 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(tmp_path):
         (beside / "file").write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(CacheError, match="disk full"):
         write_folder(tmp_path / "place", breaks)
     assert not list(tmp_path.iterdir())
     (tmp_path / "place").write_text("a file where the folder should be")
-    with pytest.raises(OSError):
+    with pytest.raises(CacheError):
         write_folder(tmp_path / "place", lambda beside: None)
     assert [path.name for path in tmp_path.iterdir()] == ["place"]

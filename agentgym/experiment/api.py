@@ -92,6 +92,7 @@ def make(
             function that returns one.
         tools: Functions that the agent can call in addition to its actions.
         max_turns: Steps after which an episode is truncated; unset: the registered limit.
+            Gymnasium's name, ``max_episode_steps``, works too.
         **kwargs: Keyword arguments of the environment.
 
     Raises:
@@ -104,7 +105,8 @@ def make(
         >>> info["goal"]
         'Find the number.'
     """
-    return _source(env, tools, kwargs).make(max_turns)
+    limit = kwargs.pop("max_episode_steps", max_turns)
+    return _source(env, tools, kwargs).make(limit)
 
 
 def panel(env: str | EnvObject, *, split: str = "test", **kwargs: Any) -> Panel:
