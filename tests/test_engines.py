@@ -79,9 +79,9 @@ def test_the_contract_without_batch_invariance(rule):
     engines = EngineFactory(batch_invariant=False)
     engine = engines.make(model, None, slots=8, context=1000)
     assert (
-        engine._decoder._padding
+        engine._decoder._padding  # type: ignore[attr-defined]
         == batch_invariance.FAST_ON_CPU
-        != LocalEngine(model)._decoder._padding
+        != LocalEngine(model)._decoder._padding  # type: ignore[attr-defined]
     )
     rule(Subject(engine, model))
 

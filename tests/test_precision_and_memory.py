@@ -191,8 +191,8 @@ def test_reloaded_adapters_stay_in_float32_on_a_bfloat16_base(tmp_path):
     model.save_pretrained(tmp_path / "adapters")
     again = load_model(tmp_path / "adapters", device="cpu", dtype=torch.bfloat16)
     for (name, one), (_, other) in zip(
-        model.named_parameters(),
-        again.named_parameters(),
+        model.named_parameters(),  # type: ignore[attr-defined]
+        again.named_parameters(),  # type: ignore[attr-defined]
         strict=True,  # type: ignore[attr-defined]
     ):
         assert torch.equal(one, other) and one.dtype == other.dtype, name
