@@ -49,6 +49,9 @@ from agentgym.utils.progress import Display
 if TYPE_CHECKING:
     from typing import Unpack
 
+    from agentgym.algorithm import AlgorithmSettings
+    from agentgym.models.protocols import CausalLM, Tokenizer
+
 Section = Mapping[str, Any]
 """Some fields of a section of the settings; the others stay as they are."""
 
@@ -146,11 +149,11 @@ def load_recipe(env: str, *, pretrained: bool = False, lora: bool = False) -> Ex
 
 
 def train(
-    algorithm: str | Any = None,
+    algorithm: str | AlgorithmSettings | None = None,
     *,
     env: str | EnvObject | None = None,
-    model: str | Path | Any = None,
-    tokenizer: Any = None,
+    model: str | Path | CausalLM | None = None,
+    tokenizer: Tokenizer | None = None,
     tools: Sequence[Callable[..., Any] | str] = (),
     world: str | None = None,
     settings: Experiment | None = None,
@@ -212,10 +215,10 @@ def train(
 
 
 def evaluate(
-    model: str | Path | Any,
+    model: str | Path | CausalLM | TrainResult,
     *,
     env: str | EnvObject | None = None,
-    tokenizer: Any = None,
+    tokenizer: Tokenizer | None = None,
     tools: Sequence[Callable[..., Any] | str] = (),
     world: str | None = None,
     settings: Experiment | None = None,
