@@ -357,6 +357,15 @@ def test_spear_6_the_replay_buffer_is_bounded_and_drops_old_episodes():
         assert (step - born <= 2).all() and len(stored["reward"]) == len(born)
 
 
+def test_spear_an_episode_is_kept_for_exactly_as_many_steps_as_its_largest_age():
+    config = SPEAR(replay_size=1, buffer_size=99, max_age=2)
+    oldest = [
+        int((step - state[1]).max())
+        for step, (_, state) in enumerate(run_spear(MIXED, config, steps=5))
+    ]
+    assert oldest == [0, 1, 2, 2, 2]
+
+
 def drawn(config, ratios, seed):
     """A minibatch of replayed tokens as the covariance clipping of SPEAR leaves it."""
     rng = np.random.default_rng(seed)
