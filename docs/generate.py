@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -68,8 +69,7 @@ def environments() -> None:
         short = registry.short_name(id_)
         bare = registry.world(id_)
         lines = [f"# {name}\n", f"`{id_}`: at most {spec.max_episode_steps} turns.\n"]
-        text = getattr(bare, "manual", "")
-        if manual := text() if callable(text) else "":
+        if manual := bare.manual():
             lines += ["## What an agent reads\n", f"```text\n{manual}\n```\n"]
         if recipe := registry.recipe(id_):
             text = recipe.read_text(encoding="utf-8")
@@ -184,7 +184,7 @@ def command_line() -> None:
 def helped(*words: str) -> str:
     """The help text of the program or a verb."""
     command = [sys.executable, "-m", "agentgym.cli", *words, "--help"]
-    environment = {**__import__("os").environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).rstrip()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import accumulate
 from pathlib import Path
@@ -186,9 +186,18 @@ def read_episodes(path: Path) -> tuple[EpisodeRecord, ...]:
     Raises:
         ConfigError: A line other than the last one is damaged.
     """
-    return tuple(
-        EpisodeRecord.from_object(found) for found in read_objects(path) if "header" not in found
-    )
+    return tuple(iterate_episodes(path))
+
+
+def iterate_episodes(path: Path) -> Iterator[EpisodeRecord]:
+    """The same one by one, so that the episodes before a damaged line can be used.
+
+    Raises:
+        ConfigError: At the first damaged line other than the last one.
+    """
+    for found in read_objects(path):
+        if "header" not in found:
+            yield EpisodeRecord.from_object(found)
 
 
 def _with_nan(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import EpisodeRecord, TurnRecord
+from agentgym.evaluation.records import EpisodeRecord, TurnRecord, iterate_episodes
 from agentgym.types import Ending
-from agentgym.utils.jsonl import read_objects
 
 _DIGITS = 3
 """Decimals of entropies and log-probabilities; a colour cannot show more."""
@@ -52,7 +51,7 @@ def load(paths: Sequence[Path]) -> Loaded:
     files = [file for path in paths for file in files_of(path)]
     for file in files:
         try:
-            for record in _readable(file):
+            for record in iterate_episodes(file):
                 episodes.append(_shown(record, _label(file)))
         except ConfigError as problem:
             warnings.append(f"{file} is left out from there on: {problem}")
@@ -61,12 +60,6 @@ def load(paths: Sequence[Path]) -> Loaded:
             warnings[0] if warnings else f"no episode in {', '.join(map(str, files))}"
         )
     return Loaded(episodes, tuple(warnings))
-
-
-def _readable(file: Path) -> Iterator[EpisodeRecord]:
-    for found in read_objects(file):
-        if "header" not in found:
-            yield EpisodeRecord.from_object(found)
 
 
 def _label(file: Path) -> str:
