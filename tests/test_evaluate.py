@@ -11,10 +11,15 @@ import pytest
 from agentgym.env.panel import panel
 from agentgym.env.registry import make
 from agentgym.errors import ConfigError
-from agentgym.evaluation.evaluate import EvalOptions, evaluate, read_report
+from agentgym.evaluation.evaluate import EvalOptions, evaluate
+from agentgym.evaluation.files import read_report
+from agentgym.evaluation.paired import paired_difference
 from agentgym.evaluation.records import EpisodeRecord, read_episodes
-from agentgym.evaluation.report import EvalSpec, Report, paired_difference, passes, render
-from agentgym.evaluation.stats import pass_at_k
+from agentgym.evaluation.render import render
+from agentgym.evaluation.report import Report
+from agentgym.evaluation.spec import EvalSpec
+from agentgym.evaluation.stats.passes import pass_at_k
+from agentgym.evaluation.task_result import passes
 from agentgym.types import Completion, Ending, Stop, Task, Trajectory, Turn
 from agentgym.utils.jsonl import append_line
 

@@ -9,8 +9,9 @@ from agentgym.cli import main
 from agentgym.engines.local import engine as local
 from agentgym.engines.local.engine import LocalEngine
 from agentgym.errors import ConfigError
+from agentgym.evaluation.paired import paired_difference
 from agentgym.evaluation.records import read_episodes
-from agentgym.evaluation.report import paired_difference, passes
+from agentgym.evaluation.task_result import passes
 from agentgym.experiment.job import evaluate_blocking, run_blocking
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.preflight import check

@@ -11,7 +11,8 @@ from agentgym.env.panel import panel
 from agentgym.errors import ConfigError
 from agentgym.evaluation.plots import plot_run, smooth
 from agentgym.evaluation.records import EpisodeRecord
-from agentgym.evaluation.report import EvalSpec, Report
+from agentgym.evaluation.report import Report
+from agentgym.evaluation.spec import EvalSpec
 from agentgym.types import Stop, Trajectory
 
 PANEL = panel("agentgym/Hotter-v0").head(40)

@@ -6,16 +6,10 @@ from math import comb, exp, lgamma, pi, sqrt
 import numpy as np
 import pytest
 
-from agentgym.evaluation.stats import (
-    Interval,
-    bootstrap_difference,
-    bootstrap_mean,
-    bootstrap_over_seeds,
-    gain_over_seeds,
-    pass_at_k,
-    pass_hat_k,
-    student_t,
-)
+from agentgym.evaluation.stats.intervals import Interval, bootstrap_difference, bootstrap_mean
+from agentgym.evaluation.stats.passes import pass_at_k, pass_hat_k
+from agentgym.evaluation.stats.seeds import bootstrap_over_seeds, gain_over_seeds
+from agentgym.evaluation.stats.student import student_t
 
 
 def rng(seed: int = 0) -> np.random.Generator:

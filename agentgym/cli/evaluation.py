@@ -90,8 +90,8 @@ def evaluate(arguments: list[str]) -> int:
     if (model := take(rest, "--model")) is not None:
         rest.insert(0, model)
     options = parse(EvalArguments, rest, prog="agentgym eval", default=_default(rest, world))
-    from agentgym.evaluation.evaluate import read_report
-    from agentgym.evaluation.report import render
+    from agentgym.evaluation.files import read_report
+    from agentgym.evaluation.render import render
     from agentgym.experiment.job import evaluate_blocking
     from agentgym.experiment.preflight import check
 

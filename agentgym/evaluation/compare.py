@@ -9,15 +9,12 @@ from itertools import combinations
 import numpy as np
 
 from agentgym.errors import ConfigError
-from agentgym.evaluation.report import (
-    Report,
-    check_panels,
-    paired_difference,
-    passes,
-    setting_changes,
-)
-from agentgym.evaluation.stats import LEVEL, Interval, holm, sign_flip_p
+from agentgym.evaluation.paired import check_panels, paired_difference, setting_changes
+from agentgym.evaluation.report import Report
+from agentgym.evaluation.stats.intervals import LEVEL, Interval
+from agentgym.evaluation.stats.significance import holm, sign_flip_p
 from agentgym.evaluation.tables import Grid
+from agentgym.evaluation.task_result import passes
 from agentgym.types import Task
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from agentgym.errors import ConfigError, MissingExtra, did_you_mean
 from agentgym.evaluation.report import Report
-from agentgym.evaluation.stats import Floats
+from agentgym.evaluation.stats.intervals import Floats
 from agentgym.utils.jsonl import write_atomic
 
 if TYPE_CHECKING:

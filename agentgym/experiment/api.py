@@ -18,7 +18,7 @@ from agentgym.env import registry
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
 from agentgym.evaluation.compare import Comparison, compare_reports
-from agentgym.evaluation.evaluate import read_report
+from agentgym.evaluation.files import read_report
 from agentgym.evaluation.report import Report
 from agentgym.experiment.plan import Plan, load_plan, override, plan_for_env, recipe_settings
 from agentgym.experiment.presets import pretrained_rollout

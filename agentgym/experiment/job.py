@@ -13,10 +13,13 @@ from typing import Any, NamedTuple
 
 from agentgym.algorithm import Algorithm, RunInfo
 from agentgym.errors import ConfigError
-from agentgym.evaluation.evaluate import EvalOptions, PlayEpisode, default_path, evaluate
+from agentgym.evaluation.evaluate import EvalOptions, PlayEpisode, evaluate
+from agentgym.evaluation.files import default_path
+from agentgym.evaluation.paired import check_panels
 from agentgym.evaluation.plots import plot_run
 from agentgym.evaluation.records import Decode, EpisodeRecord, append
-from agentgym.evaluation.report import Report, check_panels, render
+from agentgym.evaluation.render import render
+from agentgym.evaluation.report import Report
 from agentgym.experiment.assemble import engines_of, executor_of
 from agentgym.experiment.failed_step import keep_failed_step
 from agentgym.experiment.metrics_file import MetricsWriter, read_metrics, truncate_episodes

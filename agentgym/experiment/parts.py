@@ -15,7 +15,7 @@ from agentgym.env.base import TextEnv
 from agentgym.env.executor import Executor, ThreadExecutor
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
-from agentgym.evaluation.report import EvalSpec
+from agentgym.evaluation.spec import EvalSpec
 from agentgym.experiment.assemble import action_format_of, tokenizer_of
 from agentgym.experiment.run_folder import RunFolder, fingerprint, fingerprint_of
 from agentgym.experiment.sources import Objects, is_object, source_of, with_turn_limit

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from agentgym.evaluation.report import Report, grid
+from agentgym.evaluation.render import grid
+from agentgym.evaluation.report import Report
 
 
 @dataclass(frozen=True)

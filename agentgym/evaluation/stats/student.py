@@ -1,0 +1,48 @@
+"""Quantiles of Student's t."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+from agentgym.evaluation.stats.intervals import LEVEL
+
+
+@cache
+def student_t(freedom: int, level: float = LEVEL) -> float:
+    """The t with ``P(|T| <= t) = level`` for a whole number of degrees of freedom.
+
+    Raises:
+        ValueError: ``freedom`` is below 1 or ``level`` not inside (0, 1).
+
+    Examples:
+        >>> round(student_t(4), 3)
+        2.776
+
+    Source:
+        Abramowitz and Stegun 1964, 26.7.3 and 26.7.4, inverted by bisection in the angle
+        ``atan(t / sqrt(freedom))``, which is bounded where t is not.
+    """
+    if freedom < 1 or not 0 < level < 1:
+        raise ValueError(
+            f"got {freedom} degrees of freedom at level {level}, expected >= 1, (0, 1)"
+        )
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        if _central_probability(middle, freedom) < level:
+            low = middle
+        else:
+            high = middle
+    return math.sqrt(freedom) * math.tan((low + high) / 2)
+
+
+def _central_probability(angle: float, freedom: int) -> float:
+    """``P(|T| <= sqrt(freedom) * tan(angle))``."""
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = freedom % 2
+    term, total = (cosine, 0.0) if odd else (1.0, 0.0)
+    for i in range(1 + odd, freedom, 2):
+        total += term
+        term *= cosine * cosine * i / (i + 1)
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total
