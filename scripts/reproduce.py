@@ -35,6 +35,7 @@ from agentgym.experiment.api import load_recipe
 from agentgym.experiment.job import Job, run_blocking, run_info
 from agentgym.experiment.preflight import check
 from agentgym.experiment.run_folder import RunFolder
+from agentgym.experiment.warm_start import warm_up
 from agentgym.settings import Experiment, ImitationSettings
 from agentgym.utils import yaml_config
 from agentgym.utils.jsonl import write_atomic
@@ -197,7 +198,7 @@ def make_warm(options: Options, display: Display) -> Path:
     if not folder.warm.exists():
         job = Job(options.run, folder, display)
         job.prepare()
-        asyncio.run(job.warm_up())
+        asyncio.run(warm_up(job))
     return folder.warm
 
 

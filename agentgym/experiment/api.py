@@ -6,44 +6,31 @@ and in notebooks, where an event loop is running already.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium
 from rich.console import Console
 
-from agentgym.env import registry
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
 from agentgym.evaluation.compare import Comparison, compare_reports
 from agentgym.evaluation.files import read_report
 from agentgym.evaluation.report import Report
-from agentgym.experiment.plan import Plan, load_plan, override, plan_for_env, recipe_settings
-from agentgym.experiment.presets import pretrained_rollout
+from agentgym.experiment.arguments import (
+    Overrides,
+    env_source,
+    named_in_settings,
+    objects_of,
+    plan_of,
+    settings_of,
+)
+from agentgym.experiment.plan import load_plan, override, recipe_settings
 from agentgym.experiment.result import TrainResult
-from agentgym.experiment.sources import (
-    EnvObject,
-    EnvSource,
-    Objects,
-    object_name,
-)
-from agentgym.settings import (
-    AgentSettings,
-    AlarmSettings,
-    EndpointSettings,
-    EngineKind,
-    Experiment,
-    ImitationSettings,
-    LoraSettings,
-    OptimizerSettings,
-    PanelSettings,
-    RolloutSettings,
-    ScheduleSettings,
-    ScratchSettings,
-    Value,
-)
+from agentgym.experiment.sources import EnvObject
+from agentgym.settings import Experiment
 from agentgym.utils.progress import Display
 
 if TYPE_CHECKING:
@@ -51,34 +38,6 @@ if TYPE_CHECKING:
 
     from agentgym.algorithm import AlgorithmSettings
     from agentgym.models.protocols import CausalLM, Tokenizer
-
-Section = Mapping[str, Any]
-"""Some fields of a section of the settings; the others stay as they are."""
-
-
-class Overrides(TypedDict, total=False):
-    """Fields of ``Experiment`` as keywords; a section takes its settings object or some fields."""
-
-    env_args: Mapping[str, Value]
-    engine: EngineKind
-    server: str | None
-    engine_device: str | None
-    batch_invariant: bool
-    seed: int
-    steps: int
-    max_env_steps: int | None
-    tasks_per_step: int
-    save_every: int
-    agent: AgentSettings | Section
-    rollout: RolloutSettings | Section
-    schedule: ScheduleSettings | Section
-    scratch: ScratchSettings | Section
-    imitation: ImitationSettings | Section
-    optimizer: OptimizerSettings | Section
-    lora: LoraSettings | Section
-    alarms: AlarmSettings | Section
-    panel: PanelSettings | Section
-    endpoint: EndpointSettings | Section
 
 
 def make(
@@ -109,7 +68,7 @@ def make(
         'Find the number.'
     """
     limit = kwargs.pop("max_episode_steps", max_turns)
-    return _source(env, tools, kwargs).make(limit)
+    return env_source(env, tools, kwargs).make(limit)
 
 
 def panel(env: str | EnvObject, *, split: str = "test", **kwargs: Any) -> Panel:
@@ -127,7 +86,7 @@ def panel(env: str | EnvObject, *, split: str = "test", **kwargs: Any) -> Panel:
         >>> len(panel("hotter", split="valid"))
         100
     """
-    return _source(env, (), kwargs).panel(split)
+    return env_source(env, (), kwargs).panel(split)
 
 
 def load_recipe(env: str, *, pretrained: bool = False, lora: bool = False) -> Experiment:
@@ -194,11 +153,11 @@ def train(
     """
     from agentgym.experiment.start import start
 
-    objects = _objects(env, model, tokenizer, tools)
-    named = _named(env, model, tools)
+    objects = objects_of(env, model, tokenizer, tools)
+    named = named_in_settings(env, model, tools)
     if resume is None:
         lora = override(Experiment(), {"lora": overrides.get("lora", {})}).lora.rank is not None
-        plan = _plan(algorithm, world, settings, named.get("model"), lora)
+        plan = plan_of(algorithm, world, settings, named.get("model"), lora)
     else:
         if world or settings or out:
             raise ConfigError("a resumed run keeps its world, settings and folder")
@@ -253,9 +212,9 @@ def evaluate(
 
     if isinstance(model, TrainResult):
         model = model.checkpoint
-    base = settings or _settings_of(model, world, env)
-    objects = _objects(env, model, tokenizer, tools)
-    wanted = override(base, {**overrides, **_named(env, model, tools)})
+    base = settings or settings_of(model, world, env)
+    objects = objects_of(env, model, tokenizer, tools)
+    wanted = override(base, {**overrides, **named_in_settings(env, model, tools)})
     check(wanted, objects=objects)
     path = None if out is None else Path(out)
     return evaluate_blocking(wanted, path, _display(progress), objects=objects)
@@ -303,67 +262,3 @@ def _report(given: Report | TrainResult | str | Path) -> Report:
 
 def _display(progress: bool) -> Display:
     return Display(Console() if progress else None)
-
-
-def _source(
-    env: str | EnvObject, tools: Sequence[Callable[..., Any] | str], kwargs: Mapping[str, Any]
-) -> EnvSource:
-    named = registry.full_id(env) if isinstance(env, str) else env
-    return EnvSource(env=named, kwargs=kwargs, tools=tuple(tools))
-
-
-def _plan(
-    algorithm: Any, world: str | None, settings: Experiment | None, model: str | None, lora: bool
-) -> Plan:
-    named = algorithm if isinstance(algorithm, str) else None
-    algo = None if named is not None else algorithm
-    if world is not None:
-        if settings is not None:
-            raise ConfigError("world and settings both set everything: give one of them")
-        return plan_for_env(world, named, algo=algo, model=model, lora=lora)
-    plan = load_plan(None, named, algo=algo, model=model, lora=lora)
-    return plan if settings is None else replace(plan, experiment=settings)
-
-
-def _settings_of(model: Any, world: str | None, env: str | EnvObject | None) -> Experiment:
-    """Settings of an evaluation that gives none: of the world's recipe, else of the run."""
-    from agentgym.experiment.run_folder import RunFolder
-
-    if world is not None:
-        return load_recipe(world, pretrained=True)
-    folder = RunFolder.of_checkpoint(Path(model)) if isinstance(model, str | Path) else None
-    if folder is None:
-        return Experiment(rollout=pretrained_rollout())
-    found = load_plan(folder.config)
-    if env is not None:  # Arguments of one environment mean nothing to another.
-        return replace(found.experiment, env_args={})
-    return found.experiment
-
-
-def _objects(
-    env: Any, model: Any, tokenizer: Any, tools: Sequence[Callable[..., Any] | str]
-) -> Objects:
-    """What the settings cannot name."""
-    in_memory = None if model is None or isinstance(model, str | Path) else model
-    if in_memory is not None and tokenizer is None:
-        raise ConfigError("a model in memory needs its tokenizer: give `tokenizer=...`")
-    return Objects(
-        env=None if env is None or isinstance(env, str) else env,
-        tools=tuple(tools) if any(not isinstance(each, str) for each in tools) else (),
-        model=in_memory,
-        tokenizer=tokenizer,
-    )
-
-
-def _named(env: Any, model: Any, tools: Sequence[Callable[..., Any] | str]) -> dict[str, Any]:
-    """The same as the settings name it."""
-    found: dict[str, Any] = {}
-    if env is not None:
-        found["env"] = registry.full_id(env) if isinstance(env, str) else object_name(env)
-    if model is not None:
-        found["model"] = str(model) if isinstance(model, str | Path) else object_name(model)
-    if tools:
-        found["tools"] = [
-            registry.full_id(each) if isinstance(each, str) else object_name(each) for each in tools
-        ]
-    return found

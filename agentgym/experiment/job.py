@@ -6,10 +6,9 @@ interrupted run continues where it stopped; see ``agentgym.experiment.run_folder
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from agentgym.algorithm import Algorithm, RunInfo
 from agentgym.errors import ConfigError
@@ -17,39 +16,21 @@ from agentgym.evaluation.evaluate import EvalOptions, PlayEpisode, evaluate
 from agentgym.evaluation.files import default_path
 from agentgym.evaluation.paired import check_panels
 from agentgym.evaluation.plots import plot_run
-from agentgym.evaluation.records import Decode, EpisodeRecord, append
+from agentgym.evaluation.records import Decode
 from agentgym.evaluation.render import render
 from agentgym.evaluation.report import Report
 from agentgym.experiment.assemble import engines_of, executor_of
-from agentgym.experiment.failed_step import keep_failed_step
-from agentgym.experiment.metrics_file import MetricsWriter, read_metrics, truncate_episodes
+from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.parts import RunParts
+from agentgym.experiment.reinforce import reinforce
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.experiment.sources import Objects, is_policy, source_of, with_turn_limit
-from agentgym.models import from_scratch
-from agentgym.models.lora import merge_lora
-from agentgym.models.policy import Policy
-from agentgym.models.protocols import CausalLM, Tokenizer
-from agentgym.rollout.demonstrations import (
-    Demonstration,
-    demonstration_texts,
-    to_trajectory,
-)
-from agentgym.rollout.player import Player, derive
+from agentgym.experiment.warm_start import warm_up
 from agentgym.rollout.policies import PolicyPlayer
 from agentgym.settings import Experiment
-from agentgym.training.learner import Learner
-from agentgym.training.metrics import episode_metrics
-from agentgym.training.schedule import Scheduler, Tasks, make_scheduler, with_importance_correction
-from agentgym.training.trainer import Step, Trainer, task_of
-from agentgym.training.warmup import demonstrations, imitate
-from agentgym.types import Task
-from agentgym.utils.concurrency import gather, run_sync
+from agentgym.utils.concurrency import run_sync
 from agentgym.utils.jsonl import write_atomic
 from agentgym.utils.progress import Display
-
-PROBE_TASKS = 64
-"""Training tasks played to measure the success of the warm-up."""
 
 
 class Result(NamedTuple):
@@ -92,10 +73,10 @@ async def run(
         job = Job(experiment, folder, display, executor, engines, objects or Objects())
         job.prepare()
         if not folder.warm.exists():
-            await job.warm_up()
+            await warm_up(job)
         before = await job.evaluate(folder.warm, "before", folder.evaluation("before"))
         if not folder.final.exists():
-            await job.reinforce(algorithm)
+            await reinforce(job, algorithm)
         after = await job.evaluate(folder.final, "after", folder.evaluation("after"))
     job.report(before, after)
     return Result(before, after)
@@ -116,28 +97,6 @@ class Job(RunParts):
         with self.display.stage(f"prepare: {split}", len(bare.tasks(split))) as advance:
             bare.prepare(split, lambda done, total: advance(done))
         bare.close()
-
-    async def warm_up(self) -> None:
-        """Make or load the model and imitate the oracle; writes ``checkpoints/warm``."""
-        experiment, wanted = self.experiment, self.experiment.imitation
-        raw = experiment.model is None
-        imitates = wanted.max_steps > 0 and (raw or wanted.pretrained)
-        # Without imitation, a tokenizer is still trained on one demonstration of each task.
-        shown = self._demonstrations(wanted.demos_per_task if imitates else int(raw))
-        if experiment.model is None:
-            text = demonstration_texts(each for each in shown if each.sample == 0)
-            tokenizer = from_scratch.make_tokenizer(text, experiment.scratch.vocab_size)
-            model = from_scratch.make_model(
-                tokenizer,
-                experiment.scratch,
-                context=experiment.rollout.max_context_tokens,
-                seed=derive(experiment.seed, "weights"),
-            )
-        else:
-            tokenizer, model = self.trainable(experiment.model, changes=imitates)
-        if imitates:
-            await self._imitate(tokenizer, model, shown)
-        self.folder.save(self.folder.warm, model, tokenizer)
 
     async def evaluate(
         self,
@@ -193,68 +152,6 @@ class Job(RunParts):
         player = self.player(tokenizer, model, "evaluation", self.panel_temperature)
         return player, player.agent.decode
 
-    async def reinforce(self, algorithm: Algorithm) -> None:
-        """Train; writes checkpoints, ``metrics.jsonl`` and ``episodes.jsonl``."""
-        experiment = self.experiment
-        start = self.folder.latest_step()
-        begin = self.folder.warm if start is None else start
-        state: dict[str, Any] = {} if start is None else self.folder.load_state(start)
-        tokenizer, model = self.trainable(begin)
-        player = self.player(tokenizer, model, "train")
-        policy = Policy(model, temperature=experiment.rollout.temperature)
-        learner = Learner(
-            policy,
-            experiment.optimizer,
-            seed=derive(experiment.seed, "updates"),
-            horizon=experiment.steps,
-        )
-        whole = with_importance_correction(algorithm, experiment.schedule)
-        trainer = Trainer(whole, learner, player, alarms=experiment.alarms)
-        if state:
-            trainer.restore(state)
-        schedule = make_scheduler(
-            experiment.schedule, trainer, self._tasks(), state.get("schedule", {})
-        )
-        try:
-            await self._take_steps(tokenizer, trainer, schedule, state.get("recorded", 0))
-        finally:
-            await schedule.close()
-        self.folder.save(self.folder.final, model, tokenizer)
-
-    async def _take_steps(
-        self, tokenizer: Tokenizer, trainer: Trainer, schedule: Scheduler, recorded: int
-    ) -> None:
-        """Train to the end; ``recorded`` is the number of episodes of the steps so far."""
-        experiment, player, learner = self.experiment, trainer.player, trainer.learner
-        model = learner.policy.model
-        metrics = MetricsWriter(self.folder.metrics, resume=trainer.step)
-        truncate_episodes(self.folder.episodes, recorded)
-        budget = math.inf if experiment.max_env_steps is None else experiment.max_env_steps
-        with self.display.stage("train", experiment.max_env_steps or experiment.steps) as advance:
-            while trainer.step < experiment.steps and player.usage.turns < budget:
-                with keep_failed_step(self.folder, model, tokenizer, learner):
-                    step = await schedule.step()
-                metrics.write(trainer.step, step.metrics)
-                self._record(step, player)
-                recorded += sum(len(group) for group in step.groups)
-                for warning in step.warnings:
-                    self.display.say(f"warning at step {trainer.step}: {warning}")
-                done = trainer.step if experiment.max_env_steps is None else player.usage.turns
-                advance(done, _note(step.metrics))
-                if trainer.step % experiment.save_every == 0 and trainer.step < experiment.steps:
-                    where = self.folder.step(trainer.step)
-                    state = {"schedule": schedule.state(), "recorded": recorded}
-                    self.folder.save(where, model, tokenizer, trainer.state() | state)
-
-    def _tasks(self) -> Tasks:
-        """Tasks of a training step, as a function of its number."""
-        tasks, count = self.panel("train").tasks, self.experiment.tasks_per_step
-
-        def of(step: int) -> list[Task]:
-            return [task_of(tasks, step * count + i, self.experiment.seed) for i in range(count)]
-
-        return of
-
     def report(self, before: Report, after: Report) -> None:
         """Table and plot; writes ``report.txt`` and ``report.png``."""
         table = render(after, before)
@@ -263,77 +160,6 @@ class Job(RunParts):
             plot_run(metrics, before, after, self.folder.plot)
         self.display.say(table)
         self.display.say(self.folder.summary())
-
-    def _demonstrations(self, count: int) -> list[Demonstration]:
-        """``count`` demonstrations of each training task."""
-        if not count:
-            return []
-        bare, tasks = self.world(), self.panel("train").tasks
-        with self.display.stage("demonstrations", count * len(tasks)) as advance:
-            shown = demonstrations(
-                bare,
-                tasks,
-                count,
-                self.experiment.imitation,
-                seed=self.experiment.seed,
-                advance=advance,
-            )
-        bare.close()
-        if not shown:
-            raise ConfigError(
-                f"{self.experiment.env} has no oracle to imitate: set `--imitation.max-steps 0` "
-                f"and give a model with `--model`"
-            )
-        return shown
-
-    async def _imitate(
-        self, tokenizer: Tokenizer, model: CausalLM, shown: list[Demonstration]
-    ) -> None:
-        experiment, wanted = self.experiment, self.experiment.imitation
-        agent = self.agent(tokenizer)
-        player = self.player(tokenizer, model, "probe")
-        tasks = self.panel("train").tasks[:PROBE_TASKS]
-
-        async def probe() -> float:
-            player.engine.load(merge_lora(model).state_dict(), 0)
-            played = await gather(player(task, 0) for task in tasks)
-            return episode_metrics([played]).get("episode/success", 0.0)
-
-        with (
-            self.display.stage("imitate", wanted.max_steps) as advance,
-            keep_failed_step(self.folder, model, tokenizer, None),
-        ):
-            await imitate(
-                Policy(model),
-                [
-                    to_trajectory(each, agent, learn_random_actions=wanted.learn_random_actions)
-                    for each in shown
-                ],
-                experiment.optimizer,
-                wanted,
-                seed=experiment.seed,
-                probe=probe,
-                advance=advance,
-            )
-
-    def _record(self, step: Step, player: Player) -> None:
-        for group in step.groups:
-            for trajectory in group:
-                append(
-                    self.folder.episodes, EpisodeRecord.of(trajectory, decode=player.agent.decode)
-                )
-
-
-def _note(metrics: dict[str, float]) -> str:
-    shown = {
-        "success": metrics.get("episode/success", 0.0),
-        "reward": metrics.get("episode/reward", 0.0),
-        "turns": metrics.get("episode/turns", 0.0),
-        "entropy": metrics.get("policy/entropy", 0.0),
-        "kl": metrics.get("update/kl", 0.0),
-    }
-    numbers = " ".join(f"{name} {value:.3g}" for name, value in shown.items())
-    return f"{numbers} {metrics['tokens_per_second'] / 1000:.1f}k tok/s"
 
 
 def run_blocking(

@@ -1,0 +1,102 @@
+"""The stage of reinforcement learning: training steps, their logs and checkpoints."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from agentgym.algorithm import Algorithm
+from agentgym.evaluation.records import EpisodeRecord, append
+from agentgym.experiment.failed_step import keep_failed_step
+from agentgym.experiment.metrics_file import MetricsWriter, truncate_episodes
+from agentgym.experiment.parts import RunParts
+from agentgym.models.policy import Policy
+from agentgym.models.protocols import Tokenizer
+from agentgym.rollout.player import Player, derive
+from agentgym.training.learner import Learner
+from agentgym.training.schedule import Scheduler, Tasks, make_scheduler, with_importance_correction
+from agentgym.training.trainer import Step, Trainer, task_of
+from agentgym.types import Task
+
+
+async def reinforce(parts: RunParts, algorithm: Algorithm) -> None:
+    """Train; writes checkpoints, ``metrics.jsonl`` and ``episodes.jsonl``."""
+    experiment = parts.experiment
+    start = parts.folder.latest_step()
+    begin = parts.folder.warm if start is None else start
+    state: dict[str, Any] = {} if start is None else parts.folder.load_state(start)
+    tokenizer, model = parts.trainable(begin)
+    player = parts.player(tokenizer, model, "train")
+    policy = Policy(model, temperature=experiment.rollout.temperature)
+    learner = Learner(
+        policy,
+        experiment.optimizer,
+        seed=derive(experiment.seed, "updates"),
+        horizon=experiment.steps,
+    )
+    whole = with_importance_correction(algorithm, experiment.schedule)
+    trainer = Trainer(whole, learner, player, alarms=experiment.alarms)
+    if state:
+        trainer.restore(state)
+    schedule = make_scheduler(
+        experiment.schedule, trainer, _tasks(parts), state.get("schedule", {})
+    )
+    try:
+        await _take_steps(parts, tokenizer, trainer, schedule, state.get("recorded", 0))
+    finally:
+        await schedule.close()
+    parts.folder.save(parts.folder.final, model, tokenizer)
+
+
+async def _take_steps(
+    parts: RunParts, tokenizer: Tokenizer, trainer: Trainer, schedule: Scheduler, recorded: int
+) -> None:
+    """Train to the end; ``recorded`` is the number of episodes of the steps so far."""
+    experiment, player, learner = parts.experiment, trainer.player, trainer.learner
+    model = learner.policy.model
+    metrics = MetricsWriter(parts.folder.metrics, resume=trainer.step)
+    truncate_episodes(parts.folder.episodes, recorded)
+    budget = math.inf if experiment.max_env_steps is None else experiment.max_env_steps
+    with parts.display.stage("train", experiment.max_env_steps or experiment.steps) as advance:
+        while trainer.step < experiment.steps and player.usage.turns < budget:
+            with keep_failed_step(parts.folder, model, tokenizer, learner):
+                step = await schedule.step()
+            metrics.write(trainer.step, step.metrics)
+            _record(parts, step, player)
+            recorded += sum(len(group) for group in step.groups)
+            for warning in step.warnings:
+                parts.display.say(f"warning at step {trainer.step}: {warning}")
+            done = trainer.step if experiment.max_env_steps is None else player.usage.turns
+            advance(done, _note(step.metrics))
+            if trainer.step % experiment.save_every == 0 and trainer.step < experiment.steps:
+                where = parts.folder.step(trainer.step)
+                state = {"schedule": schedule.state(), "recorded": recorded}
+                parts.folder.save(where, model, tokenizer, trainer.state() | state)
+
+
+def _tasks(parts: RunParts) -> Tasks:
+    """Tasks of a training step, as a function of its number."""
+    tasks, count = parts.panel("train").tasks, parts.experiment.tasks_per_step
+
+    def of(step: int) -> list[Task]:
+        return [task_of(tasks, step * count + i, parts.experiment.seed) for i in range(count)]
+
+    return of
+
+
+def _record(parts: RunParts, step: Step, player: Player) -> None:
+    for group in step.groups:
+        for trajectory in group:
+            append(parts.folder.episodes, EpisodeRecord.of(trajectory, decode=player.agent.decode))
+
+
+def _note(metrics: dict[str, float]) -> str:
+    shown = {
+        "success": metrics.get("episode/success", 0.0),
+        "reward": metrics.get("episode/reward", 0.0),
+        "turns": metrics.get("episode/turns", 0.0),
+        "entropy": metrics.get("policy/entropy", 0.0),
+        "kl": metrics.get("update/kl", 0.0),
+    }
+    numbers = " ".join(f"{name} {value:.3g}" for name, value in shown.items())
+    return f"{numbers} {metrics['tokens_per_second'] / 1000:.1f}k tok/s"
