@@ -1,0 +1,45 @@
+"""Every setting of a run: one tree of frozen dataclasses. The defaults are tested together.
+
+Each class refuses values that no run can use when it is built, so a mistake is found before any
+work starts.
+"""
+
+from agentgym.settings.checking import CheckSettings
+from agentgym.settings.experiment import WORLD, EngineKind, Experiment
+from agentgym.settings.learning import (
+    SMALLEST_VOCABULARY,
+    AlarmSettings,
+    ImitationSettings,
+    LoraSettings,
+    OptimizerSettings,
+    Precision,
+    ScheduleSettings,
+    ScratchSettings,
+)
+from agentgym.settings.playing import (
+    AgentSettings,
+    EndpointSettings,
+    PanelSettings,
+    RolloutSettings,
+    Value,
+)
+
+__all__ = [
+    "SMALLEST_VOCABULARY",
+    "WORLD",
+    "AgentSettings",
+    "AlarmSettings",
+    "CheckSettings",
+    "EndpointSettings",
+    "EngineKind",
+    "Experiment",
+    "ImitationSettings",
+    "LoraSettings",
+    "OptimizerSettings",
+    "PanelSettings",
+    "Precision",
+    "RolloutSettings",
+    "ScheduleSettings",
+    "ScratchSettings",
+    "Value",
+]

@@ -1,0 +1,25 @@
+"""How thoroughly an environment is checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings:
+    """How much work the environment checker does; slow environments get less."""
+
+    section: ClassVar[str] = "effort"
+
+    steps: int = 200
+    """Random steps that are repeated in this environment, in another one, in threads and in a
+    second process."""
+    resets: int = 1000
+    """Resets of one environment over which memory must stay level."""
+    seconds: float = 10.0
+    """Time after which a repeating check stops with what it has seen."""
+    call_timeout: float = 60.0
+    """Seconds after which a call into the environment that has not returned counts as hanging."""
+    episodes: int = 4
+    """Smallest number of episodes or tasks of such a check, however long they take."""
