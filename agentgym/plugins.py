@@ -27,6 +27,7 @@ EXTRAS = {
     "torch": "train",
     "transformers": "train",
     "uvicorn": "serve",
+    "websockets": "openenv",
 }
 """Module to the extra of this package that brings it."""
 

@@ -74,8 +74,8 @@ def play(arguments: list[str]) -> int:
 class ServeOptions:
     """Serve an environment to people in a web browser; each visitor plays an own episode.
 
-    With `--mcp`, programs play it through the Model Context Protocol instead. `serve retrieve`
-    answers searches over HTTP.
+    With `--mcp`, programs play it through the Model Context Protocol instead; with `--openenv`,
+    trainers and programs play it through OpenEnv. `serve retrieve` answers searches over HTTP.
     """
 
     env: tyro.conf.Positional[str] = "webshop"
@@ -86,8 +86,13 @@ class ServeOptions:
     """File of tasks, passed to the environment as its argument `data`."""
     mcp: Literal["no", "stdio", "http"] = "no"
     """Speak MCP: over standard input and output, or over streamable HTTP at /mcp."""
+    openenv: bool = False
+    """Speak OpenEnv: sessions over a WebSocket at /ws, tasks and schemas over HTTP."""
+    audit: bool = False
+    """With `--openenv`: also answer what `agentgym check openenv:URL` asks, the oracle included."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 admits other machines."""
+    """Address to listen on; 0.0.0.0 admits other machines. `--openenv` then needs a secret in the
+    environment variable AGENTGYM_OPENENV_TOKEN, which clients send as bearer token."""
     port: int = 8000
     """Port to listen on."""
 
@@ -96,7 +101,17 @@ def serve(arguments: list[str]) -> int:
     """``serve [ENV] [options]``."""
     options = parse(ServeOptions, arguments, prog="agentgym serve")
     name, path = options.env, ""
-    if options.mcp != "no":
+    if options.openenv or options.audit:
+        if options.mcp != "no" or not options.openenv:
+            raise ConfigError("give `--openenv` or `--mcp`; `--audit` belongs to `--openenv`")
+        from agentgym.interop.openenv.address import check_address
+        from agentgym.interop.openenv.served import Served
+        from agentgym.interop.openenv.server import openenv_app
+
+        token = check_address(options.host, audit=options.audit)
+        served = Served(env=name, kwargs=options.env_args, audit=options.audit)
+        site = openenv_app(served, token)
+    elif options.mcp != "no":
         from agentgym.env.mcp_server import mcp_server
 
         server = mcp_server(name, options.env_args)
@@ -113,7 +128,7 @@ def serve(arguments: list[str]) -> int:
         registry.world(name, **options.env_args).close()
         raise ConfigError(
             f"{name} has no web pages: play it in the terminal with `agentgym play {name}`, or "
-            f"serve it to programs with `--mcp http`"
+            f"serve it to programs with `--openenv` or `--mcp http`"
         )
     try:
         import uvicorn

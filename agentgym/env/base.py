@@ -7,8 +7,9 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import gymnasium
 import numpy as np
@@ -78,6 +79,38 @@ class Outcome(NamedTuple):
     """The environment understood the action in this state."""
 
 
+@dataclass(frozen=True, slots=True)
+class Promises:
+    """What an environment promises beyond text in and text out.
+
+    Everything, unless it stems from another library whose interface lacks something.
+    """
+
+    fork: Literal["copy", "replay", "no"] = "copy"
+    """``fork`` copies the state, or reaches it again by replaying the actions, or cannot."""
+    seeds: bool = True
+    """Task, seed and actions reproduce an episode."""
+    panels: bool = True
+    """Its tasks are listed; else tasks are seeds."""
+    success: bool = True
+    """It states score and success; else they are computed from rewards."""
+    validity: bool = True
+    """It states whether an action was understood; else every action counts as valid."""
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """What is missing, in words."""
+        words = {
+            "forks": self.fork != "no",
+            "forks by copy (they replay)": self.fork != "replay",
+            "seeds": self.seeds,
+            "a list of tasks (tasks are seeds)": self.panels,
+            "success (it is computed from rewards)": self.success,
+            "validity of actions": self.validity,
+        }
+        return tuple(name for name, held in words.items() if not held)
+
+
 class TextEnv(gymnasium.Env[str, str]):
     """Base of every environment: write ``tasks``, ``start``, ``act`` and ``manual``.
 
@@ -99,6 +132,8 @@ class TextEnv(gymnasium.Env[str, str]):
     """The seed changes what happens within a task; the checker verifies it."""
     admissible_exact: bool = True
     """Every action that ``admissible`` lists is accepted; the checker verifies it."""
+    promises: Promises = Promises()
+    """What it promises; environments of other libraries promise less."""
     max_turns: int | None = None
     """Turn limit where the class is used without registration, as in ``file.py:ClassName``."""
 

@@ -59,12 +59,16 @@ def spec(name: str) -> EnvSpec:
     limit = found.max_turns
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise ConfigError(f"{name}: max_turns is {limit!r}, expected a number of turns from 1")
-    # Gymnasium's ids have few characters; this one is only shown.
     return EnvSpec(
-        _ID.sub("_", label(name)),
+        as_id(label(name)),
         entry_point=found,  # type: ignore[arg-type]  # a class is called like a function
         max_episode_steps=limit,
     )
+
+
+def as_id(name: str) -> str:
+    """A name with the few characters of Gymnasium's ids; it is only shown."""
+    return _ID.sub("_", name)
 
 
 def load_object(name: str) -> Any:

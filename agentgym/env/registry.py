@@ -16,7 +16,7 @@ from typing import Any
 import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
-from agentgym.env import by_class
+from agentgym.env import by_class, schemes
 from agentgym.env.base import TextEnv
 from agentgym.errors import ConfigError, MissingExtra, did_you_mean
 from agentgym.types import Task
@@ -58,6 +58,7 @@ def full_id(name: str) -> str:
     - a short name, such as ``webshop``: the registered id;
     - ``file.py:ClassName``: the same with the absolute path, valid in every folder and process;
     - ``package.module:ClassName``: stays as it is;
+    - ``KIND:TARGET``, an environment of another library, such as ``openenv:URL``: stays as it is;
     - ``package.module:namespace/Name-v0``: the id, once the module has registered it.
 
     Raises:
@@ -67,6 +68,8 @@ def full_id(name: str) -> str:
         >>> full_id("hotter")
         'agentgym/Hotter-v0'
     """
+    if schemes.split(name):
+        return schemes.absolute(name)
     if by_class.names_class(name):
         return by_class.absolute(name)
     if ":" in name:
@@ -94,6 +97,8 @@ def label(env: str) -> str:
         >>> label("agentgym/Hotter-v0")
         'agentgym/Hotter-v0'
     """
+    if schemes.split(env):
+        return schemes.label(env)
     return by_class.label(env) if by_class.names_class(env) else env
 
 
@@ -107,6 +112,8 @@ def spec(env: str) -> EnvSpec:
         ConfigError: There is no such environment.
     """
     id_ = full_id(env)
+    if foreign := schemes.split(id_):
+        return _foreign_spec(*foreign)
     if by_class.names_class(id_):
         return by_class.spec(id_)
     if id_ not in gymnasium.registry:
@@ -243,6 +250,17 @@ def _refused(env: str, kwargs: Mapping[str, Any], problem: TypeError) -> ConfigE
     )
 
 
+def _foreign_spec(kind: str, target: str) -> EnvSpec:
+    """How an environment of another library is made; its adapter knows the turn limit."""
+    entry_point = schemes.SCHEMES[kind].entry_point
+    return EnvSpec(
+        by_class.as_id(schemes.label(f"{kind}:{target}")),
+        entry_point=entry_point,
+        max_episode_steps=load_env_creator(entry_point).turn_limit(target),  # type: ignore[attr-defined]
+        kwargs={"target": target},
+    )
+
+
 def _imported(name: str) -> str:
     """The id of ``module:id``, after the module was imported."""
     module, _, id_ = name.partition(":")
@@ -260,5 +278,6 @@ def _unknown(env: str) -> ConfigError:
         short = {short_name(id_) for id_ in known}
         near = did_you_mean(env.lower(), short)
     return ConfigError(
-        f"no environment {env!r}.{near} Known: {', '.join(known)}; or give file.py:ClassName"
+        f"no environment {env!r}.{near} Known: {', '.join(known)}; or give file.py:ClassName, or "
+        f"one of another library: {', '.join(f'{kind}:...' for kind in schemes.SCHEMES)}"
     )

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import math
-import os
-import sysconfig
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count, zip_longest
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 
-import agentgym
 from agentgym.env.base import SPLITS, TextEnv
 from agentgym.env.registry import spec, world
 from agentgym.errors import CacheError, MissingExtra
 from agentgym.settings import CheckSettings
+from agentgym.utils.places import place_of
 
 NONSENSE = (
     "",
@@ -347,20 +342,6 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, list | tuple | set | frozenset):
         return all(map(_is_plain, value))
     return isinstance(value, _PLAIN)
-
-
-_OURS = tuple(f"{Path(str(module.__file__)).parent}{os.sep}" for module in (agentgym, gymnasium))
-_STANDARD, _INSTALLED = (sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib"))
-
-
-def place_of(problem: BaseException) -> str:
-    """File and line in the environment's code where an exception was raised; else empty."""
-    for each in reversed(traceback.extract_tb(problem.__traceback__)):
-        file = each.filename
-        standard = file.startswith((_STANDARD, "<")) and not file.startswith(_INSTALLED)
-        if not standard and not file.startswith(_OURS):
-            return f"{Path(file).name}, line {each.lineno}"
-    return ""
 
 
 def _difference(one: Step, other: Step) -> str:
