@@ -3,13 +3,13 @@
     scripts/bench worlds [--worlds textworld alfworld ...] [--repetitions 7] [--pool]
 
 Library and world play the same lines in the same tasks, in interleaved repetitions: everything the
-oracle does, and between two of its actions `look`, `inventory` and nonsense. Figures are medians,
-`times` is the ratio of the medians. Times are CPU seconds of this process, so that other work on
-the machine hardly counts; those of ScienceWorld include its Java process. Memory is what this
-process and its children hold, shared pages by their share; a world is one under way, a fork one of
-the middle of an episode. A library that is not installed has no figures (ALFWorld's is the extra
-`alfworld-reference`), WebShop's cannot be installed beside a current Python, the others are worlds
-of our own. `--pool` adds `scripts/bench pool`.
+oracle does, and, where the library takes text, `look`, `inventory` and nonsense in between. Figures
+are medians, `times` is the ratio of the medians. Times are CPU seconds of this process, so that
+other work on the machine hardly counts; those of ScienceWorld include its Java process. Memory is
+what this process and its children hold, shared pages by their share; a world is one under way, a
+fork one of the middle of an episode. A library that is not installed has no figures (ALFWorld's is
+the extra `alfworld-reference`), WebShop's cannot be installed beside a current Python, the others
+are worlds of our own. `--pool` adds `scripts/bench pool`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from statistics import median
 from typing import NamedTuple
 
 import bench_pool
+import gymnasium
 import tyro
 from processes import megabytes  # type: ignore[attr-defined]
 from rich.console import Console
@@ -109,13 +110,30 @@ def scienceworld(task: str, listing: bool) -> Player:
     return Player(begin, env.step, env.close)
 
 
+def babyai(task: str, listing: bool) -> Player:
+    """The package's environment, with its image; it lists no actions."""
+    from agentgym_envs.babyai import levels
+    from agentgym_envs.babyai.env import COMMANDS
+
+    levels.require()
+    name, _, seed = task.rpartition("-")
+    levels.registered()
+    env = gymnasium.make(f"BabyAI-{name}-v0", disable_env_checker=True).unwrapped
+    return Player(
+        lambda: env.reset(seed=int(seed)), lambda line: env.step(COMMANDS.index(line)), env.close
+    )
+
+
 LIBRARIES: dict[str, Library] = {
     "agentgym/ALFWorld-v0": alfworld,
+    "agentgym/BabyAI-v0": babyai,
     "agentgym/ScienceWorld-v0": scienceworld,
     "agentgym/TextWorld-v0": textworld,
 }
 OUTSIDE = ("agentgym/ScienceWorld-v0",)
 """Worlds that do their work in another process."""
+NO_TEXT = ("agentgym/BabyAI-v0",)
+"""Worlds whose library takes no text: only what the oracle does is played."""
 
 
 class Speed(NamedTuple):
@@ -134,7 +152,8 @@ def lines_of(name: str, task: str) -> list[str]:
     """The actions of an episode, to its end."""
     env = world(name)
     env.reset(seed=0, options={"task": task})
-    actions = [line for action in env.oracle() or () for line in (*BETWEEN, action)]
+    between = () if name in NO_TEXT else BETWEEN
+    actions = [line for action in env.oracle() or () for line in (*between, action)]
     env.close()
     return actions[:LONGEST] or list(BETWEEN)
 

@@ -21,8 +21,8 @@ from agentgym.env.base import TextEnv
 from agentgym.errors import ConfigError, MissingExtra, did_you_mean
 from agentgym.types import Task
 
-_BUILT_IN = frozenset(gymnasium.registry)
-"""What Gymnasium itself registers: no text environments."""
+_NOT_TEXT = set(gymnasium.registry)
+"""What Gymnasium itself registers, and the libraries behind environments: no text environments."""
 
 
 @cache
@@ -46,10 +46,19 @@ def register_environments() -> None:
             )
 
 
+def not_text(package: str) -> None:
+    """What a library behind an environment registered with Gymnasium is no text environment."""
+    _NOT_TEXT.update(
+        id_
+        for id_, each in gymnasium.registry.items()
+        if str(each.entry_point).startswith(f"{package}.")
+    )
+
+
 def environments() -> tuple[str, ...]:
     """Ids of the registered environments, sorted."""
     register_environments()
-    return tuple(sorted(id_ for id_ in gymnasium.registry if id_ not in _BUILT_IN))
+    return tuple(sorted(id_ for id_ in gymnasium.registry if id_ not in _NOT_TEXT))
 
 
 def full_id(name: str) -> str:

@@ -7,6 +7,7 @@ def register_all() -> None:
     """Register every world with Gymnasium; imports none of them."""
     for id_, entry, turns in [
         ("agentgym/ALFWorld-v0", "agentgym_envs.alfworld.env:ALFWorld", 50),
+        ("agentgym/BabyAI-v0", "agentgym_envs.babyai.env:BabyAI", 128),
         ("agentgym/DeepSearch-v0", "agentgym_envs.deepsearch.env:DeepSearch", 16),
         ("agentgym/Hotter-v0", "agentgym_envs.hotter:Hotter", 12),
         ("agentgym/PythonMath-v0", "agentgym_envs.pythonmath.env:PythonMath", 8),
