@@ -43,7 +43,7 @@ from agentgym.testing import check_algorithm
 from agentgym.testing.algorithms import _Trial
 from agentgym.testing.batches import batch_of, written
 from agentgym.testing.episodes import MIXED, TIED, made_up
-from agentgym.training.learner import loss_scale
+from agentgym.training.minibatches import loss_scale
 from agentgym.training.mismatch import stop_on_mismatch
 from agentgym.utils.bounds import above, at_least, finite, ordered, within
 from agentgym_trainers.aepo import AEPO

@@ -163,7 +163,7 @@ def pulls(loss, ratios, advantages, **columns):
     now = batch.logprob.clone()
     now[batch.mask] += torch.tensor(ratios).log()
     outputs = Outputs(now.requires_grad_(), torch.zeros_like(now))
-    return coefficient_metrics([token_coefficients(loss, outputs, batch, 0)])
+    return coefficient_metrics(token_coefficients(loss, outputs, batch, 0), loss, batch)
 
 
 def test_clipped_tokens_are_counted_by_the_sign_of_their_advantage():

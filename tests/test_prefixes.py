@@ -26,7 +26,8 @@ from agentgym.losses.surrogates import entropy_bonus, negative_log_likelihood
 from agentgym.models import tree_attention
 from agentgym.models.policy import Critic, Policy
 from agentgym.settings import OptimizerSettings
-from agentgym.training.learner import Learner, microbatches
+from agentgym.training.learner import Learner
+from agentgym.training.minibatches import microbatches
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
 V = 20

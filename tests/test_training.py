@@ -24,7 +24,8 @@ from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
 from agentgym.rollout.collect import independent
 from agentgym.settings import OptimizerSettings, ScratchSettings
-from agentgym.training.learner import Learner, microbatches
+from agentgym.training.learner import Learner
+from agentgym.training.minibatches import microbatches, minibatches
 from agentgym.training.trainer import on_policy
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 from agentgym_trainers.grpo import GRPO
@@ -299,7 +300,7 @@ def test_the_learning_rate_warms_up_then_decays_to_its_final_ratio(learner):
 def test_minibatches_are_disjoint_cover_all_episodes_and_keep_them_whole(learner):
     batch = collate(groups(windowed=True))
     every = torch.ones(len(batch), dtype=torch.bool)
-    shares = list(learner._minibatches(batch, every, 3))
+    shares = list(minibatches(batch, every, 3, learner.generator))
     episodes = [set(batch.episode[index].tolist()) for index in shares]
     assert len(episodes) == 3
     assert sorted(functools.reduce(operator.iadd, map(sorted, episodes), [])) == list(range(8))

@@ -38,6 +38,24 @@ class Outputs(NamedTuple):
     extra: Mapping[str, Tensor] = MappingProxyType({})
     """What the loss asked of the vocabulary, each (P,), by the name of its reduction."""
 
+    def columns(self) -> list[Tensor]:
+        """Log-probability, entropy, what the loss asked for, and the value where there is one."""
+        value = [] if self.value is None else [self.value]
+        return [self.logprob, self.entropy, *self.extra.values(), *value]
+
+    def detached(self) -> Outputs:
+        """Copies with gradients of their own, which end there."""
+
+        def leaf(column: Tensor) -> Tensor:
+            return column.detach().requires_grad_()
+
+        return Outputs(
+            leaf(self.logprob),
+            leaf(self.entropy),
+            None if self.value is None else leaf(self.value),
+            {name: leaf(column) for name, column in self.extra.items()},
+        )
+
 
 class Loss(NamedTuple):
     """``apply(outputs, batch, step)`` gives a (P,) tensor to be minimised."""

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from agentgym.algorithm import Algorithm, CriticPlan, Update
 from agentgym.batch.batch import REFERENCE, VALUE, Batch
-from agentgym.batch.prefix_tree import beginnings, split
 from agentgym.errors import TrainingError
-from agentgym.losses.compose import Loss, Outputs, weight_sum
+from agentgym.losses.compose import Outputs
 from agentgym.losses.reductions import Reduction
 from agentgym.models.lora import trainable_copy, unshared_weights
 from agentgym.models.out_of_memory import explain_out_of_memory
@@ -23,6 +21,8 @@ from agentgym.models.policy import Critic, Policy
 from agentgym.models.precision import compute_dtype, keep_trained_weights_in_float32
 from agentgym.settings import OptimizerSettings
 from agentgym.training.metrics import coefficient_metrics, gradient_norms, token_coefficients
+from agentgym.training.minibatches import evenly_spaced, loss_scale, minibatches, row_weight
+from agentgym.training.ranks import Alone, Ranks
 
 MEMORY_ADVICE = (
     "lower `--optimizer.microbatch-tokens`, or `--rollout.max-context-tokens` if a single episode "
@@ -66,6 +66,7 @@ class Learner:
         settings: Learning rate and the other settings of the optimizer.
         seed: Seed of the order of minibatches.
         horizon: Number of training steps, towards which the learning rate decays; None: it stays.
+        ranks: The processes that compute the updates; unset: this one.
 
     Raises:
         ConfigError: Gradient checkpointing is set and the architecture does not support it.
@@ -78,8 +79,10 @@ class Learner:
         *,
         seed: int = 0,
         horizon: int | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.policy = policy
+        self.ranks: Ranks = ranks or Alone()
         self.settings = settings or OptimizerSettings()
         self.horizon = horizon
         self.dtype = compute_dtype(self.settings.precision, policy.model)
@@ -87,12 +90,7 @@ class Learner:
         keep_trained_weights_in_float32(policy.model)
         if self.settings.gradient_checkpointing:
             policy.enable_gradient_checkpointing()
-        self.optimizer = torch.optim.AdamW(
-            [p for p in policy.model.parameters() if p.requires_grad],
-            lr=self.settings.learning_rate,
-            weight_decay=self.settings.weight_decay,
-            betas=(0.9, 0.95),
-        )
+        self.optimizer = self._make_optimizer()
         self.generator = torch.Generator().manual_seed(seed)
         self.steps_taken = 0
         """Optimizer steps taken."""
@@ -100,6 +98,14 @@ class Learner:
         self.reference: Policy | None = None
         self.reductions: tuple[Reduction, ...] = ()
         """Reductions over the vocabulary that credit reads."""
+
+    def _make_optimizer(self) -> torch.optim.AdamW:
+        return torch.optim.AdamW(
+            [p for p in self.policy.model.parameters() if p.requires_grad],
+            lr=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+            betas=(0.9, 0.95),
+        )
 
     def attach(self, algorithm: Algorithm) -> None:
         """Add the critic and the reference that an algorithm needs, as copies of the policy.
@@ -136,33 +142,37 @@ class Learner:
         with explain_out_of_memory(f"a pass of {len(batch.tokens)} tokens", MEMORY_ADVICE):
             yield batch.to(self.policy.device)
 
+    def _passes(self, batch: Batch) -> Iterator[tuple[Batch, Tensor | None]]:
+        """Micro-batches of this rank with their positions in the batch.
+
+        Without positions, one is computed only because other ranks compute theirs.
+        """
+        if not len(batch):
+            return
+        wanted = self.ranks.microbatches(
+            batch, self.settings.microbatch_tokens, shared=self.policy.shares_prefixes
+        )
+        for index in wanted:
+            rows = torch.zeros(1, dtype=torch.long) if index is None else index
+            with self._on_device(batch.rows(rows)) as part:
+                yield part, None if index is None else batch.places(index)
+
     def _evaluate(
         self, batch: Batch, reductions: Sequence[Reduction] = (), *, policy: Policy | None = None
     ) -> Outputs:
         """Outputs of the networks for all rows, without a gradient, on the CPU."""
-        order = list(self._microbatches(batch))
+        names = ["logprob", "entropy", *(reduction.name for reduction in reductions)]
+        names += ["value"] if policy is None and self.critic is not None else []
+        columns = torch.zeros(len(names), len(batch.tokens))
+        asked = torch.unique(batch.row[batch.mask])
+        places = batch.places(asked)
         with torch.no_grad():
-            parts = []
-            for index in order:
-                with self._on_device(batch.rows(index)) as part:
-                    parts.append(self._outputs(part, reductions, policy=policy))
-        logprob, entropy, value, extra = zip(*parts, strict=True)
-        back = batch.places(torch.cat(order)).argsort()
-
-        def joined(columns: Iterable[Tensor]) -> Tensor:
-            return torch.cat(list(columns)).cpu()[back]
-
-        return Outputs(
-            joined(logprob),
-            joined(entropy),
-            None if value[0] is None else joined(value),
-            {name: joined(part[name] for part in extra) for name in extra[0]},
-        )
-
-    def _microbatches(self, batch: Batch) -> Iterator[Int[Tensor, " M"]]:
-        return microbatches(
-            batch, self.settings.microbatch_tokens, shared=self.policy.shares_prefixes
-        )
+            for part, at in self._passes(batch.rows(asked)):
+                outputs = self._outputs(part, reductions, policy=policy)
+                if at is not None:
+                    columns[:, places[at]] = torch.stack(outputs.columns()).cpu()
+        found = dict(zip(names, self.ranks.total(columns), strict=True))
+        return Outputs(found.pop("logprob"), found.pop("entropy"), found.pop("value", None), found)
 
     def _outputs(
         self, batch: Batch, reductions: Sequence[Reduction] = (), *, policy: Policy | None = None
@@ -190,7 +200,7 @@ class Learner:
         count = 0
         norms: dict[str, float] = {}
         for epoch in range(update.epochs):
-            shares = list(self._minibatches(batch, rows, update.minibatches))
+            shares = list(minibatches(batch, rows, update.minibatches, self.generator))
             for index in shares:
                 with explain_out_of_memory("an optimizer step", MEMORY_ADVICE):
                     part = self.prepare(batch.rows(index), update)
@@ -212,9 +222,7 @@ class Learner:
         """
         if len(list(update.loss.apart())) < 2:
             return {}
-        rows = max(1, len(batch) * NORM_TOKENS // len(batch.tokens))
-        index = torch.linspace(0, len(batch) - 1, min(rows, len(batch))).round().long()
-        part = batch.rows(index).to(self.policy.device)
+        part = batch.rows(evenly_spaced(batch, NORM_TOKENS)).to(self.policy.device)
         outputs = self._outputs(part, update.loss.asks())
         parameters = [p for p in self.policy.model.parameters() if p.requires_grad]
         norms = gradient_norms(update.loss, outputs, part, step, parameters)
@@ -230,23 +238,28 @@ class Learner:
         """Accumulate the gradient of the weighted loss; micro-batches do not change it."""
         divisors = [(term, term.divisor(batch, term.weight)) for term in update.loss.terms()]
         terms = [(term, divisor) for term, divisor in divisors if divisor > 0]
-        total = {"loss": 0.0, "kl": 0.0, "clipped": 0.0}
-        coefficients = []
-        for index in self._microbatches(batch):
-            with self._on_device(batch.rows(index)) as part:
-                outputs = self._outputs(part, update.loss.asks())
-                losses = []
-                for term, divisor in terms:
-                    weight = part.column(term.weight) / divisor.to(part.weight.device)
-                    losses.append((term.apply(outputs, part, step) * weight).sum())
-                loss = sum(losses[1:], start=losses[0])
-                coefficients.append(token_coefficients(update.loss, outputs, part, step))
-                loss.backward()  # type: ignore[no-untyped-call]
-                total["loss"] += loss.item()
-                weight = part.weight / batch.weight.sum().clamp(min=1e-12).to(part.weight.device)
-                for name, value in _policy_shift(outputs, part).items():
-                    total[name] += float((value * weight).sum())
-        return total | coefficient_metrics(coefficients)
+        names = ("loss", "kl", "clipped")
+        sums = torch.zeros(len(names), dtype=torch.float64)
+        coefficients = torch.zeros(2, len(batch.tokens))
+        for part, at in self._passes(batch):
+            outputs = self._outputs(part, update.loss.asks())
+            losses = []
+            for term, divisor in terms:
+                weight = part.column(term.weight) / divisor.to(part.weight.device)
+                losses.append((term.apply(outputs, part, step) * weight).sum())
+            loss = sum(losses[1:], start=losses[0])
+            if at is None:
+                (loss * 0.0).backward()  # type: ignore[no-untyped-call]
+                continue
+            coefficients[:, at] = token_coefficients(update.loss, outputs, part, step).cpu()
+            loss.backward()  # type: ignore[no-untyped-call]
+            weight = part.weight / batch.weight.sum().clamp(min=1e-12).to(part.weight.device)
+            shift = _policy_shift(outputs, part)
+            moved = (float((shift[name] * weight).sum()) for name in names[1:])
+            sums += torch.tensor([loss.item(), *moved], dtype=torch.float64)
+        total = dict(zip(names, self.ranks.total(sums).tolist(), strict=True))
+        found = self.ranks.total(coefficients)
+        return total | coefficient_metrics(found, update.loss, batch)
 
     def _step(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
         self.optimizer.zero_grad()
@@ -282,13 +295,6 @@ class Learner:
         progress = step / self.horizon if self.horizon else 0.0
         decay = 1 - (1 - self.settings.final_lr_ratio) * progress
         return self.settings.learning_rate * warmup * decay
-
-    def _minibatches(self, batch: Batch, rows: Tensor, count: int) -> Iterator[Tensor]:
-        """Disjoint shares of the episodes, in random order; an episode's rows stay together."""
-        episodes = torch.unique(batch.episode[rows])
-        order = episodes[torch.randperm(len(episodes), generator=self.generator)]
-        for share in order.tensor_split(min(count, len(order))):
-            yield (torch.isin(batch.episode, share) & rows).nonzero().squeeze(-1)
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs besides the weights."""
@@ -334,40 +340,6 @@ class _TrainedCritic:
         """Clip the gradient; returns its norm before that."""
         parameters = self.network.model.parameters()
         return float(torch.nn.utils.clip_grad_norm_(parameters, self.plan.max_grad_norm))
-
-
-def loss_scale(loss: Loss, batch: Batch) -> float:
-    """Size of the first term of a loss beside its weighted mean; 1 unless it has a divisor."""
-    first = next(loss.terms())
-    divisor = first.divisor(batch, first.weight)
-    return float(weight_sum(batch, first.weight) / divisor) if divisor > 0 else 1.0
-
-
-def row_weight(batch: Batch, weight: Tensor) -> Tensor:
-    """Share of the loss that each row has, (N,), from a column of weights."""
-    return weight.new_zeros(len(batch)).index_add_(0, batch.row, weight)
-
-
-def microbatches(batch: Batch, tokens: int, *, shared: bool) -> Iterator[Int[Tensor, " M"]]:
-    """Indices of rows in micro-batches of at most ``tokens`` tokens, or of one longer row.
-
-    With ``shared``, rows with a common prefix are neighbours and the prefix counts once. Where a
-    micro-batch ends between them, the next one computes the prefix again; its gradient is then a
-    sum of two terms, so the total does not change. Without, rows keep their order.
-    """
-    rows = split(batch.tokens, batch.lengths)
-    run: list[int] = []
-    used = 0
-    alone = ((n, 0) for n in range(len(rows)))
-    for index, prefix in beginnings(rows) if shared else alone:
-        new = len(rows[index]) - prefix
-        if run and used + new > tokens:
-            yield torch.tensor(run)
-            run, used, new = [], 0, len(rows[index])
-        run.append(index)
-        used += new
-    if run:
-        yield torch.tensor(run)
 
 
 def _policy_shift(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:

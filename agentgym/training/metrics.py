@@ -11,10 +11,9 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from statistics import fmean
-from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from agentgym.batch.batch import Batch, returns_differ
@@ -139,39 +138,43 @@ def entropy_push(batch: Batch) -> float:
 # ---- tokens in the update ------------------------------------------------------------------------
 
 
-class TokenCoefficients(NamedTuple):
-    """Gradient of a loss for each token; axis A: tokens with weight and advantage, on the CPU."""
+def token_coefficients(
+    loss: Loss, outputs: Outputs, batch: Batch, step: int
+) -> Float[Tensor, "2 P"]:
+    """Gradient of the first part of a loss, its surrogate, with respect to each log-probability.
 
-    coefficient: Float[Tensor, " A"]
-    """Derivative of the loss with respect to the token's log-probability."""
-    unclipped: Float[Tensor, " A"]
-    """The same for the unclipped surrogate: minus ratio times advantage."""
-    advantage: Float[Tensor, " A"]
-
-
-def token_coefficients(loss: Loss, outputs: Outputs, batch: Batch, step: int) -> TokenCoefficients:
-    """Gradient of the first part of a loss, its surrogate, for each token."""
+    Returns:
+        The coefficient, and that of the unclipped surrogate: minus ratio times advantage. Both are
+        0 without weight or advantage. The gradient of the networks is left alone.
+    """
     surrogate = next(loss.apart())
-    value = surrogate.apply(outputs, batch, step).sum()
+    apart = outputs.detached()
+    value = surrogate.apply(apart, batch, step).sum()
     found = None
     if value.requires_grad:
-        (found,) = torch.autograd.grad(value, outputs.logprob, allow_unused=True)
-    at = (batch.column(surrogate.weight) > 0) & (batch.advantage != 0)
+        (found,) = torch.autograd.grad(value, apart.logprob, allow_unused=True)
     coefficient = torch.zeros_like(batch.advantage) if found is None else found
-    unclipped = -ratio(outputs, batch).detach() * batch.advantage
-    columns = coefficient, unclipped, batch.advantage
-    return TokenCoefficients(*(column[at].cpu() for column in columns))
+    unclipped = -ratio(apart, batch).detach() * batch.advantage
+    return torch.stack([coefficient, unclipped]) * _moved_by(loss, batch)
 
 
-def coefficient_metrics(parts: Sequence[TokenCoefficients]) -> dict[str, float]:
+def coefficient_metrics(
+    coefficients: Float[Tensor, "2 P"], loss: Loss, batch: Batch
+) -> dict[str, float]:
     """Tokens that the loss stops, or moves by another factor than the others.
 
     ``stopped_positive``: share of the tokens with a positive advantage whose gradient a clip or a
     mask sets to 0; ``stopped_negative``: the same for a negative advantage. ``reweighted``: share
     of the tokens with a gradient whose coefficient, divided by that of the unclipped surrogate,
     differs from the median of this quotient.
+
+    Args:
+        coefficients: See ``token_coefficients``.
+        loss: The loss.
+        batch: The minibatch.
     """
-    coefficient, unclipped, advantage = (torch.cat(column) for column in zip(*parts, strict=True))
+    at = _moved_by(loss, batch)
+    (coefficient, unclipped), advantage = coefficients[:, at], batch.advantage[at]
     stopped = coefficient == 0
     quotient = (coefficient / unclipped)[~stopped]
     usual = quotient.median() if len(quotient) else torch.ones(())
@@ -181,6 +184,12 @@ def coefficient_metrics(parts: Sequence[TokenCoefficients]) -> dict[str, float]:
         "stopped_negative": _share(stopped[advantage < 0]),
         "reweighted": _share(reweighted),
     }
+
+
+def _moved_by(loss: Loss, batch: Batch) -> Bool[Tensor, " P"]:
+    """Tokens with weight and advantage in the surrogate."""
+    surrogate = next(loss.apart())
+    return (batch.column(surrogate.weight) > 0) & (batch.advantage != 0)
 
 
 def gradient_norms(
