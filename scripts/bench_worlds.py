@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -124,7 +125,42 @@ def babyai(task: str, listing: bool) -> Player:
     )
 
 
+def bfcl(task: str, listing: bool) -> Player:
+    """The leaderboard's runner, which is given calls as Python; it checks nothing on the way."""
+    from agentgym_envs.bfcl import data
+
+    data.require()
+    from bfcl_eval.eval_checker.multi_turn_eval import multi_turn_utils as runner
+
+    one = data.load(task.removeprefix("multi_turn_").rpartition("_")[0])[task]
+    names = count()
+    model = ""
+
+    def begin() -> None:
+        nonlocal model
+        for key in [key for key in vars(runner) if model and key.startswith(model)]:
+            del vars(runner)[key]
+        model = f"model{next(names)}x"
+        step(())
+
+    def step(calls: Sequence[str]) -> None:
+        runner.execute_multi_turn_func_call(
+            list(calls), one.config, list(one.classes), model, task, one.long
+        )
+
+    texts = {line: as_python(line) for line in lines_of("agentgym/BFCL-v0", task)}
+    return Player(begin, lambda line: step(texts[line]), lambda: None)
+
+
+def as_python(line: str) -> list[str]:
+    """The calls of an action as Python text."""
+    from agentgym.tools import HermesCalls
+
+    return [f"{call.name}(**{dict(call.arguments)!r})" for call in HermesCalls().parse(line, ())]
+
+
 LIBRARIES: dict[str, Library] = {
+    "agentgym/BFCL-v0": bfcl,
     "agentgym/ALFWorld-v0": alfworld,
     "agentgym/BabyAI-v0": babyai,
     "agentgym/ScienceWorld-v0": scienceworld,
@@ -132,7 +168,7 @@ LIBRARIES: dict[str, Library] = {
 }
 OUTSIDE = ("agentgym/ScienceWorld-v0",)
 """Worlds that do their work in another process."""
-NO_TEXT = ("agentgym/BabyAI-v0",)
+NO_TEXT = ("agentgym/BFCL-v0", "agentgym/BabyAI-v0")
 """Worlds whose library takes no text: only what the oracle does is played."""
 
 

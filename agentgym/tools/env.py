@@ -137,9 +137,13 @@ class ToolEnv(TextEnv):
         observation, info = super().reset(seed=seed, options=options)
         return observation, {
             **info,
-            "tools": [copy.deepcopy(each.schema) for each in self.tools],
+            "tools": self.schemas(),
             "tool_instructions": self.instructions,
         }
+
+    def schemas(self) -> list[dict[str, Any]]:
+        """The schemas of the tools, as copies."""
+        return [copy.deepcopy(each.schema) for each in self.tools]
 
     def _notation_of(self, action: str) -> CallNotation:
         """The notation of this environment; native calls of a model arrive as Hermes JSON."""

@@ -1,0 +1,1 @@
+"""Multi-turn function calling: tasks, functions and checks of the Berkeley leaderboard (BFCL)."""
