@@ -22,7 +22,7 @@ STEPS = 20
 _MORE = "I have updated some more functions you can choose from. What about now?"
 """The leaderboard's message where functions are added."""
 _GOAL = "Do what the user asks for, by calls of these functions."
-_SCENARIOS = {"train": range(120), "valid": range(120, 140), "test": range(140, 200)}
+_SCENARIOS = {"train": range(120), "valid": range(120, 136), "test": range(136, 200)}
 
 
 class BFCL(FunctionEnv):
@@ -34,7 +34,7 @@ class BFCL(FunctionEnv):
     fails, as no later turn could change the result. The task is won if all turns pass.
 
     The split ``multi_turn`` holds the published tasks, 200 of each category. ``train``, ``valid``
-    and ``test`` divide them by scenario (120, 20 and 60), of which each category has a variant.
+    and ``test`` divide them by scenario (120, 16 and 64), of which each category has a variant.
     """
 
     def __init__(
