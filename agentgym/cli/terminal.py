@@ -5,10 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 
 import gymnasium
+from gymnasium.envs.registration import load_env_creator
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from agentgym.env import schemes
 from agentgym.env.base import SPLITS, TextEnv
 from agentgym.env.registry import environments, make
 from agentgym.errors import ConfigError, MissingExtra
@@ -83,9 +85,21 @@ def print_environments(console: Console) -> None:
         if problem:
             lacking[id_] = problem
     console.print(table)
+    console.print(_kinds())
     for id_, problem in lacking.items():
         # In full, whatever the width: the command is there to be copied.
         console.print(f"{id_}: {problem}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _kinds() -> Table:
+    """A row per kind of foreign environment, with what it cannot promise."""
+    table = Table(title="environments of other libraries")
+    for name in ("name", "what stands behind the colon", "does not promise"):
+        table.add_column(name, no_wrap=name == "name")
+    for kind, scheme in schemes.SCHEMES.items():
+        lacking = load_env_creator(scheme.entry_point).promises.lacking  # type: ignore[attr-defined]
+        table.add_row(f"{kind}:...", scheme.target, ", ".join(lacking))
+    return table
 
 
 def _state(id_: str) -> tuple[str, str]:

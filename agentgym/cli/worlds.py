@@ -40,7 +40,8 @@ class PlayOptions:
     """
 
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")] = WORLD
-    """Environment id, short name, or `file.py:ClassName`; see `agentgym envs`."""
+    """Environment id, short name, `file.py:ClassName`, or one of another library; see
+    `agentgym envs`."""
     env_args: dict[str, Value] = field(default_factory=dict)
     """Keyword arguments of the environment, such as `family cooking difficulty easy`."""
     data: Path | None = None
@@ -143,18 +144,23 @@ def serve(arguments: list[str]) -> int:
 class CheckOptions:
     """Check everything that training and evaluation rely on in an environment.
 
+    `check openenv:URL` audits any OpenEnv server.
+
     Prints a row per check: passed, failed with the reason, or skipped with the reason. The exit
     status is 0 when no check failed, 1 otherwise.
     """
 
     env: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")]
-    """Environment id, short name, or `file.py:ClassName`."""
+    """Environment id, short name, `file.py:ClassName`, or one of another library, such as
+    `openenv:URL` or `gym:ID`; see `agentgym envs`."""
     env_args: dict[str, Value] = field(default_factory=dict)
     """Keyword arguments of the environment; small settings make the check quick."""
     data: Path | None = None
     """File of tasks, passed to the environment as its argument `data`."""
     effort: CheckSettings = field(default_factory=CheckSettings)
     """How much work the checks do."""
+    report: Path | None = None
+    """File for the findings as JSON, with the verdicts by OpenEnv's names."""
 
 
 def check(arguments: list[str]) -> int:
@@ -162,7 +168,9 @@ def check(arguments: list[str]) -> int:
     options = parse(CheckOptions, arguments, prog="agentgym check")
     from agentgym.testing.terminal import check_in_terminal
 
-    return check_in_terminal(options.env, options.env_args, options.effort, Display(Console()))
+    return check_in_terminal(
+        options.env, options.env_args, options.effort, Display(Console()), options.report
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

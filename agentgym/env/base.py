@@ -102,10 +102,10 @@ class Promises:
         """What is missing, in words."""
         words = {
             "forks": self.fork != "no",
-            "forks by copy (they replay)": self.fork != "replay",
+            "forks by copy": self.fork != "replay",
             "seeds": self.seeds,
-            "a list of tasks (tasks are seeds)": self.panels,
-            "success (it is computed from rewards)": self.success,
+            "listed tasks": self.panels,
+            "success": self.success,
             "validity of actions": self.validity,
         }
         return tuple(name for name, held in words.items() if not held)

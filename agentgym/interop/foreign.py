@@ -11,7 +11,7 @@ import numpy as np
 from agentgym.env.base import Opening, Outcome, Promises, TextEnv, unknown_split, unknown_task
 from agentgym.errors import ConfigError, EnvError, NotReplayable
 
-_FIRST = {"train": 0, "valid": 1_000_000, "test": 2_000_000}
+FIRST_SEED = {"train": 0, "valid": 1_000_000, "test": 2_000_000}
 """First seed of each split, where tasks are seeds."""
 _BELOW_FULL = 0.99
 """Largest score of an episode that is not won."""
@@ -62,8 +62,8 @@ class ForeignEnv(TextEnv):
             ConfigError: A value is out of range.
         """
         super().__init__(**kwargs)
-        if num_tasks < 10 or num_tasks > _FIRST["valid"]:
-            raise ConfigError(f"num_tasks is {num_tasks}, expected 10 to {_FIRST['valid']}")
+        if num_tasks < 10 or num_tasks > FIRST_SEED["valid"]:
+            raise ConfigError(f"num_tasks is {num_tasks}, expected 10 to {FIRST_SEED['valid']}")
         if not success > 0:
             raise ConfigError(f"success is {success}, expected a sum of rewards above 0")
         self.target = target
@@ -103,10 +103,10 @@ class ForeignEnv(TextEnv):
 
     def tasks(self, split: str) -> Sequence[str]:
         """Seeds: ``seed-0``, ``seed-1``, and so on; each split has its own."""
-        if split not in _FIRST:
-            raise unknown_split(self.name, split, tuple(_FIRST))
+        if split not in FIRST_SEED:
+            raise unknown_split(self.name, split, tuple(FIRST_SEED))
         count = self._num_tasks if split == "train" else self._num_tasks // 10
-        return [f"seed-{_FIRST[split] + n}" for n in range(count)]
+        return [f"seed-{FIRST_SEED[split] + n}" for n in range(count)]
 
     def start(self, task: str, rng: np.random.Generator) -> Opening:
         """Begin a task."""
@@ -169,7 +169,7 @@ class ForeignEnv(TextEnv):
         number = task.removeprefix("seed-")
         if not task.startswith("seed-") or not number.isascii() or not number.isdecimal():
             raise unknown_task(self.name, task, self.tasks(self.split))
-        if not any(0 <= int(number) - first < self._num_tasks for first in _FIRST.values()):
+        if not any(0 <= int(number) - first < self._num_tasks for first in FIRST_SEED.values()):
             raise unknown_task(self.name, task, self.tasks(self.split))
         return int(number)
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agentgym.env.base import SPLITS, TextEnv
+from agentgym.env.base import SPLITS, Promises, TextEnv
 from agentgym.env.registry import spec, world
-from agentgym.errors import CacheError, MissingExtra
+from agentgym.errors import CacheError, ConfigError, MissingExtra
 from agentgym.settings import CheckSettings
 from agentgym.utils.places import place_of
 
@@ -83,10 +83,17 @@ class Crash(AssertionError):
 class Lab:
     """Makes environments and acts in them; checks every answer, whatever it was asked for."""
 
-    def __init__(self, env_id: str, kwargs: dict[str, Any], effort: CheckSettings) -> None:
+    def __init__(
+        self,
+        env_id: str,
+        kwargs: dict[str, Any],
+        effort: CheckSettings,
+        promises: Promises | None = None,
+    ) -> None:
         self.id = env_id
         self.kwargs = kwargs
         self.effort = effort
+        self.promises = promises or Promises()
         self.made: list[TextEnv] = []
         self.crashes: dict[str, str] = {}
         """Place of a crash to the title of the check that reported it."""
@@ -140,9 +147,19 @@ class Lab:
         end = time.monotonic() + self.effort.seconds
         return lambda: time.monotonic() > end
 
+    def splits(self, env: TextEnv) -> list[str]:
+        """Splits to look at: all three, of foreign environments those that they have."""
+        if self.promises == Promises():
+            return list(SPLITS)
+        held = []
+        for split in SPLITS:
+            with suppress(ConfigError):
+                held += [split] if env.tasks(split) else []
+        return held
+
     def few(self, env: TextEnv, count: int) -> list[str]:
         """Tasks spread evenly over the splits, about ``count`` from each; splits take turns."""
-        lists = (env.tasks(split) for split in SPLITS)
+        lists = (env.tasks(split) for split in self.splits(env))
         spread = [ids[:: max(1, len(ids) // count)][:count] for ids in lists]
         return [id_ for row in zip_longest(*spread) for id_ in row if id_ is not None]
 

@@ -6,10 +6,12 @@ import gc
 import os
 import time
 import tracemalloc
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from agentgym.env.base import TextEnv
 from agentgym.testing.findings import Skipped
 from agentgym.testing.harness import Lab
 
@@ -37,28 +39,38 @@ class Reading(NamedTuple):
 
 def resets_leak_no_memory(lab: Lab) -> str:
     """Memory stays level over many resets, each with another seed."""
-    env, walks = lab.world(), lab.recorded()[:3]
-    late, slice_, resets = lab.hurry(), lab.effort.seconds / _READINGS, 0
-    readings: list[Reading] = []
     tracing = tracemalloc.is_tracing()
     tracemalloc.start()
     try:
-        while resets < lab.effort.resets and not (late() and len(readings) >= _FEWEST):
-            started, block = time.monotonic(), max(1, lab.effort.resets // _READINGS)
-            block = min(block, lab.effort.resets - resets)
-            # Whole rounds: tasks differ in size, so readings compare only after the same one.
-            while (block > 0 and time.monotonic() < started + slice_) or resets % len(walks):
-                walk = walks[resets % len(walks)]
-                env.reset(seed=resets, options={"task": walk.task})
-                for action in walk.actions[:3]:
-                    if env.step(action)[2]:
-                        break
-                resets, block = resets + 1, block - 1
-            gc.collect()
-            readings.append(Reading(resets, tracemalloc.get_traced_memory()[0], _resident()))
+        return stays_level(lab, lab.world(), _memory_here)
     finally:
         if not tracing:
             tracemalloc.stop()
+
+
+def stays_level(lab: Lab, env: TextEnv, memory: Callable[[], tuple[int, int]]) -> str:
+    """Reset an environment many times; memory must not grow.
+
+    Args:
+        lab: Of the environment.
+        env: The environment to reset.
+        memory: Bytes in use by Python, and by the whole process in which the environment runs.
+    """
+    walks = lab.recorded()[:3]
+    late, slice_, resets = lab.hurry(), lab.effort.seconds / _READINGS, 0
+    readings: list[Reading] = []
+    while resets < lab.effort.resets and not (late() and len(readings) >= _FEWEST):
+        started, block = time.monotonic(), max(1, lab.effort.resets // _READINGS)
+        block = min(block, lab.effort.resets - resets)
+        # Whole rounds: tasks differ in size, so readings compare only after the same one.
+        while (block > 0 and time.monotonic() < started + slice_) or resets % len(walks):
+            walk = walks[resets % len(walks)]
+            env.reset(seed=resets, options={"task": walk.task})
+            for action in walk.actions[:3]:
+                if env.step(action)[2]:
+                    break
+            resets, block = resets + 1, block - 1
+        readings.append(Reading(resets, *memory()))
     late_ones = readings[len(readings) // 2 :]
     python = _growth([(r.resets, r.python) for r in late_ones])
     lab.require(
@@ -89,13 +101,27 @@ def files_are_closed(lab: Lab) -> str:
     folder = Path("/proc/self/fd")
     if not folder.is_dir():
         raise Skipped("this system does not list open files in /proc")
+    return gives_back_files(lab, folder)
+
+
+def gives_back_files(lab: Lab, folder: Path, patience: float = 0.0) -> str:
+    """Make, play and close environments; the files open in their process must not grow.
+
+    Args:
+        lab: Of the environment.
+        folder: ``/proc/N/fd`` of the process in which environments run.
+        patience: Seconds that a server may take to notice that a session has ended.
+    """
     late, task = lab.hurry(), lab.few(lab.world(), 1)[0]
+    lab.close()
     _use(lab, task)
+    time.sleep(patience)
     before, made = len(os.listdir(folder)), 0
     while made < _MADE and not (late() and made >= 3):
         _use(lab, task)
         made += 1
     gc.collect()
+    time.sleep(patience)
     more = len(os.listdir(folder)) - before
     lab.require(
         more < made,
@@ -111,10 +137,15 @@ def _use(lab: Lab, task: str) -> None:
     lab.close()
 
 
-def _resident() -> int:
-    """Bytes of this process in memory; 0 where the system does not report it."""
+def _memory_here() -> tuple[int, int]:
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0], resident(Path("/proc/self"))
+
+
+def resident(process: Path) -> int:
+    """Bytes of a process in memory, by its folder in ``/proc``; 0 where that is not readable."""
     try:
-        pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
+        pages = int((process / "statm").read_text(encoding="utf-8").split()[1])
     except (OSError, IndexError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from agentgym.env.base import SPLITS, TextEnv
+from agentgym.env.base import TextEnv
 from agentgym.env.panel import panel_of
 from agentgym.errors import ConfigError, UnknownTask
 from agentgym.testing.findings import Skipped
@@ -15,7 +15,7 @@ def splits_are_disjoint(lab: Lab) -> str:
     """Splits are lists of task ids, none empty, that share no task."""
     env = lab.world()
     seen: dict[str, str] = {}
-    for split in SPLITS:
+    for split in lab.splits(env):
         with lab.must(f"list the tasks of split {split!r}"):
             ids = list(env.tasks(split))
         lab.require(bool(ids), f"split {split!r} is empty: `tasks` must list at least one")
@@ -34,9 +34,10 @@ def splits_are_disjoint(lab: Lab) -> str:
 def panels_are_stable(lab: Lab) -> str:
     """Every construction lists the same tasks in the same order, before and after play."""
     first, second = lab.world(), lab.world()
-    digests = [panel_of(lab.id, first, split).digest for split in SPLITS]
+    splits = lab.splits(first)
+    digests = [panel_of(lab.id, first, split).digest for split in splits]
     lab.walk(first, lab.few(first, 1)[0], 0)
-    for split, digest in zip(SPLITS, digests, strict=True):
+    for split, digest in zip(splits, digests, strict=True):
         lab.require(
             panel_of(lab.id, second, split).digest == digest,
             f"two worlds list {split!r} differently: fix the order, do not list a set or a folder",
@@ -79,7 +80,8 @@ def _fingerprint(lab: Lab, env: TextEnv, walk: Walk) -> tuple[object, ...]:
 
 def seeds_draw_tasks(lab: Lab) -> str:
     """Without a task id, the seed draws one from the split the world was made with."""
-    for split in SPLITS:
+    splits = lab.splits(lab.world())
+    for split in splits:
         env, twin = lab.world(split=split), lab.world(split=split)
         panel = env.tasks(split)
         drawn: set[str] = set()
@@ -104,7 +106,7 @@ def seeds_draw_tasks(lab: Lab) -> str:
             f"16 seeds all drew task {drawn} of {len(panel)} in {split!r}: the seed given to "
             f"`reset` is not used",
         )
-    return f"in {', '.join(SPLITS)}"
+    return f"in {', '.join(splits)}"
 
 
 def _drawn(lab: Lab, env: TextEnv, seed: int) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 
 from gymnasium.utils.env_checker import check_env
 
+from agentgym.env import schemes
+from agentgym.env.base import Promises
 from agentgym.env.registry import full_id, world
 from agentgym.errors import ConfigError
 from agentgym.settings import CheckSettings
@@ -20,7 +22,9 @@ from agentgym.testing import (
     manuals,
     memory,
     panels,
+    remote,
     second_process,
+    wire,
 )
 from agentgym.testing.findings import Finding, Skipped, Verdict
 from agentgym.testing.hanging import Hangs, calls_return_within
@@ -73,6 +77,53 @@ CHECKS: tuple[Check, ...] = (
 """In order: what breaks an earlier one would confuse the later ones."""
 
 
+_ELSEWHERE: dict[Check, Check] = {
+    determinism.global_generators_are_not_used: remote.global_generators_are_not_used_there,
+    answers.answers_are_plain_values: remote.answers_are_plain_values_there,
+    memory.resets_leak_no_memory: remote.resets_leak_no_memory_there,
+    memory.files_are_closed: remote.files_are_closed_there,
+    passes_gymnasiums_checker: remote.passes_gymnasiums_checker_there,
+    second_process.second_process_agrees: remote.another_server_agrees,
+}
+"""Checks of the environment's process, and those that take their place where it is a server."""
+
+SERVER_CHECKS: tuple[Check, ...] = (
+    wire.server_describes_itself,
+    *(_ELSEWHERE.get(check, check) for check in CHECKS),
+    wire.observations_match_their_schema,
+    wire.rewards_are_numbers,
+    wire.state_follows_the_episode,
+    wire.broken_messages_are_refused,
+    wire.nothing_is_paid_outside_an_episode,
+    wire.sessions_at_once_are_isolated,
+    wire.ended_sessions_make_room,
+    wire.tasks_are_as_declared,
+    wire.the_oracle_is_not_shown,
+    wire.answers_come_soon,
+    remote.canaries_stay_at_the_floor,
+    remote.returns_tell_agents_apart,
+    remote.solutions_are_paid_alike,
+)
+"""The same for an OpenEnv server, and its side of the protocol."""
+
+_NEEDS: dict[Check, Callable[[Promises], bool]] = {
+    determinism.forks_are_exact_and_independent: lambda held: held.fork != "no",
+    determinism.episodes_are_reproducible: lambda held: held.seeds,
+    determinism.environments_do_not_interact: lambda held: held.seeds,
+    determinism.groups_start_in_the_same_state: lambda held: held.seeds,
+    second_process.second_process_agrees: lambda held: held.seeds,
+    remote.another_server_agrees: lambda held: held.seeds,
+    panels.seeds_draw_tasks: lambda held: held.seeds,
+}
+"""What a check looks at; it is skipped where the environment does not promise it."""
+
+
+def checks_of(env_id: str) -> tuple[Check, ...]:
+    """The checks of an environment, by its id."""
+    foreign = schemes.split(env_id)
+    return SERVER_CHECKS if foreign and foreign[0] == "openenv" else CHECKS
+
+
 def check_environment(env_id: str, effort: CheckSettings | None = None, /, **kwargs: Any) -> None:
     """Check everything that training and evaluation rely on; stop at the first violation.
 
@@ -108,9 +159,10 @@ def findings(
             raise ConfigError(f"effort.{name} is {value}, expected at least {least}")
     id_ = full_id(env_id)
     with calls_return_within(effort.call_timeout):
-        world(id_, **kwargs).close()
-    lab = Lab(id_, kwargs, effort)
-    return (_finding(check, lab) for check in CHECKS)
+        bare = world(id_, **kwargs)
+        bare.close()
+    lab = Lab(id_, kwargs, effort, bare.promises)
+    return (_finding(check, lab) for check in checks_of(id_))
 
 
 def title(check: Check) -> str:
@@ -136,6 +188,9 @@ def _finding(check: Check, lab: Lab) -> Finding:
 def _judge(check: Check, lab: Lab) -> tuple[Verdict, str]:
     if lab.hangs:
         return Verdict.SKIPPED, f"not run: see {lab.hangs!r}"
+    if check in _NEEDS and not _NEEDS[check](lab.promises):
+        lacking = ", ".join(lab.promises.lacking)
+        return Verdict.SKIPPED, f"the environment does not promise: {lacking}"
     try:
         return Verdict.PASSED, check(lab)
     except Skipped as reason:

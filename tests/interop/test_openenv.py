@@ -2,20 +2,26 @@
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("openenv.core")
 
+from defects import DEFECTS
 from openenv.cli._validation import validate_running_environment
 from openenv.core import GenericEnvClient
-from openenv_servers import free_port, process, serving
+from openenv_servers import ROOT, free_port, process, serving
 
 from agentgym.env.registry import make, world
 from agentgym.errors import ConfigError, EnvError, UnknownTask
+from agentgym.testing import CheckSettings
+from agentgym.testing.findings import Verdict
+from agentgym.testing.worlds import findings
 
 HERE = Path(__file__).parent
 
@@ -208,3 +214,56 @@ def test_an_action_that_its_schema_refuses_is_invalid_and_no_failure(echo):
 def test_a_server_of_its_own_that_is_gone_is_one_line():
     with pytest.raises(EnvError, match="is the server running"):
         world(f"openenv:http://127.0.0.1:{free_port()}")
+
+
+# ---- the checker over the wire ---------------------------------------------------------------
+
+QUICK = CheckSettings(steps=60, resets=200, seconds=3.0)
+
+
+@pytest.fixture(scope="module")
+def defective():
+    """Every seeded defect, on two servers that hash texts differently."""
+    command = [sys.executable, str(ROOT / "tests/defect_server.py")]
+    one, two = free_port(), free_port()
+    with (
+        process([*command, str(one), "worlds"], one, PYTHONHASHSEED="1") as first,
+        process([*command, str(two), "worlds"], two, PYTHONHASHSEED="2") as second,
+    ):
+        yield first, second
+
+
+SAID_DIFFERENTLY = {
+    "RaisesOnNothing": "never raise; it raised Refused: IndexError",
+    "CallsAnUnknownTaskAKeyError": "must raise UnknownTask, got Refused: KeyError",
+    "TakesNoOptionsOfTheBase": "has no argument 'admissible'",
+}
+"""Where the sentence over the wire differs from the one in process."""
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.world.__name__)
+def test_every_seeded_defect_is_caught_over_the_wire(defective, defect):
+    name, started = defect.world.__name__, time.monotonic()
+    first, second = (f"{url}/{name}" for url in defective)
+    found = findings(f"openenv:{first}", QUICK, replica=second)
+    failed = next((each for each in found if each.verdict is Verdict.FAILED), None)
+    assert failed is not None
+    assert re.search(SAID_DIFFERENTLY.get(name, defect.sentence), failed.note)
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize("name", ["Corridor", "Drawers"])
+def test_a_correct_world_passes_over_the_wire(defective, name):
+    first, second = (f"{url}/{name}" for url in defective)
+    found = list(findings(f"openenv:{first}", QUICK, replica=second))
+    assert [each.note for each in found if each.verdict is Verdict.FAILED] == []
+
+
+def test_the_checker_reports_what_its_echo_environment_breaks(echo):
+    """It ends no episode and pays for length: an auditor must say so."""
+    found = {each.check: each for each in findings(f"openenv:{echo}", QUICK)}
+    failed = {check for check, each in found.items() if each.verdict is Verdict.FAILED}
+    assert {"task ids select tasks", "canaries stay at the floor"} <= failed
+    assert "state follows the episode" not in failed
+    assert "broken messages are refused" not in failed
+    assert "observations match their schema" not in failed

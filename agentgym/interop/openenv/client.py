@@ -172,13 +172,7 @@ class OpenEnvWorld(ForeignEnv):
     def begin(self, task: str, seed: int) -> Opening:
         """Start a task of another's server."""
         assert self.form is not None
-        self._episode = str(uuid.uuid4())
-        data: dict[str, Any] = {"seed": seed, "episode_id": self._episode}
-        if self._listed:
-            split = self._split_of(task)
-            index = list(self.tasks(split)).index(task)
-            data |= {"split": self._listed[split], "index": index, "task_id": task}
-        answer = self._connection.ask("reset", data)
+        answer = self._connection.ask("reset", {**self.reset_data(task, seed), "seed": seed})
         return Opening(self.form.read(answer.get("observation")), self._described())
 
     def respond(self, action: str) -> Reply:
@@ -278,6 +272,30 @@ class OpenEnvWorld(ForeignEnv):
     def gymnasium(self) -> str:
         """What Gymnasium's checker objects to, asked of a server of ours."""
         return str(self._audit("gymnasium"))
+
+    def session(self) -> Connection:
+        """Another session of the server, for messages as they are."""
+        return Connection(self.url, self.timeout)
+
+    def reset_data(self, task: str, seed: int) -> dict[str, Any]:
+        """What ``reset`` sends for a task."""
+        data: dict[str, Any] = {"seed": seed, "episode_id": str(uuid.uuid4())}
+        if self.facts is not None:
+            return {**data, "task": task, "max_turns": 0, "split": self.split}
+        if not self._listed:
+            return {**data, "seed": self._seed_of(task, self.np_random)}
+        split = self._split_of(task)
+        index = list(self.tasks(split)).index(task)
+        return {**data, "split": self._listed[split], "index": index, "task_id": task}
+
+    def step_data(self, action: str) -> dict[str, Any] | None:
+        """What ``step`` sends for an action; None where the action cannot be written."""
+        if self.form is None:
+            return {"text": action}
+        try:
+            return self.form.write(action)
+        except MalformedAction:
+            return None
 
     # ---- parts -----------------------------------------------------------------------------------
 

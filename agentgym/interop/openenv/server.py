@@ -29,12 +29,13 @@ _THREADS = 64
 """Calls into environments at once."""
 
 
-def openenv_app(served: Served, token: str = "") -> Starlette:
+def openenv_app(served: Served, token: str = "", doors: Doors | None = None) -> Starlette:
     """The application that serves an environment.
 
     Args:
         served: The environment.
         token: What clients must send as bearer token; empty: nothing.
+        doors: The network's side, where it is not the usual one.
 
     Raises:
         ConfigError: There is no such environment, or it takes no such keyword.
@@ -47,7 +48,7 @@ def openenv_app(served: Served, token: str = "") -> Starlette:
     except ImportError:
         raise MissingExtra('OpenEnv needs libraries: pip install "agentic-gym[openenv]"') from None
     facts, metadata = served.facts(), served.metadata()
-    doors = _Doors(served, token)
+    doors = doors or Doors(served, token)
     routes = [
         *(
             Route(path, partial(doors.json, method), methods=[verb])
@@ -95,11 +96,12 @@ def _routes(
     return [*routes, ("GET", "/openapi.json", lambda _: openapi)]
 
 
-class _Doors:
+class Doors:
     """The network's side of a server."""
 
-    def __init__(self, served: Served, token: str) -> None:
+    def __init__(self, served: Served, token: str = "", session: type[Session] = Session) -> None:
         self.sessions = Sessions(served)
+        self.session = session
         self.token = token
         self.threads = ThreadPoolExecutor(_THREADS, "openenv")
         self.count = 0
@@ -138,7 +140,7 @@ class _Doors:
             await socket.send_text(to_json(full))
             await socket.close()
             return
-        session, self.count = Session(self.sessions), self.count + 1
+        session, self.count = self.session(self.sessions), self.count + 1
         failed = ""
         try:
             while (text := await socket.receive_text()) != _CLOSE:

@@ -169,7 +169,8 @@ class Session:
         if self.world is not None:
             self.world.close()
             self.world = None
-        self.world = self.served.make(**options)
+        with self._watched():
+            self.world = self.served.make(**options)
         self._options = options
 
     def _fork(self, data: dict[str, Any]) -> Answer:

@@ -1,0 +1,1 @@
+"""Our environments in other libraries, one file per library, each used in one line."""
