@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import load_env_creator
@@ -97,8 +98,8 @@ def _kinds() -> Table:
     for name in ("name", "what stands behind the colon", "does not promise"):
         table.add_column(name, no_wrap=name == "name")
     for kind, scheme in schemes.SCHEMES.items():
-        lacking = load_env_creator(scheme.entry_point).promises.lacking  # type: ignore[attr-defined]
-        table.add_row(f"{kind}:...", scheme.target, ", ".join(lacking))
+        adapter: Any = load_env_creator(scheme.entry_point)
+        table.add_row(f"{kind}:...", scheme.target, ", ".join(adapter.promises.lacking))
     return table
 
 

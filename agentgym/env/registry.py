@@ -262,10 +262,11 @@ def _refused(env: str, kwargs: Mapping[str, Any], problem: TypeError) -> ConfigE
 def _foreign_spec(kind: str, target: str) -> EnvSpec:
     """How an environment of another library is made; its adapter knows the turn limit."""
     entry_point = schemes.SCHEMES[kind].entry_point
+    adapter: Any = load_env_creator(entry_point)
     return EnvSpec(
         by_class.as_id(schemes.label(f"{kind}:{target}")),
         entry_point=entry_point,
-        max_episode_steps=load_env_creator(entry_point).turn_limit(target),  # type: ignore[attr-defined]
+        max_episode_steps=adapter.turn_limit(target),
         kwargs={"target": target},
     )
 

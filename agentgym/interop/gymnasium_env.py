@@ -47,7 +47,13 @@ class GymnasiumWorld(ForeignEnv):
         self._env = _made(target, given)
         self._drawn = not _is_text(self._env.observation_space)
         if self._drawn:
+            modes = self._env.metadata.get("render_modes") or ()
             self._env.close()
+            if "ansi" not in modes:
+                raise ConfigError(
+                    f"{self.name} observes {self._env.observation_space}, expected texts (Text) or "
+                    f'a drawing in text (render_mode="ansi")'
+                )
             self._env = _made(target, {"render_mode": "ansi", **given})
         if not isinstance(self._env.action_space, spaces.Discrete) and not _is_text(
             self._env.action_space
@@ -117,9 +123,7 @@ class GymnasiumWorld(ForeignEnv):
 
 
 def _is_text(space: object) -> bool:
-    return isinstance(space, spaces.Text) or (
-        isinstance(space, spaces.Space) and space.contains("look")
-    )
+    return isinstance(space, spaces.Text | AnyText)
 
 
 def _made(target: str, kwargs: dict[str, Any]) -> gymnasium.Env[Any, Any]:

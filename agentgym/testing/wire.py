@@ -273,7 +273,7 @@ def sessions_at_once_are_isolated(lab: Lab) -> str:
             f"nothing that changes between sessions",
         )
     failed = [each for each in results if isinstance(each, EnvError)]
-    lab.require(not failed, f"a session failed beside others: {(failed or [''])[0]}")
+    lab.require(not failed, f"a session failed beside others: {''.join(map(str, failed[:1]))}")
     return f"{len(played)} of {_TOGETHER} sessions; the others were refused as too many"
 
 

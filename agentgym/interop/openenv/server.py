@@ -87,7 +87,9 @@ def _routes(
         ("POST", "/step", partial(_only_sessions, "step")),
         ("POST", "/mcp", _no_mcp),
     ]
-    described = {path: {verb.lower(): {"responses": {}}} for verb, path, _ in routes}
+    described: dict[str, Any] = {
+        path: {verb.lower(): {"responses": {}}} for verb, path, _ in routes
+    }
     openapi = {
         "openapi": "3.1.0",
         "info": {"title": served.name, "version": "1.0.0"},

@@ -62,7 +62,7 @@ def environment_factory(env: str, **env_args: Any) -> type[AgentGymEnvironment]:
 
     Examples:
         >>> played = environment_factory("hotter")()
-        >>> played.reset(task="hotter-12")[-38:]
+        >>> played.reset(task="hotter-12")[-37:]
         'I hide a number from 1 to 100. Guess.'
     """
     make(env, **env_args).close()
