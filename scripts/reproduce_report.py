@@ -14,10 +14,10 @@ import numpy as np
 
 from agentgym.errors import ConfigError
 from agentgym.evaluation.files import read_report
+from agentgym.evaluation.measures import passes
 from agentgym.evaluation.plots import smooth
 from agentgym.evaluation.stats.intervals import Floats, Interval
 from agentgym.evaluation.stats.seeds import bootstrap_over_seeds, gain_over_seeds
-from agentgym.evaluation.task_result import passes
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.utils.jsonl import write_atomic

@@ -19,7 +19,7 @@ import agentgym
 from agentgym.env.base import SPLITS, TextEnv
 from agentgym.env.panel import panel_of
 from agentgym.env.registry import full_id, make
-from agentgym.evaluation.stats.intervals import bootstrap_mean
+from agentgym.evaluation.stats.bootstrap import bootstrap_mean
 
 HEAD = ("world", "train / valid / test", "turns", "oracle", "oracle's moves", "random", "digest")
 

@@ -5,6 +5,8 @@ import json
 import math
 from collections import Counter
 from dataclasses import replace
+from math import sqrt
+from statistics import stdev
 
 import pytest
 
@@ -13,13 +15,13 @@ from agentgym.env.registry import make
 from agentgym.errors import ConfigError
 from agentgym.evaluation.evaluate import EvalOptions, evaluate
 from agentgym.evaluation.files import read_report
+from agentgym.evaluation.measures import passes
 from agentgym.evaluation.paired import paired_difference
 from agentgym.evaluation.records import EpisodeRecord, read_episodes
 from agentgym.evaluation.render import render
 from agentgym.evaluation.report import Report
 from agentgym.evaluation.spec import EvalSpec
 from agentgym.evaluation.stats.passes import pass_at_k
-from agentgym.evaluation.task_result import passes
 from agentgym.types import Completion, Ending, Stop, Task, Trajectory, Turn
 from agentgym.utils.jsonl import append_line
 
@@ -344,14 +346,17 @@ def test_success_is_broken_down_by_task_type(tmp_path):
 def test_before_and_after_are_compared_task_by_task(tmp_path):
     before = run(Guesser(sometimes), tmp_path / "a.jsonl")
     after = run(Guesser(always), tmp_path / "b.jsonl", spec=EvalSpec("tuned"))
-    gain = paired_difference(before, after, passes(1), (0.0, 1.0))
+    gain = paired_difference(before, after, passes(1))
     assert gain.tasks == 6
     assert gain.before.value == pytest.approx(14 / 24)
     assert gain.difference.value == pytest.approx(10 / 24)
-    assert gain.difference.low > 0
+    changes = [1, 0.75, 0.5, 0.25, 0, 0]
+    reach = 2.570582 * stdev(changes) / sqrt(6)
+    assert gain.difference.low == pytest.approx(10 / 24 - reach, abs=1e-6)
+    assert gain.difference.high == pytest.approx(10 / 24 + reach, abs=1e-6)
     text = render(after, before)
     assert "difference" in text
-    assert f"+{10 / 24:.2f} [+" in text
+    assert f"+{10 / 24:.2f} [-0.01" in text
     assert "paired" in text
 
 

@@ -9,9 +9,9 @@ from agentgym.cli import main
 from agentgym.engines.local import engine as local
 from agentgym.engines.local.engine import LocalEngine
 from agentgym.errors import ConfigError
+from agentgym.evaluation.measures import passes
 from agentgym.evaluation.paired import paired_difference
 from agentgym.evaluation.records import read_episodes
-from agentgym.evaluation.task_result import passes
 from agentgym.experiment.job import evaluate_blocking, run_blocking
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.preflight import check
@@ -70,7 +70,7 @@ def finished(tmp_path_factory):
 
 def test_training_improves_the_score(finished):
     _, result = finished
-    gain = paired_difference(result.before, result.after, passes(1), (0.0, 1.0))
+    gain = paired_difference(result.before, result.after, passes(1))
     assert gain.difference.low > 0, f"pass@1 moved by {gain.difference}"
 
 

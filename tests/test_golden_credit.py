@@ -20,7 +20,7 @@ from agentgym.credit.advantages import (
 )
 from agentgym.credit.reward_shaping import overlong
 from agentgym.credit.transforms import chain, group_advantage, mean_over_episodes
-from agentgym.evaluation.stats.intervals import bootstrap_mean
+from agentgym.evaluation.stats.bootstrap import bootstrap_mean
 from agentgym.losses.compose import Loss, Outputs, minibatch_loss, token_sum
 from agentgym.testing.batches import batch_of, written
 from agentgym_trainers.aepo import scale_by_entropy

@@ -6,10 +6,15 @@ from math import comb, exp, lgamma, pi, sqrt
 import numpy as np
 import pytest
 
-from agentgym.evaluation.stats.intervals import Interval, bootstrap_difference, bootstrap_mean
-from agentgym.evaluation.stats.passes import pass_at_k, pass_hat_k
-from agentgym.evaluation.stats.seeds import bootstrap_over_seeds, gain_over_seeds
-from agentgym.evaluation.stats.student import student_t
+from agentgym.evaluation.stats.bootstrap import bootstrap_difference, bootstrap_mean
+from agentgym.evaluation.stats.intervals import Interval, difference_interval, mean_interval
+from agentgym.evaluation.stats.passes import best_of_k, pass_at_k, pass_hat_k, worst_of_k
+from agentgym.evaluation.stats.seeds import (
+    bootstrap_over_seeds,
+    difference_over_seeds,
+    gain_over_seeds,
+)
+from agentgym.evaluation.stats.student import student_p, student_t
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -191,3 +196,168 @@ def test_t_intervals_over_four_seeds_cover_as_nominal():
         found = gain_over_seeds([float(v) for v in world.normal(0.3, 0.1, 4)])
         inside += found.low <= 0.3 <= found.high
     assert 0.94 <= inside / times <= 0.96
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_best_and_worst_of_k_are_the_means_over_all_draws(k):
+    scores = [0.3, 0.0, 1.0, 0.3, 0.75]
+    draws = list(combinations(scores, k))
+    assert best_of_k(scores, k) == pytest.approx(sum(map(max, draws)) / len(draws))
+    assert worst_of_k(scores, k) == pytest.approx(sum(map(min, draws)) / len(draws))
+
+
+@pytest.mark.parametrize(("n", "c", "k"), CASES)
+def test_of_failures_and_successes_they_are_pass_at_k_and_pass_hat_k(n, c, k):
+    scores = [1.0] * c + [0.0] * (n - c)
+    assert best_of_k(scores, k) == pytest.approx(pass_at_k(n, c, k))
+    assert worst_of_k(scores, k) == pytest.approx(pass_hat_k(n, c, k))
+
+
+def test_more_draws_than_scores_are_refused():
+    with pytest.raises(ValueError, match="play at least k"):
+        best_of_k([0.5], 2)
+
+
+def test_single_episodes_have_the_score_interval_of_wilson_with_t():
+    """40 tasks, one episode each, 10 won: Wilson's formula with 39 trials and t of 39."""
+    found = mean_interval([1.0] * 10 + [0.0] * 30, (0.0, 1.0))
+    p, n, t = 0.25, 39, 2.0226909
+    middle, half = (p + t * t / (2 * n)) / (1 + t * t / n), sqrt(p * (1 - p) / n + (t / n / 2) ** 2)
+    assert found == pytest.approx(
+        (p, middle - t * half / (1 + t * t / n), middle + t * half / (1 + t * t / n)), abs=1e-6
+    )
+
+
+def test_episodes_of_a_task_that_agree_say_as_much_as_one_and_others_more():
+    alike = mean_interval([0.0, 1.0] * 20, (0.0, 1.0))
+    apart = mean_interval([0.4, 0.6] * 20, (0.0, 1.0))
+    assert alike.high - alike.low > 0.3
+    assert apart.high - apart.low < 0.12
+
+
+def test_the_interval_is_the_same_on_every_scale_and_mirrored():
+    values = rng(3).random(20)
+    unit = mean_interval(values, (0.0, 1.0))
+    scaled = mean_interval(10 * values - 4, (-4.0, 6.0))
+    assert scaled == pytest.approx([10 * each - 4 for each in unit])
+    mirrored = mean_interval(1 - values, (0.0, 1.0))
+    assert (mirrored.low, mirrored.high) == pytest.approx((1 - unit.high, 1 - unit.low))
+
+
+def test_a_panel_that_is_always_won_leaves_room_below_and_none_above():
+    found = mean_interval([1.0] * 32, (0.0, 1.0))
+    t = student_t(31) ** 2
+    assert found == pytest.approx((1.0, 32 / (32 + t), 1.0))
+
+
+def test_no_interval_is_narrower_than_two_more_tasks_would_make_it():
+    """Nearly equal values at the top: the measured spread says nothing of tasks not seen."""
+    found = mean_interval([0.99, 1.0] * 32, (0.0, 1.0))
+    assert found.low == pytest.approx(0.995 * 64 / 66)
+
+
+def test_without_support_the_interval_is_that_of_student():
+    values = [3.0, 5.0, 8.0, 4.0]
+    half = 3.182446 * np.std(values, ddof=1) / 2
+    assert mean_interval(values) == pytest.approx((5.0, 5 - half, 5 + half), abs=1e-5)
+    assert all(np.isnan(mean_interval([])))
+    one = mean_interval([2.0])
+    assert one.value == 2 and np.isnan(one.low)
+
+
+def test_the_analytic_difference_is_a_paired_t_interval_inside_its_bounds():
+    before, after = [0.0, 0.5, 0.25, 1.0], [0.5, 0.75, 0.25, 0.75]
+    half = 3.182446 * np.std([0.5, 0.25, 0, -0.25], ddof=1) / 2
+    found = difference_interval(before, after, (0.0, 1.0))
+    assert found == pytest.approx((0.125, 0.125 - half, 0.125 + half), abs=1e-5)
+    assert difference_interval([0, 0], [0, 1], (0.0, 1.0)).high == 1
+    same = difference_interval([0.5] * 10, [0.5] * 10, (0.0, 1.0))
+    assert same.low == -same.high < 0
+    with pytest.raises(ValueError, match="4 before and 5 after"):
+        difference_interval([0.0] * 4, [0.0] * 5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "tasks", "episodes", "k"), [((1, 1), 32, 8, 4), ((0.3, 1.2), 64, 4, 1)]
+)
+def test_analytic_intervals_cover_as_nominal(shape, tasks, episodes, k):
+    """The whole table is in docs/how-to/intervals.md, from `scripts/bench coverage`."""
+    world, times = rng(21), 3000
+    by_wins = np.array([pass_at_k(episodes, c, k) for c in range(episodes + 1)])
+    a, b = shape
+    truth = 1 - exp(lgamma(b + k) + lgamma(a + b) - lgamma(b) - lgamma(a + b + k))
+    covered = 0
+    for _ in range(times):
+        found = mean_interval(
+            by_wins[world.binomial(episodes, world.beta(a, b, tasks))], (0.0, 1.0)
+        )
+        covered += found.low <= truth <= found.high
+    assert 0.94 <= covered / times <= 0.965
+
+
+def test_the_t_quantile_of_many_tasks_joins_the_exact_one():
+    assert student_t(1001) == pytest.approx(student_t(1000), abs=3e-6)
+    assert student_t(10**6) == pytest.approx(1.959966, abs=2e-6)
+
+
+def test_p_values_are_those_of_printed_tables():
+    assert student_p(2.571, 5) == pytest.approx(0.05, abs=1e-4)
+    assert student_p(-4.604, 4) == pytest.approx(0.01, abs=1e-4)
+    assert student_p(0.0, 3) == 1
+
+
+def test_a_difference_over_seeds_adds_the_variances_of_tasks_and_seeds():
+    """Golden numbers by hand: two seeds and three tasks a side."""
+    before = np.array([[0.0, 0.5, 0.5], [0.5, 0.5, 1.0]])
+    after = np.array([[0.5, 0.5, 1.0], [1.0, 1.0, 1.0]])
+    change = after.mean(0) - before.mean(0)
+    over_tasks = np.var(change, ddof=1) / 3
+    over_seeds = [np.var(arm.mean(1), ddof=1) / 2 for arm in (before, after)]
+    rest = 0.0
+    for arm in (before, after):
+        grand = [
+            [arm[s, t] - arm[s].mean() - arm[:, t].mean() + arm.mean() for t in range(3)]
+            for s in range(2)
+        ]
+        rest += (np.array(grand) ** 2).sum() / 2 / 6
+    variance = max(over_tasks + sum(over_seeds) - rest, over_tasks, sum(over_seeds))
+    freedom = int(variance**2 / (over_tasks**2 / 2 + sum(v**2 for v in over_seeds)))
+    found = difference_over_seeds(before, after)
+    assert found.freedom == freedom
+    half = student_t(freedom) * sqrt(variance)
+    assert found.interval == pytest.approx((1 / 3, 1 / 3 - half, 1 / 3 + half))
+    assert found.p == pytest.approx(student_p(1 / 3 / sqrt(variance), freedom))
+
+
+def test_seeds_that_differ_widen_the_interval_and_equal_ones_do_not():
+    tasks = rng(4).random((1, 40))
+    steady = difference_over_seeds(np.repeat(tasks, 4, 0), np.repeat(tasks + 0.1, 4, 0))
+    assert steady.interval == pytest.approx((0.1, 0.1, 0.1)) and steady.p < 1e-9
+    luck = np.array([[0.0], [0.1], [0.2], [0.3]])
+    found = difference_over_seeds(tasks + luck, tasks + luck)
+    assert found.interval.high > 0.1 and found.p == 1
+
+
+@pytest.mark.parametrize(
+    "shapes", [((1, 4), (2, 4)), ((2, 1), (2, 1)), ((2, 3), (2, 4)), ((3,), (3,))]
+)
+def test_seeds_without_a_spread_are_refused(shapes):
+    with pytest.raises(ValueError, match=r"at least 2 of each|with the same tasks"):
+        difference_over_seeds(*(np.zeros(shape) for shape in shapes))
+
+
+def test_intervals_over_seeds_and_tasks_cover_as_nominal():
+    world, covered, times = rng(12), 0, 800
+    for _ in range(times):
+        hard = world.normal(0, 0.15, 40)
+        arms = [
+            mean
+            + hard
+            + world.normal(0, 0.05, (4, 1))
+            + world.normal(0, 0.1, (1, 40))
+            + world.normal(0, 0.1, (4, 40))
+            for mean in (0.4, 0.5)
+        ]
+        low, high = difference_over_seeds(*arms).interval[1:]
+        covered += low <= 0.1 <= high
+    assert 0.93 <= covered / times <= 0.98

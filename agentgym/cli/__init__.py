@@ -20,7 +20,8 @@ usage: agentgym VERB [options]
 
   train        train an agent in an environment, and measure how much it improves
   eval         play a frozen panel of tasks with a model and report pass@k
-  compare      compare evaluations pair by pair
+  compare      say whether evaluations differ, by how much, and on which tasks
+  plan-eval    say how many tasks and episodes an evaluation needs
   view         look at the episodes of runs in a browser, or as one HTML file
   play         play an environment yourself, in the terminal
   serve        serve an environment to people in a web browser, or to programs by MCP
@@ -36,7 +37,8 @@ usage: agentgym VERB [options]
 VERBS = {
     "train": "training:train",
     "eval": "evaluation:evaluate",
-    "compare": "evaluation:compare",
+    "compare": "comparison:compare",
+    "plan-eval": "comparison:plan_eval",
     "view": "view:view",
     "play": "worlds:play",
     "serve": "worlds:serve",

@@ -10,7 +10,6 @@ import tyro
 from rich.console import Console
 
 from agentgym.cli.parsing import parse, take
-from agentgym.errors import ConfigError
 from agentgym.experiment.plan import load_plan, recipe_settings
 from agentgym.experiment.presets import pretrained_rollout
 from agentgym.experiment.sources import Objects, check_objects
@@ -141,29 +140,3 @@ def _arguments(settings: Experiment, model: str) -> EvalArguments:
         del held[name]
     precision = settings.optimizer.precision
     return EvalArguments(**{**held, "model": model or tyro.MISSING, "precision": precision})
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareArguments:
-    """Compare evaluations on one panel pair by pair, task by task.
-
-    Reports paired differences of pass@1 with 95 % intervals that resample tasks, p-values adjusted
-    for the number of pairs (Holm), and the tasks that flipped. A single run is compared with itself
-    before training.
-    """
-
-    evaluations: Annotated[
-        tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN_OR_FILE")
-    ]
-    """Run folders, or files that `agentgym eval` wrote."""
-
-
-def compare(arguments: list[str]) -> int:
-    """``compare RUN_OR_FILE ...``."""
-    options = parse(CompareArguments, arguments, prog="agentgym compare")
-    from agentgym.experiment.api import compare as compare_evaluations
-
-    if not options.evaluations:
-        raise ConfigError("nothing to compare: give run folders, or files that `eval` wrote")
-    Display(Console()).say(str(compare_evaluations(*options.evaluations)))
-    return 0

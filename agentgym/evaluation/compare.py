@@ -1,4 +1,4 @@
-"""Paired comparison of two or more evaluations on one panel."""
+"""Paired comparison of two or more evaluations on one panel, with training seeds as a factor."""
 
 from __future__ import annotations
 
@@ -9,138 +9,153 @@ from itertools import combinations
 import numpy as np
 
 from agentgym.errors import ConfigError
-from agentgym.evaluation.paired import check_panels, paired_difference, setting_changes
+from agentgym.evaluation.arms import Arm, Flip, align, arm_names, check_episodes, flips
+from agentgym.evaluation.compare_text import comparison_grid, flips_grid, sentence
+from agentgym.evaluation.measures import Measure, measure_named
+from agentgym.evaluation.paired import difference_of, mean_of
 from agentgym.evaluation.report import Report
-from agentgym.evaluation.stats.intervals import LEVEL, Interval
+from agentgym.evaluation.stats.intervals import Interval
+from agentgym.evaluation.stats.seeds import difference_over_seeds
 from agentgym.evaluation.stats.significance import holm, sign_flip_p
+from agentgym.evaluation.stats.student import LEVEL
 from agentgym.evaluation.tables import Grid
-from agentgym.evaluation.task_result import passes
 from agentgym.types import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Two evaluations, compared task by task by pass@1."""
+    """Two arms, compared task by task."""
 
     first: str
     second: str
+    levels: tuple[float, float]
+    """Mean of the measure of both."""
     difference: Interval
-    """Second minus first, with a 95 % interval that resamples tasks."""
+    """Second minus first, with a 95 % interval, paired by task."""
     p: float
-    """Of a sign-flip test over tasks, adjusted for the number of pairs (Holm)."""
+    """Of "there is no difference", adjusted for the number of pairs (Holm): a sign-flip test over
+    tasks; with seeds, a t-test over tasks and seeds."""
+    seeds: tuple[int, int]
+    """Training seeds of both; above 1 on both sides, the interval is over seeds, too."""
     better: tuple[Task, ...]
-    """Tasks that the second solves more often."""
+    """Tasks on which the second has more."""
     worse: tuple[Task, ...]
-    """Tasks that the second solves less often."""
+    """Tasks on which the second has less."""
+    flips: tuple[Flip, ...]
+    """Tasks that one won and the other lost."""
+
+    @property
+    def real(self) -> bool:
+        """Whether the difference is significant at 5 %."""
+        return self.p < 1 - LEVEL
+
+    @property
+    def over_seeds(self) -> bool:
+        """Whether the interval is over training seeds and tasks."""
+        return min(self.seeds) > 1
 
     @property
     def verdict(self) -> str:
-        """Whether the difference is real, in words."""
-        if not self.p < 1 - LEVEL:
+        """Whether the difference is real, in few words."""
+        if not self.real:
             return "no significant difference"
         return f"{self.second if self.difference.value > 0 else self.first} is better"
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Every pair of some evaluations; prints as a table, in notebooks too."""
+    """Every pair of some arms; prints as sentences and tables, in notebooks too."""
 
-    reports: tuple[Report, ...]
-    names: tuple[str, ...]
+    arms: tuple[Arm, ...]
     pairs: tuple[Pair, ...]
+    measure: Measure
+    note: str = ""
+    """What was left out because the panels differ."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the arms."""
+        return tuple(arm.name for arm in self.arms)
+
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        """Of all arms and seeds."""
+        return tuple(report for arm in self.arms for report in arm.reports)
 
     @property
     def grid(self) -> Grid:
-        """The table."""
-        panel = self.reports[0].panel
-        rows = tuple(
-            (
-                f"{pair.first} -> {pair.second}",
-                _signed(pair.difference),
-                f"{pair.p:.3g}",
-                f"{len(pair.better)} / {len(pair.worse)}",
-                pair.verdict,
-            )
-            for pair in self.pairs
-        )
-        levels = (
-            f"{name}: pass@1 {report.pass_at(1)}"
-            for name, report in zip(self.names, self.reports, strict=True)
-        )
-        return Grid(
-            title=f"{panel.env} {panel.split}: {len(panel)} tasks, panel {panel.digest[:12]}",
-            columns=("pair", "difference of pass@1", "p (Holm)", "better / worse", "verdict"),
-            rows=rows,
-            notes=(
-                *levels,
-                *self._settings(),
-                "Brackets: 95 % intervals, tasks resampled, paired. p: sign-flip test over tasks, "
-                "adjusted for the number of pairs.",
-            ),
-        )
+        """The table of pairs."""
+        return comparison_grid(self)
 
-    def _settings(self) -> list[str]:
-        first, *others = self.reports
-        return [
-            f"Settings of {name} that differ from {self.names[0]}: "
-            + ", ".join(f"{key} {new} instead of {old}" for key, old, new in changes)
-            for name, other in zip(self.names[1:], others, strict=True)
-            if (changes := setting_changes(first, other))
-        ]
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What was found about each pair, in plain words."""
+        return tuple(sentence(pair, self.measure, len(self.pairs)) for pair in self.pairs)
 
     def __str__(self) -> str:
-        """The table as plain text."""
-        return self.grid.text()
+        """Sentences, the table, and the tasks that flipped, as plain text."""
+        tables = [self.grid, *(flips_grid(pair) for pair in self.pairs if pair.flips)]
+        return "\n".join([*self.sentences, "", *(table.text() for table in tables)])
 
     def _repr_html_(self) -> str:
         """The table, for notebooks."""
         return self.grid.html()
 
 
-def compare_reports(reports: Sequence[Report], names: Sequence[str] = ()) -> Comparison:
+def compare_reports(
+    evaluations: Sequence[Report | Sequence[Report]],
+    names: Sequence[str] = (),
+    *,
+    measure: str = "pass@1",
+) -> Comparison:
     """Compare evaluations of one panel pair by pair.
 
     Args:
-        reports: Two or more.
+        evaluations: Two or more; a sequence of reports is one arm with several training seeds.
         names: What to call them; unset: their labels, numbered where two are equal.
+        measure: What is compared: pass@K, pass^K, best@K, worst@K, score or turns.
 
     Raises:
-        ConfigError: There are fewer than two, or they are on different panels.
+        ConfigError: There are fewer than two, they have no two tasks in common, or the measure
+            needs more episodes than were played.
     """
-    if len(reports) < 2:
-        raise ConfigError(f"a comparison needs at least 2 evaluations, got {len(reports)}")
-    for other in reports[1:]:
-        check_panels(reports[0].panel, other.panel)
-    labels = tuple(names) or _distinct([report.spec.label for report in reports])
-    found = [_pair(*pair) for pair in combinations(zip(labels, reports, strict=True), 2)]
+    if len(evaluations) < 2:
+        raise ConfigError(f"a comparison needs at least 2 evaluations, got {len(evaluations)}")
+    groups = [(each,) if isinstance(each, Report) else tuple(each) for each in evaluations]
+    labels = arm_names(groups, names)
+    wanted = measure_named(measure)
+    arms, note = align([Arm(*pair) for pair in zip(labels, groups, strict=True)])
+    check_episodes(arms, wanted)
+    found = [_pair(*pair, wanted) for pair in combinations(arms, 2)]
     adjusted = holm([pair.p for pair in found])
     pairs = tuple(replace(pair, p=p) for pair, p in zip(found, adjusted, strict=True))
-    return Comparison(tuple(reports), labels, pairs)
+    return Comparison(arms, pairs, wanted, note)
 
 
-def _pair(one: tuple[str, Report], other: tuple[str, Report]) -> Pair:
-    (first, before), (second, after) = one, other
-    measure = passes(1)
-    old = {result.task: measure(result) for result in before.tasks}
-    changes = {new.task: measure(new) - old[new.task] for new in after.tasks}
-    known = {task: change for task, change in changes.items() if change == change}
+def _pair(first: Arm, second: Arm, measure: Measure) -> Pair:
+    before, after = first.values(measure), second.values(measure)
+    tasks = [result.task for result in first.first.tasks]
+    known = ~np.isnan(np.concatenate([before, after])).any(axis=0)
+    before, after = before[:, known], after[:, known]
+    old, new = before.mean(axis=0), after.mean(axis=0)
+    change = new - old
+    kept = [task for task, has in zip(tasks, known.tolist(), strict=True) if has]
+    seeds = len(before), len(after)
+    method = first.first.method
+    if min(seeds) > 1 and len(kept) > 1:
+        difference, p, _ = difference_over_seeds(before, after)
+    else:
+        difference = difference_of(list(old), list(new), measure.support, method)
+        p = sign_flip_p(change, np.random.default_rng(0))
+    levels = [mean_of(list(side), measure.support, method).value for side in (old, new)]
     return Pair(
-        first=first,
-        second=second,
-        difference=paired_difference(before, after, measure, (0.0, 1.0)).difference,
-        p=sign_flip_p(list(known.values()), np.random.default_rng(0)),
-        better=tuple(task for task, change in known.items() if change > 0),
-        worse=tuple(task for task, change in known.items() if change < 0),
+        first=first.name,
+        second=second.name,
+        levels=(levels[0], levels[1]),
+        difference=difference,
+        p=p,
+        seeds=seeds,
+        better=tuple(task for task, more in zip(kept, change, strict=True) if more > 0),
+        worse=tuple(task for task, more in zip(kept, change, strict=True) if more < 0),
+        flips=flips(first, second),
     )
-
-
-def _distinct(labels: list[str]) -> tuple[str, ...]:
-    repeated = {label for label in labels if labels.count(label) > 1}
-    return tuple(
-        f"{label} ({number + 1})" if label in repeated else label
-        for number, label in enumerate(labels)
-    )
-
-
-def _signed(interval: Interval) -> str:
-    return f"{interval.value:+.2f} [{interval.low:+.2f}, {interval.high:+.2f}]"

@@ -9,9 +9,15 @@ import numpy as np
 
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
+from agentgym.evaluation.measures import Measure
 from agentgym.evaluation.spec import Setting
-from agentgym.evaluation.stats.intervals import Interval, bootstrap_difference, bootstrap_mean
-from agentgym.evaluation.task_result import Measure
+from agentgym.evaluation.stats.bootstrap import bootstrap_difference, bootstrap_mean
+from agentgym.evaluation.stats.intervals import (
+    Interval,
+    IntervalMethod,
+    difference_interval,
+    mean_interval,
+)
 
 if TYPE_CHECKING:
     from agentgym.evaluation.report import Report
@@ -41,30 +47,45 @@ def check_panels(before: Panel, after: Panel) -> None:
         )
 
 
-def paired_difference(
-    before: Report,
-    after: Report,
-    measure: Measure,
-    support: tuple[float, float] | None = None,
-    rng: np.random.Generator | None = None,
-) -> PairedDifference:
+def paired_difference(before: Report, after: Report, measure: Measure) -> PairedDifference:
     """A measure before and after, and its paired difference.
 
     Raises:
         ConfigError: The reports are on different panels.
     """
     check_panels(before.panel, after.panel)
-    rng = rng or np.random.default_rng(0)
     old = {result.task: measure(result) for result in before.tasks}
     pairs = [(old.get(new.task, math.nan), measure(new)) for new in after.tasks]
     known = [pair for pair in pairs if not any(map(math.isnan, pair))]
     first, second = [pair[0] for pair in known], [pair[1] for pair in known]
+    support, method = measure.support, after.method
     return PairedDifference(
-        bootstrap_mean(first, rng, support=support),
-        bootstrap_mean(second, rng, support=support),
-        bootstrap_difference(first, second, rng, support=support),
+        mean_of(first, support, method),
+        mean_of(second, support, method),
+        difference_of(first, second, support, method),
         len(known),
     )
+
+
+def mean_of(
+    values: list[float], support: tuple[float, float] | None, method: IntervalMethod
+) -> Interval:
+    """Mean over tasks with an interval; the same values always give the same."""
+    if method == "bootstrap":
+        return bootstrap_mean(values, np.random.default_rng(0), support=support)
+    return mean_interval(values, support)
+
+
+def difference_of(
+    before: list[float],
+    after: list[float],
+    support: tuple[float, float] | None,
+    method: IntervalMethod,
+) -> Interval:
+    """Paired mean difference with an interval; the same values always give the same."""
+    if method == "bootstrap":
+        return bootstrap_difference(before, after, np.random.default_rng(0), support=support)
+    return difference_interval(before, after, support)
 
 
 def setting_changes(one: Report, other: Report) -> list[tuple[str, Setting, Setting]]:

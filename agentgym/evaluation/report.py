@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import dataclass, field, replace
 
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
+from agentgym.evaluation.cost import Cost, Prices
+from agentgym.evaluation.measures import SCORE, TURNS, Measure, best, passes, passes_all
+from agentgym.evaluation.paired import mean_of
 from agentgym.evaluation.records import EpisodeRecord
 from agentgym.evaluation.render import grid, render
 from agentgym.evaluation.spec import EvalSpec
-from agentgym.evaluation.stats.intervals import Interval, bootstrap_mean
-from agentgym.evaluation.task_result import Measure, TaskResult, passes, passes_all, result_of
+from agentgym.evaluation.stats.intervals import Interval, IntervalMethod
+from agentgym.evaluation.task_result import TaskResult, result_of
 from agentgym.types import Ending, Task
 
 
@@ -23,8 +24,7 @@ from agentgym.types import Ending, Task
 class Report:
     """One evaluation of one model on one panel; tasks are in the panel's order.
 
-    Intervals resample tasks with a generator of fixed seed unless one is handed in, so the same
-    episodes always give the same report.
+    The same episodes always give the same report.
     """
 
     panel: Panel
@@ -32,6 +32,12 @@ class Report:
     episodes: int
     """Episodes asked for per task."""
     tasks: tuple[TaskResult, ...]
+    chosen_ks: tuple[int, ...] = ()
+    """The k to report; empty: powers of two up to the episodes per task."""
+    method: IntervalMethod = "analytic"
+    """How intervals are computed."""
+    prices: Prices = field(default_factory=Prices)
+    """Of tokens; zeros where they are not known."""
 
     @classmethod
     def of(
@@ -60,8 +66,8 @@ class Report:
 
     @property
     def ks(self) -> tuple[int, ...]:
-        """The k to report: powers of two up to the episodes per task."""
-        return tuple(2**i for i in range(self.episodes.bit_length()))
+        """The k to report."""
+        return self.chosen_ks or tuple(2**i for i in range(self.episodes.bit_length()))
 
     @property
     def lost(self) -> int:
@@ -85,6 +91,16 @@ class Report:
         return sum(task.valid for task in self.tasks) / actions if actions else math.nan
 
     @property
+    def cost(self) -> Cost:
+        """Of the finished episodes."""
+        return sum((task.cost for task in self.tasks), Cost())
+
+    @property
+    def graded(self) -> bool:
+        """Whether any score lies between failure and success."""
+        return any(0 < score < 1 for task in self.tasks for score in task.scores)
+
+    @property
     def task_types(self) -> tuple[str, ...]:
         """Task types, sorted."""
         return tuple(sorted({task.task_type for task in self.tasks}))
@@ -105,31 +121,33 @@ class Report:
         """Number of tasks with at least k finished episodes, the ones that pass@k averages over."""
         return sum(task.finished >= k for task in self.tasks)
 
-    def pass_at(self, k: int, rng: np.random.Generator | None = None) -> Interval:
+    def pass_at(self, k: int) -> Interval:
         """Mean over tasks of the chance that at least one of k episodes succeeds."""
-        return self.mean(passes(k), (0.0, 1.0), rng)
+        return self.mean(passes(k))
 
-    def pass_hat(self, k: int, rng: np.random.Generator | None = None) -> Interval:
+    def pass_hat(self, k: int) -> Interval:
         """Mean over tasks of the chance that all of k episodes succeed."""
-        return self.mean(passes_all(k), (0.0, 1.0), rng)
+        return self.mean(passes_all(k))
 
-    def score(self, rng: np.random.Generator | None = None) -> Interval:
+    def best_at(self, k: int) -> Interval:
+        """Mean over tasks of the expected highest score of k episodes."""
+        return self.mean(best(k))
+
+    def score(self) -> Interval:
         """Mean over tasks of the environment's score."""
-        return self.mean(lambda task: task.score, (0.0, 1.0), rng)
+        return self.mean(SCORE)
 
-    def turns(self, rng: np.random.Generator | None = None) -> Interval:
+    def turns(self) -> Interval:
         """Mean over tasks of the turns per episode."""
-        return self.mean(lambda task: task.turns, None, rng)
+        return self.mean(TURNS)
 
-    def mean(
-        self,
-        measure: Measure,
-        support: tuple[float, float] | None = None,
-        rng: np.random.Generator | None = None,
-    ) -> Interval:
-        """Mean of a measure over the tasks where it is not NaN."""
-        values = [value for task in self.tasks if not math.isnan(value := measure(task))]
-        return bootstrap_mean(values, rng or np.random.default_rng(0), support=support)
+    def values(self, measure: Measure) -> list[float]:
+        """A measure of every task that has it."""
+        return [value for task in self.tasks if not math.isnan(value := measure(task))]
+
+    def mean(self, measure: Measure) -> Interval:
+        """Mean of a measure over the tasks that have it."""
+        return mean_of(self.values(measure), measure.support, self.method)
 
     def metrics(self, prefix: str = "eval") -> dict[str, float]:
         """Named numbers for a metrics file."""

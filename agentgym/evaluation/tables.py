@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from io import StringIO
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape as escape_markup
 from rich.table import Table
@@ -22,10 +23,17 @@ class Grid:
     """Row after which a rule is drawn; -1 for none."""
     notes: tuple[str, ...] = ()
 
-    def text(self, width: int = 100) -> str:
+    def text(self, width: int = 80) -> str:
         """Plain text, wrapped to ``width`` characters."""
         console = Console(file=StringIO(), width=width, color_system=None, force_terminal=False)
-        table = Table(title=escape_markup(self.title))
+        # Without frames, three intervals fit 80 columns.
+        table = Table(
+            title=escape_markup(self.title),
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            pad_edge=False,
+            collapse_padding=True,
+        )
         for number, name in enumerate(self.columns):
             table.add_column(escape_markup(name), justify="right" if number else "left")
         for number, row in enumerate(self.rows):

@@ -1,14 +1,14 @@
-"""What happened on one task, and measures of it."""
+"""What happened on one task."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from agentgym.evaluation.cost import Cost
 from agentgym.evaluation.records import EpisodeRecord
-from agentgym.evaluation.stats.passes import pass_at_k, pass_hat_k
 from agentgym.types import Ending, Task
 
 
@@ -23,8 +23,8 @@ class TaskResult:
     won: int
     lost: int
     """Episodes whose every attempt failed in the environment; they count in no other field."""
-    score: float
-    """Mean over finished episodes, in [0, 1]; NaN when there is none."""
+    scores: tuple[float, ...]
+    """Of the finished episodes, in [0, 1], by sample."""
     turns: float
     """Mean over finished episodes; NaN when there is none."""
     actions: int
@@ -35,6 +35,13 @@ class TaskResult:
     """How its finished episodes ended."""
     failed_attempts: Mapping[Ending, int]
     """Endings of unscored attempts, retried or lost."""
+    cost: Cost = field(default_factory=Cost, compare=False)
+    """Of the finished episodes."""
+
+    @property
+    def score(self) -> float:
+        """Mean over finished episodes, in [0, 1]; NaN when there is none."""
+        return sum(self.scores) / len(self.scores) if self.scores else math.nan
 
 
 def result_of(task: Task, records: list[EpisodeRecord]) -> TaskResult:
@@ -49,24 +56,11 @@ def result_of(task: Task, records: list[EpisodeRecord]) -> TaskResult:
         finished=len(done),
         won=sum(record.won for record in done),
         lost=len(records) - len(done),
-        score=sum(record.score for record in done) / len(done) if done else math.nan,
+        scores=tuple(record.score for record in done),
         turns=len(turns) / len(done) if done else math.nan,
         actions=len(turns),
         valid=sum(turn.valid for turn in turns),
         endings=Counter(Ending.of(record.stop, record.won) for record in done),
         failed_attempts=Counter(Ending.of(stop, False) for stop in failed_attempts),
+        cost=sum(map(Cost.of, done), Cost()),
     )
-
-
-Measure = Callable[[TaskResult], float]
-"""A number per task; NaN where the task has none."""
-
-
-def passes(k: int) -> Measure:
-    """pass@k of one task; NaN where fewer than k episodes finished."""
-    return lambda task: pass_at_k(task.finished, task.won, k) if task.finished >= k else math.nan
-
-
-def passes_all(k: int) -> Measure:
-    """pass^k of one task; NaN where fewer than k episodes finished."""
-    return lambda task: pass_hat_k(task.finished, task.won, k) if task.finished >= k else math.nan

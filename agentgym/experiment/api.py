@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import gymnasium
 from rich.console import Console
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
     from agentgym.algorithm import AlgorithmSettings
     from agentgym.models.protocols import CausalLM, Tokenizer
+
+Evaluated: TypeAlias = Report | TrainResult | str | Path
+"""A report, or where one can be read: a run, its folder, or an evaluation file."""
 
 
 def make(
@@ -221,26 +224,38 @@ def evaluate(
 
 
 def compare(
-    *evaluations: Report | TrainResult | str | Path, names: Sequence[str] = ()
+    *evaluations: Evaluated | Sequence[Evaluated],
+    names: Sequence[str] = (),
+    measure: str = "pass@1",
 ) -> Comparison:
     """Compare evaluations on one panel pair by pair, task by task.
 
     Args:
         *evaluations: Two or more reports, evaluation files or run folders; a run counts as its
-            evaluation after training, and a run alone is compared with itself before training.
+            evaluation after training, and a run alone is compared with itself before training. A
+            list of them is one arm with several training seeds.
         names: What to call them; unset: the names of their models.
+        measure: What is compared: ``pass@K``, ``pass^K``, ``best@K``, ``worst@K``, ``score`` or
+            ``turns``.
 
     Returns:
-        Differences of pass@1 with paired intervals that resample tasks, and p-values adjusted by
-        Holm's method.
+        Paired differences with intervals over tasks (and seeds), p-values adjusted by Holm's
+        method, and the tasks that flipped. Panels that differ are compared on their common tasks.
 
     Raises:
-        ConfigError: There is nothing to compare, or the panels differ.
+        ConfigError: There is nothing to compare, or the panels have no tasks in common.
     """
     if len(evaluations) == 1 and (folder := _run_of(evaluations[0])) is not None:
         files = [folder / "eval" / f"{name}.jsonl" for name in ("before", "after")]
-        return compare_reports([read_report(file) for file in files], ("before", "after"))
-    return compare_reports([_report(each) for each in evaluations], names)
+        reports = [read_report(file) for file in files]
+        return compare_reports(reports, names or ("before", "after"), measure=measure)
+    arms = [
+        report_of(each)
+        if isinstance(each, str | Path | Report | TrainResult)
+        else [report_of(one) for one in each]
+        for each in evaluations
+    ]
+    return compare_reports(arms, names, measure=measure)
 
 
 def _run_of(given: Any) -> Path | None:
@@ -252,7 +267,12 @@ def _run_of(given: Any) -> Path | None:
     return None
 
 
-def _report(given: Report | TrainResult | str | Path) -> Report:
+def report_of(given: Evaluated) -> Report:
+    """The report of an evaluation file, or of a run after training.
+
+    Raises:
+        ConfigError: There is none.
+    """
     if isinstance(given, Report):
         return given
     if (folder := _run_of(given)) is not None:

@@ -1,23 +1,22 @@
-"""Means over tasks with intervals."""
+"""Means over tasks with analytic 95 % intervals; ``bootstrap`` has resampled ones.
+
+``scripts/bench coverage`` measures how often they hold; docs/how-to/intervals.md has its table.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-DRAWS = 10_000
-"""Bootstrap draws; the end points of an interval then vary by about 1 % of its width."""
-
-LEVEL = 0.95
-"""Nominal coverage of every interval in this package."""
-
-CHUNK = 2**21
-"""Most numbers resampled at once: 16 MB, whatever the size of a panel."""
+from agentgym.evaluation.stats.student import student_t
 
 Floats = npt.NDArray[np.float64]
+
+IntervalMethod = Literal["analytic", "bootstrap"]
+"""How an interval is computed; see docs/how-to/intervals.md for how often each holds."""
 
 
 class Interval(NamedTuple):
@@ -31,72 +30,112 @@ class Interval(NamedTuple):
         """Two decimals: ``0.50 [0.41, 0.59]``."""
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
+    @property
+    def signed(self) -> str:
+        """With signs, for a difference: ``+0.12 [-0.01, +0.25]``."""
+        return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
-def bootstrap_mean(
-    values: npt.ArrayLike,
-    rng: np.random.Generator,
-    *,
-    support: tuple[float, float] | None = None,
-    draws: int = DRAWS,
-) -> Interval:
-    """Mean over tasks with a percentile interval from resampling the tasks.
 
-    The tasks are taken as a sample of those the policy may meet, so the interval also covers
-    the luck of the panel. Where nearly every task has one value, resampling shows hardly
-    any spread. With a known ``support`` the interval is therefore never narrower than what M tasks
-    can prove: a kind of task with a share of up to ``1 - 0.05**(1/M)``, about 3/M, may have
-    been missed by all of them (the "rule of three"), with an extreme value.
+UNKNOWN = Interval(math.nan, math.nan, math.nan)
+"""The mean of no task."""
+
+
+def mean_interval(values: npt.ArrayLike, support: tuple[float, float] | None = None) -> Interval:
+    """Mean over tasks with an analytic interval.
+
+    The tasks are taken as a sample of those the policy may meet, so the interval also covers the
+    luck of the panel. The standard error is that of M independent tasks, ``std / sqrt(M)``, which
+    contains how episodes of one task resemble each other.
+
+    Without ``support``, a Student-t interval with M - 1 degrees of freedom. With it, Wilson's score
+    interval in which the number of trials is the effective one: as many independent trials as would
+    give the same standard error. It stays inside the support, is longer on the inner side near its
+    ends, and holds where almost all tasks have one value, where mean and t times the error do not.
+    It is never narrower than two more tasks at an end of the support would make it.
 
     Args:
         values: One number per task, (M,).
-        rng: Where the draws come from.
         support: Least and greatest possible value.
-        draws: Resamples.
 
     Returns:
-        Mean and interval; three NaN when there is no task.
+        Mean and interval; three NaN without tasks; without ``support``, NaN as ends for one task.
 
     Examples:
-        >>> print(bootstrap_mean([0.0, 1.0] * 50, np.random.default_rng(0)))
+        >>> print(mean_interval([0.0, 1.0] * 50, (0.0, 1.0)))
         0.50 [0.40, 0.60]
+        >>> print(mean_interval([3.0, 5.0, 7.0]))
+        5.00 [0.03, 9.97]
 
     Source:
-        Efron and Tibshirani 1993, chapter 13 (percentile intervals); Hanley and
-        Lippman-Hand 1983 (rule of three).
+        Miller 2024 (arXiv:2411.00640), section 2.2, for standard errors over clusters; Wilson 1927,
+        with the effective number of trials of Korn and Graubard 1998 (Survey Methodology 24:2).
     """
     column = as_column(values)
     if not column.size:
-        return Interval(math.nan, math.nan, math.nan)
+        return UNKNOWN
     mean = float(column.mean())
-    found = percentiles(mean, resampled_means(column, rng, draws))
-    if support is None:
-        return found
-    missed = 1.0 - (1.0 - LEVEL) ** (1.0 / column.size)
-    low, high = mean - missed * (mean - support[0]), mean + missed * (support[1] - mean)
-    return Interval(mean, min(found.low, low), max(found.high, high))
+    if support is not None:
+        return _score_interval(column, mean, *support)
+    if column.size == 1:
+        return Interval(mean, math.nan, math.nan)
+    half = student_t(column.size - 1) * float(column.std(ddof=1)) / math.sqrt(column.size)
+    return Interval(mean, mean - half, mean + half)
 
 
-def bootstrap_difference(
-    before: npt.ArrayLike,
-    after: npt.ArrayLike,
-    rng: np.random.Generator,
-    *,
-    support: tuple[float, float] | None = None,
-    draws: int = DRAWS,
+def _score_interval(column: Floats, mean: float, least: float, greatest: float) -> Interval:
+    count, width = column.size, greatest - least
+    share = (mean - least) / width
+    spread = share * (1 - share)
+    error = float(column.var(ddof=1)) / width**2 / count if count > 1 else 0.0
+    # Tasks that are all alike say as much as one episode of each would.
+    trials = spread / error if error > 1e-15 and spread > 1e-15 else float(count)
+    t = student_t(max(1, count - 1)) ** 2
+    middle = (share + t / (2 * trials)) / (1 + t / trials)
+    half = math.sqrt(t * (spread / trials + t / (4 * trials**2))) / (1 + t / trials)
+    unseen = 2 / (count + 2)
+    low = max(0.0, min(middle - half, share - unseen * share))
+    high = min(1.0, max(middle + half, share + unseen * (1 - share)))
+    return Interval(mean, least + width * low, least + width * high)
+
+
+def difference_interval(
+    before: npt.ArrayLike, after: npt.ArrayLike, support: tuple[float, float] | None = None
 ) -> Interval:
-    """Mean of ``after - before`` over the same tasks, resampling tasks jointly.
+    """Mean of ``after - before`` over the same tasks, with a Student-t interval over tasks.
 
-    How hard a task is cancels in the difference, so the interval is narrower than the gap
-    between two separate ones, and a gain is real when the interval excludes 0.
+    How hard a task is cancels in the difference, so the interval is narrower than the gap between
+    two separate ones.
 
     Args:
         before: One number per task, (M,).
         after: The same tasks in the same order, (M,).
-        rng: Where the draws come from.
-        support: Least and greatest possible value of one task, before or after; used only
-            where all differences are equal, because differences of both signs are so rarely
-            extreme that allowing for missed ones would make most intervals too wide.
-        draws: Resamples.
+        support: Least and greatest possible value of one task, before or after. Where all
+            differences are equal, which leaves no spread to measure, the score interval of
+            ``mean_interval`` is used.
+
+    Raises:
+        ValueError: The two sides do not have the same number of tasks.
+
+    Examples:
+        >>> print(difference_interval([0.0, 0.5, 0.5], [0.5, 0.5, 1.0]).signed)
+        +0.33 [-0.38, +1.05]
+
+    Source:
+        Miller 2024 (arXiv:2411.00640), section 4.2: paired differences with standard errors over
+        tasks.
+    """
+    change = paired(before, after)
+    if support is None:
+        return mean_interval(change)
+    width = support[1] - support[0]
+    if not (change != change[:1]).any():
+        return mean_interval(change, (-width, width))
+    value, low, high = mean_interval(change)
+    return Interval(value, max(-width, low), min(width, high))
+
+
+def paired(before: npt.ArrayLike, after: npt.ArrayLike) -> Floats:
+    """``after - before`` by task, (M,).
 
     Raises:
         ValueError: The two sides do not have the same number of tasks.
@@ -107,11 +146,8 @@ def bootstrap_difference(
             f"a paired difference needs the same tasks on both sides, "
             f"got {first.size} before and {second.size} after"
         )
-    change = second - first
-    if support is None or (change != change[:1]).any():
-        return bootstrap_mean(change, rng, draws=draws)
-    width = support[1] - support[0]
-    return bootstrap_mean(change, rng, support=(-width, width), draws=draws)
+    change: Floats = second - first
+    return change
 
 
 def as_column(values: npt.ArrayLike) -> Floats:
@@ -124,20 +160,3 @@ def as_column(values: npt.ArrayLike) -> Floats:
     if column.ndim != 1:
         raise ValueError(f"expected one value per task, (M,), got shape {column.shape}")
     return column
-
-
-def resampled_means(column: Floats, rng: np.random.Generator, draws: int) -> Floats:
-    """Means of ``draws`` resamples of a column, (draws,)."""
-    means = np.empty(draws)
-    step = max(1, CHUNK // column.size)
-    for start in range(0, draws, step):
-        size = (min(step, draws - start), column.size)
-        means[start : start + step] = column[rng.integers(column.size, size=size)].mean(axis=1)
-    return means
-
-
-def percentiles(value: float, means: Floats) -> Interval:
-    """A value with the middle 95 % of resampled ones."""
-    tail = 50 * (1 - LEVEL)
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return Interval(value, float(low), float(high))

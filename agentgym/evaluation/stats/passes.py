@@ -1,8 +1,9 @@
-"""Estimates for one task from n episodes, of which k count: pass@k and pass^k."""
+"""Estimates for one task from n episodes, of which k count: pass@k, pass^k, best and worst of k."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -51,6 +52,42 @@ def pass_hat_k(n: int, c: int, k: int) -> float:
     """
     _check_counts(n, c, k)
     return math.comb(c, k) / math.comb(n, k)
+
+
+def best_of_k(scores: Sequence[float], k: int) -> float:
+    """Expected highest score of k episodes, drawn from those played without replacement.
+
+    pass@k for graded scores: of scores 0 and 1 it is ``pass_at_k``.
+
+    Args:
+        scores: One per episode of the task, (n,).
+        k: Episodes drawn, 1 to n.
+
+    Raises:
+        ValueError: k is not in 1..n.
+
+    Examples:
+        >>> best_of_k([0.0, 0.5, 1.0], 2)
+        0.8333333333333334
+
+    Source:
+        Unbiased by the argument of Chen et al. 2021: ``comb(i - 1, k - 1)`` of the ``comb(n, k)``
+        draws have the i-th lowest score as their highest.
+    """
+    n = len(scores)
+    _check_counts(n, 0, k)
+    ranked = enumerate(sorted(scores))
+    return sum(math.comb(below, k - 1) * score for below, score in ranked) / math.comb(n, k)
+
+
+def worst_of_k(scores: Sequence[float], k: int) -> float:
+    """Expected lowest score of k episodes: pass^k for graded scores; see ``best_of_k``.
+
+    Examples:
+        >>> worst_of_k([0.0, 0.5, 1.0], 2)
+        0.16666666666666666
+    """
+    return -best_of_k([-score for score in scores], k)
 
 
 def _check_counts(n: int, c: int, k: int) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from agentgym.evaluation.stats.intervals import CHUNK, DRAWS, as_column
+from agentgym.evaluation.stats.bootstrap import CHUNK, DRAWS
+from agentgym.evaluation.stats.intervals import as_column
 
 
 def sign_flip_p(
