@@ -128,3 +128,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def one_line(problem: BaseException) -> str:
+    """Type and last line of an exception, where libraries put the reason."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    return f"{type(problem).__name__}: {lines[-1]}" if lines else type(problem).__name__

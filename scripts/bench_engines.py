@@ -33,7 +33,8 @@ from naive import answers
 
 from agentgym.engines import Engine, doctor
 from agentgym.engines.local.engine import LocalEngine
-from agentgym.engines.vllm.engine import VLLMEngine, sampling_params
+from agentgym.engines.vllm.arguments import sampling_params
+from agentgym.engines.vllm.engine import VLLMEngine
 from agentgym.env.registry import EnvFactory
 from agentgym.models import from_scratch
 from agentgym.models.loading import load_model, load_tokenizer

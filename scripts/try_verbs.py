@@ -8,7 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-VERBS = ("train", "eval", "play", "serve", "check", "new-env", "doctor", "envs", "algorithms")
+VERB = re.compile(r"^  ([a-z-]+) {2,}", re.MULTILINE)
+"""A line of the usage."""
 TINY = (
     *("--world", "hotter", "--steps", "1", "--tasks-per-step", "2", "--algo.group-size", "2"),
     *("--imitation.max-steps", "2", "--imitation.demos-per-task", "1"),
@@ -26,7 +27,9 @@ def run(*words: str, text: str = "") -> subprocess.CompletedProcess[str]:
 def main(extra: str) -> int:
     """Try everything; the number of faults."""
     into = tempfile.mkdtemp()
-    tries = [("--version",), ("--help",), *((verb, "--help") for verb in VERBS)]
+    verbs = VERB.findall(run("--help").stdout)
+    assert {"train", "eval", "play"} <= set(verbs), verbs
+    tries = [("--version",), ("--help",), *((verb, "--help") for verb in verbs)]
     tries += [
         ("envs",),
         ("algorithms",),
@@ -44,7 +47,7 @@ def main(extra: str) -> int:
         works = done.returncode == 0 and done.stdout.strip() != ""
         lacking = done.returncode == 2 and len(errors) == 1 and bool(MISSING.match(errors[0]))
         refused = words[0] == "eval" and done.returncode == 2 and len(errors) == 1
-        if extra == "all":
+        if extra == "all" or words[-1] == "--help":
             lacking = False
         good = (works or lacking or refused) and "Traceback" not in done.stderr
         faults += not good

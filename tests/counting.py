@@ -15,14 +15,14 @@ class Counter(TextEnv):
         return ("count",)
 
     def start(self, task, rng):
-        self.told = []
+        self.actions = []
         Counter.opened += 1
         return Opening("say a number", "say numbers")
 
     def act(self, action):
         Counter.steps += 1
-        self.told.append(action)
-        return Outcome(" ".join(self.told), reward=1.0, done=len(self.told) == 4)
+        self.actions.append(action)
+        return Outcome(" ".join(self.actions), reward=1.0, done=len(self.actions) == 4)
 
     def fork(self):
         Counter.forked += 1

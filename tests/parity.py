@@ -10,10 +10,10 @@ class Parity(TextEnv):
         return ("parity",)
 
     def start(self, task, rng):
-        self.said = ""
+        self.heard = ""
         return Opening("say something", "say something odd")
 
     def act(self, action):
-        self.said += action
-        odd, last = sum(map(ord, action)) % 2, len(self.said) > len(action)
+        self.heard += action
+        odd, last = sum(map(ord, action)) % 2, len(self.heard) > len(action)
         return Outcome("odd" if odd else "even", reward=odd / 2, done=last)

@@ -35,11 +35,11 @@ def a_game(task_type, **kwargs):
 
 def run(game, commands):
     """The state after commands, and all answers."""
-    state, said = game.start, []
+    state, answers = game.start, []
     for command in commands:
         state, text = engine.do(game, state, engine.moves(game, state)[command])
-        said.append(text)
-    return state, said
+        answers.append(text)
+    return state, answers
 
 
 # ---- the whole world -------------------------------------------------------------------------
@@ -320,7 +320,7 @@ def test_every_command_answers_with_the_text_of_the_game():
         "around you, you see a fridge 1, a shelf 2, a shelf 1, and a sinkbasin 1.\n\n"
         "Your task is to: find it."
     )
-    told = {
+    expected = {
         "look  ": "You are in the middle of a room. Looking quickly around you, you see nothing.",
         "inventory": "You are not carrying anything.",
         "go to fridge 1": "You arrive at fridge 1. The fridge 1 is closed.",
@@ -354,8 +354,8 @@ def test_every_command_answers_with_the_text_of_the_game():
         "take mug 1 from shelf 2": "You pick up the mug 1 from the shelf 2.",
         "examine mug 1": "This is a normal mug 1. In it, you see nothing.",
     }
-    _, said = run(game, [command.strip() for command in told])
-    assert said == list(told.values())
+    _, answers = run(game, [command.strip() for command in expected])
+    assert answers == list(expected.values())
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def games_of(data, **kwargs):
     ]
 
 
-def test_a_folder_of_games_keeps_the_contract_of_a_world(data):
+def test_a_folder_of_games_keeps_the_contract_of_an_environment(data):
     check_environment(ENV, games=str(data))
 
 

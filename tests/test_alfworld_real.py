@@ -130,11 +130,11 @@ def test_transcripts_of_official_games_are_reproduced_word_for_word(name):
         if command not in moves:
             assert answer == engine.NOTHING_HAPPENS
             continue
-        state, said = engine.do(game, state, moves[command])
+        state, ours = engine.do(game, state, moves[command])
         # The transcripts leave out the place of arrival, and lack an "and" in one place.
-        said = re.sub(r"^You arrive at loc \d+\. ", "", said)
+        ours = re.sub(r"^You arrive at loc \d+\. ", "", ours)
         # One answer is missing, too.
-        assert answer == "" or said.replace(", and a ", ", a ") == answer.replace(
+        assert answer == "" or ours.replace(", and a ", ", a ") == answer.replace(
             ", and a ", ", a "
         )
     done, wanted = goals.progress(game, state)

@@ -15,8 +15,10 @@ from agentgym.env.registry import world
 from agentgym.errors import ConfigError
 from agentgym.experiment.assemble import tokenizer_of
 from agentgym.rollout.action_formats import NativeCalls, Tags
-from agentgym.rollout.agent import AgentInput, ChatAgent, end_tokens
+from agentgym.rollout.agent import AgentInput, ChatAgent
 from agentgym.rollout.chat_template import PLAIN, ChatTemplate
+from agentgym.rollout.completions import end_tokens
+from agentgym.rollout.history_check import history_note
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.settings import AgentSettings
 from agentgym.types import Completion, Task, Turn
@@ -291,15 +293,15 @@ def test_training_rows_are_what_the_engine_read(tokenizer, name):
 def test_a_note_states_what_the_template_rewrites(tokenizer, name):
     source = OWN[name] if name in OWN else REAL[name].read_text()
     agent = agent_for(with_template(tokenizer, source), "text")
-    note = agent.history_note()
+    note = history_note(agent)
     assert "\n" not in note
     if name in REAL:
         assert bool(note) == (name in NOT_APPENDED["text"] | NOT_APPENDED["thought"])
-    assert ChatAgent(agent.tokenizer, history="rerender").history_note() == ""
+    assert history_note(ChatAgent(agent.tokenizer, history="rerender")) == ""
 
 
 def test_the_model_made_from_nothing_needs_no_note(tokenizer):
-    assert ChatAgent(tokenizer).history_note() == ""
+    assert history_note(ChatAgent(tokenizer)) == ""
 
 
 def test_end_tokens_are_read_from_a_model_folder(tmp_path):

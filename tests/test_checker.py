@@ -18,9 +18,9 @@ from agentgym.cli import main
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError
 from agentgym.testing import CheckSettings, check_environment
+from agentgym.testing.environments import CHECKS, findings
 from agentgym.testing.findings import Verdict
 from agentgym.testing.hanging import calls_return_within
-from agentgym.testing.worlds import CHECKS, findings
 
 QUICK = CheckSettings(steps=60, resets=200, seconds=60.0)
 """Enough for small worlds; the time limits allow for a busy machine."""
@@ -44,7 +44,7 @@ def registered():
 
 
 @pytest.mark.parametrize("correct", [Corridor, Drawers])
-def test_a_correct_world_passes_every_check(registered, correct):
+def test_a_correct_environment_passes_every_check(registered, correct):
     found = list(findings(registered(correct), QUICK))
     assert [finding.note for finding in found if finding.verdict is Verdict.FAILED] == []
     assert len(found) == len(CHECKS)
@@ -55,7 +55,7 @@ def test_a_correct_world_passes_every_check(registered, correct):
 
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.world.__name__)
-def test_a_defective_world_fails_and_the_cause_is_named(registered, defect):
+def test_a_defective_environment_fails_and_the_cause_is_named(registered, defect):
     with pytest.raises(AssertionError, match=defect.sentence) as problem:
         check_environment(registered(defect.world), QUICK)
     assert defect.world.__name__ in str(problem.value)
@@ -130,7 +130,7 @@ def test_a_turn_limit_other_than_the_registered_one_is_reported(registered):
         check_environment(registered(impatient), QUICK)
 
 
-def test_a_world_that_no_other_process_can_import_is_not_compared_there(registered):
+def test_an_environment_that_no_other_process_can_import_is_not_compared_there(registered):
     class Local(Corridor):
         pass
 
@@ -139,7 +139,7 @@ def test_a_world_that_no_other_process_can_import_is_not_compared_there(register
     assert elsewhere.verdict is Verdict.SKIPPED and "module:Class" in elsewhere.note
 
 
-def test_checking_a_world_leaves_the_global_generator_as_it_was(registered):
+def test_checking_an_environment_leaves_the_global_generator_as_it_was(registered):
     np.random.seed(5)
     check_environment(registered(Corridor), QUICK)
     drawn = np.random.rand()
@@ -191,7 +191,7 @@ def test_the_command_lists_violations_and_exits_with_status_one(registered, caps
     assert "share no mutable state" in shown and "1 violation" in shown
 
 
-def test_a_slow_world_is_checked_with_the_requested_number_of_episodes(registered):
+def test_a_slow_environment_is_checked_with_the_requested_number_of_episodes(registered):
     hasty = CheckSettings(steps=8, resets=10, seconds=1e-9, episodes=2)
     notes = {finding.check: finding.note for finding in findings(registered(Corridor), hasty)}
     assert re.search("of 2 episodes won", notes["random agents lose"])

@@ -12,7 +12,8 @@ from agentgym.credit.transforms import chain, mean_over_episodes
 from agentgym.credit.weights import keep_only
 from agentgym.losses.compose import add, scale, times_column, with_advantage
 from agentgym.losses.reductions import expected_tilt, nucleus_entropy
-from agentgym.testing.algorithms import _gradient, _prepared, _Trial
+from agentgym.testing import update_checks
+from agentgym.testing.trial import Trial
 from agentgym_trainers import clipcov, copo, discriminator, klcov, riskpo, siren, steer
 from agentgym_trainers.aepo import scale_by_entropy
 from agentgym_trainers.aepo_arbitrary import apart, inject, play_again
@@ -127,14 +128,14 @@ class Composed:
 
 def gradient(algorithm):
     """Gradients of its update on the last of three made-up batches, after the policy moved."""
-    trial = _Trial("composed", Composed(algorithm))
+    trial = Trial("composed", Composed(algorithm))
     batch = trial.credit(trial.batches())[0][-1]
     learner = trial.learner()
     with torch.no_grad():
         for parameter in learner.policy.model.parameters():
             parameter.mul_(1.05)
-    part, _ = _prepared(learner, batch, algorithm.updates[0])
-    return _gradient(learner, part, algorithm.updates[0])
+    part, _ = update_checks.prepared(learner, batch, algorithm.updates[0])
+    return update_checks.gradient(learner, part, algorithm.updates[0])
 
 
 @pytest.fixture(scope="module")

@@ -26,10 +26,10 @@ def forecast(path, body):
 def chat(path, body):
     """Replaces the model: searches for the author, then for the town, and answers."""
     turn = sum(message["role"] == "assistant" for message in body["messages"])
-    said = ["<search>author of Emma</search>", "<search>Jane Austen</search>"][turn:]
-    if not said and "Steventon" in body["messages"][-1]["content"]:
-        said = ["<answer>Steventon</answer>"]
-    message = {"role": "assistant", "content": said[0]}
+    replies = ["<search>author of Emma</search>", "<search>Jane Austen</search>"][turn:]
+    if not replies and "Steventon" in body["messages"][-1]["content"]:
+        replies = ["<answer>Steventon</answer>"]
+    message = {"role": "assistant", "content": replies[0]}
     return 200, {"choices": [{"message": message, "finish_reason": "stop"}]}
 
 

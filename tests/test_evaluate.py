@@ -60,14 +60,14 @@ class Guesser:
             low = guess + 1 if answer == "Higher." else low
             high = guess - 1 if answer == "Lower." else high
             turns.append(
-                Turn((1,), said(guess), action, answer, reward, valid=info["action_valid"])
+                Turn((1,), completion_of(guess), action, answer, reward, valid=info["action_valid"])
             )
             stop = Stop.TERMINATED if done else stop
         score, won = info["score"], info["won"]
         return Trajectory(task, sample, info["goal"], opening, tuple(turns), stop, score, won)
 
 
-def said(guess):
+def completion_of(guess):
     return Completion((guess,), (-1.0,), (0.5,))
 
 

@@ -159,9 +159,9 @@ def test_a_checkpoint_evaluated_alone_gives_the_result_of_its_run(finished, tmp_
     alone, other = tmp_path / "alone.jsonl", tmp_path / "other.jsonl"
     words = ["eval", str(folder.final), "--engine-device", "cpu", "--out"]
     assert main([*words, str(alone), "--against", str(folder.evaluation("before"))]) == 0
-    told, kept = capsys.readouterr().out, folder.table.read_text()
+    printed, kept = capsys.readouterr().out, folder.table.read_text()
     rows = [line.split("│")[1:5] for line in kept.splitlines() if "pass@1 " in line]
-    assert rows and all(cell.strip() in told for row in rows for cell in row)
+    assert rows and all(cell.strip() in printed for row in rows for cell in row)
     alike = [
         sorted((e.task, e.sample, [t.text for t in e.turns]) for e in read_episodes(path))
         for path in (alone, folder.evaluation("after"))

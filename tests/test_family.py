@@ -213,11 +213,11 @@ def test_w0_a_policy_gradient_step_changes_entropy_by_mean_tilt_less_tilt():
         loss = reinforce().apply(Outputs(logprob, logprob), batch, 0).sum()
         (slope,) = torch.autograd.grad(loss, logits)
         change = entropy_of(P0.log() - eps * slope) - entropy_of(P0.log())
-        said = batch.with_(
+        chosen = batch.with_(
             logprob=written(batch, [float(P0[k].log())]),
             entropy=written(batch, [golden["H"]]),
         )
-        predicted = eps * (expected - float(tilt(said).sum()))
+        predicted = eps * (expected - float(tilt(chosen).sum()))
         assert change == near(golden["dH_pg_exact"][k])
         assert predicted == near(golden["dH_pg_pred"][k])
         assert change / eps == near([-0.167935, 0.135244, 0.200323, 0.200323][k])

@@ -136,8 +136,8 @@ def test_w7_the_advantage():
 def test_dcpo_at_temperature_one_every_factor_is_one_and_the_bonus_is_constant():
     logits = torch.randn(9, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     logp, tokens = logits.log_softmax(-1), torch.arange(9) % 5
-    said = logp[torch.arange(9), tokens]
-    factor = (tempered_logprob(WARM, 1.0).apply(logp, tokens) - said).exp()
+    sampled = logp[torch.arange(9), tokens]
+    factor = (tempered_logprob(WARM, 1.0).apply(logp, tokens) - sampled).exp()
     assert factor.tolist() == near([1.0] * 9, 1e-12)
     batch = fixture()
     batch = batch.with_(**{WARM: batch.logprob, COOL: batch.logprob - 1})

@@ -10,7 +10,7 @@ from engine_contract import TIED, model_of
 
 from agentgym.engines.requests import remaining_request
 from agentgym.engines.vllm import engine as vllm
-from agentgym.engines.vllm import server
+from agentgym.engines.vllm.answers import parse_answer, same_model
 from agentgym.errors import EngineError
 from agentgym.types import Completion, Sampling
 
@@ -90,7 +90,7 @@ def answer(*, ended="length", ids=(7, 8), **changes):
 
 
 def read(found):
-    return server._read(found, sampling=Sampling(max_tokens=2), version=3)
+    return parse_answer(found, sampling=Sampling(max_tokens=2), version=3)
 
 
 def test_log_probabilities_of_other_tokens_are_malformed():
@@ -142,4 +142,4 @@ def test_an_existing_folder_of_the_same_name_is_another_model(ours, theirs, same
             path.replace(name, str(tmp_path / name), 1) if path.startswith(name) else path
             for path in (ours, theirs)
         )
-    assert server._same(ours, theirs) == same
+    assert same_model(ours, theirs) == same

@@ -13,8 +13,8 @@ from agentgym.errors import ConfigError, EnvError, NotReplayable, UnknownTask
 from agentgym.interop.foreign import ForeignEnv, Reply
 from agentgym.interop.rows import read_rows, split_rows
 from agentgym.testing import CheckSettings
+from agentgym.testing.environments import findings
 from agentgym.testing.findings import Verdict
-from agentgym.testing.worlds import findings
 
 TEXT = '''
 import gymnasium

@@ -14,8 +14,8 @@ import torch
 from agentgym import plugins
 from agentgym.losses.compose import Outputs, with_advantage
 from agentgym.losses.surrogates import policy_gradient, policy_gradient_kept
-from agentgym.testing.algorithms import _Trial
 from agentgym.testing.batches import batch_of, written
+from agentgym.testing.trial import Trial
 from agentgym_trainers.gspo import sequence_ratio
 from agentgym_trainers.riskpo import with_dual_clip
 
@@ -121,7 +121,7 @@ def test_the_gradient_of_every_loss_term_agrees_with_finite_differences(name):
     """A term without a gradient is zero, unless the released code differs."""
     stops, flat, empty = set(), set(), set()
     for form, config in configurations(name).items():
-        trial = _Trial(f"{name}.{form}", config)
+        trial = Trial(f"{name}.{form}", config)
         whole = trial.credit(trial.batches())[0][-1]
         for update in trial.algorithm.updates:
             batch = exact(whole.rows(update.rows(whole).nonzero().squeeze(-1)))

@@ -162,7 +162,7 @@ def test_permanent_failure_raises_after_all_tries(root, web, server, path, messa
     assert server.asked == [f"/{path}?key=secret"] * 3
 
 
-def test_refused_connection_raises_world_error(web):
+def test_refused_connection_raises_an_environment_error(web):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(EnvError, match="failed in 3 tries: ConnectError"):

@@ -135,10 +135,11 @@ def test_without_the_training_packages_every_command_works_or_names_the_extra(tm
         assert status in (0, 2), f"{command}: {status}"
         assert status == 0 or err.count("\n") == 1 or not command, f"{command}: {err}"
         verb, asks_help = command.partition(" ")[0], command.endswith("--help")
-        if verb in ("train", "algorithms", "doctor", "eval") and not (
-            asks_help and verb != "train"
-        ):
+        if verb in ("train", "algorithms", "doctor", "eval") and not asks_help:
             assert named in err, f"{command}: {err}"
         elif command and verb not in ("compare", "serve"):
             assert (status, err) == (0, ""), f"{command}: {err}"
             assert out
+    shown = " ".join(found["train --help"][1].replace("│", " ").split())
+    assert "--optimizer.learning-rate" in shown and "--algo.group-size" not in shown
+    assert "options of the algorithm (`--algo.*`), since" in shown and "agentic-gym[train]" in shown

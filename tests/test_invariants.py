@@ -568,14 +568,14 @@ def test_aepo_8_repeated_forks_become_less_likely():
 def test_aepo_9_the_mask_covers_only_tokens_generated_by_the_policy():
     group = made_up(0, MIXED)
     batch = collate(group)
-    said = [
+    generated = [
         token
         for episodes in group
         for episode in episodes
         for turn in episode.turns
         for token in turn.completion.tokens
     ]
-    assert batch.tokens[batch.mask].tolist() == said
+    assert batch.tokens[batch.mask].tolist() == generated
 
 
 def test_aepo_10_the_clip_acts_on_each_token_separately():

@@ -19,7 +19,8 @@ from agentgym.errors import ConfigError, EnvError, EnvTimeout, ImpossibleValue, 
 from agentgym.tools import CallLimits, TagCalls, WithTools
 
 pytest.importorskip("mcp")
-from agentgym.tools.mcp import ToolServer, _checker
+from agentgym.tools.json_schema import schema_check
+from agentgym.tools.mcp import ToolServer
 
 SHOP = str(Path(__file__).with_name("mcp_shop.py"))
 COMMAND = [sys.executable, SHOP]
@@ -202,10 +203,12 @@ def test_silent_server_times_out():
 
 def test_schema_validation_fetches_no_references():
     with pytest.raises(ConfigError, match="tool 'x' has no valid schema"):
-        _checker("x", {"type": "nothing"})
-    check = _checker("x", {"type": "object", "properties": {"n": {"type": ["null", "integer"]}}})
+        schema_check("x", {"type": "nothing"})
+    check = schema_check(
+        "x", {"type": "object", "properties": {"n": {"type": ["null", "integer"]}}}
+    )
     assert check({"n": "null"}, True) == {"n": None}
-    remote = _checker("x", {"$ref": "http://127.0.0.1:9/schema"})
+    remote = schema_check("x", {"$ref": "http://127.0.0.1:9/schema"})
     with pytest.raises(Exception, match="Unresolvable"):
         remote({}, False)
 

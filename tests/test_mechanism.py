@@ -40,9 +40,9 @@ from agentgym.losses.reductions import nucleus_entropy, tempered_logprob
 from agentgym.losses.surrogates import entropy_bonus, kl_to_reference, policy_gradient, value_error
 from agentgym.rollout.collect import independent
 from agentgym.testing import check_algorithm
-from agentgym.testing.algorithms import _Trial
 from agentgym.testing.batches import batch_of, written
 from agentgym.testing.episodes import MIXED, TIED, made_up
+from agentgym.testing.trial import Trial
 from agentgym.training.minibatches import loss_scale
 from agentgym.training.mismatch import stop_on_mismatch
 from agentgym.utils.bounds import above, at_least, finite, ordered, within
@@ -60,7 +60,7 @@ from agentgym_trainers.siren import NUCLEUS, anchored, find_peaks
 
 
 def learner_for(config):
-    return _Trial("test", config).learner()
+    return Trial("test", config).learner()
 
 
 def near(values, tolerance=1e-6):

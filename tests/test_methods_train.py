@@ -61,7 +61,7 @@ def step(trainer):
     return asyncio.run(trainer.run_step(tasks))
 
 
-def said(step):
+def outcomes(step):
     return [
         [(t.shared_turns, t.reward, [turn.completion.tokens for turn in t.turns]) for t in group]
         for group in step.groups
@@ -98,7 +98,7 @@ def test_a_method_trains_and_resumes_from_a_checkpoint(tokenizer, config):
     twin.learner.policy.model.load_state_dict(copy.deepcopy(one.learner.policy.model.state_dict()))
     twin.restore(torch.load(file, weights_only=True))
     left, right = step(one), step(twin)
-    assert said(left) == said(right)
+    assert outcomes(left) == outcomes(right)
     # Engine outputs depend, up to rounding, on the other requests in flight.
     for name, value in left.metrics.items():
         if not name.startswith(("time/", "tokens_per_second", "policy/logprob_gap")):

@@ -19,8 +19,8 @@ from agentgym.models.policy import Policy
 from agentgym.rollout.agent import ChatAgent
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.settings import AlarmSettings, OptimizerSettings, ScratchSettings
-from agentgym.testing.algorithms import _Trial
 from agentgym.testing.episodes import MIXED, made_up
+from agentgym.testing.trial import Trial
 from agentgym.training.alarms import ADVICE, AlarmState
 from agentgym.training.learner import Learner
 from agentgym.training.metrics import (
@@ -355,7 +355,7 @@ def test_all_metrics_are_logged_and_engine_and_trainer_agree(tokenizer):
 @pytest.mark.parametrize(("minibatches", "epochs"), [(1, 1), (2, 1), (1, 2)])
 def test_the_norm_of_a_kl_penalty_is_measured_after_a_policy_update(minibatches, epochs):
     """KL-Cov's penalty has no gradient before the first optimiser step, only before later ones."""
-    trial = _Trial("test", KLCov(kl_cov_ratio=0.5, minibatches=minibatches))
+    trial = Trial("test", KLCov(kl_cov_ratio=0.5, minibatches=minibatches))
     learner, algorithm = trial.learner(), trial.algorithm
     batch = learner.observe(collate(made_up(0, MIXED)))
     batch, _ = algorithm.credit.apply(batch, algorithm.credit.init(), 0)

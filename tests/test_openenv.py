@@ -26,7 +26,7 @@ from agentgym.interop.openenv.address import TOKEN, check_address
 from agentgym.interop.openenv.connection import checked_url
 from agentgym.interop.openenv.served import Served
 from agentgym.interop.openenv.session import Session, Sessions
-from agentgym.testing.harness import Walk
+from agentgym.testing.steps import Walk
 from agentgym.types import Task
 
 pytest.importorskip("websockets")
@@ -324,16 +324,16 @@ def test_seeds_are_tasks_where_a_server_lists_none():
 
 def test_the_checker_does_not_take_a_missing_reward_for_nought():
     from agentgym.testing import CheckSettings
-    from agentgym.testing.harness import Lab
+    from agentgym.testing.harness import Harness
     from agentgym.testing.wire import rewards_are_numbers
 
     for reward, sentence in ((None, "the reward None, expected"), (True, "the reward True")):
         with other(lambda _, paid=reward: stepping(reward=paid, done=True)) as name:
-            lab = Lab(name, {}, CheckSettings(steps=4))
-            lab.recorded = lambda: [Walk("seed-0", 0, ("a",), ())]
+            harness = Harness(name, {}, CheckSettings(steps=4))
+            harness.recorded = lambda: [Walk("seed-0", 0, ("a",), ())]
             with pytest.raises(AssertionError, match=sentence):
-                rewards_are_numbers(lab)
-            lab.abandon()
+                rewards_are_numbers(harness)
+            harness.abandon()
 
 
 def test_a_replay_that_differs_is_no_fork():

@@ -15,9 +15,9 @@ from openenv_servers import ROOT, free_port, process
 
 from agentgym.cli import main
 from agentgym.testing import CheckSettings, remote, severity, wire
+from agentgym.testing.environments import SERVER_CHECKS, checks_of, findings, title
 from agentgym.testing.findings import Finding, Skipped, Verdict
-from agentgym.testing.harness import Lab
-from agentgym.testing.worlds import SERVER_CHECKS, checks_of, findings, title
+from agentgym.testing.harness import Harness
 
 QUICK = CheckSettings(steps=40, resets=100, seconds=2.0)
 
@@ -32,11 +32,11 @@ def servers():
 
 
 def run(check, name):
-    lab = Lab(name, {}, QUICK)
+    harness = Harness(name, {}, QUICK)
     try:
-        return check(lab)
+        return check(harness)
     finally:
-        lab.abandon()
+        harness.abandon()
 
 
 FAULTS = [

@@ -217,13 +217,13 @@ def test_algorithms_lists_each_ones_defaults_and_fits_the_terminal(capsys, monke
     }
     assert list(rows) == list(plugins.algorithms())
     place = lines[0].index("defaults")
-    told = {name: " ".join(line[place:] for line in row).split() for name, row in rows.items()}
+    listed = {name: " ".join(line[place:] for line in row).split() for name, row in rows.items()}
     assert {"group_size=8", "minibatches=2", "truncated_episodes=zero"} <= set(agreed.split())
-    assert "group_size=8" not in told["grpo"]
-    assert {"overlong_buffer=0.2", "max_attempts=3"} <= set(told["dapo"])
-    assert {"base=GRPO", "base.dual_clip=3"} <= set(told["aepo"])
-    assert {"base=DrBoT", "replay_mode=some"} <= set(told["spear"])
-    assert "dual_clip=3" in told["riskpo"] and "max_penalty=0.9" in told["pear"]
+    assert "group_size=8" not in listed["grpo"]
+    assert {"overlong_buffer=0.2", "max_attempts=3"} <= set(listed["dapo"])
+    assert {"base=GRPO", "base.dual_clip=3"} <= set(listed["aepo"])
+    assert {"base=DrBoT", "replay_mode=some"} <= set(listed["spear"])
+    assert "dual_clip=3" in listed["riskpo"] and "max_penalty=0.9" in listed["pear"]
 
 
 def test_the_algorithms_readme_lists_the_installed_algorithms():

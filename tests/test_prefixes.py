@@ -71,8 +71,8 @@ def batch_of(rows, rng):
     def turn(row):
         read = int(rng.integers(1, len(row)))
         zeros = (0.0,) * (len(row) - read)
-        said = Completion(tuple(row[read:]), zeros, zeros)
-        return Turn(tuple(row[:read]), said, "", "", 0.0, fresh=True)
+        taken = Completion(tuple(row[read:]), zeros, zeros)
+        return Turn(tuple(row[:read]), taken, "", "", 0.0, fresh=True)
 
     batch = collate(
         [[Trajectory(Task("", ""), 0, "", "", (turn(r),), Stop.TERMINATED)] for r in rows]
@@ -92,8 +92,8 @@ def alone(model, batch):
     for row in range(len(batch)):
         place = (batch.row == row).nonzero().squeeze(-1)
         logp = model(input_ids=batch.tokens[place][None]).logits[0, :-1].log_softmax(-1)
-        said = logp.gather(-1, batch.tokens[place][1:, None]).squeeze(-1)
-        logprob = logprob.index_put((place[1:],), said)
+        taken = logp.gather(-1, batch.tokens[place][1:, None]).squeeze(-1)
+        logprob = logprob.index_put((place[1:],), taken)
         entropy = entropy.index_put((place[1:],), -(logp.exp() * logp).sum(-1))
     return logprob * batch.mask, entropy * batch.mask
 

@@ -98,7 +98,7 @@ def test_an_evaluation_of_a_pretrained_model_allows_long_completions():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "warning"),
     [
         ({"model": "m", "optimizer": OptimizerSettings(learning_rate=4e-4)}, "all weights"),
         (
@@ -112,9 +112,9 @@ def test_an_evaluation_of_a_pretrained_model_allows_long_completions():
         ({"optimizer": OptimizerSettings(learning_rate=1e-6)}, "made from nothing"),
     ],
 )
-def test_an_unusual_learning_rate_gives_a_one_line_warning(change, said):
+def test_an_unusual_learning_rate_gives_a_one_line_warning(change, warning):
     [line] = advice(Experiment(**change))
-    assert said in line and "\n" not in line and "usual for" in line
+    assert warning in line and "\n" not in line and "usual for" in line
 
 
 def test_usual_learning_rates_give_no_warning():

@@ -53,8 +53,8 @@ def test_two_methods_with_two_seeds_resume_after_a_kill(tokenizer, tmp_path):
         assert first.poll() is None, first.stdout.read()
         time.sleep(0.02)
     os.killpg(first.pid, signal.SIGKILL)
-    said = first.communicate()[0]
-    assert "1/4  grpo, seed 0" in said and "eta" in said
+    output = first.communicate()[0]
+    assert "1/4  grpo, seed 0" in output and "eta" in output
     stamp = (out / "grpo-seed0" / "report.txt").stat().st_mtime_ns
     assert not (out / "aepo-random-branching-seed0" / "report.txt").exists()
     assert (out / "table.md").read_text().count("| grpo | 1 |") == 1
@@ -62,9 +62,9 @@ def test_two_methods_with_two_seeds_resume_after_a_kill(tokenizer, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("Before.\n<!-- reproduce -->\nold\n<!-- /reproduce -->\nAfter.\n")
     second = reproduce(out, *arms, "--readme", str(readme))
-    said = second.communicate()[0]
-    assert second.returncode == 0, said
-    assert "1 of 4 runs are done" in said and "4/4  aepo: random branching, seed 1" in said
+    output = second.communicate()[0]
+    assert second.returncode == 0, output
+    assert "1 of 4 runs are done" in output and "4/4  aepo: random branching, seed 1" in output
     assert (out / "grpo-seed0" / "report.txt").stat().st_mtime_ns == stamp
 
     for run in ("grpo-seed0", "grpo-seed1", "aepo-random-branching-seed0"):
@@ -108,6 +108,6 @@ def test_runs_end_with_the_process_that_started_them(tokenizer, tmp_path):
 
 def test_a_mistyped_method_gives_a_one_line_error(tmp_path):
     done = reproduce(tmp_path / "out", "--arms", "aepo: random")
-    said = done.communicate()[0]
-    assert done.returncode == 2 and "Did you mean 'aepo: random branching'?" in said
-    assert said.count("\n") == 1 and not (tmp_path / "out").exists()
+    output = done.communicate()[0]
+    assert done.returncode == 2 and "Did you mean 'aepo: random branching'?" in output
+    assert output.count("\n") == 1 and not (tmp_path / "out").exists()

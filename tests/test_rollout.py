@@ -15,10 +15,11 @@ from agentgym.env.registry import world
 from agentgym.errors import UnknownTask
 from agentgym.rollout.agent import ChatAgent
 from agentgym.rollout.demonstrations import demonstrate, demonstration_texts, to_trajectory
-from agentgym.rollout.player import EpisodeLimits, Player, derive
+from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.training.metrics import episode_metrics
 from agentgym.training.trainer import task_of
 from agentgym.types import Ending, Sampling
+from agentgym.utils.seeds import derive
 
 TASK = Task("agentgym/Hotter-v0", "hotter-3")
 

@@ -246,9 +246,9 @@ def test_an_interrupted_run_reports_the_saved_step(tmp_path):
             time.sleep(0.01)
         running.send_signal(signal.SIGINT)
         assert running.wait(60) == 130, log.read_text()
-    said = log.read_text().splitlines()[-1]
-    assert re.match(r"stopped: step \d+ is saved", said), said
-    assert f"continue with: agentgym train --resume {folder.root}" in said
+    last_line = log.read_text().splitlines()[-1]
+    assert re.match(r"stopped: step \d+ is saved", last_line), last_line
+    assert f"continue with: agentgym train --resume {folder.root}" in last_line
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])

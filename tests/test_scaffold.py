@@ -47,8 +47,8 @@ def test_a_new_environment_package_can_be_installed_checked_played_and_trained_o
 ):
     assert main(["new-env", "lost-key", "--into", str(tmp_path)]) == 0
     folder, env = tmp_path / "lost-key", "lost_key/LostKey-v0"
-    told = capsys.readouterr().out
-    assert all(f"agentgym {verb} {env}" in told for verb in ("check", "play", "train --env"))
+    printed = capsys.readouterr().out
+    assert all(f"agentgym {verb} {env}" in printed for verb in ("check", "play", "train --env"))
     assert len((folder / "lost_key" / "world.py").read_text().splitlines()) < 55
     install = ["-m", "pip", "--python", str(fresh), "install", "--quiet", "--no-index"]
     run(sys.executable, *install, "--no-deps", "--no-build-isolation", "-e", str(folder))

@@ -332,8 +332,8 @@ def test_full_observations_contain_only_the_text_of_the_game():
     opening, info = env.reset(options={"task": COOKING})
     assert opening.startswith(info["goal"]) and "-= " in opening
     steps = [opening, *(step[0] for step in play(env, env.oracle()))]
-    for said in steps:
-        assert not re.search(r"[\[\]$]|^>|succeeded|<score>|RESTART|\n\n\n|^\s|\s$", said), said
+    for shown in steps:
+        assert not re.search(r"[\[\]$]|^>|succeeded|<score>|RESTART|\n\n\n|^\s|\s$", shown), shown
     assert "*** The End ***" in steps[-1]
     assert "point" in steps[-1]
 

@@ -210,8 +210,10 @@ def test_a_killed_generator_leaves_no_partial_game_and_a_killed_worker_is_replac
     for worker in children(maker.pid):
         if "textworld.makers" in Path(f"/proc/{worker}/cmdline").read_text():
             os.kill(worker, signal.SIGKILL)
-    said = maker.communicate(timeout=120)[0]
-    assert maker.returncode == 0 and said.split("\n")[0] == "0 2" and said.endswith("2 2\n"), said
+    output = maker.communicate(timeout=120)[0]
+    assert maker.returncode == 0 and output.split("\n")[0] == "0 2" and output.endswith("2 2\n"), (
+        output
+    )
     for path in tmp_path.rglob("coin*.z8"):
         if not path.parent.name.startswith(".making"):
             games.check(path)

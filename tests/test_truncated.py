@@ -7,8 +7,8 @@ import torch
 
 from agentgym import plugins
 from agentgym.batch.batch import collate
-from agentgym.testing.algorithms import _Trial
 from agentgym.testing.episodes import MIXED, made_up
+from agentgym.testing.trial import Trial
 from agentgym_trainers.copo import COPO
 from agentgym_trainers.drbot import DrBoT
 from agentgym_trainers.epo import EPO
@@ -34,7 +34,7 @@ def masked(config):
 
 def credited(config):
     """Two steps of credit on a batch with every second episode truncated."""
-    trial = _Trial("test", config)
+    trial = Trial("test", config)
     learner, credit = trial.learner(), trial.algorithm.credit
     state = credit.init()
     for step in range(2):

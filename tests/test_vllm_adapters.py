@@ -8,7 +8,9 @@ import torch
 from engine_contract import TIED, ask, assert_agrees, model_of, words
 
 from agentgym.engines.factory import EngineFactory
-from agentgym.engines.vllm.engine import parse_completion, sampling_params, start_engine
+from agentgym.engines.vllm.answers import parse_completion
+from agentgym.engines.vllm.arguments import sampling_params
+from agentgym.engines.vllm.start import start_engine
 from agentgym.models import from_scratch
 from agentgym.models.loading import load_model
 from agentgym.models.lora import add_lora, merge_lora

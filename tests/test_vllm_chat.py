@@ -9,7 +9,7 @@ pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
 
 from agentgym.engines.chat import ChatEngine
 from agentgym.engines.endpoint import Endpoint
-from agentgym.engines.vllm.engine import ENVIRONMENT, defaults
+from agentgym.engines.vllm.arguments import ENVIRONMENT, defaults
 from agentgym.engines.vllm.process import ServerProcess
 from agentgym.errors import ContextTooLong, EngineError
 from agentgym.models import from_scratch

@@ -13,7 +13,7 @@ import pytest
 from agentgym.env.panel import panel
 from agentgym.env.registry import make, world
 from agentgym.errors import CacheError, ConfigError, EnvError, UnknownTask
-from agentgym.testing.worlds import findings
+from agentgym.testing.environments import findings
 
 pytest.importorskip("Stemmer")
 pytest.importorskip("rapidfuzz")

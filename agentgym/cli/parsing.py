@@ -18,6 +18,8 @@ from agentgym.settings import Value
 
 T = TypeVar("T")
 
+HELP_FLAGS = frozenset({"-h", "--help"})
+
 # A file chooses among several dataclasses, such as the host of an algorithm; on the command line
 # the fields of the chosen one are options like any others.
 _NESTED = (tyro.conf.AvoidSubcommands,)
@@ -34,7 +36,7 @@ def parse(kind: type[T], words: Sequence[str], *, prog: str, default: T | None =
     """
     rest = list(words)
     pairs = take_pairs(rest, "--env-args")
-    if not {"-h", "--help"} & set(rest):
+    if not HELP_FLAGS & set(rest):
         check_flags(rest, kind if default is None else default, prog)
     if default is None:
         options = tyro.cli(kind, args=rest, prog=prog, config=_NESTED)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import field, fields, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import tyro
 from rich.console import Console
 
 from agentgym.cli.flags import check_flags
-from agentgym.cli.parsing import parse, take, value_of
-from agentgym.errors import ConfigError
+from agentgym.cli.parsing import HELP_FLAGS, parse, take, value_of
+from agentgym.errors import ConfigError, MissingExtra
 from agentgym.experiment.plan import DEFAULT_ALGORITHM, Plan, load_plan, plan_for_env
 from agentgym.settings import Experiment
 from agentgym.utils.progress import Display
@@ -44,8 +44,6 @@ DATA_HELP = "File of tasks, passed to the environment as its argument `data`."
 
 def train(arguments: list[str]) -> int:
     """``train [ALGORITHM] [--world NAME | --config FILE] [--resume RUN] [options]``."""
-    from agentgym.experiment.start import start
-
     rest = list(arguments)
     resumed = take(rest, "--resume")
     file = take(rest, "--config")
@@ -63,11 +61,18 @@ def train(arguments: list[str]) -> int:
     if resumed is not None:
         file = str(Path(resumed) / "config.yaml")
     model, lora = value_of(rest, "--model"), value_of(rest, "--lora.rank") is not None
-    if world:
-        plan = plan_for_env(world, named, model=model, lora=lora)
-    else:
-        plan = load_plan(file, named, model=model, lora=lora)
+    try:
+        if world:
+            plan = plan_for_env(world, named, model=model, lora=lora)
+        else:
+            plan = load_plan(file, named, model=model, lora=lora)
+    except MissingExtra as missing:
+        if HELP_FLAGS & set(rest):
+            show_help_without_algorithm(missing)
+        raise
     chosen = parse_plan(plan, rest)
+    from agentgym.experiment.start import start
+
     try:
         start(
             chosen.plan,
@@ -92,10 +97,26 @@ class Chosen:
 
 def parse_plan(plan: Plan, words: list[str]) -> Chosen:
     """A plan with the options of a command line."""
+    kind = options_class(TRAIN_HELP, ("algo", type(plan.algo), field(default=plan.algo)))
+    held = {f.name: getattr(plan.experiment, f.name) for f in fields(Experiment)}
+    default = replace(kind(), **held)
+    options = parse(kind, words, prog=f"agentgym train {plan.algorithm}", default=default)
+    return Chosen(options, plan.algorithm)
+
+
+def show_help_without_algorithm(missing: MissingExtra) -> NoReturn:
+    """Print every option but those of the algorithm, whose package is not installed, and exit."""
+    note = f"Not listed: the options of the algorithm (`--algo.*`), since {missing}"
+    parse(options_class(f"{TRAIN_HELP}\n{note}\n"), ["--help"], prog="agentgym train")
+    raise AssertionError("the parser exits after its help")
+
+
+def options_class(about: str, *more: tuple[str, type, Any]) -> Any:
+    """The dataclass whose fields are the options of ``train``."""
     kind = make_dataclass(
         "Options",
         [
-            ("algo", type(plan.algo), field(default=plan.algo)),
+            *more,
             ("out", Annotated[Path | None, tyro.conf.arg(help=OUT_HELP)], field(default=None)),
             ("data", Annotated[Path | None, tyro.conf.arg(help=DATA_HELP)], field(default=None)),
         ],
@@ -103,8 +124,5 @@ def parse_plan(plan: Plan, words: list[str]) -> Chosen:
         frozen=True,
         kw_only=True,
     )
-    kind.__doc__ = TRAIN_HELP
-    held = {f.name: getattr(plan.experiment, f.name) for f in fields(Experiment)}
-    default = replace(kind(), **held)
-    options = parse(kind, words, prog=f"agentgym train {plan.algorithm}", default=default)
-    return Chosen(options, plan.algorithm)
+    kind.__doc__ = about
+    return kind

@@ -17,8 +17,7 @@ from agentgym.engines import Engine
 from agentgym.engines.chat import api_root
 from agentgym.engines.endpoint import Endpoint, RetryPolicy
 from agentgym.engines.factory import API_KEY_VARIABLE, OPENAI_URL, EngineFactory
-from agentgym.engines.vllm.engine import one_line
-from agentgym.errors import AgentGymError
+from agentgym.errors import AgentGymError, one_line
 from agentgym.models import from_scratch
 from agentgym.settings import EngineKind, ScratchSettings
 from agentgym.types import Completion, Sampling

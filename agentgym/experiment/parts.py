@@ -24,16 +24,19 @@ from agentgym.models.gguf import is_gguf
 from agentgym.models.loading import load_model
 from agentgym.models.lora import add_lora, base_model_of
 from agentgym.models.protocols import CausalLM, Tokenizer
-from agentgym.rollout.agent import ChatAgent, end_tokens
+from agentgym.rollout.agent import ChatAgent
+from agentgym.rollout.completions import end_tokens
 from agentgym.rollout.demonstrations import (
     demonstrate,
     to_example,
 )
-from agentgym.rollout.player import EpisodeLimits, Player, derive
+from agentgym.rollout.history_check import history_note
+from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.rollout.prompts import LAYOUTS, Example
 from agentgym.settings import Experiment
 from agentgym.types import Sampling
 from agentgym.utils.progress import Display
+from agentgym.utils.seeds import derive
 
 
 @dataclass
@@ -81,7 +84,7 @@ class RunParts:
         )
         if settings.examples:
             agent.examples = self._examples(agent, settings.examples)
-        note = agent.history_note() if self.experiment.model is not None else ""
+        note = history_note(agent) if self.experiment.model is not None else ""
         if note and not self._noted:
             self._noted = True
             self.display.say(note)

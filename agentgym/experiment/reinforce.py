@@ -12,11 +12,12 @@ from agentgym.experiment.metrics_file import MetricsWriter, truncate_episodes
 from agentgym.experiment.parts import RunParts
 from agentgym.models.policy import Policy
 from agentgym.models.protocols import Tokenizer
-from agentgym.rollout.player import Player, derive
+from agentgym.rollout.player import Player
 from agentgym.training.learner import Learner
 from agentgym.training.schedule import Scheduler, Tasks, make_scheduler, with_importance_correction
 from agentgym.training.trainer import Step, Trainer, task_of
 from agentgym.types import Task
+from agentgym.utils.seeds import derive
 
 
 async def reinforce(parts: RunParts, algorithm: Algorithm) -> None:

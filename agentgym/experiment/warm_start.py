@@ -14,10 +14,10 @@ from agentgym.rollout.demonstrations import (
     demonstration_texts,
     to_trajectory,
 )
-from agentgym.rollout.player import derive
 from agentgym.training.metrics import episode_metrics
 from agentgym.training.warmup import demonstrations, imitate
 from agentgym.utils.concurrency import gather
+from agentgym.utils.seeds import derive
 
 PROBE_TASKS = 64
 """Training tasks played to measure the success of the warm-up."""

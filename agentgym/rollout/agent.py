@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from agentgym.rollout.action_formats import ACT, ActionFormat, NativeCalls, Tags
-from agentgym.rollout.chat_template import ChatTemplate, Message
+from agentgym.rollout.chat_template import ChatTemplate
+from agentgym.rollout.completions import Completions, native_calls
 from agentgym.rollout.prompts import AgentInput, Example, PromptLayout
-from agentgym.rollout.thoughts import CLOSING, OPENING, THINK
-from agentgym.rollout.tool_calls import (
-    HERMES,
-    ToolCall,
-    detect,
-    from_tokenizer,
-    notation,
-    results_of,
-)
+from agentgym.rollout.rendering import Message
+from agentgym.rollout.sanitize import Sanitizer, without_tool_instructions
+from agentgym.rollout.tool_calls import ToolCall, results_of
 from agentgym.types import Completion, Turn
 
 if TYPE_CHECKING:
-    from agentgym.models.protocols import CausalLM, Tokenizer
+    from agentgym.models.protocols import Tokenizer
 
 __all__ = ["Agent", "AgentInput", "ChatAgent", "History", "Prompt"]
 
 History = Literal["append", "rerender"]
-_TAIL = 48
-"""Tokens at the end of a prompt in which a generation prompt may open a thought."""
 
 
 class Prompt(NamedTuple):
@@ -138,10 +126,11 @@ class ChatAgent:
         self.window = self.layout.window if window is None else window
         self.history = history
         self.stop = self.template.stop_tokens(stop_tokens)
-        self._special = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
+        self._sanitizer = Sanitizer(tokenizer.all_special_tokens)
         self.action_format: ActionFormat = action_format or Tags()
         if isinstance(self.action_format, NativeCalls):
-            self.action_format = self._native(tool_notation)
+            self.action_format = native_calls(self.template, tool_notation)
+        self.completions = Completions(self.template, self.action_format, self.stop)
         self.examples: tuple[Example, ...] = ()
         """Solved episodes to show in the prompt."""
 
@@ -153,7 +142,7 @@ class ChatAgent:
         tools = self._schemas(shown)
         if self.window is not None:
             first = max(0, len(turns) - self.window - 1)
-            recent = [*turns[:first], *map(self._sanitized_turn, turns[first:])]
+            recent = [*turns[:first], *map(self._sanitizer.turn, turns[first:])]
             user = self.layout.windowed(shown, recent, self.window)
             return Prompt(
                 self._encode(self._render([*self._head(shown), _user(user)], tools)), True
@@ -162,7 +151,7 @@ class ChatAgent:
             messages = [*self._head(shown), _user(self.layout.first(shown))]
             return Prompt(self._encode(self._render(messages, tools)), True)
         if self.history == "rerender":
-            return self._rerendered(shown, turns, tools)
+            return self._rerendered(shown, turns)
         return Prompt(self._encode(self._continuation(shown, turns[-1])), False)
 
     def _continuation(self, shown: AgentInput, last: Turn) -> str:
@@ -190,19 +179,21 @@ class ChatAgent:
                 return after
         if sampled == self.stop[:1]:
             first = self._encode(text)[:1]
-            if first and self.tokenizer.decode(list(first)) in self._special:
+            if first and self.tokenizer.decode(list(first)) in self._sanitizer.special:
                 return text.removeprefix(self.tokenizer.decode(list(first)))
         return text
 
-    def _rerendered(
-        self, shown: AgentInput, turns: Sequence[Turn], tools: Sequence[Message]
-    ) -> Prompt:
-        text = self._render(self.messages(shown, turns), tools)
+    def _rerendered(self, shown: AgentInput, turns: Sequence[Turn]) -> Prompt:
+        text = self.rendered(shown, turns)
         context = list(_context(turns))
         read = self.tokenizer.decode(context, skip_special_tokens=False)
         if text.startswith(read) and len(text) > len(read):
             return Prompt(self._encode(text[len(read) :]), False)
         return Prompt(self._encode(text), True)
+
+    def rendered(self, shown: AgentInput, turns: Sequence[Turn]) -> str:
+        """The conversation so far, as the chat template writes it."""
+        return self._render(self.messages(shown, turns), self._schemas(shown))
 
     def messages(self, shown: AgentInput, turns: Sequence[Turn]) -> list[Message]:
         """The conversation so far, as chat messages."""
@@ -211,7 +202,7 @@ class ChatAgent:
         found = [*self._head(shown), _user(self.layout.first(first))]
         for number, turn in enumerate(turns):
             now = shown if number == len(turns) - 1 else shown._replace(admissible_actions=())
-            now = now._replace(observation=self._plain(turn.observation))
+            now = now._replace(observation=self._sanitizer.text(turn.observation))
             calls = self._calls(turn, shown)
             ids = _call_ids(number, len(calls))
             found.append(self._answer(turn, calls, ids))
@@ -222,10 +213,10 @@ class ChatAgent:
         """A completion as an assistant message."""
         markers = self.template.thoughts
         text = self.decode(turn.completion.tokens)
-        thought, answer, closed = markers.split(text, opened=self._opened(turn.prompt))
+        thought, answer, closed = markers.split(text, opened=self.completions.opened(turn.prompt))
         if not closed:
             thought, answer = None, text
-        answer = self._without_header(answer)
+        answer = self.completions.without_header(answer)
         if calls:
             content = self.action_format.notation.read(answer).content  # type: ignore[attr-defined]
             message = self.template.calls_message(calls, content, ids)
@@ -252,7 +243,7 @@ class ChatAgent:
             return ()
         if not self.template.has_tools:
             return ()
-        text = self._normalized(turn.completion, turn.prompt)
+        text = self.completions.normalized(turn.completion, turn.prompt)
         calls = self.action_format.parse_calls(text, shown.tools or (ACT,))[1]
         return calls
 
@@ -264,7 +255,7 @@ class ChatAgent:
             instructions = self.action_format.instructions
             if isinstance(self.action_format, NativeCalls):
                 instructions = self.action_format.describe(shown.tools or (ACT,))
-            examples = [replace_texts(example, self._plain) for example in self.examples]
+            examples = list(map(self._sanitizer.example, self.examples))
             system = self.layout.system(shown.manual, instructions, examples)
         if not system:
             return []
@@ -284,77 +275,17 @@ class ChatAgent:
         return self.template.encode(text)
 
     def _sanitized(self, shown: AgentInput) -> AgentInput:
-        native = isinstance(self.action_format, NativeCalls) and shown.tools
-        if about := shown.tool_instructions:
-            if native or about in shown.goal:
-                shown = shown._replace(manual=shown.manual.replace(about, "").strip())
-            if native:
-                # They show another notation, and the template lists the tools.
-                goal = shown.goal.replace(about, "").strip()
-                shown = shown._replace(goal=goal, manual=_without_calls(shown.manual, shown.tools))
-        return shown._replace(
-            manual=self._plain(shown.manual),
-            goal=self._plain(shown.goal),
-            opening=self._plain(shown.opening),
-            observation=self._plain(shown.observation),
-            admissible_actions=tuple(map(self._plain, shown.admissible_actions)),
+        native = isinstance(self.action_format, NativeCalls)
+        return self._sanitizer.input(
+            without_tool_instructions(shown, native=native and bool(shown.tools))
         )
-
-    def _sanitized_turn(self, turn: Turn) -> Turn:
-        return replace(
-            turn, observation=self._plain(turn.observation), action=self._plain(turn.action)
-        )
-
-    def _plain(self, text: str) -> str:
-        """Text of the environment, with control tokens of the template broken up."""
-        text = text.encode(errors="replace").decode()  # Halves of characters have no tokens.
-        for token in self._special:
-            if token in text:
-                text = text.replace(token, f"{token[:1]} {token[1:]}")
-        return text
-
-    def history_note(self) -> str:
-        """One line if ``history="append"`` differs from the chat template; else empty.
-
-        Compares whole renderings of three turns, without thoughts and with them.
-        """
-        if self.window is not None or self.history == "rerender":
-            return ""
-        rewritten = [kind for kind in ("answers", "thoughts") if self._rewrites(kind == "thoughts")]
-        if not rewritten:
-            return ""
-        return (
-            f"the chat template rewrites {' and '.join(rewritten)} of earlier turns; the "
-            "conversation keeps what was sampled (`--agent.history rerender` follows the template)"
-        )
-
-    def _rewrites(self, thoughts: bool) -> bool:
-        shown, markers = AgentInput("goal", "start", "start"), self.template.thoughts
-        turns: list[Turn] = []
-        context: tuple[int, ...] = ()
-        for _ in range(2):
-            prompt = self.prompt(shown, turns)
-            written = self.encode_action("look")
-            if thoughts:
-                text = self._written("look").removeprefix(self.template.answer_header)
-                closed = markers.closed("hm") + markers.answer
-                opened = self.template.opens_thought
-                thought = closed.lstrip("\n") if opened else markers.opening + closed
-                written = (*self._encode(thought + text), *written[-1:])
-            zeros = (0.0,) * len(written)
-            context = (*context, *prompt.tokens, *written)
-            completion = Completion(written, zeros, zeros)
-            turns.append(Turn(prompt.tokens, completion, "look", "start", 0.0, prompt.fresh))
-        prompt = self.prompt(shown, turns)
-        read = self.tokenizer.decode([*context, *prompt.tokens])
-        return bool(read != self._render(self.messages(shown, turns), self._schemas(shown)))
 
     # ---- completions -------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def thought_end(self) -> tuple[int, ...]:
         """Tokens that close a thought which has run too long, the documented way of the family."""
-        return self._encode(self.template.thoughts.cut)
+        return self.completions.thought_end
 
     def parse(
         self,
@@ -363,125 +294,23 @@ class ChatAgent:
         tools: Sequence[Mapping[str, Any]] = (),
     ) -> str:
         """Decode without the stop token and parse the action."""
-        text = self._normalized(completion, prompt)
-        if isinstance(self.action_format, NativeCalls):
-            return self.action_format.parse_calls(text, tools or (ACT,))[0]
-        return self.action_format.parse(text)
-
-    def _normalized(self, completion: Completion, prompt: Sequence[int]) -> str:
-        """The completion with its thought between ``<think>`` and ``</think>``."""
-        text = self.decode(completion.tokens)
-        markers, opened = self.template.thoughts, self._opened(prompt)
-        if markers.opening == THINK.opening:
-            return OPENING + text if opened and not text.startswith(OPENING) else text
-        thought, answer, closed = markers.split(text, opened=opened)
-        if not closed:
-            return f"{OPENING}{thought}"
-        answer = self._without_header(answer)
-        return answer if thought is None else f"{OPENING}{thought}{CLOSING}{answer}"
-
-    def _without_header(self, answer: str) -> str:
-        """The text of an answer without the header of its channel."""
-        for header in (self.template.thoughts.answer, self.template.answer_header):
-            if header and answer.startswith(header):
-                return answer[len(header) :]
-        return answer
-
-    def _opened(self, prompt: Sequence[int]) -> bool:
-        """The prompt ends inside a thought; without a prompt, the generation prompt does."""
-        opening = self.template.thought_opening
-        if not prompt or not opening:
-            return bool(opening)
-        return str(self.tokenizer.decode(list(prompt[-_TAIL:]))).endswith(opening)
+        return self.completions.parse(completion, prompt, tools)
 
     def in_thought(self, completion: Completion, prompt: Sequence[int] = ()) -> bool:
         """The completion ends inside a thought."""
-        text = self.decode(completion.tokens)
-        return not self.template.thoughts.split(text, opened=self._opened(prompt))[2]
+        return self.completions.in_thought(completion, prompt)
 
     def count_thought_tokens(self, completion: Completion, prompt: Sequence[int] = ()) -> int:
         """Tokens up to the one that completes the closing mark; all of an unclosed thought."""
-        tokens, closing = completion.tokens, self.template.thoughts.closing
-        text = self.decode(tokens)
-        if closing not in text:
-            unclosed = self._opened(prompt) or self.template.thoughts.opening in text
-            return len(tokens) if unclosed else 0
-        counts = range(len(tokens) + 1)
-        return bisect_left(counts, True, key=lambda n: closing in self.decode(tokens[:n]))
+        return self.completions.count_thought_tokens(completion, prompt)
 
     def encode_action(self, action: str) -> tuple[int, ...]:
         """The action in the format and in the form of the template, and the stop token."""
-        end = self.stop[:1]
-        if isinstance(self.action_format, NativeCalls) and self.template.call_end:
-            end = (self.tokenizer.convert_tokens_to_ids(self.template.call_end),)
-        return (*self._encode(self._written(action)), *end)
-
-    def _written(self, action: str) -> str:
-        if isinstance(self.action_format, NativeCalls):
-            return self._written_call(action, self.action_format)
-        text, header = self.action_format.format(action), self.template.answer_header
-        empty = f"{OPENING}{CLOSING}"
-        if text.startswith(empty):
-            markers = self.template.thoughts
-            if markers.closing in header:
-                return header + text.removeprefix(empty)
-            if markers.opening != OPENING:
-                thought = f"{markers.opening}{markers.closing}{markers.answer or header}"
-                return thought + text.removeprefix(empty)
-        return header + text
-
-    def _written_call(self, action: str, form: NativeCalls) -> str:
-        calls = [ToolCall("act", {"action": action})]
-        if action.startswith("<tool_call>"):
-            calls = list(HERMES.read(action).calls)
-        if len(calls) == 1:
-            text = self.template.call_text(calls[0].name, calls[0].arguments)
-            if text is not None:
-                return text
-        return self.template.answer_header + form.format(action)
+        return self.completions.encode_action(action)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Decoded, without trailing stop tokens."""
-        kept = list(tokens)
-        while kept and kept[-1] in self.stop:
-            kept.pop()
-        return str(self.tokenizer.decode(kept, skip_special_tokens=False))
-
-    def _native(self, name: str | None) -> NativeCalls:
-        """Native calls in the notation that the template writes, or in the one named."""
-        if name is not None:
-            return NativeCalls(notation(name), self.template.has_tools)
-        if getattr(self.tokenizer, "response_template", None):
-            return NativeCalls(from_tokenizer(self.tokenizer), self.template.has_tools)
-        call = ToolCall("qx_tool", {"value": "text"})
-        written = self.template.call_text(call.name, call.arguments)
-        found = None if written is None else detect(written, call)
-        return NativeCalls(found or HERMES, self.template.has_tools)
-
-
-def replace_texts(example: Example, plain: Any) -> Example:
-    """An example with sanitized texts."""
-    steps = tuple((completion, plain(observation)) for completion, observation in example.steps)
-    return Example(plain(example.goal), plain(example.opening), steps)
-
-
-def _without_calls(manual: str, tools: Sequence[Mapping[str, Any]]) -> str:
-    """A manual without the lines that show a call in the notation of the environment."""
-    marks = ["<tool_call>", *(f"<{tool.get('function', tool).get('name')}>" for tool in tools)]
-    lines = [line for line in manual.splitlines() if not any(mark in line for mark in marks)]
-    return "\n".join(lines).strip()
-
-
-def end_tokens(model: CausalLM | str | Path | None) -> tuple[int, ...]:
-    """``eos_token_id`` of the generation config of a model or of a model folder."""
-    if isinstance(model, str | Path):
-        file = Path(model, "generation_config.json")
-        found = json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None
-    else:
-        found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    if found is None:
-        return ()
-    return (found,) if isinstance(found, int) else tuple(found)
+        return self.completions.decode(tokens)
 
 
 def _user(text: str) -> Message:

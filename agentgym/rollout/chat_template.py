@@ -1,51 +1,26 @@
 """A chat template as the agent needs it: whole prompts, continuations, stop tokens.
 
-A template is a Jinja program of the model's family. Nothing about it is assumed: what it supports
-(a system role, text contents, tools, thoughts) is found by rendering short conversations of
-markers, and every failure inside it becomes one line.
+Nothing about a template is assumed: what it supports (a system role, tools, thoughts) is found by
+rendering short conversations of markers.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from agentgym.errors import ConfigError
+from agentgym.rollout.rendering import Message, Rendering
 from agentgym.rollout.thoughts import ThoughtMarkers, thought_markers
 from agentgym.rollout.tool_calls import ToolCall, detect
+from agentgym.rollout.tool_style import ToolStyle, find_tool_style, lists_tools
 
 if TYPE_CHECKING:
     from agentgym.models.protocols import Tokenizer
 
-Message = dict[str, Any]
-"""One chat message as ``apply_chat_template`` takes it: role, content, tool calls."""
-
 _USER, _ANSWER, _SYSTEM, _THOUGHT = "QxUser0", "QxAnswer1", "QxSystem2", "QxThought3"
-_RESERVED = frozenset({"tokenize", "add_generation_prompt", "messages", "conversation", "tools"})
-_TOOL: Message = {
-    "type": "function",
-    "function": {
-        "name": "qx_tool",
-        "description": "A tool.",
-        "parameters": {
-            "type": "object",
-            "properties": {"value": {"type": "string", "description": "A value."}},
-            "required": ["value"],
-        },
-    },
-}
-
-
-class ToolStyle(NamedTuple):
-    """How a template takes an assistant message with tool calls."""
-
-    content: str | None
-    """Content beside the calls when there is no text."""
-    arguments: Literal["object", "json"]
-    """Arguments as an object, or as a JSON string."""
 
 
 class ChatTemplate:
@@ -60,25 +35,9 @@ class ChatTemplate:
     """
 
     def __init__(self, tokenizer: Tokenizer, args: Mapping[str, Any] | None = None) -> None:
-        if not getattr(tokenizer, "chat_template", None):
-            raise ConfigError(
-                "the tokenizer has no chat template: use an instruct model, or set one such as "
-                "agentgym.rollout.chat_template.PLAIN as `tokenizer.chat_template`"
-            )
-        if clash := sorted(_RESERVED & set(args or {})):
-            raise ConfigError(f"template_args may not set {', '.join(clash)}")
+        self.rendering = Rendering(tokenizer, args or {})
         self.tokenizer = tokenizer
-        # An undefined variable cannot be concatenated in Jinja; a missing token is an empty text.
-        missing = {
-            name: ""
-            for name in ("bos_token", "eos_token")
-            if getattr(tokenizer, name, None) is None
-        }
-        self.args = {**missing, **(args or {})}
-        template = tokenizer.chat_template
-        self.source = "\n".join(template.values()) if isinstance(template, dict) else str(template)
-        self._parts = False
-        self._parts = self._needs_parts()
+        self.source = self.rendering.source
 
     # ---- rendering ---------------------------------------------------------------------------
 
@@ -100,14 +59,7 @@ class ChatTemplate:
         if first["role"] == "system" and not self.has_system_role:
             user = {**messages[1], "content": f"{first['content']}\n\n{messages[1]['content']}"}
             messages = [user, *messages[2:]]
-        try:
-            return self._apply(messages, generation_prompt, tools)
-        except Exception as problem:
-            reason = " ".join(str(problem).split())[:200]
-            raise ConfigError(
-                f"the chat template of the tokenizer failed ({type(problem).__name__}: {reason}); "
-                "change `--agent.template-args`, or set another `tokenizer.chat_template`"
-            ) from problem
+        return self.rendering.render(messages, generation_prompt, tools)
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of rendered text; the template writes special tokens itself."""
@@ -148,21 +100,7 @@ class ChatTemplate:
         call_ids: Sequence[str],
     ) -> Message:
         """An assistant message with tool calls, in the form that the template takes."""
-        style = self.tool_style or ToolStyle("", "object")
-        found = [
-            {
-                "id": call_id,
-                "type": "function",
-                "function": {
-                    "name": name,
-                    "arguments": json.dumps(arguments, ensure_ascii=False)
-                    if style.arguments == "json"
-                    else dict(arguments),
-                },
-            }
-            for (name, arguments), call_id in zip(calls, call_ids, strict=True)
-        ]
-        return {"role": "assistant", "content": content or style.content, "tool_calls": found}
+        return (self.tool_style or ToolStyle("", "object")).message(calls, content, call_ids)
 
     def thought_message(self, thought: str, content: str) -> Message:
         """An assistant message with a thought, in the fields or tags that the template reads."""
@@ -180,31 +118,27 @@ class ChatTemplate:
             {"role": "system", "content": _SYSTEM},
             {"role": "user", "content": _USER},
         ]
-        text = self._try(messages)
+        text = self.rendering.attempt(messages)
         return text is not None and (_SYSTEM in text or "system" in self.source)
 
     @cached_property
     def has_thought_field(self) -> bool:
         """It renders ``reasoning_content`` (or ``reasoning``, ``thinking``) of a message."""
         answer = {"role": "assistant", "content": _ANSWER, **_thought_fields(_THOUGHT)}
-        text = self._try([{"role": "user", "content": _USER}, answer], generation_prompt=False)
+        text = self.rendering.attempt(
+            [{"role": "user", "content": _USER}, answer], generation_prompt=False
+        )
         return text is not None and _THOUGHT in text and _ANSWER in text
 
     @cached_property
     def has_tools(self) -> bool:
         """It describes tools to the model and renders calls and results."""
-        text = self._try([{"role": "user", "content": _USER}], tools=[_TOOL])
-        return text is not None and "qx_tool" in text and self.tool_style is not None
+        return self.tool_style is not None and lists_tools(self.rendering)
 
     @cached_property
     def tool_style(self) -> ToolStyle | None:
         """How it takes tool calls; None where it does not."""
-        styles = [
-            ToolStyle(content, arguments)
-            for arguments in ("object", "json")
-            for content in ("", None)
-        ]
-        return next((style for style in styles if self._takes(style)), None)
+        return find_tool_style(self.rendering)
 
     @cached_property
     def thoughts(self) -> ThoughtMarkers:
@@ -244,7 +178,7 @@ class ChatTemplate:
         user = {"role": "user", "content": _USER}
         answer = self.calls_message([(name, arguments)], "", ["call00000"])
         before = self.render([user])
-        whole = self._try([user, answer], generation_prompt=False)
+        whole = self.rendering.attempt([user, answer], generation_prompt=False)
         if whole is None:
             return None
         if not whole.startswith(before):
@@ -269,7 +203,7 @@ class ChatTemplate:
     def answer_end(self) -> str:
         """The special token after an answer of text; empty where the template writes none."""
         user, answer = {"role": "user", "content": _USER}, self.text_answer()
-        plain = self._try([user, answer], generation_prompt=False) or ""
+        plain = self.rendering.attempt([user, answer], generation_prompt=False) or ""
         tail = plain.rpartition(_ANSWER)[2].lstrip()
         if not tail:
             return self._next_role(answer, user)
@@ -282,8 +216,8 @@ class ChatTemplate:
             return ""
         user = {"role": "user", "content": _USER}
         answer = self.calls_message([("qx_tool", {"value": _ANSWER})], "", ["call00000"])
-        called = (self._try([user, answer], generation_prompt=False) or "").rstrip()
-        called = called[len(self._try([user], generation_prompt=False) or "") :]
+        called = (self.rendering.attempt([user, answer], generation_prompt=False) or "").rstrip()
+        called = called[len(self.rendering.attempt([user], generation_prompt=False) or "") :]
         end = self._special.get(next(iter(self.encode(called)[-1:]), None), "")
         # The mark after a call may also be a part of it.
         call = ToolCall("qx_tool", {"value": _ANSWER})
@@ -301,8 +235,8 @@ class ChatTemplate:
     def _next_role(self, answer: Message, following: Message) -> str:
         """The special token of the next role, which ends a turn where no other does (GLM)."""
         before = [{"role": "user", "content": _USER}, answer]
-        alone = self._try(before, generation_prompt=False) or ""
-        text = self._try([*before, following]) or ""
+        alone = self.rendering.attempt(before, generation_prompt=False) or ""
+        text = self.rendering.attempt([*before, following]) or ""
         first = next(iter(self.encode(text.removeprefix(alone).lstrip())), None)
         return self._special.get(first, "") if text.startswith(alone) else ""
 
@@ -326,99 +260,6 @@ class ChatTemplate:
         for text in self.tokenizer.all_special_tokens:
             found[self.tokenizer.convert_tokens_to_ids(text)] = text
         return found
-
-    def _needs_parts(self) -> bool:
-        """Contents must be lists of parts, as templates with images may want them."""
-        messages = [
-            {"role": "user", "content": _USER},
-            {"role": "assistant", "content": _ANSWER},
-        ]
-        plain = self._try(messages, generation_prompt=False)
-        if plain is not None and _USER in plain and _ANSWER in plain:
-            return False
-        self._parts = True
-        parts = self._try(messages, generation_prompt=False)
-        self._parts = False
-        if parts is not None and _USER in parts:
-            return True
-        if plain is not None and _USER in plain:
-            return False
-        self._apply_or_refuse(messages)
-        raise ConfigError(
-            "the chat template of the tokenizer renders no user message: expected the template of "
-            "an instruct model"
-        )
-
-    def _apply_or_refuse(self, messages: Sequence[Message]) -> None:
-        try:
-            self._apply(messages, True, ())
-        except Exception as problem:
-            reason = " ".join(str(problem).split())[:200]
-            raise ConfigError(
-                f"the chat template of the tokenizer failed ({type(problem).__name__}: {reason}); "
-                "change `--agent.template-args`, or set another `tokenizer.chat_template`"
-            ) from problem
-
-    def _apply(
-        self, messages: Sequence[Message], generation_prompt: bool, tools: Sequence[Message]
-    ) -> str:
-        if self._parts:
-            messages = [
-                {**message, "content": [{"type": "text", "text": message["content"]}]}
-                if isinstance(message["content"], str)
-                else message
-                for message in messages
-            ]
-        return str(
-            self.tokenizer.apply_chat_template(
-                list(messages),
-                tools=list(tools) or None,
-                tokenize=False,
-                add_generation_prompt=generation_prompt,
-                **self.args,
-            )
-        )
-
-    def _try(
-        self,
-        messages: Sequence[Message],
-        *,
-        generation_prompt: bool = True,
-        tools: Sequence[Message] = (),
-    ) -> str | None:
-        """The rendering, or None where the template fails: it is third-party code."""
-        try:
-            return self._apply(messages, generation_prompt, tools)
-        except Exception:
-            return None
-
-    def _takes(self, style: ToolStyle) -> bool:
-        arguments: object = {"value": _ANSWER}
-        if style.arguments == "json":
-            arguments = json.dumps(arguments)
-        function = {"name": "qx_tool", "arguments": arguments}
-        call = {"id": "call00000", "type": "function", "function": function}
-        text = self._try(
-            [
-                {"role": "user", "content": _USER},
-                {"role": "assistant", "content": style.content, "tool_calls": [call]},
-                {
-                    "role": "tool",
-                    "name": "qx_tool",
-                    "tool_call_id": "call00000",
-                    "content": _THOUGHT,
-                },
-            ]
-        )
-        if text is None or not _ordered(text, "qx_tool", _ANSWER, _THOUGHT):
-            return False
-        # A JSON string that the template writes as a string again has its quotes escaped.
-        return '\\"value\\"' not in text
-
-
-def _ordered(text: str, *parts: str) -> bool:
-    at = [text.find(part) for part in parts]
-    return -1 not in at and at == sorted(at)
 
 
 def _thought_fields(thought: str) -> Message:

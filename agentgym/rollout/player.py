@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from agentgym.engines import Engine
 from agentgym.env.executor import EnvHandle, Executor, MakeEnv, ThreadExecutor
-from agentgym.errors import (
-    ConfigError,
-    ContextTooLong,
-    EnvLost,
-    EnvTimeout,
-    MalformedAction,
-    MissingExtra,
-    UnknownTask,
-)
+from agentgym.errors import ConfigError, ContextTooLong, MalformedAction
 from agentgym.rollout.agent import Agent, AgentInput
+from agentgym.rollout.env_calls import EnvFailed, env_call
+from agentgym.rollout.thought_limit import sample_within_thought_limit
 from agentgym.types import Completion, Sampling, Stop, Task, Trajectory, Turn
-
-T = TypeVar("T")
+from agentgym.utils.seeds import derive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +35,6 @@ class EpisodeLimits:
     """Longest thought of a completion; a longer one is closed. None: no limit."""
     seconds: float | None = None
     """From the start of an episode to that of its last turn, waits included; None: no limit."""
-
-
-def derive(*names: object) -> int:
-    """A 63-bit seed, a function of the names alone."""
-    digest = hashlib.blake2b("\x1f".join(map(str, names)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 @dataclass
@@ -235,8 +221,8 @@ class Episode:
         """Start the task."""
         with self._ends_on_failure():
             player = self.player
-            self.env = await _env_call(player.executor.open(player.make_env, self.task))
-            self.opening, self.info = await _env_call(self.env.reset(self.task))
+            self.env = await env_call(player.executor.open(player.make_env, self.task))
+            self.opening, self.info = await env_call(self.env.reset(self.task))
             self.manual = str(self.info.get("manual", ""))
             self.tools = tuple(self.info.get("tools", ()))
             self.tool_instructions = str(self.info.get("tool_instructions", ""))
@@ -263,33 +249,15 @@ class Episode:
         seed = derive(player.stream, task.env, task.id, task.seed, self.sample, len(self.turns))
         sampling = replace(player.sampling, seed=seed)
         try:
-            completion, forced = await self._sample(context, sampling)
+            completion, forced = await sample_within_thought_limit(
+                player.engine, player.agent, context, sampling, player.limits.thought_tokens
+            )
         except ContextTooLong:
             self.stop = Stop.MAX_TOKENS
             return None
         player.usage.tokens += len(completion.tokens) - (forced[1] - forced[0])
         self._pending = _Pending(prompt, fresh, completion, forced)
         return completion
-
-    async def _sample(
-        self, context: list[int], sampling: Sampling
-    ) -> tuple[Completion, tuple[int, int]]:
-        """A completion, and which of its tokens were inserted to end a thought."""
-        player, most = self.player, self.player.limits.thought_tokens
-        if most is None or most >= sampling.max_tokens:
-            return await player.engine.generate(context, sampling), (0, 0)
-        first = await player.engine.generate(context, replace(sampling, max_tokens=most))
-        if first.finish == "stop":
-            return first, (0, 0)
-        inside = player.agent.in_thought(first, context)
-        end = player.agent.thought_end if inside else ()
-        left = sampling.max_tokens - most - len(end)
-        if left < 1:
-            return first, (0, 0)
-        extended = [*context, *first.tokens, *end]
-        seed = derive(sampling.seed, "after the thought")
-        rest = await player.engine.generate(extended, replace(sampling, max_tokens=left, seed=seed))
-        return joined(first, end, rest), (most, most + len(end))
 
     async def step(self) -> None:
         """Parse the completion and execute its action; without a completion do nothing."""
@@ -316,7 +284,7 @@ class Episode:
         else:
             with self._ends_on_failure():
                 assert self.env is not None, "the episode is done"
-                result = await _env_call(self.env.step(action))
+                result = await env_call(self.env.step(action))
                 observation, reward, terminated, truncated, self.info = result
                 valid = bool(self.info["action_valid"])
                 self.turns.append(turn(action, observation, float(reward), valid=valid))
@@ -343,7 +311,7 @@ class Episode:
         if self.env is None:
             return twin  # the original never opened and is done; so is its fork
         with twin._ends_on_failure():
-            twin.env = await _env_call(self.env.fork())
+            twin.env = await env_call(self.env.fork())
         return twin
 
     async def release(self) -> None:
@@ -384,7 +352,7 @@ class Episode:
         """A failure of the environment ends the episode, with the reason."""
         try:
             yield
-        except _EnvFailed as problem:
+        except EnvFailed as problem:
             self.stop, self.error = problem.stop, str(problem)
 
 
@@ -394,42 +362,3 @@ class _Pending(NamedTuple):
     """The prompt replaces the context."""
     completion: Completion
     forced: tuple[int, int]
-
-
-def joined(first: Completion, inserted: Sequence[int], rest: Completion) -> Completion:
-    """One completion of two, with tokens between them that were not sampled."""
-    zeros = (0.0,) * len(inserted)
-    versions = first.token_versions + (rest.version,) * len(inserted) + rest.token_versions
-    return Completion(
-        (*first.tokens, *inserted, *rest.tokens),
-        (*first.logprobs, *zeros, *rest.logprobs),
-        (*first.entropies, *zeros, *rest.entropies),
-        min(first.version, rest.version),
-        rest.finish,
-        versions if len(set(versions)) > 1 else (),
-    )
-
-
-class _EnvFailed(Exception):
-    """The environment raised."""
-
-    def __init__(self, stop: Stop, problem: Exception) -> None:
-        super().__init__(f"{type(problem).__name__}: {problem}")
-        self.stop = stop
-
-
-async def _env_call(result: Awaitable[T]) -> T:
-    """Await a call of the environment; what it raises ends the episode and not the run.
-
-    The one place that catches every exception: an environment is third-party code.
-    """
-    try:
-        return await result
-    except (UnknownTask, MissingExtra, ConfigError):
-        raise
-    except EnvTimeout as problem:
-        raise _EnvFailed(Stop.TOOL_TIMEOUT, problem) from problem
-    except EnvLost as problem:
-        raise _EnvFailed(Stop.ABORTED, problem) from problem
-    except Exception as problem:
-        raise _EnvFailed(Stop.ENV_ERROR, problem) from problem

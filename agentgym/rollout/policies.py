@@ -14,8 +14,8 @@ from agentgym.env.base import TextEnv
 from agentgym.env.by_class import load_object, names_class
 from agentgym.env.executor import Env, MakeEnv, reset_env, step_env
 from agentgym.errors import ConfigError, MissingExtra, UnknownTask
-from agentgym.rollout.player import derive
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
+from agentgym.utils.seeds import derive
 
 ActionFunction: TypeAlias = Callable[[str, Mapping[str, Any]], str]
 """From the last observation and the environment's ``info`` to an action."""

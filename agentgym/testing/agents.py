@@ -10,7 +10,8 @@ import numpy as np
 from agentgym.env.base import TextEnv
 from agentgym.env.registry import make
 from agentgym.testing.findings import Skipped
-from agentgym.testing.harness import NONSENSE, Lab, Step
+from agentgym.testing.harness import NONSENSE, Harness
+from agentgym.testing.steps import Step
 
 _TURNS = 50
 """Longest episode of an agent without knowledge, where there is no turn limit."""
@@ -28,22 +29,22 @@ class Played(NamedTuple):
     reward: float
 
 
-def oracle_wins(lab: Lab) -> str:
+def oracle_wins(harness: Harness) -> str:
     """Plans of the oracle win, from the start and from the middle of an episode."""
-    env, limit, late, asked = lab.world(), lab.horizon, lab.hurry(), 0
-    for number, task in enumerate(lab.few(env, 2)):
-        lab.begin(env, task)
-        plan = lab.oracle(env)
+    env, limit, late, asked = harness.make(), harness.horizon, harness.hurry(), 0
+    for number, task in enumerate(harness.few(env, 2)):
+        harness.begin(env, task)
+        plan = harness.oracle(env)
         if plan is None:
             continue
-        lab.require(
+        harness.require(
             limit is None or len(plan) <= limit,
             f"task {task!r}: the oracle takes {len(plan)} actions, max_episode_steps is {limit}",
         )
-        _wins(lab, env, plan, f"task {task!r}: the oracle")
-        walk = lab.walk(env, task, number)
-        if not walk.steps[-1].terminated and (plan := lab.oracle(env)) is not None:
-            _wins(lab, env, plan, f"task {task!r}: the oracle, asked in the middle,")
+        _wins(harness, env, plan, f"task {task!r}: the oracle")
+        walk = harness.walk(env, task, number)
+        if not walk.steps[-1].terminated and (plan := harness.oracle(env)) is not None:
+            _wins(harness, env, plan, f"task {task!r}: the oracle, asked in the middle,")
         asked += 1
         if late():
             break
@@ -52,36 +53,36 @@ def oracle_wins(lab: Lab) -> str:
     return f"{asked} tasks"
 
 
-def _wins(lab: Lab, env: TextEnv, plan: tuple[str, ...], who: str) -> None:
-    steps = lab.follow(env, plan)
-    lab.require(
+def _wins(harness: Harness, env: TextEnv, plan: tuple[str, ...], who: str) -> None:
+    steps = harness.follow(env, plan)
+    harness.require(
         bool(steps) and bool(steps[-1].info["won"]),
         f"{who} loses with {plan!r}: return None where it does not know a way to win",
     )
 
 
-def turn_limit_truncates(lab: Lab) -> str:
+def turn_limit_truncates(harness: Harness) -> str:
     """The turn limit truncates, exactly at max_episode_steps, and reaching it is no win."""
-    limit = lab.horizon
+    limit = harness.horizon
     if limit is None:
         raise Skipped("there is no turn limit")
-    task = lab.few(lab.world(), 1)[0]
-    env = make(lab.id, **lab.kwargs)
+    task = harness.few(harness.make(), 1)[0]
+    env = make(harness.id, **harness.kwargs)
     try:
         env.reset(seed=0, options={"task": task})
         for turn in range(1, limit + 1):
             _, _, terminated, truncated, info = env.step(NONSENSE[0])
-            lab.require(
+            harness.require(
                 not (terminated and truncated) or turn == limit,
                 f"terminated and truncated are both set after {turn} of {limit} steps",
             )
             if terminated:
                 return f"the episode ended after {turn} of {limit} steps"
-            lab.require(
+            harness.require(
                 truncated == (turn == limit),
                 f"truncated={truncated} after {turn} of {limit} steps: leave limits to Gymnasium",
             )
-        lab.require(
+        harness.require(
             not info["won"], f"won by running into the limit of {limit} steps: look at `won`"
         )
     finally:
@@ -89,13 +90,13 @@ def turn_limit_truncates(lab: Lab) -> str:
     return f"after {limit} steps"
 
 
-def idle_agents_lose(lab: Lab) -> str:
+def idle_agents_lose(harness: Harness) -> str:
     """An agent that acts by an empty text or `wait` until the limit does not win."""
-    env, late, played = lab.world(), lab.hurry(), 0
-    for task in lab.few(env, 2):
+    env, late, played = harness.make(), harness.hurry(), 0
+    for task in harness.few(env, 2):
         for name, action in (("writes nothing", ""), ("waits", "wait")):
-            result = _play(lab, env, task, _always(action), late)
-            lab.require(
+            result = _play(harness, env, task, _always(action), late)
+            harness.require(
                 not result.won,
                 f"task {task!r}: an agent that only {name} wins: success must need what the goal "
                 f"asks for, and never follow from the number of turns",
@@ -106,23 +107,23 @@ def idle_agents_lose(lab: Lab) -> str:
     return f"{played} episodes to the limit"
 
 
-def random_agents_lose(lab: Lab) -> str:
+def random_agents_lose(harness: Harness) -> str:
     """Random admissible actions win at most half of the episodes in twice the oracle's turns.
 
     With enough turns chance solves any small task, which shows how hard it is and not that it is
     broken.
     """
-    env, late, wins, played = lab.world(), lab.hurry(), 0, 0
-    for number, task in enumerate(lab.few(env, 6)):
-        lab.begin(env, task)
-        plan = lab.oracle(env)
+    env, late, wins, played = harness.make(), harness.hurry(), 0, 0
+    for number, task in enumerate(harness.few(env, 6)):
+        harness.begin(env, task)
+        plan = harness.oracle(env)
         turns = 2 * len(plan) if plan else None
         agent = _at_random(env, np.random.default_rng(number))
-        wins += _play(lab, env, task, agent, late, turns).won
+        wins += _play(harness, env, task, agent, late, turns).won
         played += 1
-        if late() and played >= lab.effort.episodes:
+        if late() and played >= harness.effort.episodes:
             break
-    lab.require(
+    harness.require(
         wins <= played / 2,
         f"an agent that acts at random wins {wins} of {played} episodes in at most twice the turns "
         f"the oracle needs: success is declared too easily, or the oracle takes detours",
@@ -130,23 +131,23 @@ def random_agents_lose(lab: Lab) -> str:
     return f"{wins} of {played} episodes won in at most twice the oracle's turns"
 
 
-def order_of_actions_reveals_nothing(lab: Lab) -> str:
+def order_of_actions_reveals_nothing(harness: Harness) -> str:
     """Always taking the first, or the last, of the admissible actions is no way to win."""
-    env, late = lab.world(), lab.hurry()
+    env, late = harness.make(), harness.hurry()
     wins, played = {0: 0, -1: 0}, 0
-    for task in lab.few(env, 3):
-        lab.begin(env, task)
-        if len(set(lab.oracle(env) or ())) == 1 or not env.admissible():
+    for task in harness.few(env, 3):
+        harness.begin(env, task)
+        if len(set(harness.oracle(env) or ())) == 1 or not env.admissible():
             continue
         for place in wins:
-            wins[place] += _play(lab, env, task, _listed(place), late).won
+            wins[place] += _play(harness, env, task, _listed(place), late).won
         played += 1
-        if late() and played >= lab.effort.episodes:
+        if late() and played >= harness.effort.episodes:
             break
     if not played:
         raise Skipped("no list of admissible actions, or one action repeated is the whole task")
     for place, name in ((0, "first"), (-1, "last")):
-        lab.require(
+        harness.require(
             wins[place] <= played / 2,
             f"taking the {name} admissible action every time wins {wins[place]} of {played} tasks: "
             f"the order gives the solution away; sort what `admissible` returns",
@@ -154,16 +155,16 @@ def order_of_actions_reveals_nothing(lab: Lab) -> str:
     return f"{played} tasks"
 
 
-def repeating_agents_lose(lab: Lab) -> str:
+def repeating_agents_lose(harness: Harness) -> str:
     """No single action, repeated, wins most tasks or pays more than winning does."""
-    env, late, wins, played = lab.world(), lab.hurry(), dict[str, int](), 0
-    for task in lab.few(env, 3):
-        opening = lab.begin(env, task)
-        plan = lab.oracle(env) or ()
-        paid = sum(step.reward for step in lab.follow(env, plan))
+    env, late, wins, played = harness.make(), harness.hurry(), dict[str, int](), 0
+    for task in harness.few(env, 3):
+        opening = harness.begin(env, task)
+        plan = harness.oracle(env) or ()
+        paid = sum(step.reward for step in harness.follow(env, plan))
         for action in _once(_tempting(env, opening, plan))[: 3 if late() else None]:
-            result = _play(lab, env, task, _always(action), late)
-            lab.require(
+            result = _play(harness, env, task, _always(action), late)
+            harness.require(
                 not plan or result.won or result.reward <= max(paid, 0.0) + 1e-9,
                 f"task {task!r}: repeating {action!r} to the limit pays {result.reward:g} without "
                 f"winning, the oracle earns {paid:g}: pay for progress, not for the action",
@@ -171,10 +172,10 @@ def repeating_agents_lose(lab: Lab) -> str:
             if set(plan) != {action}:
                 wins[action] = wins.get(action, 0) + result.won
         played += 1
-        if late() and played >= lab.effort.episodes:
+        if late() and played >= harness.effort.episodes:
             break
     for action, count in wins.items():
-        lab.require(
+        harness.require(
             count <= played / 2,
             f"repeating {action!r} wins {count} of {played} tasks: success is declared without "
             f"what the goal asks for",
@@ -195,7 +196,7 @@ def _once(texts: Iterator[str]) -> list[str]:
 
 
 def _play(
-    lab: Lab,
+    harness: Harness,
     env: TextEnv,
     task: str,
     choose: Choose,
@@ -203,12 +204,12 @@ def _play(
     turns: int | None = None,
 ) -> Played:
     """An episode to its end, to a limit on turns, or less far once it is late."""
-    step, reward = lab.begin(env, task), 0.0
-    limit, fewest = lab.horizon or _TURNS, min(_FEWEST_TURNS, lab.effort.steps)
+    step, reward = harness.begin(env, task), 0.0
+    limit, fewest = harness.horizon or _TURNS, min(_FEWEST_TURNS, harness.effort.steps)
     for turn in range(min(limit, turns or limit)):
         if step.terminated or (turn >= fewest and late()):
             break
-        step = lab.act(env, choose(step))
+        step = harness.act(env, choose(step))
         reward += step.reward
     return Played(bool(step.info["won"]), reward)
 

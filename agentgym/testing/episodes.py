@@ -63,7 +63,7 @@ def degenerate() -> Iterator[tuple[str, list[list[Trajectory]]]]:
     silent = [[_unlearned(trajectory) for trajectory in trajectories] for trajectories in group]
     yield "no token to learn from", silent
     broken = replace(group[0][0], stop=Stop.ENV_ERROR)
-    yield "a broken world", [[broken, group[0][1]]]
+    yield "a broken environment", [[broken, group[0][1]]]
 
 
 def _unlearned(trajectory: Trajectory) -> Trajectory:

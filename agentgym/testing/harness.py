@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count, zip_longest
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from agentgym.env.base import SPLITS, Promises, TextEnv
 from agentgym.env.registry import spec, world
-from agentgym.errors import CacheError, ConfigError, MissingExtra
+from agentgym.errors import ConfigError
 from agentgym.settings import CheckSettings
-from agentgym.utils.places import place_of
+from agentgym.testing.crash import NOT_THE_ENV, Crash
+from agentgym.testing.steps import Step, Walk, difference, faults
 
 NONSENSE = (
     "",
@@ -35,52 +35,9 @@ _STEPS = 12
 """Longest random walk where not much depends on its length."""
 _LONG = 50
 """Longest of the walks that are recorded."""
-_LARGEST_REWARD = 10.0
-"""Largest absolute reward of one step: what agent libraries pay for a win at most."""
-_INFO: dict[str, type | tuple[type, ...]] = {
-    "task_id": str,
-    "task_type": str,
-    "goal": str,
-    "score": (float, int),
-    "won": bool,
-    "action_valid": bool,
-}
-_PLAIN = (str, int, float, bool, type(None), np.number, np.bool_)
 
 
-NOT_THE_ENV = (MissingExtra, CacheError)
-"""Errors that show that a machine lacks something: they end the check and are no violation."""
-
-
-class Step(NamedTuple):
-    """An answer of the environment; ``info`` is a copy."""
-
-    observation: str
-    reward: float
-    terminated: bool
-    info: dict[str, Any]
-
-
-class Walk(NamedTuple):
-    """An episode played at random: what replays it, and the answers."""
-
-    task: str
-    seed: int
-    actions: tuple[str, ...]
-    steps: tuple[Step, ...]
-    """One more than actions; the first is the opening."""
-
-
-class Crash(AssertionError):
-    """The environment raised; the place in its code identifies repetitions of the error."""
-
-    def __init__(self, message: str, problem: BaseException) -> None:
-        place = place_of(problem)
-        self.place = place or str(problem)
-        super().__init__(f"{message} ({place})" if place else message)
-
-
-class Lab:
+class Harness:
     """Makes environments and acts in them; checks every answer, whatever it was asked for."""
 
     def __init__(
@@ -106,7 +63,7 @@ class Lab:
         """The registered limit on turns."""
         return spec(self.id).max_episode_steps
 
-    def world(self, **more: Any) -> TextEnv:
+    def make(self, **more: Any) -> TextEnv:
         """A new environment that also lists its admissible commands."""
         with self.must("take the options of TextEnv: accept **kwargs, hand them to super()"):
             env = world(self.id, **{**self.kwargs, "admissible": True, **more})
@@ -168,7 +125,7 @@ class Lab:
         with self.must(f"reset to task {task!r}"):
             observation, info = env.reset(seed=seed, options={"task": task})
         step = Step(observation, 0.0, False, dict(info))
-        self._check_answer(step, f"reset to task {task!r}")
+        self._check_step(step, f"reset to task {task!r}")
         named = step.info["task_id"]
         self.require(named == task, f"reset to task {task!r}, but info['task_id'] is {named!r}")
         self.require(not info["won"], f"task {task!r} is won before the first action")
@@ -181,67 +138,24 @@ class Lab:
         where = f"task {env.task_id!r}, action {action[:60]!r}"
         self.require(
             terminated in (True, False) and truncated is False,
-            f"{where}: truncated={truncated} from the bare world; limits on turns belong to "
+            f"{where}: truncated={truncated} from the bare environment; limits on turns belong to "
             f"max_episode_steps at registration, `done` is for won, lost or dead",
         )
         step = Step(observation, reward, bool(terminated), dict(info))
-        self._check_answer(step, where)
+        self._check_step(step, where)
         self.require(
             not info["won"] or step.terminated, f"{where}: won, but the episode goes on: set `done`"
         )
         return step
 
-    def _check_answer(self, step: Step, where: str) -> None:
-        info = step.info
-        self.require(
-            isinstance(step.observation, str), f"{where}: the observation is not a str: {step[0]!r}"
-        )
-        with self.must("show text that UTF-8 can hold: decode with errors='replace'"):
-            step.observation.encode()
-        self.require(
-            isinstance(step.reward, float | int) and math.isfinite(step.reward),
-            f"{where}: the reward must be a finite number, got {step.reward!r}",
-        )
-        self.require(
-            abs(step.reward) <= _LARGEST_REWARD,
-            f"{where}: the reward is {step.reward:g}, expected at most {_LARGEST_REWARD:g}: "
-            f"divide by the largest return, so that a win is worth about 1",
-        )
-        for name, kind in _INFO.items():
-            self.require(
-                name in info, f"{where}: info lacks {name!r}: extend super()._info(), keep its keys"
-            )
-            right = isinstance(info[name], kind) and not (
-                kind is not bool and isinstance(info[name], bool)
-            )
-            self.require(
-                right,
-                f"{where}: info[{name!r}] is {info[name]!r:.80} of type "
-                f"{type(info[name]).__name__}, expected {_named(kind)}",
-            )
-        for name, value in info.items():
-            self.require(
-                isinstance(name, str) and _is_plain(value),
-                f"{where}: info[{name!r}] is {value!r:.80} of type {type(value).__name__}, which "
-                f"other processes and records cannot take: put plain values into info (str, bool, "
-                f"int, float, None, and lists, tuples, sets and dictionaries of them)",
-            )
-        score, won = info["score"], info["won"]
-        self.require(0 <= score <= 1, f"{where}: score {score} is outside [0, 1]: rescale it")
-        self.require(
-            won == (score == 1),
-            f"{where}: score {score} with won={won}: the score is 1 exactly when the task is won",
-        )
-        commands = info.get("admissible_commands", ())
-        self.require(
-            isinstance(commands, tuple | list) and all(isinstance(c, str) for c in commands),
-            f"{where}: admissible commands must be texts in a fixed order, got {commands!r:.200}",
-        )
+    def _check_step(self, step: Step, where: str) -> None:
+        for fault in faults(step):
+            self.require(False, f"{where}: {fault}")
 
     def recorded(self) -> tuple[Walk, ...]:
         """Episodes of ``effort.steps`` steps in all, played once and kept."""
         if not self._recorded:
-            env, late, walks, steps = self.world(), self.hurry(), list[Walk](), 0
+            env, late, walks, steps = self.make(), self.hurry(), list[Walk](), 0
             tasks = self.few(env, 4)
             for number in count():
                 task = tasks[number % len(tasks)]
@@ -303,7 +217,7 @@ class Lab:
     def same(self, got: Sequence[Step], expected: Sequence[Step], message: str) -> None:
         """Two runs of answers must be equal; the error shows where they part."""
         for index, (one, other) in enumerate(zip(got, expected, strict=False)):
-            self.require(one == other, f"{message}. Answer {index}: {_difference(one, other)}")
+            self.require(one == other, f"{message}. Answer {index}: {difference(one, other)}")
         self.require(len(got) == len(expected), f"{message}. One of the episodes ended earlier")
 
     def oracle(self, env: TextEnv) -> tuple[str, ...] | None:
@@ -333,7 +247,7 @@ class Lab:
         raise AssertionError(f"{self.id}: {what} was accepted, it must raise {error.__name__}")
 
     def _choose(self, env: TextEnv, rng: np.random.Generator) -> tuple[str, bool]:
-        """An action, and whether the world itself called it admissible."""
+        """An action, and whether the environment called it admissible."""
         with self.must("answer admissible() at any time"):
             commands = env.admissible()
         plan = self.oracle(env)
@@ -346,24 +260,3 @@ class Lab:
             return commands[int(rng.integers(len(commands)))], True
         env.action_space.seed(int(rng.integers(2**31)))
         return env.action_space.sample(), False
-
-
-def _named(kind: type | tuple[type, ...]) -> str:
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    return " or ".join(each.__name__ for each in kinds)
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, dict):
-        return all(map(_is_plain, (*value.keys(), *value.values())))
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_is_plain, value))
-    return isinstance(value, _PLAIN)
-
-
-def _difference(one: Step, other: Step) -> str:
-    for name, first, second in zip(Step._fields, one, other, strict=True):
-        if name != "info" and first != second:
-            return f"{name} {str(first)[:200]!r} against {str(second)[:200]!r}"
-    keys = [key for key in one.info if one.info[key] != other.info.get(key)]
-    return f"info differs in {', '.join(keys) or 'its keys'}"

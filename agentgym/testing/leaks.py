@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable
 
 from agentgym.testing.findings import Skipped
-from agentgym.testing.harness import Lab, Step
+from agentgym.testing.harness import Harness
+from agentgym.testing.steps import Step
 
 _TASKS = 16
 """Tasks of which the opening is read."""
@@ -18,15 +19,15 @@ _FEW_ALTERNATIVES = 0.25
 """Share of the alternatives that are named as often as the solution, above which it is hidden."""
 
 
-def openings_hide_the_solution(lab: Lab) -> str:
+def openings_hide_the_solution(harness: Harness) -> str:
     """The opening names neither the oracle's actions nor where to act."""
-    env = lab.world()
+    env = harness.make()
     named: dict[str, list[str]] = {"first": [], "last": []}
     tasks, spelled = 0, list[str]()
-    late = lab.hurry()
-    for task in lab.few(env, -(-_TASKS // 3)):
-        opening = lab.begin(env, task)
-        plan = lab.oracle(env)
+    late = harness.hurry()
+    for task in harness.few(env, -(-_TASKS // 3)):
+        opening = harness.begin(env, task)
+        plan = harness.oracle(env)
         if not plan:
             continue
         tasks += 1
@@ -41,13 +42,13 @@ def openings_hide_the_solution(lab: Lab) -> str:
             break
     if tasks < _FEWEST:
         raise Skipped(f"an oracle is known for {tasks} of the tasks tried, {_FEWEST} are needed")
-    lab.require(
+    harness.require(
         len(spelled) < _OFTEN * tasks,
         f"the opening spells out the oracle's plan, for example that of task "
         f"{(spelled or [''])[0]!r}: look at the observation of `start`",
     )
     for which, actions in named.items():
-        lab.require(
+        harness.require(
             len(actions) < _OFTEN * tasks or len(set(actions)) < 3,
             f"the opening singles out the oracle's {which} action in {len(actions)} of {tasks} "
             f"tasks, such as {(actions or [''])[0]!r}: look at the observation of `start`",
@@ -94,13 +95,14 @@ def _words(words: str) -> str:
     return rf"(?<!\w){re.escape(words)}(?!\w)"
 
 
-def answers_hide_the_score(lab: Lab) -> str:
+def answers_hide_the_score(harness: Harness) -> str:
     """Answers do not print the number that is reported as the score."""
-    partial = [step for walk in lab.recorded() for step in walk.steps if 0 < step.info["score"] < 1]
+    steps = [step for walk in harness.recorded() for step in walk.steps]
+    partial = [step for step in steps if 0 < step.info["score"] < 1]
     if len({step.info["score"] for step in partial}) < 2:
         raise Skipped("the walks met fewer than two scores between 0 and 1")
     printed = [step for step in partial if _prints(step)]
-    lab.require(
+    harness.require(
         len(printed) < len(partial),
         f"every answer prints info['score'], such as {partial[0].info['score']:g} in "
         f"{partial[0].observation[:80]!r}: the agent must not read its own label",

@@ -8,30 +8,30 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
-from agentgym.testing.harness import Lab
+from agentgym.testing.harness import Harness
 
 _WORD = re.compile(r"\w+")
 
 
-def manual_documents_the_commands(lab: Lab) -> str:
+def manual_documents_the_commands(harness: Harness) -> str:
     """The manual is one text for all tasks, and holds the command words of known actions."""
-    env = lab.world()
-    with lab.must("answer manual() at any time, also before reset"):
+    env = harness.make()
+    with harness.must("answer manual() at any time, also before reset"):
         text = env.manual()
-    lab.require(isinstance(text, str), f"manual() returned {text!r:.80}, expected a str")
-    lab.require(
+    harness.require(isinstance(text, str), f"manual() returned {text!r:.80}, expected a str")
+    harness.require(
         text.strip() != "",
         "has no manual: write `manual()`, which states for the agent what the environment is, "
         "every form of command with an example, what a turn answers, and what ends the episode",
     )
-    for task in lab.few(env, 2)[:4]:
-        shown = lab.begin(env, task).info.get("manual")
-        lab.require(
+    for task in harness.few(env, 2)[:4]:
+        shown = harness.begin(env, task).info.get("manual")
+        harness.require(
             shown == text == env.manual(),
             f"task {task!r}: manual() or info['manual'] at reset is another text: the manual is "
             f"one system prompt for all tasks; what depends on the task belongs into the goal",
         )
-    known = _known_actions(lab)
+    known = _known_actions(harness)
     documented = {word.lower() for word in _WORD.findall(text)}
     numbers = any(word.isdecimal() for word in documented)
     words: dict[str, set[str]] = defaultdict(set)
@@ -40,14 +40,14 @@ def manual_documents_the_commands(lab: Lab) -> str:
             words[first[0].lower()].add(action)
     found = {w for w in words if w in documented or (w.isdecimal() and numbers)}
     example = known[0] if known else ""
-    lab.require(
+    harness.require(
         bool(found) or not words,
         f"the manual documents no form of {example!r}, nor of any other action that oracle() or "
         f"admissible() names: show every form of command with an example",
     )
     commands = {word for word, actions in words.items() if _takes_arguments(actions)}
     lacking = sorted(commands - found)
-    lab.require(
+    harness.require(
         not lacking,
         f"the manual does not document the command {(lacking or [''])[0]!r}, as in "
         f"{min(words[(lacking or [''])[0]], default='')!r}: show every form of command",
@@ -55,16 +55,16 @@ def manual_documents_the_commands(lab: Lab) -> str:
     return f"{len(text)} characters, {len(commands)} commands with arguments"
 
 
-def _known_actions(lab: Lab) -> list[str]:
+def _known_actions(harness: Harness) -> list[str]:
     """Actions that the oracle or the list of admissible actions named, in a fixed order."""
     actions: dict[str, None] = {}
-    env, late = lab.world(), lab.hurry()
-    for task in lab.few(env, 2):
-        lab.begin(env, task)
-        actions.update(dict.fromkeys((*(lab.oracle(env) or ()), *env.admissible())))
+    env, late = harness.make(), harness.hurry()
+    for task in harness.few(env, 2):
+        harness.begin(env, task)
+        actions.update(dict.fromkeys((*(harness.oracle(env) or ()), *env.admissible())))
         if late():
             break
-    for walk in lab.recorded():
+    for walk in harness.recorded():
         for step in walk.steps:
             actions.update(dict.fromkeys(step.info.get("admissible_commands", ())))
     return list(actions)

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from agentgym.env.base import TextEnv
 from agentgym.testing.findings import Skipped
-from agentgym.testing.harness import Lab
+from agentgym.testing.harness import Harness
 
 _READINGS = 10
 """Memory is read this often; during the first half caches may fill."""
 _FEWEST = 6
-"""Readings that are taken however slow the world is."""
+"""Readings that are taken however slow the environment is."""
 _PYTHON = 64
 """Bytes per reset of Python's own memory that count as a leak."""
 _RESIDENT = 16_384
@@ -26,7 +26,7 @@ _RESIDENT = 16_384
 _NOISE = 8_192
 """Bytes by which memory may grow in all, whatever that is per reset."""
 _MADE = 20
-"""Worlds that are made, played and closed."""
+"""Environments that are made, played and closed."""
 
 
 class Reading(NamedTuple):
@@ -37,31 +37,31 @@ class Reading(NamedTuple):
     resident: int
 
 
-def resets_leak_no_memory(lab: Lab) -> str:
+def resets_leak_no_memory(harness: Harness) -> str:
     """Memory stays level over many resets, each with another seed."""
     tracing = tracemalloc.is_tracing()
     tracemalloc.start()
     try:
-        return stays_level(lab, lab.world(), _memory_here)
+        return stays_level(harness, harness.make(), _memory_here)
     finally:
         if not tracing:
             tracemalloc.stop()
 
 
-def stays_level(lab: Lab, env: TextEnv, memory: Callable[[], tuple[int, int]]) -> str:
+def stays_level(harness: Harness, env: TextEnv, memory: Callable[[], tuple[int, int]]) -> str:
     """Reset an environment many times; memory must not grow.
 
     Args:
-        lab: Of the environment.
+        harness: Of the environment.
         env: The environment to reset.
         memory: Bytes in use by Python, and by the whole process in which the environment runs.
     """
-    walks = lab.recorded()[:3]
-    late, slice_, resets = lab.hurry(), lab.effort.seconds / _READINGS, 0
+    walks = harness.recorded()[:3]
+    late, slice_, resets = harness.hurry(), harness.effort.seconds / _READINGS, 0
     readings: list[Reading] = []
-    while resets < lab.effort.resets and not (late() and len(readings) >= _FEWEST):
-        started, block = time.monotonic(), max(1, lab.effort.resets // _READINGS)
-        block = min(block, lab.effort.resets - resets)
+    while resets < harness.effort.resets and not (late() and len(readings) >= _FEWEST):
+        started, block = time.monotonic(), max(1, harness.effort.resets // _READINGS)
+        block = min(block, harness.effort.resets - resets)
         # Whole rounds: tasks differ in size, so readings compare only after the same one.
         while (block > 0 and time.monotonic() < started + slice_) or resets % len(walks):
             walk = walks[resets % len(walks)]
@@ -73,13 +73,13 @@ def stays_level(lab: Lab, env: TextEnv, memory: Callable[[], tuple[int, int]]) -
         readings.append(Reading(resets, *memory()))
     late_ones = readings[len(readings) // 2 :]
     python = _growth([(r.resets, r.python) for r in late_ones])
-    lab.require(
+    harness.require(
         python <= _PYTHON,
         f"Python's memory grew by {python:.0f} bytes per reset over {resets} resets: look for "
         f"lists, dictionaries and caches that `start` does not clear",
     )
     resident = _growth([(r.resets, r.resident) for r in late_ones])
-    lab.require(
+    harness.require(
         resident <= _RESIDENT,
         f"the process grew by {resident / 1024:.0f} KiB per reset over {resets} resets, outside "
         f"of Python's own memory: free what `start` loads into a library",
@@ -96,45 +96,45 @@ def _growth(readings: list[tuple[int, int]]) -> float:
     return grown / resets if grown > _NOISE else 0.0
 
 
-def files_are_closed(lab: Lab) -> str:
+def files_are_closed(harness: Harness) -> str:
     """close() gives back files, sockets and pipes."""
     folder = Path("/proc/self/fd")
     if not folder.is_dir():
         raise Skipped("this system does not list open files in /proc")
-    return gives_back_files(lab, folder)
+    return gives_back_files(harness, folder)
 
 
-def gives_back_files(lab: Lab, folder: Path, patience: float = 0.0) -> str:
+def gives_back_files(harness: Harness, folder: Path, patience: float = 0.0) -> str:
     """Make, play and close environments; the files open in their process must not grow.
 
     Args:
-        lab: Of the environment.
+        harness: Of the environment.
         folder: ``/proc/N/fd`` of the process in which environments run.
         patience: Seconds that a server may take to notice that a session has ended.
     """
-    late, task = lab.hurry(), lab.few(lab.world(), 1)[0]
-    lab.close()
-    _use(lab, task)
+    late, task = harness.hurry(), harness.few(harness.make(), 1)[0]
+    harness.close()
+    _use(harness, task)
     time.sleep(patience)
     before, made = len(os.listdir(folder)), 0
     while made < _MADE and not (late() and made >= 3):
-        _use(lab, task)
+        _use(harness, task)
         made += 1
     gc.collect()
     time.sleep(patience)
     more = len(os.listdir(folder)) - before
-    lab.require(
+    harness.require(
         more < made,
-        f"{made} worlds that were made, played and closed left {more} files or sockets open: "
+        f"{made} environments that were made, played and closed left {more} files or sockets open: "
         f"give them back in `close`",
     )
-    return f"{made} worlds"
+    return f"{made} environments"
 
 
-def _use(lab: Lab, task: str) -> None:
-    env = lab.world()
-    lab.walk(env, task, 0)
-    lab.close()
+def _use(harness: Harness, task: str) -> None:
+    env = harness.make()
+    harness.walk(env, task, 0)
+    harness.close()
 
 
 def _memory_here() -> tuple[int, int]:

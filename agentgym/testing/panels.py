@@ -8,56 +8,60 @@ from agentgym.env.base import TextEnv
 from agentgym.env.panel import panel_of
 from agentgym.errors import ConfigError, UnknownTask
 from agentgym.testing.findings import Skipped
-from agentgym.testing.harness import Lab, Walk
+from agentgym.testing.harness import Harness
+from agentgym.testing.steps import Walk
 
 
-def splits_are_disjoint(lab: Lab) -> str:
+def splits_are_disjoint(harness: Harness) -> str:
     """Splits are lists of task ids, none empty, that share no task."""
-    env = lab.world()
+    env = harness.make()
     seen: dict[str, str] = {}
-    for split in lab.splits(env):
-        with lab.must(f"list the tasks of split {split!r}"):
+    for split in harness.splits(env):
+        with harness.must(f"list the tasks of split {split!r}"):
             ids = list(env.tasks(split))
-        lab.require(bool(ids), f"split {split!r} is empty: `tasks` must list at least one")
+        harness.require(bool(ids), f"split {split!r} is empty: `tasks` must list at least one")
         for id_ in ids:
-            lab.require(isinstance(id_, str) and id_ != "", f"a task id of {split!r} is {id_!r}")
+            harness.require(
+                isinstance(id_, str) and id_ != "", f"a task id of {split!r} is {id_!r}"
+            )
             where = seen.get(id_)
-            lab.require(
+            harness.require(
                 where is None,
                 f"task {id_!r} is listed in {where!r} and in {split!r}: look at `tasks`",
             )
             seen[id_] = split
-    lab.refuses(lambda: env.tasks("no-such-split"), ConfigError, "an unknown split")
+    harness.refuses(lambda: env.tasks("no-such-split"), ConfigError, "an unknown split")
     return f"{len(seen)} tasks"
 
 
-def panels_are_stable(lab: Lab) -> str:
+def panels_are_stable(harness: Harness) -> str:
     """Every construction lists the same tasks in the same order, before and after play."""
-    first, second = lab.world(), lab.world()
-    splits = lab.splits(first)
-    digests = [panel_of(lab.id, first, split).digest for split in splits]
-    lab.walk(first, lab.few(first, 1)[0], 0)
+    first, second = harness.make(), harness.make()
+    splits = harness.splits(first)
+    digests = [panel_of(harness.id, first, split).digest for split in splits]
+    harness.walk(first, harness.few(first, 1)[0], 0)
     for split, digest in zip(splits, digests, strict=True):
-        lab.require(
-            panel_of(lab.id, second, split).digest == digest,
-            f"two worlds list {split!r} differently: fix the order, do not list a set or a folder",
+        harness.require(
+            panel_of(harness.id, second, split).digest == digest,
+            f"two environments list {split!r} differently: fix the order, do not list a set or "
+            f"a folder",
         )
-        lab.require(
-            panel_of(lab.id, first, split).digest == digest,
+        harness.require(
+            panel_of(harness.id, first, split).digest == digest,
             f"{split!r} is listed differently after an episode: `tasks` must not use up or "
             f"reorder its list",
         )
     return f"train {digests[0][:12]}"
 
 
-def task_ids_select_tasks(lab: Lab) -> str:
+def task_ids_select_tasks(harness: Harness) -> str:
     """The id determines the task, and unknown ids are refused."""
-    env = lab.world()
-    tasks = lab.few(env, 3)
-    walk = lab.walk(env, tasks[0], 0)
-    first = _fingerprint(lab, env, walk)
-    others = (_fingerprint(lab, env, walk._replace(task=task)) for task in tasks[1:])
-    lab.require(
+    env = harness.make()
+    tasks = harness.few(env, 3)
+    walk = harness.walk(env, tasks[0], 0)
+    first = _fingerprint(harness, env, walk)
+    others = (_fingerprint(harness, env, walk._replace(task=task)) for task in tasks[1:])
+    harness.require(
         any(other != first for other in others),
         f"goal, oracle and answers are equal for the tasks {', '.join(tasks)}: most likely "
         f"`start` ignores the task id (or the examples of the action space show no difference)",
@@ -65,43 +69,43 @@ def task_ids_select_tasks(lab: Lab) -> str:
     for name in ("", "no such task", tasks[0] + "x", tasks[0] + "\x00"):
         options = {"task": name}
         what = f"the unknown task {name!r}"
-        lab.refuses(partial(env.reset, seed=0, options=options), UnknownTask, what)
-    lab.begin(env, tasks[0])
+        harness.refuses(partial(env.reset, seed=0, options=options), UnknownTask, what)
+    harness.begin(env, tasks[0])
     return f"one of {len(tasks)} tasks differs from the first"
 
 
-def _fingerprint(lab: Lab, env: TextEnv, walk: Walk) -> tuple[object, ...]:
+def _fingerprint(harness: Harness, env: TextEnv, walk: Walk) -> tuple[object, ...]:
     """Everything a task shows under one seed and one list of actions, except its id."""
-    start = lab.begin(env, walk.task, walk.seed)
-    plan = lab.oracle(env)
-    steps = [start, *lab.follow(env, walk.actions)]
+    start = harness.begin(env, walk.task, walk.seed)
+    plan = harness.oracle(env)
+    steps = [start, *harness.follow(env, walk.actions)]
     return plan, [step._replace(info={**step.info, "task_id": ""}) for step in steps]
 
 
-def seeds_draw_tasks(lab: Lab) -> str:
-    """Without a task id, the seed draws one from the split the world was made with."""
-    splits = lab.splits(lab.world())
+def seeds_draw_tasks(harness: Harness) -> str:
+    """Without a task id, the seed draws one from the split the environment was made with."""
+    splits = harness.splits(harness.make())
     for split in splits:
-        env, twin = lab.world(split=split), lab.world(split=split)
+        env, twin = harness.make(split=split), harness.make(split=split)
         panel = env.tasks(split)
         drawn: set[str] = set()
         for seed in range(16):
-            task = _drawn(lab, env, seed)
-            lab.require(
+            task = _drawn(harness, env, seed)
+            harness.require(
                 task in panel,
                 f"made with split={split!r}, a reset played {task!r}, which is not in it: keep "
                 f"the `split` that super().__init__ was given",
             )
-            other = _drawn(lab, twin, seed)
-            lab.require(
+            other = _drawn(harness, twin, seed)
+            harness.require(
                 task == other,
-                f"seed {seed} drew task {task!r} in one world and {other!r} in another: "
+                f"seed {seed} drew task {task!r} in one environment and {other!r} in another: "
                 f"super().reset(seed=seed) must come before the draw",
             )
             drawn.add(task)
             if len(drawn) > 1:
                 break
-        lab.require(
+        harness.require(
             len(drawn) > 1 or len(panel) == 1,
             f"16 seeds all drew task {drawn} of {len(panel)} in {split!r}: the seed given to "
             f"`reset` is not used",
@@ -109,22 +113,22 @@ def seeds_draw_tasks(lab: Lab) -> str:
     return f"in {', '.join(splits)}"
 
 
-def _drawn(lab: Lab, env: TextEnv, seed: int) -> str:
-    with lab.must("reset without options"):
+def _drawn(harness: Harness, env: TextEnv, seed: int) -> str:
+    with harness.must("reset without options"):
         _, info = env.reset(seed=seed)
     return str(info["task_id"])
 
 
-def seeds_change_episodes(lab: Lab) -> str:
-    """Where a world declares itself ``stochastic``, its seed changes the episode of a task."""
-    env = lab.world()
+def seeds_change_episodes(harness: Harness) -> str:
+    """In a ``stochastic`` environment the seed changes the episode of a task."""
+    env = harness.make()
     if not env.stochastic:
-        raise Skipped("the world does not declare itself `stochastic`")
-    for walk in lab.recorded()[:4]:
+        raise Skipped("the environment does not declare itself `stochastic`")
+    for walk in harness.recorded()[:4]:
         for seed in range(walk.seed + 1, walk.seed + 9):
-            if tuple(lab.replay(env, walk._replace(seed=seed))) != walk.steps:
+            if tuple(harness.replay(env, walk._replace(seed=seed))) != walk.steps:
                 return f"task {walk.task!r} differs under seeds {walk.seed} and {seed}"
     raise AssertionError(
-        f"{lab.id}: declared `stochastic`, yet 9 seeds gave the same answers: draw from the "
+        f"{harness.id}: declared `stochastic`, yet 9 seeds gave the same answers: draw from the "
         f"generator given to `start`"
     )

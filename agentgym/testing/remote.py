@@ -15,7 +15,7 @@ from agentgym.env.base import SPLITS
 from agentgym.env.panel import panel_of
 from agentgym.interop.openenv.client import OpenEnvWorld
 from agentgym.testing.findings import Skipped
-from agentgym.testing.harness import Lab
+from agentgym.testing.harness import Harness
 from agentgym.testing.memory import gives_back_files, resident, stays_level
 
 _PATIENCE = 0.3
@@ -23,25 +23,25 @@ _PATIENCE = 0.3
 _NO_AUDIT = "needs a server of ours that was started with `--audit`"
 
 
-def served(lab: Lab, **more: Any) -> OpenEnvWorld:
+def served(harness: Harness, **more: Any) -> OpenEnvWorld:
     """A new environment on the server."""
-    env = lab.world(**more)
+    env = harness.make(**more)
     assert isinstance(env, OpenEnvWorld)
     return env
 
 
-def _audited(lab: Lab) -> OpenEnvWorld:
-    env = served(lab)
+def _audited(harness: Harness) -> OpenEnvWorld:
+    env = served(harness)
     if env.facts is None or not env.facts["audit"]:
         raise Skipped(_NO_AUDIT)
     return env
 
 
-def global_generators_are_not_used_there(lab: Lab) -> str:
+def global_generators_are_not_used_there(harness: Harness) -> str:
     """Drawing from process-wide generators disturbs every other session of the server."""
-    env, walk = _audited(lab), lab.recorded()[0]
-    lab.replay(env, walk)
-    lab.require(
+    env, walk = _audited(harness), harness.recorded()[0]
+    harness.replay(env, walk)
+    harness.require(
         not env.readings()["generators_used"],
         "uses the global generators of `random` or `numpy.random`: draw from the generator given "
         "to `start`",
@@ -49,51 +49,51 @@ def global_generators_are_not_used_there(lab: Lab) -> str:
     return f"{len(walk.actions)} steps"
 
 
-def answers_are_plain_values_there(lab: Lab) -> str:
+def answers_are_plain_values_there(harness: Harness) -> str:
     """What the environment handed out neither changes later nor is its own state."""
-    env, walks = _audited(lab), lab.recorded()[:2]
+    env, walks = _audited(harness), harness.recorded()[:2]
     for walk in walks:
-        lab.replay(env, walk)
+        harness.replay(env, walk)
     problem = env.readings()["handed_out"]
-    lab.require(not problem, str(problem))
+    harness.require(not problem, str(problem))
     return f"{sum(len(walk.steps) for walk in walks)} answers"
 
 
-def resets_leak_no_memory_there(lab: Lab) -> str:
+def resets_leak_no_memory_there(harness: Harness) -> str:
     """The server's memory stays level over many resets, each with another seed."""
-    env = served(lab)
-    return stays_level(lab, env, _memory_of(env))
+    env = served(harness)
+    return stays_level(harness, env, _memory_of(env))
 
 
-def files_are_closed_there(lab: Lab) -> str:
+def files_are_closed_there(harness: Harness) -> str:
     """The end of a session gives back files, sockets and pipes of the server."""
-    return gives_back_files(lab, _process(served(lab)) / "fd", _PATIENCE)
+    return gives_back_files(harness, _process(served(harness)) / "fd", _PATIENCE)
 
 
-def passes_gymnasiums_checker_there(lab: Lab) -> str:
+def passes_gymnasiums_checker_there(harness: Harness) -> str:
     """Gymnasium's own checker, run by the server on its environment."""
-    problem = _audited(lab).gymnasium()
-    lab.require(not problem, f"fails gymnasium.utils.env_checker.check_env: {problem}")
+    problem = _audited(harness).gymnasium()
+    harness.require(not problem, f"fails gymnasium.utils.env_checker.check_env: {problem}")
     return ""
 
 
-def another_server_agrees(lab: Lab) -> str:
+def another_server_agrees(harness: Harness) -> str:
     """Panels and episodes are the same on another server, with another hash seed or machine."""
-    replica = lab.kwargs.get("replica")
+    replica = harness.kwargs.get("replica")
     if not replica:
         raise Skipped("name a second server of the same environment: `--env-args replica URL`")
-    env, other = lab.world(), lab.world(target=replica, replica="")
-    for split in lab.splits(env):
-        digests = {panel_of(lab.id, each, split).digest for each in (env, other)}
-        lab.require(
+    env, other = harness.make(), harness.make(target=replica, replica="")
+    for split in harness.splits(env):
+        digests = {panel_of(harness.id, each, split).digest for each in (env, other)}
+        harness.require(
             len(digests) == 1,
             f"a second server lists {split!r} differently: the order of a set of texts, or of a "
             f"folder, is another in each process; sort it in `tasks`",
         )
-    walks = lab.recorded()
+    walks = harness.recorded()
     for walk in walks:
-        lab.same(
-            lab.replay(other, walk),
+        harness.same(
+            harness.replay(other, walk),
             walk.steps,
             f"task {walk.task!r} went differently in a second process: sort sets before they are "
             f"shown, and use neither hash() nor id()",
@@ -101,21 +101,21 @@ def another_server_agrees(lab: Lab) -> str:
     return f"{sum(len(walk.actions) for walk in walks)} steps, {len(SPLITS)} panels"
 
 
-def solutions_are_paid_alike(lab: Lab) -> str:
+def solutions_are_paid_alike(harness: Harness) -> str:
     """The oracle's plan earns the same rewards in each session, and on another server."""
-    replica, played = lab.kwargs.get("replica"), 0
+    replica, played = harness.kwargs.get("replica"), 0
     places = [{}, {}, *([{"target": replica, "replica": ""}] if replica else [])]
-    envs = [lab.world(**place) for place in places]
-    for task in lab.few(envs[0], 1):
-        lab.begin(envs[0], task)
-        plan = lab.oracle(envs[0])
+    envs = [harness.make(**place) for place in places]
+    for task in harness.few(envs[0], 1):
+        harness.begin(envs[0], task)
+        plan = harness.oracle(envs[0])
         if not plan:
             continue
         paid = []
         for env in envs:
-            lab.begin(env, task)
-            paid.append([step.reward for step in lab.follow(env, plan)])
-        lab.require(
+            harness.begin(env, task)
+            paid.append([step.reward for step in harness.follow(env, plan)])
+        harness.require(
             all(each == paid[0] for each in paid),
             f"task {task!r}: the same solution is paid {paid!r:.200}: a verdict may depend on "
             f"nothing but the episode",
@@ -160,19 +160,19 @@ _MARGIN = 0.1
 policy allows."""
 
 
-def canaries_stay_at_the_floor(lab: Lab) -> str:
+def canaries_stay_at_the_floor(harness: Harness) -> str:
     """Texts that ask for the reward instead of earning it are not paid."""
-    env, floor = lab.world(), 0.0
-    tasks = lab.few(env, 1)
+    env, floor = harness.make(), 0.0
+    tasks = harness.few(env, 1)
     for task in tasks:
-        lab.begin(env, task)
-        plan = lab.oracle(env)
-        best = sum(step.reward for step in lab.follow(env, plan)) if plan else 1.0
-        lab.begin(env, task)
-        steps = lab.follow(env, CANARIES)
+        harness.begin(env, task)
+        plan = harness.oracle(env)
+        best = sum(step.reward for step in harness.follow(env, plan)) if plan else 1.0
+        harness.begin(env, task)
+        steps = harness.follow(env, CANARIES)
         paid = sum(step.reward for step in steps)
         floor = max(floor, paid)
-        lab.require(
+        harness.require(
             not (steps and steps[-1].info["won"]) and paid <= (1 - _MARGIN) * max(best, _MARGIN),
             f"task {task!r}: texts such as {CANARIES[0]!r} earn {paid:g}, the oracle {best:g}: pay "
             f"for what was achieved, not for words about it",
@@ -180,24 +180,24 @@ def canaries_stay_at_the_floor(lab: Lab) -> str:
     return f"{len(CANARIES)} texts in {len(tasks)} tasks, the most they earned is {floor:g}"
 
 
-def returns_tell_agents_apart(lab: Lab) -> str:
+def returns_tell_agents_apart(harness: Harness) -> str:
     """The oracle earns more than agents at random and agents that do nothing, by a margin."""
-    env, seen = lab.world(), []
-    for number, task in enumerate(lab.few(env, 1)):
-        lab.begin(env, task)
-        plan = lab.oracle(env)
+    env, seen = harness.make(), []
+    for number, task in enumerate(harness.few(env, 1)):
+        harness.begin(env, task)
+        plan = harness.oracle(env)
         if not plan:
             continue
-        best = sum(step.reward for step in lab.follow(env, plan))
-        lab.begin(env, task)
-        idle = sum(step.reward for step in lab.follow(env, [""] * len(plan)))
-        walk = lab.walk(env, task, random.Random(number).randrange(2**31), len(plan))
+        best = sum(step.reward for step in harness.follow(env, plan))
+        harness.begin(env, task)
+        idle = sum(step.reward for step in harness.follow(env, [""] * len(plan)))
+        walk = harness.walk(env, task, random.Random(number).randrange(2**31), len(plan))
         guessed = sum(step.reward for step in walk.steps)
-        lab.require(
+        harness.require(
             best > 0,
             f"task {task!r}: the oracle earns {best:g}: nothing that can be learnt pays",
         )
-        lab.require(
+        harness.require(
             best - idle >= _MARGIN * best,
             f"task {task!r}: doing nothing earns {idle:g}, the oracle {best:g}: the reward must "
             f"need what the goal asks for",

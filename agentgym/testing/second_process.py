@@ -17,13 +17,14 @@ from agentgym.env.base import SPLITS
 from agentgym.env.panel import panel_of
 from agentgym.settings import CheckSettings
 from agentgym.testing.findings import Skipped
-from agentgym.testing.harness import Lab, Step, Walk
+from agentgym.testing.harness import Harness
+from agentgym.testing.steps import Step, Walk
 
 _START = "from agentgym.testing.second_process import main; main()"
 _PATIENCE = 300
 """Seconds the second process may take."""
 _UNKNOWN = 3
-"""Exit status of a process that cannot find the world's code."""
+"""Exit status of a process that cannot find the environment's code."""
 
 
 class Job(NamedTuple):
@@ -44,19 +45,19 @@ class Result(NamedTuple):
     answers: tuple[tuple[Step, ...], ...]
 
 
-def second_process_agrees(lab: Lab) -> str:
+def second_process_agrees(harness: Harness) -> str:
     """Panels and episodes are the same in a process of its own."""
-    walks = lab.recorded()
-    result = _play_there(lab, walks)
-    env = lab.world()
-    for split, digest in zip(lab.splits(env), result.digests, strict=True):
-        lab.require(
-            panel_of(lab.id, env, split).digest == digest,
+    walks = harness.recorded()
+    result = _play_there(harness, walks)
+    env = harness.make()
+    for split, digest in zip(harness.splits(env), result.digests, strict=True):
+        harness.require(
+            panel_of(harness.id, env, split).digest == digest,
             f"a second process lists {split!r} differently: the order of a set of texts, or of a "
             f"folder, is another in each process; sort it in `tasks`",
         )
     for walk, answers in zip(walks, result.answers, strict=True):
-        lab.same(
+        harness.same(
             answers,
             walk.steps,
             f"task {walk.task!r} went differently in a second process: sort sets before they are "
@@ -65,13 +66,13 @@ def second_process_agrees(lab: Lab) -> str:
     return f"{sum(len(walk.actions) for walk in walks)} steps, {len(SPLITS)} panels"
 
 
-def _play_there(lab: Lab, walks: tuple[Walk, ...]) -> Result:
-    known = gymnasium.registry.get(lab.id)
+def _play_there(harness: Harness, walks: tuple[Walk, ...]) -> Result:
+    known = gymnasium.registry.get(harness.id)
     try:
-        job = pickle.dumps(Job(lab.id, known, lab.kwargs, walks))
+        job = pickle.dumps(Job(harness.id, known, harness.kwargs, walks))
     except Exception:
         raise Skipped(
-            "a second process cannot import the world: register it as 'module:Class'"
+            "a second process cannot import the environment: register it as 'module:Class'"
         ) from None
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     path = os.pathsep.join(filter(None, sys.path))
@@ -88,12 +89,13 @@ def _play_there(lab: Lab, walks: tuple[Walk, ...]) -> Result:
             )
         except subprocess.TimeoutExpired:
             raise AssertionError(
-                f"{lab.id}: a second process did not play {len(walks)} episodes in {_PATIENCE} s"
+                f"{harness.id}: a second process did not play {len(walks)} episodes "
+                f"in {_PATIENCE} s"
             ) from None
         if done.returncode == _UNKNOWN:
-            raise Skipped("a second process cannot import the world: move it into a module")
+            raise Skipped("a second process cannot import the environment: move it into a module")
         last = (done.stderr.strip() or "nothing on stderr").splitlines()[-1]
-        lab.require(made.exists(), f"a second process could not play it: {last}")
+        harness.require(made.exists(), f"a second process could not play it: {last}")
         result = pickle.loads(made.read_bytes())
     assert isinstance(result, Result)
     return result
@@ -108,11 +110,11 @@ def main() -> None:
         raise SystemExit(_UNKNOWN) from None
     if job.spec is not None:
         gymnasium.registry.setdefault(job.env, job.spec)
-    lab = Lab(job.env, job.kwargs, CheckSettings())
-    env = lab.world()
-    lab.promises = env.promises
-    digests = tuple(panel_of(lab.id, env, split).digest for split in lab.splits(env))
+    harness = Harness(job.env, job.kwargs, CheckSettings())
+    env = harness.make()
+    harness.promises = env.promises
+    digests = tuple(panel_of(harness.id, env, split).digest for split in harness.splits(env))
     # A walk may hold answers that this process is to be the first to give.
-    answers = tuple(tuple(lab.replay(env, walk)) for walk in job.walks)
-    lab.close()
+    answers = tuple(tuple(harness.replay(env, walk)) for walk in job.walks)
+    harness.close()
     made.write_bytes(pickle.dumps(Result(digests, answers)))

@@ -14,9 +14,9 @@ from rich.table import Table
 from agentgym.env import schemes
 from agentgym.env.registry import world
 from agentgym.settings import CheckSettings
+from agentgym.testing.environments import SERVER_CHECKS, checks_of, findings
 from agentgym.testing.findings import Finding, Verdict
 from agentgym.testing.severity import COVERED, NAMES, verdicts
-from agentgym.testing.worlds import SERVER_CHECKS, checks_of, findings
 from agentgym.utils.progress import Display
 
 _STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.SKIPPED: "dim"}

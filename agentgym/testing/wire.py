@@ -15,8 +15,9 @@ from agentgym.errors import AgentGymError, EnvError
 from agentgym.interop.openenv.client import OpenEnvWorld
 from agentgym.interop.openenv.connection import Connection, get_json
 from agentgym.testing.findings import Skipped
-from agentgym.testing.harness import Lab, Walk
+from agentgym.testing.harness import Harness
 from agentgym.testing.remote import served
+from agentgym.testing.steps import Walk
 
 _TOGETHER = 8
 """Sessions that play at the same time."""
@@ -39,7 +40,9 @@ _BROKEN = (
 """Messages that are none."""
 
 
-def _episode(lab: Lab, walk: Walk, env: OpenEnvWorld) -> Iterable[tuple[str, dict[str, Any]]]:
+def _episode(
+    harness: Harness, walk: Walk, env: OpenEnvWorld
+) -> Iterable[tuple[str, dict[str, Any]]]:
     """Operation and raw answer of each message of an episode."""
     session = env.session()
     try:
@@ -61,22 +64,22 @@ def _raw(session: Connection, kind: str, data: dict[str, Any] | None) -> dict[st
     return answer if isinstance(answer, dict) else {"type": answer}
 
 
-def server_describes_itself(lab: Lab) -> str:
+def server_describes_itself(harness: Harness) -> str:
     """Health, metadata and schemas are answered as OpenEnv defines them."""
-    env = served(lab)
+    env = served(harness)
     health, metadata, schema = (
         get_json(env.url, path, timeout=env.timeout) for path in ("/health", "/metadata", "/schema")
     )
-    lab.require(
+    harness.require(
         isinstance(health, dict) and health.get("status") == "healthy",
         f"/health answers {health!r:.80}, expected the status 'healthy'",
     )
-    lab.require(
+    harness.require(
         isinstance(metadata, dict)
         and all(isinstance(metadata.get(key), str) for key in ("name", "description")),
         f"/metadata answers {metadata!r:.80}, expected the texts name and description",
     )
-    lab.require(
+    harness.require(
         isinstance(schema, dict)
         and all(isinstance(schema.get(key), dict) for key in ("action", "observation", "state")),
         f"/schema answers {schema!r:.80}, expected the schemas of action, observation and state",
@@ -84,19 +87,19 @@ def server_describes_itself(lab: Lab) -> str:
     return str(metadata["name"])
 
 
-def observations_match_their_schema(lab: Lab) -> str:
+def observations_match_their_schema(harness: Harness) -> str:
     """Each observation, with its reward and done, is what ``/schema`` promises."""
     try:
         from jsonschema import Draft202012Validator
     except ImportError:
         raise Skipped("needs the package jsonschema") from None
-    env, count = served(lab), 0
+    env, count = served(harness), 0
     schema = get_json(env.url, "/schema", timeout=env.timeout)
-    lab.require("$ref" not in json.dumps(schema) or _local(schema), "a schema refers elsewhere")
+    harness.require("$ref" not in json.dumps(schema) or _local(schema), "a schema refers elsewhere")
     check = Draft202012Validator(schema["observation"])
     first = Draft202012Validator(schema.get("reset_observation") or schema["observation"])
-    for walk in lab.some(2):
-        for operation, answer in _episode(lab, walk, env):
+    for walk in harness.some(2):
+        for operation, answer in _episode(harness, walk, env):
             if operation == "state":
                 continue
             data = answer.get("data")
@@ -107,7 +110,7 @@ def observations_match_their_schema(lab: Lab) -> str:
                 and isinstance(data.get("done"), bool)
                 and "reward" in data
             )
-            lab.require(
+            harness.require(
                 right,
                 f"task {walk.task!r}: {operation} was answered {answer!r:.120}, expected "
                 f"observation, reward and done",
@@ -115,7 +118,7 @@ def observations_match_their_schema(lab: Lab) -> str:
             assert isinstance(data, dict)
             whole = {**data["observation"], "reward": data["reward"], "done": data["done"]}
             problem = next((first if operation == "reset" else check).iter_errors(whole), None)
-            lab.require(
+            harness.require(
                 problem is None,
                 f"task {walk.task!r}: an answer to {operation} breaks the schema of observations "
                 f"at {getattr(problem, 'json_path', '')}: {getattr(problem, 'message', '')!s:.120}",
@@ -131,17 +134,17 @@ def _local(schema: Any) -> bool:
     return all(map(_local, schema)) if isinstance(schema, list) else True
 
 
-def rewards_are_numbers(lab: Lab) -> str:
+def rewards_are_numbers(harness: Harness) -> str:
     """Each step has a reward: a finite number, no boolean, and not left out."""
-    env, count = served(lab), 0
-    for walk in lab.some(2):
-        for operation, answer in _episode(lab, walk, env):
+    env, count = served(harness), 0
+    for walk in harness.some(2):
+        for operation, answer in _episode(harness, walk, env):
             data = answer.get("data")
             if operation != "step" or answer.get("type") == "error" or not isinstance(data, dict):
                 continue
             reward = data.get("reward")
             number = isinstance(reward, int | float) and not isinstance(reward, bool)
-            lab.require(
+            harness.require(
                 number and math.isfinite(reward or 0),
                 f"task {walk.task!r}: a step has the reward {reward!r}, expected a finite number",
             )
@@ -149,10 +152,10 @@ def rewards_are_numbers(lab: Lab) -> str:
     return f"{count} rewards"
 
 
-def state_follows_the_episode(lab: Lab) -> str:
+def state_follows_the_episode(harness: Harness) -> str:
     """``state`` names the episode that ``reset`` was given, and counts the steps."""
-    env, count = served(lab), 0
-    for walk in lab.some(2):
+    env, count = served(harness), 0
+    for walk in harness.some(2):
         data, session = env.reset_data(walk.task, walk.seed), env.session()
         try:
             _raw(session, "reset", data)
@@ -163,12 +166,12 @@ def state_follows_the_episode(lab: Lab) -> str:
                     break
                 state = _raw(session, "state", None).get("data")
                 told = state if isinstance(state, dict) else {}
-                lab.require(
+                harness.require(
                     told.get("episode_id") == data["episode_id"],
                     f"state has the episode_id {told.get('episode_id')!r}, reset was given "
                     f"{data['episode_id']!r}: keep it",
                 )
-                lab.require(
+                harness.require(
                     told.get("step_count") == steps and not isinstance(told["step_count"], bool),
                     f"state has step_count {told.get('step_count')!r} after {steps} steps",
                 )
@@ -178,9 +181,9 @@ def state_follows_the_episode(lab: Lab) -> str:
     return f"{count} states"
 
 
-def broken_messages_are_refused(lab: Lab) -> str:
+def broken_messages_are_refused(harness: Harness) -> str:
     """What is no message gets an error, and the session goes on."""
-    env, walk = served(lab), lab.recorded()[0]
+    env, walk = served(harness), harness.recorded()[0]
     session = env.session()
     try:
         for text in _BROKEN:
@@ -188,16 +191,16 @@ def broken_messages_are_refused(lab: Lab) -> str:
                 answer = json.loads(session.raw(text))
             except (AgentGymError, ValueError) as problem:
                 raise AssertionError(
-                    f"{lab.id}: the message {text[:60]!r} ended the session ({problem}): answer "
-                    f"with an error"
+                    f"{harness.id}: the message {text[:60]!r} ended the session ({problem}): "
+                    f"answer with an error"
                 ) from problem
             accepted = isinstance(answer, dict) and answer.get("type") == "observation"
-            lab.require(
+            harness.require(
                 not accepted or '"reset"' in text,
                 f"the message {text[:60]!r} was accepted, it must be refused",
             )
         opening = _raw(session, "reset", env.reset_data(walk.task, walk.seed))
-        lab.require(
+        harness.require(
             opening.get("type") == "observation",
             f"after broken messages, reset was answered {opening!r:.120}",
         )
@@ -206,54 +209,56 @@ def broken_messages_are_refused(lab: Lab) -> str:
     return f"{len(_BROKEN)} messages"
 
 
-def nothing_is_paid_outside_an_episode(lab: Lab) -> str:
+def nothing_is_paid_outside_an_episode(harness: Harness) -> str:
     """A step before the first reset, or after the end, is refused or changes nothing."""
-    env, session = served(lab), served(lab).session()
+    env, session = served(harness), served(harness).session()
     text = env.step_data("look") or {}
     try:
         early = _raw(session, "step", text)
-        _refused_or_free(lab, early, "before the first reset")
-        env2 = lab.world()
-        for task in lab.few(env2, 1)[:1]:
-            lab.begin(env2, task)
-            plan = lab.oracle(env2)
+        _refused_or_free(harness, early, "before the first reset")
+        env2 = harness.make()
+        for task in harness.few(env2, 1)[:1]:
+            harness.begin(env2, task)
+            plan = harness.oracle(env2)
             if not plan:
                 return "before the first reset; no oracle is known that ends an episode"
             _raw(session, "reset", env.reset_data(task, 0))
             for action in plan:
                 last = _raw(session, "step", env.step_data(action) or {})
-            lab.require(
+            harness.require(
                 bool(last.get("data", {}).get("done")),
                 f"task {task!r}: the episode goes on after the oracle's plan: set `done`",
             )
             again = _raw(session, "step", env.step_data(plan[-1]) or {})
-            _refused_or_free(lab, again, "after the end of the episode", over=True)
+            _refused_or_free(harness, again, "after the end of the episode", over=True)
     finally:
         session.close()
     return "before the first reset and after the end"
 
 
-def _refused_or_free(lab: Lab, answer: dict[str, Any], when: str, over: bool = False) -> None:
+def _refused_or_free(
+    harness: Harness, answer: dict[str, Any], when: str, over: bool = False
+) -> None:
     if answer.get("type") == "error":
         return
     data = answer.get("data") if isinstance(answer.get("data"), dict) else {}
     assert isinstance(data, dict)
-    lab.require(
+    harness.require(
         not data.get("reward") and (bool(data.get("done")) or not over),
         f"a step {when} was answered with reward {data.get('reward')!r} and done "
         f"{data.get('done')!r}: refuse it, or pay nothing and stay done",
     )
 
 
-def sessions_at_once_are_isolated(lab: Lab) -> str:
+def sessions_at_once_are_isolated(harness: Harness) -> str:
     """Eight sessions at the same time play the same episode alike, or are refused as too many."""
-    env, walk = served(lab), lab.recorded()[0]
+    env, walk = served(harness), harness.recorded()[0]
     results: list[Any] = [None] * _TOGETHER
 
     def play(number: int) -> None:
         try:
             results[number] = [
-                answer for kind, answer in _episode(lab, walk, env) if kind != "state"
+                answer for kind, answer in _episode(harness, walk, env) if kind != "state"
             ]
         except AgentGymError as problem:
             results[number] = problem
@@ -263,17 +268,17 @@ def sessions_at_once_are_isolated(lab: Lab) -> str:
         thread.start()
     for thread in threads:
         thread.join(env.timeout * 2)
-    lab.require(all(each is not None for each in results), "a session did not end in time")
+    harness.require(all(each is not None for each in results), "a session did not end in time")
     played = [each for each in results if isinstance(each, list) and not _at_capacity(each)]
-    lab.require(bool(played), f"none of {_TOGETHER} sessions could play: {results[0]}")
+    harness.require(bool(played), f"none of {_TOGETHER} sessions could play: {results[0]}")
     for each in played[1:]:
-        lab.require(
+        harness.require(
             each == played[0],
             f"task {walk.task!r} went differently while {len(played)} sessions played it: share "
             f"nothing that changes between sessions",
         )
     failed = [each for each in results if isinstance(each, EnvError)]
-    lab.require(not failed, f"a session failed beside others: {''.join(map(str, failed[:1]))}")
+    harness.require(not failed, f"a session failed beside others: {''.join(map(str, failed[:1]))}")
     return f"{len(played)} of {_TOGETHER} sessions; the others were refused as too many"
 
 
@@ -282,16 +287,16 @@ def _at_capacity(answers: list[dict[str, Any]]) -> bool:
     return isinstance(data, dict) and data.get("code") == "CAPACITY_REACHED"
 
 
-def ended_sessions_make_room(lab: Lab) -> str:
+def ended_sessions_make_room(harness: Harness) -> str:
     """Sessions that were ended count no longer: many can follow one another."""
-    env, walk, late = served(lab), lab.recorded()[0], lab.hurry()
+    env, walk, late = served(harness), harness.recorded()[0], harness.hurry()
     for number in range(_OPENED):
         session = env.session()
         try:
             answer = _raw(session, "reset", env.reset_data(walk.task, walk.seed))
         finally:
             session.close()
-        lab.require(
+        harness.require(
             answer.get("type") == "observation",
             f"session {number + 1} of those opened and ended in turn was answered {answer!r:.120}: "
             f"free a session when its connection ends",
@@ -301,9 +306,9 @@ def ended_sessions_make_room(lab: Lab) -> str:
     return f"{number + 1} sessions"
 
 
-def tasks_are_as_declared(lab: Lab) -> str:
+def tasks_are_as_declared(harness: Harness) -> str:
     """Lists, counts, slices and single tasks agree, and a task chosen by index is played."""
-    env, count = served(lab), 0
+    env, count = served(harness), 0
     names = get_json(env.url, "/list_environments", timeout=env.timeout)
     route = f"/{names[0]}" if isinstance(names, list) and names else ""
     splits = route and get_json(env.url, f"{route}/splits", timeout=env.timeout)
@@ -316,20 +321,20 @@ def tasks_are_as_declared(lab: Lab) -> str:
             return get_json(env.url, f"{route}/{path}", timeout=env.timeout, body=body)
 
         tasks, total = ask("tasks")["tasks"], ask("num_tasks")["num_tasks"]
-        lab.require(
+        harness.require(
             len(tasks) == total or len(tasks) < total,
             f"{split!r} lists {len(tasks)} tasks, num_tasks is {total}",
         )
-        lab.require(
+        harness.require(
             tasks == ask("tasks")["tasks"], f"{split!r} is listed differently when asked again"
         )
         last = len(tasks) - 1
         for index in {0, last}:
-            lab.require(
+            harness.require(
                 ask("task", index=index)["task"] == tasks[index],
                 f"task {index} of {split!r} is another than in the list",
             )
-        lab.require(
+        harness.require(
             ask("task_range", start=0, stop=2)["tasks"] == tasks[:2],
             f"task_range 0 to 2 of {split!r} is another part than of the list",
         )
@@ -340,17 +345,19 @@ def tasks_are_as_declared(lab: Lab) -> str:
                 continue
             except AgentGymError:
                 continue
-            raise AssertionError(f"{lab.id}: task {index} of {split!r} is answered {found!r:.80}")
+            raise AssertionError(
+                f"{harness.id}: task {index} of {split!r} is answered {found!r:.80}"
+            )
         count += len(tasks)
     return f"{count} tasks in {len(splits)} splits"
 
 
-def the_oracle_is_not_shown(lab: Lab) -> str:
+def the_oracle_is_not_shown(harness: Harness) -> str:
     """Neither the metadata of an answer nor the state holds the solution."""
-    env, seen = served(lab), 0
-    for task in lab.few(env, 2):
-        lab.begin(env, task)
-        plan = lab.oracle(env)
+    env, seen = served(harness), 0
+    for task in harness.few(env, 2):
+        harness.begin(env, task)
+        plan = harness.oracle(env)
         if not plan or len(set(plan)) < 2 or len(plan) < 3:
             continue
         session = env.session()
@@ -361,7 +368,7 @@ def the_oracle_is_not_shown(lab: Lab) -> str:
             session.close()
         for where, value in (("the metadata of reset", _metadata(opening)), ("the state", state)):
             text = json.dumps(value, ensure_ascii=False)
-            lab.require(
+            harness.require(
                 not _spelled(text, plan),
                 f"task {task!r}: {where} holds the oracle's plan, {plan!r:.120}",
             )
@@ -388,9 +395,9 @@ def _spelled(text: str, plan: tuple[str, ...]) -> bool:
     return True
 
 
-def answers_come_soon(lab: Lab) -> str:
+def answers_come_soon(harness: Harness) -> str:
     """The first observation and every step come within the time for a call."""
-    env, walk, limit = served(lab), lab.recorded()[0], lab.effort.call_timeout
+    env, walk, limit = served(harness), harness.recorded()[0], harness.effort.call_timeout
     session, started = env.session(), time.monotonic()
     try:
         _raw(session, "reset", env.reset_data(walk.task, walk.seed))
@@ -402,7 +409,7 @@ def answers_come_soon(lab: Lab) -> str:
                 times.append(time.monotonic() - started)
     finally:
         session.close()
-    lab.require(
+    harness.require(
         max(first, *times) <= limit, f"an answer took {max(first, *times):.0f} s, limit {limit:g} s"
     )
     middle, longest = statistics.median(times) * 1e3, max(times) * 1e3

@@ -6,16 +6,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import NamedTuple, Protocol
 
 from agentgym.errors import ConfigError, MalformedAction
 from agentgym.tools.tool import Tool
+from agentgym.utils import strict_json
 from agentgym.utils.spans import spans
 
 MAX_CHARACTERS = 65_536
 """Longest call in characters; a longer one is not parsed."""
-_MAX_DEPTH = 32
-"""Levels of nested JSON."""
 
 
 class Call(NamedTuple):
@@ -185,57 +184,18 @@ def _json_call(body: str) -> Call:
     if problem:
         return Call("", {}, problem=problem)
     try:
-        found = _decoded(body)
+        found = strict_json.read(body)
     except MalformedAction as malformed:
         return Call("", {}, problem=str(malformed))
-    except UnicodeEncodeError:
-        return Call("", {}, problem="The call holds half of a surrogate pair.")
-    except (ValueError, RecursionError) as broken:
-        return Call("", {}, problem=f"The call is not JSON: {str(broken)[:120]}.")
     if not isinstance(found, dict) or set(found) != {"name", "arguments"}:
         return Call("", {}, problem='A call is {"name": "...", "arguments": {...}}, no more.')
     name, arguments = found["name"], found["arguments"]
     if isinstance(arguments, str):
         # OpenAI's form: the arguments are an object written as a string.
         try:
-            arguments = _decoded(arguments)
-        except (MalformedAction, ValueError, RecursionError):
+            arguments = strict_json.read(arguments)
+        except MalformedAction:
             arguments = None
     if not isinstance(name, str) or not isinstance(arguments, dict):
         return Call("", {}, problem='"name" must be a string, "arguments" an object.')
     return Call(name, arguments)
-
-
-def _decoded(text: str) -> Any:
-    """A JSON value without duplicate keys, non-JSON numbers, deep nesting and lone surrogates.
-
-    Raises:
-        MalformedAction: It has one of those.
-        ValueError: The text is not JSON, or has a lone surrogate.
-    """
-    found = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-    _bounded(found)
-    # JSON can escape lone surrogates, which cannot be encoded again.
-    text.encode()
-    json.dumps(found, ensure_ascii=False).encode()
-    return found
-
-
-def _no_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise MalformedAction("The call names a key twice.")
-    return found
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise MalformedAction(f"The call holds {name}, which is not JSON.")
-
-
-def _bounded(value: object, depth: int = 0) -> None:
-    if depth > _MAX_DEPTH:
-        raise MalformedAction(f"The call is nested deeper than {_MAX_DEPTH} levels.")
-    for item in (
-        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    ):
-        _bounded(item, depth + 1)

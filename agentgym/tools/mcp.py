@@ -6,7 +6,6 @@ Needs the extra ``mcp``.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shlex
 import tempfile
@@ -25,8 +24,10 @@ from agentgym.errors import (
     MissingExtra,
     Unreachable,
 )
+from agentgym.tools.json_schema import schema_check
 from agentgym.tools.limits import event_loop
-from agentgym.tools.tool import Check, Tool, without_titles
+from agentgym.tools.mcp_results import result_text
+from agentgym.tools.tool import Tool, without_titles
 from agentgym.utils.bounds import above
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ class _Connection:
             raise self._broken(problem) from problem
         except Exception as problem:  # Any error of the library counts as the server's.
             raise self._broken(problem) from problem
-        text = _text(result)
+        text = result_text(result)
         if result.is_error:
             raise MalformedAction(text or "The call failed.")
         return text
@@ -275,81 +276,5 @@ async def _listed(client: mcp.Client) -> list[mcp.Tool]:
 def _tool(server: ToolServer, theirs: mcp.Tool) -> Tool:
     description = theirs.description or theirs.title or theirs.name
     schema = without_titles(theirs.input_schema)
-    check = _checker(theirs.name, schema)
+    check = schema_check(theirs.name, schema)
     return Tool(theirs.name, description, schema, check, _RemoteTool(server, theirs.name))
-
-
-def _checker(name: str, schema: dict[str, Any]) -> Check:
-    """Checks arguments against a JSON schema; remote references are not fetched."""
-    from jsonschema import Draft202012Validator, SchemaError
-    from referencing import Registry
-
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as problem:
-        raise ConfigError(f"tool {name!r} has no valid schema: {problem.message}") from None
-    validator = Draft202012Validator(schema, registry=Registry())
-    properties = schema.get("properties", {})
-
-    def check(given: Mapping[str, object], texts: bool) -> dict[str, Any]:
-        arguments = {
-            key: _read(str(value), properties.get(key, {})) if texts else value
-            for key, value in given.items()
-        }
-        faults = sorted(validator.iter_errors(arguments), key=lambda fault: str(fault.json_path))
-        if faults:
-            messages = (f"{fault.json_path}: {fault.message[:120]}." for fault in faults[:3])
-            raise MalformedAction(" ".join(messages))
-        return arguments
-
-    return check
-
-
-def _read(text: str, schema: Mapping[str, Any]) -> object:
-    """A text from a tag as a value of the parameter's type."""
-    if "string" in json.dumps(schema.get("type", "string")):
-        return text
-    try:
-        found: object = json.loads(text)
-    except ValueError:
-        return text
-    return found
-
-
-def _text(result: mcp.types.CallToolResult) -> str:
-    """A result as a model reads it: texts as they are, the rest by name."""
-    parts = []
-    for block in result.content:
-        if block.type == "text":
-            parts.append(block.text)
-        elif block.type == "resource":
-            parts.append(getattr(block.resource, "text", f"[{block.resource.uri}]"))
-        elif block.type == "resource_link":
-            parts.append(f"[{block.name}: {block.uri}]")
-        else:
-            parts.append(f"[{block.type}, {block.mime_type}]")
-    structured = result.structured_content
-    if structured is not None and not _repeats(parts, structured):
-        parts.append(json.dumps(structured, ensure_ascii=False))
-    return "\n".join(parts)
-
-
-def _repeats(parts: list[str], structured: dict[str, Any]) -> bool:
-    """The texts state the structured content already, whole or item by item."""
-    whole = structured["result"] if structured.keys() == {"result"} else structured
-    items = whole if isinstance(whole, list) else [whole]
-    return parts in ([_json(whole)], [_json(item) for item in items]) or [
-        _loaded(part) for part in parts
-    ] in ([structured], [whole], items)
-
-
-def _json(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _loaded(text: str) -> object:
-    try:
-        found: object = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return found

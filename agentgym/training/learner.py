@@ -20,6 +20,7 @@ from agentgym.models.out_of_memory import explain_out_of_memory
 from agentgym.models.policy import Critic, Policy
 from agentgym.models.precision import compute_dtype, keep_trained_weights_in_float32
 from agentgym.settings import OptimizerSettings
+from agentgym.training.critic import TrainedCritic
 from agentgym.training.metrics import coefficient_metrics, gradient_norms, token_coefficients
 from agentgym.training.minibatches import evenly_spaced, loss_scale, minibatches, row_weight
 from agentgym.training.ranks import Alone, Ranks
@@ -94,7 +95,7 @@ class Learner:
         self.generator = torch.Generator().manual_seed(seed)
         self.steps_taken = 0
         """Optimizer steps taken."""
-        self.critic: _TrainedCritic | None = None
+        self.critic: TrainedCritic | None = None
         self.reference: Policy | None = None
         self.reductions: tuple[Reduction, ...] = ()
         """Reductions over the vocabulary that credit reads."""
@@ -124,7 +125,7 @@ class Learner:
 
     def add_critic(self, plan: CriticPlan) -> None:
         """Add a critic, as a copy of the policy."""
-        self.critic = _TrainedCritic(Critic(self.policy), plan)
+        self.critic = TrainedCritic(Critic(self.policy), plan)
 
     def observe(self, batch: Batch) -> Batch:
         """The batch with the networks' outputs for its tokens, before any update."""
@@ -320,26 +321,6 @@ class Learner:
             self.critic.optimizer.load_state_dict(state["critic_optimizer"])
         if self.reference is not None:
             self.reference.model.load_state_dict(state["reference"], strict=False)
-
-
-class _TrainedCritic:
-    """A critic and its optimizer."""
-
-    def __init__(self, network: Critic, plan: CriticPlan) -> None:
-        self.network = network
-        self.plan = plan
-        keep_trained_weights_in_float32(network.network.model)
-        self.optimizer = torch.optim.AdamW(
-            [p for p in network.model.parameters() if p.requires_grad],
-            lr=plan.learning_rate,
-            weight_decay=0.0,
-            betas=(0.9, 0.95),
-        )
-
-    def clip(self) -> float:
-        """Clip the gradient; returns its norm before that."""
-        parameters = self.network.model.parameters()
-        return float(torch.nn.utils.clip_grad_norm_(parameters, self.plan.max_grad_norm))
 
 
 def _policy_shift(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:

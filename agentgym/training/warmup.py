@@ -14,11 +14,11 @@ from agentgym.env.base import TextEnv
 from agentgym.losses.surrogates import negative_log_likelihood
 from agentgym.models.policy import Policy
 from agentgym.rollout.demonstrations import Demonstration, demonstrate
-from agentgym.rollout.player import derive
 from agentgym.settings import ImitationSettings, OptimizerSettings
 from agentgym.training.learner import Learner
 from agentgym.types import Task, Trajectory
 from agentgym.utils.progress import Advance
+from agentgym.utils.seeds import derive
 
 PROBE_COUNT = 20
 """Measurements of the success rate during imitation, evenly spaced."""

@@ -174,14 +174,14 @@ class GoesOnAfterWinning(Corridor):
         return super().outcome(text, valid)._replace(done=False)
 
 
-@defect("truncated=True from the bare world", "ScienceWorld: a step limit of its own")
+@defect("truncated=True from the bare environment", "ScienceWorld: a step limit of its own")
 class TruncatesItself(Corridor):
     def step(self, action):
         observation, reward, terminated, _, info = super().step(action)
         return observation, reward, terminated, len(self.way) >= 4, info
 
 
-@defect("truncated=True from the bare world", "NeMo-Gym PR#768: timeout and end are one")
+@defect("truncated=True from the bare environment", "NeMo-Gym PR#768: timeout and end are one")
 class TerminatesAndTruncates(Corridor):
     def step(self, action):
         observation, reward, terminated, _, info = super().step(action)

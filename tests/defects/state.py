@@ -113,14 +113,14 @@ class SeedsTheProcessWhenMade(Corridor):
         super().__init__(**kwargs)
 
 
-@defect("in a second world: draw everything from the generator", "OpenEnv#1102: seed dropped")
+@defect("in a second environment: draw everything from the generator", "OpenEnv#1102: seed dropped")
 class DrawsFromTheClock(Corridor):
     def start(self, task, rng):
         opening = super().start(task, rng)
         return opening._replace(observation=f"Omen {np.random.default_rng().integers(2**60)}.")
 
 
-@defect("in a second world|by another world", "verl-agent#149: runs differ")
+@defect("in a second environment|by another environment", "verl-agent#149: runs differ")
 class NamesItsAddressInMemory(Corridor):
     def start(self, task, rng):
         return super().start(task, rng)._replace(observation=f"<room at {id(self):#x}>")
@@ -144,7 +144,7 @@ class KeepsTheLastEpisode(Corridor):
         return opening
 
 
-@defect("another world beside it", "WebAgent-R1#6: a group shares one back end")
+@defect("another environment beside it", "WebAgent-R1#6: a group shares one back end")
 class SharesStateAcrossWorlds(Corridor):
     log: list = []  # noqa: RUF012
 

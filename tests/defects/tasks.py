@@ -140,7 +140,7 @@ class AlwaysPlaysTrain(Corridor):
         super().__init__(**kwargs)
 
 
-@defect("drew task .* in one world and", "OpenEnv PR#1078: seed not passed on")
+@defect("drew task .* in one environment and", "OpenEnv PR#1078: seed not passed on")
 class PlaysTheNextTaskInLine(Corridor):
     line = itertools.count()
 

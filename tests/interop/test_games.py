@@ -13,8 +13,8 @@ import skyrl_gym
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError
 from agentgym.testing import CheckSettings
+from agentgym.testing.environments import findings
 from agentgym.testing.findings import Verdict
-from agentgym.testing.worlds import findings
 
 QUICK = CheckSettings(steps=60, resets=100, seconds=2.0)
 

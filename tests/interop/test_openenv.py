@@ -20,8 +20,8 @@ from openenv_servers import ROOT, free_port, process, serving
 from agentgym.env.registry import make, world
 from agentgym.errors import ConfigError, EnvError, UnknownTask
 from agentgym.testing import CheckSettings
+from agentgym.testing.environments import findings
 from agentgym.testing.findings import Verdict
-from agentgym.testing.worlds import findings
 
 HERE = Path(__file__).parent
 

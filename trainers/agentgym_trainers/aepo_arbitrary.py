@@ -30,10 +30,10 @@ from agentgym.credit.transforms import State, Transform, chain
 from agentgym.errors import ImpossibleValue
 from agentgym.rollout.branching import mean_entropy
 from agentgym.rollout.collect import Collect, EpisodePlayer
-from agentgym.rollout.player import derive
 from agentgym.types import Completion, Task, Trajectory
 from agentgym.utils.bounds import above, at_least, within
 from agentgym.utils.concurrency import gather
+from agentgym.utils.seeds import derive
 from agentgym_trainers.grpo import GRPO
 
 

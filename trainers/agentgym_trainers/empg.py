@@ -25,8 +25,8 @@ from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, extend
 from agentgym.batch.batch import Batch
 from agentgym.batch.turns import Turns, turns_of
 from agentgym.credit.transforms import State, Transform, chain, stateless
-from agentgym.rollout.player import derive
 from agentgym.utils.bounds import at_least
+from agentgym.utils.seeds import derive
 from agentgym_trainers.dapo import DAPO
 from agentgym_trainers.grpo import GRPO
 

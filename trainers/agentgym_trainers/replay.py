@@ -16,7 +16,7 @@ from torch import Tensor
 from agentgym.batch.batch import Batch, concatenate, pack, unpack
 from agentgym.batch.turns import turns_of
 from agentgym.credit.transforms import State, Transform, group_mean
-from agentgym.rollout.player import derive
+from agentgym.utils.seeds import derive
 
 REPLAYED = "replay/old"
 """Private column: 1 on tokens of replayed episodes, 0 on fresh ones."""

@@ -38,8 +38,8 @@ from agentgym.credit.weights import mask_truncated
 from agentgym.losses.compose import Loss, Outputs
 from agentgym.losses.surrogates import apply_dual_clip, policy_gradient
 from agentgym.rollout.collect import independent
-from agentgym.rollout.player import derive
 from agentgym.utils.bounds import above, at_least, ordered, within
+from agentgym.utils.seeds import derive
 from agentgym_trainers.gspo import sequence_ratio
 
 

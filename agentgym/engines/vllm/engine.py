@@ -6,30 +6,30 @@ One thread owns vLLM; other threads queue calls for it. Needs the extra ``vllm``
 from __future__ import annotations
 
 import asyncio
-import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from agentgym.engines.entropy import entropy_at_least
 from agentgym.engines.requests import (
     ModelLimits,
     check_request,
     check_weights,
-    finish_reason,
     join_completions,
     remaining_request,
 )
 from agentgym.engines.stats import EngineStats, regroup_delay
+from agentgym.engines.vllm.answers import parse_completion
+from agentgym.engines.vllm.arguments import TOP_LOGPROBS, check_temperature, sampling_params
 from agentgym.engines.vllm.model_info import ModelInfo
-from agentgym.errors import ConfigError, EngineError, MissingExtra
+from agentgym.engines.vllm.start import start_engine, unfinished_outputs
+from agentgym.errors import ConfigError, EngineError, one_line
 from agentgym.types import Completion, Sampling
 
 if TYPE_CHECKING:
@@ -37,17 +37,6 @@ if TYPE_CHECKING:
 
 STALL_SECONDS = 1800.0
 """Seconds without progress after which vLLM counts as hung; large models start slowly."""
-TOP_LOGPROBS = 20
-"""Most likely tokens requested where the worker cannot report entropies."""
-EXTENSION = "agentgym.engines.vllm.worker.WorkerExtension"
-ENVIRONMENT = {
-    "VLLM_USE_V2_MODEL_RUNNER": "0",  # The worker extension fits the sampler of V1.
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # The trainer's threads run on the same cores.
-    "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-}
-"""Environment variables for vLLM, unless they are set already."""
 
 
 @dataclass(slots=True, eq=False)
@@ -347,149 +336,3 @@ def _await(done: Future[None], what: str) -> None:
         done.result(STALL_SECONDS)
     except TimeoutError:
         raise EngineError(f"vLLM took more than {STALL_SECONDS:g} s {what}") from None
-
-
-def start_engine(arguments: Mapping[str, Any]) -> tuple[Any, bool]:
-    """A running engine of vLLM, and whether it reports entropies."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    try:
-        import torch
-        from vllm.engine.arg_utils import EngineArgs
-        from vllm.v1.engine.llm_engine import LLMEngine
-        from vllm.v1.executor import Executor
-    except ImportError as problem:
-        raise MissingExtra(
-            f'the engine needs vLLM: pip install "agentic-gym[vllm]" ({one_line(problem)})'
-        ) from problem
-    gpu = torch.cuda.is_available()
-    settings = {**defaults(gpu), "enable_sleep_mode": gpu, **arguments}
-    settings["dtype"] = settings["dtype"] or default_dtype(gpu)
-    try:
-        with _one_process():
-            config = EngineArgs(
-                **settings, distributed_executor_backend="uni", skip_tokenizer_init=True
-            ).create_engine_config()
-            kind = Executor.get_class(config)
-            engine = LLMEngine(config, kind, log_stats=False, multiprocess_mode=False)
-        exact = all(engine.collective_rpc("agentgym_report_entropies"))
-    except Exception as problem:
-        raise EngineError(f"vLLM could not start: {one_line(problem)}") from problem
-    return engine, exact
-
-
-def unfinished_outputs(engine: Any) -> list[Any]:
-    """The partial outputs of requests in flight."""
-    from vllm.v1.engine import FinishReason
-
-    return [
-        state.make_request_output(
-            new_token_ids=[],
-            pooling_output=None,
-            finish_reason=FinishReason.ABORT,
-            stop_reason=None,
-        )
-        for state in engine.output_processor.request_states.values()
-    ]
-
-
-@contextmanager
-def _one_process() -> Iterator[None]:
-    """Keep vLLM's worker in this process on a CPU; servers must not inherit the setting."""
-    name = "VLLM_ENABLE_V1_MULTIPROCESSING"
-    before = os.environ.get(name)
-    os.environ[name] = "0"
-    try:
-        yield
-    finally:
-        del os.environ[name]
-        if before is not None:
-            os.environ[name] = before
-
-
-def default_dtype(gpu: bool) -> str:
-    """As ``load_model`` uses for the trainer, so that both compute alike."""
-    return "bfloat16" if gpu else "float32"
-
-
-def defaults(gpu: bool) -> dict[str, Any]:
-    """Arguments of vLLM that the engines rely on, and that make it start fast on a CPU."""
-    common = {
-        "logprobs_mode": "processed_logprobs",
-        "max_logprobs": TOP_LOGPROBS,
-        "enable_prefix_caching": True,
-        "worker_extension_cls": EXTENSION,
-        "generation_config": "vllm",
-    }
-    if gpu:
-        # By default the trainer's model shares the GPU.
-        return {**common, "gpu_memory_utilization": 0.5}
-    # Compilation takes a minute and gains little; attention needs blocks of at least 32 tokens.
-    # Chunked prefill makes vLLM rewind the seeded generator, which a CPU's cannot do.
-    return {**common, "enforce_eager": True, "block_size": 32, "enable_chunked_prefill": False}
-
-
-def sampling_params(sampling: Sampling, top: int) -> Any:
-    """The ``SamplingParams`` of a request."""
-    from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
-
-    return SamplingParams(
-        seed=sampling.seed,
-        temperature=sampling.temperature,
-        top_p=sampling.top_p,
-        top_k=sampling.top_k,
-        max_tokens=sampling.max_tokens,
-        stop_token_ids=list(sampling.stop),
-        ignore_eos=True,  # Only ``stop`` ends a completion.
-        logprobs=top,
-        detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
-
-
-def check_temperature(sampling: Sampling) -> None:
-    """Reject a temperature that vLLM would silently replace.
-
-    Raises:
-        ConfigError: The temperature is neither 0 nor in [0.01, 2].
-    """
-    if sampling.temperature and not 0.01 <= sampling.temperature <= 2.0:
-        raise ConfigError(f"vLLM samples at temperature 0 or 0.01 to 2, got {sampling.temperature}")
-
-
-def parse_completion(
-    tokens: Sequence[int], rows: Sequence[Sequence[float]], sampling: Sampling, version: int
-) -> Completion:
-    """A completion from vLLM's output.
-
-    Args:
-        tokens: Sampled ids.
-        rows: Per token its log-probability first; then only its entropy, or log-probabilities of
-            the most likely tokens without the sampled one.
-        sampling: Of the request.
-        version: Of the policy.
-
-    Raises:
-        ConfigError: A log-probability is not finite, as after training has diverged.
-    """
-    if not all(row and float("-inf") < row[0] <= 1e-3 for row in rows):
-        raise ConfigError(
-            "the model's log-probabilities are not finite, its weights have diverged: lower the "
-            "learning rate and go on from an earlier checkpoint"
-        )
-    ids = tuple(tokens)
-    finish = finish_reason(ids, sampling)
-    if sampling.temperature == 0.0:
-        # vLLM reports the model's distribution, but greedy decoding is deterministic.
-        return Completion(ids, (0.0,) * len(ids), (0.0,) * len(ids), version, finish)
-    entropies = (
-        row[1] if len(row) == 2 and row[1] >= 0.0 else entropy_at_least(row) for row in rows
-    )
-    return Completion(ids, tuple(row[0] for row in rows), tuple(entropies), version, finish)
-
-
-def one_line(problem: BaseException) -> str:
-    """Type and last line of an exception, where libraries put the reason."""
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return f"{type(problem).__name__}: {lines[-1]}" if lines else type(problem).__name__

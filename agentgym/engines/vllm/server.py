@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from agentgym.engines.endpoint import Endpoint, RetryPolicy
 from agentgym.engines.requests import (
@@ -21,13 +21,17 @@ from agentgym.engines.requests import (
     join_completions,
     remaining_request,
 )
-from agentgym.engines.vllm.engine import (
+from agentgym.engines.vllm.answers import (
+    parse_answer,
+    parse_models,
+    same_model,
+    top_logprobs_of_first_token,
+)
+from agentgym.engines.vllm.arguments import (
     ENVIRONMENT,
     TOP_LOGPROBS,
     check_temperature,
-    default_dtype,
-    defaults,
-    parse_completion,
+    server_words,
 )
 from agentgym.engines.vllm.model_info import ModelInfo
 from agentgym.engines.vllm.process import ServerProcess
@@ -129,7 +133,7 @@ class ServerEngine:
             part = await self._endpoint.post(
                 "/v1/completions",
                 self._body(*remaining_request(tokens, sampling, parts)),
-                partial(_read, sampling=sampling, version=self.version),
+                partial(parse_answer, sampling=sampling, version=self.version),
             )
             if self._weights_uncertain:
                 await asyncio.to_thread(self._resend_weights)
@@ -229,24 +233,7 @@ class ServerEngine:
     def _server(
         self, slots: int, dtype: str | None, options: Mapping[str, object]
     ) -> ServerProcess:
-        import torch
-
-        gpu = torch.cuda.is_available()
-        settings = {
-            "model": self._info.path,
-            "host": "127.0.0.1",
-            "dtype": dtype or default_dtype(gpu),
-            "max-model-len": self.context,
-            "max-num-seqs": slots,
-            **{name.replace("_", "-"): value for name, value in defaults(gpu).items()},
-            **options,
-        }
-        words = ["--disable-uvicorn-access-log"]
-        for name, value in settings.items():
-            if isinstance(value, bool):
-                words += [f"--{name}" if value else f"--no-{name}"]
-            else:
-                words += [f"--{name}", str(value)]
+        words = server_words(self._info.path, self.context, slots, dtype, options)
         return ServerProcess(
             "agentgym.engines.vllm.serve",
             words,
@@ -258,10 +245,10 @@ class ServerEngine:
 
     def _identify(self) -> str:
         """The name under which the server serves the model."""
-        models = self._endpoint.request("GET", "/v1/models", _parse_models)
+        models = self._endpoint.request("GET", "/v1/models", parse_models)
         ours = self._info.path
         for model in models:
-            if _same(ours, model.id) or _same(ours, model.root):
+            if same_model(ours, model.id) or same_model(ours, model.root):
                 self.context = min(self.context, model.context or self.context)
                 return model.id
         raise EngineError(
@@ -292,7 +279,7 @@ class ServerEngine:
                 self._endpoint.request(
                     "POST",
                     "/v1/completions",
-                    lambda answer: sorted(_top_logprobs(answer).values())[-5:],
+                    lambda answer: sorted(top_logprobs_of_first_token(answer).values())[-5:],
                     json=asked | {"temperature": temperature},
                 )
             )
@@ -331,63 +318,3 @@ class ServerEngine:
         named = {name: w.detach().cpu().clone().contiguous() for name, w in weights.items()}
         save_file(named, folder / "model.safetensors")
         return folder
-
-
-class _Model(NamedTuple):
-    """An entry of a server's list of models."""
-
-    id: str
-    root: str
-    """Path or hub id it was loaded from."""
-    context: int | None
-
-
-def _parse_models(answer: Any) -> list[_Model]:
-    return [
-        _Model(str(one["id"]), str(one.get("root") or one["id"]), one.get("max_model_len"))
-        for one in answer["data"]
-    ]
-
-
-def _same(ours: str, theirs: str) -> bool:
-    """Whether two names denote one model: the server may mount the folder elsewhere.
-
-    A folder that exists on this machine must be the same one: every run has a folder ``final``.
-    """
-    if ours == theirs:
-        return True
-    if Path(theirs).is_absolute() and Path(theirs).exists():
-        return Path(ours).resolve() == Path(theirs).resolve()
-    return Path(ours).name == Path(theirs).name
-
-
-def _top_logprobs(answer: Any) -> dict[str, float]:
-    found: dict[str, float] = answer["choices"][0]["logprobs"]["top_logprobs"][0]
-    return found
-
-
-class _Part(NamedTuple):
-    """A completion, or its first part."""
-
-    completion: Completion
-    interrupted: bool
-    """Aborted by a weight update; the rest is sampled under the new weights."""
-
-
-def _read(answer: Any, *, sampling: Sampling, version: int) -> _Part:
-    """Parse the completion of an answer; raises one of ``MALFORMED``."""
-    choice = answer["choices"][0]
-    interrupted = choice["finish_reason"] == "abort" and bool(choice["token_ids"])
-    if not interrupted and choice["finish_reason"] not in ("stop", "length"):
-        raise ValueError(f"a completion ended by {choice['finish_reason']!r}")
-    logprobs = choice["logprobs"]
-    rows = [
-        [logprob, *(value for token, value in likeliest.items() if token != name)]
-        for name, logprob, likeliest in zip(
-            logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True
-        )
-    ]
-    named = [f"token_id:{token}" for token in choice["token_ids"]]
-    if logprobs["tokens"] != named:
-        raise ValueError(f"log-probabilities of {logprobs['tokens'][:9]} came with {named[:9]}")
-    return _Part(parse_completion(choice["token_ids"], rows, sampling, version), interrupted)

@@ -9,16 +9,15 @@ the product that follows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
 from agentgym_envs.pythonmath import operations as op
 from agentgym_envs.pythonmath.arithmetic import NoExpression
+from agentgym_envs.pythonmath.cursor import Cursor
 from agentgym_envs.pythonmath.lexer import FUNCTIONS, GREEK, Token, tokens
 from agentgym_envs.pythonmath.operations import Value
 
-_MAX_DEPTH = 40
 _INVERSES = {"sin": "asin", "cos": "acos", "tan": "atan", "cot": "acot"}
 _OPAQUE = "fgFG"
 """Letters that name a function before a bracket."""
@@ -46,38 +45,15 @@ def parse(text: str) -> Expression:
     return Expression(value, frozenset(reader.letters), reader.imaginary)
 
 
-class _Reader:
+class _Reader(Cursor):
     """Recursive descent; each method reads one level of the grammar."""
 
     def __init__(self, tokens: list[Token]) -> None:
-        self.tokens, self.at, self.depth = tokens, 0, 0
+        super().__init__(tokens)
         self.letters: set[str] = set()
         self.imaginary = False
         self.bars = 0
         """Open ``|`` of absolute values."""
-
-    def peek(self, ahead: int = 0) -> Token:
-        at = self.at + ahead
-        return self.tokens[at] if at < len(self.tokens) else ("", "")
-
-    def take(self, sign: str) -> bool:
-        """Read one sign if it is next."""
-        if self.peek() == ("sign", sign):
-            self.at += 1
-            return True
-        return False
-
-    def need(self, sign: str) -> None:
-        if not self.take(sign):
-            raise NoExpression(f"expected {sign}")
-
-    def nest(self, read: Callable[[], Value]) -> Value:
-        self.depth += 1
-        if self.depth > _MAX_DEPTH:
-            raise NoExpression("too deep")
-        value = read()
-        self.depth -= 1
-        return value
 
     def sum(self) -> Value:
         return self.nest(self._sum)
@@ -106,13 +82,6 @@ class _Reader:
                 value = op.times(value, self.power())
             else:
                 return value
-
-    def word(self, name: str) -> bool:
-        """Read one word if it is next."""
-        if self.peek() == ("word", name):
-            self.at += 1
-            return True
-        return False
 
     def starts_factor(self) -> bool:
         kind, text = self.peek()

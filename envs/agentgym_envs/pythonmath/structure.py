@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from typing import Literal
 
@@ -19,10 +18,17 @@ from agentgym_envs.pythonmath.forms import (
     as_union,
 )
 from agentgym_envs.pythonmath.notation import ROW
+from agentgym_envs.pythonmath.splitting import (
+    CLOSING,
+    MAX_ITEMS,
+    OPENING,
+    balanced,
+    both_signs,
+    separate,
+    split,
+)
 
-_OPENING, _CLOSING = "([{⦃⟨⌊⌈", ")]}⦄⟩⌋⌉"
 _RELATIONS = "=<>≤≥≠∈"
-_MAX_ITEMS = 60
 _MAX_DEPTH = 8
 _THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 # No quantifier of a quantifier: what a model wrote must not make matching exponential.
@@ -89,14 +95,14 @@ def read(text: str, depth: int = 0) -> Form:
         text = cases[1].replace(ROW, ",")
     if "\\begin" in text:
         return Leaf(text)
-    parts = _parts(text)
+    parts = separate(text)
     if len(parts) > 1:
         return _listed(parts, re.search(r"\bor\b", text) is not None, depth)
     if any(sign in text for sign in _RELATIONS):
-        sides, signs = _split(text, _RELATIONS)
+        sides, signs = split(text, _RELATIONS)
         if signs and all(side.strip() for side in sides):
             if "±" in text and not is_name(sides[0].strip()):
-                return Items("list", tuple(read(each, depth + 1) for each in _both_signs(text)))
+                return Items("list", tuple(read(each, depth + 1) for each in both_signs(text)))
             return _relation(tuple(side.strip() for side in sides), signs, depth)
     return _simple(text, depth)
 
@@ -104,40 +110,40 @@ def read(text: str, depth: int = 0) -> Form:
 def _simple(text: str, depth: int) -> Form:
     """Anything without lists and relations at its top."""
     for sign in "∪∖":
-        sides, signs = _split(text, sign)
+        sides, signs = split(text, sign)
         if signs:
             return _union([side.strip() for side in sides], sign, depth)
     if text == "ℝ":
         return Union((Interval("-∞", "∞", False, False),))
     left, inner, right = text[:1], text[1:-1], text[-1:]
-    closed = len(text) > 1 and left in _OPENING and right in _CLOSING and _balanced(inner)
+    closed = len(text) > 1 and left in OPENING and right in CLOSING and balanced(inner)
     if closed and (form := _bracketed(left, inner, right, depth)):
         return form
-    sides, signs = _split(text, ":")
+    sides, signs = split(text, ":")
     if signs and all(side.strip() for side in sides) and len(sides) < 6:
         return Items("ratio", tuple(Leaf(side.strip()) for side in sides))
     if "±" in text or "∓" in text:
-        return Items("list", tuple(Leaf(each) for each in _both_signs(text)))
+        return Items("list", tuple(Leaf(each) for each in both_signs(text)))
     return Leaf(text)
 
 
 def _bracketed(left: str, inner: str, right: str, depth: int) -> Form | None:
     if left + right in ("⦃⦄", "{}"):
-        builder, signs = _split(inner, "|:", bars=False)
+        builder, signs = split(inner, "|:", bars=False)
         if signs and len(builder) == 2 and _NAME.match(builder[0].strip()):
             return read(builder[1], depth + 1)
         return Items("set", _flat(inner, depth))
-    parts = _parts(inner, words=False)
+    parts = separate(inner, words=False)
     if left + right == "[]" and len(parts) == 1 and inner.strip():
         return Items("[", (read(inner, depth + 1),), "[]")
     if len(parts) < 2 or left not in "([⟨" or right not in ")]⟩":
         if left == "(" and right == ")" and len(parts) == 1 and any(r in inner for r in _RELATIONS):
             return read(inner, depth + 1)
         return None
-    expanded = _both_signs(inner) if "±" in inner or "∓" in inner else [inner]
+    expanded = both_signs(inner) if "±" in inner or "∓" in inner else [inner]
     tuples = []
     for each in expanded:
-        items = tuple(read(part, depth + 1) for part in _parts(each, words=False))
+        items = tuple(read(part, depth + 1) for part in separate(each, words=False))
         same = left + right in ("()", "[]", "⟨⟩")
         kind: Literal["(", "[", "mixed"] = "mixed" if not same else "[" if left == "[" else "("
         tuples.append(Items(kind, items, (left + right).replace("⟨", "(").replace("⟩", ")")))
@@ -149,7 +155,7 @@ def _flat(inner: str, depth: int) -> tuple[Form, ...]:
     if not inner.strip():
         return ()
     found: list[Form] = []
-    for part in _parts(inner):
+    for part in separate(inner):
         form = read(part, depth + 1)
         found += form.items if isinstance(form, Items) and form.kind == "list" else [form]
     return tuple(found)
@@ -264,60 +270,6 @@ def _matrix(text: str, depth: int) -> Matrix | None:
         return None
     rows = [row for row in re.split(rf"{ROW}|\\cr(?![a-z])", found[2]) if row.strip()]
     entries = tuple(
-        tuple(read(entry, depth + 1) for entry in row.split("&")) for row in rows[:_MAX_ITEMS]
+        tuple(read(entry, depth + 1) for entry in row.split("&")) for row in rows[:MAX_ITEMS]
     )
     return Matrix(entries, found[1].startswith("v") or text.startswith("|"))
-
-
-def _both_signs(text: str) -> list[str]:
-    """All readings of plus-minus signs; a minus-plus is opposite to them."""
-    count = text.count("±")
-    if "∓" in text or count == 0:
-        return [
-            text.replace("±", one).replace("∓", other) for one, other in (("+", "-"), ("-", "+"))
-        ]
-    if count > 3:
-        raise NoForm
-    found = []
-    for signs in itertools.product("+-", repeat=count):
-        pieces = text.split("±")
-        found.append("".join(a + b for a, b in zip(pieces, [*signs, ""], strict=True)))
-    return [each.strip().removeprefix("+").strip() for each in found]
-
-
-def _parts(text: str, *, words: bool = True) -> list[str]:
-    """The parts between commas and semicolons, and between "and" and "or"."""
-    if words:
-        text = re.sub(r",?\s*(?:\band\b|\bor\b|\\text\{\s*(?:and|or)\s*\}|\\lor(?![a-z])|\\land"
-                      r"(?![a-z])|\\vee(?![a-z]))\s*", ",", text)  # fmt: skip
-    parts, signs = _split(text, ",;")
-    if len(parts) > _MAX_ITEMS:
-        raise NoForm
-    found = [part.strip() for part in parts]
-    if signs and found and not found[-1]:
-        found.pop()
-    return found
-
-
-def _split(text: str, signs: str, *, bars: bool = True) -> tuple[list[str], str]:
-    """The parts between some characters outside of brackets, and the characters."""
-    parts, found, depth = [""], "", 0
-    for char in text:
-        depth += (char in _OPENING) - (char in _CLOSING)
-        if char in signs and depth == 0:
-            parts.append("")
-            found += char
-            if not bars:
-                signs = ""
-        else:
-            parts[-1] += char
-    return parts, found
-
-
-def _balanced(text: str) -> bool:
-    depth = 0
-    for char in text:
-        depth += (char in _OPENING) - (char in _CLOSING)
-        if depth < 0:
-            return False
-    return depth == 0

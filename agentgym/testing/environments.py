@@ -26,23 +26,24 @@ from agentgym.testing import (
     second_process,
     wire,
 )
+from agentgym.testing.crash import NOT_THE_ENV, Crash
 from agentgym.testing.findings import Finding, Skipped, Verdict
 from agentgym.testing.hanging import Hangs, calls_return_within
-from agentgym.testing.harness import NOT_THE_ENV, Crash, Lab
+from agentgym.testing.harness import Harness
 
-Check = Callable[[Lab], str]
+Check = Callable[[Harness], str]
 """Raises ``AssertionError`` for a violation and ``Skipped``; returns what it looked at."""
 
 
-def passes_gymnasiums_checker(lab: Lab) -> str:
+def passes_gymnasiums_checker(harness: Harness) -> str:
     """Gymnasium's own checker; its warnings concern arrays, not texts."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            check_env(world(lab.id, **lab.kwargs))
+            check_env(world(harness.id, **harness.kwargs))
         except Exception as problem:
             raise Crash(
-                f"{lab.id} fails gymnasium.utils.env_checker.check_env: {problem}", problem
+                f"{harness.id} fails gymnasium.utils.env_checker.check_env: {problem}", problem
             ) from problem
     return ""
 
@@ -161,8 +162,8 @@ def findings(
     with calls_return_within(effort.call_timeout):
         bare = world(id_, **kwargs)
         bare.close()
-    lab = Lab(id_, kwargs, effort, bare.promises)
-    return (_finding(check, lab) for check in checks_of(id_))
+    harness = Harness(id_, kwargs, effort, bare.promises)
+    return (_finding(check, harness) for check in checks_of(id_))
 
 
 def title(check: Check) -> str:
@@ -170,45 +171,45 @@ def title(check: Check) -> str:
     return check.__name__.replace("_", " ")
 
 
-def _finding(check: Check, lab: Lab) -> Finding:
+def _finding(check: Check, harness: Harness) -> Finding:
     started = time.monotonic()
     try:
-        with calls_return_within(lab.effort.call_timeout):
-            verdict, note = _judge(check, lab)
-            lab.close()
+        with calls_return_within(harness.effort.call_timeout):
+            verdict, note = _judge(check, harness)
+            harness.close()
     except Hangs as problem:
-        verdict, note = Verdict.FAILED, f"{lab.id}: {problem}"
-        lab.hangs = title(check)
+        verdict, note = Verdict.FAILED, f"{harness.id}: {problem}"
+        harness.hangs = title(check)
     except AssertionError as violation:
-        lab.abandon()
-        verdict, note = _violation(violation, check, lab)
+        harness.abandon()
+        verdict, note = _violation(violation, check, harness)
     return Finding(title(check), verdict, note, time.monotonic() - started)
 
 
-def _judge(check: Check, lab: Lab) -> tuple[Verdict, str]:
-    if lab.hangs:
-        return Verdict.SKIPPED, f"not run: see {lab.hangs!r}"
-    if check in _NEEDS and not _NEEDS[check](lab.promises):
-        lacking = ", ".join(lab.promises.lacking)
+def _judge(check: Check, harness: Harness) -> tuple[Verdict, str]:
+    if harness.hangs:
+        return Verdict.SKIPPED, f"not run: see {harness.hangs!r}"
+    if check in _NEEDS and not _NEEDS[check](harness.promises):
+        lacking = ", ".join(harness.promises.lacking)
         return Verdict.SKIPPED, f"the environment does not promise: {lacking}"
     try:
-        return Verdict.PASSED, check(lab)
+        return Verdict.PASSED, check(harness)
     except Skipped as reason:
         return Verdict.SKIPPED, str(reason)
     except (AssertionError, *NOT_THE_ENV):
         raise
     except (Exception, SystemExit) as problem:
         raise Crash(
-            f"{lab.id} raised {type(problem).__name__}: {problem} while it was checked that "
+            f"{harness.id} raised {type(problem).__name__}: {problem} while it was checked that "
             f"{title(check)}",
             problem,
         ) from problem
 
 
-def _violation(violation: AssertionError, check: Check, lab: Lab) -> tuple[Verdict, str]:
+def _violation(violation: AssertionError, check: Check, harness: Harness) -> tuple[Verdict, str]:
     """The finding; an error that an earlier check reported is not reported again."""
     if isinstance(violation, Crash):
-        first = lab.crashes.setdefault(violation.place, title(check))
+        first = harness.crashes.setdefault(violation.place, title(check))
         if first != title(check):
             return Verdict.SKIPPED, f"stopped by the error that {first!r} reports"
     return Verdict.FAILED, " ".join(str(violation).split())

@@ -1,0 +1,36 @@
+"""Calls of an environment, which may fail: the failure ends an episode and not the run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from agentgym.errors import ConfigError, EnvLost, EnvTimeout, MissingExtra, UnknownTask
+from agentgym.types import Stop
+
+T = TypeVar("T")
+
+
+class EnvFailed(Exception):
+    """The environment raised."""
+
+    def __init__(self, stop: Stop, problem: Exception) -> None:
+        super().__init__(f"{type(problem).__name__}: {problem}")
+        self.stop = stop
+
+
+async def env_call(result: Awaitable[T]) -> T:
+    """Await a call of the environment; what it raises ends the episode and not the run.
+
+    The one place that catches every exception: an environment is third-party code.
+    """
+    try:
+        return await result
+    except (UnknownTask, MissingExtra, ConfigError):
+        raise
+    except EnvTimeout as problem:
+        raise EnvFailed(Stop.TOOL_TIMEOUT, problem) from problem
+    except EnvLost as problem:
+        raise EnvFailed(Stop.ABORTED, problem) from problem
+    except Exception as problem:
+        raise EnvFailed(Stop.ENV_ERROR, problem) from problem
