@@ -28,3 +28,13 @@ def names():
 @pytest.mark.parametrize("name", sorted(set(names())))
 def test_every_metric_is_documented_on_the_page(name):
     assert f"`{name}`" in PAGE
+
+
+def test_every_row_has_a_column_for_each_library():
+    table = PAGE.partition("| name |")[2].partition("\n\n")[0].splitlines()
+    assert "TRL | verl" in table[0]
+    assert {row.count(" |") for row in table[2:]} == {4}
+    named = [row for row in table[2:] if "episode/success`" in row or "policy/entropy`" in row]
+    for row in named:
+        cells = [cell.strip() for cell in row.strip("| ").split(" | ")]
+        assert len(cells) == 4 and all(cells), row

@@ -56,6 +56,8 @@ class EvalArguments:
     against: Path | None = None
     """Such a file of another model on the same panel, or RUN/eval/before.jsonl: also reports the
     paired difference."""
+    quiet: bool = False
+    """Show the result and warnings only, no progress."""
     engine: EngineKind = "local"
     """What samples: our own engine, vLLM in this process, a vLLM server, or a chat endpoint."""
     server: str | None = None
@@ -77,7 +79,7 @@ class EvalArguments:
     """How a chat endpoint is used."""
 
 
-_OWN = ("data", "out", "against", "precision")
+_OWN = ("data", "out", "against", "quiet", "precision")
 _SHARED = tuple(f.name for f in fields(EvalArguments) if f.name not in _OWN)
 """Options that are fields of ``Experiment``."""
 
@@ -100,7 +102,7 @@ def evaluate(arguments: list[str]) -> int:
     )
     check(experiment)
     before = None if options.against is None else read_report(options.against)
-    display = Display(Console())
+    display = Display(Console(), quiet=options.quiet)
     try:
         report = evaluate_blocking(experiment, options.out, display, before)
     except KeyboardInterrupt:

@@ -39,6 +39,7 @@ settings; `--steps N` extends it.
 """
 
 OUT_HELP = "Run folder; unset: runs/ALGORITHM-seedSEED-TIME."
+QUIET_HELP = "Show results and warnings only, no progress."
 DATA_HELP = "File of tasks, passed to the environment as its argument `data`."
 
 
@@ -79,7 +80,7 @@ def train(arguments: list[str]) -> int:
             out=chosen.out,
             resume=None if resumed is None else Path(resumed),
             previous=plan,
-            display=Display(Console()),
+            display=Display(Console(), quiet=chosen.quiet),
         )
     except KeyboardInterrupt:
         return 130
@@ -87,12 +88,13 @@ def train(arguments: list[str]) -> int:
 
 
 class Chosen:
-    """What a command line chooses: the plan, and where the run goes."""
+    """What a command line chooses: the plan, where the run goes, and how much is shown."""
 
     def __init__(self, options: Any, algorithm: str) -> None:
         wanted = {f.name: getattr(options, f.name) for f in fields(Experiment)}
         self.plan = Plan(algorithm=algorithm, algo=options.algo, experiment=Experiment(**wanted))
         self.out: Path | None = options.out
+        self.quiet: bool = options.quiet
 
 
 def parse_plan(plan: Plan, words: list[str]) -> Chosen:
@@ -118,6 +120,7 @@ def options_class(about: str, *more: tuple[str, type, Any]) -> Any:
         [
             *more,
             ("out", Annotated[Path | None, tyro.conf.arg(help=OUT_HELP)], field(default=None)),
+            ("quiet", Annotated[bool, tyro.conf.arg(help=QUIET_HELP)], field(default=False)),
             ("data", Annotated[Path | None, tyro.conf.arg(help=DATA_HELP)], field(default=None)),
         ],
         bases=(Experiment,),

@@ -6,16 +6,15 @@ import math
 from typing import Any
 
 from agentgym.algorithm import Algorithm
-from agentgym.evaluation.records import EpisodeRecord, append
+from agentgym.experiment.facts import TrainFacts
 from agentgym.experiment.failed_step import keep_failed_step
-from agentgym.experiment.metrics_file import MetricsWriter, truncate_episodes
 from agentgym.experiment.parts import RunParts
+from agentgym.experiment.step_log import StepLog
 from agentgym.models.policy import Policy
 from agentgym.models.protocols import Tokenizer
-from agentgym.rollout.player import Player
 from agentgym.training.learner import Learner
 from agentgym.training.schedule import Scheduler, Tasks, make_scheduler, with_importance_correction
-from agentgym.training.trainer import Step, Trainer, task_of
+from agentgym.training.trainer import Trainer, task_of
 from agentgym.types import Task
 from agentgym.utils.seeds import derive
 
@@ -55,23 +54,19 @@ async def _take_steps(
     """Train to the end; ``recorded`` is the number of episodes of the steps so far."""
     experiment, player, learner = parts.experiment, trainer.player, trainer.learner
     model = learner.policy.model
-    metrics = MetricsWriter(parts.folder.metrics, resume=trainer.step)
-    truncate_episodes(parts.folder.episodes, recorded)
+    log = StepLog(parts, step=trainer.step, recorded=recorded)
+    facts = TrainFacts()
     budget = math.inf if experiment.max_env_steps is None else experiment.max_env_steps
     with parts.display.stage("train", experiment.max_env_steps or experiment.steps) as advance:
         while trainer.step < experiment.steps and player.usage.turns < budget:
             with keep_failed_step(parts.folder, model, tokenizer, learner):
                 step = await schedule.step()
-            metrics.write(trainer.step, step.metrics)
-            _record(parts, step, player)
-            recorded += sum(len(group) for group in step.groups)
-            for warning in step.warnings:
-                parts.display.say(f"warning at step {trainer.step}: {warning}")
+            log.write(trainer.step, step, player)
             done = trainer.step if experiment.max_env_steps is None else player.usage.turns
-            advance(done, _note(step.metrics))
+            advance(done, *facts.of(step.metrics))
             if trainer.step % experiment.save_every == 0 and trainer.step < experiment.steps:
                 where = parts.folder.step(trainer.step)
-                state = {"schedule": schedule.state(), "recorded": recorded}
+                state = {"schedule": schedule.state(), "recorded": log.recorded}
                 parts.folder.save(where, model, tokenizer, trainer.state() | state)
 
 
@@ -83,21 +78,3 @@ def _tasks(parts: RunParts) -> Tasks:
         return [task_of(tasks, step * count + i, parts.experiment.seed) for i in range(count)]
 
     return of
-
-
-def _record(parts: RunParts, step: Step, player: Player) -> None:
-    for group in step.groups:
-        for trajectory in group:
-            append(parts.folder.episodes, EpisodeRecord.of(trajectory, decode=player.agent.decode))
-
-
-def _note(metrics: dict[str, float]) -> str:
-    shown = {
-        "success": metrics.get("episode/success", 0.0),
-        "reward": metrics.get("episode/reward", 0.0),
-        "turns": metrics.get("episode/turns", 0.0),
-        "entropy": metrics.get("policy/entropy", 0.0),
-        "kl": metrics.get("update/kl", 0.0),
-    }
-    numbers = " ".join(f"{name} {value:.3g}" for name, value in shown.items())
-    return f"{numbers} {metrics['tokens_per_second'] / 1000:.1f}k tok/s"

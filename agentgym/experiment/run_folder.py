@@ -8,7 +8,9 @@ RUN/checkpoints/final       and after it
 RUN/metrics.jsonl           one line per training step
 RUN/episodes.jsonl          one line per training episode
 RUN/eval/before.jsonl       one line per episode of the frozen panel; after.jsonl likewise
+RUN/report.html             the report, which grows while the run goes
 RUN/report.txt, report.png  the result
+RUN/versions.json           packages and machine of the latest start
 RUN/failed-step-0003        a step with a non-finite loss: see ``agentgym.experiment.failed_step``
 """
 
@@ -82,6 +84,16 @@ class RunFolder:
     def plot(self) -> Path:
         """The result as a picture."""
         return self.root / "report.png"
+
+    @property
+    def page(self) -> Path:
+        """The report, rewritten while the run goes."""
+        return self.root / "report.html"
+
+    @property
+    def versions(self) -> Path:
+        """Packages and machine of the latest start."""
+        return self.root / "versions.json"
 
     def evaluation(self, name: str) -> Path:
         """One JSON line per episode of an evaluation."""
@@ -170,6 +182,19 @@ class RunFolder:
             file.flush()
             yield
 
+    def held(self) -> bool:
+        """Whether a process, this one included, works on the run."""
+        try:
+            with (self.root / ".lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        except OSError:  # A file system without locks.
+            return False
+        return False
+
     def archive(self, steps: int) -> None:
         """Make room for further steps: rename the results after ``steps`` steps, keeping them."""
         moves = {
@@ -211,6 +236,7 @@ class RunFolder:
             "evaluations": self.root / "eval",
             "table": self.table,
             "plot": self.plot,
+            "report": self.page,
         }
         return "\n".join(f"{name:<13} {path}" for name, path in made.items() if path.exists())
 

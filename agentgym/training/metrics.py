@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from statistics import fmean
+from statistics import fmean, stdev
 
 import torch
 from jaxtyping import Bool, Float
@@ -231,7 +231,11 @@ def _share(holds: Tensor) -> float:
 
 
 def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
-    """Means over the scored episodes, and per task the episodes that were forked off another."""
+    """Means over the scored episodes, and per task the episodes that were forked off another.
+
+    ``episode/success_error``: standard error of the success, from the means of the tasks, because
+    episodes of one task are not independent; absent for a single task.
+    """
     scored = [[t for t in group if t.stop.scored] for group in groups]
     episodes = [t for group in scored for t in group]
     metrics = _failed_attempts([t for group in groups for t in group])
@@ -239,6 +243,9 @@ def episode_metrics(groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
         return metrics
     turns = [turn for t in episodes for turn in t.turns]
     count, acts = len(episodes), max(1, len(turns))
+    by_task = [fmean(t.won for t in group) for group in scored if group]
+    if len(by_task) > 1:
+        metrics["episode/success_error"] = stdev(by_task) / math.sqrt(len(by_task))
     return metrics | {
         "episode/success": sum(t.won for t in episodes) / count,
         "episode/score": sum(t.score for t in episodes) / count,

@@ -64,6 +64,9 @@ class Trainer:
         # One thread for all updates: freed memory stays with its thread, so updates on several
         # threads would hold the peak of each.
         self._thread = ThreadPoolExecutor(1, "learner")
+        self._waited = replace(self.player.usage)
+        self._sync_seconds = 0.0
+        """Duration of the last publication."""
 
     async def run_step(self, tasks: Sequence[Task]) -> Step:
         """Collect one group per task, learn from them, publish the weights."""
@@ -102,9 +105,10 @@ class Trainer:
         self.step += 1
         update_seconds = time.perf_counter() - start
         tokens = float(len(batch.tokens))
-        metrics |= {
+        metrics |= self._waits(rollout_seconds) | {
             "time/rollout": rollout_seconds,
             "time/update": update_seconds,
+            "time/sync": self._sync_seconds,
             "spent/turns": float(self.player.usage.turns),
             "spent/tokens": float(self.player.usage.tokens),
             "tokens": tokens,
@@ -130,7 +134,21 @@ class Trainer:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._publish)
 
     def _publish(self) -> None:
+        start = time.perf_counter()
         self.player.engine.load(self.learner.policy.weights(), self.step)
+        self._sync_seconds = time.perf_counter() - start
+
+    def _waits(self, rollout_seconds: float) -> dict[str, float]:
+        """The rollout's time, divided by what its episodes waited for since the last step."""
+        now, before = self.player.usage, self._waited
+        self._waited = replace(now)
+        engine = now.engine_seconds - before.engine_seconds
+        env = now.env_seconds - before.env_seconds
+        share = engine / (engine + env) if engine + env else 0.0
+        return {
+            "time/engine": rollout_seconds * share,
+            "time/env": rollout_seconds * (1 - share),
+        }
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs besides the weights."""
@@ -151,6 +169,7 @@ class Trainer:
         self.entropy_fit = EntropyFit(*state["entropy_fit"])
         self.alarm_state = AlarmState(*state["alarm_state"])
         self.player.usage = Usage(*state["spent"])
+        self._waited = replace(self.player.usage)
         self._publish()
 
 

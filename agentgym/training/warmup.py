@@ -17,7 +17,7 @@ from agentgym.rollout.demonstrations import Demonstration, demonstrate
 from agentgym.settings import ImitationSettings, OptimizerSettings
 from agentgym.training.learner import Learner
 from agentgym.types import Task, Trajectory
-from agentgym.utils.progress import Advance
+from agentgym.utils.progress import Advance, Fact
 from agentgym.utils.seeds import derive
 
 PROBE_COUNT = 20
@@ -119,6 +119,7 @@ async def imitate(
         if settings.until_success < 1 and due:
             success = await probe()
         loss = metrics["imitate/loss"]
-        advance(step + 1, f"loss {loss:.3f} nats per token, success {success:.2f}")
+        facts = Fact("loss", f"{loss:.3f} nats per token"), Fact("success", f"{success:.2f}")
+        advance(step + 1, *facts)
         if success >= settings.until_success:
             break
