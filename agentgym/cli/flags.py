@@ -34,6 +34,7 @@ FOREIGN = {
     "use-vllm": "engine",
     "vllm-server-base-url": "server",
     "resume-from-checkpoint": "resume",
+    "report-to": "track",
     # verl and verl-agent
     "actor-rollout-ref.model.path": "model",
     "actor-rollout-ref.model.lora-rank": "lora.rank",
@@ -65,6 +66,7 @@ FOREIGN = {
     "env.seed": "seed",
     "trainer.default-local-dir": "out",
     "trainer.save-freq": "save-every",
+    "trainer.logger": "track",
     "trainer.total-epochs": "steps",
     "trainer.total-training-steps": "steps",
 }

@@ -45,6 +45,7 @@ class Overrides(TypedDict, total=False):
     max_env_steps: int | None
     tasks_per_step: int
     save_every: int
+    track: Sequence[str]
     agent: AgentSettings | Section
     rollout: RolloutSettings | Section
     schedule: ScheduleSettings | Section

@@ -20,13 +20,17 @@ from agentgym.evaluation.records import Decode
 from agentgym.evaluation.render import render
 from agentgym.evaluation.report import Report
 from agentgym.experiment.assemble import engines_of, executor_of
+from agentgym.experiment.facts import EvalFacts
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.parts import RunParts
 from agentgym.experiment.reinforce import reinforce
+from agentgym.experiment.report_page import read_run
 from agentgym.experiment.run_folder import RunFolder
+from agentgym.experiment.run_trackers import trackers_of
 from agentgym.experiment.sources import Objects, is_policy, source_of, with_turn_limit
 from agentgym.experiment.warm_start import warm_up
 from agentgym.rollout.policies import PolicyPlayer
+from agentgym.run_report.page import page
 from agentgym.settings import Experiment
 from agentgym.utils.concurrency import run_sync
 from agentgym.utils.jsonl import write_atomic
@@ -70,14 +74,26 @@ async def run(
         server_model=server_model,
     )
     async with executor_of(experiment.rollout) as executor, engines:
-        job = Job(experiment, folder, display, executor, engines, objects or Objects())
-        job.prepare()
-        if not folder.warm.exists():
-            await warm_up(job)
-        before = await job.evaluate(folder.warm, "before", folder.evaluation("before"))
-        if not folder.final.exists():
-            await reinforce(job, algorithm)
-        after = await job.evaluate(folder.final, "after", folder.evaluation("after"))
+        trackers = trackers_of(experiment, folder, display)
+        job = Job(experiment, folder, display, executor, engines, objects or Objects(), trackers)
+        try:
+            return await _stages(job, algorithm)
+        finally:
+            trackers.finish()
+
+
+async def _stages(job: Job, algorithm: Algorithm) -> Result:
+    folder = job.folder
+    job.prepare()
+    if not folder.warm.exists():
+        await warm_up(job)
+    before = await job.evaluate(folder.warm, "before", folder.evaluation("before"))
+    if not folder.latest_step():
+        job.trackers.log(0, before.metrics())
+    if not folder.final.exists():
+        await reinforce(job, algorithm)
+    after = await job.evaluate(folder.final, "after", folder.evaluation("after"))
+    job.trackers.log(folder.taken(), after.metrics())
     job.report(before, after)
     return Result(before, after)
 
@@ -123,17 +139,18 @@ class Job(RunParts):
         spec = self.spec(checkpoint)
         path = path or default_path(panel, spec)
         play, decode = self._evaluated(checkpoint)
+        watched = EvalFacts(play)
         with self.display.stage(f"evaluate: {name}", len(panel) * wanted.episodes) as advance:
             return await evaluate(
                 panel,
-                play,
+                watched,
                 episodes=wanted.episodes,
                 path=path,
                 spec=spec,
                 options=EvalOptions(
                     concurrency=self.experiment.rollout.concurrency,
                     decode=decode,
-                    progress=lambda done, total: advance(done),
+                    progress=lambda done, total: advance(done, *watched.facts()),
                 ),
             )
 
@@ -153,11 +170,12 @@ class Job(RunParts):
         return player, player.agent.decode
 
     def report(self, before: Report, after: Report) -> None:
-        """Table and plot; writes ``report.txt`` and ``report.png``."""
+        """Table, plot and page; writes ``report.txt``, ``report.png`` and ``report.html``."""
         table = render(after, before)
         write_atomic(self.folder.table, table)
         if metrics := read_metrics(self.folder.metrics):
             plot_run(metrics, before, after, self.folder.plot)
+        write_atomic(self.folder.page, page([read_run(self.folder, running=False)]))
         self.display.say(table)
         self.display.say(self.folder.summary())
 

@@ -34,6 +34,7 @@ from agentgym.rollout.history_check import history_note
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.rollout.prompts import LAYOUTS, Example
 from agentgym.settings import Experiment
+from agentgym.tracking.tracker import Trackers
 from agentgym.types import Sampling
 from agentgym.utils.progress import Display
 from agentgym.utils.seeds import derive
@@ -52,6 +53,8 @@ class RunParts:
     """Creates the sampling engine."""
     objects: Objects = field(default_factory=Objects)
     """What the settings cannot name."""
+    trackers: Trackers = field(default_factory=Trackers)
+    """Get the numbers of the run beside its files."""
     _noted: bool = False
     """The user knows that the chat template rewrites earlier turns."""
 

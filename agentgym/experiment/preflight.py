@@ -11,6 +11,7 @@ from agentgym.rollout.chat_template import ChatTemplate
 from agentgym.rollout.policies import load_policy
 from agentgym.rollout.tool_calls import notation
 from agentgym.settings import Experiment
+from agentgym.tracking.start import check_trackers
 
 
 def check(experiment: Experiment, *, trains: bool = False, objects: Objects | None = None) -> None:
@@ -23,8 +24,10 @@ def check(experiment: Experiment, *, trains: bool = False, objects: Objects | No
 
     Raises:
         ConfigError: Naming what is wrong.
+        MissingExtra: A tracker is not installed.
     """
     check_objects(experiment, objects or Objects())
+    check_trackers(experiment.track)
     if trains and is_policy(experiment.model, experiment):
         raise ConfigError(
             f"{experiment.model} is a policy without weights, which cannot be trained"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,8 +17,9 @@ from agentgym.experiment.run_folder import RunFolder
 from agentgym.experiment.sources import Objects, check_objects, source_of, with_turn_limit
 from agentgym.utils.jsonl import write_atomic
 from agentgym.utils.progress import Display
+from agentgym.utils.versions import versions
 
-CHANGEABLE = ("steps", "max_env_steps", "save_every")
+CHANGEABLE = ("steps", "max_env_steps", "save_every", "track")
 """Settings that a resumed run may change."""
 
 
@@ -56,6 +58,7 @@ def start(
     with folder.locked():
         if resume is None or _extended(folder, plan, previous):
             write_atomic(folder.config, plan.dump())
+        write_atomic(folder.versions, json.dumps(versions(), indent=1))
     display.say(f"run folder: {folder.root}")
     for line in advice(experiment):
         display.say(f"warning: {line}")

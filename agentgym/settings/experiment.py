@@ -66,6 +66,9 @@ class Experiment:
     """Tasks per training step."""
     save_every: int = 10
     """Training steps between checkpoints."""
+    track: tuple[str, ...] = ()
+    """Trackers that get the metrics beside `metrics.jsonl`: tensorboard, wandb, mlflow, trackio,
+    swanlab. Each needs its own package and is set up by its own environment variables."""
     agent: AgentSettings = field(default_factory=AgentSettings)
     """How the agent reads and writes."""
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
