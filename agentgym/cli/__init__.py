@@ -22,6 +22,8 @@ usage: agentgym VERB [options]
   eval         play a frozen panel of tasks with a model and report pass@k
   compare      say whether evaluations differ, by how much, and on which tasks
   plan-eval    say how many tasks and episodes an evaluation needs
+  report       write the report of a run, or of several over one another, as HTML
+  probe        estimate what every turn of an episode was worth, by playing on from it
   view         look at the episodes of runs in a browser, or as one HTML file
   play         play an environment yourself, in the terminal
   serve        serve an environment to people in a web browser, or to programs by MCP
@@ -39,6 +41,8 @@ VERBS = {
     "eval": "evaluation:evaluate",
     "compare": "comparison:compare",
     "plan-eval": "comparison:plan_eval",
+    "report": "report:report",
+    "probe": "probe:probe",
     "view": "view:view",
     "play": "worlds:play",
     "serve": "worlds:serve",

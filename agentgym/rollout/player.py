@@ -45,6 +45,10 @@ class Usage:
     """Decisions executed: environment steps."""
     tokens: int = 0
     """Tokens that the engine sampled."""
+    engine_seconds: float = 0.0
+    """Seconds that episodes waited for the engine, summed over episodes."""
+    env_seconds: float = 0.0
+    """The same for their environments, from the call to the answer."""
 
 
 @dataclass(kw_only=True)
@@ -118,6 +122,12 @@ class Player:
             await episode.release()
             raise
         return episode
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """A slot for one episode that the caller plays itself, for example a fork."""
+        async with self._slots:
+            yield
 
     @asynccontextmanager
     async def reserve(self, count: int) -> AsyncIterator[Player]:
@@ -220,9 +230,12 @@ class Episode:
     async def open(self) -> None:
         """Start the task."""
         with self._ends_on_failure():
-            player = self.player
-            self.env = await env_call(player.executor.open(player.make_env, self.task))
-            self.opening, self.info = await env_call(self.env.reset(self.task))
+            player, start = self.player, time.perf_counter()
+            try:
+                self.env = await env_call(player.executor.open(player.make_env, self.task))
+                self.opening, self.info = await env_call(self.env.reset(self.task))
+            finally:
+                player.usage.env_seconds += time.perf_counter() - start
             self.manual = str(self.info.get("manual", ""))
             self.tools = tuple(self.info.get("tools", ()))
             self.tool_instructions = str(self.info.get("tool_instructions", ""))
@@ -248,6 +261,7 @@ class Episode:
             return None
         seed = derive(player.stream, task.env, task.id, task.seed, self.sample, len(self.turns))
         sampling = replace(player.sampling, seed=seed)
+        start = time.perf_counter()
         try:
             completion, forced = await sample_within_thought_limit(
                 player.engine, player.agent, context, sampling, player.limits.thought_tokens
@@ -255,9 +269,19 @@ class Episode:
         except ContextTooLong:
             self.stop = Stop.MAX_TOKENS
             return None
+        finally:
+            player.usage.engine_seconds += time.perf_counter() - start
         player.usage.tokens += len(completion.tokens) - (forced[1] - forced[0])
         self._pending = _Pending(prompt, fresh, completion, forced)
         return completion
+
+    def propose(self, completion: Completion) -> None:
+        """Take a completion that was sampled elsewhere, instead of ``generate``.
+
+        ``step`` executes it. Nothing is added to the usage in tokens.
+        """
+        prompt, fresh = self.player.agent.prompt(self.input, self.turns)
+        self._pending = _Pending(prompt, fresh, completion, (0, 0))
 
     async def step(self) -> None:
         """Parse the completion and execute its action; without a completion do nothing."""
@@ -284,7 +308,11 @@ class Episode:
         else:
             with self._ends_on_failure():
                 assert self.env is not None, "the episode is done"
-                result = await env_call(self.env.step(action))
+                start = time.perf_counter()
+                try:
+                    result = await env_call(self.env.step(action))
+                finally:
+                    self.player.usage.env_seconds += time.perf_counter() - start
                 observation, reward, terminated, truncated, self.info = result
                 valid = bool(self.info["action_valid"])
                 self.turns.append(turn(action, observation, float(reward), valid=valid))

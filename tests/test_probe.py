@@ -1,0 +1,257 @@
+"""Turn values: the estimator against exact values, replayed states, files, and the command."""
+
+import asyncio
+import math
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from agentgym.batch.batch import collate
+from agentgym.cli import main
+from agentgym.engines.scripted import ScriptedEngine
+from agentgym.env.base import Opening, Outcome, TextEnv
+from agentgym.errors import ConfigError, NotReplayable
+from agentgym.evaluation.records import EpisodeRecord
+from agentgym.probe.continuations import Effort, turn_values
+from agentgym.probe.credit import agreement, spearman, turn_credit
+from agentgym.probe.files import ValuedEpisode, read_values, values_path, write_values
+from agentgym.probe.replay import bookmarks
+from agentgym.probe.summary import summary
+from agentgym.probe.values import Estimate, Outcomes, Value, decisive, missing
+from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.types import Completion, Task
+
+# ---- the estimator -------------------------------------------------------------------------------
+
+
+def binomial(n, wins):
+    return Outcomes().plus([1.0] * wins + [0.0] * (n - wins))
+
+
+def test_a_state_mixes_the_next_state_with_what_else_happens():
+    later, others = Estimate(0.8, 0.01), binomial(40, 10)
+    found = later.before(0.75, others)
+    assert found.mean == pytest.approx(0.75 * 0.8 + 0.25 * 0.25)
+    spread = 11 / 42 - (11 / 42) ** 2
+    assert found.variance == pytest.approx(0.75**2 * 0.01 + 0.25**2 * spread / 40)
+    assert later.before(1.0, Outcomes()) == later
+
+
+def test_graded_outcomes_have_their_own_spread():
+    assert Outcomes().plus([0.5] * 98).spread == pytest.approx(0.005)
+
+
+@pytest.mark.parametrize("repeat", [0.0, 0.4, 0.9])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5])
+def test_so_many_outcomes_as_are_missing_suffice(repeat, share):
+    later = Estimate(0.5, (0.04 / 1.96) ** 2)
+    found = binomial(10, round(10 * share))
+    while need := missing(later, repeat, found, 0.05):
+        total = found.count + need
+        found = binomial(total, round(total * share))
+    assert later.before(repeat, found).interval().half <= 0.0501
+    assert found.count <= 400
+
+
+def test_intervals_cover_the_value():
+    """A chain of three turns, each with its own chance to repeat and to win otherwise."""
+    rng, chain = np.random.default_rng(0), [(0.5, 0.3), (0.8, 0.1), (0.2, 0.7)]
+    exact, inside, draws = 1.0, 0, 2000
+    for repeat, win in chain:
+        exact = repeat * exact + (1 - repeat) * win
+    for _ in range(draws):
+        state = Estimate(1.0, 0.0)
+        for repeat, win in chain:
+            played = rng.binomial(60, 1 - repeat)
+            state = state.before(repeat, binomial(played, rng.binomial(played, win)))
+        value = state.interval()
+        inside += value.low <= exact <= value.high
+    assert 0.93 <= inside / draws <= 0.98
+
+
+def test_the_decisive_turn_is_the_largest_clear_change():
+    values = [Value(0.5, 0.45, 0.55), Value(0.6, 0.5, 0.7), Value(0.1, 0.05, 0.15), Value(0, 0, 0)]
+    assert decisive(values) == 1
+    assert decisive(values[:2]) is None
+
+
+# ---- states of an episode ------------------------------------------------------------------------
+
+
+class Climb(TextEnv):
+    """Three turns; two steps up win."""
+
+    def tasks(self, split):
+        return ("hill",)
+
+    def start(self, task, rng):
+        self.height, self.turn = 0, 0
+        return Opening("A hill.", "Climb.")
+
+    def act(self, action):
+        self.turn += 1
+        self.height += action == "up"
+        won = self.height == 2
+        return Outcome(f"Height {self.height}.", float(won), float(won), won, self.turn == 3 or won)
+
+
+UP = 0.7
+
+
+class Coin(ScriptedEngine):
+    """Goes up with a known probability, which is that of its completion's first token."""
+
+    def __init__(self, agent):
+        def say(prompt, sampling):
+            up = random.Random(sampling.seed).random() < UP
+            return agent.encode_action("up" if up else "down")
+
+        super().__init__(say)
+        self.up = agent.encode_action("up")
+
+    async def generate(self, prompt, sampling):
+        drawn = await super().generate(prompt, sampling)
+        chance = UP if drawn.tokens == self.up else 1 - UP
+        logprobs = (math.log(chance), *[0.0] * (len(drawn.tokens) - 1))
+        return Completion(drawn.tokens, logprobs, drawn.entropies)
+
+
+@pytest.fixture
+def player(agent):
+    limits = EpisodeLimits(turns=5)
+    return Player(agent=agent, engine=Coin(agent), make_env=lambda task: Climb(), limits=limits)
+
+
+def recorded(player, wanted):
+    """A recorded episode with these actions."""
+    task = Task("test/Climb-v0", "hill")
+    for sample in range(200):
+        played = asyncio.run(replace(player)(task, sample))
+        if [turn.action for turn in played.turns] == wanted:
+            return EpisodeRecord.of(played, decode=player.agent.decode)
+    raise AssertionError(wanted)
+
+
+DOWN_UP_DOWN = [3 * UP**2 * (1 - UP) + UP**3, UP**2, UP, 0.0]
+"""Exact values before each turn of this episode, and after it."""
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_values_of_an_episode_are_those_of_the_chain(player, own):
+    record = recorded(player, ["down", "up", "down"])
+    # Two ups in the first two turns, or in the three: UP**2 + 2 * UP**2 * (1 - UP).
+    exact = [UP**2 * (3 - 2 * UP), UP**2, UP, 0.0]
+    assert exact == pytest.approx(DOWN_UP_DOWN)
+    found = asyncio.run(turn_values(player, record, Effort(half_width=0.04, most=2000), own=own))
+    for value, wanted in zip(found.values, exact, strict=True):
+        assert value.low - 0.02 <= wanted <= value.high + 0.02 and value.half <= 0.041
+    assert found.actions == ("down", "up", "down")
+    assert found.decisive == 2, "at the last step the chance of 0.7 is thrown away"
+    assert not player._open, "every environment is closed"
+    if own:
+        assert found.continuations[0] < 400, "repeated turns are not played again"
+
+
+def test_continuations_do_not_depend_on_the_number_of_the_episode(player):
+    record = recorded(player, ["up", "up"])
+
+    async def both():
+        numbered = (replace(record, sample=sample) for sample in (0, 7))
+        return [await turn_values(player, each, Effort(), own=True) for each in numbered]
+
+    one, other = asyncio.run(both())
+    assert one.values == other.values and {one.sample, other.sample} == {0, 7}
+
+
+def test_another_answer_of_the_environment_is_refused(player):
+    record = recorded(player, ["up", "up"])
+    first = replace(record.turns[0], observation="A lake.")
+    changed = replace(record, turns=(first, *record.turns[1:]))
+    with pytest.raises(NotReplayable, match=r"turn 1: the record has 'up' and 'A lake\.'"):
+        asyncio.run(bookmarks(player, changed))
+    longer = replace(record, turns=(*record.turns, record.turns[0]))
+    with pytest.raises(NotReplayable, match="ends after 2 turns"):
+        asyncio.run(bookmarks(player, longer))
+    assert not player._open
+
+
+def test_actions_are_written_anew_for_a_policy_with_other_tokens(player):
+    record = recorded(player, ["down", "up", "up"])
+    foreign = tuple(replace(turn, tokens=(1, 2, 3)) for turn in record.turns)
+    marks = asyncio.run(bookmarks(player, replace(record, turns=foreign)))
+    assert [turn.action for turn in marks[2].turns] == ["down", "up"]
+
+
+def test_impossible_effort_is_refused():
+    with pytest.raises(ConfigError, match="half width inside"):
+        Effort(half_width=0.5)
+
+
+# ---- files and command ---------------------------------------------------------------------------
+
+EPISODE = ValuedEpisode(
+    task=Task("e", "t", 3),
+    sample=1,
+    version=4,
+    won=True,
+    actions=("a", "b"),
+    values=(Value(0.1, 0.0, 0.2), Value(0.5, 0.4, 0.6), Value(1.0, 1.0, 1.0)),
+    continuations=(9, 8),
+)
+
+
+def test_a_file_is_read_as_it_was_written(tmp_path):
+    path = values_path(tmp_path / "before.jsonl")
+    write_values(path, {"policy": "p"}, [EPISODE])
+    assert read_values(path) == ({"schema": 1, "policy": "p"}, [EPISODE])
+    assert EPISODE.advantages == pytest.approx((0.4, 0.5)) and EPISODE.decisive == 1
+    path.write_text('{"header": {"schema": 1}}\n{"env": "x"}\n')
+    with pytest.raises(ConfigError, match="damaged episode"):
+        read_values(path)
+
+
+def test_the_table_names_the_decisive_turn():
+    text = summary([EPISODE], policy="p", note="copied.").text(120)
+    assert "2: b" in text and "0.10 [0.00, 0.20]" in text and "17 continuations from 2" in text
+
+
+def test_bad_input_gives_one_line(tmp_path, capsys):
+    assert main(["probe", "oracle", "--env", "hotter"]) == 2
+    assert main(["probe", str(tmp_path), "--episodes", str(tmp_path / "x.jsonl")]) == 2
+    assert main(["probe", str(tmp_path), "--half-width", "0.7"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and all(line.startswith("agentgym: ") for line in lines)
+
+
+# ---- credit --------------------------------------------------------------------------------------
+
+
+def test_rank_correlation_shares_ranks_among_ties():
+    one, other = np.array([1.0, 2.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0])
+    # Ranks 0, 1.5, 1.5, 3 against 0, 1, 2, 3: 4.5 / sqrt(4.5 * 5).
+    assert spearman(one, other) == pytest.approx(4.5 / math.sqrt(22.5))
+    assert spearman(one, -other) == pytest.approx(-4.5 / math.sqrt(22.5))
+    assert math.isnan(spearman(np.ones(4), other))
+    assert spearman(np.array([1.0, math.nan, 3.0]), np.array([1.0, 9.0, 2.0])) == 1.0
+
+
+def test_credit_of_a_turn_is_the_mean_of_its_tokens(player):
+    played = [asyncio.run(player(Task("test/Climb-v0", "hill"), sample)) for sample in range(2)]
+    batch = collate([played])
+    marks = torch.where(batch.mask, batch.turn + 10.0 * batch.episode_of_token, 99.0)
+    found = turn_credit(batch.with_(advantage=marks), [len(each.turns) for each in played])
+    for number, episode in enumerate(found):
+        assert list(episode) == [10 * number + turn for turn in range(len(episode))]
+
+
+def test_credit_that_follows_the_advantages_agrees_with_them():
+    steps = (0.1, 0.4, 0.3, 1.0)
+    values = tuple(Value(value, value, value) for value in steps)
+    episode = replace(EPISODE, values=values, actions=("a",) * 3, continuations=(1, 1, 1))
+    same = np.array(episode.advantages)
+    assert agreement([same, same * 2], [episode, episode]) == (pytest.approx(1.0, abs=0.1), 1.0, 2)
+    flat = agreement([np.ones(3), np.zeros(3)], [episode, episode])
+    assert flat.pooled == 0 and math.isnan(flat.within) and flat.episodes == 0
