@@ -143,7 +143,8 @@ def _most_alike(name: str, options: list[str]) -> list[str]:
 
 def _flags(options: Any, prefix: str) -> Iterator[str]:
     for field in dataclasses.fields(options):
-        name = prefix + field.name.replace("_", "-")
+        # A field such as `with_` carries the underscore for Python's sake.
+        name = prefix + field.name.rstrip("_").replace("_", "-")
         value = _value(options, field)
         if dataclasses.is_dataclass(value):
             yield from _flags(value, f"{name}.")

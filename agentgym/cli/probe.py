@@ -49,7 +49,7 @@ class ProbeArguments:
     Hugging Face folder or hub id."""
     episodes: Path | None = None
     """Recorded episodes, such as RUN/eval/before.jsonl; unset: the panel is played first."""
-    continue_with: Annotated[str | None, tyro.conf.arg(name="with")] = None
+    with_: Annotated[str | None, tyro.conf.arg(name="with")] = None
     """Another model, which continues the episodes instead."""
     first: int | None = None
     """Probe the first so many episodes; unset: all."""
@@ -99,12 +99,12 @@ def probe(arguments: list[str]) -> int:
     if options.episodes is not None and not options.episodes.is_file():
         raise ConfigError(f"no file of episodes at {options.episodes}")
     check(experiment)
-    if options.continue_with is not None:
-        check(replace(experiment, model=options.continue_with))
+    if options.with_ is not None:
+        check(replace(experiment, model=options.with_))
     wanted = Probe(
         experiment=experiment,
         episodes=options.episodes,
-        continue_with=options.continue_with,
+        continue_with=options.with_,
         first=options.first,
         out=options.out,
         effort=effort,

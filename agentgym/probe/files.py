@@ -53,7 +53,7 @@ def values_path(episodes: Path) -> Path:
         >>> values_path(Path("eval/before.jsonl")).as_posix()
         'eval/before.values.jsonl'
     """
-    return episodes.with_name(episodes.name.removesuffix(".jsonl") + SUFFIX)
+    return episodes.with_name(episodes.name.partition(".jsonl")[0] + SUFFIX)
 
 
 def write_values(path: Path, header: Mapping[str, object], found: Sequence[ValuedEpisode]) -> None:

@@ -21,6 +21,7 @@ class Wandb:
             resume="allow" if run.known_as else None,
             dir=run.folder,
             config=dict(run.settings),
+            settings=wandb.Settings(console="off"),  # The terminal shows a live table.
         )
         self.known_as = str(self._run.id)
 

@@ -3,10 +3,16 @@
 import json
 import math
 import os
+import shutil
 import sqlite3
+import tempfile
 from pathlib import Path
 
 import pytest
+
+# Trackio reads its folder when it is imported.
+STORE = tempfile.mkdtemp(prefix="trackio-")
+os.environ["TRACKIO_DIR"] = STORE
 
 pytest.importorskip("tensorboard")
 pytest.importorskip("wandb")
@@ -45,12 +51,13 @@ def offline(tmp_path, monkeypatch):
         "WANDB_MODE": "offline",
         "WANDB_SILENT": "true",
         "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
-        "TRACKIO_DIR": str(tmp_path / "trackio"),
         "SWANLAB_MODE": "offline",
         "HF_HUB_OFFLINE": "1",
     }.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.chdir(tmp_path)
+    yield
+    shutil.rmtree(STORE, ignore_errors=True)
 
 
 def tracked(folder, **more):
@@ -110,7 +117,7 @@ def test_mlflow_finds_the_run(tmp_path):
 
 def test_trackio_keeps_the_run_in_its_database(tmp_path):
     known = twice("trackio", tmp_path)
-    (database,) = (tmp_path / "trackio").glob("agentgym*.db")
+    (database,) = Path(STORE).glob("agentgym*.db")
     with sqlite3.connect(database) as opened:
         query = "select step, metrics from metrics where run_name = ? order by step"
         rows = opened.execute(query, (known,)).fetchall()
