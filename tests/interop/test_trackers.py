@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 # Trackio reads its folder when it is imported.
-STORE = tempfile.mkdtemp(prefix="trackio-")
-os.environ["TRACKIO_DIR"] = STORE
+os.environ["TRACKIO_DIR"] = tempfile.mkdtemp(prefix="trackio-")
 
 pytest.importorskip("tensorboard")
 pytest.importorskip("wandb")
@@ -57,7 +56,7 @@ def offline(tmp_path, monkeypatch):
         monkeypatch.setenv(variable, value)
     monkeypatch.chdir(tmp_path)
     yield
-    shutil.rmtree(STORE, ignore_errors=True)
+    shutil.rmtree(os.environ["TRACKIO_DIR"], ignore_errors=True)
 
 
 def tracked(folder, **more):
@@ -117,7 +116,7 @@ def test_mlflow_finds_the_run(tmp_path):
 
 def test_trackio_keeps_the_run_in_its_database(tmp_path):
     known = twice("trackio", tmp_path)
-    (database,) = Path(STORE).glob("agentgym*.db")
+    (database,) = Path(os.environ["TRACKIO_DIR"]).glob("agentgym*.db")
     with sqlite3.connect(database) as opened:
         query = "select step, metrics from metrics where run_name = ? order by step"
         rows = opened.execute(query, (known,)).fetchall()
