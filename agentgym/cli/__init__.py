@@ -61,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Spinning OpenMP threads cost most of the speed on a busy machine and gain nothing on an idle
     # one. torch reads this when it is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if not _leads():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # Terminals that cannot show a character.
@@ -112,6 +114,13 @@ def _verb(words: list[str]) -> int:
     return run(rest)
 
 
+def _leads() -> bool:
+    """Whether this process speaks: alone, or as rank 0 of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _refuse(message: str) -> int:
+    if not _leads():
+        return 2
     print(f"agentgym: {message}", file=sys.stderr)
     return 2

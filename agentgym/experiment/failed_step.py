@@ -6,7 +6,7 @@ the minibatch with all its columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,13 +47,13 @@ class Recomputed(NamedTuple):
 
 @contextmanager
 def keep_failed_step(
-    folder: RunFolder, model: CausalLM, tokenizer: Tokenizer, learner: Learner | None
+    folder: RunFolder, model: Callable[[], CausalLM], tokenizer: Tokenizer, learner: Learner | None
 ) -> Iterator[None]:
     """Save the minibatch on a non-finite loss or gradient; the run ends there.
 
     Args:
         folder: The run folder.
-        model: The policy's network.
+        model: Gives the policy's network.
         tokenizer: Saved with the model.
         learner: Its critic, temperature and precision are saved too.
 
@@ -64,7 +64,6 @@ def keep_failed_step(
         yield
     except NotFinite as problem:
         where = folder.failed(problem.step)
-        critic = None if learner is None else learner.critic
         state = {
             "update": problem.update,
             "step": problem.step,
@@ -72,9 +71,9 @@ def keep_failed_step(
             "precision": "auto" if learner is None else learner.settings.precision,
             "columns": pack(problem.batch),
             "private": dict(problem.batch.extra),
-            "critic": None if critic is None else critic.network.model.state_dict(),
+            "critic": None if learner is None else learner.critic_weights(),
         }
-        folder.save(where, model, tokenizer, state)
+        folder.save(where, model(), tokenizer, state)
         raise TrainingError(
             f"{problem}, and the run ends here. Its batch and weights are in {where}; "
             f"`agentgym.experiment.failed_step.recompute` recomputes it. Lower the learning "

@@ -9,14 +9,12 @@ from agentgym.algorithm import Algorithm
 from agentgym.experiment.facts import TrainFacts
 from agentgym.experiment.failed_step import keep_failed_step
 from agentgym.experiment.parts import RunParts
+from agentgym.experiment.ranks import make_learner
 from agentgym.experiment.step_log import StepLog
-from agentgym.models.policy import Policy
 from agentgym.models.protocols import Tokenizer
-from agentgym.training.learner import Learner
 from agentgym.training.schedule import Scheduler, Tasks, make_scheduler, with_importance_correction
 from agentgym.training.trainer import Trainer, task_of
 from agentgym.types import Task
-from agentgym.utils.seeds import derive
 
 
 async def reinforce(parts: RunParts, algorithm: Algorithm) -> None:
@@ -27,25 +25,28 @@ async def reinforce(parts: RunParts, algorithm: Algorithm) -> None:
     state: dict[str, Any] = {} if start is None else parts.folder.load_state(start)
     tokenizer, model = parts.trainable(begin)
     player = parts.player(tokenizer, model, "train")
-    policy = Policy(model, temperature=experiment.rollout.temperature)
-    learner = Learner(
-        policy,
-        experiment.optimizer,
-        seed=derive(experiment.seed, "updates"),
-        horizon=experiment.steps,
-    )
     whole = with_importance_correction(algorithm, experiment.schedule)
-    trainer = Trainer(whole, learner, player, alarms=experiment.alarms)
-    if state:
-        trainer.restore(state)
-    schedule = make_scheduler(
-        experiment.schedule, trainer, _tasks(parts), state.get("schedule", {})
-    )
+    learner = make_learner(parts, model, whole, begin)
+    try:
+        trainer = Trainer(whole, learner, player, alarms=experiment.alarms)
+        if state:
+            trainer.restore(state)
+        await _train(parts, tokenizer, trainer, state)
+        parts.folder.save(parts.folder.final, learner.whole_model(), tokenizer)
+    finally:
+        learner.close()
+
+
+async def _train(
+    parts: RunParts, tokenizer: Tokenizer, trainer: Trainer, state: dict[str, Any]
+) -> None:
+    """Take the remaining steps by the configured schedule."""
+    settings = parts.experiment.schedule
+    schedule = make_scheduler(settings, trainer, _tasks(parts), state.get("schedule", {}))
     try:
         await _take_steps(parts, tokenizer, trainer, schedule, state.get("recorded", 0))
     finally:
         await schedule.close()
-    parts.folder.save(parts.folder.final, model, tokenizer)
 
 
 async def _take_steps(
@@ -53,13 +54,12 @@ async def _take_steps(
 ) -> None:
     """Train to the end; ``recorded`` is the number of episodes of the steps so far."""
     experiment, player, learner = parts.experiment, trainer.player, trainer.learner
-    model = learner.policy.model
     log = StepLog(parts, step=trainer.step, recorded=recorded)
     facts = TrainFacts()
     budget = math.inf if experiment.max_env_steps is None else experiment.max_env_steps
     with parts.display.stage("train", experiment.max_env_steps or experiment.steps) as advance:
         while trainer.step < experiment.steps and player.usage.turns < budget:
-            with keep_failed_step(parts.folder, model, tokenizer, learner):
+            with keep_failed_step(parts.folder, learner.whole_model, tokenizer, learner):
                 step = await schedule.step()
             log.write(trainer.step, step, player)
             done = trainer.step if experiment.max_env_steps is None else player.usage.turns
@@ -67,6 +67,7 @@ async def _take_steps(
             if trainer.step % experiment.save_every == 0 and trainer.step < experiment.steps:
                 where = parts.folder.step(trainer.step)
                 state = {"schedule": schedule.state(), "recorded": log.recorded}
+                model = learner.whole_model()
                 parts.folder.save(where, model, tokenizer, trainer.state() | state)
 
 

@@ -7,14 +7,19 @@ import time
 from dataclasses import fields, replace
 from pathlib import Path
 
+from agentgym.algorithm import Algorithm
+from agentgym.distributed.process_group import join
 from agentgym.errors import ConfigError
-from agentgym.experiment.job import run_blocking, run_info
+from agentgym.experiment.job import Result, run_blocking, run_info
+from agentgym.experiment.parts import RunParts
 from agentgym.experiment.plan import Plan
 from agentgym.experiment.preflight import check
 from agentgym.experiment.presets import advice
+from agentgym.experiment.ranks import follow, lead
 from agentgym.experiment.result import TrainResult
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.experiment.sources import Objects, check_objects, source_of, with_turn_limit
+from agentgym.settings import Experiment
 from agentgym.utils.jsonl import write_atomic
 from agentgym.utils.progress import Display
 from agentgym.utils.versions import versions
@@ -42,34 +47,64 @@ def start(
         previous: The resumed run as its folder holds it.
         objects: What the plan cannot name.
 
+    Under torchrun every rank calls this with the same plan; rank 0 runs the stages.
+
     Raises:
         ConfigError: The folder is taken or in use, or the plan does not fit; nothing is written.
     """
     check_objects(plan.experiment, objects or Objects())
     experiment = with_turn_limit(plan.experiment, source_of(plan.experiment, objects))
     plan = replace(plan, experiment=experiment)
-    algorithm = plan.algo.build(run_info(plan.experiment))
-    folder = RunFolder(resume or out or _new_folder(plan))
-    if resume is None and folder.config.exists():
+    algorithm = plan.algo.build(run_info(experiment))
+    ranks = join()
+    root = resume or out or _new_folder(plan)
+    folder = RunFolder(root if ranks is None else ranks.broadcast(root))
+    if ranks is not None and not ranks.lead:
+        parts = RunParts(experiment, folder, Display(), objects=objects or Objects())
+        result = follow(ranks, parts, algorithm)
+    else:
+
+        def stages() -> Result:
+            _refuse_taken(folder, resumed=resume is not None)
+            check(experiment, trains=True, objects=objects)
+            _write_settings(folder, plan, previous, resumed=resume is not None)
+            display.say(f"run folder: {folder.root}")
+            for line in advice(experiment):
+                display.say(f"warning: {line}")
+            return _run(experiment, algorithm, folder, display, objects)
+
+        result = lead(ranks, stages)
+    return TrainResult(result.before, result.after, folder.root)
+
+
+def _refuse_taken(folder: RunFolder, *, resumed: bool) -> None:
+    if not resumed and folder.config.exists():
         raise ConfigError(
             f"{folder.root} holds a run: `agentgym train --resume {folder.root}` continues it"
         )
-    check(experiment, trains=True, objects=objects)
+
+
+def _write_settings(folder: RunFolder, plan: Plan, previous: Plan | None, *, resumed: bool) -> None:
     with folder.locked():
-        if resume is None or _extended(folder, plan, previous):
+        if not resumed or _extended(folder, plan, previous):
             write_atomic(folder.config, plan.dump())
         write_atomic(folder.versions, json.dumps(versions(), indent=1))
-    display.say(f"run folder: {folder.root}")
-    for line in advice(experiment):
-        display.say(f"warning: {line}")
+
+
+def _run(
+    experiment: Experiment,
+    algorithm: Algorithm,
+    folder: RunFolder,
+    display: Display,
+    objects: Objects | None,
+) -> Result:
     try:
-        result = run_blocking(experiment, algorithm, folder, display, objects)
+        return run_blocking(experiment, algorithm, folder, display, objects)
     except KeyboardInterrupt:
         display.say(
             f"stopped: {folder.saved()}; continue with: agentgym train --resume {folder.root}"
         )
         raise
-    return TrainResult(result.before, result.after, folder.root)
 
 
 def _new_folder(plan: Plan) -> Path:

@@ -84,7 +84,7 @@ async def _imitate(
 
     with (
         parts.display.stage("imitate", wanted.max_steps) as advance,
-        keep_failed_step(parts.folder, model, tokenizer, None),
+        keep_failed_step(parts.folder, lambda: model, tokenizer, None),
     ):
         await imitate(
             Policy(model),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -68,6 +68,9 @@ class Policy:
         self.model: Any = model
         self.split = SplitModel(model)
         self.temperature = temperature
+        self.through: Callable[..., Any] = _directly
+        """Calls a method that computes with the network; a network divided among ranks gathers
+        its weights around it."""
         self.shares_prefixes = supports_prefix_sharing(model)
         if self.shares_prefixes:
             tree_attention.register()
@@ -120,6 +123,10 @@ class Policy:
         Each has shape (P,). Logits are divided by the sampling temperature, so that all describe
         the distribution that was sampled from when neither top-p nor top-k is in force.
         """
+        outputs: Outputs = self.through(self._outputs, batch, reductions)
+        return outputs
+
+    def _outputs(self, batch: Batch, reductions: Sequence[Reduction]) -> Outputs:
         at = batch.mask.nonzero().squeeze(-1)
         zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
         if not len(at):
@@ -228,6 +235,10 @@ class Critic:
 
     def __call__(self, batch: Batch) -> Float[Tensor, " P"]:
         """Expected return before each token on the mask, in units of reward; 0 elsewhere."""
+        values: Tensor = self.network.through(self._values, batch)
+        return values
+
+    def _values(self, batch: Batch) -> Float[Tensor, " P"]:
         at = batch.mask.nonzero().squeeze(-1)
         zeros = torch.zeros(len(batch.tokens), device=batch.tokens.device)
         if not len(at):
@@ -243,6 +254,10 @@ def positions(batch: Batch) -> Int[Tensor, " P"]:
     lengths = batch.lengths
     starts = lengths.cumsum(0) - lengths
     return torch.arange(len(batch.row), device=batch.row.device) - starts[batch.row]
+
+
+def _directly(call: Callable[..., Any], *arguments: Any) -> Any:
+    return call(*arguments)
 
 
 class _Attention:

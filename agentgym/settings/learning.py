@@ -105,6 +105,9 @@ class OptimizerSettings:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory for about a third more time, the same
     gradient."""
+    cpu_offload: bool = False
+    """Under torchrun: keep weights, gradients and optimizer state in CPU memory; a layer is on the
+    GPU while it computes."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""

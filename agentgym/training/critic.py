@@ -16,14 +16,13 @@ class TrainedCritic:
         self.network = network
         self.plan = plan
         keep_trained_weights_in_float32(network.network.model)
-        self.optimizer = torch.optim.AdamW(
-            [p for p in network.model.parameters() if p.requires_grad],
-            lr=plan.learning_rate,
+        self.optimizer = self.make_optimizer()
+
+    def make_optimizer(self) -> torch.optim.AdamW:
+        """A fresh optimizer of the network's trained weights."""
+        return torch.optim.AdamW(
+            [p for p in self.network.model.parameters() if p.requires_grad],
+            lr=self.plan.learning_rate,
             weight_decay=0.0,
             betas=(0.9, 0.95),
         )
-
-    def clip(self) -> float:
-        """Clip the gradient; returns its norm before that."""
-        parameters = self.network.model.parameters()
-        return float(torch.nn.utils.clip_grad_norm_(parameters, self.plan.max_grad_norm))

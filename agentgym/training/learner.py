@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from agentgym.algorithm import Algorithm, CriticPlan, Update
 from agentgym.batch.batch import REFERENCE, VALUE, Batch
@@ -19,6 +19,7 @@ from agentgym.models.lora import trainable_copy, unshared_weights
 from agentgym.models.out_of_memory import explain_out_of_memory
 from agentgym.models.policy import Critic, Policy
 from agentgym.models.precision import compute_dtype, keep_trained_weights_in_float32
+from agentgym.models.protocols import CausalLM
 from agentgym.settings import OptimizerSettings
 from agentgym.training.critic import TrainedCritic
 from agentgym.training.metrics import coefficient_metrics, gradient_norms, token_coefficients
@@ -263,9 +264,7 @@ class Learner:
         return total | coefficient_metrics(found, update.loss, batch)
 
     def _step(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
-        self.optimizer.zero_grad()
-        if self.critic is not None:
-            self.critic.optimizer.zero_grad()
+        self._zero_grad()
         metrics = self.gradient(batch, update, step) | self._clip(loss_scale(update.loss, batch))
         for name in ("loss", *(name for name in metrics if name.endswith("grad_norm"))):
             if not math.isfinite(metrics[name]):
@@ -284,11 +283,20 @@ class Learner:
         Args:
             scale: Of the loss, relative to a mean over tokens; the norm is in units of it.
         """
-        norm = torch.nn.utils.clip_grad_norm_(
-            self.policy.model.parameters(), self.settings.max_grad_norm * scale
-        )
-        critic = {} if self.critic is None else {"critic_grad_norm": self.critic.clip()}
-        return {"grad_norm": float(norm), **critic}
+        norms = {"grad_norm": self._norm(self.policy.model, self.settings.max_grad_norm * scale)}
+        if self.critic is not None:
+            plan, model = self.critic.plan, self.critic.network.model
+            norms["critic_grad_norm"] = self._norm(model, plan.max_grad_norm)
+        return norms
+
+    def _norm(self, model: nn.Module, largest: float) -> float:
+        """Clip the gradient of a network; returns its norm before that."""
+        return float(torch.nn.utils.clip_grad_norm_(model.parameters(), largest))
+
+    def _zero_grad(self) -> None:
+        self.optimizer.zero_grad()
+        if self.critic is not None:
+            self.critic.optimizer.zero_grad()
 
     def _rate(self, step: int) -> float:
         """Learning rate of the next optimizer step, in a training step counted from 0."""
@@ -296,6 +304,22 @@ class Learner:
         progress = step / self.horizon if self.horizon else 0.0
         decay = 1 - (1 - self.settings.final_lr_ratio) * progress
         return self.settings.learning_rate * warmup * decay
+
+    def weights(self) -> dict[str, Tensor]:
+        """Weights for an engine, with adapters merged."""
+        return self.policy.weights()
+
+    def whole_model(self) -> CausalLM:
+        """The policy's network, to be saved."""
+        model: CausalLM = self.policy.model
+        return model
+
+    def critic_weights(self) -> dict[str, Tensor] | None:
+        """All weights of the critic; None without one."""
+        return None if self.critic is None else self.critic.network.model.state_dict()
+
+    def close(self) -> None:
+        """Nothing else takes part."""
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs besides the weights."""

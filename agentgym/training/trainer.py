@@ -135,7 +135,7 @@ class Trainer:
 
     def _publish(self) -> None:
         start = time.perf_counter()
-        self.player.engine.load(self.learner.policy.weights(), self.step)
+        self.player.engine.load(self.learner.weights(), self.step)
         self._sync_seconds = time.perf_counter() - start
 
     def _waits(self, rollout_seconds: float) -> dict[str, float]:

@@ -1,0 +1,127 @@
+"""Rank 0's learner, whose calls all ranks carry out, and the loop in which the others do.
+
+No code is sent: a command is the name of a method of the learner with plain arguments. Batches and
+states are sent by pickle, between the processes of one job, which trust each other.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from contextlib import suppress
+from threading import Lock
+from typing import Any
+
+from torch import Tensor
+
+from agentgym.algorithm import Algorithm, Update
+from agentgym.batch.batch import Batch
+from agentgym.distributed.learner import ShardedLearner
+from agentgym.distributed.process_group import ProcessGroup
+from agentgym.models.policy import Policy
+from agentgym.models.protocols import CausalLM
+from agentgym.settings import OptimizerSettings
+from agentgym.training.learner import NotFinite
+
+END = "end"
+"""The command after which a rank has no learner any more."""
+
+
+class LeadLearner(ShardedLearner):
+    """The learner of rank 0: each call is first sent to the other ranks.
+
+    It keeps a whole copy of the network on the CPU, for checkpoints and for the engine.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        settings: OptimizerSettings,
+        ranks: ProcessGroup,
+        *,
+        seed: int = 0,
+        horizon: int | None = None,
+    ) -> None:
+        self._copy = Policy(copy.deepcopy(policy.model).cpu(), temperature=policy.temperature)
+        self._updates: tuple[Update, ...] = ()
+        # Steps run in a thread of their own, checkpoints are written in another.
+        self._lock = Lock()
+        super().__init__(policy, settings, ranks, seed=seed, horizon=horizon)
+
+    def attach(self, algorithm: Algorithm) -> None:
+        """Attach the algorithm on this rank; the others attach it when they make their learner."""
+        super().attach(algorithm)
+        self._updates = algorithm.updates
+
+    def observe(self, batch: Batch) -> Batch:
+        """The batch with the networks' outputs for its tokens."""
+        with self._lock:
+            self._send("observe", batch)
+            return super().observe(batch)
+
+    def update(self, batch: Batch, update: Update, step: int) -> dict[str, float]:
+        """Take the optimizer steps of one update of the attached algorithm."""
+        with self._lock:
+            self._send("update", batch, self._updates.index(update), step)
+            return super().update(batch, update, step)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Whole weights for an engine, with adapters merged."""
+        self.whole_model()
+        return self._copy.weights()
+
+    def whole_model(self) -> CausalLM:
+        """The policy's network with all its current weights, on the CPU."""
+        with self._lock:
+            self._send("gather_into", None)
+            self.gather_into(self._copy.model)
+        found: CausalLM = self._copy.model
+        return found
+
+    def critic_weights(self) -> dict[str, Tensor] | None:
+        """Whole weights of the critic; None without one."""
+        with self._lock:
+            self._send("critic_weights")
+            return super().critic_weights()
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs besides the weights, whole."""
+        with self._lock:
+            self._send("state")
+            return super().state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from ``state``."""
+        with self._lock:
+            self._send("restore", state)
+            super().restore(state)
+
+    def close(self) -> None:
+        """Let the other ranks go."""
+        with self._lock:
+            self._send(END)
+
+    def _send(self, name: str, *arguments: Any) -> None:
+        self.group.broadcast((name, arguments))
+
+
+def carry_out_commands(
+    learner: ShardedLearner, updates: Sequence[Update], ranks: ProcessGroup
+) -> None:
+    """Do what rank 0 says, until it ends.
+
+    Args:
+        learner: This rank's; made and attached like rank 0's.
+        updates: Of the algorithm.
+        ranks: The ranks.
+    """
+    while True:
+        name, arguments = ranks.broadcast()
+        if name == END:
+            return
+        if name == "update":
+            batch, number, step = arguments
+            arguments = batch, updates[number], step
+        # All ranks find the same numbers, so rank 0 reports it.
+        with suppress(NotFinite):
+            getattr(learner, name)(*arguments)
