@@ -32,6 +32,7 @@ from agentgym.experiment.warm_start import warm_up
 from agentgym.rollout.policies import PolicyPlayer
 from agentgym.run_report.page import page
 from agentgym.settings import Experiment
+from agentgym.utils import yaml_config
 from agentgym.utils.concurrency import run_sync
 from agentgym.utils.jsonl import write_atomic
 from agentgym.utils.progress import Display
@@ -175,7 +176,9 @@ class Job(RunParts):
         write_atomic(self.folder.table, table)
         if metrics := read_metrics(self.folder.metrics):
             plot_run(metrics, before, after, self.folder.plot)
-        write_atomic(self.folder.page, page([read_run(self.folder, running=False)]))
+        settings = yaml_config.encode(self.experiment)
+        run = read_run(self.folder, running=False, settings=settings)
+        write_atomic(self.folder.page, page([run]))
         self.display.say(table)
         self.display.say(self.folder.summary())
 

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -24,28 +25,21 @@ SHARE = 0.005
 """Largest part of a run's time that is spent on its page."""
 
 
-def read_run(folder: RunFolder, *, running: bool | None = None) -> Run:
+def read_run(
+    folder: RunFolder, *, running: bool | None = None, settings: dict[str, Any] | None = None
+) -> Run:
     """What a run folder holds so far.
 
     Args:
         folder: The folder.
         running: Whether a process works on it; unset: whether its lock is held.
+        settings: Of the run, where it has no config.yaml: one that ``run_blocking`` began.
 
     Raises:
         ConfigError: It is no run folder, or one of its files is damaged.
     """
-    if not folder.config.is_file():
-        raise ConfigError(
-            f"{folder.root} is no run folder: expected a folder that `agentgym train` wrote, with "
-            f"config.yaml in it"
-        )
-    try:
-        settings = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as problem:
-        reason = str(problem).splitlines()[0]
-        raise ConfigError(f"{folder.config} is not YAML: {reason}") from problem
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{folder.config} is {settings!r}, expected the settings of a run")
+    if settings is None or folder.config.is_file():
+        settings = _settings(folder)
     return Run(
         name=folder.root.resolve().name,
         metrics=tuple(read_metrics(folder.metrics)) if folder.metrics.exists() else (),
@@ -55,6 +49,22 @@ def read_run(folder: RunFolder, *, running: bool | None = None) -> Run:
         after=_report(folder, "after"),
         running=folder.held() if running is None else running,
     )
+
+
+def _settings(folder: RunFolder) -> dict[str, Any]:
+    if not folder.config.is_file():
+        raise ConfigError(
+            f"{folder.root} is no run folder: expected a folder that `agentgym train` wrote, with "
+            f"config.yaml in it"
+        )
+    try:
+        found = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise ConfigError(f"{folder.config} is not YAML: {reason}") from problem
+    if not isinstance(found, dict):
+        raise ConfigError(f"{folder.config} is {found!r}, expected the settings of a run")
+    return found
 
 
 def write_page(folders: Sequence[Path], target: Path) -> bool:
@@ -71,8 +81,10 @@ def write_page(folders: Sequence[Path], target: Path) -> bool:
 class GrowingPage:
     """The page of a run under way, written as often as ``SHARE`` of its time allows."""
 
-    def __init__(self, folder: RunFolder, display: Display) -> None:
-        self.folder, self.display = folder, display
+    def __init__(
+        self, folder: RunFolder, display: Display, settings: dict[str, Any] | None = None
+    ) -> None:
+        self.folder, self.settings, self.display = folder, settings, display
         self._due = 0.0
 
     def update(self) -> None:
@@ -81,7 +93,10 @@ class GrowingPage:
         if start < self._due:
             return
         try:
-            write_atomic(self.folder.page, page([read_run(self.folder, running=True)]))
+            write_atomic(
+                self.folder.page,
+                page([read_run(self.folder, running=True, settings=self.settings)]),
+            )
         except Exception as problem:  # A picture of the run must not end the run.
             self.display.say(f"warning: {self.folder.page} is no longer written: {problem!r}")
             self._due = math.inf

@@ -10,6 +10,7 @@ from agentgym.experiment.parts import RunParts
 from agentgym.experiment.report_page import GrowingPage
 from agentgym.rollout.player import Player
 from agentgym.training.trainer import Step
+from agentgym.utils import yaml_config
 
 
 class StepLog:
@@ -26,7 +27,7 @@ class StepLog:
         self.recorded = recorded
         self._metrics = MetricsWriter(self.folder.metrics, resume=step)
         truncate_episodes(self.folder.episodes, recorded)
-        self._page = GrowingPage(self.folder, self.display)
+        self._page = GrowingPage(self.folder, self.display, yaml_config.encode(parts.experiment))
         self._ended = time.perf_counter()
 
     def write(self, number: int, step: Step, player: Player) -> None:
