@@ -154,12 +154,54 @@ def bfcl(task: str, listing: bool) -> Player:
 
 def as_python(line: str) -> list[str]:
     """The calls of an action as Python text."""
+    return [f"{name}(**{arguments!r})" for name, arguments in as_calls(line)]
+
+
+def as_calls(line: str) -> list[tuple[str, dict[str, object]]]:
+    """The calls of an action: names and arguments."""
     from agentgym.tools import HermesCalls
 
-    return [f"{call.name}(**{dict(call.arguments)!r})" for call in HermesCalls().parse(line, ())]
+    return [(call.name, dict(call.arguments)) for call in HermesCalls().parse(line, ())]
+
+
+def agentdojo(task: str, listing: bool) -> Player:
+    """The package's executor of calls and its checks, as ``run_task_with_pipeline`` uses them."""
+    from agentgym_envs.agentdojo import package, suites
+
+    package.require()
+    case = suites.parse(task)
+    assert case is not None
+    modules, one = package.load(), suites.suite(case.suite)
+    executor, runtime = modules["tool_execution"].ToolsExecutor(), suites.runtime(case.suite)
+    texts = {line: as_calls(line) for line in lines_of("agentgym/AgentDojo-v0", task)}
+    before, data, made = None, None, []
+
+    def begin() -> None:
+        nonlocal before, data
+        found = type(one).load_and_inject_default_environment(one, suites._injected(case))
+        data = one.user_tasks[case.user].init_environment(found)
+        before = data.model_copy(deep=True)
+        made.clear()
+
+    def step(line: str) -> None:
+        call = modules["functions_runtime"].FunctionCall
+        calls = [call(function=name, args=arguments) for name, arguments in texts[line]]
+        made.extend(calls)
+        if calls:
+            said = {"role": "assistant", "content": None, "tool_calls": calls}
+            executor.query("", runtime, data, [said])
+            return
+        answer = [{"type": "text", "content": line}]
+        checked = [one.user_tasks[case.user]]
+        checked += [one.injection_tasks[case.injection]] if case.injection else []
+        for each in checked:
+            one._check_task_result(each, answer, before, data, made)
+
+    return Player(begin, step, lambda: None)
 
 
 LIBRARIES: dict[str, Library] = {
+    "agentgym/AgentDojo-v0": agentdojo,
     "agentgym/BFCL-v0": bfcl,
     "agentgym/ALFWorld-v0": alfworld,
     "agentgym/BabyAI-v0": babyai,
@@ -168,7 +210,7 @@ LIBRARIES: dict[str, Library] = {
 }
 OUTSIDE = ("agentgym/ScienceWorld-v0",)
 """Worlds that do their work in another process."""
-NO_TEXT = ("agentgym/BFCL-v0", "agentgym/BabyAI-v0")
+NO_TEXT = ("agentgym/AgentDojo-v0", "agentgym/BFCL-v0", "agentgym/BabyAI-v0")
 """Worlds whose library takes no text: only what the oracle does is played."""
 
 

@@ -66,7 +66,8 @@ def test_a_plain_installation_lists_what_each_environment_needs(plain):
     assert rows.keys() == listed.keys()
     assert 'pip install --no-deps "alfworld' in rows.pop("agentgym/ALFWorld-v0")
     assert 'pip install --no-deps "bfcl-eval' in rows["agentgym/BFCL-v0"]
-    assert len(rows) == 7
+    assert 'pip install --no-deps "agentdojo' in rows["agentgym/AgentDojo-v0"]
+    assert len(rows) == 8
     for id_, row in rows.items():
         (extra,) = re.findall(r'pip install "agentic-gym\[(\w+)\]"', row)
         assert extra == id_.partition("/")[2].removesuffix("-v0").lower()

@@ -11,6 +11,7 @@ from agentgym.errors import ConfigError, MissingExtra
 from agentgym.testing import CheckSettings, check_environment
 
 SMALL = {
+    "agentgym/AgentDojo-v0": [{"suites": "banking"}],
     "agentgym/ALFWorld-v0": [{"train_games": 8, "valid_games": 4, "test_games": 4}],
     "agentgym/ScienceWorld-v0": [{"tasks": "find-non-living-thing,lifespan-longest-lived"}],
     "agentgym/TextWorld-v0": [
@@ -29,7 +30,12 @@ SMALL = {
 
 BRISK = CheckSettings(steps=100, resets=300, seconds=3.0)
 """Most of what the defaults look at, in a fraction of the time."""
-SLOW = {"agentgym/ScienceWorld-v0": CheckSettings(steps=8, resets=20, seconds=0.2, episodes=2)}
+QUICK = CheckSettings(steps=40, resets=60, seconds=1.0)
+"""For worlds made of packages whose own tests look closely."""
+SLOW = {
+    **dict.fromkeys(("agentgym/AgentDojo-v0", "agentgym/BFCL-v0", "agentgym/BabyAI-v0"), QUICK),
+    "agentgym/ScienceWorld-v0": CheckSettings(steps=8, resets=20, seconds=0.2, episodes=2),
+}
 """Less where a reset takes a fifth of a second; `agentgym check scienceworld` looks for longer."""
 
 CASES = [(id_, how) for id_ in agentgym.environments() for how in SMALL.get(id_, [{}])]  # type: ignore[attr-defined]

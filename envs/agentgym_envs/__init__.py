@@ -7,6 +7,7 @@ def register_all() -> None:
     """Register every world with Gymnasium; imports none of them."""
     for id_, entry, turns in [
         ("agentgym/ALFWorld-v0", "agentgym_envs.alfworld.env:ALFWorld", 50),
+        ("agentgym/AgentDojo-v0", "agentgym_envs.agentdojo.env:AgentDojo", 20),
         ("agentgym/BFCL-v0", "agentgym_envs.bfcl.env:BFCL", 64),
         ("agentgym/BabyAI-v0", "agentgym_envs.babyai.env:BabyAI", 128),
         ("agentgym/DeepSearch-v0", "agentgym_envs.deepsearch.env:DeepSearch", 16),

@@ -1,0 +1,1 @@
+"""AgentDojo: an assistant with tools whose results may hold injected instructions."""
