@@ -108,7 +108,7 @@ class Update:
     name: str = "update"
     """Prefix of its metrics."""
     select: Select | None = None
-    """Columns written anew for every minibatch."""
+    """Columns computed for every minibatch."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,7 +128,7 @@ class Turn:
     """Answer of the environment, or the reason why the completion was malformed."""
     reward: float
     fresh: bool = False
-    """The context was rendered anew for this turn, so a new training row starts here."""
+    """The context was rendered again for this turn, so a new training row starts here."""
     parsed: bool = True
     """The completion contained an action."""
     valid: bool = True

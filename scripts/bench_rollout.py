@@ -157,7 +157,7 @@ def main(options: Options) -> None:
     plain = [options.turns] * options.episodes
     ways: dict[str, Way] = {
         "cache across turns": partial(play.continuous, plain),
-        "prompt anew every turn": partial(play.continuous, plain, caching=False),
+        "whole prompt every turn": partial(play.continuous, plain, caching=False),
     }
     compare(f"cache, {options.turns} turns", play, ways, sum(plain))
     for success, slow in ((0.3, 0.0), (0.6, 0.0), (0.85, 0.0), (0.85, 0.2)):

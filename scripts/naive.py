@@ -11,7 +11,7 @@ import torch
 def answers(
     model: Any, contexts: list[list[int]], *, padding: int = 0, **how: Any
 ) -> list[list[int]]:
-    """The next tokens of each context by ``generate``, which reads all of them anew, padded.
+    """The next tokens of each context by ``generate``, which reads all of them again, padded.
 
     Args:
         model: A Hugging Face causal language model.

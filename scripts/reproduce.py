@@ -6,7 +6,7 @@
 Every arm trains from the same checkpoint until it has taken the same number of turns in the world,
 with each seed; its last checkpoint, no other, plays the frozen panel. Controls are methods without
 what they claim to add. A run that is done is not done again, one that was cut off goes on; after
-each, OUT/table.md and OUT/curves.png are written anew. `--world` is any world, by its recipe.
+each, OUT/table.md and OUT/curves.png are written again. `--world` is any world, by its recipe.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ FATAL = {
         (Status.CRASHED,),
         True,
     ),
-    "reads address nought": ("import ctypes; ctypes.string_at(0)", (Status.CRASHED,), True),
+    "reads address 0": ("import ctypes; ctypes.string_at(0)", (Status.CRASHED,), True),
     "aborts": ("import os; os.abort()", (Status.CRASHED,), True),
     "leaves": ("import os; os._exit(0)", (Status.CRASHED,), True),
     "closes the line": ("import os; os.close(3)", (Status.CRASHED,), True),

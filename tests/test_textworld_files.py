@@ -143,7 +143,7 @@ def test_a_damaged_user_game_gives_advice_to_recompile_it(tmp_path, env, how, re
     mine.with_suffix(".json").write_text(json.dumps(facts))
     env.reset(options={"task": f"file:{mine}"})
     damage(mine, how)
-    with pytest.raises(EnvError, match=f"{reason}.*compile it anew"):
+    with pytest.raises(EnvError, match=f"{reason}.*compile it again"):
         env.reset(options={"task": f"file:{mine}"})
 
 

@@ -82,7 +82,7 @@ async def close_path(path: LiveEpisode, task: Task, play: EpisodePlayer) -> Traj
 
 
 async def branch_before_acting(tree: Tree) -> None:
-    """Branch between completion and step: the fork samples this decision anew."""
+    """Branch between completion and step: the fork samples this decision again."""
     await tree.generate()
     await tree.branch()
     await tree.step()

@@ -175,7 +175,7 @@ class Episode:
     """A running episode: ``generate``, then ``step``, until it is ``done``.
 
     Between the two it may be forked: the fork shares the environment state and the context up to
-    this decision and samples the decision anew.
+    this decision and samples the decision again.
     """
 
     player: Player

@@ -29,11 +29,11 @@ class AgentSettings:
     examples: int = 0
     """Training tasks that the oracle solves in the prompt."""
     window: int | None = None
-    """Past exchanges in the prompt of each turn, which is then built anew; unset: the conversation
+    """Past exchanges in the prompt of each turn, which is then a fresh one; unset: the conversation
     keeps growing, or what the layout of the prompts takes."""
     history: Literal["append", "rerender"] = "append"
     """How a conversation grows: append to what was sampled, or render all messages again, as the
-    chat template wants; rows that the template rewrites start anew."""
+    chat template wants; a turn that the template rewrites starts a new row."""
     chat_template: str | None = None
     """Jinja file of the chat template, or `plain` for a base model, which has none; unset: that of
     the tokenizer."""

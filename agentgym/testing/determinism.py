@@ -72,7 +72,7 @@ def groups_start_in_the_same_state(harness: Harness) -> str:
                 [start],
                 starts[:1],
                 f"members of a group (task {walk.task!r}, seed {walk.seed}) start in different "
-                f"states: let `start` set everything anew",
+                f"states: let `start` reset everything",
             )
         with _hasty_threads():
             for steps in _in_threads(harness, walk, members):

@@ -10,7 +10,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 
 
 def server(make: Callable[[], str], host: str, port: int) -> ThreadingHTTPServer:
-    """A server of the page that ``make`` returns; it is made anew for every visit.
+    """A server of the page that ``make`` returns; it is made for every visit.
 
     Raises:
         OSError: The address is in use.

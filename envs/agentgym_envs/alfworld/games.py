@@ -14,7 +14,7 @@ from agentgym_envs.alfworld.problem import Problem
 from agentgym_envs.alfworld.tasks import Spec, parse
 
 LONGEST_SEARCH = 45
-"""A game is drawn anew if the searching oracle needs more commands; an episode has 50."""
+"""A game is drawn again if the searching oracle needs more commands; an episode has 50."""
 _ATTEMPTS = 50
 
 

@@ -66,7 +66,7 @@ def generate(spec: Spec, attempt: int = 0) -> tuple[Problem, str]:
 
     Args:
         spec: The parsed task id.
-        attempt: Each draws the things and their places anew.
+        attempt: Each draws other things and places.
 
     Raises:
         NoRoom: This attempt failed.

@@ -156,7 +156,7 @@ class SimulatorPool:
                 jvm.end()
 
     def after_fork(self) -> None:
-        """In a child process, where Java process and lock are the parent's: start afresh."""
+        """In a child process, where Java process and lock are the parent's: start again."""
         self.lock = threading.RLock()
         jvm = self._clear()
         if jvm is not None:

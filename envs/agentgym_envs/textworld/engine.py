@@ -141,7 +141,7 @@ class Session:
         reply = text.parse(self.interpreter.say(line))
         for event in reply.events:
             action = self._detect(event)
-            # An action such as looking changes nothing, so nothing needs computing anew.
+            # An action such as looking changes nothing, so nothing needs computing again.
             if action is not None and action.added | action.removed:
                 self._apply(action)
         if reply.score is not None:

@@ -199,5 +199,5 @@ def check(path: Path) -> bytes:
 def damaged(path: Path, reason: str) -> EnvError:
     """The error for a file that cannot be played."""
     cached = cache_folder().absolute() in path.parents
-    advice = "delete it to have it made anew" if cached else "compile it anew"
+    advice = "delete it to have it made again" if cached else "compile it again"
     return EnvError(f"the game file {path} is damaged ({reason}); {advice}")
