@@ -46,7 +46,7 @@ def written(path, wins, n=4, name="m"):
     tasks = panel(len(wins))
     open_file(path, tasks, EvalSpec(name))
     for record in episodes(tasks, wins, n):
-        append(path, record)
+        append(path, replace(record, panel=tasks.digest))
     return str(path)
 
 

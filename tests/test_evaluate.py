@@ -307,7 +307,7 @@ def test_progress_includes_episodes_of_an_earlier_call(tmp_path):
         Guesser(always),
         tmp_path / "e.jsonl",
         episodes=2,
-        progress=lambda done, total: seen.append((done, total)),
+        progress=lambda done, total, note: seen.append((done, total)),
     )
     assert seen == [(done, 12) for done in range(7, 13)]
 

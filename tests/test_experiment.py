@@ -12,7 +12,8 @@ from agentgym.errors import ConfigError
 from agentgym.evaluation.measures import passes
 from agentgym.evaluation.paired import paired_difference
 from agentgym.evaluation.records import read_episodes
-from agentgym.experiment.job import evaluate_blocking, run_blocking
+from agentgym.experiment.evaluations import evaluate_blocking
+from agentgym.experiment.job import run_blocking
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.preflight import check
 from agentgym.experiment.run_folder import RunFolder

@@ -18,7 +18,8 @@ from agentgym.engines.factory import EngineFactory
 from agentgym.engines.local.engine import LocalEngine
 from agentgym.errors import ConfigError
 from agentgym.evaluation.records import read_episodes
-from agentgym.experiment.job import Job, evaluate_blocking, run_blocking
+from agentgym.experiment.evaluations import evaluate_blocking
+from agentgym.experiment.job import Job, run_blocking
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder, fingerprint
 from agentgym.models.loading import check_model, load_model

@@ -24,6 +24,7 @@ usage: agentgym VERB [options]
   plan-eval    say how many tasks and episodes an evaluation needs
   report       write the report of a run, or of several over one another, as HTML
   probe        estimate what every turn of an episode was worth, by playing on from it
+  verify       play a sample of an evaluation again, and say whether it is the same
   view         look at the episodes of runs in a browser, or as one HTML file
   play         play an environment yourself, in the terminal
   serve        serve an environment to people in a web browser, or to programs by MCP
@@ -43,6 +44,7 @@ VERBS = {
     "plan-eval": "comparison:plan_eval",
     "report": "report:report",
     "probe": "probe:probe",
+    "verify": "verification:verify",
     "view": "view:view",
     "play": "worlds:play",
     "serve": "worlds:serve",

@@ -111,6 +111,28 @@ def take(words: list[str], flag: str) -> str | None:
     return None
 
 
+def take_all(words: list[str], flag: str) -> list[str]:
+    """Remove every ``flag VALUE ...`` and ``flag=VALUE``, and return all values, once each.
+
+    Raises:
+        ConfigError: A value is missing.
+
+    Examples:
+        >>> take_all(["m", "--world", "a", "b", "--k", "1", "--world=c"], "--world")
+        ['a', 'b', 'c']
+    """
+    found: dict[str, None] = {}
+    for first in reversed([i for i, word in enumerate(words) if word.partition("=")[0] == flag]):
+        after = (i for i in range(first + 1, len(words)) if words[i].startswith("-"))
+        last = first + 1 if "=" in words[first] else next(after, len(words))
+        given = [words[first].partition("=")[2]] if "=" in words[first] else words[first + 1 : last]
+        if not all(given) or not given:
+            raise ConfigError(f"{flag} needs a value")
+        del words[first:last]
+        found = dict.fromkeys(given) | found
+    return list(found)
+
+
 def value_of(words: Sequence[str], flag: str) -> str | None:
     """The value of ``flag VALUE`` or ``flag=VALUE``; the words keep it."""
     return take(list(words), flag)

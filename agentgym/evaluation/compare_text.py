@@ -67,6 +67,7 @@ def comparison_grid(comparison: Comparison) -> Grid:
         columns=("pair", f"difference of {measure.name}", "p (Holm)", "better / worse"),
         rows=rows,
         notes=(
+            *(line for report in comparison.reports for line in report.notes),
             *([comparison.note] if comparison.note else ()),
             *(_level(comparison, place) for place in range(len(comparison.arms))),
             *_settings(comparison),

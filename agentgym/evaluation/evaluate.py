@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from agentgym.env.base import Progress
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
-from agentgym.evaluation.files import open_file
-from agentgym.evaluation.records import Decode, EpisodeRecord, append, read_episodes
+from agentgym.evaluation.cost import FREE, Cost, Prices
+from agentgym.evaluation.files import open_file, read_file
+from agentgym.evaluation.records import Decode, EpisodeRecord, append
 from agentgym.evaluation.report import Report
 from agentgym.evaluation.spec import EvalSpec
 from agentgym.types import Task, Trajectory
@@ -34,8 +34,12 @@ class EvalOptions:
     """Episodes in flight."""
     decode: Decode | None = None
     """Completion tokens to text, for the record."""
-    progress: Progress | None = None
-    """Called after every episode."""
+    progress: Callable[[int, int, str], None] | None = None
+    """Called after every episode: episodes done, episodes in all, cost so far in words."""
+    prices: Prices = FREE
+    """Of tokens, for the cost."""
+    spent: Callable[[], str] | None = None
+    """What a service counted so far, instead of the tokens of the records."""
 
 
 async def evaluate(
@@ -72,11 +76,22 @@ async def evaluate(
         )
     done = open_file(path, panel, spec)
     pairs = list(product(panel.tasks, range(episodes)))
-    missing = [pair for pair in pairs if pair not in done]
-    session = _Session(panel, play, path, options, len(pairs) - len(missing), len(pairs))
+    played = {record.key for record in done}
+    missing = [pair for pair in pairs if pair not in played]
+    wanted = [record for record in done if record.sample < episodes]
+    session = _Session(
+        panel,
+        play,
+        path,
+        options,
+        done=len(pairs) - len(missing),
+        total=len(pairs),
+        cost=sum(map(Cost.of, wanted), Cost()),
+    )
     queue = iter(missing)
     await gather(session.work(queue) for _ in range(min(options.concurrency, len(missing))))
-    return Report.of(panel, spec, read_episodes(path), episodes=episodes)
+    found = read_file(path)
+    return Report.of(panel, spec, found.records, episodes=episodes, notes=found.notes, path=path)
 
 
 @dataclass
@@ -89,15 +104,23 @@ class _Session:
     options: EvalOptions
     done: int
     total: int
+    cost: Cost
 
     async def work(self, queue: Iterator[tuple[Task, int]]) -> None:
         for task, sample in queue:
-            await self._play(task, sample)
+            record = await self._play(task, sample)
             self.done += 1
+            if record.stop.scored:
+                self.cost += Cost.of(record)
             if self.options.progress is not None:
-                self.options.progress(self.done, self.total)
+                self.options.progress(self.done, self.total, self._spent())
 
-    async def _play(self, task: Task, sample: int) -> None:
+    def _spent(self) -> str:
+        if self.options.spent is not None:
+            return self.options.spent()
+        return self.cost.line(self.options.prices)
+
+    async def _play(self, task: Task, sample: int) -> EpisodeRecord:
         start = time.perf_counter()
         trajectory = await self.play(task, sample)
         assert (trajectory.task, trajectory.sample) == (task, sample), (
@@ -110,3 +133,4 @@ class _Session:
             decode=self.options.decode,
         )
         append(self.path, record)
+        return record

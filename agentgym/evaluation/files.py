@@ -5,17 +5,31 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import SCHEMA, read_episodes
+from agentgym.evaluation.records import SCHEMA, EpisodeRecord
 from agentgym.evaluation.report import Report
 from agentgym.evaluation.spec import EvalSpec
 from agentgym.types import Task
-from agentgym.utils.jsonl import append_line, dumps, read_objects
+from agentgym.utils.jsonl import append_line, dumps, parse_object, read_objects
+
+MOST_NOTES = 3
+"""Damaged lines that are described one by one."""
 
 
-def default_path(panel: Panel, spec: EvalSpec) -> Path:
+class Stored(NamedTuple):
+    """What an evaluation file holds."""
+
+    panel: Panel
+    spec: EvalSpec
+    records: tuple[EpisodeRecord, ...]
+    notes: tuple[str, ...]
+    """What was left out, one line each."""
+
+
+def default_path(panel: Panel, spec: EvalSpec, folder: Path = Path("evals")) -> Path:
     """The file of an evaluation that names none; the same panel, model and settings give the same.
 
     Examples:
@@ -31,11 +45,31 @@ def default_path(panel: Panel, spec: EvalSpec) -> Path:
     )
     digest = hashlib.blake2b(content.encode(), digest_size=4).hexdigest()
     name = panel.env.rpartition("/")[2].rpartition(":")[2].rpartition("-v")
-    return Path("evals") / f"{(name[0] or name[2]).lower()}-{panel.split}-{digest}.jsonl"
+    return folder / f"{(name[0] or name[2]).lower()}-{panel.split}-{digest}.jsonl"
+
+
+def path_of(given: Path | None, panel: Panel, spec: EvalSpec) -> Path:
+    """The file that a name stands for: itself, one in a folder, or one in ``evals``."""
+    if given is None:
+        return default_path(panel, spec)
+    return default_path(panel, spec, given) if given.is_dir() or not given.suffix else given
 
 
 def read_report(path: Path) -> Report:
     """The report of an evaluation file, finished or not.
+
+    Damaged lines are left out, and the report has a note of each.
+
+    Raises:
+        ConfigError: There is no such file, or it is not an evaluation file.
+    """
+    panel, spec, records, notes = read_file(path)
+    episodes = 1 + max((record.sample for record in records), default=0)
+    return Report.of(panel, spec, records, episodes=episodes, notes=notes, path=path)
+
+
+def read_file(path: Path) -> Stored:
+    """Everything of an evaluation file that can be used.
 
     Raises:
         ConfigError: There is no such file, or it is not an evaluation file.
@@ -43,12 +77,28 @@ def read_report(path: Path) -> Report:
     if not path.exists():
         raise ConfigError(f"no evaluation file at {path}")
     panel, spec = read_header(path)
-    records = read_episodes(path)
-    episodes = 1 + max((record.sample for record in records), default=0)
-    return Report.of(panel, spec, records, episodes=episodes)
+    records, notes = [], []
+    *complete, rest = path.read_bytes().split(b"\n")
+    for number, line in enumerate(complete[1:], start=2):
+        try:
+            records.append(_episode(line, panel))
+        except (ConfigError, UnicodeDecodeError) as problem:
+            notes.append(f"{path}, line {number} is left out: {problem}")
+    if rest:
+        notes.append(f"{path}: the unfinished last line is left out.")
+    more = len(notes) - MOST_NOTES
+    shown = notes[:MOST_NOTES] + ([f"{path}: {more} more lines are left out."] if more > 0 else [])
+    return Stored(panel, spec, tuple(records), tuple(shown))
 
 
-def open_file(path: Path, panel: Panel, spec: EvalSpec) -> set[tuple[Task, int]]:
+def _episode(line: bytes, panel: Panel) -> EpisodeRecord:
+    record = EpisodeRecord.from_object(parse_object(line.decode()))
+    if record.panel != panel.digest or record.key[0] not in panel.tasks:
+        raise ConfigError(f"an episode of {record.task!r}, played for another panel")
+    return record
+
+
+def open_file(path: Path, panel: Panel, spec: EvalSpec) -> tuple[EpisodeRecord, ...]:
     """Episodes of a file that are already scored; a new file gets its header.
 
     Raises:
@@ -56,13 +106,13 @@ def open_file(path: Path, panel: Panel, spec: EvalSpec) -> set[tuple[Task, int]]
     """
     if not path.exists() or b"\n" not in path.read_bytes():
         append_line(path, dumps({"header": _header(panel, spec)}))
-        return set()
+        return ()
     changes = list(_changes(*read_header(path), panel, spec))
     if changes:
         raise ConfigError(
             f"{path} holds another evaluation: {'; '.join(changes)}. Choose another file"
         )
-    return {record.key for record in read_episodes(path) if record.stop.scored}
+    return tuple(record for record in read_file(path).records if record.stop.scored)
 
 
 def _header(panel: Panel, spec: EvalSpec) -> dict[str, object]:
@@ -75,6 +125,8 @@ def _header(panel: Panel, spec: EvalSpec) -> dict[str, object]:
         "model": spec.model,
         "name": spec.name,
         "settings": dict(sorted(spec.settings.items())),
+        "experiment": dict(spec.experiment),
+        "versions": dict(spec.versions),
     }
 
 
@@ -84,20 +136,39 @@ def read_header(path: Path) -> tuple[Panel, EvalSpec]:
     Raises:
         ConfigError: It is not an evaluation file, or was altered.
     """
-    first = next(read_objects(path), {})
-    header = first.get("header")
-    if header is None or header["schema"] != SCHEMA:
+    header = next(_objects(path), {}).get("header")
+    if not isinstance(header, dict) or header.get("schema") != SCHEMA:
         raise ConfigError(
             f"{path} is not an evaluation file of schema {SCHEMA}: "
             f"the header is missing or of another version"
         )
-    tasks = tuple(Task(header["env"], id_, seed) for id_, seed in header["tasks"])
-    panel = Panel(header["env"], header["split"], tasks)
-    if panel.digest != header["panel"]:
+    try:
+        tasks = tuple(Task(header["env"], id_, seed) for id_, seed in header["tasks"])
+        panel = Panel(header["env"], header["split"], tasks)
+        spec = EvalSpec(
+            header["model"],
+            header["settings"],
+            header["name"],
+            experiment=header.get("experiment", {}),
+            versions=header.get("versions", {}),
+        )
+        digest = header["panel"]
+    except (KeyError, TypeError, ValueError) as problem:
+        raise ConfigError(f"{path} has a damaged header: {problem!r}") from problem
+    if panel.digest != digest:
         raise ConfigError(
             f"{path} was altered: its tasks do not match the panel digest in its header"
         )
-    return panel, EvalSpec(header["model"], header["settings"], header["name"])
+    return panel, spec
+
+
+def _objects(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        yield from read_objects(path)
+    except IsADirectoryError as problem:
+        raise ConfigError(
+            f"{path} is a folder without a config.yaml: give a run folder or an evaluation file"
+        ) from problem
 
 
 def _changes(old: Panel, who: EvalSpec, new: Panel, now: EvalSpec) -> Iterator[str]:

@@ -155,6 +155,7 @@ def _notes(report: Report, before: Report | None, names: tuple[str, str]) -> lis
         [("", report)] if before is None else [(f"{names[0]}: ", before), (f"{names[1]}: ", report)]
     )
     for name, side in sides:
+        notes.extend(side.notes)
         notes.append(f"{name}Episodes: {counts(side.endings)}.")
         if side.failed_attempts:
             notes.append(

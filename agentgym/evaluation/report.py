@@ -6,10 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
-from agentgym.evaluation.cost import Cost, Prices
+from agentgym.evaluation.cost import FREE, Cost, Prices
 from agentgym.evaluation.measures import SCORE, TURNS, Measure, best, passes, passes_all
 from agentgym.evaluation.paired import mean_of
 from agentgym.evaluation.records import EpisodeRecord
@@ -36,12 +37,23 @@ class Report:
     """The k to report; empty: powers of two up to the episodes per task."""
     method: IntervalMethod = "analytic"
     """How intervals are computed."""
-    prices: Prices = field(default_factory=Prices)
+    prices: Prices = FREE
     """Of tokens; zeros where they are not known."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What of the file was left out."""
+    path: Path | None = field(default=None, compare=False)
+    """The file of the episodes."""
 
     @classmethod
     def of(
-        cls, panel: Panel, spec: EvalSpec, records: Iterable[EpisodeRecord], *, episodes: int
+        cls,
+        panel: Panel,
+        spec: EvalSpec,
+        records: Iterable[EpisodeRecord],
+        *,
+        episodes: int,
+        notes: tuple[str, ...] = (),
+        path: Path | None = None,
     ) -> Report:
         """Summarise episodes; order matters only among attempts at the same episode.
 
@@ -50,6 +62,8 @@ class Report:
             spec: What was evaluated.
             records: The episodes; of several attempts at one, the first scored one counts.
             episodes: Episodes per task; samples from this number on are ignored.
+            notes: What was left out of the records.
+            path: Their file.
         """
         kept: dict[tuple[Task, int], EpisodeRecord] = {}
         for record in records:
@@ -62,7 +76,7 @@ class Report:
                 raise ConfigError(f"an episode of {task}, which is not on the panel")
             by_task[task].append(record)
         tasks = tuple(result_of(task, found) for task, found in by_task.items())
-        return cls(panel=panel, spec=spec, episodes=episodes, tasks=tasks)
+        return cls(panel=panel, spec=spec, episodes=episodes, tasks=tasks, notes=notes, path=path)
 
     @property
     def ks(self) -> tuple[int, ...]:

@@ -210,7 +210,7 @@ def evaluate(
         ConfigError: Something does not fit.
         MissingExtra: A package is not installed.
     """
-    from agentgym.experiment.job import evaluate_blocking
+    from agentgym.experiment.evaluations import evaluate_blocking
     from agentgym.experiment.preflight import check
 
     if isinstance(model, TrainResult):

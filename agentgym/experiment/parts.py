@@ -36,8 +36,10 @@ from agentgym.rollout.prompts import LAYOUTS, Example
 from agentgym.settings import Experiment
 from agentgym.tracking.tracker import Trackers
 from agentgym.types import Sampling
+from agentgym.utils import yaml_config
 from agentgym.utils.progress import Display
 from agentgym.utils.seeds import derive
+from agentgym.utils.versions import versions
 
 
 @dataclass
@@ -66,6 +68,13 @@ class RunParts:
     def world(self) -> TextEnv:
         """The unwrapped environment."""
         return self.source.bare()
+
+    def prepare_split(self, split: str) -> None:
+        """The same for one split."""
+        bare = self.world()
+        with self.display.stage(f"prepare: {split}", len(bare.tasks(split))) as advance:
+            bare.prepare(split, lambda done, total: advance(done))
+        bare.close()
 
     def panel(self, split: str) -> Panel:
         """The frozen tasks of a split."""
@@ -212,6 +221,8 @@ class RunParts:
                 **({"tools": " ".join(self.experiment.tools)} if self.experiment.tools else {}),
             },
             name=str(checkpoint),
+            experiment=yaml_config.encode(self.experiment),
+            versions=versions(),
         )
 
 

@@ -11,6 +11,7 @@ from agentgym.errors import ConfigError
 from agentgym.evaluation.files import default_path, read_header
 from agentgym.evaluation.records import EpisodeRecord, read_episodes
 from agentgym.experiment.assemble import engines_of, executor_of
+from agentgym.experiment.evaluations import evaluate_panel
 from agentgym.experiment.job import Job
 from agentgym.experiment.run_folder import RunFolder, fingerprint
 from agentgym.experiment.sources import is_policy
@@ -130,7 +131,7 @@ async def _play_panel(job: Job, wanted: Probe) -> Path:
     spec = job.spec(wanted.experiment.model)
     panel = job.panel(wanted.experiment.panel.split).head(wanted.experiment.panel.tasks)
     path = default_path(panel, spec)
-    await job.evaluate(wanted.experiment.model, "episodes to probe", path)
+    await evaluate_panel(job, wanted.experiment.model, "episodes to probe", path)
     return path
 
 

@@ -14,6 +14,7 @@ from agentgym.env.base import TextEnv
 from agentgym.env.by_class import load_object, names_class
 from agentgym.env.executor import Env, MakeEnv, reset_env, step_env
 from agentgym.errors import ConfigError, MissingExtra, UnknownTask
+from agentgym.rollout.replay import REPLAY
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 from agentgym.utils.seeds import derive
 
@@ -30,16 +31,22 @@ def names_policy(name: str | Path | None) -> bool:
         >>> names_policy("oracle"), names_policy("mine.py:act"), names_policy("org/model")
         (True, True, False)
     """
-    return isinstance(name, str) and (name in BUILT_IN or names_class(name))
+    return isinstance(name, str) and (
+        name in BUILT_IN or name.startswith(REPLAY) or names_class(name)
+    )
 
 
 def load_policy(name: str) -> ActionFunction | None:
-    """The function of ``file.py:function`` or ``module:function``; None for a built-in policy.
+    """The function of ``file.py:function`` or ``module:function``; None for other policies.
 
     Raises:
-        ConfigError: There is no such function.
+        ConfigError: There is no such function, or no such file of recorded actions.
     """
     if name in BUILT_IN:
+        return None
+    if name.startswith(REPLAY):
+        if not Path(name.removeprefix(REPLAY)).is_file():
+            raise ConfigError(f"no file of episodes at {name.removeprefix(REPLAY)}")
         return None
     found = load_object(name)
     if not callable(found):
