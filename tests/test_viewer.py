@@ -9,6 +9,8 @@ import pytest
 from agentgym.cli import main
 from agentgym.errors import ConfigError
 from agentgym.evaluation.records import EpisodeRecord, append
+from agentgym.probe.files import ValuedEpisode, values_path, write_values
+from agentgym.probe.values import Value
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 from agentgym.viewer.page import bundle, page
 from agentgym.viewer.server import server
@@ -181,6 +183,54 @@ def test_filter_open_colour_tree_and_compare_work_in_a_browser(file, tmp_path, b
     body.send_keys("j")
     wait_for(browser, "document.querySelectorAll('.episode').length === 2")
     assert shown(browser, ".parting") == ["They part at turn 3."]
+    tops = browser.execute_script(
+        "return [...document.querySelectorAll('.pair > *')].map((box) =>"
+        " [...box.querySelectorAll('.turn')].map((turn) => Math.round(turn.offsetTop)))"
+    )
+    assert tops[0] == tops[1][: len(tops[0])], "turns of one number stand beside one another"
+
+
+def valued(file, *, damaged=False):
+    """Values of the second episode of the file, which has three turns."""
+    values = tuple(Value(value, value - 0.05, value + 0.05) for value in (0.5, 0.6, 0.1, 0.05))
+    task = Task("test/Doors-v0", "doors-1", 0)
+    one = ValuedEpisode(
+        task=task,
+        sample=1,
+        version=4,
+        won=False,
+        actions=("go", "up", "up"),
+        values=values,
+        continuations=(9, 9, 9),
+    )
+    path = values_path(file)
+    write_values(path, {"policy": "a-model"}, [one])
+    if damaged:
+        path.write_text('{"header": {"schema": 0}}\n')
+
+
+def test_values_of_turns_belong_to_their_episode(file):
+    valued(file)
+    found = load([file.parent])
+    assert len(found.episodes) == 5 and not found.warnings, "values are no episodes"
+    with_values = [episode for episode in found.episodes if "values" in episode]
+    assert [(each["sample"], each["decisive"]) for each in with_values] == [(1, 1)]
+    assert with_values[0]["values"][2] == [0.1, 0.05, 0.15]
+    valued(file, damaged=True)
+    found = load([file])
+    assert len(found.episodes) == 5 and "values.jsonl is left out" in found.warnings[0]
+
+
+def test_values_of_turns_are_drawn_in_a_browser(file, tmp_path, browser):
+    valued(file)
+    target = tmp_path / "page.html"
+    bundle(load([file]), target, "run")
+    browser.get(f"{target.as_uri()}#1")
+    wait_for(browser, "document.querySelectorAll('svg.values circle').length === 4")
+    notes = shown(browser, ".value")
+    assert notes[0] == "value 0.50 [0.45, 0.55], this turn +0.10"
+    assert notes[1].endswith("this turn -0.50: the decisive turn")
+    assert len(shown(browser, ".value.decisive")) == 1
 
 
 def test_markup_in_observations_is_shown_as_text(tmp_path, browser):

@@ -11,6 +11,9 @@ from pathlib import Path
 from agentgym.utils.jsonl import write_atomic
 from agentgym.viewer.source import Loaded, index_of
 
+SCRIPTS = ("viewer.js", "values.js", "compare.js")
+"""Parts of the page's script; the first one starts it."""
+
 PART = 200
 """Episodes per compressed part; a part is unpacked when one of its episodes is opened."""
 
@@ -38,7 +41,7 @@ def page(loaded: Loaded, title: str) -> str:
         static("viewer.html")
         .replace("/*STYLE*/", static("viewer.css"))
         .replace("<!--DATA-->", "\n".join(scripts))
-        .replace("/*SCRIPT*/", static("viewer.js"))
+        .replace("/*SCRIPT*/", "".join(map(static, SCRIPTS)))
     )
 
 

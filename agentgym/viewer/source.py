@@ -10,7 +10,9 @@ from typing import Any
 
 from agentgym.errors import ConfigError
 from agentgym.evaluation.records import EpisodeRecord, TurnRecord, iterate_episodes
+from agentgym.probe.files import SUFFIX
 from agentgym.types import Ending
+from agentgym.viewer.values import attach_values
 
 _DIGITS = 3
 """Decimals of entropies and log-probabilities; a colour cannot show more."""
@@ -35,6 +37,7 @@ def files_of(path: Path) -> list[Path]:
     found = [path / "episodes.jsonl", *sorted((path / "eval").glob("*.jsonl"))]
     found = [file for file in found if file.is_file()] or sorted(path.glob("*.jsonl"))
     found = [file for file in found if file.name != "metrics.jsonl"]
+    found = [file for file in found if not file.name.endswith(SUFFIX)]
     if not found:
         raise ConfigError(f"{path} has no episodes: expected a run folder or a .jsonl file")
     return found
@@ -55,6 +58,7 @@ def load(paths: Sequence[Path]) -> Loaded:
                 episodes.append(_shown(record, _label(file)))
         except ConfigError as problem:
             warnings.append(f"{file} is left out from there on: {problem}")
+    warnings += filter(None, [attach_values(episodes, file, _label(file)) for file in files])
     if not episodes:
         raise ConfigError(
             warnings[0] if warnings else f"no episode in {', '.join(map(str, files))}"
@@ -123,4 +127,4 @@ def index_of(episode: dict[str, Any], number: int) -> dict[str, Any]:
     return row | {"id": number, "length": len(episode["turns"])}
 
 
-_LONG = ("turns", "opening", "goal", "error")
+_LONG = ("turns", "opening", "goal", "error", "values", "policy")

@@ -100,10 +100,12 @@ async function open(id) {
     pair.append(conversation(left, state.pinned, parting), conversation(right, id, parting));
     const note = parting === null ? "They act the same." : `They part at turn ${parting + 1}.`;
     detail.replaceChildren(make("p", "meta parting", note), pair);
+    detail.scrollTop = 0;
+    align(pair);
   } else {
     detail.replaceChildren(conversation(await episode(id), id, null));
+    detail.scrollTop = 0;
   }
-  detail.scrollTop = 0;
   history.replaceState(null, "", `#${id}`);
 }
 
@@ -131,7 +133,12 @@ function conversation(found, id, parting) {
   tools.append(compare, tree, legend());
   box.append(tools, make("p", "goal", found.goal), make("div", "world", found.opening));
   if (found.error) box.append(make("p", "failure", found.error));
-  found.turns.forEach((turn, n) => box.append(exchange(turn, n, n === parting)));
+  if (found.values) box.insertBefore(valueChart(found, box), box.querySelector(".goal"));
+  found.turns.forEach((turn, n) => {
+    const part = exchange(turn, n, n === parting);
+    if (found.values) part.prepend(valueNote(found, n));
+    box.append(part);
+  });
   return box;
 }
 
