@@ -187,7 +187,9 @@ def test_filter_open_colour_tree_and_compare_work_in_a_browser(file, tmp_path, b
         "return [...document.querySelectorAll('.pair > *')].map((box) =>"
         " [...box.querySelectorAll('.turn')].map((turn) => Math.round(turn.offsetTop)))"
     )
-    assert tops[0] == tops[1][: len(tops[0])], "turns of one number stand beside one another"
+    # Turns of one number stand beside one another; offsets are rounded to pixels.
+    apart = [abs(left - right) for left, right in zip(*tops, strict=False)]
+    assert len(apart) == 2 and max(apart) <= 1
 
 
 def valued(file, *, damaged=False):

@@ -4,11 +4,11 @@
 function align(pair) {
   const [left, right] = [...pair.children].map((box) => [...box.querySelectorAll(".turn")]);
   if (!left?.length || !right?.length || getComputedStyle(pair).gridTemplateColumns.split(" ").length < 2) return;
-  const gap = left[0].offsetTop - right[0].offsetTop;
+  const box = (turn) => turn.getBoundingClientRect(), gap = box(left[0]).top - box(right[0]).top;
   (gap > 0 ? right : left)[0].style.marginTop = `calc(.7rem + ${Math.abs(gap)}px)`;
   left.forEach((turn, n) => {
     if (!right[n]) return;
-    const height = Math.max(turn.offsetHeight, right[n].offsetHeight);
+    const height = Math.max(box(turn).height, box(right[n]).height);
     turn.style.minHeight = right[n].style.minHeight = `${height}px`;
   });
   pair.querySelector(".differs")?.scrollIntoView({ block: "center" });
