@@ -17,7 +17,7 @@ from agentgym.settings import CheckSettings
 from agentgym.testing.environments import SERVER_CHECKS, checks_of, findings
 from agentgym.testing.findings import Finding, Verdict
 from agentgym.testing.severity import COVERED, NAMES, verdicts
-from agentgym.utils.progress import Display
+from agentgym.utils.progress import Display, Fact
 
 _STYLES = {Verdict.PASSED: "green", Verdict.FAILED: "bold red", Verdict.SKIPPED: "dim"}
 
@@ -47,7 +47,7 @@ def check_in_terminal(
     with display.stage("check", len(checks_of(env))) as advance:
         for finding in running:
             found.append(finding)
-            advance(len(found), f"{finding.check}: {finding.verdict}")
+            advance(len(found), Fact(finding.check, finding.verdict))
     display.say(_table(env, found))
     if schemes.split(env) and (lacking := _lacking(env, env_args)):
         display.say(f"{env} does not promise: {lacking}")
