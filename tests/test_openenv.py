@@ -23,9 +23,9 @@ from agentgym.errors import (
     Unreachable,
 )
 from agentgym.interop.openenv.address import TOKEN, check_address
-from agentgym.interop.openenv.connection import checked_url
 from agentgym.interop.openenv.served import Served
 from agentgym.interop.openenv.session import Session, Sessions
+from agentgym.interop.web import checked_url
 from agentgym.testing.steps import Walk
 from agentgym.types import Task
 
@@ -142,7 +142,7 @@ def test_a_server_with_a_token_answers_its_bearer_alone(monkeypatch):
 )
 def test_a_name_that_is_no_address_is_refused(url):
     with pytest.raises(ConfigError, match="expected an address such as"):
-        checked_url(url)
+        checked_url(url, "openenv")
 
 
 # ---- servers that misbehave ------------------------------------------------------------------

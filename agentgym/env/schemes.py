@@ -21,12 +21,16 @@ class Scheme(NamedTuple):
 
 SCHEMES: dict[str, Scheme] = {
     "gym": Scheme("agentgym.interop.gymnasium_env:GymnasiumWorld", "id, or file.py:Class"),
+    "nemo-gym": Scheme(
+        "agentgym.interop.nemo_gym_env:NeMoGymWorld", "URL of a resource server, with --data ROWS"
+    ),
     "openenv": Scheme("agentgym.interop.openenv.client:OpenEnvWorld", "URL of an OpenEnv server"),
     "reasoning-gym": Scheme(
         "agentgym.interop.reasoning_gym_env:ReasoningGymWorld", "name of a dataset"
     ),
     "skyrl-gym": Scheme("agentgym.interop.skyrl_gym_env:SkyRLGymWorld", "id, with --data ROWS"),
     "textarena": Scheme("agentgym.interop.textarena_env:TextArenaWorld", "id of a game for one"),
+    "verifiers": Scheme("agentgym.interop.verifiers_env:VerifiersWorld", "id of a taskset"),
     "trl": Scheme("agentgym.interop.trl_env:TRLWorld", "file.py:Class"),
 }
 """Prefix of a name to its kind."""

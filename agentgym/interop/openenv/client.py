@@ -18,9 +18,10 @@ from agentgym.env.base import AnyText, Opening, Outcome, Promises, unknown_split
 from agentgym.errors import ConfigError, EnvError, MalformedAction
 from agentgym.interop.foreign import ForeignEnv, Reply
 from agentgym.interop.openenv.audit import listening_process
-from agentgym.interop.openenv.connection import Connection, Refused, checked_url, get_json
+from agentgym.interop.openenv.connection import Connection, Refused, get_json
 from agentgym.interop.openenv.form import Form
 from agentgym.interop.openenv.plans import read_plans
+from agentgym.interop.web import checked_url
 
 _FRESH = 5
 """Seconds for which what a server states about itself is kept."""
@@ -68,7 +69,7 @@ class OpenEnvWorld(ForeignEnv):
         super().__init__(target, **kwargs)
         if not timeout > 0:
             raise ConfigError(f"timeout is {timeout}, expected seconds above 0")
-        self.url = checked_url(target)
+        self.url = checked_url(target, "openenv")
         self.timeout = timeout
         self.replica = replica
         self.plans = read_plans(oracle) if oracle else {}
@@ -94,7 +95,7 @@ class OpenEnvWorld(ForeignEnv):
     @classmethod
     def turn_limit(cls, target: str) -> int | None:
         """That of the served environment; others state none."""
-        found = facts(checked_url(target), 60.0)
+        found = facts(checked_url(target, "openenv"), 60.0)
         return cls.max_turns if found is None else found["max_turns"]
 
     # ---- tasks -----------------------------------------------------------------------------------

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import socket
-import threading
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +20,7 @@ from agentgym.errors import (
     Unreachable,
 )
 from agentgym.interop.openenv.address import TOKEN, is_loopback
+from agentgym.interop.web import CONNECT, LARGEST, request
 
 
 class Refused(EnvError):
@@ -32,38 +31,12 @@ class Refused(EnvError):
         self.code = code
 
 
-CONNECT = 10.0
-"""Seconds to connect."""
-_LARGEST = 1 << 24
-"""Bytes of the largest answer that is read."""
 _KINDS: dict[str, type[AgentGymError]] = {
     "UnknownTask": UnknownTask,
     "ConfigError": ConfigError,
     "MissingExtra": MissingExtra,
 }
 """Exceptions that a server of ours names, and that mean the same here."""
-
-
-def checked_url(url: str) -> str:
-    """The address of a server, without a slash at its end.
-
-    Raises:
-        ConfigError: It is no address.
-    """
-    given = url if "://" in url else f"http://{url}"
-    parts = urlsplit(given)
-    try:
-        valid = parts.scheme in ("http", "https", "ws", "wss") and bool(parts.hostname)
-        valid = valid and (parts.port is None or parts.port > 0)
-    except ValueError:
-        valid = False
-    if not valid:
-        raise ConfigError(
-            f"openenv: got {url!r}, expected an address such as http://127.0.0.1:8000"
-        )
-    return (
-        given.replace("ws", "http", 1).rstrip("/") if given.startswith("ws") else given.rstrip("/")
-    )
 
 
 def _headers() -> dict[str, str]:
@@ -85,45 +58,13 @@ def get_json(url: str, path: str, *, timeout: float, body: dict[str, Any] | None
         EnvTimeout: The answer did not come in time.
         EnvError: It is no JSON, or reports an error.
     """
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=min(timeout, CONNECT))
-    late = threading.Event()
-
-    def cut() -> None:
-        late.set()
-        with suppress(OSError, AttributeError):
-            connection.sock.shutdown(socket.SHUT_RDWR)
-
-    timer = threading.Timer(timeout, cut)
-    timer.daemon = True
-    timer.start()
-    try:
-        sent = None if body is None else json.dumps(body)
-        headers = {"Content-Type": "application/json", **_headers()}
-        verb = "GET" if body is None else "POST"
-        connection.request(verb, f"{parts.path}{path}", body=sent, headers=headers)
-        response = connection.getresponse()
-        data = response.read(_LARGEST + 1)
-    except (OSError, http.client.HTTPException) as problem:
-        if late.is_set() or isinstance(problem, TimeoutError):
-            raise EnvTimeout(f"{url}{path} did not answer within {timeout:g} s") from problem
-        raise Unreachable(
-            f"{url} was not reached ({type(problem).__name__}: {problem}): is the server running?"
-        ) from problem
-    finally:
-        timer.cancel()
-        connection.close()
-    if late.is_set():
-        raise EnvTimeout(f"{url}{path} did not answer within {timeout:g} s")
-    return _read(f"{url}{path}", response.status, data)
+    answer = request(url, path, timeout=timeout, body=body, headers=_headers())
+    return _read(f"{url}{path}", answer.status, answer.data)
 
 
 def _read(where: str, status: int, data: bytes) -> Any:
     if status in (404, 405, 501):
         return None
-    if len(data) > _LARGEST:
-        raise EnvError(f"{where} answered with more than {_LARGEST} bytes")
     try:
         value = json.loads(data)
     except ValueError:
@@ -220,7 +161,7 @@ class Connection:
                 address,
                 open_timeout=min(CONNECT, self.timeout),
                 close_timeout=2,
-                max_size=_LARGEST,
+                max_size=LARGEST,
                 compression=None,
                 ping_interval=None,
                 additional_headers=_headers(),
