@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         PanelSettings,
         RolloutSettings,
         ScheduleSettings,
+        ScoringSettings,
         ScratchSettings,
     )
 
@@ -47,6 +48,7 @@ _LAZY = {
     "Report": "agentgym.evaluation.report",
     "RolloutSettings": "agentgym.settings",
     "ScheduleSettings": "agentgym.settings",
+    "ScoringSettings": "agentgym.settings",
     "ScratchSettings": "agentgym.settings",
     "TrainResult": "agentgym.experiment.result",
     "compare": "agentgym.experiment.api",
@@ -78,6 +80,7 @@ __all__ = [
     "RolloutSettings",
     "Sampling",
     "ScheduleSettings",
+    "ScoringSettings",
     "ScratchSettings",
     "Stop",
     "Task",

@@ -13,6 +13,7 @@ AgentGymError
 ├── CompositionError    the pieces of an algorithm do not fit together
 ├── MalformedAction     the completion is not an action (becomes an observation, never a crash)
 ├── EngineError         an engine failed or is not the expected one; the completion is lost
+│   ├── MalformedAnswer a service gave answers, none of them usable
 │   ├── RequestRejected a service refused a request
 │   └── ContextTooLong  a prompt does not fit the context of a service (the episode is truncated)
 ├── OutOfMemory         a model and its batch do not fit into memory
@@ -84,6 +85,10 @@ class MalformedAction(AgentGymError):
 
 class EngineError(AgentGymError, RuntimeError):
     """An engine failed or is not the expected one; a requested completion is lost."""
+
+
+class MalformedAnswer(EngineError):
+    """A service gave answers, and none of them could be used."""
 
 
 class RequestRejected(EngineError):

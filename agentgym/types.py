@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 
 class Stop(StrEnum):
@@ -115,6 +116,13 @@ class Completion:
             )
 
 
+class ToolCall(NamedTuple):
+    """One call of a tool."""
+
+    name: str
+    arguments: Mapping[str, object]
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One turn: prompt, completion, action, observation, reward."""
@@ -140,6 +148,12 @@ class Turn:
     forced: tuple[int, int] = (0, 0)
     """Start and stop of the tokens of the completion that were inserted to end a thought; they are
     not sampled and not trained on."""
+    calls: tuple[ToolCall, ...] = field(default=(), hash=False)
+    """Calls of tools in the action, in order; none where the environment takes plain text."""
+    sampling_seconds: float = field(default=math.nan, compare=False, repr=False)
+    """Wall-clock time until the completion was there, waiting for other requests included."""
+    env_seconds: float = field(default=math.nan, compare=False, repr=False)
+    """Wall-clock time that the environment took to answer; NaN if it was not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +179,12 @@ class Trajectory:
     """Endings of earlier attempts at this episode; none of them is scored."""
     shared_turns: int = 0
     """Leading turns taken over from the episode that this one was forked from."""
+    parent: int | None = None
+    """Sample of the episode of the same task that this one was forked from; None for a root."""
+    manual: str = ""
+    """How to act in this environment."""
+    tools: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    """Schemas of the tools of the environment, in OpenAI's form."""
 
     @property
     def ending(self) -> Ending:

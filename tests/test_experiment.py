@@ -1,5 +1,6 @@
 """A small training run: it must improve the score."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +88,28 @@ def test_a_run_writes_all_its_files(finished):
         "step-0010",
         "step-0020",
     }
+
+
+def test_training_episodes_hold_the_advantage_of_every_token_and_times(finished):
+    folder, _result = finished
+    episodes = read_episodes(folder.episodes)
+    groups = {}
+    for place, episode in enumerate(episodes):
+        groups.setdefault(place // 8, []).append(episode)
+    moved = 0
+    for group in groups.values():
+        rewards = [episode.reward for episode in group]
+        for episode in group:
+            found = {turn.advantage for turn in episode.turns}
+            assert len(found) == 1 and all(not turn.advantages for turn in episode.turns)
+            above = episode.reward - sum(rewards) / len(rewards)
+            assert (found.pop() > 0) == (above > 1e-6), "GRPO: above the mean of the group"
+            moved += abs(above) > 1e-6
+    assert moved > len(episodes) / 4
+    turns = [turn for episode in episodes for turn in episode.turns]
+    assert all(turn.sampling_seconds > 0 for turn in turns)
+    assert all((turn.env_seconds > 0) == turn.parsed for turn in turns)
+    assert all(math.isnan(t.advantage) for t in read_episodes(folder.evaluation("after"))[0].turns)
 
 
 def test_checkpoints_are_ordinary_model_folders(finished):

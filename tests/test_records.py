@@ -13,9 +13,17 @@ import numpy as np
 import pytest
 
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import EpisodeRecord, append, read_episodes, token_ends
+from agentgym.evaluation.records import (
+    EpisodeRecord,
+    LeftOut,
+    append,
+    read_episodes,
+    token_ends,
+    valid_episodes,
+)
 from agentgym.experiment.metrics_file import MetricsWriter, read_metrics
-from agentgym.types import Completion, Stop, Task, Trajectory, Turn
+from agentgym.types import Completion, Stop, Task, ToolCall, Trajectory, Turn
+from agentgym.utils import zstd_lines
 from agentgym.utils.jsonl import append_line, dumps, read_objects, write_atomic
 
 
@@ -66,10 +74,9 @@ def test_a_record_is_one_line_and_round_trips():
     line = record().to_json()
     assert "\n" not in line
     assert line.isascii()
-    assert json.loads(line)["schema"] == 4
+    assert json.loads(line)["schema"] == 5
     back = EpisodeRecord.from_json(line)
     assert repr(back) == repr(record())
-    assert back.turns[0] == record().turns[0]
 
 
 def test_a_record_keeps_every_token_with_its_numbers():
@@ -81,6 +88,78 @@ def test_a_record_keeps_every_token_with_its_numbers():
     )
     assert (turn.version, turn.versions, turn.thought_tokens, turn.trained) == (3, (), 0, True)
     assert record().shared_turns == 0
+
+
+def test_a_record_keeps_forks_calls_times_and_what_was_read():
+    call = ToolCall("double", {"number": 40})
+    turns = (
+        replace(trajectory().turns[0], calls=(call,), sampling_seconds=0.25, env_seconds=0.5),
+        replace(trajectory().turns[1], fresh=True),
+    )
+    tool = {"type": "function", "function": {"name": "double"}}
+    played = replace(
+        trajectory(), turns=turns, parent=2, shared_turns=1, manual="Act.", tools=(tool,)
+    )
+    line = EpisodeRecord.of(played).to_json()
+    back = EpisodeRecord.from_json(line)
+    assert (back.parent, back.shared_turns, back.manual, back.tools) == (2, 1, "Act.", (tool,))
+    first, second = back.turns
+    assert json.loads(line)["turns"][0]["calls"] == [
+        {"name": "double", "arguments": {"number": 40}}
+    ]
+    assert first.calls == (call,) and type(first.calls[0]) is ToolCall
+    assert (first.sampling_seconds, first.env_seconds) == (0.25, 0.5)
+    assert math.isnan(second.env_seconds)
+    assert (first.prompt, first.fresh, second.fresh) == ((1, 2), False, True)
+
+
+def test_advantages_are_kept_per_token_where_they_differ():
+    forced = replace(trajectory().turns[0], forced=(1, 2))
+    played = replace(trajectory(), turns=(forced, replace(forced, learn=False), forced))
+    rows = ((0.5, 0.0, 1.5), (0.0, 0.0, 0.0), (2.0, 0.0, 2.0))
+    back = EpisodeRecord.from_json(EpisodeRecord.of(played, advantages=rows).to_json())
+    assert [turn.loss_mask for turn in back.turns] == [(1, 0, 1), (0, 0, 0), (1, 0, 1)]
+    assert [turn.advantages for turn in back.turns] == [rows[0], (), ()]
+    assert (back.turns[0].advantage, back.turns[2].advantage) == (1.0, 2.0)
+    assert math.isnan(back.turns[1].advantage)
+    assert [turn.token_advantages for turn in back.turns] == [rows[0], (), rows[2]]
+
+
+def test_a_line_of_schema_4_is_read_with_the_defaults_of_newer_fields():
+    found = json.loads(record().to_json())
+    for name in ("parent", "manual", "tools", "rescoring"):
+        del found[name]
+    new = ("prompt", "fresh", "forced", "advantage", "advantages", "calls", "sampling_seconds")
+    for turn in found["turns"]:
+        for name in (*new, "env_seconds"):
+            del turn[name]
+    back = EpisodeRecord.from_object(found | {"schema": 4})
+    assert back.parent is None and back.turns[0].tokens == (7, 8, 9)
+    assert math.isnan(back.turns[0].advantage) and back.turns[0].calls == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"won": "yes"}, "won of an episode is 'yes', expected true or false"),
+        ({"stop": "tired"}, "stop of an episode is 'tired', expected terminated or"),
+        ({"sample": 1.5}, "sample of an episode is 1.5, expected a whole number"),
+        ({"turns": {}}, "turns of an episode is {}, expected a list"),
+        ({"turns": [3]}, "an entry of turns is 3, expected an object"),
+        ({"turns": [{"forced": [1]}]}, "an entry of turns lacks the fields action, observation"),
+    ],
+)
+def test_a_value_of_another_type_is_one_clear_line(change, message):
+    with pytest.raises(ConfigError) as refused:
+        EpisodeRecord.from_object(json.loads(record().to_json()) | change)
+    assert message in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_a_log_probability_that_is_unknown_is_nan_again():
+    played = replace(trajectory().turns[0].completion, logprobs=(math.nan, -0.5, math.nan))
+    odd = replace(trajectory(), turns=(replace(trajectory().turns[0], completion=played),))
+    back = EpisodeRecord.from_json(EpisodeRecord.of(odd).to_json()).turns[0]
+    assert math.isnan(back.logprobs[0]) and back.logprobs[1] == -0.5
 
 
 def test_token_end_offsets_are_found_when_a_character_spans_several_tokens():
@@ -162,11 +241,13 @@ def test_episodes_are_read_in_the_order_written_and_header_lines_are_skipped(tmp
     assert [found.sample for found in read_episodes(path)] == [2, 0, 1]
 
 
-def test_a_file_of_a_killed_writer_can_be_read_and_continued(tmp_path):
-    path = tmp_path / "killed.jsonl"
+@pytest.mark.parametrize("name", ["killed.jsonl", "killed.jsonl.zst"])
+def test_a_file_of_a_killed_writer_can_be_read_and_continued(tmp_path, name):
+    path = tmp_path / name
     code = (
-        "import sys; from pathlib import Path; from agentgym.utils.jsonl import append_line\n"
-        "while True: append_line(Path(sys.argv[1]), '{\"text\": \"' + 'x' * 100_000 + '\"}')"
+        "import os, sys; from pathlib import Path; from agentgym.utils.jsonl import append_line\n"
+        "noise = os.urandom(50_000).hex()\n"
+        "while True: append_line(Path(sys.argv[1]), '{\"text\": \"' + noise + '\"}')"
     )
     child = subprocess.Popen([sys.executable, "-c", code, str(path)])
     deadline = time.monotonic() + 30
@@ -178,6 +259,51 @@ def test_a_file_of_a_killed_writer_can_be_read_and_continued(tmp_path):
     append_line(path, dumps({"n": 1}))
     assert count >= 20
     assert len(list(read_objects(path))) == count + 1
+
+
+def test_a_compressed_file_cut_at_any_byte_loses_only_the_unfinished_line(tmp_path):
+    path = tmp_path / "episodes.jsonl.zst"
+    for n in range(3):
+        append_line(path, dumps({"n": n, "text": "é" * 50}))
+    whole = path.read_bytes()
+    seen = set()
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        left = [found["n"] for found in read_objects(path)]
+        append_line(path, dumps({"n": 9}))
+        assert left == list(range(len(left)))
+        assert [found["n"] for found in read_objects(path)] == [*left, 9]
+        seen.add(len(left))
+    assert seen == {0, 1, 2, 3}
+
+
+def test_a_compressed_file_of_another_tool_is_read_and_continued(tmp_path):
+    path = tmp_path / "whole.jsonl.zst"
+    path.write_bytes(zstd_lines.library().compress(b'{"n":1}\n{"n":2}\n'))
+    append_line(path, '{"n":3}')
+    append_line(path, '{"n":4}')
+    assert [found["n"] for found in read_objects(path)] == [1, 2, 3, 4]
+
+
+def test_damage_within_a_compressed_file_is_one_line(tmp_path):
+    path = tmp_path / "episodes.jsonl.zst"
+    append(path, record())
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"not zstandard at all" + whole)
+    with pytest.raises(ConfigError, match=r"zst, after line 1: the compressed data is damaged"):
+        read_episodes(path)
+    left_out = LeftOut()
+    assert len(list(valid_episodes(path, left_out))) == 1
+    assert len(left_out.lines) == 1
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_appended_lines_are_not_rewritten(tmp_path, compressed):
+    path = tmp_path / ("episodes.jsonl.zst" if compressed else "episodes.jsonl")
+    append(path, record(0))
+    node, content = path.stat().st_ino, path.read_bytes()
+    append(path, record(1))
+    assert path.stat().st_ino == node and path.read_bytes().startswith(content)
 
 
 def test_metrics_are_read_as_numbers(tmp_path):

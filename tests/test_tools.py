@@ -387,6 +387,8 @@ def test_tool_error_is_an_observation_and_not_retried(kind, text):
     observation, _, _, _, info = env.step(call("fail", kind=kind))
     assert observation == f"<tool_response>\n{text}\n</tool_response>"
     assert not info["action_valid"] and info["tool_calls"] == 1
+    assert info["last_calls"] == [{"name": "fail", "arguments": {"kind": kind}}]
+    assert env.step("50")[-1]["last_calls"] == []
 
 
 def test_broken_tool_raises_env_error():

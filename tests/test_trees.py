@@ -106,6 +106,10 @@ def test_a_fork_continues_from_the_state_of_its_parent(agent, spot):
         ]
         assert len(twins) > 1
         assert twins[0].turns[0] is episode.turns[0]
+        parent = next(t for t in group if t.sample == episode.parent)
+        shared = zip(parent.turns, episode.turns[: episode.shared_turns], strict=False)
+        assert parent in twins and all(mine is theirs for mine, theirs in shared)
+    assert next(t.parent for t in group if not t.shared_turns) is None
     assert len({tuple(turn.action for turn in t.turns) for t in group}) == 8
 
 
@@ -119,6 +123,7 @@ def test_a_fork_before_acting_samples_again_and_one_after_acting_shares_the_acti
         player(agent, None, Counter),
     )
     assert [t.shared_turns for t in before] == [0, 0]
+    assert [t.parent for t in before] == [t.parent for t in after] == [None, 0]
     assert before[0].turns[0].action != before[1].turns[0].action
     assert [t.shared_turns for t in after] == [0, 1]
     assert after[0].turns[0] is after[1].turns[0]

@@ -12,6 +12,7 @@ from agentgym.evaluation.records import EpisodeRecord, append
 from agentgym.probe.files import ValuedEpisode, values_path, write_values
 from agentgym.probe.values import Value
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
+from agentgym.utils.jsonl import append_line, read_lines
 from agentgym.viewer.page import bundle, page
 from agentgym.viewer.server import server
 from agentgym.viewer.source import load
@@ -67,7 +68,26 @@ def test_unreadable_records_are_skipped_with_a_warning(file, tmp_path):
     damaged.write_bytes(file.read_bytes() + b'{"schema": 1}\n')
     found = load([damaged, file])
     assert len(found.episodes) == 10
-    assert "damaged.jsonl is left out from there on" in found.warnings[0]
+    assert "damaged.jsonl, line 6 is left out: an episode of schema 1" in found.warnings[0]
+
+
+def test_what_follows_a_damaged_line_is_shown_and_only_the_first_are_named(file, tmp_path):
+    damaged = tmp_path / "damaged.jsonl"
+    damaged.write_bytes(b"nonsense\n" * 7 + b"\xff\n" + file.read_bytes() + b'{"schema": 5')
+    found = load([damaged])
+    assert len(found.episodes) == 5
+    assert len(found.warnings) == 6 and "line 1 is left out: not JSON" in found.warnings[0]
+    assert found.warnings[-1] == "3 further lines are left out"
+
+
+def test_a_compressed_file_shows_the_same_episodes(file):
+    compressed = file.with_name("episodes.jsonl.zst")
+    for line in read_lines(file):
+        append_line(compressed, line.decode())
+    file.unlink()
+    found = load([file.parent])
+    assert [each["task"] for each in found.episodes] == ["doors-1"] * 4 + ["doors-2"]
+    assert found.episodes[0]["file"] == "run/episodes"
 
 
 @pytest.mark.parametrize("content", [None, "", '{"header": {"schema": 4}}\n', '{"schema": 1}\n'])
@@ -110,7 +130,7 @@ def test_the_command_writes_one_file(file, tmp_path, capsys):
     assert "5 episodes in" in capsys.readouterr().out
     assert target.read_text(encoding="utf-8").count("<script") == 3
     assert main(["view", str(tmp_path / "nowhere")]) == 2
-    assert "has no episodes" in capsys.readouterr().err
+    assert "there is no file" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -233,6 +253,38 @@ def test_values_of_turns_are_drawn_in_a_browser(file, tmp_path, browser):
     assert notes[0] == "value 0.50 [0.45, 0.55], this turn +0.10"
     assert notes[1].endswith("this turn -0.50: the decisive turn")
     assert len(shown(browser, ".value.decisive")) == 1
+
+
+def test_advantages_and_forks_of_training_episodes_are_shown(tmp_path, browser):
+    path, target = tmp_path / "run" / "episodes.jsonl", tmp_path / "page.html"
+    task = Task("test/Doors-v0", "doors-1", 0)
+    turns = tuple(turn(action, "A door.") for action in ("go", "up"))
+    for sample, parent in ((0, None), (1, 0)):
+        played = Trajectory(
+            *(task, sample, "Find the way.", "A door.", turns, Stop.TERMINATED),
+            shared_turns=int(sample == 1),
+            parent=parent,
+        )
+        rows = ((0.5, -1.0), (0.25, 0.25))
+        text = EpisodeRecord.of(played, decode=lambda ids: "".join(map(chr, ids)), advantages=rows)
+        append(path, text)
+    bundle(load([path]), target, "run")
+    browser.get(target.as_uri() + "#1")
+    wait_for(browser, "document.querySelectorAll('.turn').length === 2")
+    assert "forked from sample 0 after turn 1" in shown(browser, ".meta")[0]
+    browser.execute_script(
+        "const c = document.getElementById('colour'); c.value = 'advantage';"
+        "c.dispatchEvent(new Event('input'))"
+    )
+    wait_for(browser, "document.querySelectorAll('.token').length === 4")
+    read = "return [...document.querySelectorAll('.token')].map(e => [e.title, e.style.background])"
+    tokens = browser.execute_script(read)
+    assert [title for title, _ in tokens] == [f"advantage {n}" for n in (0.5, -1, 0.25, 0.25)]
+    assert tokens[0][1] != tokens[1][1] and tokens[2][1] == tokens[3][1]
+    browser.find_element("tag name", "body").send_keys("t")
+    wait_for(browser, "document.querySelectorAll('svg .fork').length === 1")
+    titles = shown(browser, "svg .node title")
+    assert "go: 2 episodes\nsample 1 forked from sample 0" in titles
 
 
 def test_markup_in_observations_is_shown_as_text(tmp_path, browser):

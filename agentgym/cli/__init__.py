@@ -26,6 +26,9 @@ usage: agentgym VERB [options]
   probe        estimate what every turn of an episode was worth, by playing on from it
   verify       play a sample of an evaluation again, and say whether it is the same
   view         look at the episodes of runs in a browser, or as one HTML file
+  score        score stored episodes by a function or a judge, without playing again
+  export       write episodes for other projects: openai, atif, verl, trl, inspect
+  import       write episodes of other projects as our records
   play         play an environment yourself, in the terminal
   serve        serve an environment to people in a web browser, or to programs by MCP
   check        check that an environment keeps the contract
@@ -46,6 +49,9 @@ VERBS = {
     "probe": "probe:probe",
     "verify": "verification:verify",
     "view": "view:view",
+    "score": "scoring:score",
+    "export": "interchange:export_episodes",
+    "import": "interchange:import_episodes",
     "play": "worlds:play",
     "serve": "worlds:serve",
     "check": "worlds:check",

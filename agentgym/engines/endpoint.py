@@ -17,7 +17,13 @@ from typing import Any, TypeVar
 import httpx
 
 from agentgym.engines.http_pool import ConnectionPool
-from agentgym.errors import AgentGymError, ConfigError, EngineError, RequestRejected
+from agentgym.errors import (
+    AgentGymError,
+    ConfigError,
+    EngineError,
+    MalformedAnswer,
+    RequestRejected,
+)
 
 T = TypeVar("T")
 
@@ -134,7 +140,8 @@ class Endpoint:
                     deadline = min(deadline, self.retry.connect_deadline)
             spent = time.monotonic() - started
             if spent + wait >= deadline or malformed >= self.retry.malformed:
-                raise EngineError(
+                kind = MalformedAnswer if malformed >= self.retry.malformed else EngineError
+                raise kind(
                     f"{self.url} gave no usable answer in {spent:.1f} s, tried {tries} times; "
                     f"the last time: {reason}{self._hint()}"
                 )

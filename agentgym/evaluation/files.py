@@ -9,11 +9,18 @@ from typing import Any, NamedTuple
 
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import SCHEMA, EpisodeRecord
+from agentgym.evaluation.records import READABLE, SCHEMA, EpisodeRecord
 from agentgym.evaluation.report import Report
 from agentgym.evaluation.spec import EvalSpec
 from agentgym.types import Task
-from agentgym.utils.jsonl import append_line, dumps, parse_object, read_objects
+from agentgym.utils.jsonl import (
+    append_line,
+    dumps,
+    is_cut,
+    parse_object,
+    read_lines,
+    read_objects,
+)
 
 MOST_NOTES = 3
 """Damaged lines that are described one by one."""
@@ -77,18 +84,28 @@ def read_file(path: Path) -> Stored:
     if not path.exists():
         raise ConfigError(f"no evaluation file at {path}")
     panel, spec = read_header(path)
-    records, notes = [], []
-    *complete, rest = path.read_bytes().split(b"\n")
-    for number, line in enumerate(complete[1:], start=2):
-        try:
-            records.append(_episode(line, panel))
-        except (ConfigError, UnicodeDecodeError) as problem:
-            notes.append(f"{path}, line {number} is left out: {problem}")
-    if rest:
+    records: list[EpisodeRecord] = []
+    notes: list[str] = []
+    try:
+        for number, line in enumerate(read_lines(path), start=1):
+            if number > 1:
+                records += _usable(line, panel, f"{path}, line {number}", notes)
+    except ConfigError as problem:
+        notes.append(f"{problem}: what follows is left out")
+    if is_cut(path):
         notes.append(f"{path}: the unfinished last line is left out.")
     more = len(notes) - MOST_NOTES
     shown = notes[:MOST_NOTES] + ([f"{path}: {more} more lines are left out."] if more > 0 else [])
     return Stored(panel, spec, tuple(records), tuple(shown))
+
+
+def _usable(line: bytes, panel: Panel, place: str, notes: list[str]) -> list[EpisodeRecord]:
+    """The episode of a line, or none and a note."""
+    try:
+        return [_episode(line, panel)]
+    except (ConfigError, UnicodeDecodeError) as problem:
+        notes.append(f"{place} is left out: {problem}")
+        return []
 
 
 def _episode(line: bytes, panel: Panel) -> EpisodeRecord:
@@ -104,7 +121,7 @@ def open_file(path: Path, panel: Panel, spec: EvalSpec) -> tuple[EpisodeRecord, 
     Raises:
         ConfigError: The file belongs to another panel, model or settings.
     """
-    if not path.exists() or b"\n" not in path.read_bytes():
+    if not path.exists() or next(read_lines(path), None) is None:
         append_line(path, dumps({"header": _header(panel, spec)}))
         return ()
     changes = list(_changes(*read_header(path), panel, spec))
@@ -137,7 +154,7 @@ def read_header(path: Path) -> tuple[Panel, EvalSpec]:
         ConfigError: It is not an evaluation file, or was altered.
     """
     header = next(_objects(path), {}).get("header")
-    if not isinstance(header, dict) or header.get("schema") != SCHEMA:
+    if not isinstance(header, dict) or header.get("schema") not in READABLE:
         raise ConfigError(
             f"{path} is not an evaluation file of schema {SCHEMA}: "
             f"the header is missing or of another version"
@@ -153,7 +170,7 @@ def read_header(path: Path) -> tuple[Panel, EvalSpec]:
             versions=header.get("versions", {}),
         )
         digest = header["panel"]
-    except (KeyError, TypeError, ValueError) as problem:
+    except (LookupError, TypeError, ValueError) as problem:
         raise ConfigError(f"{path} has a damaged header: {problem!r}") from problem
     if panel.digest != digest:
         raise ConfigError(

@@ -1,20 +1,27 @@
-"""Episode records: one JSON line per finished episode."""
+"""Episode records: one JSON line per finished episode.
+
+``docs/reference/records.md`` lists every field; a test holds it to these classes.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from agentgym.errors import ConfigError
-from agentgym.types import Stop, Task, Trajectory, Turn
-from agentgym.utils.jsonl import append_line, dumps, parse_object, read_objects
+from agentgym.types import Stop, Task, ToolCall, Trajectory, Turn
+from agentgym.utils.json_objects import from_object, to_object
+from agentgym.utils.jsonl import append_line, dumps, parse_object, read_lines, read_objects
 
-SCHEMA = 4
-"""Version of an episode's line; raised when a field changes its meaning."""
+SCHEMA = 5
+"""Version of an episode's line; raised when a field is added or changes its meaning."""
+
+READABLE = (4, SCHEMA)
+"""Versions that are read; the fields that an older one lacks have their defaults."""
 
 LONGEST_PREFIXES = 512
 """Tokens of a completion up to which growing prefixes are decoded."""
@@ -39,6 +46,10 @@ class TurnRecord:
     """Mean over the completion's tokens, in nats; NaN when it has none."""
     text: str | None
     """The completion as text; None without a decoder."""
+    prompt: tuple[int, ...] = ()
+    """Ids of the tokens read since the previous completion; the whole context if ``fresh``."""
+    fresh: bool = False
+    """The context was rendered anew for this turn, so a new training row starts here."""
     tokens: tuple[int, ...]
     """Ids of the sampled tokens."""
     ends: tuple[int, ...]
@@ -54,7 +65,51 @@ class TurnRecord:
     thought_tokens: int
     """Leading tokens that are thought."""
     trained: bool
-    """The tokens are trained on (loss mask)."""
+    """The tokens are trained on (loss mask), but for ``forced`` ones."""
+    forced: tuple[int, int] = (0, 0)
+    """Start and stop of the tokens that were inserted to end a thought, not sampled."""
+    advantage: float = math.nan
+    """Mean over the tokens that are trained on; NaN outside training."""
+    advantages: tuple[float, ...] = ()
+    """Advantage of each token, 0 where it is not trained on; empty where ``advantage`` is that of
+    every token that is."""
+    calls: tuple[ToolCall, ...] = ()
+    """Calls of tools in the action, in order."""
+    sampling_seconds: float = math.nan
+    """Wall-clock time until the completion was there, waiting for other requests included."""
+    env_seconds: float = math.nan
+    """Wall-clock time that the environment took to answer; NaN if it was not asked."""
+
+    @property
+    def loss_mask(self) -> tuple[bool, ...]:
+        """Which of the tokens are trained on."""
+        start, stop = self.forced
+        return tuple(
+            self.trained and not start <= place < stop for place in range(len(self.tokens))
+        )
+
+    @property
+    def token_advantages(self) -> tuple[float, ...]:
+        """Advantage of each token; empty outside training."""
+        if self.advantages or math.isnan(self.advantage):
+            return self.advantages
+        return tuple(self.advantage if kept else 0.0 for kept in self.loss_mask)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescoring:
+    """Another scorer's score of an episode, which replaced that of the environment."""
+
+    scorer: str
+    """Its name."""
+    world_score: float
+    """The environment's score."""
+    world_won: bool
+    """The environment called the task solved."""
+    criteria: dict[str, float]
+    """Score of each criterion, in [0, 1]; empty where the scorer has none."""
+    reason: str
+    """Why, in the scorer's words; may be empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +138,10 @@ class EpisodeRecord:
     version: int
     """Oldest policy version that sampled a token of it; -1 when nothing was sampled."""
     shared_turns: int
-    """Leading turns taken over from the episode that this one was forked from."""
+    """Leading turns taken over from the episode that this one was forked from: the turn of the
+    fork."""
+    parent: int | None = None
+    """Sample of the episode of the same task that this one was forked from; null for a root."""
     seconds: float
     """Wall-clock time from the first reset to the last answer, waiting included."""
     panel: str
@@ -92,6 +150,12 @@ class EpisodeRecord:
     """The environment error, when ``stop`` is not scored."""
     failed_attempts: tuple[Stop, ...]
     """Endings of earlier, unscored attempts at this episode."""
+    manual: str = ""
+    """How to act in this environment."""
+    tools: tuple[dict[str, Any], ...] = ()
+    """Schemas of the tools of the environment, in OpenAI's form."""
+    rescoring: Rescoring | None = None
+    """Set where ``score`` and ``won`` are those of another scorer; see ``agentgym score``."""
 
     @classmethod
     def of(
@@ -101,6 +165,7 @@ class EpisodeRecord:
         seconds: float = math.nan,
         panel: str = "",
         decode: Decode | None = None,
+        advantages: Sequence[Sequence[float]] = (),
     ) -> EpisodeRecord:
         """What is kept of an episode.
 
@@ -109,8 +174,13 @@ class EpisodeRecord:
             seconds: How long it took.
             panel: Digest of the panel it was played for.
             decode: Completion tokens to text; without it no text is kept.
+            advantages: Per turn, one number per sampled token; empty outside training.
         """
-        turns = tuple(_turn(turn, decode) for turn in trajectory.turns)
+        credited = advantages or [()] * len(trajectory.turns)
+        turns = tuple(
+            _turn(turn, decode, given)
+            for turn, given in zip(trajectory.turns, credited, strict=True)
+        )
         versions = [turn.completion.version for turn in trajectory.turns]
         return cls(
             env=trajectory.task.env,
@@ -129,10 +199,13 @@ class EpisodeRecord:
             completion_tokens=sum(turn.completion_tokens for turn in turns),
             version=min(versions, default=-1),
             shared_turns=trajectory.shared_turns,
+            parent=trajectory.parent,
             seconds=seconds,
             panel=panel,
             error=trajectory.error,
             failed_attempts=trajectory.failed_attempts,
+            manual=trajectory.manual,
+            tools=tuple(dict(schema) for schema in trajectory.tools),
         )
 
     @property
@@ -142,7 +215,7 @@ class EpisodeRecord:
 
     def to_json(self) -> str:
         """One line, without its newline."""
-        return dumps({"schema": SCHEMA, **asdict(self)})
+        return dumps({"schema": SCHEMA, **to_object(self)})
 
     @classmethod
     def from_json(cls, line: str) -> EpisodeRecord:
@@ -155,24 +228,19 @@ class EpisodeRecord:
 
     @classmethod
     def from_object(cls, found: Mapping[str, Any]) -> EpisodeRecord:
-        """An episode from a JSON object; the edge where untyped data becomes typed."""
-        if found.get("schema") != SCHEMA:
-            raise ConfigError(f"an episode of schema {found.get('schema')!r}, expected {SCHEMA}")
-        known = {field.name for field in fields(cls)} | {"schema"}
-        if known != found.keys():
-            raise ConfigError(f"an episode with wrong fields: {', '.join(known ^ found.keys())}")
+        """An episode from a JSON object; the edge where untyped data becomes typed.
+
+        Raises:
+            ConfigError: It is of another schema version, or a field is missing, unknown or of
+                another type.
+        """
+        if found.get("schema") not in READABLE:
+            raise ConfigError(
+                f"an episode of schema {found.get('schema')!r}, expected "
+                f"{' or '.join(map(str, READABLE))}"
+            )
         content = {name: value for name, value in found.items() if name != "schema"}
-        turns = tuple(_turn_of_object(turn) for turn in content["turns"])
-        content = _with_nan(content, ("score", "reward", "seconds"))
-        failed_attempts = tuple(map(Stop, content["failed_attempts"]))
-        return cls(
-            **{
-                **content,
-                "turns": turns,
-                "stop": Stop(content["stop"]),
-                "failed_attempts": failed_attempts,
-            }
-        )
+        return from_object(cls, content, "an episode")
 
 
 def append(path: Path, record: EpisodeRecord) -> None:
@@ -189,6 +257,79 @@ def read_episodes(path: Path) -> tuple[EpisodeRecord, ...]:
     return tuple(iterate_episodes(path))
 
 
+MOST_REPORTED = 5
+"""Lines of a file that are named when they are left out; the others are counted."""
+
+
+class LeftOut:
+    """Collects what ``valid_episodes`` reports."""
+
+    def __init__(self) -> None:
+        """Nothing is left out yet."""
+        self.lines: list[str] = []
+
+    def __call__(self, line: str) -> None:
+        """One more line."""
+        self.lines.append(line)
+
+    def summary(self) -> tuple[str, ...]:
+        """The first lines, and the number of the others."""
+        more = len(self.lines) - MOST_REPORTED
+        count = (f"{more} further lines are left out",) if more > 0 else ()
+        return (*self.lines[:MOST_REPORTED], *count)
+
+
+def valid_episodes(path: Path, report: Callable[[str], None]) -> Iterator[EpisodeRecord]:
+    """Every episode of a file that can be read, one by one.
+
+    Args:
+        path: The file.
+        report: Called with one line for each line of the file that is left out, and why.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}")
+    number, lines = 0, read_lines(path)
+    while True:
+        number += 1
+        try:
+            line = next(lines, None)
+            if line is None:
+                return
+            found = parse_object(line.decode())
+            if "header" not in found:
+                yield EpisodeRecord.from_object(found)
+        except (ConfigError, UnicodeDecodeError) as problem:
+            report(f"{path}, line {number} is left out: {problem}")
+
+
+def episode_files(path: Path) -> list[Path]:
+    """The files of episodes behind a path: a file, or those of a run folder.
+
+    Raises:
+        ConfigError: There is no such file, or no episodes in the folder.
+    """
+    if path.is_file():
+        return [path]
+    found = [each for each in _files_in(path) if each.name.startswith("episodes.jsonl")]
+    found = [*found, *_files_in(path / "eval")] or _files_in(path)
+    others = ("metrics.jsonl", ".values.jsonl")
+    found = [file for file in found if not file.name.endswith(others)]
+    if not found:
+        raise ConfigError(
+            f"{path} has no episodes: expected a run folder or a .jsonl or .jsonl.zst file"
+            if path.exists()
+            else f"there is no file {path}"
+        )
+    return found
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.zst")])
+
+
 def iterate_episodes(path: Path) -> Iterator[EpisodeRecord]:
     """The same one by one, so that the episodes before a damaged line can be used.
 
@@ -200,22 +341,13 @@ def iterate_episodes(path: Path) -> Iterator[EpisodeRecord]:
             yield EpisodeRecord.from_object(found)
 
 
-def _with_nan(found: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {**found, **{name: math.nan for name in names if found[name] is None}}
-
-
-_COLUMNS = ("tokens", "ends", "logprobs", "entropies", "versions")
-
-
-def _turn_of_object(found: Mapping[str, Any]) -> TurnRecord:
-    columns = {name: tuple(found[name]) for name in _COLUMNS}
-    return TurnRecord(**{**_with_nan(found, ("reward", "entropy")), **columns})
-
-
-def _turn(turn: Turn, decode: Decode | None) -> TurnRecord:
+def _turn(turn: Turn, decode: Decode | None, advantages: Sequence[float]) -> TurnRecord:
     drawn = turn.completion
     tokens = drawn.tokens
     text = None if decode is None else decode(tokens)
+    start, stop = turn.forced
+    kept = [turn.learn and not start <= place < stop for place in range(len(tokens))]
+    trained = [value for value, counts in zip(advantages, kept, strict=False) if counts]
     return TurnRecord(
         action=turn.action,
         observation=turn.observation,
@@ -226,6 +358,8 @@ def _turn(turn: Turn, decode: Decode | None) -> TurnRecord:
         completion_tokens=len(tokens),
         entropy=sum(drawn.entropies) / len(tokens) if tokens else math.nan,
         text=text,
+        prompt=turn.prompt,
+        fresh=turn.fresh,
         tokens=tokens,
         ends=() if text is None or decode is None else token_ends(tokens, text, decode),
         logprobs=tuple(map(_short, drawn.logprobs)),
@@ -234,6 +368,12 @@ def _turn(turn: Turn, decode: Decode | None) -> TurnRecord:
         version=drawn.version,
         thought_tokens=turn.thought_tokens,
         trained=turn.learn,
+        forced=turn.forced,
+        advantage=_short(sum(trained) / len(trained)) if trained else math.nan,
+        advantages=tuple(map(_short, advantages)) if len(set(trained)) > 1 else (),
+        calls=turn.calls,
+        sampling_seconds=_short(turn.sampling_seconds),
+        env_seconds=_short(turn.env_seconds),
     )
 
 

@@ -24,6 +24,7 @@ from agentgym.settings import (
     PanelSettings,
     RolloutSettings,
     ScheduleSettings,
+    ScoringSettings,
     ScratchSettings,
     Value,
 )
@@ -46,6 +47,7 @@ class Overrides(TypedDict, total=False):
     tasks_per_step: int
     save_every: int
     track: Sequence[str]
+    compress_episodes: bool
     agent: AgentSettings | Section
     rollout: RolloutSettings | Section
     schedule: ScheduleSettings | Section
@@ -56,6 +58,7 @@ class Overrides(TypedDict, total=False):
     alarms: AlarmSettings | Section
     panel: PanelSettings | Section
     endpoint: EndpointSettings | Section
+    scoring: ScoringSettings | Section
 
 
 def env_source(

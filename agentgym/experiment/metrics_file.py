@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from agentgym.errors import ConfigError
-from agentgym.utils.jsonl import append_line, dumps, read_objects, write_atomic
+from agentgym.utils.jsonl import append_line, dumps, read_objects, write_atomic, write_lines
 
 
 def truncate_episodes(path: Path, count: int) -> None:
@@ -20,7 +20,7 @@ def truncate_episodes(path: Path, count: int) -> None:
     """
     if path.exists():
         kept = islice(read_objects(path), count)
-        write_atomic(path, "".join(dumps(line) + "\n" for line in kept))
+        write_lines(path, map(dumps, kept))
 
 
 class MetricsWriter:

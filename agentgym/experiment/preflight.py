@@ -10,8 +10,10 @@ from agentgym.models.loading import check_model
 from agentgym.rollout.chat_template import ChatTemplate
 from agentgym.rollout.policies import load_policy
 from agentgym.rollout.tool_calls import notation
+from agentgym.scoring.make import make_scorer
 from agentgym.settings import Experiment
 from agentgym.tracking.start import check_trackers
+from agentgym.utils import zstd_lines
 
 
 def check(experiment: Experiment, *, trains: bool = False, objects: Objects | None = None) -> None:
@@ -47,6 +49,10 @@ def check(experiment: Experiment, *, trains: bool = False, objects: Objects | No
             f"the server at {experiment.server} serves a model of its own: name it with `--model`, "
             f"or leave `--server` out and one is started for the model made here"
         )
+    if trains and experiment.scoring.given:
+        make_scorer(experiment.scoring)
+    if experiment.compress_episodes:
+        zstd_lines.library()
     if experiment.engine_device is not None:
         check_device(experiment.engine, experiment.engine_device)
     source = source_of(experiment, objects)

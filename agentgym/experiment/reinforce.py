@@ -12,6 +12,8 @@ from agentgym.experiment.parts import RunParts
 from agentgym.experiment.ranks import make_learner
 from agentgym.experiment.step_log import StepLog
 from agentgym.models.protocols import Tokenizer
+from agentgym.scoring.make import make_scorer
+from agentgym.scoring.reward import as_reward
 from agentgym.training.schedule import Scheduler, Tasks, make_scheduler, with_importance_correction
 from agentgym.training.trainer import Trainer, task_of
 from agentgym.types import Task
@@ -25,6 +27,9 @@ async def reinforce(parts: RunParts, algorithm: Algorithm) -> None:
     state: dict[str, Any] = {} if start is None else parts.folder.load_state(start)
     tokenizer, model = parts.trainable(begin)
     player = parts.player(tokenizer, model, "train")
+    if experiment.scoring.given:
+        scorer = make_scorer(experiment.scoring, parts.display.say)
+        player.rescore = as_reward(scorer, player.agent.decode)
     whole = with_importance_correction(algorithm, experiment.schedule)
     learner = make_learner(parts, model, whole, begin)
     try:

@@ -72,8 +72,13 @@ class RunFolder:
 
     @property
     def episodes(self) -> Path:
-        """One JSON line per training episode."""
-        return self.root / "episodes.jsonl"
+        """One JSON line per training episode; compressed where the run compresses them."""
+        compressed = self.episodes_file(compressed=True)
+        return compressed if compressed.exists() else self.episodes_file(compressed=False)
+
+    def episodes_file(self, *, compressed: bool) -> Path:
+        """The file that training episodes are written to."""
+        return self.root / ("episodes.jsonl.zst" if compressed else "episodes.jsonl")
 
     @property
     def table(self) -> Path:

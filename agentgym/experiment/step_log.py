@@ -25,6 +25,8 @@ class StepLog:
     def __init__(self, parts: RunParts, *, step: int, recorded: int) -> None:
         self.folder, self.display, self.trackers = parts.folder, parts.display, parts.trackers
         self.recorded = recorded
+        compressed = parts.experiment.compress_episodes
+        self._episodes = self.folder.episodes_file(compressed=compressed)
         self._metrics = MetricsWriter(self.folder.metrics, resume=step)
         truncate_episodes(self.folder.episodes, recorded)
         self._page = GrowingPage(self.folder, self.display, yaml_config.encode(parts.experiment))
@@ -37,11 +39,15 @@ class StepLog:
         self._ended = now
         self._metrics.write(number, metrics)
         self.trackers.log(number, metrics)
-        for group in step.groups:
-            for trajectory in group:
-                record = EpisodeRecord.of(trajectory, decode=player.agent.decode)
-                append(self.folder.episodes, record)
+        self._record(step, player)
         self.recorded += sum(map(len, step.groups))
         for warning in step.warnings:
             self.display.say(f"warning at step {number}: {warning}")
         self._page.update()
+
+    def _record(self, step: Step, player: Player) -> None:
+        decode = player.agent.decode
+        for group, credited in zip(step.groups, step.advantages, strict=True):
+            for trajectory, advantages in zip(group, credited, strict=True):
+                record = EpisodeRecord.of(trajectory, decode=decode, advantages=advantages)
+                append(self._episodes, record)

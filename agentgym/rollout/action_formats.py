@@ -17,11 +17,11 @@ from agentgym.rollout.thoughts import CLOSING, OPENING, answer_of
 from agentgym.rollout.tool_calls import (
     HERMES,
     Notation,
-    ToolCall,
     hermes_text,
     read_calls,
     typed,
 )
+from agentgym.types import ToolCall
 from agentgym.utils.spans import spans
 
 _ACTION = re.compile(r"<action>(.*?)</action>", re.DOTALL)

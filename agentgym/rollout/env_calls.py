@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Mapping
+from typing import Any, TypeVar
 
 from agentgym.errors import ConfigError, EnvLost, EnvTimeout, MissingExtra, UnknownTask
-from agentgym.types import Stop
+from agentgym.types import Stop, ToolCall
 
 T = TypeVar("T")
 
@@ -34,3 +34,8 @@ async def env_call(result: Awaitable[T]) -> T:
         raise EnvFailed(Stop.ABORTED, problem) from problem
     except Exception as problem:
         raise EnvFailed(Stop.ENV_ERROR, problem) from problem
+
+
+def calls_of(info: Mapping[str, Any]) -> tuple[ToolCall, ...]:
+    """The calls of the last action, from the ``info`` of an environment with tools."""
+    return tuple(ToolCall(each["name"], each["arguments"]) for each in info.get("last_calls", ()))

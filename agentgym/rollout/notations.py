@@ -6,19 +6,13 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from agentgym.errors import MalformedAction
+from agentgym.types import ToolCall
 from agentgym.utils import strict_json
 from agentgym.utils.spans import spans
-
-
-class ToolCall(NamedTuple):
-    """One call."""
-
-    name: str
-    arguments: Mapping[str, object]
 
 
 class Parsed(NamedTuple):

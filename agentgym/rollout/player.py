@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,7 +18,7 @@ from agentgym.engines import Engine
 from agentgym.env.executor import EnvHandle, Executor, MakeEnv, ThreadExecutor
 from agentgym.errors import ConfigError, ContextTooLong, MalformedAction
 from agentgym.rollout.agent import Agent, AgentInput
-from agentgym.rollout.env_calls import EnvFailed, env_call
+from agentgym.rollout.env_calls import EnvFailed, calls_of, env_call
 from agentgym.rollout.thought_limit import sample_within_thought_limit
 from agentgym.types import Completion, Sampling, Stop, Task, Trajectory, Turn
 from agentgym.utils.seeds import derive
@@ -75,6 +76,8 @@ class Player:
     """Name of the run and the training step; part of every seed."""
     usage: Usage = field(default_factory=Usage)
     """Shared by all players derived from this one."""
+    rescore: Callable[[Trajectory], Awaitable[Trajectory]] | None = None
+    """Gives finished episodes another score and reward; None: those of the environment."""
 
     def __post_init__(self) -> None:
         """Set up the slots for episodes in flight."""
@@ -107,8 +110,12 @@ class Player:
                 await episode.release()
             played = replace(episode.trajectory(), failed_attempts=failed_attempts)
             if played.stop.scored or len(failed_attempts) >= self.retries:
-                return played
+                return await self.finished(played)
             failed_attempts = (*failed_attempts, played.stop)
+
+    async def finished(self, played: Trajectory) -> Trajectory:
+        """The episode as collectors get it."""
+        return played if self.rescore is None else await self.rescore(played)
 
     async def begin(self, task: Task, sample: int) -> Episode:
         """Start an episode that the caller plays decision by decision and closes.
@@ -198,6 +205,8 @@ class Episode:
     error: str = ""
     shared_turns: int = 0
     """Leading turns taken over from the episode this one was forked from."""
+    parent: int | None = None
+    """Sample of that episode."""
     started_at: float = field(default_factory=time.monotonic)
     """Start, in seconds of the monotonic clock."""
     _pending: _Pending | None = None
@@ -270,9 +279,10 @@ class Episode:
             self.stop = Stop.MAX_TOKENS
             return None
         finally:
-            player.usage.engine_seconds += time.perf_counter() - start
+            seconds = time.perf_counter() - start
+            player.usage.engine_seconds += seconds
         player.usage.tokens += len(completion.tokens) - (forced[1] - forced[0])
-        self._pending = _Pending(prompt, fresh, completion, forced)
+        self._pending = _Pending(prompt, fresh, completion, forced, seconds)
         return completion
 
     def propose(self, completion: Completion) -> None:
@@ -281,13 +291,13 @@ class Episode:
         ``step`` executes it. Nothing is added to the usage in tokens.
         """
         prompt, fresh = self.player.agent.prompt(self.input, self.turns)
-        self._pending = _Pending(prompt, fresh, completion, (0, 0))
+        self._pending = _Pending(prompt, fresh, completion, (0, 0), math.nan)
 
     async def step(self) -> None:
         """Parse the completion and execute its action; without a completion do nothing."""
         if self._pending is None:
             return
-        prompt, fresh, completion, forced = self._pending
+        prompt, fresh, completion, forced, seconds = self._pending
         self._pending = None
         self.player.usage.turns += 1
         past = [] if fresh else self.context
@@ -300,6 +310,7 @@ class Episode:
             fresh=fresh,
             forced=forced,
             thought_tokens=self.player.agent.count_thought_tokens(completion, read),
+            sampling_seconds=seconds,
         )
         try:
             action = self.player.agent.parse(completion, read, self.tools)
@@ -312,8 +323,10 @@ class Episode:
                 try:
                     result = await env_call(self.env.step(action))
                 finally:
-                    self.player.usage.env_seconds += time.perf_counter() - start
+                    answered = time.perf_counter() - start
+                    self.player.usage.env_seconds += answered
                 observation, reward, terminated, truncated, self.info = result
+                turn = partial(turn, calls=calls_of(self.info), env_seconds=answered)
                 valid = bool(self.info["action_valid"])
                 self.turns.append(turn(action, observation, float(reward), valid=valid))
                 self.stop = Stop.TERMINATED if terminated else Stop.MAX_TURNS if truncated else None
@@ -334,6 +347,7 @@ class Episode:
             context=list(self.context),
             info=dict(self.info),
             shared_turns=len(self.turns),
+            parent=self.sample,
             _pending=None,
         )
         if self.env is None:
@@ -356,7 +370,7 @@ class Episode:
     async def close(self) -> Trajectory:
         """Free all resources and return the finished trajectory."""
         await self.release()
-        return self.trajectory()
+        return await self.player.finished(self.trajectory())
 
     def trajectory(self) -> Trajectory:
         """The finished episode."""
@@ -373,6 +387,9 @@ class Episode:
             task_type=str(self.info.get("task_type", "")),
             error=self.error,
             shared_turns=self.shared_turns,
+            parent=self.parent,
+            manual=self.manual,
+            tools=self.tools,
         )
 
     @contextmanager
@@ -390,3 +407,5 @@ class _Pending(NamedTuple):
     """The prompt replaces the context."""
     completion: Completion
     forced: tuple[int, int]
+    seconds: float
+    """Time that the completion took."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from agentgym.env.base import TextEnv
 from agentgym.env.by_class import load_object, names_class
 from agentgym.env.executor import Env, MakeEnv, reset_env, step_env
 from agentgym.errors import ConfigError, MissingExtra, UnknownTask
+from agentgym.rollout.env_calls import calls_of
 from agentgym.rollout.replay import REPLAY
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 from agentgym.utils.seeds import derive
@@ -78,16 +80,25 @@ class PolicyPlayer:
         rng = np.random.default_rng(derive(self.stream, task.env, task.id, task.seed, sample))
         turns: list[Turn] = []
         opening, info, stop, error = "", dict[str, Any](), Stop.MAX_TURNS, ""
+        shown: Mapping[str, Any] = info
         env: Env | None = None
         try:
             env = self.make_env(task)
             opening, info = reset_env(env, task)
-            observation = opening
+            observation, shown = opening, info
             while stop is Stop.MAX_TURNS and len(turns) < self.max_turns:
+                chosen = time.perf_counter()
                 action = self._act(env, function, observation, info, rng)
+                asked = time.perf_counter()
                 observation, reward, done, cut, info = step_env(env, action)
-                valid = bool(info["action_valid"])
-                turns.append(Turn((), _NOTHING, action, observation, reward, valid=valid))
+                turn = Turn(
+                    *((), _NOTHING, action, observation, reward),
+                    valid=bool(info["action_valid"]),
+                    calls=calls_of(info),
+                    sampling_seconds=asked - chosen,
+                    env_seconds=time.perf_counter() - asked,
+                )
+                turns.append(turn)
                 if cut:
                     break
                 stop = Stop.TERMINATED if done else stop
@@ -109,6 +120,8 @@ class PolicyPlayer:
             won=bool(info.get("won", False)),
             task_type=str(info.get("task_type", "")),
             error=error,
+            manual=str(shown.get("manual", "")),
+            tools=tuple(shown.get("tools", ())),
         )
 
     def _act(

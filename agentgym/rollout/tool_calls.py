@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agentgym.errors import ConfigError, MalformedAction, did_you_mean
-from agentgym.rollout.notations import HERMES, NOTATIONS, Notation, Parsed, ToolCall, named_call
+from agentgym.rollout.notations import HERMES, NOTATIONS, Notation, Parsed, named_call
+from agentgym.types import ToolCall
 
 __all__ = [
     "HERMES",

@@ -23,6 +23,7 @@ from agentgym.settings.playing import (
     RolloutSettings,
     Value,
 )
+from agentgym.settings.scoring import ScoringSettings
 
 __all__ = [
     "SMALLEST_VOCABULARY",
@@ -40,6 +41,7 @@ __all__ = [
     "Precision",
     "RolloutSettings",
     "ScheduleSettings",
+    "ScoringSettings",
     "ScratchSettings",
     "Value",
 ]

@@ -22,6 +22,7 @@ from agentgym.settings.playing import (
     RolloutSettings,
     Value,
 )
+from agentgym.settings.scoring import ScoringSettings
 from agentgym.utils.bounds import at_least
 
 EngineKind = Literal["local", "vllm", "vllm-server", "openai"]
@@ -69,6 +70,8 @@ class Experiment:
     track: tuple[str, ...] = ()
     """Trackers that get the metrics beside `metrics.jsonl`: tensorboard, wandb, mlflow, trackio,
     swanlab. Each needs its own package and is set up by its own environment variables."""
+    compress_episodes: bool = False
+    """Write episodes.jsonl.zst instead of episodes.jsonl: about a quarter of the size."""
     agent: AgentSettings = field(default_factory=AgentSettings)
     """How the agent reads and writes."""
     rollout: RolloutSettings = field(default_factory=RolloutSettings)
@@ -89,6 +92,9 @@ class Experiment:
     """The panel that is played before and after training."""
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
     """How a chat endpoint is used in an evaluation."""
+    scoring: ScoringSettings = field(default_factory=ScoringSettings)
+    """A scorer whose score is the reward in training, instead of the environment's. The panel is
+    always scored by the environment."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values, and objects where a name is expected."""

@@ -28,7 +28,8 @@ class ToolEnv(TextEnv):
     model are answered with what was expected. A tool that is unreachable or broken is not the
     model's fault: it raises, so the episode counts as broken.
 
-    ``info["tool_calls"]`` is the number of calls made so far.
+    ``info["tool_calls"]`` is the number of calls made so far; ``info["last_calls"]`` lists name and
+    arguments of the well-formed ones in the last action.
     """
 
     def __init__(
@@ -59,6 +60,8 @@ class ToolEnv(TextEnv):
         self.limits = limits or CallLimits()
         self.called: tuple[str, ...] = ()
         """Names of the tools called in this episode, in order."""
+        self.last_calls: tuple[Call, ...] = ()
+        """Calls of the last action, well formed or not."""
         self.well_formed = True
         """No action of this episode was malformed or without an expected call."""
 
@@ -98,16 +101,17 @@ class ToolEnv(TextEnv):
     def start(self, task: str, rng: np.random.Generator) -> Opening:
         """Start a task with reset tools."""
         opening = self.open(task, rng)
-        self.called, self.well_formed = (), True
+        self.called, self.well_formed, self.last_calls = (), True, ()
         self._call_each("reset")
         return opening._replace(goal=f"{opening.goal}\n\n{self.instructions}")
 
     def act(self, action: str) -> Outcome:
         """Execute the calls of an action in order, until one ends the episode."""
+        self.last_calls = ()
         if self._last.done:
             return self._unchanged("The episode is over.", valid=False)
         notation = self._notation_of(action)
-        calls = notation.parse(action, self.tools)
+        calls = self.last_calls = notation.parse(action, self.tools)
         if not calls:
             return self.act_without_call(action)
         last = self._unchanged("")
@@ -211,7 +215,12 @@ class ToolEnv(TextEnv):
                 found()
 
     def _info(self) -> dict[str, Any]:
-        return {**super()._info(), "tool_calls": len(self.called)}
+        last = [
+            {"name": call.name, "arguments": dict(call.arguments)}
+            for call in self.last_calls
+            if not call.problem
+        ]
+        return {**super()._info(), "tool_calls": len(self.called), "last_calls": last}
 
 
 class WithTools(ToolEnv):

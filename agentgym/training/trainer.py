@@ -13,12 +13,15 @@ from dataclasses import astuple, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from agentgym.algorithm import Algorithm
 from agentgym.batch.batch import Batch, collate
 from agentgym.rollout.player import Player, Usage
 from agentgym.settings import AlarmSettings
 from agentgym.training.alarms import AlarmState
+from agentgym.training.credited import Advantages, by_turn, take_advantages, with_positions
 from agentgym.training.entropy_law import EntropyFit
 from agentgym.training.learner import Learner
 from agentgym.training.metrics import (
@@ -38,8 +41,10 @@ class Step(NamedTuple):
 
     groups: list[list[Trajectory]]
     metrics: dict[str, float]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...]
     """Alarms that have been active for long enough; each is given once."""
+    advantages: list[list[Advantages]]
+    """Of the episodes of ``groups``, one number per sampled token; see ``credited``."""
 
 
 @dataclass
@@ -90,12 +95,14 @@ class Trainer:
         """Credit the groups and update the policy; the seconds of their rollout are logged."""
         start = time.perf_counter()
         metrics = episode_metrics(groups) | group_metrics(groups) | staleness(groups, self.step)
-        batch = collate(groups)
+        batch, advantages = collate(groups), [[() for _ in group] for group in groups]
         if len(batch):
             loop = asyncio.get_running_loop()
-            metrics |= await loop.run_in_executor(
+            learned, credited = await loop.run_in_executor(
                 self._thread, self._learn, batch, on_policy(groups, self.step)
             )
+            metrics |= learned
+            advantages = by_turn(groups, credited)
             if batch.mask.any():
                 score, entropy = metrics["episode/score"], metrics["policy/entropy"]
                 self.entropy_fit = self.entropy_fit.updated(entropy, score)
@@ -114,20 +121,27 @@ class Trainer:
             "tokens": tokens,
             "tokens_per_second": tokens / (rollout_seconds + update_seconds),
         }
-        return Step(list(groups), metrics, self.alarm_state.warnings(self.alarms))
+        return Step(list(groups), metrics, self.alarm_state.warnings(self.alarms), advantages)
 
-    def _learn(self, batch: Batch, current: Sequence[bool]) -> dict[str, float]:
+    def _learn(
+        self, batch: Batch, current: Sequence[bool]
+    ) -> tuple[dict[str, float], Float[Tensor, " P"]]:
+        """Metrics, and the advantage of every position of the batch."""
+        size = len(batch.tokens)
         batch = self.learner.observe(batch)
         # Tokens of older weights differ by design.
         check_mismatch(batch.only(torch.tensor(current)), self.alarms.max_mismatch)
         metrics = batch_metrics(batch)
-        batch, self.credit_state = self.algorithm.credit.apply(batch, self.credit_state, self.step)
+        batch, self.credit_state = self.algorithm.credit.apply(
+            with_positions(batch), self.credit_state, self.step
+        )
+        batch, advantages = take_advantages(batch, size)
         metrics |= credit_metrics(batch) | self.algorithm.credit.health(
             self.credit_state, self.step
         )
         for update in self.algorithm.updates:
             metrics |= self.learner.update(batch, update, self.step)
-        return metrics
+        return metrics, advantages
 
     async def publish(self) -> None:
         """Load the current weights into the engine; episodes in flight go on meanwhile."""

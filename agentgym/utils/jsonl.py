@@ -1,7 +1,8 @@
 """JSON lines and files that survive being cut off.
 
 A line counts once its newline is written. A reader skips an unfinished last line, and a writer
-cuts it off before it appends, so a killed run is continued without repair by hand.
+cuts it off before it appends, so a killed run is continued without repair by hand. Files named
+``.zst`` are compressed; see ``zstd_lines``.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from agentgym.errors import ConfigError
+from agentgym.utils import zstd_lines
+from agentgym.utils.zstd_lines import frame, is_compressed, is_whole
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -36,6 +39,9 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 def append_line(path: Path, line: str) -> None:
     """Add one line to a JSON-lines file, after cutting off an unfinished one."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if is_compressed(path):
+        _append_frame(path, line)
+        return
     with path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -46,14 +52,50 @@ def append_line(path: Path, line: str) -> None:
         file.flush()
 
 
+def _append_frame(path: Path, line: str) -> None:
+    with path.open("a+b") as file:
+        whole = is_whole(file)
+    if not whole:
+        write_lines(path, [found.decode() for found in read_lines(path)])
+    with path.open("ab") as file:
+        file.write(frame(line.encode() + b"\n"))
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Replace a JSON-lines file in one step, compressed if it is named ``.zst``."""
+    encoded = (line.encode() + b"\n" for line in lines)
+    write_atomic(path, b"".join(map(frame, encoded) if is_compressed(path) else encoded))
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The complete lines of a file, without their newlines.
+
+    Raises:
+        ConfigError: Compressed data is damaged.
+    """
+    if is_compressed(path):
+        yield from (line[:-1] for line in zstd_lines.read_lines(path) if line.endswith(b"\n"))
+    else:
+        with path.open("rb") as file:
+            yield from (line[:-1] for line in file if line.endswith(b"\n"))
+
+
+def is_cut(path: Path) -> bool:
+    """Whether the last line of a plain file is unfinished."""
+    with path.open("rb") as file:
+        if is_compressed(path) or not file.seek(0, os.SEEK_END):
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
 def read_objects(path: Path) -> Iterator[dict[str, Any]]:
     """The JSON objects of a file; an unfinished last line is passed over.
 
     Raises:
         ConfigError: Another line is damaged.
     """
-    *complete, _ = path.read_bytes().split(b"\n")
-    for number, line in enumerate(complete, start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
             yield parse_object(line.decode())
         except (ConfigError, UnicodeDecodeError) as problem:
@@ -62,7 +104,10 @@ def read_objects(path: Path) -> Iterator[dict[str, Any]]:
 
 def dumps(value: Mapping[str, object]) -> str:
     """One line of strict JSON: ASCII only, NaN and infinity as null."""
-    return json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
+    try:
+        return json.dumps(value, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False, separators=(",", ":"))
 
 
 def _finite(value: object) -> object:

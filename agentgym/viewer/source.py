@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import EpisodeRecord, TurnRecord, iterate_episodes
-from agentgym.probe.files import SUFFIX
+from agentgym.evaluation.records import (
+    EpisodeRecord,
+    LeftOut,
+    TurnRecord,
+    episode_files,
+    valid_episodes,
+)
 from agentgym.types import Ending
 from agentgym.viewer.values import attach_values
 
@@ -26,23 +31,6 @@ class Loaded:
     warnings: tuple[str, ...]
 
 
-def files_of(path: Path) -> list[Path]:
-    """The files of episodes behind a path: a file, or those of a run folder.
-
-    Raises:
-        ConfigError: There is no such file, or no episodes in the folder.
-    """
-    if path.is_file():
-        return [path]
-    found = [path / "episodes.jsonl", *sorted((path / "eval").glob("*.jsonl"))]
-    found = [file for file in found if file.is_file()] or sorted(path.glob("*.jsonl"))
-    found = [file for file in found if file.name != "metrics.jsonl"]
-    found = [file for file in found if not file.name.endswith(SUFFIX)]
-    if not found:
-        raise ConfigError(f"{path} has no episodes: expected a run folder or a .jsonl file")
-    return found
-
-
 def load(paths: Sequence[Path]) -> Loaded:
     """The episodes of all files, in order; what cannot be read is left out with a warning.
 
@@ -50,14 +38,12 @@ def load(paths: Sequence[Path]) -> Loaded:
         ConfigError: A path does not exist, or no file has a readable episode.
     """
     episodes: list[dict[str, Any]] = []
-    warnings = []
-    files = [file for path in paths for file in files_of(path)]
+    warnings: list[str] = []
+    files = [file for path in paths for file in episode_files(path)]
     for file in files:
-        try:
-            for record in iterate_episodes(file):
-                episodes.append(_shown(record, _label(file)))
-        except ConfigError as problem:
-            warnings.append(f"{file} is left out from there on: {problem}")
+        left_out = LeftOut()
+        episodes += [_shown(record, _label(file)) for record in valid_episodes(file, left_out)]
+        warnings += left_out.summary()
     warnings += filter(None, [attach_values(episodes, file, _label(file)) for file in files])
     if not episodes:
         raise ConfigError(
@@ -70,7 +56,7 @@ def _label(file: Path) -> str:
     """Label that distinguishes the files of several runs."""
     parts = file.resolve().parts
     folder = parts[-3] if file.parent.name == "eval" and len(parts) > 2 else parts[-2]
-    return f"{folder}/{file.stem}"
+    return f"{folder}/{file.name.partition('.jsonl')[0]}"
 
 
 def _shown(record: EpisodeRecord, label: str) -> dict[str, Any]:
@@ -85,6 +71,7 @@ def _shown(record: EpisodeRecord, label: str) -> dict[str, Any]:
         "score": _number(record.score),
         "reward": _number(record.reward),
         "shared": record.shared_turns,
+        "parent": record.parent,
         "goal": record.goal,
         "opening": record.opening,
         "error": record.error,
@@ -102,6 +89,8 @@ def _turn(turn: TurnRecord) -> dict[str, Any]:
         "ok": turn.parsed and turn.valid,
         "parsed": turn.parsed,
         "trained": turn.trained,
+        "forced": turn.forced if turn.forced != (0, 0) else None,
+        "seconds": [_number(turn.sampling_seconds), _number(turn.env_seconds)],
         "thought": turn.thought_tokens,
         "version": turn.version,
         "tokens": turn.completion_tokens,
@@ -112,6 +101,8 @@ def _turn(turn: TurnRecord) -> dict[str, Any]:
             "entropies": [_number(value) for value in turn.entropies],
             "logprobs": [_number(value) for value in turn.logprobs],
         }
+        if credited := turn.token_advantages:
+            shown["advantages"] = [_number(value) for value in credited]
         if turn.versions:
             shown["versions"] = turn.versions
     return shown

@@ -122,7 +122,7 @@ function conversation(found, id, parting) {
   box.append(make("h2", "", found.task));
   const facts = [found.file, found.type, `sample ${found.sample}`, `step ${found.step}`, found.end,
     `score ${found.score}`, `reward ${found.reward}`, `${row.length} turns`];
-  if (found.shared) facts.push(`${found.shared} turns shared with its parent`);
+  if (found.parent !== null) facts.push(`forked from sample ${found.parent} after turn ${found.shared}`);
   if (found.seconds !== null) facts.push(`${found.seconds.toFixed(1)} s`);
   box.append(make("p", `meta ${found.end}`, facts.filter(Boolean).join(" · ")));
   const tools = make("div", "tools");
@@ -130,12 +130,13 @@ function conversation(found, id, parting) {
   compare.addEventListener("click", () => pin(id));
   const tree = make("button", "tree", "tree of the task");
   tree.addEventListener("click", () => drawTree(id));
-  tools.append(compare, tree, legend());
+  const most = Math.max(1e-9, ...found.turns.flatMap((turn) => turn.advantages ?? []).map(Math.abs));
+  tools.append(compare, tree, legend(most));
   box.append(tools, make("p", "goal", found.goal), make("div", "world", found.opening));
   if (found.error) box.append(make("p", "failure", found.error));
   if (found.values) box.insertBefore(valueChart(found, box), box.querySelector(".goal"));
   found.turns.forEach((turn, n) => {
-    const part = exchange(turn, n, n === parting);
+    const part = exchange({ ...turn, most }, n, n === parting);
     if (found.values) part.prepend(valueNote(found, n));
     box.append(part);
   });
@@ -149,6 +150,9 @@ function exchange(turn, n, differs) {
   if (!turn.parsed) notes.push("no action found");
   else if (!turn.ok) notes.push("not accepted");
   if (!turn.trained) notes.push("not trained on");
+  const [sampled, answered] = turn.seconds;
+  if (sampled !== null) notes.push(`${sampled.toFixed(2)} s to write`);
+  if (answered !== null) notes.push(`${answered.toFixed(2)} s to answer`);
   box.append(make("div", "number", notes.join(" · ")));
   const said = make("div", `said${turn.ok ? "" : " wrong"}${turn.trained ? "" : " untrained"}${differs ? " differs" : ""}`);
   const cut = turn.thought && turn.ends ? turn.ends[turn.thought - 1] ?? 0 : 0;
@@ -177,7 +181,11 @@ function tokens(into, turn, from, to) {
   }
   for (let n = from; n < to; n += 1) {
     const piece = make("span", "token", turn.text.slice(n ? turn.ends[n - 1] : 0, turn.ends[n]));
-    if (how in SCALES) {
+    if (how === "advantage") {
+      const value = turn.advantages ? turn.advantages[n] : null, share = value === null ? 0 : value / turn.most;
+      if (value !== null) piece.style.background = `hsl(${share < 0 ? 10 : 150} 65% 45% / ${(0.08 + 0.55 * Math.abs(share)).toFixed(3)})`;
+      piece.title = value === null ? "no advantage: not a training episode" : `advantage ${value}`;
+    } else if (how in SCALES) {
       const [share, title] = SCALES[how](turn, n);
       piece.style.background = `hsl(${Math.round(170 - 160 * share)} 70% 50% / ${0.12 + 0.5 * share})`;
       piece.title = title;
@@ -186,19 +194,26 @@ function tokens(into, turn, from, to) {
       piece.style.background = `hsl(${(version * 47) % 360} 60% 55% / .35)`;
       piece.title = `policy version ${version}`;
     } else {
-      piece.style.background = turn.trained ? "hsl(150 60% 45% / .35)" : "hsl(0 0% 50% / .25)";
-      piece.title = turn.trained ? "trained on" : "not trained on";
+      const inserted = turn.forced && n >= turn.forced[0] && n < turn.forced[1];
+      const counts = turn.trained && !inserted;
+      piece.style.background = counts ? "hsl(150 60% 45% / .35)" : "hsl(0 0% 50% / .25)";
+      piece.title = counts ? "trained on" : inserted ? "inserted to end a thought, not trained on" : "not trained on";
     }
     into.append(piece);
   }
 }
 
-function legend() {
+function legend(most) {
   const how = $("colour").value, box = make("span", "legend");
   if (how in SCALES) {
     const bar = make("i");
     bar.style.background = "linear-gradient(90deg, hsl(170 70% 50% / .12), hsl(90 70% 50% / .37), hsl(10 70% 50% / .62))";
     box.append("0", bar, how === "entropy" ? "3 nats and more" : "-6 nats and less");
+  }
+  if (how === "advantage") {
+    const bar = make("i");
+    bar.style.background = "linear-gradient(90deg, hsl(10 65% 45% / .63), hsl(10 65% 45% / .08), hsl(150 65% 45% / .08), hsl(150 65% 45% / .63))";
+    box.append((-most).toPrecision(2), bar, `+${most.toPrecision(2)}`);
   }
   return box;
 }
@@ -220,10 +235,13 @@ async function drawTree(id) {
     const found = await episode(row.id);
     let node = root;
     root.ids.push(row.id);
+    const forked = `sample ${found.sample} forked from sample ${found.parent}`;
+    if (found.parent !== null && !found.shared) (root.forks ??= []).push(forked);
     found.turns.forEach((turn, n) => {
       if (!node.children.has(turn.action)) node.children.set(turn.action, { label: turn.action || "(no action)", children: new Map(), ids: [], depth: n + 1 });
       node = node.children.get(turn.action);
       node.ids.push(row.id);
+      if (found.parent !== null && n + 1 === found.shared) (node.forks ??= []).push(forked);
       deepest = Math.max(deepest, n + 1);
     });
     (node.ends ??= []).push(row);
@@ -258,18 +276,19 @@ async function drawTree(id) {
     }
     const won = node.ends?.some((row) => row.end === "success");
     const colour = node.ends ? (won ? "var(--good)" : "var(--bad)") : "var(--accent)";
+    if (node.forks) add("circle", { class: "fork", cx: x, cy: y, r: 8.5, fill: "none" });
     const dot = add("circle", { class: "node", cx: x, cy: y, r: 5, fill: colour });
     const label = node.label.length > 16 ? `${node.label.slice(0, 15)}…` : node.label;
     add("text", { x: x + 8, y: y + 4 }, label);
     const title = document.createElementNS("http://www.w3.org/2000/svg", "title");
-    title.textContent = `${node.label}: ${node.ids.length} episodes`;
+    title.textContent = [`${node.label}: ${node.ids.length} episodes`, ...(node.forks ?? [])].join("\n");
     dot.append(title);
     dot.addEventListener("click", () => open((node.ends ?? [{ id: node.ids[0] }])[0].id));
   };
   draw(root);
   const back = make("button", "", "back to the episode");
   back.addEventListener("click", () => open(id));
-  const note = `${rows.length} episodes of ${mine.task}; shared beginnings are drawn once, green ends are successes.`;
+  const note = `${rows.length} episodes of ${mine.task}; shared beginnings are drawn once, rings are turns that others forked from, green ends are successes.`;
   $("detail").replaceChildren(make("h2", "", "Tree of the task"), make("p", "meta", note), back, svg);
 }
 

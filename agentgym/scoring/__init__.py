@@ -1,0 +1,1 @@
+"""Other scorers than the environment: functions and judges, for stored episodes and as rewards."""
