@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -15,11 +16,20 @@ from agentgym.env import schemes
 from agentgym.env.base import SPLITS, TextEnv
 from agentgym.env.registry import environments, make
 from agentgym.errors import ConfigError, MissingExtra
+from agentgym.evaluation.records import EpisodeRecord, append, read_episodes
 from agentgym.experiment.sources import EnvSource
+from agentgym.rollout.replay import NOTHING
+from agentgym.types import Stop, Task, Trajectory, Turn
 
 
 def play_in_terminal(
-    source: EnvSource, *, task: str | None, seed: int, console: Console, oracle: bool = False
+    source: EnvSource,
+    *,
+    task: str | None,
+    seed: int,
+    console: Console,
+    oracle: bool = False,
+    record: Path | None = None,
 ) -> int:
     """Play one episode, an action per line; returns the exit status.
 
@@ -29,10 +39,15 @@ def play_in_terminal(
         seed: Seed of the episode.
         console: Where it is shown.
         oracle: Show how the environment's oracle plays instead of asking for actions.
+        record: File to which the finished episode is added, if any.
     """
     game = source.make()
     options = {} if task is None else {"task": task}
-    observation, info = game.reset(seed=seed, options=options)
+    opening, info = game.reset(seed=seed, options=options)
+    if record is not None:
+        # Evaluations play every task with seed 0.
+        opening, info = game.reset(seed=0, options={"task": info["task_id"]})
+    observation, turns = opening, list[Turn]()
     world = game.unwrapped
     assert isinstance(world, TextEnv)
     console.print(f"{info['task_id']}  (:hint, :actions, :quit)", style="dim", highlight=False)
@@ -55,13 +70,38 @@ def play_in_terminal(
         if line.startswith(":"):
             console.print("commands: :hint, :actions, :quit", style="dim", highlight=False)
             continue
-        observation, _, done, cut, info = game.step(line)
+        observation, reward, done, cut, info = game.step(line)
+        valid = bool(info["action_valid"])
+        turns.append(Turn((), NOTHING, line, observation, float(reward), valid=valid))
         ended = done or cut
         console.print(observation, highlight=False, markup=False)
     end = "won" if info["won"] else "not won"
     console.print(f"score {info['score']:.2f}, {end}", style="bold", highlight=False)
+    if record is not None and ended:
+        played = Task(source.id, str(info["task_id"]))
+        _record(record, played, opening, turns, info, Stop.TERMINATED if done else Stop.MAX_TURNS)
+        console.print(f"recorded in {record}", highlight=False, markup=False, soft_wrap=True)
     game.close()
     return 0
+
+
+def _record(
+    path: Path, task: Task, opening: str, turns: list[Turn], info: dict[str, Any], stop: Stop
+) -> None:
+    """Add an episode to a file, as the next one of its task."""
+    records = read_episodes(path) if path.exists() else ()
+    episode = Trajectory(
+        task,
+        sum(each.key[0] == task for each in records),
+        str(info["goal"]),
+        opening,
+        tuple(turns),
+        stop,
+        float(info["score"]),
+        bool(info["won"]),
+        str(info.get("task_type", "")),
+    )
+    append(path, EpisodeRecord.of(episode))
 
 
 def _ask(console: Console) -> str:

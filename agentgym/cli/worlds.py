@@ -54,6 +54,8 @@ class PlayOptions:
     """Seed of the task and of everything random in it."""
     oracle: bool = False
     """Show how the oracle plays instead of asking for actions."""
+    record: Path | None = None
+    """Add the finished episode to this file; `agentgym eval replay:FILE` measures its player."""
 
 
 def play(arguments: list[str]) -> int:
@@ -68,6 +70,7 @@ def play(arguments: list[str]) -> int:
         seed=options.seed,
         console=Console(),
         oracle=options.oracle,
+        record=options.record,
     )
 
 

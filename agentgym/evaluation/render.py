@@ -148,7 +148,7 @@ def _cells(report: Report, before: Report | None, measure: Measure) -> list[str]
 def _notes(report: Report, before: Report | None, names: tuple[str, str]) -> list[str]:
     how = "over tasks" if report.method == "analytic" else "over resampled tasks"
     notes = [f"Brackets: 95 % intervals {how}{', paired' if before else ''}."]
-    if report.episodes > 1:
+    if report.episodes > 1 and 1 in report.ks:
         count = report.episodes
         notes.append(f"pass@1 and score are means of all {count} episodes per task: avg@{count}.")
     sides = (

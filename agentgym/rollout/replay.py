@@ -13,7 +13,8 @@ from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
 REPLAY = "replay:"
 """Prefix of a model's name that stands for recorded actions, before the name of their file."""
-_NOTHING = Completion((), (), ())
+NOTHING = Completion((), (), ())
+"""The completion of an action that was not sampled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class ReplayPlayer:
             for action in list(filter(None, actions))[: self.max_turns]:
                 observation, reward, done, cut, info = step_env(env, action)
                 valid = bool(info["action_valid"])
-                turns.append(Turn((), _NOTHING, action, observation, reward, valid=valid))
+                turns.append(Turn((), NOTHING, action, observation, reward, valid=valid))
                 if done or cut:
                     stop = Stop.TERMINATED if done else stop
                     break
