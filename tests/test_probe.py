@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import agentgym
 from agentgym.batch.batch import collate
 from agentgym.cli import main
 from agentgym.engines.scripted import ScriptedEngine
@@ -22,7 +23,15 @@ from agentgym.probe.replay import bookmarks
 from agentgym.probe.summary import summary
 from agentgym.probe.values import Estimate, Outcomes, Value, decisive, missing
 from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.settings import (
+    Experiment,
+    ImitationSettings,
+    PanelSettings,
+    RolloutSettings,
+    ScratchSettings,
+)
 from agentgym.types import Completion, Task
+from agentgym.viewer.source import load
 
 # ---- the estimator -------------------------------------------------------------------------------
 
@@ -255,3 +264,52 @@ def test_credit_that_follows_the_advantages_agrees_with_them():
     assert agreement([same, same * 2], [episode, episode]) == (pytest.approx(1.0, abs=0.1), 1.0, 2)
     flat = agreement([np.ones(3), np.zeros(3)], [episode, episode])
     assert flat.pooled == 0 and math.isnan(flat.within) and flat.episodes == 0
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run with a real model made from nothing, which has only played its panel."""
+    settings = Experiment(
+        env="agentgym/Hotter-v0",
+        env_args={"high": 8},
+        steps=0,
+        imitation=ImitationSettings(max_steps=2, demos_per_task=1, batch_size=4, until_success=1),
+        scratch=ScratchSettings(
+            hidden_size=32,
+            num_layers=1,
+            num_heads=2,
+            num_kv_heads=1,
+            intermediate_size=32,
+            vocab_size=400,
+        ),
+        rollout=RolloutSettings(max_turns=2, max_context_tokens=256, max_completion_tokens=8),
+        panel=PanelSettings(tasks=2, episodes=1),
+    )
+    out = tmp_path_factory.mktemp("probe") / "run"
+    agentgym.train("grpo", settings=settings, out=out, progress=False)
+    return out
+
+
+def test_the_command_probes_the_episodes_of_a_run(run, capsys):
+    episodes = run / "eval" / "before.jsonl"
+    words = [str(run / "checkpoints" / "warm"), "--episodes", str(episodes), "--quiet"]
+    assert main(["probe", *words, "--half-width", "0.3", "--most", "32"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "the environment copies a state" in shown and "2 episodes, continued by" in shown
+    header, found = read_values(values_path(episodes))
+    assert header["own"] is True, "the model's recorded probabilities are used"
+    assert [len(each.values) for each in found] == [3, 3]
+    assert all(value.half <= 0.4 for each in found for value in each.values)
+
+    other = run / "other.values.jsonl"
+    final = ["--with", str(run / "checkpoints" / "final"), "--first", "1", "--out", str(other)]
+    assert main(["probe", *words, *final, "--half-width", "0.4", "--most", "16"]) == 0
+    header, found = read_values(other)
+    assert header["own"] is False and header["policy"].endswith("final") and len(found) == 1
+    assert min(found[0].continuations) >= 8, "every continuation of another model is played"
+
+
+def test_episodes_of_the_viewer_get_these_values(run):
+    episodes = run / "eval" / "before.jsonl"
+    assert values_path(episodes).is_file()
+    assert all(len(each["values"]) == 3 for each in load([episodes]).episodes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -102,23 +102,24 @@ def number(value: float) -> str:
 
 def _finite(line: Line) -> Line:
     known = np.isfinite(line.xs) & np.isfinite(line.ys)
-    return line._replace(**{name: column[known] for name, column in _columns(line).items()})
-
-
-def _columns(line: Line) -> dict[str, Floats]:
-    names = ("xs", "ys", "low", "high")
-    return {name: getattr(line, name) for name in names if getattr(line, name) is not None}
+    return _mapped(line, lambda column: column[known])
 
 
 def _thinned(line: Line) -> Line:
     if len(line.xs) <= MOST_POINTS:
         return line
     edges = np.linspace(0, len(line.xs), MOST_POINTS + 1).astype(int)
-    means = {
-        name: np.add.reduceat(column, edges[:-1]) / np.diff(edges)
-        for name, column in _columns(line).items()
-    }
-    return line._replace(**means)
+    return _mapped(line, lambda column: np.add.reduceat(column, edges[:-1]) / np.diff(edges))
+
+
+def _mapped(line: Line, change: Callable[[Floats], Floats]) -> Line:
+    """The line with all of its columns changed in one way."""
+    return line._replace(
+        xs=change(line.xs),
+        ys=change(line.ys),
+        low=None if line.low is None else change(line.low),
+        high=None if line.high is None else change(line.high),
+    )
 
 
 def _range(columns: Sequence[Floats], bounds: tuple[float, float] | None) -> tuple[float, float]:
