@@ -71,7 +71,7 @@ def flags(verb):
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
         main([verb, "--help"])
-    return set(re.findall(r"--[a-z][a-z.-]+", output.getvalue()))
+    return set(re.findall(r"--[a-z][a-z.-]*", output.getvalue()))
 
 
 def commands(page):

@@ -41,7 +41,7 @@ class Cost:
             prompt_tokens=record.prompt_tokens,
             completion_tokens=record.completion_tokens,
             turns=len(record.turns),
-            tool_calls=sum(len(getattr(turn, "calls", ())) for turn in record.turns),
+            tool_calls=sum(len(turn.calls) for turn in record.turns),
             seconds=record.seconds if record.seconds == record.seconds else 0.0,
         )
 

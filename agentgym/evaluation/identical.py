@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from agentgym.evaluation.records import EpisodeRecord, TurnRecord
@@ -25,14 +25,14 @@ def differences(stored: EpisodeRecord, again: EpisodeRecord) -> tuple[str, ...]:
 
     Both are compared as they are written, floats to 7 digits.
     """
-    played = EpisodeRecord.from_json(again.to_json())
+    played, stored = EpisodeRecord.from_json(again.to_json()), _unscored(stored)
     names = [each.name for each in fields(EpisodeRecord) if each.name not in NOT_REPEATED]
     return (*_fields(stored, played, names), *_turns(stored.turns, played.turns))
 
 
 def environment_differences(stored: EpisodeRecord, again: EpisodeRecord) -> tuple[str, ...]:
     """The same of what the environment answered to the recorded actions."""
-    played = EpisodeRecord.from_json(again.to_json())
+    played, stored = EpisodeRecord.from_json(again.to_json()), _unscored(stored)
     sent = [turn for turn in stored.turns if turn.action]
     found = [*_fields(stored, played, OF_THE_ENVIRONMENT)]
     if (stored.stop is Stop.TERMINATED) != (played.stop is Stop.TERMINATED):
@@ -42,6 +42,13 @@ def environment_differences(stored: EpisodeRecord, again: EpisodeRecord) -> tupl
     for number, (old, new) in enumerate(zip(sent, played.turns, strict=True), start=1):
         found += [f"turn {number} {name}" for name in _fields(old, new, ANSWERS)]
     return tuple(found)
+
+
+def _unscored(record: EpisodeRecord) -> EpisodeRecord:
+    """With the environment's own score, where another scorer replaced it."""
+    if (given := record.rescoring) is None:
+        return record
+    return replace(record, score=given.world_score, won=given.world_won)
 
 
 def _turns(stored: tuple[TurnRecord, ...], played: tuple[TurnRecord, ...]) -> Iterator[str]:
