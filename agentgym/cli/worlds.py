@@ -92,11 +92,14 @@ class ServeOptions:
     """Speak MCP: over standard input and output, or over streamable HTTP at /mcp."""
     openenv: bool = False
     """Speak OpenEnv: sessions over a WebSocket at /ws, tasks and schemas over HTTP."""
+    agentgym_http: bool = False
+    """Speak the HTTP interface of AgentGym's environment servers: create, reset, step, close."""
     audit: bool = False
     """With `--openenv`: also answer what `agentgym check openenv:URL` asks, the oracle included."""
     host: str = "127.0.0.1"
-    """Address to listen on; 0.0.0.0 admits other machines. `--openenv` then needs a secret in the
-    environment variable AGENTGYM_OPENENV_TOKEN, which clients send as bearer token."""
+    """Address to listen on; 0.0.0.0 admits other machines. `--openenv` and `--agentgym-http` then
+    need a secret in the environment variable AGENTGYM_OPENENV_TOKEN, which clients send as
+    bearer token."""
     port: int = 8000
     """Port to listen on."""
 
@@ -105,9 +108,17 @@ def serve(arguments: list[str]) -> int:
     """``serve [ENV] [options]``."""
     options = parse(ServeOptions, arguments, prog="agentgym serve")
     name, path = options.env, ""
-    if options.openenv or options.audit:
-        if options.mcp != "no" or not options.openenv:
-            raise ConfigError("give `--openenv` or `--mcp`; `--audit` belongs to `--openenv`")
+    if options.openenv + options.agentgym_http + (options.mcp != "no") > 1:
+        raise ConfigError("give one of `--openenv`, `--agentgym-http` and `--mcp`")
+    if options.audit and not options.openenv:
+        raise ConfigError("`--audit` belongs to `--openenv`")
+    if options.agentgym_http:
+        from agentgym.interop.openenv.address import check_address
+        from agentgym.interop.there.agentgym_http import agentgym_http_app
+
+        token = check_address(options.host, audit=False)
+        site = agentgym_http_app(name, options.env_args, token)
+    elif options.openenv:
         from agentgym.interop.openenv.address import check_address
         from agentgym.interop.openenv.served import Served
         from agentgym.interop.openenv.server import openenv_app

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import os
+from collections.abc import Mapping
+from urllib.parse import urlsplit
 
 from agentgym.errors import ConfigError
 
@@ -37,3 +40,20 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def refusal(headers: Mapping[str, str], token: str) -> tuple[int, str] | None:
+    """Why a request is not answered: no token, or sent by a page of another site.
+
+    Args:
+        headers: Of the request.
+        token: What clients must send as bearer token; empty: nothing.
+    """
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        return 403, "requests from web pages of other sites are refused"
+    if token:
+        _, _, given = headers.get("authorization", "").partition(" ")
+        if not hmac.compare_digest(given.encode(), token.encode()):
+            return 401, "send `Authorization: Bearer TOKEN` with the server's token"
+    return None

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from agentgym.errors import AgentGymError, ConfigError, MissingExtra
 from agentgym.interop.openenv import served as schemas
+from agentgym.interop.openenv.address import refusal
 from agentgym.interop.openenv.plain import to_json
 from agentgym.interop.openenv.served import Served
 from agentgym.interop.openenv.session import Session, Sessions, error
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
-    from starlette.requests import HTTPConnection, Request
+    from starlette.requests import Request
     from starlette.responses import JSONResponse
     from starlette.websockets import WebSocket
 
@@ -112,8 +111,8 @@ class Doors:
         """Answer an HTTP request."""
         from starlette.responses import JSONResponse
 
-        if refusal := self._refusal(request):
-            return JSONResponse({"detail": refusal[1]}, refusal[0])
+        if refused := refusal(request.headers, self.token):
+            return JSONResponse({"detail": refused[1]}, refused[0])
         try:
             body = json.loads(await request.body() or b"{}")
             if not isinstance(body, dict):
@@ -133,7 +132,7 @@ class Doors:
         """Serve a session until the client closes it."""
         from starlette.websockets import WebSocketDisconnect
 
-        if self._refusal(socket):
+        if refusal(socket.headers, self.token):
             await socket.close(1008)
             return
         await socket.accept()
@@ -164,17 +163,6 @@ class Doors:
         """Call into an environment, in a thread: a slow one keeps no other waiting."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self.threads, partial(function, *arguments))
-
-    def _refusal(self, request: HTTPConnection) -> tuple[int, str] | None:
-        """Why a request is not answered: no token, or sent by a page of another site."""
-        origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-            return 403, "requests from web pages of other sites are refused"
-        if self.token:
-            _, _, given = request.headers.get("authorization", "").partition(" ")
-            if not hmac.compare_digest(given.encode(), self.token.encode()):
-                return 401, "send `Authorization: Bearer TOKEN` with the server's token"
-        return None
 
 
 _CLOSE = '{"type":"close"}'
