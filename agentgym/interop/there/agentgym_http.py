@@ -1,7 +1,8 @@
 """Our environments over the HTTP interface of AgentGym's environment servers (``agentenv``).
 
 ``POST /create`` gives an id; ``/reset`` takes ``data_idx``, a place in the training split;
-``/step`` takes an action; ``GET /observation`` and ``/available_actions`` repeat; ``POST /close`` ends.
+``/step`` takes an action; ``GET /observation`` and ``/available_actions`` repeat; ``POST /close``
+ends.
 """
 
 from __future__ import annotations
