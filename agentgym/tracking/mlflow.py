@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
 
@@ -44,12 +45,23 @@ class MLflow:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        numbers = [Metric(name, value, now, step) for name, value in metrics.items()]
+        numbers = [Metric(allowed(name), value, now, step) for name, value in metrics.items()]
         self._client.log_batch(self.known_as, metrics=numbers)
 
     def finish(self) -> None:
         """End the run."""
         self._client.set_terminated(self.known_as)
+
+
+def allowed(name: str) -> str:
+    """A name that MLflow accepts: letters, digits, and ``_-. :/``.
+
+    Examples:
+        >>> allowed("eval/pass@8"), allowed("eval/pass^8")
+        ('eval/pass_at_8', 'eval/pass_hat_8')
+    """
+    name = name.replace("@", "_at_").replace("^", "_hat_")
+    return re.sub(r"[^\w\-. :/]", "_", name)
 
 
 def start(run: TrackedRun) -> MLflow:

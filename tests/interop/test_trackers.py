@@ -142,6 +142,6 @@ def test_a_run_is_tracked_everywhere_and_continued(tmp_path):
     client = MlflowClient()
     success = client.get_metric_history(first["mlflow"], "episode/success")
     assert sorted({each.step for each in success}) == [1, 2, 3]
-    panel = client.get_metric_history(first["mlflow"], "eval/pass@1")
+    panel = client.get_metric_history(first["mlflow"], "eval/pass_at_1")
     assert {each.step for each in panel} == {0, 2, 3}
     assert os.environ["MLFLOW_TRACKING_URI"].endswith("mlflow.db")
