@@ -14,6 +14,7 @@ AT_LEAST = {
     settings.LoraSettings: {"rank": 1, "alpha": 1},
     settings.AlarmSettings: {"patience": 1},
     settings.PanelSettings: {"tasks": 1, "episodes": 1},
+    settings.ProgramSettings: {"max_calls": 1},
     settings.Experiment: {"steps": 0, "max_env_steps": 1, "tasks_per_step": 1, "save_every": 1},
 }
 CASES = [(kind, name, low) for kind, found in AT_LEAST.items() for name, low in found.items()]
@@ -34,6 +35,8 @@ def test_the_smallest_value_is_allowed_and_the_next_smaller_is_refused(kind, nam
         (settings.RolloutSettings, "env_timeout"),
         (settings.OptimizerSettings, "max_grad_norm"),
         (settings.ScheduleSettings, "importance_cap"),
+        (settings.ProgramSettings, "timeout"),
+        (settings.CurriculumSettings, "rate"),
     ],
 )
 def test_zero_is_refused_where_a_value_must_be_positive(kind, name):
@@ -44,6 +47,21 @@ def test_zero_is_refused_where_a_value_must_be_positive(kind, name):
 def test_a_context_must_be_longer_than_a_completion():
     with pytest.raises(ImpossibleValue, match="max_context_tokens is 8, expected more than"):
         settings.RolloutSettings(max_context_tokens=8, max_completion_tokens=8)
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"agents": ()}, "one at least"),
+        ({"agents": ("a", "a")}, "expected different names"),
+        ({"agents": ("a b",)}, "has 'a b', expected letters"),
+        ({"untrained": ("judge",)}, "has 'judge', expected one of program.agents: agent"),
+        ({"untrained": ("agent",)}, "names every agent"),
+    ],
+)
+def test_the_agents_of_a_program(given, line):
+    with pytest.raises(ImpossibleValue, match=line):
+        settings.ProgramSettings(**given)
 
 
 def test_heads_must_divide_the_width_of_a_model_from_nothing():

@@ -27,6 +27,7 @@ from agentgym.settings import (
     OptimizerSettings,
     PanelSettings,
     Precision,
+    ProgramSettings,
     RolloutSettings,
     Value,
 )
@@ -74,6 +75,11 @@ class EvalArguments:
     card: bool = False
     """Also write a Markdown card beside the file of episodes: what another person needs to
     reproduce the result. `agentgym verify CARD` plays a sample of it again."""
+    agent_program: str | None = None
+    """Agent program that plays instead of our own agent: a command such as "python my_agent.py",
+    which runs once per episode, or a function as `file.py:function`."""
+    program: ProgramSettings = field(default_factory=ProgramSettings)
+    """How the agent program is run and rewarded."""
     out: Path | None = None
     """File with one JSON line per episode, or a folder for it; unset: evals/. The file is named
     after panel, model and settings."""

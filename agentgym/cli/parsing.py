@@ -57,6 +57,8 @@ def _completed(options: T, pairs: dict[str, Value]) -> T:
         changes["env"] = registry.full_id(held["env"])
     if "tools" in held:
         changes["tools"] = tuple(map(absolute, held["tools"]))
+    if held.get("agent_program") is not None:
+        changes["agent_program"] = absolute(held["agent_program"])
     found: T = replace(options, **changes)
     return found
 

@@ -28,6 +28,9 @@ instead of all its weights.
     agentgym train [ALGORITHM] [--world NAME | --config FILE.yaml] [options]
     agentgym train --resume RUN [--steps N]
 
+`--agent-program "python my_agent.py"` trains the model under an agent program that you have: it
+runs once per episode, calls the model at OPENAI_BASE_URL and acts at AGENTGYM_WORLD_URL.
+
 `--world alfworld` (or textworld, webshop, scienceworld, any other) trains in that environment with
 the settings of its recipe; `--env` chooses the environment alone.
 

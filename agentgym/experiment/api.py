@@ -30,6 +30,7 @@ from agentgym.experiment.arguments import (
 from agentgym.experiment.plan import load_plan, override, recipe_settings
 from agentgym.experiment.result import TrainResult
 from agentgym.experiment.sources import EnvObject
+from agentgym.programs.process import ProgramFunction
 from agentgym.settings import Experiment
 from agentgym.utils.progress import Display
 
@@ -117,6 +118,7 @@ def train(
     model: str | Path | CausalLM | None = None,
     tokenizer: Tokenizer | None = None,
     tools: Sequence[Callable[..., Any] | str] = (),
+    agent_program: ProgramFunction | str | None = None,
     world: str | None = None,
     settings: Experiment | None = None,
     out: str | Path | None = None,
@@ -138,6 +140,9 @@ def train(
             it is; unset: a small model is made from nothing.
         tokenizer: Tokenizer object; unset: the one of the model.
         tools: Functions that the agent can call in addition to its actions.
+        agent_program: Agent program that plays, and whose calls of the model are trained on: a
+            command, ``file.py:function``, or a function of ``agentgym.programs.values.Access``
+            that may be a coroutine function and may return its own score.
         world: Environment to train in with the settings of its recipe.
         settings: All settings; unset: the defaults, or those of the recipe; with a model, those
             that fit a pretrained model.
@@ -156,8 +161,8 @@ def train(
     """
     from agentgym.experiment.start import start
 
-    objects = objects_of(env, model, tokenizer, tools)
-    named = named_in_settings(env, model, tools)
+    objects = objects_of(env, model, tokenizer, tools, agent_program)
+    named = named_in_settings(env, model, tools, agent_program)
     if resume is None:
         lora = override(Experiment(), {"lora": overrides.get("lora", {})}).lora.rank is not None
         plan = plan_of(algorithm, world, settings, named.get("model"), lora)
@@ -182,6 +187,7 @@ def evaluate(
     env: str | EnvObject | None = None,
     tokenizer: Tokenizer | None = None,
     tools: Sequence[Callable[..., Any] | str] = (),
+    agent_program: ProgramFunction | str | None = None,
     world: str | None = None,
     settings: Experiment | None = None,
     out: str | Path | None = None,
@@ -200,6 +206,7 @@ def evaluate(
         env: As in ``train``.
         tokenizer: Tokenizer object; unset: the one of the model.
         tools: Functions that the agent can call in addition to its actions.
+        agent_program: As in ``train``.
         world: Environment to evaluate in with the settings of its recipe.
         settings: All settings; unset: those of the run or recipe, else the defaults.
         out: File of the episodes; unset: one in ``evals`` named after panel, model and settings.
@@ -216,8 +223,8 @@ def evaluate(
     if isinstance(model, TrainResult):
         model = model.checkpoint
     base = settings or settings_of(model, world, env)
-    objects = objects_of(env, model, tokenizer, tools)
-    wanted = override(base, {**overrides, **named_in_settings(env, model, tools)})
+    objects = objects_of(env, model, tokenizer, tools, agent_program)
+    wanted = override(base, {**overrides, **named_in_settings(env, model, tools, agent_program)})
     check(wanted, objects=objects)
     path = None if out is None else Path(out)
     return evaluate_blocking(wanted, path, _display(progress), objects=objects)

@@ -12,9 +12,11 @@ from agentgym.errors import ConfigError
 from agentgym.experiment.plan import Plan, load_plan, plan_for_env, recipe_settings
 from agentgym.experiment.presets import pretrained_rollout
 from agentgym.experiment.sources import EnvObject, EnvSource, Objects, object_name
+from agentgym.programs.process import ProgramFunction
 from agentgym.settings import (
     AgentSettings,
     AlarmSettings,
+    CurriculumSettings,
     EndpointSettings,
     EngineKind,
     Experiment,
@@ -22,6 +24,7 @@ from agentgym.settings import (
     LoraSettings,
     OptimizerSettings,
     PanelSettings,
+    ProgramSettings,
     RolloutSettings,
     ScheduleSettings,
     ScoringSettings,
@@ -51,6 +54,7 @@ class Overrides(TypedDict, total=False):
     agent: AgentSettings | Section
     rollout: RolloutSettings | Section
     schedule: ScheduleSettings | Section
+    curriculum: CurriculumSettings | Section
     scratch: ScratchSettings | Section
     imitation: ImitationSettings | Section
     optimizer: OptimizerSettings | Section
@@ -59,6 +63,7 @@ class Overrides(TypedDict, total=False):
     panel: PanelSettings | Section
     endpoint: EndpointSettings | Section
     scoring: ScoringSettings | Section
+    program: ProgramSettings | Section
 
 
 def env_source(
@@ -103,7 +108,11 @@ def settings_of(model: Any, world: str | None, env: str | EnvObject | None) -> E
 
 
 def objects_of(
-    env: Any, model: Any, tokenizer: Any, tools: Sequence[Callable[..., Any] | str]
+    env: Any,
+    model: Any,
+    tokenizer: Any,
+    tools: Sequence[Callable[..., Any] | str],
+    agent_program: ProgramFunction | str | None = None,
 ) -> Objects:
     """What the settings cannot name.
 
@@ -118,11 +127,15 @@ def objects_of(
         tools=tuple(tools) if any(not isinstance(each, str) for each in tools) else (),
         model=in_memory,
         tokenizer=tokenizer,
+        agent_program=None if isinstance(agent_program, str) else agent_program,
     )
 
 
 def named_in_settings(
-    env: Any, model: Any, tools: Sequence[Callable[..., Any] | str]
+    env: Any,
+    model: Any,
+    tools: Sequence[Callable[..., Any] | str],
+    agent_program: ProgramFunction | str | None = None,
 ) -> dict[str, Any]:
     """The same as the settings name it."""
     found: dict[str, Any] = {}
@@ -130,6 +143,9 @@ def named_in_settings(
         found["env"] = registry.full_id(env) if isinstance(env, str) else object_name(env)
     if model is not None:
         found["model"] = str(model) if isinstance(model, str | Path) else object_name(model)
+    if agent_program is not None:
+        named = isinstance(agent_program, str)
+        found["agent_program"] = agent_program if named else object_name(agent_program)
     if tools:
         found["tools"] = [
             registry.full_id(each) if isinstance(each, str) else object_name(each) for each in tools

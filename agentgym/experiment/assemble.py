@@ -12,6 +12,7 @@ from agentgym.env.executor import Executor, ThreadExecutor
 from agentgym.env.process_pool import ProcessPool
 from agentgym.errors import ConfigError
 from agentgym.models.loading import load_tokenizer
+from agentgym.programs.server import ProgramServer
 from agentgym.rollout.action_formats import (
     ActionFormat,
     JsonCall,
@@ -32,6 +33,16 @@ async def executor_of(rollout: RolloutSettings) -> AsyncIterator[Executor]:
         return
     async with ProcessPool(workers=rollout.workers, step_timeout=rollout.env_timeout) as pool:
         yield pool
+
+
+@asynccontextmanager
+async def program_server_of(experiment: Experiment) -> AsyncIterator[ProgramServer | None]:
+    """The endpoint of the agent program, closed on exit; None where no program plays."""
+    if experiment.agent_program is None:
+        yield None
+        return
+    async with ProgramServer() as server:
+        yield server
 
 
 def action_format_of(settings: AgentSettings) -> ActionFormat:

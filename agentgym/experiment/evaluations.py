@@ -16,7 +16,7 @@ from agentgym.evaluation.files import path_of
 from agentgym.evaluation.paired import check_panels
 from agentgym.evaluation.records import Decode, EpisodeRecord, read_episodes
 from agentgym.evaluation.report import Report
-from agentgym.experiment.assemble import engines_of, executor_of
+from agentgym.experiment.assemble import engines_of, executor_of, program_server_of
 from agentgym.experiment.facts import EvalFacts
 from agentgym.experiment.parts import RunParts
 from agentgym.experiment.run_folder import RunFolder
@@ -75,9 +75,11 @@ async def _evaluate(
     async with (
         executor_of(experiment.rollout) as executor,
         engines_of(experiment, report=display.say) as engines,
+        program_server_of(experiment) as server,
     ):
         folder = RunFolder(Path() if path is None else path.parent)
-        parts = RunParts(experiment, folder, display, executor, engines, objects or Objects())
+        given = objects or Objects()
+        parts = RunParts(experiment, folder, display, executor, engines, given, server=server)
         parts.prepare_split(experiment.panel.split)
         return await evaluate_panel(parts, model, experiment.panel.split, path, before)
 

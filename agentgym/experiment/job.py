@@ -13,7 +13,7 @@ from agentgym.algorithm import Algorithm, RunInfo
 from agentgym.evaluation.plots import plot_run
 from agentgym.evaluation.render import render
 from agentgym.evaluation.report import Report
-from agentgym.experiment.assemble import engines_of, executor_of
+from agentgym.experiment.assemble import engines_of, executor_of, program_server_of
 from agentgym.experiment.evaluations import evaluate_panel
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.parts import RunParts
@@ -67,9 +67,14 @@ async def run(
         or experiment.engine_device not in (None, "cuda", "cuda:0"),
         server_model=server_model,
     )
-    async with executor_of(experiment.rollout) as executor, engines:
+    async with (
+        executor_of(experiment.rollout) as executor,
+        engines,
+        program_server_of(experiment) as server,
+    ):
         trackers = trackers_of(experiment, folder, display)
-        job = Job(experiment, folder, display, executor, engines, objects or Objects(), trackers)
+        given = objects or Objects()
+        job = Job(experiment, folder, display, executor, engines, given, trackers, server)
         try:
             return await _stages(job, algorithm)
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ from agentgym.models.gguf import is_gguf
 from agentgym.models.loading import load_model
 from agentgym.models.lora import add_lora, base_model_of
 from agentgym.models.protocols import CausalLM, Tokenizer
+from agentgym.programs.player import ProgramPlayer
+from agentgym.programs.process import load_program
+from agentgym.programs.server import ProgramServer
+from agentgym.rollout.action_formats import ActionFormat, NativeCalls
 from agentgym.rollout.agent import ChatAgent
 from agentgym.rollout.completions import end_tokens
 from agentgym.rollout.demonstrations import (
@@ -57,6 +61,8 @@ class RunParts:
     """What the settings cannot name."""
     trackers: Trackers = field(default_factory=Trackers)
     """Get the numbers of the run beside its files."""
+    server: ProgramServer | None = None
+    """Endpoint of the agent program, where one plays."""
     _noted: bool = False
     """The user knows that the chat template rewrites earlier turns."""
 
@@ -80,12 +86,17 @@ class RunParts:
         """The frozen tasks of a split."""
         return self.source.panel(split)
 
-    def agent(self, tokenizer: Tokenizer, model: CausalLM | str | Path | None = None) -> ChatAgent:
+    def agent(
+        self,
+        tokenizer: Tokenizer,
+        model: CausalLM | str | Path | None = None,
+        action_format: ActionFormat | None = None,
+    ) -> ChatAgent:
         """The agent; the generation config of the model may name further stop tokens."""
         settings = self.experiment.agent
         agent = ChatAgent(
             tokenizer,
-            action_format=action_format_of(settings),
+            action_format=action_format or action_format_of(settings),
             system_prompt=settings.system_prompt,
             window=settings.window,
             history=settings.history,
@@ -130,7 +141,35 @@ class RunParts:
         stream: str,
         temperature: float | None = None,
     ) -> Player:
-        """A player: engine with the model's weights, agent, environments and limits."""
+        """A player: engine with the model's weights, agent, environments and limits.
+
+        Where the settings name an agent program, it plays.
+        """
+        player = self.native_player(tokenizer, model, stream, temperature)
+        if self.experiment.agent_program is None:
+            return player
+        if self.server is None:
+            raise ConfigError(
+                "agent programs are run by `agentgym train` and `agentgym eval` alone; leave "
+                "`--agent-program` out for our own agent"
+            )
+        shared = {f.name: getattr(player, f.name) for f in fields(player)}
+        named = self.objects.agent_program or self.experiment.agent_program
+        return ProgramPlayer(
+            **shared | {"agent": self.agent(tokenizer, model, NativeCalls())},
+            program=load_program(named),
+            server=self.server,
+            settings=self.experiment.program,
+        )
+
+    def native_player(
+        self,
+        tokenizer: Tokenizer,
+        model: CausalLM | str | Path,
+        stream: str,
+        temperature: float | None = None,
+    ) -> Player:
+        """The same with our own agent."""
         wanted = self.experiment.rollout
         assert wanted.max_turns is not None, "set in __post_init__"
         return Player(
@@ -216,6 +255,7 @@ class RunParts:
                 **_changed(settings, "prompt", "examples", "history", "system_prompt"),
                 **_changed(settings, "tool_notation", "chat_template", "template_args"),
                 **_changed(rollout, "max_thought_tokens"),
+                **self._program_settings(),
                 **({} if self.engines.kind == "local" else {"engine": self.engines.kind}),
                 **{f"env.{name}": value for name, value in self.experiment.env_args.items()},
                 **({"tools": " ".join(self.experiment.tools)} if self.experiment.tools else {}),
@@ -224,6 +264,19 @@ class RunParts:
             experiment=yaml_config.encode(self.experiment),
             versions=versions(),
         )
+
+    def _program_settings(self) -> dict[str, Any]:
+        """What the result of an evaluation by an agent program depends on besides."""
+        program = self.experiment.agent_program
+        if program is None:
+            return {}
+        names = "agents", "untrained", "reward", "max_calls"
+        changed = _changed(self.experiment.program, *names)
+        shown = {
+            f"program.{name}": " ".join(value) if isinstance(value, tuple) else value
+            for name, value in changed.items()
+        }
+        return {"agent_program": program, **shown}
 
 
 def _changed(settings: Any, *names: str) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from agentgym.algorithm import Algorithm
 from agentgym.engines.factory import check_device
 from agentgym.errors import ConfigError
 from agentgym.experiment.assemble import tokenizer_of
 from agentgym.experiment.sources import Objects, check_objects, is_policy, source_of
 from agentgym.models.loading import check_model
+from agentgym.programs.player import CANNOT_BRANCH
+from agentgym.programs.process import load_program
 from agentgym.rollout.chat_template import ChatTemplate
+from agentgym.rollout.collect import branches
 from agentgym.rollout.policies import load_policy
 from agentgym.rollout.tool_calls import notation
 from agentgym.scoring.make import make_scorer
@@ -16,13 +20,20 @@ from agentgym.tracking.start import check_trackers
 from agentgym.utils import zstd_lines
 
 
-def check(experiment: Experiment, *, trains: bool = False, objects: Objects | None = None) -> None:
+def check(
+    experiment: Experiment,
+    *,
+    trains: bool = False,
+    objects: Objects | None = None,
+    algorithm: Algorithm | None = None,
+) -> None:
     """Find mistakes before anything is written: settings, environment, panel, model.
 
     Args:
         experiment: The settings.
         trains: Whether it is a training run, which a chat endpoint cannot serve.
         objects: What the settings cannot name.
+        algorithm: Of a training run.
 
     Raises:
         ConfigError: Naming what is wrong.
@@ -30,6 +41,8 @@ def check(experiment: Experiment, *, trains: bool = False, objects: Objects | No
     """
     check_objects(experiment, objects or Objects())
     check_trackers(experiment.track)
+    if experiment.agent_program is not None:
+        _check_program(experiment, objects or Objects(), algorithm)
     if trains and is_policy(experiment.model, experiment):
         raise ConfigError(
             f"{experiment.model} is a policy without weights, which cannot be trained"
@@ -67,6 +80,17 @@ def check(experiment: Experiment, *, trains: bool = False, objects: Objects | No
     _check_model(experiment, objects or Objects())
     if experiment.agent.tool_notation is not None:
         notation(experiment.agent.tool_notation)
+
+
+def _check_program(experiment: Experiment, objects: Objects, algorithm: Algorithm | None) -> None:
+    if is_policy(experiment.model, experiment):
+        raise ConfigError(
+            f"{experiment.model} is a policy without a language model, which an agent program "
+            f"cannot call: give a model, or leave `--agent-program` out"
+        )
+    if algorithm is not None and branches(algorithm.collect):
+        raise ConfigError(CANNOT_BRANCH)
+    load_program(objects.agent_program or str(experiment.agent_program))
 
 
 def _check_model(experiment: Experiment, objects: Objects) -> None:

@@ -14,9 +14,9 @@ from agentgym.experiment.step_log import StepLog
 from agentgym.models.protocols import Tokenizer
 from agentgym.scoring.make import make_scorer
 from agentgym.scoring.reward import as_reward
-from agentgym.training.schedule import Scheduler, Tasks, make_scheduler, with_importance_correction
-from agentgym.training.trainer import Trainer, task_of
-from agentgym.types import Task
+from agentgym.training.curriculum import Curriculum
+from agentgym.training.schedule import Scheduler, make_scheduler, with_importance_correction
+from agentgym.training.trainer import Trainer
 
 
 async def reinforce(parts: RunParts, algorithm: Algorithm) -> None:
@@ -46,16 +46,23 @@ async def _train(
     parts: RunParts, tokenizer: Tokenizer, trainer: Trainer, state: dict[str, Any]
 ) -> None:
     """Take the remaining steps by the configured schedule."""
-    settings = parts.experiment.schedule
-    schedule = make_scheduler(settings, trainer, _tasks(parts), state.get("schedule", {}))
+    wanted, tasks = parts.experiment, parts.panel("train").tasks
+    curriculum = Curriculum(tasks, wanted.tasks_per_step, wanted.seed, wanted.curriculum)
+    curriculum.restore(state.get("curriculum", {}))
+    schedule = make_scheduler(wanted.schedule, trainer, curriculum, state.get("schedule", {}))
     try:
-        await _take_steps(parts, tokenizer, trainer, schedule, state.get("recorded", 0))
+        await _take_steps(parts, tokenizer, trainer, schedule, curriculum, state.get("recorded", 0))
     finally:
         await schedule.close()
 
 
 async def _take_steps(
-    parts: RunParts, tokenizer: Tokenizer, trainer: Trainer, schedule: Scheduler, recorded: int
+    parts: RunParts,
+    tokenizer: Tokenizer,
+    trainer: Trainer,
+    schedule: Scheduler,
+    curriculum: Curriculum,
+    recorded: int,
 ) -> None:
     """Train to the end; ``recorded`` is the number of episodes of the steps so far."""
     experiment, player, learner = parts.experiment, trainer.player, trainer.learner
@@ -66,21 +73,17 @@ async def _take_steps(
         while trainer.step < experiment.steps and player.usage.turns < budget:
             with keep_failed_step(parts.folder, learner.whole_model, tokenizer, learner):
                 step = await schedule.step()
+            curriculum.record(step.groups)
+            step = step._replace(metrics=step.metrics | curriculum.metrics())
             log.write(trainer.step, step, player)
             done = trainer.step if experiment.max_env_steps is None else player.usage.turns
             advance(done, *facts.of(step.metrics))
             if trainer.step % experiment.save_every == 0 and trainer.step < experiment.steps:
                 where = parts.folder.step(trainer.step)
-                state = {"schedule": schedule.state(), "recorded": log.recorded}
+                state = {
+                    "schedule": schedule.state(),
+                    "curriculum": curriculum.state(),
+                    "recorded": log.recorded,
+                }
                 model = learner.whole_model()
                 parts.folder.save(where, model, tokenizer, trainer.state() | state)
-
-
-def _tasks(parts: RunParts) -> Tasks:
-    """Tasks of a training step, as a function of its number."""
-    tasks, count = parts.panel("train").tasks, parts.experiment.tasks_per_step
-
-    def of(step: int) -> list[Task]:
-        return [task_of(tasks, step * count + i, parts.experiment.seed) for i in range(count)]
-
-    return of

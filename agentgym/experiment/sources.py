@@ -50,6 +50,8 @@ class Objects:
     model: Any = None
     """Hugging Face causal language model; left as it is, training works on a copy."""
     tokenizer: Any = None
+    agent_program: Any = None
+    """Function that plays one episode through the endpoint that it is given."""
 
 
 def is_policy(name: str | Path | None, experiment: Experiment) -> bool:
@@ -69,6 +71,7 @@ def check_objects(experiment: Experiment, objects: Objects) -> None:
         ("env", experiment.env, objects.env),
         ("model", experiment.model, objects.model),
         ("tools", tools, objects.tools),
+        ("agent_program", experiment.agent_program, objects.agent_program),
     ):
         if is_object(name) and not given:
             raise ConfigError(not_nameable(field_name, str(name)))

@@ -66,7 +66,7 @@ def start(
 
         def stages() -> Result:
             _refuse_taken(folder, resumed=resume is not None)
-            check(experiment, trains=True, objects=objects)
+            check(experiment, trains=True, objects=objects, algorithm=algorithm)
             _write_settings(folder, plan, previous, resumed=resume is not None)
             display.say(f"run folder: {folder.root}")
             for line in advice(experiment):

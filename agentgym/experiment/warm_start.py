@@ -74,7 +74,7 @@ async def _imitate(
 ) -> None:
     experiment, wanted = parts.experiment, parts.experiment.imitation
     agent = parts.agent(tokenizer)
-    player = parts.player(tokenizer, model, "probe")
+    player = parts.native_player(tokenizer, model, "probe")
     tasks = parts.panel("train").tasks[:PROBE_TASKS]
 
     async def probe() -> float:

@@ -164,9 +164,10 @@ class ChatAgent:
             ids, answer = [], self.template.text_answer()
         results = self._results(self.layout.next(shown), calls, ids)
         text = self.template.continuation(answer, results)
-        return self._without_sampled_end(text, last.completion)
+        return self.without_sampled_end(text, last.completion)
 
-    def _without_sampled_end(self, text: str, completion: Completion) -> str:
+    def without_sampled_end(self, text: str, completion: Completion) -> str:
+        """What follows an answer, without the end of the turn where that was sampled."""
         sampled = completion.tokens[-1:]
         if not sampled or sampled[0] not in self.stop:
             return text

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agentgym.rollout.collect import Collect, EpisodePlayer, LiveEpisode
+from agentgym.rollout.collect import Collect, EpisodePlayer, LiveEpisode, branching
 from agentgym.types import Completion, Task, Trajectory
 from agentgym.utils.concurrency import gather
 
@@ -152,7 +152,7 @@ def grow_tree(
                     await tree.start_roots(n)
             return sorted(tree.finished, key=lambda trajectory: trajectory.sample)
 
-    return collect
+    return branching(collect)
 
 
 @dataclass

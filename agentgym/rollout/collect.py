@@ -63,6 +63,17 @@ Collect = Callable[[Task, EpisodePlayer], Awaitable[list[Trajectory]]]
 """Plays one task and returns the group of episodes that are compared with one another."""
 
 
+def branching(collect: Collect) -> Collect:
+    """Mark a way to collect that forks running episodes; not every player can."""
+    collect.branches = True  # type: ignore[attr-defined]
+    return collect
+
+
+def branches(collect: Collect) -> bool:
+    """Whether it is marked as forking running episodes."""
+    return getattr(collect, "branches", False)
+
+
 def independent(n: int) -> Collect:
     """``n`` episodes of one task, played side by side from the same start."""
 

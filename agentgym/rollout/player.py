@@ -50,6 +50,18 @@ class Usage:
     """Seconds that episodes waited for the engine, summed over episodes."""
     env_seconds: float = 0.0
     """The same for their environments, from the call to the answer."""
+    user_tokens: int = 0
+    """Tokens that the models of simulated users read and wrote."""
+
+
+class Sampled(NamedTuple):
+    """What an engine has sampled."""
+
+    completion: Completion
+    forced: tuple[int, int]
+    """Range of its tokens that were inserted to end a thought."""
+    seconds: float
+    """Spent waiting for it."""
 
 
 @dataclass(kw_only=True)
@@ -101,14 +113,7 @@ class Player:
     ) -> Trajectory:
         """The same within a slot that the caller holds, after ``failed_attempts``."""
         while True:
-            episode = await self.begin(task, sample)
-            try:
-                while not episode.done:
-                    await episode.generate()
-                    await episode.step()
-            finally:
-                await episode.release()
-            played = replace(episode.trajectory(), failed_attempts=failed_attempts)
+            played = replace(await self.attempt(task, sample), failed_attempts=failed_attempts)
             if played.stop.scored or len(failed_attempts) >= self.retries:
                 return await self.finished(played)
             failed_attempts = (*failed_attempts, played.stop)
@@ -116,6 +121,34 @@ class Player:
     async def finished(self, played: Trajectory) -> Trajectory:
         """The episode as collectors get it."""
         return played if self.rescore is None else await self.rescore(played)
+
+    async def attempt(self, task: Task, sample: int) -> Trajectory:
+        """Play an episode once, whether or not the environment fails."""
+        episode = await self.begin(task, sample)
+        try:
+            while not episode.done:
+                await episode.generate()
+                await episode.step()
+        finally:
+            await episode.release()
+        return episode.trajectory()
+
+    async def complete(self, context: list[int], sampling: Sampling) -> Sampled:
+        """A completion within the limit on thoughts.
+
+        Raises:
+            ContextTooLong: The context does not fit the engine's.
+        """
+        start = time.perf_counter()
+        try:
+            completion, forced = await sample_within_thought_limit(
+                self.engine, self.agent, context, sampling, self.limits.thought_tokens
+            )
+        finally:
+            seconds = time.perf_counter() - start
+            self.usage.engine_seconds += seconds
+        self.usage.tokens += len(completion.tokens) - (forced[1] - forced[0])
+        return Sampled(completion, forced, seconds)
 
     async def begin(self, task: Task, sample: int) -> Episode:
         """Start an episode that the caller plays decision by decision and closes.
@@ -270,20 +303,13 @@ class Episode:
             return None
         seed = derive(player.stream, task.env, task.id, task.seed, self.sample, len(self.turns))
         sampling = replace(player.sampling, seed=seed)
-        start = time.perf_counter()
         try:
-            completion, forced = await sample_within_thought_limit(
-                player.engine, player.agent, context, sampling, player.limits.thought_tokens
-            )
+            sampled = await player.complete(context, sampling)
         except ContextTooLong:
             self.stop = Stop.MAX_TOKENS
             return None
-        finally:
-            seconds = time.perf_counter() - start
-            player.usage.engine_seconds += seconds
-        player.usage.tokens += len(completion.tokens) - (forced[1] - forced[0])
-        self._pending = _Pending(prompt, fresh, completion, forced, seconds)
-        return completion
+        self._pending = _Pending(prompt, fresh, *sampled)
+        return sampled.completion
 
     def propose(self, completion: Completion) -> None:
         """Take a completion that was sampled elsewhere, instead of ``generate``.
@@ -375,6 +401,7 @@ class Episode:
     def trajectory(self) -> Trajectory:
         """The finished episode."""
         assert self.stop is not None, "the episode is not done"
+        self.player.usage.user_tokens += int(self.info.get("user_tokens", 0))
         return Trajectory(
             task=self.task,
             sample=self.sample,

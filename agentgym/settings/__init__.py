@@ -5,6 +5,7 @@ work starts.
 """
 
 from agentgym.settings.checking import CheckSettings
+from agentgym.settings.curriculum import CurriculumSettings
 from agentgym.settings.experiment import WORLD, EngineKind, Experiment
 from agentgym.settings.learning import (
     SMALLEST_VOCABULARY,
@@ -23,6 +24,7 @@ from agentgym.settings.playing import (
     RolloutSettings,
     Value,
 )
+from agentgym.settings.programs import ProgramSettings
 from agentgym.settings.scoring import ScoringSettings
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "AgentSettings",
     "AlarmSettings",
     "CheckSettings",
+    "CurriculumSettings",
     "EndpointSettings",
     "EngineKind",
     "Experiment",
@@ -39,6 +42,7 @@ __all__ = [
     "OptimizerSettings",
     "PanelSettings",
     "Precision",
+    "ProgramSettings",
     "RolloutSettings",
     "ScheduleSettings",
     "ScoringSettings",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from agentgym.errors import ConfigError
+from agentgym.settings.curriculum import CurriculumSettings
 from agentgym.settings.learning import (
     AlarmSettings,
     ImitationSettings,
@@ -22,6 +23,7 @@ from agentgym.settings.playing import (
     RolloutSettings,
     Value,
 )
+from agentgym.settings.programs import ProgramSettings
 from agentgym.settings.scoring import ScoringSettings
 from agentgym.utils.bounds import at_least
 
@@ -44,6 +46,14 @@ class Experiment:
     tools: tuple[str, ...] = ()
     """Functions that the agent can call in addition to its actions, as `file.py:function` or
     `module:function`."""
+    agent_program: str | None = None
+    """Agent program that plays instead of our own agent, and whose calls of the model are trained
+    on: a command such as "python my_agent.py", which runs once per episode, or a function as
+    `file.py:function`. It finds the model in OPENAI_BASE_URL and OPENAI_API_KEY, the world in
+    AGENTGYM_WORLD_URL. Of the section `agent` only history, chat_template, template_args and
+    tool_notation apply."""
+    program: ProgramSettings = field(default_factory=ProgramSettings)
+    """How the agent program is run and rewarded."""
     model: str | None = None
     """Hugging Face folder, hub id or GGUF file; unset: a small model is made from nothing."""
     engine: EngineKind = "local"
@@ -78,6 +88,8 @@ class Experiment:
     """How episodes are played."""
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     """The order of sampling and learning."""
+    curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
+    """Which training tasks are played."""
     scratch: ScratchSettings = field(default_factory=ScratchSettings)
     """Size of a model made from nothing."""
     imitation: ImitationSettings = field(default_factory=ImitationSettings)

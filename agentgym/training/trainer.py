@@ -118,6 +118,7 @@ class Trainer:
             "time/sync": self._sync_seconds,
             "spent/turns": float(self.player.usage.turns),
             "spent/tokens": float(self.player.usage.tokens),
+            "spent/user_tokens": float(self.player.usage.user_tokens),
             "tokens": tokens,
             "tokens_per_second": tokens / (rollout_seconds + update_seconds),
         }

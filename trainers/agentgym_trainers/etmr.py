@@ -32,7 +32,7 @@ from agentgym.credit.transforms import Transform, stateless
 from agentgym.credit.weights import keep_only
 from agentgym.errors import ImpossibleValue
 from agentgym.rollout.branching import close_path, mean_entropy
-from agentgym.rollout.collect import Collect, EpisodePlayer, LiveEpisode
+from agentgym.rollout.collect import Collect, EpisodePlayer, LiveEpisode, branching
 from agentgym.types import Task, Trajectory
 from agentgym.utils.bounds import at_least
 from agentgym.utils.concurrency import gather
@@ -122,7 +122,7 @@ def from_peaks(shape: TreeShape) -> Collect:
             grown = await gather(grow(task, seated, root) for root in range(shape.roots))
         return sorted((t for tree in grown for t in tree), key=lambda t: t.sample)
 
-    return collect
+    return branching(collect)
 
 
 def own(batch: Batch) -> Bool[Tensor, " P"]:

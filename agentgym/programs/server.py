@@ -1,0 +1,295 @@
+"""The endpoint of agent programs: a server on this machine in front of the run's engine.
+
+Every episode has keys of its own, valid while it lasts. A key opens the model to one agent of the
+program; the address of the world holds a key as well. Nothing else is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import secrets
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from agentgym.errors import MissingExtra
+from agentgym.programs.dialects import DIALECTS, Dialect
+from agentgym.programs.session import Session
+from agentgym.programs.values import Call, Request, RequestRefused
+from agentgym.utils.concurrency import cancel
+
+if TYPE_CHECKING:
+    from starlette.requests import Request as HttpRequest
+    from starlette.responses import Response
+    from starlette.types import Receive, Scope, Send
+
+LARGEST = 32 * 2**20
+"""Bytes of a request."""
+
+
+class _Grant(NamedTuple):
+    """What a key opens."""
+
+    secret: str
+    session: Session
+    agent: str
+    """Name of the agent; empty for the key of a world."""
+
+
+class ProgramServer:
+    """Serves the episodes of all players of a run, in its event loop, on the loopback address."""
+
+    def __init__(self) -> None:
+        self._grants: dict[str, _Grant] = {}
+        self._stack = AsyncExitStack()
+        self.url = ""
+        """Set while it runs."""
+        self.served = 0
+        """Calls of the model that were answered."""
+
+    async def __aenter__(self) -> Self:
+        """Listen on a free port.
+
+        Raises:
+            MissingExtra: The packages of a server are not installed.
+        """
+        try:
+            import uvicorn
+        except ImportError:
+            raise MissingExtra(
+                'agent programs need a server: pip install "agentic-gym[serve]"'
+            ) from None
+        from agentgym.programs.mcp_world import mcp_app
+
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        self._mcp = await self._stack.enter_async_context(mcp_app())
+        config = uvicorn.Config(
+            self._site(),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=1,
+            backlog=2048,
+        )
+        server = uvicorn.Server(config)
+        server.capture_signals = nullcontext  # type: ignore[assignment]  # Ctrl-C is the run's.
+        running = asyncio.create_task(server.serve(sockets=[listener]))
+
+        async def stop() -> None:
+            server.should_exit = True
+            await running
+            listener.close()
+
+        self._stack.push_async_callback(stop)
+        while not server.started:
+            await asyncio.sleep(0.01)
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        """Stop listening."""
+        self._grants.clear()
+        await self._stack.aclose()
+
+    @contextmanager
+    def granted(self, session: Session, agents: tuple[str, ...]) -> Iterator[dict[str, str]]:
+        """Keys for one episode, one per agent and one, named ``""``, for its world."""
+        names = [secrets.token_hex(8) for _ in range(len(agents) + 1)]
+        keys = {}
+        for name, agent in zip(names, (*agents, ""), strict=True):
+            self._grants[name] = _Grant(secrets.token_urlsafe(24), session, agent)
+            keys[agent] = f"{name}.{self._grants[name].secret}"
+        try:
+            yield keys
+        finally:
+            for name in names:
+                self._grants.pop(name, None)
+
+    def _granted(self, key: str, *, world: bool) -> _Grant:
+        """What a key opens; its secret is compared in constant time."""
+        name, _, secret = key.partition(".")
+        found = self._grants.get(name)
+        right = hmac.compare_digest(
+            secret.encode(errors="replace"), (found.secret if found else "").encode()
+        )
+        if found is None or not right or world != (not found.agent):
+            raise RequestRefused("the key is not valid, or its episode is over", 401, "bad_key")
+        return found
+
+    # ---- HTTP --------------------------------------------------------------------------------
+
+    def _site(self) -> Any:
+        from starlette.applications import Starlette
+        from starlette.routing import Route
+
+        return Starlette(
+            routes=[
+                *(Route(path, self._model, methods=["POST"]) for path in DIALECTS),
+                Route("/v1/models", self._models),
+                Route("/worlds/{key}", self._world),
+                Route("/worlds/{key}/mcp", _Application(self._mcp_call)),
+                Route("/worlds/{key}/{verb}", self._act, methods=["POST"]),
+            ]
+        )
+
+    async def _model(self, http: HttpRequest) -> Response:
+        """One call of the model."""
+        dialect = DIALECTS[http.url.path]
+        try:
+            grant = self._granted(_bearer(http), world=False)
+            request = dialect.read(await _json(http))
+            answering = grant.session.complete(grant.agent, request)
+            call = await _unless_gone(http, grant.session.over, answering)
+        except RequestRefused as problem:
+            return _refusal(problem, dialect)
+        self.served += 1
+        return _answer(dialect, call, request)
+
+    async def _models(self, http: HttpRequest) -> Response:
+        from starlette.responses import JSONResponse
+
+        try:
+            self._granted(_bearer(http), world=False)
+        except RequestRefused as problem:
+            return _refusal(problem, DIALECTS["/v1/chat/completions"])
+        model = {"id": "policy", "object": "model", "created": 0, "owned_by": "agentgym"}
+        return JSONResponse({"object": "list", "data": [model]})
+
+    async def _world(self, http: HttpRequest) -> Response:
+        from starlette.responses import JSONResponse
+
+        try:
+            grant = self._granted(http.path_params["key"], world=True)
+        except RequestRefused as problem:
+            return _refusal(problem, DIALECTS["/v1/chat/completions"])
+        session = grant.session
+        assert session.world is not None, "keys are given out after the reset"
+        about = {"task": session.task.id, "seed": session.task.seed, "sample": session.sample}
+        return JSONResponse(about | session.world.start())
+
+    async def _act(self, http: HttpRequest) -> Response:
+        from starlette.responses import JSONResponse
+
+        try:
+            grant = self._granted(http.path_params["key"], world=True)
+            answer = await _use(grant.session, http.path_params["verb"], await _json(http))
+        except RequestRefused as problem:
+            return _refusal(problem, DIALECTS["/v1/chat/completions"])
+        return JSONResponse(answer)
+
+    async def _mcp_call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The world of an episode for MCP clients."""
+        try:
+            grant = self._granted(scope["path_params"]["key"], world=True)
+        except RequestRefused as problem:
+            await _refusal(problem, DIALECTS["/v1/chat/completions"])(scope, receive, send)
+            return
+        scope["agentgym.world"] = grant.session.world
+        await self._mcp(scope, receive, send)
+
+
+class _Application:
+    """An ASGI application for a route, which takes a method for a handler of requests."""
+
+    def __init__(self, call: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self._call = call
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        await self._call(scope, receive, send)
+
+
+async def _use(session: Session, verb: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Act in the world of an episode, or rate it."""
+    assert session.world is not None, "keys are given out after the reset"
+    if verb == "step":
+        if not isinstance(body.get("action"), str):
+            raise RequestRefused('step: expected {"action": "..."}')
+        return await session.world.step(body["action"])
+    if verb == "call":
+        name, arguments = body.get("name"), body.get("arguments", {})
+        if not isinstance(name, str) or not isinstance(arguments, dict):
+            raise RequestRefused('call: expected {"name": "...", "arguments": {...}}')
+        return await session.world.call(name, arguments)
+    if verb == "score":
+        session.rate(body.get("score"))  # type: ignore[arg-type]  # It checks the type.
+        return {"score": session.score}
+    raise RequestRefused(f"there is no {verb!r:.40}: post to step, call or score", 404, "not_found")
+
+
+def _bearer(http: HttpRequest) -> str:
+    """The key of a request, as OpenAI's or as Anthropic's clients send it."""
+    kind, _, key = http.headers.get("authorization", "").partition(" ")
+    return key if kind.lower() == "bearer" else http.headers.get("x-api-key", "")
+
+
+async def _json(http: HttpRequest) -> dict[str, Any]:
+    body = bytearray()
+    async for part in http.stream():
+        body += part
+        if len(body) > LARGEST:
+            raise RequestRefused(f"the request has more than {LARGEST >> 20} MiB", 413, "too_large")
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        raise RequestRefused("the body is not JSON") from None
+    if not isinstance(found, dict):
+        raise RequestRefused("the body is not a JSON object")
+    if b"\\ud" in body.lower():
+        _refuse_half_characters(found)
+    return found
+
+
+def _refuse_half_characters(body: dict[str, Any]) -> None:
+    """Refuse halves of surrogate pairs, which have no tokens."""
+    try:
+        json.dumps(body, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise RequestRefused("the body contains half of a surrogate pair") from None
+
+
+async def _unless_gone(
+    http: HttpRequest, over: asyncio.Event, answering: Coroutine[Any, Any, Call]
+) -> Call:
+    """The answer, unless its client closes the connection or its episode ends before."""
+    answer = asyncio.ensure_future(answering)
+    others = [asyncio.ensure_future(_gone(http)), asyncio.ensure_future(over.wait())]
+    try:
+        await asyncio.wait({answer, *others}, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        raise RequestRefused("the request was withdrawn, or its episode is over", 410, "withdrawn")
+    finally:
+        await cancel([answer, *others])
+
+
+async def _gone(http: HttpRequest) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _refusal(problem: RequestRefused, dialect: Dialect) -> Response:
+    from starlette.responses import JSONResponse
+
+    body = dialect.error(str(problem), problem.status, problem.code)
+    return JSONResponse(body, status_code=problem.status)
+
+
+def _answer(dialect: Dialect, call: Call, request: Request) -> Response:
+    from starlette.responses import JSONResponse, StreamingResponse
+
+    name = secrets.token_hex(8)
+    if not request.stream:
+        return JSONResponse(dialect.write(call, request, name))
+
+    async def lines() -> AsyncIterator[str]:
+        for kind, data in dialect.events(call, request, name):
+            text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+            yield (f"event: {kind}\n" if kind else "") + f"data: {text}\n\n"
+
+    return StreamingResponse(lines(), media_type="text/event-stream")

@@ -1,0 +1,319 @@
+"""A simulated user: a second policy that the agent talks to, as a tool or as the other speaker.
+
+The user is played by a model that is not trained, behind a ``Speaker``: an endpoint
+(``EndpointSpeaker``), or an engine in this process (``agentgym.rollout.speaker``). What it says
+reaches the agent as an observation, so none of its tokens is trained on. A speaker that fails is
+not the agent's fault: its episode counts as broken.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+
+from agentgym.env.base import Opening, Outcome, Progress, TextEnv
+from agentgym.errors import ConfigError, EnvError
+from agentgym.tools.env import ToolEnv, WithTools
+from agentgym.tools.http import HttpClient, RetryPolicy
+from agentgym.tools.tool import Tool, tool
+from agentgym.utils.bounds import at_least
+
+Message = dict[str, str]
+"""Role and content."""
+
+END = "###STOP###"
+"""What a user writes at the end of a conversation."""
+GREETING = "Hello! What can I do for you?"
+"""What the agent says before the user's first message."""
+INSTRUCTIONS = """\
+You are a person who talks to an assistant. You want this:
+
+{brief}
+
+Say one thing at a time, in a sentence or two. Do not give away more than you are asked for, and \
+invent nothing. When you have what you want, or when you see that you cannot get it, write {end}."""
+"""System prompt of a user."""
+
+
+class Said(NamedTuple):
+    """One message of a speaker, with its cost."""
+
+    text: str
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Speaker(Protocol):
+    """A model that speaks; called from the thread of an environment."""
+
+    def __call__(self, messages: Sequence[Message], seed: int) -> Said:
+        """The next message of the assistant's role.
+
+        Raises:
+            EnvError: There is none.
+        """
+
+
+class EndpointSpeaker:
+    """A model behind an endpoint with OpenAI's chat completions; needs the extra ``http``.
+
+    Args:
+        url: With its version, such as ``http://127.0.0.1:8000/v1``.
+        model: Its name there.
+        key: API key; none is sent unless given.
+        temperature: Of sampling.
+        max_tokens: Longest message, in tokens.
+        client: Sends the requests; its cache can replay them.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        key: str = "",
+        temperature: float = 1.0,
+        max_tokens: int = 256,
+        client: HttpClient | None = None,
+    ) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.client = client or HttpClient(retry=RetryPolicy(deadline=120.0), headers=headers)
+        self.url, self.model = url.rstrip("/"), model
+        self.temperature, self.max_tokens = temperature, max_tokens
+
+    def __call__(self, messages: Sequence[Message], seed: int) -> Said:
+        """Ask the endpoint.
+
+        Raises:
+            EnvError: It cannot be reached, refuses, or answers something else.
+        """
+        body = {
+            "model": self.model,
+            "messages": list(messages),
+            "seed": seed % 2**31,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
+        answer = self.client.post(f"{self.url}/chat/completions", body)
+        shown = " ".join(answer.text.split())[:200]
+        if answer.status >= 400:
+            raise EnvError(
+                f"the user's model at {self.url} refused with status {answer.status}: {shown}"
+            )
+        found = answer.json()
+        try:
+            text, usage = found["choices"][0]["message"]["content"], found.get("usage") or {}
+            counts = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
+            return Said(str(text or ""), *map(int, counts))
+        except (AttributeError, LookupError, TypeError, ValueError):
+            raise EnvError(
+                f"the user's model at {self.url} sent no chat completion: {shown}"
+            ) from None
+
+
+class SimulatedUser:
+    """One conversation with a user; also the callable of the tool ``ask_user``.
+
+    Args:
+        speaker: Plays the user.
+        instructions: System prompt, with ``{brief}`` and ``{end}``.
+        max_turns: Messages of the user, after which the conversation is over.
+        end: Mark by which the user ends it; the agent does not read it.
+    """
+
+    def __init__(
+        self,
+        speaker: Speaker,
+        *,
+        instructions: str = INSTRUCTIONS,
+        max_turns: int = 16,
+        end: str = END,
+    ) -> None:
+        self.speaker, self.instructions = speaker, instructions
+        self.max_turns, self.end = max_turns, end
+        at_least(1, self, "max_turns")
+        if not end:
+            raise ConfigError("the mark by which a user ends a conversation is empty")
+        self.begin("", 0)
+
+    def begin(self, brief: str, seed: int) -> None:
+        """Start a conversation.
+
+        Args:
+            brief: What the user wants.
+            seed: Of all its messages.
+        """
+        text = self.instructions.replace("{brief}", brief).replace("{end}", self.end)
+        self.messages: list[Message] = [{"role": "system", "content": text}]
+        self.seed, self.turns, self.over = seed, 0, False
+        self.tokens = 0
+        """Read and written by the user's model in this conversation."""
+
+    def __call__(self, message: str) -> str:
+        """Say something to the user, and read the reply.
+
+        Args:
+            message: What to say or to ask.
+
+        Raises:
+            EnvError: The speaker failed, or said nothing.
+        """
+        if self.over:
+            return "The user has left."
+        asked = {"role": "user", "content": message}
+        try:
+            said = self.speaker([*self.messages, asked], self.seed + self.turns)
+        except EnvError:
+            raise
+        except Exception as problem:  # A tool that raises other errors blames the agent.
+            words = " ".join(f"{type(problem).__name__}: {problem}".split())
+            raise EnvError(f"the simulated user failed: {words}") from problem
+        text, mark, _ = said.text.partition(self.end)
+        if not text.strip() and not mark:
+            raise EnvError("the simulated user said nothing")
+        self.messages += [asked, {"role": "assistant", "content": said.text}]
+        self.turns += 1
+        self.tokens += said.prompt_tokens + said.completion_tokens
+        self.over = bool(mark) or self.turns >= self.max_turns
+        return text.strip() or "The user has left."
+
+    def fork(self) -> Self:
+        """An independent conversation in the same state."""
+        other = copy.copy(self)
+        other.messages = list(self.messages)
+        return other
+
+    def tool(self) -> Tool:
+        """The tool ``ask_user``."""
+        return tool(self, name="ask_user")
+
+
+class WithUser(TextEnv):
+    """Any environment with a simulated user.
+
+    As a tool, the agent asks by calling ``ask_user``. As the partner, the agent talks to the user
+    whenever it calls no tool, the user opens the conversation, and its end is the end of the
+    episode, with the score that the environment has given by then. ``info`` holds ``user_turns``
+    and ``user_tokens``, which the user's model has read and written in the episode.
+
+    Args:
+        world: The environment; with a partner, one whose actions are tool calls.
+        user: The user.
+        partner: The user is the other speaker instead of a tool.
+        brief: From the opening of a task to what the user wants; its goal unless given.
+        goal: What the agent is shown as the goal with a partner.
+    """
+
+    stochastic = True
+
+    def __init__(
+        self,
+        world: TextEnv,
+        user: SimulatedUser,
+        *,
+        partner: bool = False,
+        brief: Callable[[Opening], str] | None = None,
+        goal: str = "Talk to the user, and do what they want.",
+    ) -> None:
+        super().__init__(
+            split=world.split, admissible=world.with_admissible, render_mode=world.render_mode
+        )
+        if partner and not isinstance(world, ToolEnv):
+            raise ConfigError(
+                f"{type(world).__name__} takes actions as text, which a partner would take for "
+                f"what is said: give a ToolEnv, or use the user as a tool (partner=False)"
+            )
+        self.user, self.partner, self.goal = user, partner, goal
+        self.brief = brief or (lambda opening: opening.goal)
+        self.world: ToolEnv = world if partner else _asking(world, user)  # type: ignore[assignment]
+
+    def tasks(self, split: str) -> Sequence[str]:
+        """Those of the environment."""
+        return self.world.tasks(split)
+
+    def start(self, task: str, rng: np.random.Generator) -> Opening:
+        """Start a task; with a partner, the user speaks first."""
+        seed = int(rng.spawn(1)[0].integers(2**31))
+        self.world.task_id = task
+        opening = self.world.start(task, rng)
+        self.world._opening, self.world._last = opening, Outcome(opening.observation)
+        tools = self.world.instructions
+        goal = opening.goal.removesuffix(tools).strip()
+        self.user.begin(self.brief(opening._replace(goal=goal)), seed)
+        if not self.partner:
+            return opening
+        return opening._replace(observation=self.user(GREETING), goal=f"{self.goal}\n\n{tools}")
+
+    def act(self, action: str) -> Outcome:
+        """Act in the environment, or say something to a partner."""
+        if self.partner and not self._calls(action):
+            said = self.user(action)
+            return self.world._last._replace(
+                observation=said, reward=0.0, valid=True, done=self.user.over
+            )
+        self.world._last = self.world.act(action)
+        return self.world._last
+
+    def _calls(self, action: str) -> bool:
+        """The action calls a tool."""
+        return bool(self.world._notation_of(action).parse(action, self.world.tools))
+
+    def manual(self) -> str:
+        """That of the environment, which lists ``ask_user`` where it is a tool."""
+        return self.world.manual()
+
+    def admissible(self) -> tuple[str, ...]:
+        """Those of the environment."""
+        return self.world.admissible()
+
+    def oracle(self) -> tuple[str, ...] | None:
+        """That of the environment, which needs no user."""
+        return self.world.oracle()
+
+    def missing(self) -> str:
+        """What the environment lacks."""
+        return self.world.missing()
+
+    def prepare(self, split: str, progress: Progress | None = None) -> None:
+        """Prepare the environment."""
+        self.world.prepare(split, progress)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """Start a task; ``info`` describes the tools as that of a ``ToolEnv``."""
+        observation, info = super().reset(seed=seed, options=options)
+        tools = [copy.deepcopy(each.schema) for each in self.world.tools]
+        return observation, {
+            **info,
+            "tools": tools,
+            "tool_instructions": self.world.instructions,
+        }
+
+    def fork(self) -> Self:
+        """An environment in the same state, with a conversation of its own."""
+        other = self.shallow_copy()
+        other.world = self.world.fork()
+        asked = [each.call for each in other.world.tools if isinstance(each.call, SimulatedUser)]
+        other.user = self.user.fork() if self.partner else asked[0]
+        return other
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.world.close()
+        super().close()
+
+    def _info(self) -> dict[str, Any]:
+        mine = {"user_turns": self.user.turns, "user_tokens": self.user.tokens}
+        return {**self.world._info(), **super()._info(), **mine}
+
+
+def _asking(world: TextEnv, user: SimulatedUser) -> ToolEnv:
+    """The environment with the tool ``ask_user``."""
+    if isinstance(world, ToolEnv):
+        world.add_tools([user.tool()])
+        return world
+    return WithTools(world, [user.tool()])
