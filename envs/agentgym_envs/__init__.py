@@ -14,6 +14,7 @@ def register_all() -> None:
         ("agentgym/Hotter-v0", "agentgym_envs.hotter:Hotter", 12),
         ("agentgym/PythonMath-v0", "agentgym_envs.pythonmath.env:PythonMath", 8),
         ("agentgym/ScienceWorld-v0", "agentgym_envs.scienceworld.env:ScienceWorld", 200),
+        ("agentgym/Tau2-v0", "agentgym_envs.tau2.env:Tau2", 100),
         ("agentgym/TextWorld-v0", "agentgym_envs.textworld.env:TextWorld", 50),
         ("agentgym/WebShop-v0", "agentgym_envs.webshop.env:WebShop", 15),
     ]:
