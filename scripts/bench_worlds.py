@@ -15,6 +15,7 @@ are worlds of our own. `--pool` adds `scripts/bench pool`.
 from __future__ import annotations
 
 import gc
+import json
 import os
 import tempfile
 import time
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import bench_pool
 import gymnasium
@@ -200,17 +201,56 @@ def agentdojo(task: str, listing: bool) -> Player:
     return Player(begin, step, lambda: None)
 
 
+def tau2(task: str, listing: bool) -> Player:
+    """The package's environment in solo mode, calls as JSON, and its assertions at the end."""
+    from agentgym_envs.tau2 import package
+    from agentgym_envs.tau2.domains import DONE, domain
+
+    package.require()
+    where = domain("telecom")
+    one = where.task(task.removeprefix("telecom-"))
+    call = package.module("data_model.message").ToolCall
+    texts = {
+        line: [json.dumps(each) for each in as_calls(line)]
+        for line in lines_of("agentgym/Tau2-v0", task)
+    }
+    env: Any = None
+
+    def begin() -> None:
+        nonlocal env
+        env = where._module.get_environment(solo_mode=True)
+        state = one.initial_state
+        env.set_state(state.initialization_data, state.initialization_actions, [])
+
+    def step(line: str) -> None:
+        for text in texts[line]:
+            name, arguments = json.loads(text)
+            if name != DONE:
+                env.get_response(call(name=name, arguments=arguments))
+                continue
+            for each in one.evaluation_criteria.env_assertions or ():
+                env.run_env_assertion(each, raise_assertion_error=False)
+
+    return Player(begin, step, lambda: None)
+
+
 LIBRARIES: dict[str, Library] = {
     "agentgym/AgentDojo-v0": agentdojo,
     "agentgym/BFCL-v0": bfcl,
     "agentgym/ALFWorld-v0": alfworld,
     "agentgym/BabyAI-v0": babyai,
     "agentgym/ScienceWorld-v0": scienceworld,
+    "agentgym/Tau2-v0": tau2,
     "agentgym/TextWorld-v0": textworld,
 }
 OUTSIDE = ("agentgym/ScienceWorld-v0",)
 """Worlds that do their work in another process."""
-NO_TEXT = ("agentgym/AgentDojo-v0", "agentgym/BFCL-v0", "agentgym/BabyAI-v0")
+NO_TEXT = (
+    "agentgym/AgentDojo-v0",
+    "agentgym/BFCL-v0",
+    "agentgym/BabyAI-v0",
+    "agentgym/Tau2-v0",
+)
 """Worlds whose library takes no text: only what the oracle does is played."""
 
 

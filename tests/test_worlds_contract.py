@@ -33,7 +33,10 @@ BRISK = CheckSettings(steps=100, resets=300, seconds=3.0)
 QUICK = CheckSettings(steps=40, resets=60, seconds=1.0)
 """For worlds made of packages whose own tests look closely."""
 SLOW = {
-    **dict.fromkeys(("agentgym/AgentDojo-v0", "agentgym/BFCL-v0", "agentgym/BabyAI-v0"), QUICK),
+    **dict.fromkeys(
+        ("agentgym/AgentDojo-v0", "agentgym/BFCL-v0", "agentgym/BabyAI-v0", "agentgym/Tau2-v0"),
+        QUICK,
+    ),
     "agentgym/ScienceWorld-v0": CheckSettings(steps=8, resets=20, seconds=0.2, episodes=2),
 }
 """Less where a reset takes a fifth of a second; `agentgym check scienceworld` looks for longer."""

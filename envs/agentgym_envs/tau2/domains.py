@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from typing import Any, NamedTuple
 
-from agentgym_envs.functions import Function
+from agentgym_envs.functions import Function, Result
 from agentgym_envs.tau2 import package, records
 
 DOMAINS = ("telecom", "retail", "airline")
@@ -20,8 +20,8 @@ DONE = "done"
 class Spoken(NamedTuple):
     """What an episode is judged by, beside the databases."""
 
-    calls: tuple[Any, ...]
-    """The package's ``ToolCall`` objects."""
+    calls: tuple[tuple[str, Mapping[str, Any]], ...]
+    """Names and arguments."""
     messages: tuple[str, ...]
     """Of the agent."""
 
@@ -90,6 +90,20 @@ class Domain:
             *(Function(f["name"], f["description"], _plain(f["parameters"])) for f in found),
             done,
         )
+
+    @cached_property
+    def _on_device(self) -> frozenset[str]:
+        return frozenset(self._template.user_tools.tools) if self.solo else frozenset()
+
+    def call(self, environment: Any, name: str, arguments: Mapping[str, Any]) -> Result:
+        """Run a function that is offered: the package's ``get_response``, without its look-ups."""
+        owner = environment.user_tools if name in self._on_device else environment.tools
+        try:
+            answer = getattr(owner, name)(**arguments)
+            environment.sync_tools()
+        except Exception as problem:
+            return Result(" ".join(f"Error: {problem}".split()), failed=True)
+        return Result(str(environment.to_json_str(answer)))
 
     def begin(self, task: str) -> Any:
         """The package's environment at the start of a task."""
@@ -168,8 +182,10 @@ def _asserted(environment: Any, assertions: Sequence[Any] | None) -> bool:
     )
 
 
-def _made(calls: Sequence[Any], actions: Sequence[Any] | None) -> bool:
-    return all(any(action.compare_with_tool_call(c) for c in calls) for action in actions or ())
+def _made(calls: Sequence[tuple[str, Mapping[str, Any]]], actions: Sequence[Any] | None) -> bool:
+    made = package.module("data_model.message").ToolCall
+    found = [made(name=name, arguments=dict(arguments)) for name, arguments in calls]
+    return all(any(action.compare_with_tool_call(c) for c in found) for action in actions or ())
 
 
 def _told(messages: Sequence[str], facts: Sequence[str] | None) -> bool:

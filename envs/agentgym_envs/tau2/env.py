@@ -61,7 +61,7 @@ class Tau2(FunctionEnv):
         self._task: Any = None
         self._state: Any = None
         """The package's environment."""
-        self._calls: tuple[Any, ...] = ()
+        self._calls: tuple[tuple[str, Mapping[str, Any]], ...] = ()
         self._messages: tuple[str, ...] = ()
         first = "check_network_status" if self.domain.solo else "list_all_airports"
         self.action_space = AnyText((self.written(first, {}), self.written(DONE, {}), "Hello."))
@@ -88,15 +88,12 @@ class Tau2(FunctionEnv):
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Result | Outcome:
         """Run a function; ``done`` ends the episode."""
-        task, spoken = self._playing(), Spoken(self._calls, self._messages)
         if name == DONE:
-            won = self.domain.passed(task, self._state, spoken)
+            spoken = Spoken(self._calls, self._messages)
+            won = self.domain.passed(self._playing(), self._state, spoken)
             return Outcome("The case is closed.", float(won), float(won), won, done=True)
-        made = package.module("data_model.message").ToolCall(name=name, arguments=dict(arguments))
-        self._calls = (*self._calls, made)
-        answer = self._state.get_response(made)
-        text = str(answer.content)
-        return Result(" ".join(text.split()) if answer.error else text, failed=answer.error)
+        self._calls = (*self._calls, (name, arguments))
+        return self.domain.call(self._state, name, arguments)
 
     def say(self, message: str) -> Outcome:
         """To the customer, where there is one."""
@@ -129,7 +126,7 @@ class Tau2(FunctionEnv):
         steps = [
             (each.name, dict(each.arguments)) for each in task.evaluation_criteria.actions or ()
         ]
-        made = [(each.name, dict(each.arguments)) for each in self._calls]
+        made = [(name, dict(arguments)) for name, arguments in self._calls]
         told = [", ".join(task.evaluation_criteria.communicate_info or ())]
         rest = steps[len(made) :] if steps[: len(made)] == made else steps
         for calls in (rest, steps):
