@@ -78,7 +78,7 @@ def test_a_plain_installation_lists_what_each_environment_needs(plain):
 def test_the_worlds_come_in_one_installation_with_all_that_people_need_to_use_them():
     named = extras()
     assert named["serve"] | named["tools"] <= named["worlds"]
-    assert named["all"] == named["worlds"] | named["train"] | named["gguf"]
+    assert named["all"] == named["worlds"] | named["train"] | named["gguf"] | named["zstd"]
     assert "alfworld" not in named["all"], "it would bring a planner that is compiled from C++"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 from ast import literal_eval
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -98,7 +97,7 @@ class AgentDojo(FunctionEnv):
         found, error = runtime.run_function(self._data, name, given)
         if error:
             return Result(" ".join(str(error).split()), failed=True)
-        return Result(modules["tool_execution"].tool_result_to_str(found, _dumped))
+        return Result(modules["tool_execution"].tool_result_to_str(found, _suites.dumped))
 
     def say(self, message: str) -> Outcome:
         """The answer: check both tasks."""
@@ -215,21 +214,3 @@ def _as_list(value: Any) -> Any:
             return value
         return found if isinstance(found, list) else value
     return value
-
-
-def _dumped(value: Any) -> str:
-    """YAML as the package writes it, by the emitter in C."""
-    import yaml
-
-    return str(yaml.dump(value, Dumper=_dumper()))
-
-
-@cache
-def _dumper() -> Any:
-    """Which also writes the package's enumerations; the emitter in C takes plain texts alone."""
-    import yaml
-    from agentdojo.strenum import StrEnum
-
-    found = type("Dumper", (getattr(yaml, "CSafeDumper", yaml.SafeDumper),), {})
-    found.add_multi_representer(StrEnum, lambda dumper, value: dumper.represent_str(str(value)))  # type: ignore[attr-defined]
-    return found

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agentgym.evaluation.stats.intervals import Interval, bootstrap_difference, bootstrap_mean
+from agentgym.evaluation.stats.bootstrap import bootstrap_difference, bootstrap_mean
+from agentgym.evaluation.stats.intervals import Interval
 from agentgym_envs.agentdojo import suites
 from agentgym_envs.agentdojo.env import AgentDojo
 

@@ -171,6 +171,24 @@ def runtime(suite_name: str) -> Any:
     return package.load()["functions_runtime"].FunctionsRuntime(suite(suite_name).tools)
 
 
+def dumped(value: Any) -> str:
+    """YAML as the package writes it, by the emitter in C."""
+    import yaml
+
+    return str(yaml.dump(value, Dumper=_dumper()))
+
+
+@cache
+def _dumper() -> Any:
+    """Which also writes the package's enumerations; the emitter in C takes plain texts alone."""
+    import yaml
+    from agentdojo.strenum import StrEnum
+
+    found = type("Dumper", (getattr(yaml, "CSafeDumper", yaml.SafeDumper),), {})
+    found.add_multi_representer(StrEnum, lambda dumper, value: dumper.represent_str(str(value)))  # type: ignore[attr-defined]
+    return found
+
+
 def _schema(schema: dict[str, Any]) -> dict[str, Any]:
     from agentgym.tools.tool import without_titles
 
