@@ -168,3 +168,26 @@ def test_a_comparison_needs_two_and_a_name_for_each():
         compare_reports([report([1] * 3), report([2] * 3)], ["a"])
     with pytest.raises(ConfigError, match="give each its own"):
         compare_reports([report([1] * 3), report([2] * 3)], ["a", "a"])
+
+
+def run_folder(root, algorithm, seed, wins):
+    (root / "eval").mkdir(parents=True)
+    (root / "config.yaml").write_text(f"algorithm: {algorithm}\nseed: {seed}\nenv: made\n")
+    written(root / "eval" / "before.jsonl", [0] * 8)
+    written(root / "eval" / "after.jsonl", wins)
+    return str(root)
+
+
+def test_runs_that_differ_only_in_their_seed_are_one_arm(tmp_path, capsys):
+    words = [
+        run_folder(tmp_path / f"{name}-{seed}", name, seed, [wins + seed] * 8)
+        for name, wins in (("grpo", 1), ("epo", 3))
+        for seed in (0, 1)
+    ]
+    assert main(["compare", *words]) == 0
+    out = capsys.readouterr().out
+    assert "grpo -> epo" in out and "by seed 0.25 0.50" in out and "2 and 2 seeds" in out
+    assert main(["compare", words[0], words[1], words[2]]) == 0
+    assert "One side has one training seed" in capsys.readouterr().out
+    assert main(["compare", words[0], words[1]]) == 0
+    assert "m (1) -> m (2)" in capsys.readouterr().out

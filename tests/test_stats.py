@@ -273,6 +273,7 @@ def test_the_analytic_difference_is_a_paired_t_interval_inside_its_bounds():
     assert difference_interval([0, 0], [0, 1], (0.0, 1.0)).high == 1
     same = difference_interval([0.5] * 10, [0.5] * 10, (0.0, 1.0))
     assert same.low == -same.high < 0
+    assert (1 - same.high) ** 10 == pytest.approx(0.05)
     with pytest.raises(ValueError, match="4 before and 5 after"):
         difference_interval([0.0] * 4, [0.0] * 5)
 

@@ -21,15 +21,16 @@ from agentgym.utils.progress import Display
 class CompareArguments:
     """Say whether evaluations on one panel differ, by how much, and on which tasks.
 
+    Ways to call it:
         agentgym compare RUN                              # after training against before
         agentgym compare RUN_A RUN_B RUN_C                # every pair, Holm-corrected
         agentgym compare evals/a.jsonl evals/b.jsonl --measure pass@8
         agentgym compare 'grpo=runs/grpo-*' 'epo=runs/epo-*'   # several seeds of two methods
 
-    Tasks are compared one by one, so what is hard for all cancels. `NAME=PATTERN` joins the runs of
-    several training seeds to one arm; with two or more on both sides, intervals and p-values are
-    over seeds, too, and speak of training again. Panels that differ are compared on their common
-    tasks.
+    Tasks are compared one by one, so what is hard for all cancels. Run folders that differ only in
+    their seed are one arm, and so are those of `NAME=PATTERN`; with two or more seeds on both
+    sides, intervals and p-values are over seeds, too, and speak of training again. Panels that
+    differ are compared on their common tasks.
     """
 
     evaluations: Annotated[
@@ -51,7 +52,7 @@ def compare(arguments: list[str]) -> int:
 
     if not options.evaluations:
         raise ConfigError("nothing to compare: give run folders, or files that `eval` wrote")
-    arms = [_arm(word) for word in options.evaluations]
+    arms = _by_settings([_arm(word) for word in options.evaluations])
     names = [name or paths[0] for name, paths in arms] if any(name for name, _ in arms) else []
     if len(arms) == 1 and len(arms[0][1]) == 1:
         found = compare_evaluations(arms[0][1][0], measure=options.measure)
@@ -78,6 +79,22 @@ def _arm(word: str) -> tuple[str, list[str]]:
     return name, paths
 
 
+def _by_settings(arms: list[tuple[str, list[str]]]) -> list[tuple[str, list[str]]]:
+    """Run folders that differ only in their seed joined to arms, where two or more arms remain."""
+    paths = [path for _, each in arms for path in each]
+    runs_alone = all((Path(path) / "config.yaml").is_file() for path in paths)
+    if any(name for name, _ in arms) or len(paths) < 3 or not runs_alone:
+        return arms
+    from agentgym.experiment.report_page import read_run
+    from agentgym.experiment.run_folder import RunFolder
+    from agentgym.run_report.run import arms_of
+
+    runs = [read_run(RunFolder(Path(path))) for path in paths]
+    where = {id(run): path for run, path in zip(runs, paths, strict=True)}
+    found = [(arm.label, [where[id(run)] for run in arm.runs]) for arm in arms_of(runs)]
+    return found if 1 < len(found) < len(paths) else arms
+
+
 def _matches(pattern: str) -> Sequence[str]:
     if not glob.has_magic(pattern):
         return [pattern]
@@ -90,6 +107,7 @@ def _matches(pattern: str) -> Sequence[str]:
 class PlanArguments:
     """Say how many tasks and episodes an evaluation needs.
 
+    Ways to call it:
         agentgym plan-eval --margin 3                     # one success rate, +-3 points
         agentgym plan-eval --margin 3 --paired            # a difference of two, +-3 points
         agentgym plan-eval --margin 3 --paired --power 0.8     # to find a difference of 3 points

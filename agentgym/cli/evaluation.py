@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 class EvalArguments:
     """Play frozen panels of tasks with a model and report pass@k with 95 % intervals.
 
+    Ways to call it:
         agentgym eval RUN/checkpoints/final                       # the panel of its run
         agentgym eval MODEL --world alfworld --world webshop --k 1 4 8
         agentgym eval MODEL --world alfworld --panel.split valid test --out evals/mine

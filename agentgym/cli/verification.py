@@ -17,6 +17,7 @@ from agentgym.utils.progress import Display
 class VerifyArguments:
     """Play a sample of the episodes of an evaluation again, and say whether they are the same.
 
+    Ways to call it:
         agentgym verify evals/textworld-test-1a2b3c4d.md      # a card and the file beside it
         agentgym verify RUN                                   # its evaluation after training
         agentgym verify evals/a.jsonl --episodes 100

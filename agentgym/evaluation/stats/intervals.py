@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from agentgym.evaluation.stats.student import student_t
+from agentgym.evaluation.stats.student import LEVEL, student_t
 
 Floats = npt.NDArray[np.float64]
 
@@ -110,8 +110,9 @@ def difference_interval(
         before: One number per task, (M,).
         after: The same tasks in the same order, (M,).
         support: Least and greatest possible value of one task, before or after. Where all
-            differences are equal, which leaves no spread to measure, the score interval of
-            ``mean_interval`` is used.
+            differences are equal, which leaves no spread to measure, the interval allows for a
+            kind of task with an extreme difference and a share of up to ``1 - 0.05**(1/M)``, about
+            3/M, that all M may have missed (the "rule of three").
 
     Raises:
         ValueError: The two sides do not have the same number of tasks.
@@ -122,14 +123,15 @@ def difference_interval(
 
     Source:
         Miller 2024 (arXiv:2411.00640), section 4.2: paired differences with standard errors over
-        tasks.
+        tasks. Hanley and Lippman-Hand 1983 for the rule of three.
     """
     change = paired(before, after)
-    if support is None:
+    if support is None or not change.size:
         return mean_interval(change)
     width = support[1] - support[0]
     if not (change != change[:1]).any():
-        return mean_interval(change, (-width, width))
+        value, missed = float(change[0]), 1 - (1 - LEVEL) ** (1 / change.size)
+        return Interval(value, value - missed * (width + value), value + missed * (width - value))
     value, low, high = mean_interval(change)
     return Interval(value, max(-width, low), min(width, high))
 
