@@ -19,6 +19,8 @@ from agentgym.cli import VERBS, main
 HERE = Path(__file__).parent.parent
 ELSEWHERE = {"docs/how-to/tools.md"}
 """Needs services of its own: `test_docs_tools.py`."""
+NEEDS = {"docs/how-to/benchmarks.md": ("agentdojo", "deepdiff", "tau2", "addict")}
+"""Page -> packages without which its blocks are not run."""
 FOLDERS = ("docs", "envs", "trainers", "examples")
 FOUND = [path for folder in FOLDERS for path in (HERE / folder).rglob("*.md")]
 PAGES = [
@@ -46,6 +48,8 @@ def having(language):
 
 @pytest.mark.parametrize("page", [page for page in having("python") if page not in ELSEWHERE])
 def test_every_python_block_on_a_page_runs(page, tmp_path, monkeypatch):
+    for package in NEEDS.get(page, ()):
+        pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AGENTGYM_CACHE", str(tmp_path / "cache"))
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -12,6 +12,7 @@ pytest.importorskip("addict")
 pytest.importorskip("loguru")
 pytest.importorskip("toml")
 
+from agentgym.tools.user import END, Said, SimulatedUser
 from agentgym_envs.tau2 import package, records
 from agentgym_envs.tau2.domains import DOMAINS, domain
 from agentgym_envs.tau2.env import Tau2
@@ -101,6 +102,31 @@ def test_the_scripted_customer_says_all_at_once_and_then_agrees():
     alone = Tau2()
     begin(alone, alone.tasks("test")[0])
     assert not alone.step("Hello?")[4]["action_valid"]
+
+
+def test_a_simulated_customer_hears_the_agent_and_ends_the_episode():
+    """Facts that the agent tells it count; its brief is what the package tells its own."""
+
+    def speaker(messages, seed):
+        brief, heard = messages[0]["content"], messages[-1]["content"]
+        assert "You want this:" in brief
+        return Said("Thank you." + END if "Goodbye" in heard else f"Help me. ({len(messages)})")
+
+    with pytest.raises(ConfigError, match="solved alone"):
+        Tau2(user=SimulatedUser(speaker))
+    env = Tau2(domain="retail", user=SimulatedUser(speaker))
+    task = next(
+        t for t in env.tasks("base") if env.domain.task(t[7:]).evaluation_criteria.communicate_info
+    )
+    assert begin(env, task)[0] == "Help me. (2)"
+    *calls, said, _ = env.oracle()
+    for action in calls:
+        env.step(action)
+    fork = env.fork()
+    assert env.step(said)[0] == "Help me. (4)" and fork.user.turns == 1
+    text, reward, over, _, info = env.step("Goodbye.")
+    assert (text, reward, over, info["won"]) == ("Thank you.", 1.0, True, True)
+    assert fork.step("Goodbye.")[1:3] == (0.0, True), "the facts were not told"
 
 
 def test_what_the_customer_must_be_told_counts():

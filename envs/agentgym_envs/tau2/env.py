@@ -8,7 +8,8 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from agentgym.env.base import AnyText, Opening, Outcome, one_of, unknown_split, unknown_task
-from agentgym.errors import EnvError
+from agentgym.errors import ConfigError, EnvError
+from agentgym.tools.user import GREETING, SimulatedUser
 from agentgym_envs.functions import FunctionEnv, Result
 from agentgym_envs.tau2 import package
 from agentgym_envs.tau2.domains import DOMAINS, DONE, SPLITS, Spoken
@@ -42,22 +43,32 @@ class Tau2(FunctionEnv):
     """
 
     def __init__(
-        self, *, domain: Literal["telecom", "retail", "airline"] = "telecom", **kwargs: Any
+        self,
+        *,
+        domain: Literal["telecom", "retail", "airline"] = "telecom",
+        user: SimulatedUser | None = None,
+        **kwargs: Any,
     ) -> None:
         """Make the environment.
 
         Args:
             domain: ``telecom``, ``retail`` or ``airline``.
+            user: The customer, played by a model, instead of the scripted one: it is told what the
+                package tells its own, and ends the episode when it ends the conversation.
             **kwargs: See ``FunctionEnv`` and ``TextEnv``.
 
         Raises:
-            ConfigError: There is no such domain.
+            ConfigError: There is no such domain, or a user where the agent works alone.
             MissingExtra: The package is not installed.
         """
         package.require()
         super().__init__(**kwargs)
         one_of("domain", domain, DOMAINS)
         self.domain = _domain(domain)
+        if user is not None and self.domain.solo:
+            raise ConfigError(f"domain {domain} is solved alone: give a user to retail or airline")
+        self.user = user
+        self.stochastic = user is not None
         self._task: Any = None
         self._state: Any = None
         """The package's environment."""
@@ -84,14 +95,16 @@ class Tau2(FunctionEnv):
         kind = id_[1 : id_.index("]")] if id_.startswith("[") else self.domain.name
         if self.domain.solo:
             return Opening(str(self._task.ticket), "Solve the ticket.", kind)
-        return Opening(_first(self._task), "Serve the customer.", kind)
+        text = _first(self._task)
+        if self.user is not None:
+            self.user.begin(text, int(rng.integers(2**31)))
+            text = self.user(GREETING)
+        return Opening(text, "Serve the customer.", kind)
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> Result | Outcome:
         """Run a function; ``done`` ends the episode."""
         if name == DONE:
-            spoken = Spoken(self._calls, self._messages)
-            won = self.domain.passed(self._playing(), self._state, spoken)
-            return Outcome("The case is closed.", float(won), float(won), won, done=True)
+            return self._closed("The case is closed.")
         self._calls = (*self._calls, (name, arguments))
         return self.domain.call(self._state, name, arguments)
 
@@ -101,7 +114,10 @@ class Tau2(FunctionEnv):
             self.well_formed = False
             return Outcome("Nobody reads messages: call a function, or done to end.", valid=False)
         self._messages = (*self._messages, message)
-        return Outcome(_REPLY)
+        if self.user is None:
+            return Outcome(_REPLY)
+        reply = self.user(message)
+        return self._closed(reply) if self.user.over else Outcome(reply)
 
     def about(self) -> str:
         """The policy, and how an episode ends."""
@@ -143,7 +159,14 @@ class Tau2(FunctionEnv):
         other = super().fork()
         if self._state is not None:
             other._state = self.domain.copied(self._state)
+        other.user = self.user.fork() if self.user is not None else None
         return other
+
+    def _closed(self, text: str) -> Outcome:
+        """The end, and the check."""
+        spoken = Spoken(self._calls, self._messages)
+        won = self.domain.passed(self._playing(), self._state, spoken)
+        return Outcome(text, float(won), float(won), won, done=True)
 
     def _playing(self) -> Any:
         if self._task is None:
