@@ -21,6 +21,7 @@ from agentgym.scoring.rubric import load_rubric, transcript
 from agentgym.scoring.scorer import Score, Unscored, as_score, load_scorer
 from agentgym.settings import ScoringSettings
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
+from agentgym_envs.hotter import Hotter
 
 SCORERS = """
 import asyncio
@@ -393,6 +394,13 @@ def test_a_scorer_replaces_score_and_reward():
     assert reward_of(lambda record: 0.25, broken) is broken
 
 
+class FewTasks(Hotter):
+    """Hotter with four tasks a split, which take little time to demonstrate."""
+
+    def tasks(self, split):
+        return super().tasks(split)[:4]
+
+
 def test_the_reward_of_a_training_run_is_the_scorers(tmp_path):
     (tmp_path / "mine.py").write_text(
         "def even(episode):\n"
@@ -401,7 +409,7 @@ def test_the_reward_of_a_training_run_is_the_scorers(tmp_path):
     )
     result = agentgym.train(
         "grpo",
-        env="hotter",
+        env=FewTasks,
         scoring={"scorer": f"{tmp_path / 'mine.py'}:even"},
         out=tmp_path / "run",
         steps=1,
