@@ -62,7 +62,9 @@ def write(records: Iterable[EpisodeRecord], path: Path) -> int:
 def trajectory(record: EpisodeRecord) -> dict[str, Any]:
     """The object of one episode."""
     held = conversation_of(record)
-    steps = [{"source": "system", "message": held.system}] if held.system else []
+    steps: list[dict[str, Any]] = (
+        [{"source": "system", "message": held.system}] if held.system else []
+    )
     steps.append({"source": "user", "message": held.user})
     context: list[int] = []
     for number, (turn, exchange) in enumerate(zip(record.turns, held.exchanges, strict=True)):

@@ -153,7 +153,7 @@ def _turn(exchange: Exchange, facts: Any) -> dict[str, Any]:
         raise ConfigError(f"the metadata of a turn is {facts!r}, expected an object")
     exact = facts.get("exact") or {}
     more = {name: value for name, value in facts.items() if name != "exact"}
-    columns = {name: [] for name in COLUMNS}
+    columns: dict[str, Any] = {name: [] for name in COLUMNS}
     calls = [to_object(call) for call in exchange.calls]
     return {**columns, **said_in(exchange), **more, "calls": calls, **exact}
 

@@ -45,7 +45,7 @@ class Entry:
         Raises:
             MissingExtra: Its package is not installed (raised by the functions).
         """
-        found: Format = import_module(f"agentgym.interchange.{self.name}_format")  # type: ignore[assignment]
+        found: Format = import_module(f"agentgym.interchange.{self.name}_format")
         return found
 
 

@@ -75,7 +75,7 @@ class Rubric:
         found, reasons = {}, []
         for name in names:
             verdict = verdicts.get(name)
-            score = verdict.get("score") if isinstance(verdict, Mapping) else verdict
+            score: Any = verdict.get("score") if isinstance(verdict, Mapping) else verdict
             if type(score) not in (int, float) or not 0 <= score <= 1:  # NaN fails, too.
                 raise ValueError(f"criterion {name!r} has the score {score!r}, expected 0 to 1")
             found[name] = float(score)

@@ -95,7 +95,8 @@ class Trainer:
         """Credit the groups and update the policy; the seconds of their rollout are logged."""
         start = time.perf_counter()
         metrics = episode_metrics(groups) | group_metrics(groups) | staleness(groups, self.step)
-        batch, advantages = collate(groups), [[() for _ in group] for group in groups]
+        batch = collate(groups)
+        advantages: list[list[Advantages]] = [[() for _ in group] for group in groups]
         if len(batch):
             loop = asyncio.get_running_loop()
             learned, credited = await loop.run_in_executor(

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from enum import Enum
 from functools import cache
 from typing import Any, TypeVar
@@ -70,8 +70,9 @@ def from_object(kind: type[T], found: Any, what: str) -> T:
 
 
 @cache
-def _fields(kind: type[Any]) -> tuple[dict[str, Reader], tuple[str, ...]]:
+def _fields(kind: Hashable) -> tuple[dict[str, Reader], tuple[str, ...]]:
     """How each field is read, and which have no default."""
+    assert isinstance(kind, type)
     hints = typing.get_type_hints(kind)
     if not dataclasses.is_dataclass(kind):
         return {name: _reader(hint, name) for name, hint in hints.items()}, tuple(hints)
@@ -150,7 +151,7 @@ def _pair(kinds: tuple[Any, ...]) -> Reader:
 
 def _column(kind: Any, name: str) -> Reader:
     """A list; numbers are checked by the set of their types, which is fast."""
-    allowed = {int: {int}, float: {int, float, type(None)}}.get(kind)
+    allowed: set[type] | None = {int: {int}, float: {int, float, type(None)}}.get(kind)
     inner = _reader(kind, name)
 
     def read(value: Any) -> tuple[Any, ...]:
