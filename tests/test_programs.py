@@ -523,3 +523,47 @@ def test_the_world_reaches_a_program_over_mcp(native):
     assert seen["tools"] == ["act"] and seen["texts"][0] == "Higher."
     assert seen["texts"][-1] == "The episode is over.\n(The episode is over.)"
     assert seen["wrong"] == (True, "the world has no tool 'fly', only act")
+
+
+FORMS = {
+    "/chat/completions": {"messages": [{"role": "user", "content": "Go."}]},
+    "/responses": {"input": "Go."},
+    "/messages": {"messages": [{"role": "user", "content": "Go."}], "max_tokens": 64},
+}
+LAST = {
+    "/chat/completions": "data: [DONE]",
+    "/responses": "event: response.completed",
+    "/messages": "event: message_stop",
+}
+
+
+def test_every_form_is_read_by_its_own_next_request_and_as_a_stream(native):
+    """Whole and as a stream; what a form returns extends the row when it is sent back."""
+    streams = {}
+
+    async def program(access):
+        headers = {"Authorization": f"Bearer {access.api_key}"}
+        async with httpx.AsyncClient(base_url=access.base_url, headers=headers) as client:
+            for path, body in FORMS.items():
+                answer = (await client.post(path, json=body)).json()
+                more = {"role": "user", "content": "On."}
+                if path == "/chat/completions":
+                    body = {"messages": [*body["messages"], answer["choices"][0]["message"], more]}
+                elif path == "/responses":
+                    asked = {"role": "user", "content": "Go."}
+                    body = {"input": [asked, *answer["output"], more]}
+                else:
+                    said = {"role": "assistant", "content": answer["content"]}
+                    body = {**body, "messages": [*body["messages"], said, more]}
+                streamed = await client.post(path, json={**body, "stream": True})
+                streams[path] = streamed.text
+
+    say = lambda p, s: (*native.tokenizer.encode("Higher. Lower."), *native.stop)  # noqa: E731
+    (episode,) = play(native, program, say, retries=0)
+    assert episode.error == ""
+    assert [t.fresh for t in episode.turns] == [True, False] * 3
+    for path, text in streams.items():
+        assert (
+            "Higher. Lower." in text
+            and LAST[path] in text.strip().splitlines()[-1 - ("event" in LAST[path])]
+        )
