@@ -42,7 +42,7 @@ SMALL = {
     "env_args": {"high": 4},
     "tasks_per_step": 2,
     "save_every": 2,
-    "imitation": {"max_steps": 12, "demos_per_task": 1, "until_success": 1.0},
+    "imitation": {"max_steps": 6, "demos_per_task": 1, "until_success": 1.0},
     "scratch": {
         "hidden_size": 32,
         "num_layers": 1,
@@ -78,9 +78,9 @@ def sampled(episode):
 
 def test_a_resumed_run_of_a_program_is_that_without_interruption(tmp_path, program):
     whole, half = tmp_path / "whole", tmp_path / "half"
-    agentgym.train(GRPO(group_size=4), **program, steps=4, out=whole, progress=False, **SMALL)
+    agentgym.train(GRPO(group_size=2), **program, steps=3, out=whole, progress=False, **SMALL)
     rows = logged(whole)
-    assert len(rows) == 4 and "curriculum/tasks" in rows[0] and rows[-1]["spent/tokens"] > 0
+    assert len(rows) == 3 and "curriculum/tasks" in rows[0] and rows[-1]["spent/tokens"] > 0
     shutil.copytree(whole, half)
     shutil.rmtree(half / "checkpoints" / "final")
     (half / "eval" / "after.jsonl").unlink()

@@ -118,23 +118,64 @@ def test_a_program_plays_an_episode_as_one_row(agent, native):
     assert episode.turns[0].observation in ("Higher.", "Lower.")
 
 
-def test_the_batch_of_a_program_is_that_of_the_native_agent(agent, native):
+TASKS = [Task(TASK.env, f"hotter-{number}") for number in (3, 4, 5, 6)]
+FOUR = EpisodeLimits(turns=4)
+
+
+@pytest.fixture
+def both(agent, native):
+    """The same transcripts, played by the native agent and by a program; some win in four turns."""
+    say = bisect(agent)
+    player = Player(
+        agent=agent, engine=ScriptedEngine(say), make_env=lambda t: make(t.env), limits=FOUR
+    )
+
+    async def run():
+        return await asyncio.gather(*(player(task, 0) for task in TASKS))
+
+    theirs = [play(native, guesser, say, task=task, limits=FOUR)[0] for task in TASKS]
+    return asyncio.run(run()), theirs
+
+
+def test_the_batch_of_a_program_is_that_of_the_native_agent(both):
     import torch
 
     from agentgym.batch.batch import collate
 
-    say = bisect(agent)
-    theirs = play(native, guesser, say, samples=3)
-    player = Player(agent=agent, engine=ScriptedEngine(say), make_env=lambda t: make(t.env))
-
-    async def run():
-        return await asyncio.gather(*(player(TASK, k) for k in range(3)))
-
-    ours = asyncio.run(run())
-    one, other = collate([ours]), collate([theirs])
+    one, other = (collate([episodes]) for episodes in both)
+    assert 0 < one.reward.sum() < len(TASKS)
     for field in fields(one):
         if field.name not in ("extra", "ending_hash"):
             assert torch.equal(getattr(one, field.name), getattr(other, field.name)), field.name
+
+
+def test_the_gradient_of_a_program_is_that_of_the_native_agent(agent, tokenizer, both):
+    """One step of GRPO from the same weights: the weights after it are equal in every bit."""
+    import torch
+
+    from agentgym.models import from_scratch
+    from agentgym.models.policy import Policy
+    from agentgym.settings import AlarmSettings, OptimizerSettings, ScratchSettings
+    from agentgym.training.learner import Learner
+    from agentgym.training.trainer import Trainer
+    from agentgym_trainers.grpo import GRPO
+
+    shape = ScratchSettings(
+        hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=64
+    )
+    player = Player(agent=agent, engine=ScriptedEngine(bisect(agent)), make_env=make)
+
+    def learned(episodes):
+        model = from_scratch.make_model(tokenizer, shape, context=512, seed=0)
+        learner = Learner(Policy(model), OptimizerSettings(warmup_steps=0), seed=0, horizon=1)
+        alarms = AlarmSettings(max_mismatch=100.0)  # The script has no log-probabilities.
+        trainer = Trainer(GRPO(group_size=4).build(), learner, player, alarms=alarms)
+        step = asyncio.run(trainer.learn([list(episodes)], 0.0))
+        return step.metrics["update/grad_norm"], model.state_dict()
+
+    (ours, mine), (theirs, other) = map(learned, both)
+    assert ours == theirs > 0
+    assert all(torch.equal(mine[name], other[name]) for name in mine)
 
 
 def test_a_seed_depends_on_the_prompt_and_not_on_the_order_of_calls(native):
