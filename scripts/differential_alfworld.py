@@ -3,9 +3,11 @@
 Needs the extra `alfworld-reference`. Games take turns with the two wordings; every third one is
 perturbed first, towards what official files contain and our generator never makes: things in two
 receptacles or away from them, open doors, food that is hot already. One episode of a game follows
-the omniscient oracle to the end and goes on at random, another one is random.
+the omniscient oracle to the end and goes on at random, another one is random. With a folder of
+official games, those of its validation splits are played, in a random order.
 
     scripts/differential_alfworld.py --games 200
+    scripts/differential_alfworld.py --games 274 --official ~/alfworld
 """
 
 import argparse
@@ -29,13 +31,23 @@ def main() -> None:
     parser.add_argument("--games", type=int, default=200)
     parser.add_argument("--first", type=int, default=0, help="seed of the first game")
     parser.add_argument("--steps", type=int, default=25, help="length of a random episode")
+    parser.add_argument("--official", type=Path, help="folder that scripts/alfworld-official made")
     options = parser.parse_args()
-    ids = tasks.panel_ids("train", options.first + options.games, problem.TASK_TYPES)
+    last = options.first + options.games
+    if options.official is None:
+        ids = tasks.panel_ids("train", last, problem.TASK_TYPES)
+    else:
+        found = options.official.glob(f"valid_*/*/*/{files.GAME}")
+        ids = [path.parent.relative_to(options.official).as_posix() for path in sorted(found)]
+        Random(0).shuffle(ids)
     episodes = steps = wins = differences = 0
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, reference.parsing_once():
-        for number, task in enumerate(ids[options.first :], options.first):
-            game, path = prepare(task, number, Path(folder))
+        for number, task in enumerate(ids[options.first : last], options.first):
+            if options.official is None:
+                game, path = prepare(task, number, Path(folder))
+            else:
+                game, path = official(task, options.official)
             ours, theirs = reference.Ours(game), reference.Reference(path)
             for kind in ("oracle", "random"):
                 played = episode(ours, theirs, kind, Random(f"{task} {kind}"), options.steps)
@@ -49,6 +61,11 @@ def main() -> None:
                 flush=True,
             )
     sys.exit(differences > 0)
+
+
+def official(task, folder):
+    """A game of the official folder, and its file."""
+    return files.load(folder, task), folder / task / files.GAME
 
 
 def prepare(task, number, folder):

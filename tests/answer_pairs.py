@@ -147,6 +147,12 @@ RIGHT: dict[str, list[tuple[str, str]]] = {
         ("evelyn", r"\text{Evelyn}"), ("C", r"\text{(C)}"), ("(C)", "C"), ("C.", "C"), ("C. 7", "C"),
         ("7", "C. 7"), ("yes", "Yes"), (r"\text{even}", "even"), ("B", "(B)"),
     ],
+    "sentences": [
+        ("Answer $ 9 $", "9"), (r"Answer \( (9+1) \)", "10"), ("We find that $x \\lt 3$.", "x < 3"),
+        (r"Therefore $x \geq 5$ is the solution.", "x >= 5"), ("Thus $x <= 2$ is our answer.", r"x \leq 2"),
+        (r"The identity is $ \begin{pmatrix}1 & 0 \\ 0 & 1\end{pmatrix} $.", r"\begin{pmatrix}1&0\\0&1\end{pmatrix}"),
+        (r"So we get \[ \frac{1}{2} \]", "0.5"),
+    ],
     "repeating decimals": [(r"0.\overline{3}", "1/3"), ("5/18", r"0.2\overline{7}")],
     "characters": [
         ("\u20135", "-5"), ("\u22125", "-5"), ("∞", r"\infty"), ("3·4", "12"), ("12÷4", "3"),
@@ -280,6 +286,11 @@ WRONG: dict[str, list[tuple[str, str]]] = {
     "words": [
         ("Evenly", "Evelyn"), ("A", "B"), ("C. 7", "C. 8"), ("B. 7", "C. 7"), ("yes", "no"), ("not even", "even"), ("odd", "even"),
         ("(A)", r"\text{(C)}"), ("AB", "A"), ("C + 1", "C"), ("undefined", "0"), ("Evelyn or Briana", "Evelyn"),
+    ],
+    "sentences": [
+        ("It is not $9$.", "9"), ("The answer is about $9$", "9"), ("Either $5$ or $6$", "5"),
+        ("It is more than $9$", "9"), ("A run of $125$ km", "125 miles"), ("It is minus $9$", "9"),
+        ("I got $9$ at first but then $8$.", "9"), ("The answer isn't $9$.", "9"), ("If $x$ is 9", "x"),
     ],
     "repeating decimals": [("0.3", r"0.\overline{3}"), (r"0.\overline{3}", "3/10"), (r"0.\overline{12}", "0.12")],
     "characters": [("5", "\u20135"), ("x²", "2x"), ("∞", "-∞"), ("3·4", "34"), ("√9", "9"), ("x≤1", r"x \geq 1")],

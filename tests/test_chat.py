@@ -16,15 +16,15 @@ from http_service import serving
 from agentgym.cli import main
 from agentgym.engines import Engine
 from agentgym.engines.chat import ChatEngine
-from agentgym.engines.chat_messages import messages_of, text_of
+from agentgym.engines.chat_messages import conversation_of, make_tokenizer, text_of
 from agentgym.engines.endpoint import Endpoint, RetryPolicy
 from agentgym.engines.http_pool import ConnectionPool
 from agentgym.engines.stats import ChatUsage
 from agentgym.errors import ConfigError, ContextTooLong, EngineError
-from agentgym.models import from_scratch
+from agentgym.evaluation.files import read_report
 from agentgym.types import Sampling
 
-TOKENIZER = from_scratch.make_tokenizer((), from_scratch.MIN_VOCABULARY)
+TOKENIZER = make_tokenizer()
 QUICK = RetryPolicy(deadline=5.0, connect_deadline=0.5, initial_delay=0.01)
 
 
@@ -51,8 +51,8 @@ def engine_at(url, *, retry=QUICK, key=None, **options):
     return ChatEngine("m", Endpoint(url, key=key, retry=retry), TOKENIZER, **options)
 
 
-def ask(url, *, prompt=TALK, engine=None, retry=QUICK, key=None, extra=None, tools=(), **params):
-    engine = engine or engine_at(url, retry=retry, key=key, extra=extra, tools=tools)
+def ask(url, *, prompt=TALK, engine=None, retry=QUICK, key=None, extra=None, **params):
+    engine = engine or engine_at(url, retry=retry, key=key, extra=extra)
     assert isinstance(engine, Engine)
     return asyncio.run(engine.generate(encoded(prompt), Sampling(stop=STOP, **params)))
 
@@ -206,19 +206,19 @@ def test_a_thought_cut_at_the_limit_stays_open():
 
 
 SEARCH = {"type": "function", "function": {"name": "search", "parameters": {"type": "object"}}}
+OFFER = f"<|tools|>{json.dumps([SEARCH])}"
 
 
 def test_native_tool_calls_become_text_and_go_back_as_calls_with_results():
     call = {"id": "x", "function": {"name": "search", "arguments": '{"query": "</a> ü"}'}}
     reply = answered(None, finish="tool_calls", tool_calls=[call])
     with serving(lambda path, body: reply) as (service, url):
-        engine = engine_at(url, tools=[SEARCH])
-        first = text_asked(ask(url, engine=engine))
+        engine = engine_at(url)
+        first = text_asked(ask(url, engine=engine, prompt=f"{OFFER}<|user|>Go.<|assistant|>"))
         assert first == (
             '<tool_call>{"name": "search", "arguments": {"query": "<\\/a> ü"}}</tool_call><|end|>'
         )
-        result = "<tool_response>42</tool_response>"
-        talk = f"<|user|>Go.<|assistant|>{first}<|user|>{result}<|assistant|>"
+        talk = f"{OFFER}<|user|>Go.<|assistant|>{first}<|tool|>42<|assistant|>"
         ask(url, engine=engine, prompt=talk)
     assert service.asked[0][1]["tools"] == [SEARCH]
     _, assistant, tool = service.asked[1][1]["messages"]
@@ -230,7 +230,7 @@ def test_native_tool_calls_become_text_and_go_back_as_calls_with_results():
 
 def test_malformed_calls_stay_text():
     talk = "<|user|>Go.<|assistant|>a <tool_call>{oops</tool_call><|user|>No.<|assistant|>"
-    found = messages_of(talk, (), tools=True, drop_thoughts=False)
+    found = conversation_of(OFFER + talk, ()).messages
     assert [message["role"] for message in found] == ["user", "assistant", "user"]
     broken = {"function": {"name": "f", "arguments": "{1"}}
     assert text_of({"tool_calls": [broken]}, cut=False) == (
@@ -241,11 +241,46 @@ def test_malformed_calls_stay_text():
 def test_several_calls_get_their_results_in_order():
     call = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
     results = "<tool_response>1</tool_response>\n<tool_response>2</tool_response>"
-    talk = f"<|user|>Go.<|assistant|>Both. {call}{call}<|user|>{results}<|assistant|>"
-    _, assistant, *tools = messages_of(talk, (), tools=True, drop_thoughts=False)
-    assert assistant["content"] == "Both."
-    assert [tool["content"] for tool in tools] == ["1", "2"]
-    assert [tool["tool_call_id"] for tool in tools] == [c["id"] for c in assistant["tool_calls"]]
+    for after, expected in {
+        "<|tool|>1<|tool|>2": ["1", "2"],
+        f"<|user|>{results}": ["1", "2"],
+        "<|tool|>1": ["1", ""],
+        "<|user|>There is no tool 'f'.": ["There is no tool 'f'.", ""],
+    }.items():
+        talk = f"{OFFER}<|user|>Go.<|assistant|>Both. {call}{call}{after}<|user|>On.<|assistant|>"
+        _, assistant, *tools, last = conversation_of(talk, ()).messages
+        assert assistant["content"] == "Both." and last["content"] == "On."
+        assert [tool["content"] for tool in tools] == expected
+        ids = [called["id"] for called in assistant["tool_calls"]]
+        assert [tool["tool_call_id"] for tool in tools] == ids
+
+
+def test_calls_stay_text_without_tools():
+    call = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
+    found = conversation_of(f"<|user|>Go.<|assistant|>{call}<|user|>On.<|assistant|>", ())
+    assert found.tools == [] and found.messages[1] == {"role": "assistant", "content": call}
+
+
+def test_a_service_that_takes_no_tools_reads_them_in_the_system_prompt():
+    call = '<tool_call>{"name": "search", "arguments": {"query": "x"}}</tool_call>'
+
+    def answer(path, body):
+        refusal = {"message": '"auto" tool choice requires --enable-auto-tool-choice'}
+        return (400, {"error": refusal}) if "tools" in body else answered(call)
+
+    lines = []
+    talk = f"<|system|>Be brief.<|user|>Go.<|assistant|>{call}<|tool|>1<|tool|>2<|assistant|>"
+    with serving(answer) as (service, url):
+        engine = engine_at(url, report=lines.append)
+        for _ in range(2):
+            assert text_asked(ask(url, engine=engine, prompt=OFFER + talk)) == f"{call}<|end|>"
+    assert ["tools" in body for _, body, _, _ in service.asked] == [True, False, False]
+    system, _, assistant, results = service.asked[-1][1]["messages"]
+    assert system["content"].startswith("Be brief.") and json.dumps(SEARCH) in system["content"]
+    assert assistant["content"] == call and results["role"] == "user"
+    assert re.findall(r"<tool_response>\n(.*)\n</tool_response>", results["content"]) == ["1", "2"]
+    [line] = lines
+    assert "system prompt" in line and "--enable-auto-tool-choice" in line
 
 
 def test_usage_is_summed_and_costs_come_from_the_service_or_from_prices():
@@ -476,3 +511,44 @@ def test_a_chat_endpoint_can_be_evaluated_from_the_command_line(tmp_path, capsys
         assert body["temperature"] == 0 and body["reasoning_effort"] == "low"
     assert len(out.read_text().splitlines()) == 1 + 8
     assert {body["model"] for _, body, _, _ in service.asked} == {"perfect"}
+
+
+def solved_by_tools(path, body):
+    """Runs a program first, then answers with what it printed."""
+    call = {"id": "x", "type": "function"}
+    last = body["messages"][-1]
+    if last["role"] == "tool":
+        function = {"name": "answer", "arguments": json.dumps({"result": last["content"].strip()})}
+    else:
+        [numbers] = re.findall(r"(\d+(?: [-+*] \d+)+)", last["content"])
+        function = {"name": "python", "arguments": json.dumps({"code": f"print({numbers})"})}
+    return answered(None, finish="tool_calls", tool_calls=[{**call, "function": function}])
+
+
+def test_a_tool_environment_is_played_by_native_calls(tmp_path, sums):
+    out = tmp_path / "episodes.jsonl"
+    words = ["--env", "agentgym/PythonMath-v0", "--data", str(sums), "--out", str(out)]
+    words += ["--env-args", "data_split", "test", "--panel.tasks", "2", "--panel.episodes", "1"]
+    with serving(solved_by_tools) as (service, url):
+        assert main(["eval", "m", *words, "--engine", "openai", "--server", url]) == 0
+    first, second = (b for _, b, _, _ in service.asked if "12 * 34" in str(b["messages"]))
+    assert [tool["function"]["name"] for tool in first["tools"]] == ["python", "answer"]
+    system, user = (message["content"] for message in first["messages"])
+    assert "<python>" not in system + user and "<tool_call>" not in system + user
+    assert "interpreter" in system
+    *_, assistant, tool = second["messages"]
+    assert second["tools"] == first["tools"] and assistant["content"] is None
+    [call] = assistant["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == {"code": "print(12 * 34)"}
+    assert tool == {"role": "tool", "tool_call_id": call["id"], "content": "408"}
+    report = read_report(out)
+    assert report.spec.settings["action_format"] == "native"
+    assert [task.won for task in report.tasks] == [1, 1]
+
+
+@pytest.fixture
+def sums(tmp_path):
+    rows = [{"problem": "12 * 34", "answer": "408"}, {"problem": "5 + 6", "answer": "11"}]
+    file = tmp_path / "sums.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file

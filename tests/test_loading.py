@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from engine_contract import UNTIED, model_of
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from agentgym.cli import main
 from agentgym.errors import ConfigError, MissingExtra
-from agentgym.models import gguf
+from agentgym.models import from_scratch, gguf
 from agentgym.models.loading import check_model, load_model
 from agentgym.models.lora import add_lora
 from agentgym.settings import LoraSettings
@@ -90,3 +92,19 @@ def test_the_dtype_of_the_weights_can_be_chosen(tmp_path):
         model = load_model(tmp_path, device="cpu", dtype=dtype)
         assert {p.dtype for p in model.parameters()} == {dtype}
     assert load_model(tmp_path, device="cpu").dtype == torch.float32  # type: ignore[attr-defined]
+
+
+def test_a_context_shorter_than_the_manual_is_refused_before_anything_is_written(
+    tokenizer, tmp_path, monkeypatch, capsys
+):
+    made = copy.deepcopy(tokenizer)
+    made.chat_template = from_scratch.DIALOGUE
+    folder = saved(tmp_path / "model", made, max_position_embeddings=4096)
+    monkeypatch.chdir(tmp_path)
+    lengths = ["--rollout.max-context-tokens", "200", "--rollout.max-completion-tokens", "150"]
+    for verb in (["eval", str(folder)], ["train", "grpo", "--model", str(folder)]):
+        assert main([*verb, "--env", "hotter", *lengths]) == 2
+        shown = capsys.readouterr().err
+        [line] = [each for each in shown.splitlines() if each.startswith("agentgym:")]
+        assert "exceed the context of 200: raise `--rollout.max-context-tokens`" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -16,6 +16,7 @@ from agentgym.batch.batch import token_mean
 from agentgym.credit.transforms import stateless
 from agentgym.engines.factory import EngineFactory
 from agentgym.engines.local.engine import LocalEngine
+from agentgym.engines.vllm.adapters import AdapterFolder
 from agentgym.errors import ConfigError
 from agentgym.evaluation.records import read_episodes
 from agentgym.experiment.evaluations import evaluate_blocking
@@ -23,7 +24,13 @@ from agentgym.experiment.job import Job, run_blocking
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder, fingerprint
 from agentgym.models.loading import check_model, load_model
-from agentgym.models.lora import add_lora, merge_lora, trainable_copy
+from agentgym.models.lora import (
+    adapter_config,
+    add_lora,
+    merge_lora,
+    trainable_copy,
+    without_lora,
+)
 from agentgym.models.policy import Policy
 from agentgym.settings import (
     Experiment,
@@ -123,6 +130,42 @@ def test_a_trainable_copy_has_its_own_adapters_on_shared_weights(pair):
     own = dict(trainable_copy(model).named_parameters())
     for name, parameter in model.named_parameters():
         assert (own[name] is not parameter) == parameter.requires_grad
+
+
+def test_the_adapters_alone_are_what_peft_loads(pair, tmp_path):
+    model, theirs = pair
+    policy = Policy(nudge(model, seed=2))
+    weights = policy.weights(adapters=True)
+    assert all("lora_" in name for name in weights)
+    size = sum(weight.nbytes for weight in weights.values()) / 1e6
+    assert policy.megabytes(adapters=True) == pytest.approx(size)
+    assert policy.megabytes(adapters=True) < policy.megabytes()
+    folder = AdapterFolder(adapter_config(model))
+    for _ in range(3):
+        folder.write(weights)
+    assert folder.rank == 8 > LORA.rank
+    assert len(list(folder.path.parent.iterdir())) == 2  # The last one may still be read.
+    theirs.load_adapter(folder.path, "alone")
+    theirs.set_adapter("alone")
+    ids = torch.tensor([words(20, 3)])
+    assert torch.allclose(model(input_ids=ids).logits, theirs(input_ids=ids).logits, atol=1e-5)
+    folder.close()
+    assert not folder.path.parent.exists()
+
+
+def test_the_model_under_the_adapters_is_the_base(pair, tmp_path):
+    model, _ = pair
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
+    ids = torch.tensor([words(20, 3)])
+    bare = without_lora(model)
+    assert torch.allclose(bare(input_ids=ids).logits, base(input_ids=ids).logits, atol=1e-6)
+    assert not torch.allclose(model(input_ids=ids).logits, bare(input_ids=ids).logits, atol=1e-3)
+
+
+def test_a_rank_that_vllm_does_not_support_is_refused(pair):
+    config = {**adapter_config(pair[0]), "r": 600}
+    with pytest.raises(ConfigError, match="--lora.sync merged".replace(".", "[.]")):
+        AdapterFolder(config)
 
 
 def test_adapters_are_float32_on_a_bfloat16_base():

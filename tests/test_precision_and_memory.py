@@ -11,6 +11,7 @@ from agentgym.batch.batch import VALUE
 from agentgym.errors import ConfigError, OutOfMemory
 from agentgym.losses.compose import add
 from agentgym.losses.surrogates import value_error
+from agentgym.models import tree_attention
 from agentgym.models.loading import load_model
 from agentgym.models.lora import add_lora
 from agentgym.models.policy import Policy
@@ -103,6 +104,32 @@ def kept(learner):
 def test_gradient_checkpointing_keeps_fewer_activations():
     ours, plain = learners(TIED, OptimizerSettings(gradient_checkpointing=True))
     assert kept(ours) < 0.5 * kept(plain)
+
+
+def test_attention_multiplies_in_the_type_of_the_values_and_keeps_its_scores():
+    """Scores in bfloat16 would be off by a fifth here; products with probabilities are not."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value, grad = (
+        torch.randn(1, heads, 40, 16, generator=generator) for heads in (4, 2, 2, 4)
+    )
+    path = torch.arange(40)
+    pieces = (
+        tree_attention.Block(path[:24], slice(0, 24)),
+        tree_attention.Block(path, slice(24, 40)),
+    )
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        leaves = [(8 * x).requires_grad_() for x in (query, key)]
+        leaves.append(value.clone().to(dtype).requires_grad_())
+        mixed, _ = tree_attention.block_attention(
+            torch.nn.Identity(), *leaves, None, blocks=pieces, scaling=0.25
+        )
+        mixed.backward(grad.transpose(1, 2).to(mixed.dtype))
+        found.append([mixed.detach(), *(leaf.grad for leaf in leaves)])
+    assert leaves[2].grad.dtype == torch.bfloat16
+    for exact, low in zip(*found, strict=True):
+        error = (low.float() - exact).norm() / exact.norm()
+        assert 0 < error < 0.05
 
 
 def test_autocast_computes_in_bfloat16_and_keeps_weights_in_float32():

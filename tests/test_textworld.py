@@ -11,7 +11,8 @@ import pytest
 from agentgym.env.base import TextEnv
 from agentgym.env.panel import panel
 from agentgym.env.registry import world
-from agentgym.errors import ConfigError, EnvError, UnknownTask
+from agentgym.errors import CacheError, ConfigError, EnvError, UnknownTask
+from agentgym.testing.environments import findings
 
 textworld = pytest.importorskip("textworld")
 
@@ -549,3 +550,20 @@ def test_cleaning_text_is_idempotent():
         line = text.command(action)
         if not isinstance(line, text.Refused):
             assert text.command(line) == line and len(line) <= text.LONGEST
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_unwritable_cache_is_one_line_that_names_the_folder(monkeypatch, workers):
+    monkeypatch.setenv("AGENTGYM_CACHE", "/dev/null/cache")
+    with pytest.raises(
+        CacheError, match="set AGENTGYM_CACHE and TMPDIR to other folders"
+    ) as caught:
+        makers.generate([*FAMILIES][:2], workers=workers)
+    assert "\n" not in str(caught.value) and "/dev/null/cache" in str(caught.value)
+
+
+def test_an_unwritable_cache_is_one_error_of_the_check(monkeypatch):
+    monkeypatch.setenv("AGENTGYM_CACHE", "/dev/null/cache")
+    with pytest.raises(CacheError) as caught:
+        list(findings("agentgym/TextWorld-v0"))
+    assert "\n" not in str(caught.value)

@@ -4,14 +4,20 @@
 import asyncio
 import json
 
+import numpy as np
 import pytest
 from test_chat_templates import OWN, REAL, completion, with_template
 
 from agentgym import Opening, Outcome, Task
 from agentgym.engines.scripted import ScriptedEngine
+from agentgym.env.registry import world
 from agentgym.errors import ConfigError, MalformedAction
+from agentgym.experiment.parts import RunParts
+from agentgym.experiment.run_folder import RunFolder
+from agentgym.experiment.sources import Objects
 from agentgym.rollout.action_formats import JsonCall, NativeCalls
 from agentgym.rollout.agent import AgentInput, ChatAgent
+from agentgym.rollout.demonstrations import demonstrate, to_trajectory
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.rollout.tool_calls import (
     NOTATIONS,
@@ -24,9 +30,11 @@ from agentgym.rollout.tool_calls import (
     results_of,
     typed,
 )
+from agentgym.settings import AgentSettings, Experiment
 from agentgym.tools.calls import TagCalls
-from agentgym.tools.env import ToolEnv
+from agentgym.tools.env import ToolEnv, WithTools
 from agentgym.types import Turn
+from agentgym.utils.progress import Display
 
 PARIS = ToolCall("weather", {"city": "Paris", "days": 3})
 TEXTS = ToolCall("weather", {"city": "Paris", "days": "3"})
@@ -240,6 +248,58 @@ def test_a_tool_environment_runs_with_native_calls(tokenizer, name):
         played.turns[0].action == '<tool_call>{"name": "double", "arguments": {"number": 20}}'
         "</tool_call>"
     )
+
+
+def parts_for(tokenizer, tmp_path, **settings):
+    """The parts of a run with a pretrained model, whose tokenizer is given."""
+    experiment = Experiment(env="agentgym/PythonMath-v0", model="object:M", **settings)
+    objects = Objects(model=object(), tokenizer=tokenizer)
+    return RunParts(experiment, RunFolder(tmp_path), Display(None), objects=objects)
+
+
+def test_demonstrations_of_a_tool_environment_are_native_calls(tokenizer, tmp_path):
+    made = with_template(tokenizer, OWN["tools"])
+    parts = parts_for(made, tmp_path)
+    agent = parts.agent(made)
+    bare = parts.oracle_world(parts.action_format(made))
+    shown = demonstrate(bare, parts.panel("train").tasks[0], np.random.default_rng(0))
+    assert shown.won and [step.valid for step in shown.steps] == [True, True]
+    turns = to_trajectory(shown, agent).turns
+    for step, turn, name in zip(shown.steps, turns, ("python", "answer"), strict=True):
+        written = made.decode(turn.completion.tokens)
+        assert written.startswith(f'<tool_call>\n{{"name": "{name}"')
+        assert agent.parse(turn.completion, turn.prompt, step.input.tools) == step.action
+    read = made.decode(turns[1].prompt)
+    assert "<|im_start|>tool\n" in read and "<tool_response>" not in read
+
+
+@pytest.mark.parametrize(
+    ("template", "settings", "expected"),
+    [
+        ("tools", {}, "native"),
+        ("chatml", {}, "tags"),
+        ("tools", {"action_format": "plain"}, "plain"),
+        ("tools", {"prompt": "react"}, "react"),
+    ],
+)
+def test_the_action_format_fits_environment_template_and_layout(
+    tokenizer, tmp_path, template, settings, expected
+):
+    made = with_template(tokenizer, OWN[template])
+    parts = parts_for(made, tmp_path, agent=AgentSettings(**settings))
+    assert parts.action_format(made) == expected
+    assert parts.action_format(None) == ("tags" if expected == "native" else expected)
+
+
+def test_text_actions_are_one_of_the_tools_of_an_environment_with_tools(tokenizer):
+    agent = ChatAgent(with_template(tokenizer, OWN["tools"]), action_format=NativeCalls())
+    env = WithTools(world("agentgym/Hotter-v0"), [double])
+    _, info = env.reset(options={"task": "hotter-3"})
+    assert [tool["function"]["name"] for tool in info["tools"]] == ["double", "act"]
+    for action in ("50", '<tool_call>{"name": "double", "arguments": {"number": 2}}</tool_call>'):
+        written = completion(agent.encode_action(action))
+        assert agent.parse(written, (), info["tools"]) == action
+    assert env.step("50")[0] in ("Higher.", "Lower.", "Found.")
 
 
 def test_a_response_template_of_the_tokenizer_takes_precedence(tokenizer):

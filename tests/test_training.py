@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from agentgym.algorithm import Algorithm, Update
-from agentgym.batch.batch import collate, token_mean
+from agentgym.batch.batch import collate, pack, token_mean
 from agentgym.credit.transforms import (
     Transform,
     chain,
@@ -97,6 +97,15 @@ def test_an_episode_of_a_broken_environment_is_not_in_the_batch_or_the_statistic
     assert whole.reward.tolist() == [1.0, 0.0]
     advantage = group_advantage(scale=False).apply(whole, (), 0)[0].advantage
     assert set(advantage[whole.mask].tolist()) == {0.5, -0.5}
+
+
+def test_episodes_without_turns_give_a_batch_without_rows_and_the_same_types():
+    """Where the first prompt of a later step does not fit, an episode ends before it begins."""
+    silent = replace(episode(1.0), turns=(), stop=Stop.MAX_TOKENS)
+    batch = collate([[silent, silent]])
+    assert len(batch) == 0 and batch.reward.tolist() == [0.0, 0.0]
+    usual = pack(collate(groups()))
+    assert {k: v.dtype for k, v in pack(batch).items()} == {k: v.dtype for k, v in usual.items()}
 
 
 def test_a_random_action_is_context_and_never_trained_on():

@@ -54,6 +54,26 @@ def test_vllm_samples_with_merged_adapters(model):
         engines.close()
 
 
+@pytest.mark.parametrize("kind", ["vllm", "vllm-server"])
+def test_vllm_is_sent_the_adapters_alone(model, kind):
+    tokenizer = from_scratch.make_tokenizer((), from_scratch.MIN_VOCABULARY)
+    engines = EngineFactory(kind, sync_adapters=True)
+    try:
+        engine = engines.make(model, tokenizer, slots=4, context=160)
+        assert engine.takes_adapters
+        assert_agrees(model, PROMPT, ask(engine, PROMPT, max_tokens=12))
+        for version in (1, 2, 3):
+            policy = Policy(nudge(model, version))
+            weights = policy.weights(adapters=True)
+            assert policy.megabytes(adapters=True) < 0.5 * policy.megabytes()
+            engine.load(weights, version)
+            completion = ask(engine, PROMPT, max_tokens=12)
+            assert completion.version == version
+            assert_agrees(model, PROMPT, completion)
+    finally:
+        engines.close()
+
+
 def test_a_checkpoint_that_vllm_reloads_equals_merged_weights(model, tmp_path):
     """``load_inplace``: the same name, new adapters, while the server runs."""
     from vllm import TokensPrompt

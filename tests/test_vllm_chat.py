@@ -1,6 +1,7 @@
 """The chat engine against vLLM's OpenAI server with a real model; run by scripts/test-vllm."""
 
 import asyncio
+import json
 import math
 
 import pytest
@@ -8,11 +9,11 @@ import pytest
 pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
 
 from agentgym.engines.chat import ChatEngine
+from agentgym.engines.chat_messages import make_tokenizer
 from agentgym.engines.endpoint import Endpoint
 from agentgym.engines.vllm.arguments import ENVIRONMENT, defaults
 from agentgym.engines.vllm.process import ServerProcess
 from agentgym.errors import ContextTooLong, EngineError
-from agentgym.models import from_scratch
 from agentgym.types import Sampling
 
 pytestmark = [
@@ -20,7 +21,7 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.pretrained,
 ]
-TOKENIZER = from_scratch.make_tokenizer((), from_scratch.MIN_VOCABULARY)
+TOKENIZER = make_tokenizer()
 STOP = tuple(TOKENIZER.encode("<|end|>", add_special_tokens=False))
 SEARCH = {
     "type": "function",
@@ -78,12 +79,12 @@ def test_an_answer_has_log_probabilities_and_usage(url):
 
 def test_a_native_tool_call_is_returned_and_its_result_accepted(url):
     forced = {"tool_choice": {"type": "function", "function": {"name": "search"}}}
-    engine = ChatEngine("small", Endpoint(url), TOKENIZER, tools=[SEARCH], extra=forced)
-    talk = "<|user|>Search for rivers.<|assistant|>"
+    engine = ChatEngine("small", Endpoint(url), TOKENIZER, extra=forced)
+    talk = f"<|tools|>{json.dumps([SEARCH])}<|user|>Search for rivers.<|assistant|>"
     text, _ = ask(engine, talk, max_tokens=64, seed=1)
     assert text.startswith('<tool_call>{"name": "search", "arguments": ')
-    free = ChatEngine("small", Endpoint(url), TOKENIZER, tools=[SEARCH])
-    talk += f"{text}<|user|><tool_response>Elbe, Rhine</tool_response><|assistant|>"
+    free = ChatEngine("small", Endpoint(url), TOKENIZER)
+    talk += f"{text}<|tool|>Elbe, Rhine<|assistant|>"
     _, completion = ask(free, talk, max_tokens=8)
     assert completion.tokens
 

@@ -235,19 +235,20 @@ def collate(groups: Sequence[Sequence[Trajectory]]) -> Batch:
         mask=mask,
         row=torch.tensor(columns["row"], dtype=torch.long),
         turn=turn_,
-        logprob_sampled=torch.tensor(columns["logprob_sampled"]) * mask,
+        # Types are named, for a batch without turns: of nothing torch would guess another.
+        logprob_sampled=torch.tensor(columns["logprob_sampled"], dtype=torch.float32) * mask,
         logprob=zeros,
         entropy=zeros,
         advantage=zeros,
         weight=token_mean(mask),
-        turn_reward=torch.tensor(columns["turn_reward"]) * mask,
+        turn_reward=torch.tensor(columns["turn_reward"], dtype=torch.float32) * mask,
         observation_hash=torch.tensor(columns["observation_hash"], dtype=torch.long) * mask,
         parsed=torch.tensor(columns["parsed"], dtype=torch.bool) & mask,
         shared=torch.tensor(columns["shared"], dtype=torch.bool) & mask,
         thought=torch.tensor(columns["thought"], dtype=torch.bool) & mask,
         episode=torch.tensor(columns["episode"], dtype=torch.long),
         group=torch.tensor([number for number, _ in episodes], dtype=torch.long),
-        reward=torch.tensor([trajectory.reward for _, trajectory in episodes]),
+        reward=torch.tensor([t.reward for _, t in episodes], dtype=torch.float32),
         truncated=torch.tensor(
             [t.stop is not Stop.TERMINATED for _, t in episodes], dtype=torch.bool
         ),

@@ -65,10 +65,10 @@ class LeadLearner(ShardedLearner):
             self._send("update", batch, self._updates.index(update), step)
             return super().update(batch, update, step)
 
-    def weights(self) -> dict[str, Tensor]:
-        """Whole weights for an engine, with adapters merged."""
+    def weights(self, *, adapters: bool = False) -> dict[str, Tensor]:
+        """Whole weights for an engine: all, with adapters merged, or the adapters alone."""
         self.whole_model()
-        return self._copy.weights()
+        return self._copy.weights(adapters=adapters)
 
     def whole_model(self) -> CausalLM:
         """The policy's network with all its current weights, on the CPU."""

@@ -26,6 +26,8 @@ class Engine(Protocol):
 
     context: int
     """Longest prompt plus completion, in tokens."""
+    takes_adapters: bool
+    """``load`` takes the adapters of a policy alone, named as in PEFT's files."""
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """Sample one completion for one context."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from agentgym.engines import UNBOUNDED
-from agentgym.engines.chat_messages import messages_of, text_of, without
+from agentgym.engines.chat_messages import conversation_of, make_tokenizer, text_of, without
 from agentgym.engines.endpoint import Endpoint
 from agentgym.engines.requests import check_sampling
 from agentgym.engines.stats import ChatUsage
@@ -35,9 +35,12 @@ class ChatEngine:
     """Any service with OpenAI's chat completions.
 
     Such a service reads and writes text; its tokens are its own. So the conversation is kept in
-    tokens of a local tokenizer: a prompt is decoded to messages, an answer is encoded. Such a token
-    is about a byte, and that is the unit of limits on the context; ``max_tokens`` is in the
-    service's tokens.
+    tokens of a local tokenizer, ``chat_messages.make_tokenizer``: a prompt is decoded to messages
+    and tools, an answer is encoded. Such a token is about a byte, and that is the unit of limits on
+    the context; ``max_tokens`` is in the service's tokens.
+
+    Tools of the prompt are sent as ``tools``; calls come back as text, see ``chat_messages``. A
+    service that refuses them gets them in the system prompt instead.
 
     A log-probability of a service's token is assigned to the local token that holds its first byte,
     others have 0, so the sum over a completion is the service's (that of the end of the turn is on
@@ -51,20 +54,21 @@ class ChatEngine:
     Args:
         model: Its name at the service.
         endpoint: The service.
-        tokenizer: Of ``from_scratch.make_tokenizer``, with the template ``from_scratch.DIALOGUE``.
-        tools: Schemas of functions, sent as ``tools``; calls come back as text, see
-            ``chat_messages``.
+        tokenizer: Of the conversation; ``chat_messages.make_tokenizer()`` unless given.
         extra: Further fields of every request; None removes a default field.
+        report: Called with one line when the service takes no tools; default: silent.
     """
+
+    takes_adapters = False
 
     def __init__(
         self,
         model: str,
         endpoint: Endpoint,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None = None,
         *,
-        tools: Sequence[Mapping[str, Any]] = (),
         extra: Mapping[str, Any] | None = None,
+        report: Callable[[str], None] | None = None,
     ) -> None:
         self.model = model
         self.version = 0
@@ -72,14 +76,16 @@ class ChatEngine:
         self.usage = ChatUsage()
         self._endpoint = endpoint
         self._path = f"{api_root(endpoint.url)}/chat/completions"
-        self._tokenizer = tokenizer
-        self._tools = [dict(tool) for tool in tools]
+        self._tokenizer = tokenizer or make_tokenizer()
         self._extra = dict(extra or {})
-        self._marks = [*tokenizer.all_special_tokens]
+        self._report = report
+        self._marks = [*self._tokenizer.all_special_tokens]
         self._limit = "max_tokens"
         """Name of the field that limits a completion."""
         self._left_out: set[str] = set()
         """Fields that the service refuses."""
+        self._native = True
+        """The service has not refused ``tools``."""
         self._thinks = False
         """The service has returned thoughts apart from contents."""
 
@@ -125,13 +131,11 @@ class ChatEngine:
 
     def _body(self, prompt: Sequence[int], sampling: Sampling) -> dict[str, Any]:
         text = self._tokenizer.decode(list(prompt), skip_special_tokens=False)
-        messages = messages_of(
-            text, self._marks, tools=bool(self._tools), drop_thoughts=self._thinks
-        )
+        found = conversation_of(text, self._marks, native=self._native, drop_thoughts=self._thinks)
         body = {
             "model": self.model,
-            "messages": messages,
-            "tools": self._tools or None,
+            "messages": found.messages,
+            "tools": found.tools or None,
             "seed": sampling.seed % _SEEDS,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p if sampling.top_p < 1.0 else None,
@@ -155,6 +159,11 @@ class ChatEngine:
             if name.rstrip("s") in text and name in body and name not in self._extra:
                 self._left_out.add(name)
                 return True
+        if "tools" in body and "tools" not in self._extra and "tool" in text.lower():
+            self._native = False
+            if self._report is not None:
+                self._report(f"tools are described in the system prompt: {problem}")
+            return True
         return False
 
     # ---- answers -----------------------------------------------------------------------------

@@ -166,9 +166,18 @@ class Endpoint:
         method: str,
         path: str,
         parse: Callable[[Any], T] = lambda found: found,
+        *,
+        decoded: bool = True,
         **options: Any,
     ) -> T:
         """One blocking request without retries; ``parse`` as for ``post``.
+
+        Args:
+            method: Of HTTP.
+            path: Relative to the address of the service.
+            parse: Converts the decoded answer.
+            decoded: The answer is JSON; else only its status counts.
+            **options: Of ``httpx.request``.
 
         Raises:
             EngineError: It failed; the message has the reason.
@@ -183,6 +192,8 @@ class Endpoint:
                 trust_env=self._trust_env,
                 **options,
             )
+            if not decoded and answer.is_success:
+                answer = httpx.Response(answer.status_code, request=answer.request)
             return self._parse(answer, parse)
         except (_RetryableError, httpx.HTTPError) as problem:
             raise EngineError(

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 
 from agentgym.engines import Engine
 from agentgym.engines.stats import ChatUsage
 from agentgym.errors import ConfigError
-from agentgym.models.lora import merge_lora
+from agentgym.models.lora import (
+    adapter_config,
+    adapter_weights,
+    has_lora,
+    merge_lora,
+    without_lora,
+)
 from agentgym.models.precision import compute_dtype
 from agentgym.models.protocols import CausalLM, Tokenizer
 from agentgym.settings import EndpointSettings, EngineKind, Precision
@@ -59,13 +65,15 @@ class EngineFactory:
     batch_invariant: bool = True
     """Batch-invariant results of the local engine in float32 on a CPU, see ``LocalEngine``."""
     precision: Precision = "auto"
-    """Precision of the local engine; on a CPU, batch-invariant kernels are always float32."""
+    """Precision of the engine; in bfloat16 the local engine is not batch-invariant."""
     cuda_graphs: bool = True
     """Capture CUDA graphs; only where no trainer uses the GPU while the engine samples."""
     server_model: str | None = None
     """Model that a running server was started with, if training sends its own weights to it."""
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
     """How a chat endpoint is used."""
+    sync_adapters: bool = False
+    """vLLM gets the base of a model with adapters once, and then the adapters alone."""
     report: Callable[[str], None] | None = None
     """Called with one line when an endpoint keeps requests waiting, and with its usage at the end;
     default: silent."""
@@ -117,10 +125,11 @@ class EngineFactory:
                 retry=RetryPolicy(deadline=self.endpoint.deadline),
                 report=self.report,
             )
-            chat = ChatEngine(str(model), endpoint, tokenizer, extra=self.endpoint.fields)
+            fields = self.endpoint.fields
+            chat = ChatEngine(str(model), endpoint, tokenizer, extra=fields, report=self.report)
             self._closing.append(lambda: self._report_usage(chat.usage))
             return chat
-        if self.server_model is not None:
+        if self.server_model is not None and not self.sync_adapters:
             engine = self._vllm(self.server_model, slots, context)
             assert not isinstance(model, str | Path), "a running server is sent weights"
             engine.load(merge_lora(model).state_dict(), 0)
@@ -130,7 +139,12 @@ class EngineFactory:
             return self._vllm(str(model), slots, context, given)
         # As the trainer computes, so that log-probabilities agree.
         dtype = str(compute_dtype(self.precision, model)).removeprefix("torch.")
-        return self._vllm(self._save(model, tokenizer), slots, context, dtype)
+        if not (self.sync_adapters and has_lora(model)):
+            return self._vllm(self._save(merge_lora(model), tokenizer), slots, context, dtype)
+        path = self.server_model or self._save(without_lora(model), tokenizer)
+        engine = self._vllm(path, slots, context, dtype, adapter_config(model))
+        engine.load(adapter_weights(model), 0)
+        return engine
 
     def close(self) -> None:
         """Close the engine, if one is open."""
@@ -150,25 +164,34 @@ class EngineFactory:
         if self.report is not None and usage.requests:
             self.report(f"endpoint: {usage.priced(*prices)}")
 
-    def _vllm(self, path: str, slots: int, context: int, dtype: str | None = None) -> Engine:
+    def _vllm(
+        self,
+        path: str,
+        slots: int,
+        context: int,
+        dtype: str | None = None,
+        adapters: Mapping[str, Any] | None = None,
+    ) -> Engine:
         if self.kind == "vllm":
             if self.server is not None:
                 raise ConfigError("the engine vllm needs no server: use `--engine vllm-server`")
             from agentgym.engines.vllm.engine import VLLMEngine
 
-            engine = VLLMEngine(path, slots=slots, context=context, dtype=dtype)
+            engine = VLLMEngine(path, slots=slots, context=context, dtype=dtype, adapters=adapters)
             self._closing.append(engine.close)
             return engine
         from agentgym.engines.vllm.server import ServerEngine
 
-        server = ServerEngine(path, url=self.server, slots=slots, context=context, dtype=dtype)
+        server = ServerEngine(
+            path, url=self.server, slots=slots, context=context, dtype=dtype, adapters=adapters
+        )
         self._closing.append(server.close)
         return server
 
     def _save(self, model: CausalLM, tokenizer: Tokenizer) -> str:
-        """Save a model for vLLM to read, with adapters merged into the weights; its folder."""
+        """Save a model without adapters for vLLM to read; its folder."""
         folder = tempfile.TemporaryDirectory(prefix="agentgym-model-")
         self._closing.append(folder.cleanup)
-        merge_lora(model).save_pretrained(folder.name)
+        model.save_pretrained(folder.name)
         tokenizer.save_pretrained(folder.name)
         return folder.name

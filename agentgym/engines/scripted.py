@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class ScriptedEngine:
     """Calls ``respond(prompt, sampling)`` for the tokens; needs no model or accelerator."""
 
+    takes_adapters = False
+
     def __init__(
         self, respond: Callable[[Sequence[int], Sampling], Sequence[int]], *, entropy: float = 0.5
     ) -> None:

@@ -134,6 +134,8 @@ class TextEnv(gymnasium.Env[str, str]):
     """Every action that ``admissible`` lists is accepted; the checker verifies it."""
     promises: Promises = Promises()
     """What it promises; environments of other libraries promise less."""
+    calls_only: bool = False
+    """Every action is a call of one of the tools in ``info["tools"]``."""
     max_turns: int | None = None
     """Turn limit where the class is used without registration, as in ``file.py:ClassName``."""
 

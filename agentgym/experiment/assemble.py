@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from agentgym.env.executor import Executor, ThreadExecutor
 from agentgym.env.process_pool import ProcessPool
 from agentgym.errors import ConfigError
 from agentgym.models.loading import load_tokenizer
+from agentgym.models.protocols import Tokenizer
 from agentgym.programs.server import ProgramServer
 from agentgym.rollout.action_formats import (
     ActionFormat,
@@ -21,8 +22,10 @@ from agentgym.rollout.action_formats import (
     ReAct,
     Tags,
 )
-from agentgym.rollout.chat_template import PLAIN
-from agentgym.settings import AgentSettings, Experiment, RolloutSettings
+from agentgym.rollout.agent import ChatAgent
+from agentgym.rollout.chat_template import PLAIN, ChatTemplate
+from agentgym.rollout.prompts import LAYOUTS
+from agentgym.settings import ActionFormatName, AgentSettings, Experiment, RolloutSettings
 
 
 @asynccontextmanager
@@ -45,8 +48,38 @@ async def program_server_of(experiment: Experiment) -> AsyncIterator[ProgramServ
         yield server
 
 
-def action_format_of(settings: AgentSettings) -> ActionFormat:
-    """The action format that the settings name."""
+def agent_of(
+    settings: AgentSettings,
+    tokenizer: Tokenizer,
+    action_format: ActionFormat,
+    stop_tokens: Sequence[int] = (),
+) -> ChatAgent:
+    """The agent of the settings, without examples.
+
+    Args:
+        settings: Of the agent.
+        tokenizer: With a chat template.
+        action_format: How actions are written.
+        stop_tokens: Further token ids that end a completion.
+
+    Raises:
+        ConfigError: The chat template fails, or there is no such notation of tool calls.
+    """
+    return ChatAgent(
+        tokenizer,
+        action_format=action_format,
+        system_prompt=settings.system_prompt,
+        window=settings.window,
+        history=settings.history,
+        template_args=settings.template_args,
+        tool_notation=settings.tool_notation,
+        layout=LAYOUTS[settings.prompt],
+        stop_tokens=stop_tokens,
+    )
+
+
+def action_format_of(name: ActionFormatName) -> ActionFormat:
+    """The action format of a name."""
     forms: dict[str, ActionFormat] = {
         "tags": Tags(),
         "think": Tags(think=True),
@@ -55,7 +88,28 @@ def action_format_of(settings: AgentSettings) -> ActionFormat:
         "react": ReAct(),
         "plain": Plain(),
     }
-    return forms[settings.action_format]
+    return forms[name]
+
+
+def chosen_action_format(
+    settings: AgentSettings, tokenizer: Tokenizer | None, *, calls_only: bool
+) -> ActionFormatName:
+    """The action format as set, else as layout, environment and chat template fix it.
+
+    Args:
+        settings: Of the agent.
+        tokenizer: With a chat template; None where there is no model.
+        calls_only: Every action of the environment is a call of a tool.
+    """
+    fixed = settings.action_format or LAYOUTS[settings.prompt].action_format
+    if fixed is not None:
+        return fixed
+    described = (
+        calls_only
+        and tokenizer is not None
+        and ChatTemplate(tokenizer, settings.template_args).has_tools
+    )
+    return "native" if described else "tags"
 
 
 def tokenizer_of(path: str | Path, settings: AgentSettings) -> Any:
@@ -94,5 +148,6 @@ def engines_of(
         cuda_graphs=cuda_graphs,
         server_model=server_model,
         endpoint=experiment.endpoint,
+        sync_adapters=experiment.lora.sync == "adapters",
         report=report,
     )

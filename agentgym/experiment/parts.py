@@ -10,16 +10,28 @@ from typing import Any
 import numpy as np
 import torch
 
+from agentgym.engines import chat_messages
 from agentgym.engines.factory import EngineFactory
 from agentgym.env.base import TextEnv
 from agentgym.env.executor import Executor, ThreadExecutor
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
 from agentgym.evaluation.spec import EvalSpec
-from agentgym.experiment.assemble import action_format_of, tokenizer_of
+from agentgym.experiment.assemble import (
+    action_format_of,
+    agent_of,
+    chosen_action_format,
+    tokenizer_of,
+)
 from agentgym.experiment.run_folder import RunFolder, fingerprint, fingerprint_of
-from agentgym.experiment.sources import Objects, is_object, source_of, with_turn_limit
-from agentgym.models import from_scratch
+from agentgym.experiment.sources import (
+    Objects,
+    is_object,
+    is_policy,
+    shows_admissible,
+    source_of,
+    with_turn_limit,
+)
 from agentgym.models.gguf import is_gguf
 from agentgym.models.loading import load_model
 from agentgym.models.lora import add_lora, base_model_of
@@ -36,14 +48,17 @@ from agentgym.rollout.demonstrations import (
 )
 from agentgym.rollout.history_check import history_note
 from agentgym.rollout.player import EpisodeLimits, Player
-from agentgym.rollout.prompts import LAYOUTS, Example
-from agentgym.settings import Experiment
+from agentgym.rollout.prompts import Example
+from agentgym.settings import ActionFormatName, Experiment
 from agentgym.tracking.tracker import Trackers
 from agentgym.types import Sampling
 from agentgym.utils import yaml_config
 from agentgym.utils.progress import Display
 from agentgym.utils.seeds import derive
 from agentgym.utils.versions import versions
+
+TYPES = 12
+"""Types of tasks, at most, among which examples of the own type are looked for."""
 
 
 @dataclass
@@ -94,30 +109,40 @@ class RunParts:
     ) -> ChatAgent:
         """The agent; the generation config of the model may name further stop tokens."""
         settings = self.experiment.agent
-        agent = ChatAgent(
-            tokenizer,
-            action_format=action_format or action_format_of(settings),
-            system_prompt=settings.system_prompt,
-            window=settings.window,
-            history=settings.history,
-            template_args=settings.template_args,
-            tool_notation=settings.tool_notation,
-            layout=LAYOUTS[settings.prompt],
-            stop_tokens=end_tokens(model),
-        )
-        if settings.examples:
-            agent.examples = self._examples(agent, settings.examples)
-        note = history_note(agent) if self.experiment.model is not None else ""
+        form = action_format or action_format_of(self.action_format(tokenizer))
+        agent = agent_of(settings, tokenizer, form, end_tokens(model))
+        wanted = settings.examples
+        if count := agent.layout.examples if wanted is None else wanted:
+            agent.examples = self._examples(agent, count)
+        # An endpoint renders the messages itself.
+        local = self.experiment.model is not None and self.engines.kind != "openai"
+        note = history_note(agent) if local else ""
         if note and not self._noted:
             self._noted = True
             self.display.say(note)
         return agent
 
-    def _examples(self, agent: ChatAgent, count: int) -> tuple[Example, ...]:
-        """Episodes of the oracle on the first training tasks."""
+    def action_format(self, tokenizer: Tokenizer | None) -> ActionFormatName:
+        """The action format, as set or as it fits; without a tokenizer there is no model."""
+        settings = self.experiment.agent
+        return chosen_action_format(settings, tokenizer, calls_only=self.source.calls_only())
+
+    def oracle_world(self, action_format: ActionFormatName) -> TextEnv:
+        """The unwrapped environment; its oracle writes calls as the agent does."""
         bare = self.world()
+        if action_format == "native" and bare.calls_only:
+            from agentgym.tools import HermesCalls, ToolEnv
+
+            assert isinstance(bare, ToolEnv)
+            bare.use_notation(HermesCalls())
+        return bare
+
+    def _examples(self, agent: ChatAgent, count: int) -> tuple[Example, ...]:
+        """Episodes of the oracle on the first training tasks, ``count`` or as many of each type."""
+        bare = self.oracle_world(self.action_format(agent.tokenizer))
+        by_type = agent.layout.examples_by_type
         try:
-            tasks = self.panel("train").head(count).tasks
+            tasks = self.panel("train").tasks[: count * (TYPES if by_type else 1)]
             rng = np.random.default_rng(derive(self.experiment.seed, "examples"))
             shown = [demonstrate(bare, task, rng) for task in tasks]
         finally:
@@ -126,7 +151,10 @@ class RunParts:
             raise ConfigError(
                 f"{self.experiment.env} has no oracle for its examples; use `--agent.examples 0`"
             )
-        return tuple(to_example(each, agent) for each in shown)
+        found = [to_example(each, agent) for each in shown]
+        types = [each.task_type for each in found]
+        kept = (n for n, kind in enumerate(types) if not by_type or types[:n].count(kind) < count)
+        return tuple(found[n] for n in kept)
 
     @property
     def panel_temperature(self) -> float:
@@ -213,19 +241,27 @@ class RunParts:
             model = model.float()
         if experiment.lora.rank is not None:
             add_lora(model, experiment.lora, seed=derive(experiment.seed, "adapters"))
-        return self._tokenizer(checkpoint), model
+        return self.tokenizer(checkpoint), model
 
-    def _tokenizer(self, checkpoint: str | Path) -> Any:
+    def tokenizer(self, checkpoint: str | Path) -> Any:
+        """The tokenizer of a model, with the chat template of the settings."""
         given = self.objects.tokenizer if checkpoint == self.experiment.model else None
         return given or tokenizer_of(checkpoint, self.experiment.agent)
+
+    def _reader(self, checkpoint: str | Path) -> Tokenizer | None:
+        """The tokenizer of what is evaluated; None for a policy without a model."""
+        if is_policy(checkpoint, self.experiment):
+            return None
+        if self.engines.kind == "openai":
+            return chat_messages.make_tokenizer()
+        found: Tokenizer = self.tokenizer(checkpoint)
+        return found
 
     def loaded(self, checkpoint: str | Path) -> tuple[Any, Any]:
         """Tokenizer and model; the path instead of the model where the engine loads it itself."""
         if self.engines.kind == "openai":
-            tokenizer = from_scratch.make_tokenizer((), from_scratch.MIN_VOCABULARY)
-            tokenizer.chat_template = from_scratch.DIALOGUE
-            return tokenizer, checkpoint
-        tokenizer = self._tokenizer(checkpoint)
+            return chat_messages.make_tokenizer(), checkpoint
+        tokenizer = self.tokenizer(checkpoint)
         if is_object(checkpoint):
             return tokenizer, self.objects.model
         engines = self.engines
@@ -249,9 +285,9 @@ class RunParts:
                 "max_seconds": rollout.max_seconds,
                 "max_completion_tokens": rollout.max_completion_tokens,
                 "temperature": self.panel_temperature,
-                "action_format": settings.action_format,
+                "action_format": self.action_format(self._reader(checkpoint)),
                 "window": settings.window,
-                "show_admissible": settings.show_admissible,
+                "show_admissible": shows_admissible(settings),
                 **_changed(settings, "prompt", "examples", "history", "system_prompt"),
                 **_changed(settings, "tool_notation", "chat_template", "template_args"),
                 **_changed(rollout, "max_thought_tokens"),

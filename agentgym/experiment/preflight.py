@@ -5,14 +5,20 @@ from __future__ import annotations
 from agentgym.algorithm import Algorithm
 from agentgym.engines.factory import check_device
 from agentgym.errors import ConfigError
-from agentgym.experiment.assemble import tokenizer_of
+from agentgym.experiment.assemble import (
+    action_format_of,
+    agent_of,
+    chosen_action_format,
+    tokenizer_of,
+)
 from agentgym.experiment.sources import Objects, check_objects, is_policy, source_of
 from agentgym.models.loading import check_model
+from agentgym.models.protocols import Tokenizer
 from agentgym.programs.player import CANNOT_BRANCH
 from agentgym.programs.process import load_program
-from agentgym.rollout.chat_template import ChatTemplate
 from agentgym.rollout.collect import branches
 from agentgym.rollout.policies import load_policy
+from agentgym.rollout.prompts import AgentInput
 from agentgym.rollout.tool_calls import notation
 from agentgym.scoring.make import make_scorer
 from agentgym.settings import Experiment
@@ -76,8 +82,11 @@ def check(
         if not bare.tasks(split):
             raise ConfigError(f"{source.id} has no tasks in split {split!r}")
     source.panel_of(bare, experiment.panel.split).head(experiment.panel.tasks)
+    manual, calls_only = bare.manual(), bare.calls_only
     bare.close()
-    _check_model(experiment, objects or Objects())
+    tokenizer = _check_model(experiment, objects or Objects())
+    if tokenizer is not None:
+        _check_prompt(experiment, tokenizer, manual, calls_only=calls_only)
     if experiment.agent.tool_notation is not None:
         notation(experiment.agent.tool_notation)
 
@@ -93,17 +102,18 @@ def _check_program(experiment: Experiment, objects: Objects, algorithm: Algorith
     load_program(objects.agent_program or str(experiment.agent_program))
 
 
-def _check_model(experiment: Experiment, objects: Objects) -> None:
+def _check_model(experiment: Experiment, objects: Objects) -> Tokenizer | None:
+    """The tokenizer, where the model has one of its own."""
     if objects.model is not None and not hasattr(objects.model, "generate"):
         raise ConfigError(
             f"the model is a {type(objects.model).__name__}, expected a Hugging Face causal "
             f"language model, its folder or hub id"
         )
     if experiment.model is None or experiment.engine == "openai":
-        return
+        return None
     if is_policy(experiment.model, experiment):
         load_policy(str(experiment.model))
-        return
+        return None
     settings = experiment.agent
     if objects.model is None:
         check_model(
@@ -111,5 +121,22 @@ def _check_model(experiment: Experiment, objects: Objects) -> None:
             context=experiment.rollout.max_context_tokens,
             needs_template=settings.chat_template is None,
         )
-    tokenizer = objects.tokenizer or tokenizer_of(experiment.model, settings)
-    ChatTemplate(tokenizer, settings.template_args)
+    found: Tokenizer = objects.tokenizer or tokenizer_of(experiment.model, settings)
+    return found
+
+
+def _check_prompt(
+    experiment: Experiment, tokenizer: Tokenizer, manual: str, *, calls_only: bool
+) -> None:
+    """Refuse a context that does not even hold what every first prompt begins with."""
+    settings, rollout = experiment.agent, experiment.rollout
+    form = chosen_action_format(settings, tokenizer, calls_only=calls_only)
+    agent = agent_of(settings, tokenizer, action_format_of(form))
+    tokens = len(agent.prompt(AgentInput("", "", "", manual=manual), ()).tokens)
+    if tokens + rollout.max_completion_tokens > rollout.max_context_tokens:
+        raise ConfigError(
+            f"the manual and instructions of {experiment.env} have {tokens} tokens, which with "
+            f"{rollout.max_completion_tokens} for a completion exceed the context of "
+            f"{rollout.max_context_tokens}: raise `--rollout.max-context-tokens`, or take a model "
+            f"with a longer context"
+        )

@@ -19,7 +19,8 @@ from agentgym.env.panel import Panel
 from agentgym.env.registry import EnvFactory
 from agentgym.errors import ConfigError
 from agentgym.rollout.policies import names_policy
-from agentgym.settings import Experiment
+from agentgym.rollout.prompts import LAYOUTS
+from agentgym.settings import AgentSettings, Experiment
 from agentgym.types import Task
 
 OBJECT = "object:"
@@ -89,12 +90,19 @@ def not_nameable(field_name: str, name: str) -> str:
 def source_of(experiment: Experiment, objects: Objects | None = None) -> EnvSource:
     """The environments of an experiment."""
     given = objects or Objects()
-    listed = {"admissible": True} if experiment.agent.show_admissible else {}
+    listed = {"admissible": True} if shows_admissible(experiment.agent) else {}
     return EnvSource(
         env=given.env or experiment.env,
         kwargs={**experiment.env_args, **listed},
         tools=given.tools or experiment.tools,
     )
+
+
+def shows_admissible(settings: AgentSettings) -> bool:
+    """Whether prompts list the admissible actions: as set, else as the layout takes."""
+    if settings.show_admissible is None:
+        return LAYOUTS[settings.prompt].show_admissible
+    return settings.show_admissible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +165,14 @@ class EnvSource:
     def panel_of(self, bare: TextEnv, split: str) -> Panel:
         """The panel of an environment that is already made."""
         return Panel(self.id, split, tuple(Task(self.id, id_) for id_ in bare.tasks(split)))
+
+    def calls_only(self) -> bool:
+        """Whether every action is a call of a tool."""
+        bare = self.bare()
+        try:
+            return bare.calls_only
+        finally:
+            bare.close()
 
     def registered_limit(self) -> int | None:
         """Turn limit that the environment was registered with; None where there is none."""

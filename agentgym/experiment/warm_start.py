@@ -6,7 +6,6 @@ from agentgym.errors import ConfigError
 from agentgym.experiment.failed_step import keep_failed_step
 from agentgym.experiment.parts import RunParts
 from agentgym.models import from_scratch
-from agentgym.models.lora import merge_lora
 from agentgym.models.policy import Policy
 from agentgym.models.protocols import CausalLM, Tokenizer
 from agentgym.rollout.demonstrations import (
@@ -50,7 +49,9 @@ def _demonstrations(parts: RunParts, count: int) -> list[Demonstration]:
     """``count`` demonstrations of each training task."""
     if not count:
         return []
-    bare, tasks = parts.world(), parts.panel("train").tasks
+    model = parts.experiment.model
+    tokenizer = None if model is None else parts.tokenizer(model)
+    bare, tasks = parts.oracle_world(parts.action_format(tokenizer)), parts.panel("train").tasks
     with parts.display.stage("demonstrations", count * len(tasks)) as advance:
         shown = demonstrations(
             bare,
@@ -76,9 +77,10 @@ async def _imitate(
     agent = parts.agent(tokenizer)
     player = parts.native_player(tokenizer, model, "probe")
     tasks = parts.panel("train").tasks[:PROBE_TASKS]
+    policy = Policy(model)
 
     async def probe() -> float:
-        player.engine.load(merge_lora(model).state_dict(), 0)
+        player.engine.load(policy.weights(adapters=player.engine.takes_adapters), 0)
         played = await gather(player(task, 0) for task in tasks)
         return episode_metrics([played]).get("episode/success", 0.0)
 
@@ -87,7 +89,7 @@ async def _imitate(
         keep_failed_step(parts.folder, lambda: model, tokenizer, None),
     ):
         await imitate(
-            Policy(model),
+            policy,
             [
                 to_trajectory(each, agent, learn_random_actions=wanted.learn_random_actions)
                 for each in shown

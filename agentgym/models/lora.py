@@ -25,6 +25,9 @@ ADAPTER = "default"
 """Adapter name within PEFT; a model has one set of adapters."""
 WEIGHTS = "adapter_model.safetensors"
 """File of the adapters in their folder."""
+CONFIG = "adapter_config.json"
+"""File of their configuration."""
+_PREFIX = "base_model.model."
 
 
 def add_lora(model: Any, settings: LoraSettings, *, seed: int) -> None:
@@ -185,11 +188,31 @@ def _weights(path: str | Path) -> str | None:
 
 def _plain(name: str) -> str:
     """Name of a weight within the Hugging Face model."""
-    return name.removeprefix("base_model.model.")
+    return name.removeprefix(_PREFIX)
 
 
 def _unfit(path: str | Path, base: str, reason: str) -> ConfigError:
     return ConfigError(f"the adapters in {str(path)!r} do not fit their base {base!r}: {reason}")
+
+
+def adapter_weights(model: CausalLM) -> dict[str, torch.Tensor]:
+    """The weights of the adapters alone, named as in PEFT's files."""
+    from peft import get_peft_model_state_dict
+
+    found: dict[str, torch.Tensor] = get_peft_model_state_dict(model, adapter_name=ADAPTER)  # type: ignore[arg-type]
+    return {f"{_PREFIX}{name}": weight.detach() for name, weight in found.items()}
+
+
+def adapter_config(model: Any) -> dict[str, Any]:
+    """PEFT's configuration of the adapters, as its file holds it."""
+    config: dict[str, Any] = model.peft_config[ADAPTER].to_dict()
+    config["target_modules"] = sorted(config["target_modules"])
+    return {**config, "inference_mode": True}
+
+
+def without_lora(model: CausalLM) -> CausalLM:
+    """The model under the adapters; it shares the weights. Returned as it is if it has none."""
+    return _plain_model(model, merged=False)
 
 
 def merge_lora(model: CausalLM) -> CausalLM:
@@ -204,6 +227,10 @@ def merge_lora(model: CausalLM) -> CausalLM:
     Raises:
         ConfigError: Adapters are on one of two tied weights and would untie them.
     """
+    return _plain_model(model, merged=True)
+
+
+def _plain_model(model: CausalLM, *, merged: bool) -> CausalLM:
     if not has_lora(model):
         return model
     from peft.tuners.lora import LoraLayer
@@ -214,9 +241,10 @@ def merge_lora(model: CausalLM) -> CausalLM:
     ]
     for name, layer in layers:
         base = layer.get_base_layer()
-        with torch.no_grad():
-            weight = base.weight + layer.get_delta_weight(ADAPTER)
-        base.weight = torch.nn.Parameter(weight.to(base.weight.dtype), requires_grad=False)
+        if merged:
+            with torch.no_grad():
+                weight = base.weight + layer.get_delta_weight(ADAPTER)
+            base.weight = torch.nn.Parameter(weight.to(base.weight.dtype), requires_grad=False)
         whole.set_submodule(name, base)
     del whole.peft_config
     whole._hf_peft_config_loaded = False

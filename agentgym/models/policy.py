@@ -18,7 +18,7 @@ from agentgym.losses.compose import Outputs
 from agentgym.losses.reductions import Reduction
 from agentgym.models import tree_attention
 from agentgym.models.lm_head import SplitModel
-from agentgym.models.lora import merge_lora, trainable_copy
+from agentgym.models.lora import adapter_weights, merge_lora, trainable_copy
 from agentgym.models.protocols import CausalLM
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
@@ -75,10 +75,17 @@ class Policy:
         if self.shares_prefixes:
             tree_attention.register()
 
-    def weights(self) -> dict[str, Tensor]:
-        """State dict for an engine, with adapters merged into the weights."""
+    def weights(self, *, adapters: bool = False) -> dict[str, Tensor]:
+        """What an engine loads: the state dict, with adapters merged; or the adapters alone."""
+        if adapters:
+            return adapter_weights(self.model)
         weights: dict[str, Tensor] = merge_lora(self.model).state_dict()
         return weights
+
+    def megabytes(self, *, adapters: bool = False) -> float:
+        """Size of what ``weights`` returns, in megabytes; tied weights count once."""
+        named = self.model.named_parameters()
+        return sum(p.nbytes for name, p in named if ("lora_" in name) == adapters) / 1e6
 
     @property
     def device(self) -> torch.device:

@@ -67,11 +67,15 @@ def block_attention(
     scaling: float,
     **_: Any,
 ) -> tuple[Float[Tensor, "1 T H D"], None]:
-    """Attention function for transformers; scores and softmax are in float32 or better."""
+    """Attention function for transformers; scores and softmax are in float32 or better.
+
+    The other products are in the kind of number of the values: bfloat16 under autocast.
+    """
     exact = torch.promote_types(query.dtype, torch.float32)
     groups, size = key.shape[1], key.shape[3]
     with torch.autocast(query.device.type, enabled=False):
-        q, k, v = ((x[0].transpose(0, 1)).to(exact) for x in (query, key, value))
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        q, k = q.to(exact), k.to(exact)
         q = (q * scaling).reshape(len(q), groups, -1, size)
         mixed: Tensor = _BlockAttention.apply(q, k, v, blocks)  # type: ignore[no-untyped-call]
     return mixed.flatten(1, 2)[None].to(query.dtype), None
@@ -95,7 +99,7 @@ class _BlockAttention(torch.autograd.Function):
         out = torch.empty_like(query)
         for block in blocks:
             probs = _probabilities(_fold(query[block.new]), _fold(key[block.path]), query.shape[2])
-            _unfold(out[block.new], probs @ _fold(value[block.path]))
+            _unfold(out[block.new], probs.to(value.dtype) @ _fold(value[block.path]))
         ctx.save_for_backward(query, key, value, out)
         ctx.blocks = blocks
         return out
@@ -104,19 +108,21 @@ class _BlockAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Float[Tensor, "T G R D"]) -> tuple[Tensor, Tensor, Tensor, None]:
         """The gradient of a softmax ``p`` is ``p (g - p.g)``, and ``p.g`` that of the output."""
         query, key, value, out = ctx.saved_tensors
+        low = value.dtype
         for_query = torch.empty_like(query)
-        for_key, for_value = torch.zeros_like(key), torch.zeros_like(value)
+        for_key = torch.zeros_like(key)
+        for_value = torch.zeros_like(value, dtype=key.dtype)
         inner = (grad * out).sum(-1, keepdim=True)
+        low_query, low_key, low_grad = query.to(low), key.to(low), grad.to(low)
         for block in ctx.blocks:
-            q, k = _fold(query[block.new]), _fold(key[block.path])
-            g = _fold(grad[block.new])
-            probs = _probabilities(q, k, query.shape[2])
+            probs = _probabilities(_fold(query[block.new]), _fold(key[block.path]), query.shape[2])
+            g = _fold(low_grad[block.new])
             grad_scores = g @ _fold(value[block.path]).mT - _fold(inner[block.new])
-            grad_scores *= probs
-            _unfold(for_query[block.new], grad_scores @ k)
-            for_key[block.path] += (grad_scores.mT @ q).transpose(0, 1)
-            for_value[block.path] += (probs.mT @ g).transpose(0, 1)
-        return for_query, for_key, for_value, None
+            slopes = (grad_scores * probs).to(low)
+            _unfold(for_query[block.new], slopes @ _fold(low_key[block.path]))
+            for_key[block.path] += (slopes.mT @ _fold(low_query[block.new])).transpose(0, 1)
+            for_value[block.path] += (probs.to(low).mT @ g).transpose(0, 1)
+        return for_query, for_key, for_value.to(low), None
 
 
 def _fold(states: Tensor) -> Tensor:

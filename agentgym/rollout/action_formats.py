@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from agentgym.env.act import ACT
 from agentgym.errors import MalformedAction, did_you_mean
 from agentgym.rollout.thoughts import CLOSING, OPENING, answer_of
 from agentgym.rollout.tool_calls import (
@@ -25,20 +26,6 @@ from agentgym.types import ToolCall
 from agentgym.utils.spans import spans
 
 _ACTION = re.compile(r"<action>(.*?)</action>", re.DOTALL)
-
-ACT: dict[str, Any] = {
-    "type": "function",
-    "function": {
-        "name": "act",
-        "description": "Take one action in the environment.",
-        "parameters": {
-            "type": "object",
-            "properties": {"action": {"type": "string", "description": "The action, as text."}},
-            "required": ["action"],
-        },
-    },
-}
-"""The one tool of an environment with text actions."""
 
 
 class ActionFormat(Protocol):
@@ -164,12 +151,15 @@ class Plain:
         return action
 
 
-_REACT = re.compile(r"^[ \t>]*Action:[ \t]*(.*)$", re.MULTILINE)
+_REACT = re.compile(r"^[ \t>]*Action:[ \t]*\n?[ \t]*(.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class ReAct:
-    """``Thought: ...`` and ``Action: ...`` lines, after ReAct (arXiv:2210.03629) and AgentGym."""
+    """``Thought: ...`` and ``Action: ...`` lines, after ReAct (arXiv:2210.03629) and AgentGym.
+
+    AgentGym writes thought and action on lines of their own below these words.
+    """
 
     @property
     def instructions(self) -> str:
@@ -177,7 +167,7 @@ class ReAct:
         return 'Write a line "Thought: ..." with your reasoning, then a line "Action: ...".'
 
     def parse(self, text: str) -> str:
-        """The text after the one ``Action:``, up to the end of its line."""
+        """The text after the one ``Action:``, on its line or on the next."""
         actions: list[str] = [found.strip() for found in _REACT.findall(answer_of(text)[1])]
         if len(actions) != 1:
             raise MalformedAction(f"Expected one line 'Action: ...', got {len(actions)}.")
@@ -195,7 +185,8 @@ class NativeCalls:
     """Tool calls in the notation of the model; the chat template describes the tools.
 
     An environment with text actions is one tool, ``act(action)``. An environment that lists tools
-    in ``info["tools"]`` receives its calls as Hermes JSON, whatever the model wrote.
+    in ``info["tools"]`` receives its calls as Hermes JSON, whatever the model wrote; where ``act``
+    is one of them, a call of it alone is a text action.
     """
 
     notation: Notation = HERMES
@@ -238,7 +229,7 @@ class NativeCalls:
                 raise MalformedAction(
                     f"There is no tool {call.name[:80]!r}.{hint} Tools: {', '.join(names)}."
                 )
-        if names == ["act"]:
+        if [call.name for call in calls] == ["act"] or names == ["act"]:
             return act_argument(calls), calls
         calls = tuple(typed(call, tools) for call in calls)
         return hermes_text(calls), calls

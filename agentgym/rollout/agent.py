@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from agentgym.rollout.action_formats import ACT, ActionFormat, NativeCalls, Tags
+from agentgym.env.act import ACT
+from agentgym.rollout.action_formats import ActionFormat, NativeCalls, Tags
 from agentgym.rollout.chat_template import ChatTemplate
 from agentgym.rollout.completions import Completions, native_calls
 from agentgym.rollout.prompts import AgentInput, Example, PromptLayout
@@ -144,6 +145,8 @@ class ChatAgent:
             first = max(0, len(turns) - self.window - 1)
             recent = [*turns[:first], *map(self._sanitizer.turn, turns[first:])]
             user = self.layout.windowed(shown, recent, self.window)
+            if self.layout.instructions_in_turn:
+                user = f"{user}\n\n{self._instructions(shown)}"
             return Prompt(
                 self._encode(self._render([*self._head(shown), _user(user)], tools)), True
             )
@@ -253,16 +256,22 @@ class ChatAgent:
         if self.system_prompt is not None:
             system = self.system_prompt
         else:
-            instructions = self.action_format.instructions
-            if isinstance(self.action_format, NativeCalls):
-                instructions = self.action_format.describe(shown.tools or (ACT,))
-            examples = list(map(self._sanitizer.example, self.examples))
-            system = self.layout.system(shown.manual, instructions, examples)
+            chosen = self.layout.chosen(shown, self.examples)
+            examples = list(map(self._sanitizer.example, chosen))
+            in_turn = self.layout.instructions_in_turn and self.window is not None
+            instructions = "" if in_turn else self._instructions(shown)
+            system = self.layout.system(shown, instructions, examples)
         if not system:
             return []
         if self.layout.acknowledgement:
             return [_user(system), {"role": "assistant", "content": self.layout.acknowledgement}]
         return [{"role": "system", "content": system}]
+
+    def _instructions(self, shown: AgentInput) -> str:
+        """Description of the action format."""
+        if isinstance(self.action_format, NativeCalls):
+            return self.action_format.describe(shown.tools or (ACT,))
+        return self.action_format.instructions
 
     def _schemas(self, shown: AgentInput) -> Sequence[Message]:
         if not isinstance(self.action_format, NativeCalls) or not self.template.has_tools:

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentgym.rollout.action_formats import ACT, ActionFormat, NativeCalls
+from agentgym.env.act import ACT
+from agentgym.rollout.action_formats import ActionFormat, NativeCalls
 from agentgym.rollout.chat_template import ChatTemplate
 from agentgym.rollout.thoughts import CLOSING, OPENING, THINK
 from agentgym.rollout.tool_calls import HERMES, ToolCall, detect, from_tokenizer, notation

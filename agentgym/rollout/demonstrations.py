@@ -73,6 +73,7 @@ def demonstrate(
         info.get("manual", ""),
         tuple(info.get("tools", ())),
         info.get("tool_instructions", ""),
+        info["task_type"],
     )
     steps: list[DemonstrationStep] = []
     stop = Stop.MAX_TURNS
@@ -150,7 +151,7 @@ def to_example(shown: Demonstration, agent: Agent) -> Example:
     steps = tuple(
         (agent.decode(agent.encode_action(step.action)), step.observation) for step in shown.steps
     )
-    return Example(shown.goal, shown.opening, steps)
+    return Example(shown.goal, shown.opening, steps, shown.task_type)
 
 
 def demonstration_texts(demonstrations: Iterable[Demonstration]) -> list[str]:

@@ -267,6 +267,7 @@ class Episode:
             self.manual,
             self.tools,
             self.tool_instructions,
+            str(self.info.get("task_type", "")),
         )
 
     async def open(self) -> None:

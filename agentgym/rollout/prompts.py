@@ -1,6 +1,7 @@
 """What the agent puts into its prompts: our own layout, and those of published baselines.
 
-The layouts follow the structure that the sources publish; the wording is this project's own.
+A layout sets what its source fixes: the order of the parts, the window, the action format, whether
+admissible actions are listed, and how many examples are shown. The wording is this project's own.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from agentgym.settings import ActionFormatName
 from agentgym.types import Turn
 
 
@@ -27,6 +29,8 @@ class AgentInput(NamedTuple):
     """Schemas of the tools that the environment takes calls of; none: actions are text."""
     tool_instructions: str = ""
     """The part of goal and manual that describes the tools and their notation."""
+    task_type: str = ""
+    """Family of the task."""
 
 
 class Example(NamedTuple):
@@ -36,6 +40,8 @@ class Example(NamedTuple):
     opening: str
     steps: tuple[tuple[str, str], ...]
     """Completion and the observation that followed it."""
+    task_type: str = ""
+    """Family of the task."""
 
 
 def _actions(shown: AgentInput) -> list[str]:
@@ -61,10 +67,27 @@ class PromptLayout:
     """Exchanges in a fresh prompt each turn; None: the conversation grows."""
     acknowledgement: str = ""
     """Reply of the assistant to an instruction turn; empty: instructions are a system prompt."""
+    action_format: ActionFormatName | None = None
+    """Action format that the source uses; None: it leaves the format open."""
+    show_admissible: bool = False
+    """The source shows the admissible actions."""
+    examples: int = 0
+    """Examples that the source shows."""
+    examples_by_type: bool = False
+    """The examples are of the type of the task, where there are such."""
+    instructions_in_turn: bool = False
+    """The action format ends every turn, instead of the system prompt."""
 
-    def system(self, manual: str, instructions: str, examples: Sequence[Example]) -> str:
+    def chosen(self, shown: AgentInput, examples: Sequence[Example]) -> Sequence[Example]:
+        """The examples for a task."""
+        if not self.examples_by_type:
+            return examples
+        own = [example for example in examples if example.task_type == shown.task_type]
+        return own or examples[: self.examples]
+
+    def system(self, shown: AgentInput, instructions: str, examples: Sequence[Example]) -> str:
         """Manual, examples, action format."""
-        parts = [manual, *_examples(examples), instructions]
+        parts = [shown.manual, *_examples(examples), instructions]
         return "\n\n".join(part for part in parts if part)
 
     def first(self, shown: AgentInput) -> str:
@@ -95,19 +118,26 @@ def history(shown: AgentInput, turns: Sequence[Turn], window: int) -> list[tuple
 
 @dataclass(frozen=True)
 class ReActLayout(PromptLayout):
-    """Few-shot ReAct: worked episodes of thoughts, actions and observations in one prompt.
+    """Few-shot ReAct: instruction and two worked episodes of the type of the task, then the task.
 
-    Differs from the original in one point: a thought and its action share a turn, where ReAct
-    takes a turn for each thought and answers it with "OK.".
+    Differs from the original: a thought and its action share a turn, where ReAct takes a turn for
+    each thought and answers it with "OK."; the examples are the oracle's and hold no thoughts; the
+    manual of the environment comes first.
 
     Source:
-        Yao et al., ReAct (arXiv:2210.03629), appendix C: one to two examples per task type.
+        Yao et al., ReAct (arXiv:2210.03629), appendix C; ysymyth/ReAct, ``alfworld.ipynb`` at
+        19c6bae: ``prefixes`` (two examples per task type), ``alfworld_run`` (50 turns).
     """
 
-    def system(self, manual: str, instructions: str, examples: Sequence[Example]) -> str:
+    action_format: ActionFormatName | None = "react"
+    examples: int = 2
+    examples_by_type: bool = True
+
+    def system(self, shown: AgentInput, instructions: str, examples: Sequence[Example]) -> str:
         """Manual, instruction, examples."""
         task = "Solve the task step by step: alternate reasoning and acting."
-        return "\n\n".join(p for p in [manual, f"{task} {instructions}", *_examples(examples)] if p)
+        parts = [shown.manual, f"{task} {instructions}", *_examples(examples)]
+        return "\n\n".join(part for part in parts if part)
 
     def first(self, shown: AgentInput) -> str:
         """Observation, then the task, as in the ALFWorld prompt."""
@@ -117,14 +147,27 @@ class ReActLayout(PromptLayout):
 
 @dataclass(frozen=True)
 class VerlAgentLayout(PromptLayout):
-    """One fresh prompt per turn: task, step count, last exchanges, admissible actions.
+    """One user prompt per turn: task, step count, last exchanges, admissible actions, format.
+
+    There is no system prompt; an environment that lists no actions has its manual there, where the
+    source describes the tools of its search environment in the prompt.
 
     Source:
-        verl-agent (GiGPO, arXiv:2505.10978); SPEAR and EPO (arXiv:2509.22576) use the same. The
-        history holds 2 exchanges (4 for search).
+        verl-agent (GiGPO, arXiv:2505.10978), ``agent_system/environments/prompts/alfworld.py`` and
+        ``webshop.py``, ``env_manager.py``: ``build_text_obs`` (as in langfengQ/DrMAS at 1e66fe5);
+        ``history_length`` is 2, and 4 for search (``run_search.sh``). SPEAR and EPO
+        (arXiv:2509.22576) use the same.
     """
 
     window: int | None = 2
+    action_format: ActionFormatName | None = "think"
+    show_admissible: bool = True
+    instructions_in_turn: bool = True
+
+    def system(self, shown: AgentInput, instructions: str, examples: Sequence[Example]) -> str:
+        """Examples, if any are asked for; the manual if no actions are listed."""
+        manual = "" if shown.admissible_actions else shown.manual
+        return "\n\n".join(part for part in [manual, *_examples(examples)] if part)
 
     def windowed(self, shown: AgentInput, turns: Sequence[Turn], window: int) -> str:
         """Without history in the first turn."""
@@ -150,10 +193,14 @@ class AgentGymLayout(PromptLayout):
     """An instruction turn, an acknowledging reply, then Thought and Action lines.
 
     Source:
-        AgentGym (arXiv:2406.04151) and AgentGym-RL (arXiv:2509.08755).
+        AgentGym (arXiv:2406.04151) and AgentGym-RL (arXiv:2509.08755); WooooDyy/AgentGym at
+        0412982, ``agentenv/envs/alfworld.py``: ``conversation_start_dict``, and
+        ``AlfWorldEnvClient.observe``, which appends the available actions to every observation.
     """
 
     acknowledgement: str = "OK. I will follow these instructions."
+    action_format: ActionFormatName | None = "react"
+    show_admissible: bool = True
 
 
 LAYOUTS: dict[str, PromptLayout] = {

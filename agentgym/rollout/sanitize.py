@@ -41,7 +41,8 @@ class Sanitizer:
     def example(self, example: Example) -> Example:
         """A solved episode; its completions are the model's own."""
         steps = tuple((done, self.text(observation)) for done, observation in example.steps)
-        return Example(self.text(example.goal), self.text(example.opening), steps)
+        goal, opening = self.text(example.goal), self.text(example.opening)
+        return example._replace(goal=goal, opening=opening, steps=steps)
 
 
 def without_tool_instructions(shown: AgentInput, *, native: bool) -> AgentInput:

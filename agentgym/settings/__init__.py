@@ -18,6 +18,7 @@ from agentgym.settings.learning import (
     ScratchSettings,
 )
 from agentgym.settings.playing import (
+    ActionFormatName,
     AgentSettings,
     EndpointSettings,
     PanelSettings,
@@ -30,6 +31,7 @@ from agentgym.settings.scoring import ScoringSettings
 __all__ = [
     "SMALLEST_VOCABULARY",
     "WORLD",
+    "ActionFormatName",
     "AgentSettings",
     "AlarmSettings",
     "CheckSettings",

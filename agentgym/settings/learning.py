@@ -101,7 +101,7 @@ class OptimizerSettings:
     precision: Precision = "auto"
     """Precision of computation; weights under training and optimizer state are always float32.
     auto: bfloat16 for models of 50 million parameters or more where the hardware multiplies in
-    bfloat16, else float32."""
+    bfloat16, else float32. In bfloat16 the local engine is not batch-invariant."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory for about a third more time, the same
     gradient."""
@@ -129,6 +129,10 @@ class LoraSettings:
     target_modules: tuple[str, ...] = ()
     """Names of the adapted modules, such as q_proj v_proj; unset: every linear layer of attention
     and MLP."""
+    sync: Literal["merged", "adapters"] = "merged"
+    """What a vLLM engine gets after each step: all weights, with the adapters merged into them, or
+    the adapters alone, which vLLM adds itself: fewer bytes, slower sampling. The local engine
+    shares the frozen weights and merges."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""

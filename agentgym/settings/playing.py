@@ -12,22 +12,30 @@ from agentgym.utils.bounds import above, at_least
 Value = int | float | bool | str
 
 
+ActionFormatName = Literal["tags", "think", "json", "native", "react", "plain"]
+"""Name of an action format."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class AgentSettings:
     """How the agent reads observations and writes actions."""
 
     section: ClassVar[str] = "agent"
 
-    action_format: Literal["tags", "think", "json", "native", "react", "plain"] = "tags"
+    action_format: ActionFormatName | None = None
     """How a completion states its action: in tags, in tags after a required thought, as a JSON
-    call, as a tool call in the model's own notation, in ReAct lines, or as plain text."""
+    call, as a tool call in the model's own notation (native), in ReAct lines, or as plain text.
+    Unset: what `--agent.prompt` takes; else native in an environment of tools with a chat endpoint,
+    or a chat template that describes tools; else tags."""
     tool_notation: str | None = None
     """Notation of native tool calls, such as hermes or qwen-xml; unset: that of the chat
     template."""
     prompt: Literal["default", "react", "verl-agent", "agentgym"] = "default"
-    """Layout of the prompts: our own, or that of a published baseline."""
-    examples: int = 0
-    """Training tasks that the oracle solves in the prompt."""
+    """Layout of the prompts: our own, or that of a published baseline with its window, action
+    format, examples and list of admissible actions."""
+    examples: int | None = None
+    """Training tasks that the oracle solves in the prompt; unset: as many as `--agent.prompt`
+    takes."""
     window: int | None = None
     """Past exchanges in the prompt of each turn, which is then a fresh one; unset: the conversation
     keeps growing, or what the layout of the prompts takes."""
@@ -42,8 +50,8 @@ class AgentSettings:
     system_prompt: str | None = None
     """System prompt; unset: the manual of the environment and the instructions of the action
     format. The chat template of a model made from nothing leaves it out."""
-    show_admissible: bool = False
-    """Show the admissible actions in every turn."""
+    show_admissible: bool | None = None
+    """Show the admissible actions in every turn; unset: what `--agent.prompt` takes."""
 
     def __post_init__(self) -> None:
         """Refuse impossible values."""

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from agentgym.env.act import ACT
 from agentgym.env.base import Opening, Outcome, Progress, TextEnv
 from agentgym.errors import AgentGymError, ConfigError, EnvError, MalformedAction, did_you_mean
 from agentgym.tools.calls import Call, CallNotation, HermesCalls
@@ -31,6 +32,8 @@ class ToolEnv(TextEnv):
     ``info["tool_calls"]`` is the number of calls made so far; ``info["last_calls"]`` lists name and
     arguments of the well-formed ones in the last action.
     """
+
+    calls_only = True
 
     def __init__(
         self,
@@ -76,6 +79,11 @@ class ToolEnv(TextEnv):
         if len(set(names)) < len(names):
             raise ConfigError(f"two tools share a name: {', '.join(sorted(names))}")
         self.instructions = self.notation.explain(self.tools)
+
+    def use_notation(self, notation: CallNotation) -> None:
+        """Describe, read and write calls in another notation, from the next task on."""
+        self.notation = notation
+        self.add_tools(())
 
     @abstractmethod
     def open(self, task: str, rng: np.random.Generator) -> Opening:
@@ -227,8 +235,8 @@ class WithTools(ToolEnv):
     r"""Any environment with tools besides its own actions.
 
     An action that calls tools is answered by them and does not change the environment; any other
-    action goes to it. Splits, tasks, admissible actions, oracle and forks are those of the
-    wrapped environment.
+    action goes to it. Models with native tool calls get ``act(action)`` for these. Splits, tasks,
+    admissible actions, oracle and forks are those of the wrapped environment.
 
     Examples:
         >>> from agentgym.env.registry import world
@@ -242,6 +250,8 @@ class WithTools(ToolEnv):
         >>> env.step("81")[0]
         'Higher.'
     """
+
+    calls_only = False
 
     def __init__(
         self,
@@ -276,6 +286,10 @@ class WithTools(ToolEnv):
     def act_without_call(self, action: str) -> Outcome:
         """Pass an action to the environment."""
         return self.world.act(action)
+
+    def schemas(self) -> list[dict[str, Any]]:
+        """Those of the tools, and ``act``."""
+        return [*super().schemas(), copy.deepcopy(ACT)]
 
     def manual(self) -> str:
         """The environment's, then the tools."""

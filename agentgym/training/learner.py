@@ -305,9 +305,9 @@ class Learner:
         decay = 1 - (1 - self.settings.final_lr_ratio) * progress
         return self.settings.learning_rate * warmup * decay
 
-    def weights(self) -> dict[str, Tensor]:
-        """Weights for an engine, with adapters merged."""
-        return self.policy.weights()
+    def weights(self, *, adapters: bool = False) -> dict[str, Tensor]:
+        """Weights for an engine: all, with adapters merged, or the adapters alone."""
+        return self.policy.weights(adapters=adapters)
 
     def whole_model(self) -> CausalLM:
         """The policy's network, to be saved."""

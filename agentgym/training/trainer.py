@@ -120,6 +120,9 @@ class Trainer:
             "spent/turns": float(self.player.usage.turns),
             "spent/tokens": float(self.player.usage.tokens),
             "spent/user_tokens": float(self.player.usage.user_tokens),
+            "published/megabytes": self.learner.policy.megabytes(
+                adapters=self.player.engine.takes_adapters
+            ),
             "tokens": tokens,
             "tokens_per_second": tokens / (rollout_seconds + update_seconds),
         }
@@ -151,7 +154,8 @@ class Trainer:
 
     def _publish(self) -> None:
         start = time.perf_counter()
-        self.player.engine.load(self.learner.weights(), self.step)
+        engine = self.player.engine
+        engine.load(self.learner.weights(adapters=engine.takes_adapters), self.step)
         self._sync_seconds = time.perf_counter() - start
 
     def _waits(self, rollout_seconds: float) -> dict[str, float]:

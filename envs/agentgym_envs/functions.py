@@ -71,6 +71,8 @@ class FunctionEnv(ToolEnv):
     ``about``. An action without a call is a message.
     """
 
+    calls_only = False
+
     def __init__(self, *, result_characters: int = 16_000, **kwargs: Any) -> None:
         """Make the environment.
 

@@ -61,6 +61,8 @@ class LocalEngine:
         ConfigError: ``slots`` or ``context`` is not positive.
     """
 
+    takes_adapters = False
+
     def __init__(
         self,
         model: CausalLM,

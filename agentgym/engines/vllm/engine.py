@@ -25,6 +25,7 @@ from agentgym.engines.requests import (
     remaining_request,
 )
 from agentgym.engines.stats import EngineStats, regroup_delay
+from agentgym.engines.vllm.adapters import AdapterFolder
 from agentgym.engines.vllm.answers import parse_completion
 from agentgym.engines.vllm.arguments import TOP_LOGPROBS, check_temperature, sampling_params
 from agentgym.engines.vllm.model_info import ModelInfo
@@ -72,6 +73,7 @@ class VLLMEngine:
         slots: Largest batch.
         context: Longest prompt plus completion, in tokens; at most what the model supports.
         dtype: Of weights and cache; default: float32 on a CPU, bfloat16 on a GPU.
+        adapters: PEFT's configuration of LoRA adapters, which ``load`` takes instead of weights.
         options: Further arguments of vLLM's ``EngineArgs``, such as ``gpu_memory_utilization``.
 
     Raises:
@@ -87,6 +89,7 @@ class VLLMEngine:
         slots: int = 64,
         context: int = 4096,
         dtype: str | None = None,
+        adapters: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         if slots < 1 or context < 2:
@@ -94,6 +97,10 @@ class VLLMEngine:
         self._info = ModelInfo.read(model)
         self.context = min(context, self._info.context or context)
         self.version = 0
+        self.takes_adapters = adapters is not None
+        self._adapters = None if adapters is None else AdapterFolder(adapters)
+        if self._adapters is not None:
+            options = {"enable_lora": True, "max_lora_rank": self._adapters.rank, **options}
         self.exact_entropies = False
         self.stats_ = EngineStats()
         self._arguments = {
@@ -162,7 +169,8 @@ class VLLMEngine:
             ConfigError: A weight is missing or has another shape; nothing was changed.
             EngineError: vLLM failed.
         """
-        check_weights(self._info.shapes, weights)
+        if not self.takes_adapters:
+            check_weights(self._info.shapes, weights)
         if not self._thread.is_alive():
             raise EngineError("the engine was closed")
         adopted: Future[None] = Future()
@@ -178,6 +186,8 @@ class VLLMEngine:
         if self._thread.is_alive():
             self._calls.put(self._stop)
             self._thread.join(STALL_SECONDS)
+        if self._adapters is not None:
+            self._adapters.close()
 
     # ---- the engine's thread -----------------------------------------------------------------
 
@@ -236,12 +246,27 @@ class VLLMEngine:
         prompt, sampling = remaining_request(job.prompt, job.sampling, job.parts)
         asked = sampling_params(sampling, 1 if self.exact_entropies else TOP_LOGPROBS)
         try:
-            self._engine.add_request(name, TokensPrompt(prompt_token_ids=prompt), asked)
+            self._engine.add_request(
+                name,
+                TokensPrompt(prompt_token_ids=prompt),
+                asked,
+                lora_request=self._lora_request(),
+            )
         except ValueError as problem:
             refused = EngineError(f"vLLM refused a request: {one_line(problem)}")
             job.resolve(partial(job.future.set_exception, refused))
         else:
             self._in_flight[name] = job
+
+    def _lora_request(self) -> Any:
+        """The newest adapters; None without any."""
+        if self._adapters is None or not self._adapters.number:
+            return None
+        from vllm.lora.request import LoRARequest
+
+        # A name of its own for each version: vLLM caches adapters, and keys of the prefix cache.
+        number = self._adapters.number
+        return LoRARequest(f"policy-{number}", number, str(self._adapters.path))
 
     def _adopt(
         self, weights: Mapping[str, torch.Tensor], version: int, adopted: Future[None]
@@ -256,7 +281,10 @@ class VLLMEngine:
                     with suppress(ConfigError):
                         job.parts.append(self._part(job, answer))
             self._abort(leaving)
-            self._engine.collective_rpc("agentgym_load", args=(list(weights.items()),))
+            if self._adapters is not None:
+                self._adapters.write(weights)
+            else:
+                self._engine.collective_rpc("agentgym_load", args=(list(weights.items()),))
             if not self._engine.reset_prefix_cache():
                 raise EngineError("vLLM kept a cache of the old weights; restart the engine")
             self.version = version

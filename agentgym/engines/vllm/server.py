@@ -21,6 +21,7 @@ from agentgym.engines.requests import (
     join_completions,
     remaining_request,
 )
+from agentgym.engines.vllm.adapters import AdapterFolder
 from agentgym.engines.vllm.answers import (
     parse_answer,
     parse_models,
@@ -68,6 +69,7 @@ class ServerEngine:
         retry: How long to try.
         options: Further arguments of a server that is started, such as
             ``{"tensor-parallel-size": 2}``.
+        adapters: PEFT's configuration of LoRA adapters, which ``load`` takes instead of weights.
 
     Raises:
         ConfigError: There is no such model.
@@ -84,7 +86,14 @@ class ServerEngine:
         dtype: str | None = None,
         retry: RetryPolicy | None = None,
         options: Mapping[str, object] | None = None,
+        adapters: Mapping[str, Any] | None = None,
     ) -> None:
+        self.takes_adapters = adapters is not None
+        self._adapters = None if adapters is None else AdapterFolder(adapters)
+        if self._adapters is not None:
+            options = {"enable-lora": True, "max-lora-rank": self._adapters.rank, **(options or {})}
+        self._served = ""
+        """Name of the adapters that the server has loaded last."""
         self._info = ModelInfo.read(model)
         self.context = min(context, self._info.context or context)
         self.version = 0
@@ -157,7 +166,8 @@ class ServerEngine:
             ConfigError: A weight is missing or has another shape; nothing was changed.
             EngineError: The server did not load them.
         """
-        check_weights(self._info.shapes, weights)
+        if self._adapters is None:
+            check_weights(self._info.shapes, weights)
         with self._lock, self._weight_update():
             old, self._weights = self._weights, self._write(weights)
             if self._process is not None and self._process.ensure():
@@ -166,19 +176,21 @@ class ServerEngine:
                 self._publish()
             self.version = version
         if old is not None:
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
 
     def close(self) -> None:
         """Stop a server that was started here; completions in flight fail."""
         if self._process is not None:
             self._process.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
+        if self._adapters is not None:
+            self._adapters.close()
 
     # ---- requests ----------------------------------------------------------------------------
 
     def _body(self, prompt: list[int], sampling: Sampling) -> dict[str, Any]:
         return {
-            "model": self._name,
+            "model": self._served or self._name,
             "prompt": prompt,
             "seed": sampling.seed,
             "temperature": sampling.temperature,
@@ -238,7 +250,11 @@ class ServerEngine:
             "agentgym.engines.vllm.serve",
             words,
             # Only the development mode serves pausing and weight updates.
-            {**ENVIRONMENT, "VLLM_SERVER_DEV_MODE": "1"},
+            {
+                **ENVIRONMENT,
+                "VLLM_SERVER_DEV_MODE": "1",
+                "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+            },
             log=self._folder / "server.log",
             deadline=START_SECONDS,
         )
@@ -299,7 +315,10 @@ class ServerEngine:
     def _publish(self) -> None:
         """Make the server load the last weights while it is paused."""
         self._endpoint.request("POST", "/pause", params={"mode": "abort"})
-        self._call("agentgym_load", str(self._weights))
+        if self._adapters is None:
+            self._call("agentgym_load", str(self._weights))
+        else:
+            self._serve_adapters(self._adapters)
         for _ in range(RESETS):
             if self._endpoint.request(
                 "POST", "/reset_prefix_cache", lambda answer: answer["success"]
@@ -310,8 +329,21 @@ class ServerEngine:
             raise EngineError(f"{self._endpoint.url} keeps a cache of the old weights")
         self._endpoint.request("POST", "/resume")
 
+    def _serve_adapters(self, adapters: AdapterFolder) -> None:
+        """Load the newest adapters under a name of their own, and forget the last ones."""
+        before, self._served = self._served, f"policy-{adapters.number}"
+        named = {"lora_name": self._served, "lora_path": str(adapters.path)}
+        self._endpoint.request("POST", "/v1/load_lora_adapter", json=named, decoded=False)
+        if before not in ("", self._served):
+            old = {"lora_name": before}
+            self._endpoint.request("POST", "/v1/unload_lora_adapter", json=old, decoded=False)
+
     def _write(self, weights: Mapping[str, torch.Tensor]) -> Path:
         from safetensors.torch import save_file
+
+        if self._adapters is not None:
+            self._adapters.write(weights)
+            return self._adapters.path
 
         folder = Path(tempfile.mkdtemp(prefix="weights-", dir=self._folder))
         # Copies: tied weights share memory, which safetensors does not support.

@@ -85,6 +85,14 @@ _LEAD = re.compile(
     r"(?:correct\s+)?answers?\s*(?:(?:is|are)\b|:|=)\s*:?\s*",
     re.IGNORECASE,
 )
+_FORMULA = re.compile(r"\$\$([^$]+)\$\$|\$([^$\n]+)\$|\\\(([^\n]+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_BEFORE = re.compile(r"[A-Za-z][A-Za-z ,:'\n-]*")
+_AFTER = re.compile(r"(?: is (?:the|our|my)(?: final)? (?:answer|solution|result))?[.!]*")
+_HEDGE = re.compile(
+    r"\b(?:not?|never|\w+n't|x?or|and|nor|about|approx\w*|almost|nearly|than|least|most|up to|if"
+    r"|unless|except|between|minus|negative|plus|times|half|twice|double|over|of|wrong|unlike)\b",
+    re.IGNORECASE,
+)
 _CURRENCY = "dollars"
 ROW = "⏎"
 """The end of a row of a matrix."""
@@ -93,7 +101,7 @@ ROW = "⏎"
 def plain(answer: str) -> str:
     """An answer without its dress, in single characters for relations, sets and infinity."""
     text = _boxed(answer.strip())
-    text = _LEAD.sub("", text)
+    text = _formula(_LEAD.sub("", text))
     text = _dollars(_unmarked(text)).translate(_CHARACTERS)
     text = re.sub("√\\s*(\\d+|[a-zA-Z])", r"\\sqrt{\1}", text).replace("√", r"\sqrt")
     for table, mark in ((_SUPERSCRIPTS, "^"), (_SUBSCRIPTS, "_")):
@@ -131,6 +139,26 @@ def _boxed(text: str) -> str:
                 break
     inner = dict.fromkeys(each.strip() for each in found if "\\boxed" not in each)
     return ", ".join(inner) if inner else text
+
+
+def _formula(text: str) -> str:
+    r"""The one formula at the end of a sentence, whose words do not change its value.
+
+    Words after it stay, because they may be a unit.
+
+    Examples:
+        >>> _formula("Therefore $x > 5$ is the solution."), _formula(r"Answer \( 9 \)")
+        ('x > 5', '9')
+        >>> _formula("It is not $9$."), _formula("A run of $125$ km")
+        ('It is not $9$.', 'A run of $125$ km')
+    """
+    found = list(_FORMULA.finditer(text))
+    if len(found) != 1:
+        return text
+    before, after = text[: found[0].start()].strip(), text[found[0].end() :].rstrip()
+    if not _BEFORE.fullmatch(before) or not _AFTER.fullmatch(after) or _HEDGE.search(before):
+        return text
+    return next(group for group in found[0].groups() if group is not None).strip()
 
 
 def _unmarked(text: str) -> str:

@@ -2,7 +2,7 @@
 
 ``multiprocessing`` runs the caller's script once more in every worker, so that a script without an
 ``if __name__ == "__main__"`` guard would not survive it. A worker here is a program of its own: a
-task id per line goes in, a line of JSON comes out, empty or the reason why there is no game.
+task id per line goes in, a line of JSON comes out: empty, or what failed and why.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from threading import Thread
 
-from agentgym.errors import AgentGymError, EnvError
+from agentgym.errors import AgentGymError, CacheError, EnvError
 from agentgym_envs.textworld import games
 
 Worker = subprocess.Popen[str]
+Failure = list[str]
+"""Name of the error and its text; empty where the game was made."""
 
 
 def generate(
@@ -37,7 +39,8 @@ def generate(
         progress: Called with the number of games that exist and the number asked for.
 
     Raises:
-        EnvError: A game cannot be made or written.
+        CacheError: The folder of the games cannot be written.
+        EnvError: A game cannot be made.
     """
     report = progress or (lambda done, total: None)
     missing = [task for task in dict.fromkeys(ids) if not games.is_made(games.game_file(task))]
@@ -71,18 +74,19 @@ class _WorkerDied(Exception):
 def _make_all(tasks: Sequence[str], workers: int) -> Iterator[int]:
     """Make missing games; yields how many there are after each."""
     waiting: SimpleQueue[str | None] = SimpleQueue()
-    answers: SimpleQueue[str | None] = SimpleQueue()
+    answers: SimpleQueue[Failure | None] = SimpleQueue()
     for task in [*tasks, *[None] * workers]:
         waiting.put(task)
     with _started(workers) as running:
         for worker in running:
             Thread(target=_feed, args=(worker, waiting, answers), daemon=True).start()
         for count in range(1, len(tasks) + 1):
-            reason = answers.get()
-            if reason is None:
+            failure = answers.get()
+            if failure is None:
                 raise _WorkerDied
-            if reason:
-                raise EnvError(reason)
+            if failure:
+                kind, reason = failure
+                raise (CacheError if kind == CacheError.__name__ else EnvError)(reason)
             yield count
 
 
@@ -107,7 +111,7 @@ def _started(count: int) -> Iterator[list[Worker]]:
 
 
 def _feed(
-    worker: Worker, waiting: SimpleQueue[str | None], answers: SimpleQueue[str | None]
+    worker: Worker, waiting: SimpleQueue[str | None], answers: SimpleQueue[Failure | None]
 ) -> None:
     """Hand tasks to a worker until there are none; None in ``answers`` means that it died."""
     assert worker.stdin and worker.stdout
@@ -128,10 +132,10 @@ def serve() -> None:
     for line in sys.stdin:
         try:
             games.ensure(line.strip())
-            reason = ""
+            failure: Failure = []
         except AgentGymError as problem:
-            reason = str(problem)
-        print(json.dumps(reason), file=answers, flush=True)
+            failure = [type(problem).__name__, str(problem)]
+        print(json.dumps(failure), file=answers, flush=True)
 
 
 if __name__ == "__main__":
