@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from gymnasium.utils.env_checker import check_env
@@ -107,6 +108,9 @@ SERVER_CHECKS: tuple[Check, ...] = (
 )
 """The same for an OpenEnv server, and its side of the protocol."""
 
+_OF_THE_SECONDS = 0.1
+"""Share of ``effort.seconds`` for each check of a server: a server is audited in a minute."""
+
 _NEEDS: dict[Check, Callable[[Promises], bool]] = {
     determinism.forks_are_exact_and_independent: lambda held: held.fork != "no",
     determinism.episodes_are_reproducible: lambda held: held.seeds,
@@ -162,8 +166,11 @@ def findings(
     with calls_return_within(effort.call_timeout):
         bare = world(id_, **kwargs)
         bare.close()
+    checks = checks_of(id_)
+    if checks is SERVER_CHECKS:
+        effort = replace(effort, seconds=effort.seconds * _OF_THE_SECONDS)
     harness = Harness(id_, kwargs, effort, bare.promises)
-    return (_finding(check, harness) for check in checks_of(id_))
+    return (_finding(check, harness) for check in checks)
 
 
 def title(check: Check) -> str:

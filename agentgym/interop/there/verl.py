@@ -27,7 +27,7 @@ except ImportError as problem:
 NAME = "agentgym"
 
 
-@register(NAME)  # type: ignore[untyped-decorator]
+@register(NAME)
 class AgentGymAgentLoop(AgentLoopBase):  # type: ignore[misc]
     """Plays one episode: the environment answers each completion as the user."""
 
