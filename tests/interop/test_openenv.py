@@ -5,7 +5,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -243,13 +242,12 @@ SAID_DIFFERENTLY = {
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.world.__name__)
 def test_every_seeded_defect_is_caught_over_the_wire(defective, defect):
-    name, started = defect.world.__name__, time.monotonic()
+    name = defect.world.__name__
     first, second = (f"{url}/{name}" for url in defective)
     found = findings(f"openenv:{first}", QUICK, replica=second)
     failed = next((each for each in found if each.verdict is Verdict.FAILED), None)
     assert failed is not None
     assert re.search(SAID_DIFFERENTLY.get(name, defect.sentence), failed.note)
-    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize("name", ["Corridor", "Drawers"])
