@@ -18,7 +18,7 @@ from agentgym.types import Completion, Sampling, Stop, Task, Trajectory, Turn
 if TYPE_CHECKING:
     from agentgym.evaluation.compare import Comparison
     from agentgym.evaluation.report import Report
-    from agentgym.experiment.api import compare, evaluate, load_recipe, make, panel, train
+    from agentgym.experiment.api import compare, evaluate, load_recipe, make, panel, score, train
     from agentgym.experiment.result import TrainResult
     from agentgym.settings import (
         AgentSettings,
@@ -60,6 +60,7 @@ _LAZY = {
     "load_recipe": "agentgym.experiment.api",
     "make": "agentgym.experiment.api",
     "panel": "agentgym.experiment.api",
+    "score": "agentgym.experiment.api",
     "train": "agentgym.experiment.api",
 }
 """Names that are imported on first use, with their modules."""
@@ -102,6 +103,7 @@ __all__ = [
     "make",
     "panel",
     "register_environments",
+    "score",
     "train",
 ]
 

@@ -141,6 +141,21 @@ def test_no_more_episodes_are_in_flight_than_allowed(tmp_path):
     assert play.most == 5
 
 
+def test_a_compressed_file_is_continued_and_reported_like_a_plain_one(tmp_path):
+    plain, path = tmp_path / "e.jsonl", tmp_path / "e.jsonl.zst"
+    whole = run(Guesser(sometimes), plain)
+    run(Guesser(sometimes), path, episodes=2)
+    cut = path.read_bytes()[:-30]
+    path.write_bytes(cut)
+    play = Guesser(sometimes)
+    report = run(play, path)
+    assert len(play.calls) == 2 * len(PANEL) + 1, "the missing ones, and the one that was cut off"
+    assert report.metrics() == whole.metrics() == read_report(path).metrics()
+    path.write_bytes(path.read_bytes() + b"damaged")
+    notes = read_report(path).notes
+    assert len(notes) == 1 and "the compressed data is damaged" in notes[0]
+
+
 def test_an_interrupted_evaluation_is_continued_and_ends_the_same(tmp_path):
     whole = run(Guesser(sometimes), tmp_path / "whole.jsonl")
     path = tmp_path / "cut.jsonl"

@@ -21,7 +21,7 @@ from agentgym.evaluation.records import (
     token_ends,
     valid_episodes,
 )
-from agentgym.experiment.metrics_file import MetricsWriter, read_metrics
+from agentgym.experiment.metrics_file import MetricsWriter, read_metrics, truncate_episodes
 from agentgym.types import Completion, Stop, Task, ToolCall, Trajectory, Turn
 from agentgym.utils import zstd_lines
 from agentgym.utils.jsonl import append_line, dumps, read_objects, write_atomic
@@ -295,6 +295,15 @@ def test_damage_within_a_compressed_file_is_one_line(tmp_path):
     left_out = LeftOut()
     assert len(list(valid_episodes(path, left_out))) == 1
     assert len(left_out.lines) == 1
+
+
+@pytest.mark.parametrize("name", ["episodes.jsonl", "episodes.jsonl.zst"])
+def test_a_resumed_run_keeps_the_first_episodes(tmp_path, name):
+    for sample in range(4):
+        append(tmp_path / name, record(sample))
+    truncate_episodes(tmp_path / name, 2)
+    append(tmp_path / name, record(7))
+    assert [each.sample for each in read_episodes(tmp_path / name)] == [0, 1, 7]
 
 
 @pytest.mark.parametrize("compressed", [False, True])

@@ -149,6 +149,22 @@ def test_an_evaluation_keeps_its_header_and_can_be_compared(tmp_path, capsys, mo
     assert "scorer scorers.py:brevity instead of" in " ".join(shown.split())
 
 
+def test_the_front_door_scores_with_a_function_or_its_name(file, tmp_path, episodes):
+    def brevity(episode):
+        return 1 - len(episode.turns) / 20
+
+    own = agentgym.score(file, brevity, out=tmp_path / "own.jsonl", progress=False)
+    assert own.scored == 18 and "brevity" in read_episodes(own.path)[0].rescoring.scorer
+    named = agentgym.score(file, f"{tmp_path / 'scorers.py'}:brevity", progress=False)
+    assert named.path == file.with_name("episodes.scored.jsonl")
+    assert [each.score for each in read_episodes(named.path)] == [
+        each.score for each in read_episodes(own.path)
+    ]
+    assert named.agreement == own.agreement and named.world == own.world
+    with pytest.raises(ConfigError, match="no scorer"):
+        agentgym.score(file, ScoringSettings(), progress=False)
+
+
 def test_scores_that_functions_may_return():
     assert as_score(True, "f") == Score(1.0, True) and as_score(np.float32(0.25), "f").value == 0.25
     assert [as_score(x, "f").success for x in (0, 0.5, 1, False)] == [False, True, True, False]
@@ -418,10 +434,11 @@ def test_the_reward_of_a_training_run_is_the_scorers(tmp_path):
         imitation={"max_steps": 5, "demos_per_task": 1},
         rollout={"max_turns": 3},
         panel={"tasks": 1, "episodes": 1},
+        compress_episodes=True,
         progress=False,
     )
     scorer = load_scorer(f"{tmp_path / 'mine.py'}:even")
-    episodes = read_episodes(result.folder / "episodes.jsonl")
+    episodes = read_episodes(result.folder / "episodes.jsonl.zst")
     assert len(episodes) >= 8
     for each in episodes:
         expected = asyncio.run(scorer.score(each)).value

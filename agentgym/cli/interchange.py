@@ -29,6 +29,7 @@ class ExportArguments:
 
 ExportArguments.__doc__ = f"""{ExportArguments.__doc__}
 
+Formats:
 {_LISTED}
 
 What does not fit a format stands in its metadata, so `agentgym import` gives the episodes back; the
@@ -53,6 +54,7 @@ class ImportArguments:
 
 ImportArguments.__doc__ = f"""{ImportArguments.__doc__}
 
+Formats:
 {_LISTED}
 
 A conversation of another project becomes an episode of the environment `imported` with an unknown

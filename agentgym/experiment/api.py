@@ -1,4 +1,4 @@
-"""The library in Python: make an environment, list a panel, train, evaluate, compare.
+"""The library in Python: make an environment, list a panel, train, evaluate, score, compare.
 
 ``import agentgym`` offers these functions; this module is loaded on first use. They work in scripts
 and in notebooks, where an event loop is running already.
@@ -29,16 +29,20 @@ from agentgym.experiment.arguments import (
 )
 from agentgym.experiment.plan import load_plan, override, recipe_settings
 from agentgym.experiment.result import TrainResult
-from agentgym.experiment.sources import EnvObject
+from agentgym.experiment.sources import EnvObject, object_name
 from agentgym.programs.process import ProgramFunction
-from agentgym.settings import Experiment
+from agentgym.settings import Experiment, ScoringSettings
+from agentgym.utils.concurrency import run_sync
 from agentgym.utils.progress import Display
 
 if TYPE_CHECKING:
     from typing import Unpack
 
     from agentgym.algorithm import AlgorithmSettings
+    from agentgym.evaluation.records import EpisodeRecord
     from agentgym.models.protocols import CausalLM, Tokenizer
+    from agentgym.scoring.rescore import Rescored
+    from agentgym.scoring.scorer import Scorer
 
 Evaluated: TypeAlias = Report | TrainResult | str | Path
 """A report, or where one can be read: a run, its folder, or an evaluation file."""
@@ -228,6 +232,43 @@ def evaluate(
     check(wanted, objects=objects)
     path = None if out is None else Path(out)
     return evaluate_blocking(wanted, path, _display(progress), objects=objects)
+
+
+def score(
+    source: str | Path,
+    scorer: str | Callable[[EpisodeRecord], Any] | ScoringSettings,
+    *,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Rescored:
+    """Score stored episodes by another scorer, into a new file; see ``agentgym score``.
+
+    Args:
+        source: File of episodes; it stays as it is.
+        scorer: A function of an episode that returns a number from 0 to 1, a truth value or None;
+            its name, as ``"file.py:function"``; or settings that name a judge.
+        out: The new file; unset: ``NAME.scored.jsonl`` beside the source. An existing one is
+            continued.
+        progress: Show what keeps a judge waiting.
+
+    Raises:
+        ConfigError: Something does not fit.
+        EngineError: A judge does not answer.
+    """
+    from agentgym.scoring.make import make_scorer
+    from agentgym.scoring.rescore import rescore
+    from agentgym.scoring.scorer import FunctionScorer
+
+    settings = scorer if isinstance(scorer, ScoringSettings) else ScoringSettings()
+    if isinstance(scorer, str):
+        settings = ScoringSettings(scorer=scorer)
+    if callable(scorer):
+        chosen: Scorer = FunctionScorer(object_name(scorer), scorer)
+    else:
+        chosen = make_scorer(settings, _display(progress).say)
+    target = None if out is None else Path(out)
+    limit = settings.concurrency
+    return run_sync(lambda: rescore(Path(source), chosen, target, concurrency=limit))
 
 
 def compare(

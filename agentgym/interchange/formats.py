@@ -56,28 +56,26 @@ FORMATS = {
     for each in (
         Entry(
             name="openai",
-            about="messages with tools and calls, one JSON object per line, as OpenAI's "
-            "fine-tuning and most other projects read them",
+            about="messages with tools and calls in JSON lines, as fine-tuning services read them",
             suffix=".messages.jsonl",
             loses=_TOKENS,
         ),
         Entry(
             name="atif",
-            about="Agent Trajectory Interchange Format v1.7 of Harbor: one JSON file per episode",
+            about="ATIF v1.7, the trajectories of Harbor: a folder with a JSON file per episode",
             suffix=".atif/",
             loses=(),
         ),
         Entry(
             name="verl",
-            about="Parquet with the columns of verl's RLHFDataset and MultiTurnSFTDataset, and "
-            "of its agent loop's output",
+            about="Parquet for verl: messages, prompts and rewards, tokens with their loss mask",
             suffix=".verl.parquet",
             loses=(),
             extra="parquet",
         ),
         Entry(
             name="trl",
-            about="a conversational dataset for TRL's SFTTrainer and others: messages, tools",
+            about="a conversational dataset in JSON lines for TRL's trainers: messages, tools",
             suffix=".trl.jsonl",
             loses=_TOKENS,
         ),
