@@ -3,7 +3,8 @@
 The same moves of Hotter are played in process and over the wire. Where ``openenv`` is installed
 (``.venv-interop/openenv``, made by ``scripts/test-interop openenv``), the environment that
 ``openenv init`` writes is served by OpenEnv's own server and stepped by OpenEnv's own client and by
-ours, and OpenEnv's client steps our server.
+ours, and OpenEnv's client steps our server. Then tokens per second under an agent program, against
+the native agent: what ``scripts/bench programs`` measures.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 
+import bench_programs
 from openenv_servers import free_port, process, serving
 
 from agentgym.env.registry import world
@@ -126,6 +128,7 @@ def main() -> None:
     for title, found in rates:
         echoed = f"{found / last:8.2f}" if OPENENV.exists() else ""
         print(f"{title:34} {found:9.0f} {found / first:8.2f} {echoed}")
+    bench_programs.main(bench_programs.Options())
 
 
 if __name__ == "__main__":

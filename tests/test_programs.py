@@ -608,3 +608,31 @@ def test_every_form_is_read_by_its_own_next_request_and_as_a_stream(native):
             "Higher. Lower." in text
             and LAST[path] in text.strip().splitlines()[-1 - ("event" in LAST[path])]
         )
+
+
+def test_a_chat_endpoint_may_play_under_a_program():
+    """For evaluation: the service gets the messages of the program."""
+    from http_service import serving
+
+    from agentgym.engines.chat import ChatEngine
+    from agentgym.engines.endpoint import Endpoint
+    from agentgym.models import from_scratch
+
+    tokenizer = from_scratch.make_tokenizer((), from_scratch.MIN_VOCABULARY)
+    tokenizer.chat_template = from_scratch.DIALOGUE
+    agent = ChatAgent(tokenizer, action_format=NativeCalls())
+    answer = {"choices": [{"message": {"content": "1"}, "finish_reason": "stop"}]}
+
+    async def program(access):
+        messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "Go."}]
+        async with Client(access) as client:
+            said = await client.ask(messages)
+            await client.ask([*messages, said, {"role": "user", "content": "On."}])
+
+    with serving(lambda path, body: (200, answer)) as (service, url):
+        engine = ChatEngine("m", Endpoint(url), tokenizer)
+        (episode,) = play(agent, program, engine, retries=0)
+        sent = [body["messages"] for _, body, *_ in service.asked]
+    assert episode.error == "" and [t.action for t in episode.turns] == ["1", "1"]
+    assert [m["role"] for m in sent[1]] == ["system", "user", "assistant", "user"]
+    assert [m["content"] for m in sent[1]] == ["S", "Go.", "1", "On."]
