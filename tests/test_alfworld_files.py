@@ -5,7 +5,7 @@ import pytest
 
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError, EnvError, UnknownTask
-from agentgym.testing import check_environment
+from agentgym.testing import CheckSettings, check_environment
 from agentgym_envs.alfworld import engine, files, games, goals, problem, tasks
 from agentgym_envs.alfworld.oracle import winning_commands
 
@@ -38,7 +38,7 @@ def games_of(data, **kwargs):
 
 
 def test_a_folder_of_games_keeps_the_contract_of_an_environment(data):
-    check_environment(ENV, games=str(data))
+    check_environment(ENV, CheckSettings(steps=100, resets=300, seconds=3.0), games=str(data))
 
 
 def test_a_game_read_from_its_file_is_the_game_that_was_written(tmp_path):

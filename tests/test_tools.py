@@ -19,7 +19,7 @@ from agentgym.errors import (
     Unreachable,
 )
 from agentgym.rollout.action_formats import JsonCall, Plain
-from agentgym.testing import check_environment
+from agentgym.testing import CheckSettings, check_environment
 from agentgym.tools import (
     CallLimits,
     HermesCalls,
@@ -448,7 +448,8 @@ def test_adding_tools_leaves_the_environment_unchanged(monkeypatch):
     monkeypatch.setitem(gymnasium.registry, "test/Tools-v0", None)
     del gymnasium.registry["test/Tools-v0"]
     gymnasium.register("test/Tools-v0", make, max_episode_steps=12)
-    check_environment("test/Tools-v0", high=20)
+    brisk = CheckSettings(steps=100, resets=300, seconds=3.0)
+    check_environment("test/Tools-v0", brisk, high=20)
     env = world("test/Tools-v0", admissible=True)
     _, info = env.reset(options={"task": "hotter-3"})
     assert info["admissible_commands"] == world("agentgym/Hotter-v0").admissible()

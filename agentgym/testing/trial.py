@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from agentgym.algorithm import DEFAULT_RUN, Algorithm
+from agentgym.algorithm import DEFAULT_RUN, Algorithm, CriticPlan
 from agentgym.batch.batch import Batch, collate
 from agentgym.credit.transforms import State
 from agentgym.models import from_scratch
@@ -18,6 +18,9 @@ from agentgym.models.policy import Policy
 from agentgym.settings import OptimizerSettings, ScratchSettings
 from agentgym.testing.episodes import STEPS, made_up
 from agentgym.training.learner import Learner
+from agentgym.types import Trajectory
+
+_OBSERVED: dict[tuple[str, CriticPlan | None, bool], list[Batch]] = {}
 
 
 class Trial:
@@ -39,12 +42,24 @@ class Trial:
     def batches(self, *, windowed: bool = False) -> list[Batch]:
         """Three steps' batches as the learner receives them; the last has a tied group too."""
         if windowed not in self._seen:
-            learner = self.learner()
-            self._seen[windowed] = [
-                learner.observe(collate(made_up(seed, wanted, windowed=windowed)))
-                for seed, wanted in enumerate(STEPS)
-            ]
+            steps = (made_up(n, wanted, windowed=windowed) for n, wanted in enumerate(STEPS))
+            self._seen[windowed] = self.observed(f"steps, windowed {windowed}", steps)
         return self._seen[windowed]
+
+    def observed(self, name: str, cases: Iterable[Sequence[Sequence[Trajectory]]]) -> list[Batch]:
+        """Batches as a fresh learner receives them, one for the groups of each case.
+
+        They depend on the networks and the reductions that an algorithm asks for. Algorithms
+        without reductions share them by ``name``, each with a copy of its own.
+        """
+        key = name, self.algorithm.critic, self.algorithm.reference
+        if self.algorithm.credit.reductions or key not in _OBSERVED:
+            learner = self.learner()
+            found = [learner.observe(collate(groups)) for groups in cases]
+            if self.algorithm.credit.reductions:
+                return found
+            _OBSERVED[key] = found
+        return copy.deepcopy(_OBSERVED[key])
 
     def credit(self, batches: list[Batch]) -> tuple[list[Batch], State]:
         """Credit of one batch after the other, as in training."""

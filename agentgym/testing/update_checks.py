@@ -92,22 +92,21 @@ def check_split(trial: Trial) -> None:
             continue
         part = learner.prepare(part, update)
         gradients = []
-        for size in (1, 30, 100_000):
+        for size in (1, 100_000):
             learner.settings = replace(learner.settings, microbatch_tokens=size)
             gradients.append(gradient(learner, part, update))
-        for other in gradients[:2]:
-            trial.require(
-                torch.allclose(other, gradients[2], atol=1e-5),
-                f"the gradient of update {update.name!r} depends on the split into passes: a loss "
-                f"must see one token, or one turn, and take the rest from columns",
-            )
+        trial.require(
+            torch.allclose(gradients[0], gradients[1], atol=1e-5),
+            f"the gradient of update {update.name!r} depends on the split into passes: a loss "
+            f"must see one token, or one turn, and take the rest from columns",
+        )
 
 
 def check_degenerate(trial: Trial) -> None:
     """Little or no information gives no numbers that are not finite."""
     for what, groups in degenerate():
         learner = trial.learner()
-        batch = learner.observe(collate(groups))
+        (batch,) = trial.observed(what, [groups])
         batch, _ = trial.algorithm.credit.apply(batch, trial.algorithm.credit.init(), 0)
         finite = batch.advantage.isfinite().all() & batch.weight.isfinite().all()
         trial.require(bool(finite), f"{what}: credit is not finite")
