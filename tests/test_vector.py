@@ -36,6 +36,8 @@ def alone(env_id, seed):
     for action in ACTIONS:
         observation, reward, terminated, truncated, info = env.step(action)
         seen.append((observation, reward, terminated, truncated, info["score"]))
+        if terminated or truncated:
+            break  # A vector environment begins a new episode.
     env.close()
     return seen
 
@@ -62,7 +64,8 @@ def test_make_vec_gives_the_same_outputs_as_single_environments(env_id, mode):
         for one, row in zip(seen, zip(*columns, strict=True), strict=True):
             one.append(row)
     envs.close()
-    assert seen == expected
+    lengths = map(len, expected)
+    assert [one[:length] for one, length in zip(seen, lengths, strict=True)] == expected
 
 
 @pytest.mark.filterwarnings("ignore:.*is not fully supported")

@@ -70,5 +70,6 @@ def _text(record: Any) -> str:
     return json.dumps(record.model_dump(), sort_keys=True, default=str)
 
 
-def _tables(database: Any) -> dict[str, dict[str, Any]]:
+def _tables(database: Any) -> dict[str, Any]:
+    """Name -> table; ``Records`` in a database that shares."""
     return {name: getattr(database, name) for name in type(database).model_fields}
