@@ -501,15 +501,22 @@ def test_a_chat_endpoint_can_be_evaluated_from_the_command_line(tmp_path, capsys
         more = ["--endpoint.fields", "reasoning_effort", "low"]
         address = ["--server", f"{url}/v1/"]
         assert main(["eval", "perfect", *words, *few, *price, *more, *address]) == 0
-    shown = " ".join(capsys.readouterr().out.split())
+        shown = " ".join(capsys.readouterr().out.split())
+        count = len(service.asked)
+        again = [*few[:2], "--panel.episodes", "3", *price, *more, *address]
+        assert main(["eval", "perfect", *words, *again]) == 0
     assert "1.00" in shown
-    count = len(service.asked)
+    assert f"${count / 1000:,.2f}" in shown
     assert f"endpoint: {count:,} requests, {10 * count:,} prompt tokens (0 cached)" in shown
     assert f"{count / 1000:.4f} dollars" in shown
     for path, body, _, _ in service.asked:
         assert path == "/v1/chat/completions"
         assert body["temperature"] == 0 and body["reasoning_effort"] == "low"
-    assert len(out.read_text().splitlines()) == 1 + 8
+    assert len(out.read_text().splitlines()) == 1 + 8 + 1 + 4 + 1
+    both = read_report(out)
+    assert both.cost.prompt_tokens == 10 * len(service.asked) > 10 * count
+    assert both.cost.completion_tokens == 5 * len(service.asked)
+    assert both.only("").usage is None and not both.notes
     assert {body["model"] for _, body, _, _ in service.asked} == {"perfect"}
 
 

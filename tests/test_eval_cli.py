@@ -235,7 +235,7 @@ def test_a_killed_evaluation_is_continued_to_the_same_result(tmp_path):
 
 
 class Bisecting(ScriptedEngine):
-    """Guesses slowly and kills a worker of the pool after every 25th completion."""
+    """Guesses slowly and kills a worker of the pool at the 20th and the 50th completion."""
 
     def __init__(self, agent, pool):
         super().__init__(lambda prompt, sampling: agent.encode_action("50"))
@@ -244,7 +244,7 @@ class Bisecting(ScriptedEngine):
     async def generate(self, prompt, sampling):
         await asyncio.sleep(0.005)
         self.count += 1
-        if self.pool is not None and self.count % 25 == 0 and self.pool.processes:
+        if self.pool is not None and self.count in (20, 50) and self.pool.processes:
             os.kill(self.pool.processes[0], signal.SIGKILL)
         return await super().generate(prompt, sampling)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
+from agentgym.engines.stats import ChatUsage
 from agentgym.evaluation.records import EpisodeRecord
 
 
@@ -32,6 +33,8 @@ class Cost:
     tool_calls: int = 0
     seconds: float = 0.0
     """Wall-clock time of the episodes, waiting included; many run at once."""
+    charged: float = 0.0
+    """Dollars that a chat endpoint reported."""
 
     @classmethod
     def of(cls, record: EpisodeRecord) -> Cost:
@@ -51,20 +54,29 @@ class Cost:
             **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
         )
 
+    def counted_by(self, usage: ChatUsage) -> Cost:
+        """The same with the tokens, and the dollars, that a chat endpoint counted."""
+        return replace(
+            self,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            charged=usage.dollars,
+        )
+
     def dollars(self, prices: Prices) -> float:
-        """At prices per million tokens.
+        """What was charged; where nothing was reported, at prices per million tokens.
 
         Examples:
             >>> Cost(prompt_tokens=2_000_000, completion_tokens=1_000_000).dollars(Prices(1.0, 4.0))
             6.0
         """
         tokens = self.prompt_tokens * prices.prompt + self.completion_tokens * prices.completion
-        return tokens / 1e6
+        return self.charged or tokens / 1e6
 
     def line(self, prices: Prices = FREE) -> str:
         """Such as ``12k tokens in, 3.4k out, $0.02``."""
         parts = [f"{short(self.prompt_tokens)} tokens in, {short(self.completion_tokens)} out"]
-        if any(prices):
+        if any(prices) or self.charged:
             parts.append(f"${self.dollars(prices):,.2f}")
         return ", ".join(parts)
 

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from agentgym.engines.stats import ChatUsage
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
 from agentgym.evaluation.cost import FREE, Cost, Prices
-from agentgym.evaluation.files import open_file, read_file
+from agentgym.evaluation.files import open_file, read_file, usage_line
 from agentgym.evaluation.records import Decode, EpisodeRecord, append
 from agentgym.evaluation.report import Report
 from agentgym.evaluation.spec import EvalSpec
 from agentgym.types import Task, Trajectory
 from agentgym.utils.concurrency import gather
+from agentgym.utils.jsonl import append_line
 
 PlayEpisode = Callable[[Task, int], Awaitable[Trajectory]]
 """Plays one episode; the number is the sample index within the task and part of its seeds."""
@@ -38,8 +40,8 @@ class EvalOptions:
     """Called after every episode: episodes done, episodes in all, cost so far in words."""
     prices: Prices = FREE
     """Of tokens, for the cost."""
-    spent: Callable[[], str] | None = None
-    """What a service counted so far, instead of the tokens of the records."""
+    usage: Callable[[], ChatUsage] | None = None
+    """What a chat endpoint counted in this call: its own tokens. Kept in the file at the end."""
 
 
 async def evaluate(
@@ -79,6 +81,9 @@ async def evaluate(
     played = {record.key for record in done}
     missing = [pair for pair in pairs if pair not in played]
     wanted = [record for record in done if record.sample < episodes]
+    usage = ChatUsage()
+    if path.exists() and (earlier := read_file(path).usage) is not None:
+        usage = earlier
     session = _Session(
         panel,
         play,
@@ -87,11 +92,16 @@ async def evaluate(
         done=len(pairs) - len(missing),
         total=len(pairs),
         cost=sum(map(Cost.of, wanted), Cost()),
+        earlier=usage,
     )
     queue = iter(missing)
-    await gather(session.work(queue) for _ in range(min(options.concurrency, len(missing))))
-    found = read_file(path)
-    return Report.of(panel, spec, found.records, episodes=episodes, notes=found.notes, path=path)
+    try:
+        await gather(session.work(queue) for _ in range(min(options.concurrency, len(missing))))
+    finally:
+        if options.usage is not None and missing:
+            append_line(path, usage_line(options.usage()))
+    report = Report.of(panel, spec, (found := read_file(path)).records, episodes=episodes)
+    return replace(report, notes=found.notes, path=path, usage=found.usage)
 
 
 @dataclass
@@ -105,6 +115,8 @@ class _Session:
     done: int
     total: int
     cost: Cost
+    earlier: ChatUsage
+    """What a chat endpoint counted in earlier calls."""
 
     async def work(self, queue: Iterator[tuple[Task, int]]) -> None:
         for task, sample in queue:
@@ -116,9 +128,10 @@ class _Session:
                 self.options.progress(self.done, self.total, self._spent())
 
     def _spent(self) -> str:
-        if self.options.spent is not None:
-            return self.options.spent()
-        return self.cost.line(self.options.prices)
+        if self.options.usage is None:
+            return self.cost.line(self.options.prices)
+        usage = self.earlier.plus(self.options.usage())
+        return self.cost.counted_by(usage).line(self.options.prices)
 
     async def _play(self, task: Task, sample: int) -> EpisodeRecord:
         start = time.perf_counter()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from agentgym.engines.stats import ChatUsage
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
 from agentgym.evaluation.records import READABLE, SCHEMA, EpisodeRecord
@@ -22,6 +24,8 @@ from agentgym.utils.jsonl import (
     read_objects,
 )
 
+USAGE = b'{"header":{"usage":'
+"""Begins a line with what a chat endpoint counted; readers of episodes pass over it."""
 MOST_NOTES = 3
 """Damaged lines that are described one by one."""
 
@@ -34,6 +38,8 @@ class Stored(NamedTuple):
     records: tuple[EpisodeRecord, ...]
     notes: tuple[str, ...]
     """What was left out, one line each."""
+    usage: ChatUsage | None = None
+    """What a chat endpoint counted; None of other engines."""
 
 
 def default_path(panel: Panel, spec: EvalSpec, folder: Path = Path("evals")) -> Path:
@@ -70,9 +76,10 @@ def read_report(path: Path) -> Report:
     Raises:
         ConfigError: There is no such file, or it is not an evaluation file.
     """
-    panel, spec, records, notes = read_file(path)
+    panel, spec, records, notes, usage = read_file(path)
     episodes = 1 + max((record.sample for record in records), default=0)
-    return Report.of(panel, spec, records, episodes=episodes, notes=notes, path=path)
+    report = Report.of(panel, spec, records, episodes=episodes)
+    return replace(report, notes=notes, path=path, usage=usage)
 
 
 def read_file(path: Path) -> Stored:
@@ -86,9 +93,12 @@ def read_file(path: Path) -> Stored:
     panel, spec = read_header(path)
     records: list[EpisodeRecord] = []
     notes: list[str] = []
+    usage: ChatUsage | None = None
     try:
         for number, line in enumerate(read_lines(path), start=1):
-            if number > 1:
+            if line.startswith(USAGE):
+                usage = (usage or ChatUsage()).plus(_usage_of(line))
+            elif number > 1:
                 records += _usable(line, panel, f"{path}, line {number}", notes)
     except ConfigError as problem:
         notes.append(f"{problem}: what follows is left out")
@@ -96,7 +106,20 @@ def read_file(path: Path) -> Stored:
         notes.append(f"{path}: the unfinished last line is left out.")
     more = len(notes) - MOST_NOTES
     shown = notes[:MOST_NOTES] + ([f"{path}: {more} more lines are left out."] if more > 0 else [])
-    return Stored(panel, spec, tuple(records), tuple(shown))
+    return Stored(panel, spec, tuple(records), tuple(shown), usage)
+
+
+def usage_line(usage: ChatUsage) -> str:
+    """The line that keeps what a chat endpoint counted in one call."""
+    return dumps({"header": {"usage": usage._asdict()}})
+
+
+def _usage_of(line: bytes) -> ChatUsage:
+    """Zeros of a line that was damaged."""
+    try:
+        return ChatUsage(**parse_object(line.decode())["header"]["usage"])
+    except (ConfigError, LookupError, TypeError, UnicodeDecodeError):
+        return ChatUsage()
 
 
 def _usable(line: bytes, panel: Panel, place: str, notes: list[str]) -> list[EpisodeRecord]:

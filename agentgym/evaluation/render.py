@@ -98,7 +98,7 @@ def summary(reports: Sequence[Report]) -> Grid:
 
 def cost_summary(reports: Sequence[Report]) -> Grid:
     """A row per evaluation: tokens, turns, tool calls, time, dollars where prices are known."""
-    priced = any(any(report.prices) for report in reports)
+    priced = any(any(report.prices) or report.cost.charged for report in reports)
     rows = []
     for report in reports:
         cost = report.cost

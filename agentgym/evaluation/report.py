@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from agentgym.engines.stats import ChatUsage
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
 from agentgym.evaluation.cost import FREE, Cost, Prices
@@ -43,17 +44,12 @@ class Report:
     """What of the file was left out."""
     path: Path | None = field(default=None, compare=False)
     """The file of the episodes."""
+    usage: ChatUsage | None = field(default=None, compare=False)
+    """What a chat endpoint counted for the whole panel; None of other engines."""
 
     @classmethod
     def of(
-        cls,
-        panel: Panel,
-        spec: EvalSpec,
-        records: Iterable[EpisodeRecord],
-        *,
-        episodes: int,
-        notes: tuple[str, ...] = (),
-        path: Path | None = None,
+        cls, panel: Panel, spec: EvalSpec, records: Iterable[EpisodeRecord], *, episodes: int
     ) -> Report:
         """Summarise episodes; order matters only among attempts at the same episode.
 
@@ -62,8 +58,6 @@ class Report:
             spec: What was evaluated.
             records: The episodes; of several attempts at one, the first scored one counts.
             episodes: Episodes per task; samples from this number on are ignored.
-            notes: What was left out of the records.
-            path: Their file.
         """
         kept: dict[tuple[Task, int], EpisodeRecord] = {}
         for record in records:
@@ -76,7 +70,7 @@ class Report:
                 raise ConfigError(f"an episode of {task}, which is not on the panel")
             by_task[task].append(record)
         tasks = tuple(result_of(task, found) for task, found in by_task.items())
-        return cls(panel=panel, spec=spec, episodes=episodes, tasks=tasks, notes=notes, path=path)
+        return cls(panel=panel, spec=spec, episodes=episodes, tasks=tasks)
 
     @property
     def ks(self) -> tuple[int, ...]:
@@ -106,8 +100,9 @@ class Report:
 
     @property
     def cost(self) -> Cost:
-        """Of the finished episodes."""
-        return sum((task.cost for task in self.tasks), Cost())
+        """Of the finished episodes; tokens and dollars as a chat endpoint counted them."""
+        found = sum((task.cost for task in self.tasks), Cost())
+        return found if self.usage is None else found.counted_by(self.usage)
 
     @property
     def graded(self) -> bool:
@@ -121,7 +116,9 @@ class Report:
 
     def only(self, task_type: str) -> Report:
         """The report restricted to one task type."""
-        return replace(self, tasks=tuple(t for t in self.tasks if t.task_type == task_type))
+        return replace(
+            self, tasks=tuple(t for t in self.tasks if t.task_type == task_type), usage=None
+        )
 
     def _repr_html_(self) -> str:
         """A table, for notebooks."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from agentgym.engines.stats import ChatUsage
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
-from agentgym.evaluation.cost import FREE, Prices
+from agentgym.evaluation.cost import Prices
 from agentgym.evaluation.evaluate import EvalOptions, PlayEpisode, evaluate
 from agentgym.evaluation.files import path_of
 from agentgym.evaluation.paired import check_panels
@@ -125,7 +125,7 @@ async def evaluate_panel(
                     done, *watched.facts(), Fact("cost so far", spent)
                 ),
                 prices=prices_of(parts.experiment),
-                spent=_spent(play),
+                usage=_usage(play),
             ),
         )
 
@@ -161,9 +161,7 @@ def replay_of(parts: RunParts, records: Iterable[EpisodeRecord]) -> ReplayPlayer
 
 
 def prices_of(experiment: Experiment) -> Prices:
-    """Dollars per million tokens of the records; a chat endpoint counts tokens of its own."""
-    if experiment.engine == "openai":
-        return FREE
+    """Dollars per million tokens."""
     return Prices(experiment.endpoint.prompt_price, experiment.endpoint.completion_price)
 
 
@@ -188,9 +186,9 @@ def _recorded(name: str) -> tuple[EpisodeRecord, ...]:
     return read_episodes(Path(name.removeprefix(REPLAY)))
 
 
-def _spent(play: PlayEpisode) -> Callable[[], str] | None:
-    """What a chat endpoint counted so far, for the progress; None of anything else."""
+def _usage(play: PlayEpisode) -> Callable[[], ChatUsage] | None:
+    """What a chat endpoint counted so far; None of anything else."""
+    from agentgym.engines.chat import ChatEngine
+
     engine = play.engine if isinstance(play, Player) else None
-    if not isinstance(usage := getattr(engine, "usage", None), ChatUsage):
-        return None
-    return lambda: f"endpoint: {getattr(engine, 'usage', usage)}"
+    return (lambda: engine.usage) if isinstance(engine, ChatEngine) else None
