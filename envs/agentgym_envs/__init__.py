@@ -12,6 +12,7 @@ def register_all() -> None:
         ("agentgym/BabyAI-v0", "agentgym_envs.babyai.env:BabyAI", 128),
         ("agentgym/DeepSearch-v0", "agentgym_envs.deepsearch.env:DeepSearch", 16),
         ("agentgym/Hotter-v0", "agentgym_envs.hotter:Hotter", 12),
+        ("agentgym/MiniWoB-v0", "agentgym_envs.miniwob.env:MiniWoB", 15),
         ("agentgym/PythonMath-v0", "agentgym_envs.pythonmath.env:PythonMath", 8),
         ("agentgym/ScienceWorld-v0", "agentgym_envs.scienceworld.env:ScienceWorld", 200),
         ("agentgym/Tau2-v0", "agentgym_envs.tau2.env:Tau2", 100),

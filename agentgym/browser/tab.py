@@ -1,0 +1,190 @@
+"""One window of a browser: pages, input as from a person, and time that we turn."""
+
+from __future__ import annotations
+
+import json
+import threading
+import weakref
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from agentgym.browser.chromium import ANSWER, Browser
+from agentgym.browser.keys import key_event
+from agentgym.errors import EnvError
+
+SIZE = (500, 500)
+"""Width and height of a window, in CSS pixels."""
+SCRIPT = 5.0
+"""Seconds after which a script that we run in a page is ended."""
+EPOCH = 1_700_000_000_000
+"""What every page takes for the time at its start, in milliseconds."""
+
+
+class Snapshot(NamedTuple):
+    """What a page shows."""
+
+    text: str
+    """A line per element or text; ``[3]`` before it names an element."""
+    elements: tuple[int, ...]
+    """Numbers of the elements on it."""
+
+
+class Tab:
+    """A window with cookies and storage of its own; closes when it is no longer referenced.
+
+    Args:
+        browser: The browser it is opened in.
+    """
+
+    def __init__(self, browser: Browser) -> None:
+        self.browser = browser
+        context = browser.call("Target.createBrowserContext")["browserContextId"]
+        target = {"url": "about:blank", "browserContextId": context, "newWindow": True}
+        self._target = browser.call(
+            "Target.createTarget", {**target, "width": SIZE[0], "height": SIZE[1]}
+        )["targetId"]
+        attach = {"targetId": self._target, "flatten": True}
+        self._session = browser.call("Target.attachToTarget", attach)["sessionId"]
+        self._events: dict[str, threading.Event] = {
+            name: threading.Event()
+            for name in ("Page.loadEventFired", "Emulation.virtualTimeBudgetExpired")
+        }
+        self.dialogs: list[str] = []
+        """Texts of the dialogs that the page opened; each was accepted."""
+        self.broken = False
+        """The page's process has died."""
+        browser.listen(self._session, self._on_event)
+        self.close = weakref.finalize(self, _close, browser, context, self._session)
+        for method in ("Page.enable", "Runtime.enable", "Inspector.enable"):
+            self._call(method)
+        self._call("Page.addScriptToEvaluateOnNewDocument", source=_script())
+        self._call("Emulation.setFocusEmulationEnabled", enabled=True)
+
+    def goto(self, url: str) -> None:
+        """Load a page.
+
+        Raises:
+            EnvError: It cannot be loaded.
+        """
+        # Paused time would hold up the loading. The time of a page begins when it is loaded.
+        self._call("Emulation.setVirtualTimePolicy", policy="advance")
+        self._events["Page.loadEventFired"].clear()
+        found = self._call("Page.navigate", url=url)
+        if "errorText" in found:
+            raise EnvError(f"cannot load {url}: {found['errorText']}")
+        self._wait("Page.loadEventFired", f"loading {url}")
+        self._call("Emulation.setVirtualTimePolicy", policy="pause")
+        self.evaluate(f"agentgym.setTime({EPOCH})")
+
+    def pass_time(self, milliseconds: int) -> None:
+        """Let the page's time go on: timers fire, animations move; requests are waited for."""
+        self._events["Emulation.virtualTimeBudgetExpired"].clear()
+        self._call(
+            "Emulation.setVirtualTimePolicy",
+            policy="pauseIfNetworkFetchesPending",
+            budget=milliseconds,
+        )
+        self._wait("Emulation.virtualTimeBudgetExpired", "a script of the page")
+
+    def evaluate(self, expression: str) -> Any:
+        """The JSON value of a JavaScript expression.
+
+        Raises:
+            EnvError: It raises, or runs for more than ``SCRIPT`` seconds.
+        """
+        asked = {"expression": expression, "returnByValue": True}
+        found = self.browser.call("Runtime.evaluate", asked, self._session, limit=SCRIPT)
+        if "exceptionDetails" in found:
+            details = found["exceptionDetails"]
+            text = details.get("exception", {}).get("description", details["text"])
+            raise EnvError(f"JavaScript failed: {text.splitlines()[0]}")
+        return found["result"].get("value")
+
+    def snapshot(self, root: str = "body") -> Snapshot:
+        """What the page shows below an element, given by a CSS selector."""
+        found = self.evaluate(f"agentgym.snapshot({json.dumps(root)})")
+        return Snapshot(found["text"], tuple(found["elements"]))
+
+    def center(self, element: int) -> tuple[float, float] | None:
+        """Where to click on an element, scrolled into view; None where there is none."""
+        found = self.evaluate(f"agentgym.center({element})")
+        return None if found is None else (found[0], found[1])
+
+    def choose(self, element: int, option: str) -> bool:
+        """Choose an option of a combobox by its text; whether there is one."""
+        return bool(self.evaluate(f"agentgym.choose({element}, {json.dumps(option)})"))
+
+    def move(self, x: float, y: float, buttons: int = 0) -> None:
+        """Move the mouse there."""
+        self._mouse("mouseMoved", x, y, buttons=buttons)
+
+    def click(self, x: float, y: float, count: int = 1) -> None:
+        """Click there; ``count`` 2 is a double click."""
+        self.move(x, y)
+        for number in range(1, count + 1):
+            self._mouse("mousePressed", x, y, button="left", buttons=1, clickCount=number)
+            self._mouse("mouseReleased", x, y, button="left", clickCount=number)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press at the start, move in steps, release at the end."""
+        self.move(*start)
+        self._mouse("mousePressed", *start, button="left", buttons=1, clickCount=1)
+        for part in range(1, 9):
+            x, y = (a + (b - a) * part / 8 for a, b in zip(start, end, strict=True))
+            self._mouse("mouseMoved", x, y, button="left", buttons=1)
+        self._mouse("mouseReleased", *end, button="left", clickCount=1)
+
+    def wheel(self, x: float, y: float, down: float) -> None:
+        """Turn the mouse wheel there, by CSS pixels."""
+        self._mouse("mouseWheel", x, y, deltaX=0, deltaY=down)
+
+    def insert(self, text: str) -> None:
+        """Type text where the focus is."""
+        for character in text:
+            self._call("Input.dispatchKeyEvent", **key_event(character, "keyDown"))
+            self._call("Input.dispatchKeyEvent", **key_event(character, "keyUp"))
+
+    def press(self, key: str) -> None:
+        """Press a key, such as ``Enter`` or ``Control+a``.
+
+        Raises:
+            ConfigError: There is no such key.
+        """
+        down, up = key_event(key, "keyDown"), key_event(key, "keyUp")
+        self._call("Input.dispatchKeyEvent", **down)
+        self._call("Input.dispatchKeyEvent", **up)
+
+    def _mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
+        self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
+
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        if self.broken:
+            raise EnvError("the page has crashed")
+        return self.browser.call(method, parameters, self._session)
+
+    def _wait(self, event: str, what: str) -> None:
+        if not self._events[event].wait(ANSWER) or not self.browser.alive:
+            self.broken = True
+            raise EnvError(f"{what} did not end within {ANSWER:.0f} s")
+
+    def _on_event(self, name: str, parameters: dict[str, Any]) -> None:
+        if name in self._events:
+            self._events[name].set()
+        elif name == "Page.javascriptDialogOpening":
+            self.dialogs.append(str(parameters.get("message", "")))
+            self.browser.post("Page.handleJavaScriptDialog", {"accept": True}, self._session)
+        elif name == "Inspector.targetCrashed":
+            self.broken = True
+
+
+def _close(browser: Browser, context: str, session: str) -> None:
+    browser.forget(session)
+    if browser.alive:
+        browser.post("Target.disposeBrowserContext", {"browserContextId": context})
+
+
+@cache
+def _script() -> str:
+    """What every page runs before its own scripts."""
+    return (files("agentgym.browser") / "page.js").read_text(encoding="utf-8")

@@ -1,0 +1,1 @@
+"""MiniWoB++: small tasks on web pages, in a real browser."""

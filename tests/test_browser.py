@@ -1,0 +1,204 @@
+"""The browser, and MiniWoB in it: real Chromium, real pages."""
+
+import http.server
+import os
+import shutil
+import signal
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from agentgym.browser.actions import Refused, perform
+from agentgym.browser.chromium import find_chromium, shared_browser
+from agentgym.browser.tab import EPOCH, Tab
+from agentgym.errors import ConfigError, EnvError, MissingExtra, UnknownTask
+
+pytestmark = pytest.mark.skipif(
+    not any(map(shutil.which, ("chromium", "google-chrome"))), reason="Chromium is not installed"
+)
+
+FORM = """<!doctype html><body><h1>Form &lt;b&gt;</h1>
+<label for=n>Name</label><input id=n>
+<select id=s><option>Red<option>Dark blue</select>
+<input type=checkbox id=c><button id=b onclick="out.textContent = n.value + '/' + s.value
+  + '/' + c.checked">Send</button><p id=out>nothing</p>
+<p style="display:none">secret</p><div id=later></div>
+<a onclick='setTimeout(() => { later.textContent = "later" }, 800)'>Timer</a>"""
+
+
+@pytest.fixture
+def tab():
+    found = Tab(shared_browser())
+    yield found
+    found.close()
+
+
+def page(tmp_path: Path, text: str) -> str:
+    file = tmp_path / "page.html"
+    file.write_text(text, encoding="utf-8")
+    return file.as_uri()
+
+
+def number(shown: str, name: str) -> str:
+    line = next(line for line in shown.splitlines() if name in line)
+    return line.split("[")[1].split("]")[0]
+
+
+def test_a_page_is_a_line_per_element_and_commands_act_on_it(tab, tmp_path):
+    tab.goto(page(tmp_path, FORM))
+    shown = tab.snapshot().text
+    assert 'heading "Form <b>"' in shown and "secret" not in shown
+    assert 'combobox (value "Red", options "Red", "Dark blue")' in shown
+    perform(tab, f"type {number(shown, 'textbox')} Ada L")
+    perform(tab, f"type {number(shown, 'textbox')} Grace")
+    perform(tab, f"select {number(shown, 'combobox')} Dark blue")
+    perform(tab, f"click {number(shown, 'checkbox')}")
+    perform(tab, f"click {number(shown, 'Send')}")
+    after = tab.snapshot().text
+    assert "Grace/Dark blue/true" in after and "(checked" in after
+    assert number(after, "textbox") == number(shown, "textbox")
+
+
+def test_time_passes_only_when_an_action_says_so(tab, tmp_path):
+    tab.goto(page(tmp_path, FORM))
+    perform(tab, f"click {number(tab.snapshot().text, 'Timer')}")
+    time.sleep(1)
+    assert "later" not in tab.snapshot().text
+    start = tab.evaluate("Date.now()")
+    assert abs(start - EPOCH) < 1500
+    tab.pass_time(500)
+    assert "later" not in tab.snapshot().text
+    tab.pass_time(500)
+    assert "later" in tab.snapshot().text
+    assert 990 <= tab.evaluate("Date.now()") - start <= 1100
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("click 99", "no element 99"),
+        ("jump", "Unknown command"),
+        ("press Hyper", "no key 'Hyper'"),
+        ("select 2 Green", "no option 'Green'"),
+        ("type 1 " + "x" * 3000, "at most 2000"),
+        ("click " + "9" * 40, "no element"),
+    ],
+)
+def test_an_impossible_command_says_why(tab, tmp_path, command, why):
+    tab.goto(page(tmp_path, "<input><select><option>Red</select>"))
+    tab.snapshot()
+    with pytest.raises(Refused, match=why):
+        perform(tab, command)
+
+
+def test_dialogs_are_accepted_windows_refused_and_endless_scripts_end(tab, tmp_path):
+    tab.goto(page(tmp_path, "<button onclick=\"alert('hi'); window.open('x')\">B</button>"))
+    perform(tab, f"click {number(tab.snapshot().text, 'B')}")
+    assert tab.dialogs == ["hi"]
+    with pytest.raises(EnvError, match="did not answer"):
+        tab.evaluate("(() => { for (;;) {} })()")
+    assert tab.evaluate("1 + 1") == 2
+
+
+def test_two_windows_share_no_storage(tab, tmp_path):
+    other = Tab(tab.browser)
+    for each in (tab, other):
+        each.goto(page(tmp_path, "x"))
+    tab.evaluate("localStorage.setItem('k', 'v')")
+    assert other.evaluate("localStorage.getItem('k')") is None
+    other.close()
+
+
+def test_pages_reach_loopback_and_nothing_else(tab, tmp_path):
+    (tmp_path / "page.html").write_text("hello", encoding="utf-8")
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        tab.goto(f"http://127.0.0.1:{server.server_port}/page.html")
+        assert tab.snapshot().text == '[1] body "hello"' or "hello" in tab.snapshot().text
+        server.shutdown()
+    for address in ("http://example.com/", "http://192.0.2.1/"):
+        with pytest.raises(EnvError, match="ERR_PROXY_CONNECTION_FAILED"):
+            tab.goto(address)
+
+
+def test_a_killed_browser_is_one_error_and_the_next_episode_has_a_new_one(tmp_path):
+    env = miniwob()
+    env.reset(seed=0, options={"task": "click-test-1"})
+    old = shared_browser()
+    os.killpg(old.pid, signal.SIGKILL)
+    with pytest.raises(EnvError, match="died"):
+        env.step("wait")
+    observation, _ = env.reset(seed=0, options={"task": "click-test-1"})
+    assert 'button "Click Me!"' in observation and shared_browser() is not old
+    env.close()
+
+
+# ---- MiniWoB -------------------------------------------------------------------------------------
+
+
+def miniwob(**arguments):
+    pytest.importorskip("miniwob")
+    from agentgym_envs.miniwob.env import MiniWoB
+
+    return MiniWoB(**arguments)
+
+
+def test_the_oracle_solves_the_pages_it_knows():
+    env = miniwob()
+    for task in env.tasks("test")[: len(env.pages)]:
+        env.reset(seed=0, options={"task": task})
+        plan = env.oracle()
+        assert plan is not None, task
+        for action in plan:
+            *_, info = env.step(action)
+        assert info["won"] and info["score"] == 1, task
+    env.close()
+
+
+@pytest.mark.parametrize("page", ["use-slider", "email-inbox", "drag-box", "click-collapsible-2"])
+def test_seed_fixes_the_instance_and_a_fork_repeats_the_actions(page):
+    env = miniwob(pages=page)
+    first, info = env.reset(seed=0, options={"task": f"{page}-5"})
+    other, _ = env.reset(seed=1, options={"task": f"{page}-6"})
+    again, same = env.reset(seed=2, options={"task": f"{page}-5"})
+    assert first == again != other and same["goal"] == info["goal"]
+    env.step(env.admissible()[0])
+    fork = env.fork()
+    assert fork.admissible() == env.admissible()
+    action = env.admissible()[-2]
+    assert fork.step(action)[:3] == env.step(action)[:3]
+    fork.close()
+    env.close()
+
+
+def test_rewards_are_the_pages_own():
+    """A wrong click is -1 raw; the published reward decays in the page's time of 500 ms a step."""
+    wrong, right = 'button "TWO"', 'button "ONE"'
+    for reward, lost, won in (("success", 0, 1), ("raw", -1, 1), ("published", -1, 0.9)):
+        env = miniwob(pages="click-test-2", reward=reward)
+        observation, _ = env.reset(seed=0, options={"task": "click-test-2-1"})
+        assert env.step(f"click {number(observation, wrong)}")[1:3] == (lost, True)
+        observation, _ = env.reset(seed=0, options={"task": "click-test-2-1"})
+        env.step("wait")
+        found = env.step(f"click {number(observation, right)}")
+        assert found[2] and found[1] == pytest.approx(won, abs=0.06)
+        env.close()
+
+
+def test_bad_arguments_and_tasks_are_one_line():
+    with pytest.raises(ConfigError, match="there is no page 'click-tset'"):
+        miniwob(pages="click-tset")
+    env = miniwob()
+    for task in ("nothing-1", "click-test-01", "click-test-x"):
+        with pytest.raises(UnknownTask):
+            env.reset(seed=0, options={"task": task})
+
+
+def test_a_missing_browser_names_the_package(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(MissingExtra, match="apt-get install chromium"):
+        find_chromium()
