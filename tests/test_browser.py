@@ -198,6 +198,88 @@ def test_bad_arguments_and_tasks_are_one_line():
             env.reset(seed=0, options={"task": task})
 
 
+# ---- web sites -----------------------------------------------------------------------------------
+
+OWN = """
+from agentgym.browser.env import Verdict
+from agentgym_envs.web.site import Goal, Site, document
+
+
+class Counter(Site):
+    count = 0
+
+    def tasks(self, split):
+        return {"train": ("2", "3"), "valid": ("4",), "test": ("5",)}[split]
+
+    def begin(self, task, rng):
+        self.count, self.goal = 0, int(task)
+        return Goal(f"Click {task} times.")
+
+    def page(self, path, form):
+        if form is not None:
+            self.count += 1
+            return None
+        return document("c", f"<form method=post><button>Count</button></form><p>{self.count}")
+
+    def check(self, tab):
+        won = self.count == self.goal
+        return Verdict(float(won), self.count / self.goal if not won else 1.0, won, won)
+"""
+
+
+def web(**arguments):
+    from agentgym_envs.web.env import Web
+
+    return Web(**arguments)
+
+
+def test_the_desk_is_solved_only_when_its_data_is_what_was_asked_for():
+    env = web()
+    for task in env.tasks("test")[:4]:
+        env.reset(seed=0, options={"task": task})
+        for action in env.oracle():
+            *_, info = env.step(action)
+        assert info["won"], task
+    observation, _ = env.reset(seed=0, options={"task": env.tasks("test")[0]})
+    env.step(f"click {number(observation, 'link')}")
+    env.step('type "Comment" something else')
+    before = env.step('click "Save"')
+    assert before[1:3] == (0, False)
+    env.close()
+
+
+def test_the_pages_of_webshop_pay_what_its_text_pays():
+    env, text = web(site="shop"), None
+    from agentgym_envs.webshop.env import WebShop
+
+    text = WebShop()
+    for task in env.tasks("test")[:2]:
+        env.reset(seed=0, options={"task": task})
+        text.reset(seed=0, options={"task": task})
+        plan, words = env.oracle(), text.oracle()
+        for action in plan[:2] if task.endswith("0") else plan:
+            page = env.step(action)
+        for action in words[:1] if task.endswith("0") else words:
+            shop = text.step(action)
+        assert page[1:3] == shop[1:3] and page[4]["score"] == shop[4]["score"]
+    env.close()
+
+
+def test_a_site_of_ones_own_is_played_and_forked(tmp_path):
+    (tmp_path / "own.py").write_text(OWN)
+    env = web(site=f"{tmp_path / 'own.py'}:Counter")
+    env.reset(seed=0, options={"task": "2"})
+    env.step('click "Count"')
+    fork = env.fork()
+    assert fork.step('click "Count"')[1:3] == (1, True)
+    assert env.step("click 99")[4]["action_valid"] is False
+    assert env.step('click "Count"')[1:3] == (1, True)
+    fork.close()
+    env.close()
+    with pytest.raises(ConfigError, match="no site 'ticket'"):
+        web(site="ticket")
+
+
 def test_a_missing_browser_names_the_package(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(MissingExtra, match="apt-get install chromium"):

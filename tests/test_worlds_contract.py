@@ -34,6 +34,10 @@ QUICK = CheckSettings(steps=40, resets=60, seconds=1.0)
 """For worlds made of packages whose own tests look closely."""
 SLOW = {
     **dict.fromkeys(
+        ("agentgym/MiniWoB-v0", "agentgym/Web-v0"),
+        CheckSettings(steps=10, resets=12, seconds=0.2, episodes=2),
+    ),
+    **dict.fromkeys(
         ("agentgym/AgentDojo-v0", "agentgym/BFCL-v0", "agentgym/BabyAI-v0", "agentgym/Tau2-v0"),
         QUICK,
     ),

@@ -10,8 +10,9 @@ from agentgym.browser.tab import Tab
 from agentgym.errors import ConfigError
 
 MANUAL = """\
-Each action is one of these commands. Numbers in brackets on the page name its elements.
-`click 3`: click on element 3. `double click 3`, `hover 3` likewise.
+Each action is one of these commands. An element is given by the number in
+brackets before it on the page, or by its name in quotes.
+`click 3`, `click "Submit"`: click on an element. `double click 3`, `hover 3` likewise.
 `click at 80,120`: click at a point, x to the right and y down, in pixels.
 `type 4 some text`: replace the text in element 4.
 `select 5 Monday`: choose an option of element 5, a combobox.
@@ -51,10 +52,20 @@ def perform(tab: Tab, action: str) -> None:
     )
 
 
-def _place(tab: Tab, number: str) -> tuple[float, float]:
-    found = tab.center(int(number)) if len(number) < 9 else None
+def _element(tab: Tab, given: str) -> int:
+    """The element of a number, or of a name in quotes."""
+    if not given.startswith('"'):
+        return int(given) if len(given) < 9 else 0
+    found = tab.named(given.strip('"'))
     if found is None:
-        raise Refused(f"There is no element {number} on the page.")
+        raise Refused(f"There is no element {given} on the page.")
+    return found
+
+
+def _place(tab: Tab, given: str) -> tuple[float, float]:
+    found = tab.center(_element(tab, given))
+    if found is None:
+        raise Refused(f"There is no element {given} on the page.")
     return found
 
 
@@ -84,7 +95,7 @@ def _type(tab: Tab, found: re.Match[str]) -> None:
 
 def _select(tab: Tab, found: re.Match[str]) -> None:
     _place(tab, found["on"])
-    if not tab.choose(int(found["on"]), found["text"]):
+    if not tab.choose(_element(tab, found["on"]), found["text"]):
         raise Refused(f"Element {found['on']} has no option {found['text']!r}.")
 
 
@@ -118,7 +129,7 @@ def _wait(tab: Tab, found: re.Match[str]) -> None:
     """Time passes after every command."""
 
 
-ON, TO = r"(?P<on>\d+)", r"(?P<to>\d+)"
+ON, TO = r'(?P<on>\d+|"[^"]+")', r'(?P<to>\d+|"[^"]+")'
 NUMBER = r"-?\d{1,4}(?:\.\d{1,2})?"
 POINT = rf"(?P<x>{NUMBER}) ?, ?(?P<y>{NUMBER})"
 OTHER = rf"(?P<u>{NUMBER}) ?, ?(?P<v>{NUMBER})"

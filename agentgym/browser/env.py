@@ -30,14 +30,16 @@ class BrowserEnv(TextEnv):
     """Tasks that are solved in a real browser: write ``tasks``, ``open`` and ``judge``.
 
     An observation is a text of the page, a line per element; ``actions.MANUAL`` lists the
-    commands. Every action lets ``step_milliseconds`` of the page's own time pass, however slow the
-    machine is. A fork opens a window of its own and repeats the actions; it refuses where the page
-    then shows something else.
+    commands. Where ``own_time`` holds, every action lets ``step_milliseconds`` of the page's time
+    pass, however slow the machine is. A fork opens a window of its own and repeats the actions; it
+    refuses where the page then shows something else.
     """
 
     promises = Promises(fork="replay")
     hosts: tuple[str, ...] = ()
     """Hosts that pages may reach besides loopback."""
+    own_time = True
+    """Time goes on with actions alone, see ``Tab``; False where clicks lead to other pages."""
     root = "body"
     """CSS selector of the part of the page that is shown."""
 
@@ -68,7 +70,7 @@ class BrowserEnv(TextEnv):
         self._actions = ()
         browser = shared_browser(self.hosts)
         if self._tab is None or self._tab.broken or self._tab.browser is not browser:
-            self._tab = Tab(browser)
+            self._tab = Tab(browser, own_time=self.own_time)
         try:
             opening = self.open(task, self._tab, rng)
             return opening._replace(observation=self._seen(self._tab))

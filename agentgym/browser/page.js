@@ -41,6 +41,7 @@
     range: "slider", number: "spinbutton", image: "button",
   };
   const clean = (text) => text.replace(/\s+/g, " ").trim();
+  const lower = (text) => text.toLowerCase();
   const quoted = (text) => (text ? ` "${clean(text).replace(/"/g, "'")}"` : "");
 
   const visible = (element) => {
@@ -68,6 +69,13 @@
     return `${element.tagName}${quoted(element.textContent)}${colour} at ${middle.join(",")} ` +
       `size ${size.join("x")}`;
   };
+  const labelled = (element) => {
+    const label = element.labels && element.labels[0];
+    if (!label) return "";
+    const texts = [...label.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE);
+    return clean(texts.map((node) => node.data).join(" ") || label.textContent);
+  };
+  const names = new Map();
   const described = (element) => {
     if (SHAPES.has(element.tagName)) return shape(element);
     const kind = role(element);
@@ -79,14 +87,18 @@
         marks.push(element.checked ? "checked" : "unchecked");
       } else if (kind === "button") name = name || element.value;
       else marks.push(`value "${element.value}"`);
-      name = name || element.placeholder || (element.labels && element.labels.length
-        ? clean(element.labels[0].textContent) : "");
-    } else if (element instanceof HTMLTextAreaElement) marks.push(`value "${element.value}"`);
+      name = name || element.placeholder || labelled(element);
+    } else if (element instanceof HTMLTextAreaElement) {
+      name = name || element.placeholder || labelled(element);
+      marks.push(`value "${element.value}"`);
+    }
     else if (element instanceof HTMLSelectElement) {
+      name = name || labelled(element);
       const options = [...element.options].map((option) => `"${clean(option.text)}"`);
       marks.push(`value "${clean(element.selectedOptions[0]?.text || "")}"`);
       marks.push(`options ${options.slice(0, 50).join(", ")}`);
     } else name = name || clean(element.textContent);
+    names.set(number(element), clean(name));
     if (style.position === "absolute") {
       const box = element.getBoundingClientRect();
       marks.push(`at ${[box.left + box.width / 2, box.top + box.height / 2].map(Math.round)}`);
@@ -127,7 +139,14 @@
 
   window.agentgym = {
     setTime: (time) => { shift = time - RealDate.now(); },
+    find: (name) => {
+      const wanted = clean(name);
+      const same = [(known) => known === wanted, (known) => lower(known) === lower(wanted)];
+      for (const fits of same) for (const [id, known] of names) if (fits(known)) return id;
+      return null;
+    },
     snapshot: (root) => {
+      names.clear();
       const out = [];
       const seen = [];
       const element = document.querySelector(root) || document.body;

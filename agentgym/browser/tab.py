@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import weakref
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -15,6 +17,8 @@ from agentgym.errors import EnvError
 
 SIZE = (500, 500)
 """Width and height of a window, in CSS pixels."""
+SETTLE = 20
+"""Milliseconds for scripts of the page after an action, where time is real."""
 SCRIPT = 5.0
 """Seconds after which a script that we run in a page is ended."""
 EPOCH = 1_700_000_000_000
@@ -35,10 +39,13 @@ class Tab:
 
     Args:
         browser: The browser it is opened in.
+        own_time: The time of pages goes on in ``pass_time`` alone. Such a page cannot be left by a
+            click: the browser then loses its hold on time.
     """
 
-    def __init__(self, browser: Browser) -> None:
+    def __init__(self, browser: Browser, *, own_time: bool = True) -> None:
         self.browser = browser
+        self.own_time = own_time
         context = browser.call("Target.createBrowserContext")["browserContextId"]
         target = {"url": "about:blank", "browserContextId": context, "newWindow": True}
         self._target = browser.call(
@@ -46,10 +53,9 @@ class Tab:
         )["targetId"]
         attach = {"targetId": self._target, "flatten": True}
         self._session = browser.call("Target.attachToTarget", attach)["sessionId"]
-        self._events: dict[str, threading.Event] = {
-            name: threading.Event()
-            for name in ("Page.loadEventFired", "Emulation.virtualTimeBudgetExpired")
-        }
+        self._changed = threading.Condition()
+        self._loading = False
+        self._expired = False
         self.dialogs: list[str] = []
         """Texts of the dialogs that the page opened; each was accepted."""
         self.broken = False
@@ -67,25 +73,36 @@ class Tab:
         Raises:
             EnvError: It cannot be loaded.
         """
-        # Paused time would hold up the loading. The time of a page begins when it is loaded.
-        self._call("Emulation.setVirtualTimePolicy", policy="advance")
-        self._events["Page.loadEventFired"].clear()
+        self._loading = True
+        self._policy("advance")  # Paused time would hold up the loading.
         found = self._call("Page.navigate", url=url)
         if "errorText" in found:
+            self._loading = False
             raise EnvError(f"cannot load {url}: {found['errorText']}")
-        self._wait("Page.loadEventFired", f"loading {url}")
-        self._call("Emulation.setVirtualTimePolicy", policy="pause")
+        self._wait(lambda: not self._loading, f"loading {url}")
+        self._policy("pause")
         self.evaluate(f"agentgym.setTime({EPOCH})")
 
     def pass_time(self, milliseconds: int) -> None:
-        """Let the page's time go on: timers fire, animations move; requests are waited for."""
-        self._events["Emulation.virtualTimeBudgetExpired"].clear()
-        self._call(
-            "Emulation.setVirtualTimePolicy",
-            policy="pauseIfNetworkFetchesPending",
-            budget=milliseconds,
-        )
-        self._wait("Emulation.virtualTimeBudgetExpired", "a script of the page")
+        """Let the page's time go on: timers fire, animations move, requests are waited for.
+
+        Where time is real, this waits for the page that a click may have led to.
+        """
+        if not self.own_time:
+            # Whatever the input set off in the page is done before this timer. A page that is left
+            # meanwhile refuses to answer.
+            with suppress(EnvError):
+                wait = f"new Promise((done) => setTimeout(done, {SETTLE}))"
+                self._call("Runtime.evaluate", expression=wait, awaitPromise=True)
+            self._wait(lambda: not self._loading, "loading a page")
+            return
+        self._expired = False
+        self._policy("pauseIfNetworkFetchesPending", budget=milliseconds)
+        self._wait(lambda: self._expired, "a script of the page, or leaving it,")
+
+    def _policy(self, policy: str, **budget: int) -> None:
+        if self.own_time:
+            self._call("Emulation.setVirtualTimePolicy", policy=policy, **budget)
 
     def evaluate(self, expression: str) -> Any:
         """The JSON value of a JavaScript expression.
@@ -110,6 +127,11 @@ class Tab:
         """Where to click on an element, scrolled into view; None where there is none."""
         found = self.evaluate(f"agentgym.center({element})")
         return None if found is None else (found[0], found[1])
+
+    def named(self, name: str) -> int | None:
+        """The first element of the last snapshot that has this name; None where there is none."""
+        found: int | None = self.evaluate(f"agentgym.find({json.dumps(name)})")
+        return found
 
     def choose(self, element: int, option: str) -> bool:
         """Choose an option of a combobox by its text; whether there is one."""
@@ -163,19 +185,33 @@ class Tab:
             raise EnvError("the page has crashed")
         return self.browser.call(method, parameters, self._session)
 
-    def _wait(self, event: str, what: str) -> None:
-        if not self._events[event].wait(ANSWER) or not self.browser.alive:
+    def _wait(self, until: Callable[[], bool], what: str) -> None:
+        with self._changed:
+            done = self._changed.wait_for(
+                lambda: until() or self.broken or not self.browser.alive, ANSWER
+            )
+        if self.broken or not self.browser.alive:
+            self.broken = True
+            raise EnvError("the page or its browser has died; the next episode gets a new one")
+        if not done:
             self.broken = True
             raise EnvError(f"{what} did not end within {ANSWER:.0f} s")
 
     def _on_event(self, name: str, parameters: dict[str, Any]) -> None:
-        if name in self._events:
-            self._events[name].set()
-        elif name == "Page.javascriptDialogOpening":
-            self.dialogs.append(str(parameters.get("message", "")))
-            self.browser.post("Page.handleJavaScriptDialog", {"accept": True}, self._session)
-        elif name == "Inspector.targetCrashed":
-            self.broken = True
+        own = parameters.get("frameId") == self._target
+        with self._changed:
+            if name in ("Page.frameRequestedNavigation", "Page.frameStartedLoading") and own:
+                self._loading = True
+            elif name == "Page.frameStoppedLoading" and own:
+                self._loading = False
+            elif name == "Emulation.virtualTimeBudgetExpired":
+                self._expired = True
+            elif name == "Page.javascriptDialogOpening":
+                self.dialogs.append(str(parameters.get("message", "")))
+                self.browser.post("Page.handleJavaScriptDialog", {"accept": True}, self._session)
+            elif name == "Inspector.targetCrashed":
+                self.broken = True
+            self._changed.notify_all()
 
 
 def _close(browser: Browser, context: str, session: str) -> None:

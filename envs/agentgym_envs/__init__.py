@@ -17,6 +17,7 @@ def register_all() -> None:
         ("agentgym/ScienceWorld-v0", "agentgym_envs.scienceworld.env:ScienceWorld", 200),
         ("agentgym/Tau2-v0", "agentgym_envs.tau2.env:Tau2", 100),
         ("agentgym/TextWorld-v0", "agentgym_envs.textworld.env:TextWorld", 50),
+        ("agentgym/Web-v0", "agentgym_envs.web.env:Web", 20),
         ("agentgym/WebShop-v0", "agentgym_envs.webshop.env:WebShop", 15),
     ]:
         if id_ not in gymnasium.registry:
