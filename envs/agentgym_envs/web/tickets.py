@@ -25,7 +25,8 @@ class Tickets(Site):
 
     def __init__(self) -> None:
         self.db = sqlite3.connect(":memory:", check_same_thread=False)
-        self.kind, self.wanted = "", {"id": 0, "text": ""}
+        self.kind = ""
+        self.wanted: dict[str, Any] = {}
         self.untouched: list[Any] = []
 
     def tasks(self, split: str) -> tuple[str, ...]:
