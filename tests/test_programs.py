@@ -249,6 +249,30 @@ def test_an_edited_history_and_a_malformed_call_start_other_rows(native):
     assert [t.parsed for t in episode.turns] == [False, False, True]
 
 
+def test_a_row_keeps_the_tokens_that_were_sampled(native):
+    """Spelled as no tokenizer does, and with a thought that the program does not send back."""
+    spelled = [
+        t for part in ("<think>hm", "</think>", "F", "o", "und") for t in encode(native, part)
+    ]
+    assert spelled != encode(native, "<think>hm</think>Found")
+
+    async def program(access):
+        messages = [{"role": "user", "content": "Say it."}]
+        async with Client(access) as client:
+            answer = await client.ask(messages)
+            assert (answer["content"], answer["reasoning_content"]) == ("Found", "hm")
+            said = {"role": "assistant", "content": "Found"}
+            await client.ask([*messages, said, {"role": "user", "content": "Again."}])
+
+    (episode,) = play(native, program, lambda p, s: (*spelled, *native.stop), retries=0)
+    assert episode.error == "" and [t.fresh for t in episode.turns] == [True, False]
+    assert native.tokenizer.decode(episode.turns[1].prompt) == "<|user|>Again.<|assistant|>"
+
+
+def encode(agent, text):
+    return agent.tokenizer.encode(text)
+
+
 def test_two_answers_with_one_text_and_other_tokens_are_not_guessed_between(native):
     spelled = [native.tokenizer.encode("Found"), native.tokenizer.encode("F")]
     spelled[1] = [*spelled[1], *native.tokenizer.encode("o"), *native.tokenizer.encode("und")]
