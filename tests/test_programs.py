@@ -354,6 +354,20 @@ def test_limits_truncate_and_do_not_count_as_crashes(native):
     assert episode.stop is Stop.MAX_TOKENS and episode.turns
 
 
+def test_a_program_that_ends_politely_at_a_limit_is_truncated(native):
+    async def program(access):
+        async with Client(access) as client:
+            body = {"messages": [{"role": "user", "content": "Go."}]}
+            answers = [await client.model.post("/chat/completions", json=body) for _ in range(3)]
+            assert [answer.status_code for answer in answers] == [200, 200, 400]
+            assert "--program.max-calls" in answers[-1].json()["error"]["message"]
+
+    settings = ProgramSettings(max_calls=2)
+    say = lambda p, s: native.encode_action("1")  # noqa: E731
+    (episode,) = play(native, program, say, settings=settings, retries=0)
+    assert (episode.stop, len(episode.turns)) == (Stop.MAX_TURNS, 2), episode.error
+
+
 def test_a_first_prompt_that_cannot_fit_stops_the_run(native):
     tight = {"limits": EpisodeLimits(tokens=20), "sampling": Sampling(max_tokens=16)}
     with pytest.raises(ConfigError, match="max-context-tokens"):
