@@ -347,14 +347,25 @@ def test_a_replay_that_differs_is_no_fork():
         env.close()
 
 
-def test_a_failing_server_ends_the_episode_and_not_the_run():
-    """The outcome of an evaluation on a server that breaks: infrastructure, never failure."""
-    import agentgym
+def evaluated(tmp_path, policy, name, *words):
+    """Episodes of an evaluation, as recorded."""
+    out = tmp_path / "eval"
+    told = ["--out", str(out), "--panel.tasks", "2", "--panel.episodes", "1"]
+    assert main(["eval", policy, "--env", name, *told, *words]) == 0
+    (file,) = out.glob("*.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return [line for line in lines if "stop" in line]
 
+
+def test_an_evaluation_over_the_wire_is_won_by_the_oracle(hotter, tmp_path, capsys):
+    episodes = evaluated(tmp_path, "oracle", hotter)
+    assert len(episodes) == 2 and all(episode["won"] for episode in episodes)
+
+
+def test_a_failing_server_ends_the_episode_and_not_the_run(tmp_path, capsys):
+    """It counts as infrastructure, never as a failure of the agent."""
+    policy = tmp_path / "policy.py"
+    policy.write_text("def shy(observation, info):\n    return 'Hello'\n")
     with other(lambda _: {"type": "error", "data": {"message": "boom", "code": "X"}}) as name:
-        env = world(name)
-        env.reset(seed=0)
-        with pytest.raises(EnvError, match=r"^boom$"):
-            env.step("Hello")
-        assert isinstance(EnvError("x"), agentgym.AgentGymError)
-        env.close()
+        episodes = evaluated(tmp_path, f"{policy}:shy", name)
+    assert {episode["stop"] for episode in episodes} == {"world_error"}
