@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -212,6 +213,17 @@ def test_a_folder_that_is_no_run_gives_one_line(tmp_path, trained, capsys):
     assert [line.partition(": ")[0] for line in lines] == ["agentgym"] * 3
     assert "is no run folder" in lines[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_an_evaluation_of_another_version_is_left_out_with_a_line(trained, tmp_path):
+    copied = tmp_path / "old"
+    shutil.copytree(trained, copied)
+    file = copied / "eval" / "after.jsonl"
+    file.write_text('{"header": {"schema": 1, "tasks": "<i>"}}\n')
+    assert main(["report", str(copied)]) == 0
+    html = (copied / "report.html").read_text(encoding="utf-8")
+    well_formed(html)
+    assert "after.jsonl is left out: " in html and "Success by training step" in html
 
 
 def test_watching_ends_with_the_run(trained, tmp_path, monkeypatch):

@@ -36,18 +36,20 @@ def read_run(
         settings: Of the run, where it has no config.yaml: one that ``run_blocking`` began.
 
     Raises:
-        ConfigError: It is no run folder, or one of its files is damaged.
+        ConfigError: It is no run folder, or its settings or metrics are damaged.
     """
     if settings is None or folder.config.is_file():
         settings = _settings(folder)
+    left_out: list[str] = []
     return Run(
         name=folder.root.resolve().name,
         metrics=tuple(read_metrics(folder.metrics)) if folder.metrics.exists() else (),
         settings=settings,
         versions=_versions(folder),
-        before=_report(folder, "before"),
-        after=_report(folder, "after"),
+        before=_report(folder, "before", left_out),
+        after=_report(folder, "after", left_out),
         running=folder.held() if running is None else running,
+        warnings=tuple(left_out),
     )
 
 
@@ -105,12 +107,16 @@ class GrowingPage:
         self._due = now + (now - start) / SHARE
 
 
-def _report(folder: RunFolder, name: str) -> Report | None:
-    """A finished evaluation; None where it is missing or under way."""
+def _report(folder: RunFolder, name: str, left_out: list[str]) -> Report | None:
+    """An evaluation; None where it is missing, has not begun or cannot be read."""
     path = folder.evaluation(name)
     if not path.is_file() or b"\n" not in path.read_bytes():
         return None
-    report = read_report(path)
+    try:
+        report = read_report(path)
+    except ConfigError as problem:  # Of another version, or damaged: the rest is still shown.
+        left_out.append(f"{path.name} is left out: {problem}")
+        return None
     return report if any(task.finished for task in report.tasks) else None
 
 

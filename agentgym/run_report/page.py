@@ -56,6 +56,7 @@ def _of_one(run: Run) -> str:
     parts = [
         f"<h1>{escape(run.name)}</h1>",
         f'<p class="meta">{escape(" · ".join(filter(None, about)))}</p>',
+        *(f'<p class="warning">{escape(each)}</p>' for each in run.warnings),
         _tiles(run),
         _section("Success", _plots(success_plots([Arm("", (run,))]))),
         _section("Before and after", _panel(run)),

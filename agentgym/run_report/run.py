@@ -37,6 +37,8 @@ class Run:
     after: Report | None = None
     running: bool = False
     """A process works on it."""
+    warnings: tuple[str, ...] = ()
+    """What is left out, and why."""
 
     @property
     def algorithm(self) -> str:
