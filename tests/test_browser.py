@@ -248,6 +248,16 @@ def test_the_desk_is_solved_only_when_its_data_is_what_was_asked_for():
     env.close()
 
 
+def test_no_task_of_the_desk_is_solved_before_it_begins(tab):
+    from agentgym_envs.web.tickets import Tickets
+
+    desk = Tickets()
+    for task in desk.tasks("test"):
+        desk.begin(task, None)
+        (_, _, owner, _, _) = desk.untouched[desk.wanted["id"] - 1]
+        assert owner != desk.wanted["text"] and not desk.check(tab).won
+
+
 def test_the_pages_of_webshop_pay_what_its_text_pays():
     env, text = web(site="shop"), None
     from agentgym_envs.webshop.env import WebShop

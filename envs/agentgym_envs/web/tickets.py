@@ -53,8 +53,10 @@ class Tickets(Site):
                 (title, PEOPLE[int(draw.integers(len(PEOPLE)))], "open"),
             )
         chosen = int(draw.integers(1, 7))
-        (title,) = self.db.execute("select title from tickets where id = ?", [chosen]).fetchone()
-        person = PEOPLE[int(draw.integers(len(PEOPLE)))]
+        query = "select title, owner from tickets where id = ?"
+        title, owner = self.db.execute(query, [chosen]).fetchone()
+        others = [each for each in PEOPLE if each != owner]
+        person = others[int(draw.integers(len(others)))]
         self.kind, self.wanted = kind, {"id": chosen, "text": person}
         texts = {
             "close": f"Close the ticket about the {title}.",
