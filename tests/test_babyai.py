@@ -2,6 +2,7 @@
 
 import re
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def told(level):
 def test_steps_and_views_are_those_of_the_package(name):
     env = BabyAI(levels=name, reward="published")
     levels.registered()
-    theirs = gymnasium.make(f"BabyAI-{name}-v0", disable_env_checker=True).unwrapped
+    theirs: Any = gymnasium.make(f"BabyAI-{name}-v0", disable_env_checker=True).unwrapped
     rng = np.random.default_rng(0)
     for seed in (1, 2):
         env.reset(seed=0, options={"task": f"{name}-{seed}"})
