@@ -15,6 +15,7 @@ AT_LEAST = {
     settings.AlarmSettings: {"patience": 1},
     settings.PanelSettings: {"tasks": 1, "episodes": 1},
     settings.ProgramSettings: {"max_calls": 1},
+    settings.ScoringSettings: {"concurrency": 1, "max_tokens": 1},
     settings.Experiment: {"steps": 0, "max_env_steps": 1, "tasks_per_step": 1, "save_every": 1},
 }
 CASES = [(kind, name, low) for kind, found in AT_LEAST.items() for name, low in found.items()]
@@ -36,6 +37,7 @@ def test_the_smallest_value_is_allowed_and_the_next_smaller_is_refused(kind, nam
         (settings.OptimizerSettings, "max_grad_norm"),
         (settings.ScheduleSettings, "importance_cap"),
         (settings.ProgramSettings, "timeout"),
+        (settings.ScoringSettings, "deadline"),
         (settings.CurriculumSettings, "rate"),
     ],
 )
