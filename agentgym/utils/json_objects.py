@@ -10,7 +10,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import cache
 from typing import Any, TypeVar
@@ -54,7 +54,8 @@ def from_object(kind: type[T], found: Any, what: str) -> T:
     """
     if not isinstance(found, Mapping):
         raise ConfigError(f"{what} is {_short(found)}, expected an object")
-    readers, required = _fields(kind)
+    hashable: Any = kind
+    readers, required = _fields(hashable)
     if unknown := sorted(found.keys() - readers.keys()):
         hint = did_you_mean(unknown[0], readers)
         raise ConfigError(f"{what} has unknown fields: {', '.join(unknown)}.{hint}")
@@ -70,9 +71,8 @@ def from_object(kind: type[T], found: Any, what: str) -> T:
 
 
 @cache
-def _fields(kind: Hashable) -> tuple[dict[str, Reader], tuple[str, ...]]:
+def _fields(kind: type[Any]) -> tuple[dict[str, Reader], tuple[str, ...]]:
     """How each field is read, and which have no default."""
-    assert isinstance(kind, type)
     hints = typing.get_type_hints(kind)
     if not dataclasses.is_dataclass(kind):
         return {name: _reader(hint, name) for name, hint in hints.items()}, tuple(hints)
@@ -151,7 +151,8 @@ def _pair(kinds: tuple[Any, ...]) -> Reader:
 
 def _column(kind: Any, name: str) -> Reader:
     """A list; numbers are checked by the set of their types, which is fast."""
-    allowed: set[type] | None = {int: {int}, float: {int, float, type(None)}}.get(kind)
+    numbers: dict[Any, set[type]] = {int: {int}, float: {int, float, type(None)}}
+    allowed = numbers.get(kind)
     inner = _reader(kind, name)
 
     def read(value: Any) -> tuple[Any, ...]:
