@@ -1,7 +1,7 @@
 """Parquet for verl: a row per episode.
 
 ======================================  ====================================================
-``messages``, ``tools``                 ``MultiTurnSFTDataset``
+``messages``, ``tools``                 ``MultiTurnSFTDataset``; tools if all episodes have the same
 ``prompt``, ``data_source``,            ``RLHFDataset``: the task, without what was played
 ``ability``, ``reward_model``,
 ``extra_info``
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,8 @@ def write(records: Iterable[EpisodeRecord], path: Path) -> int:
     pa, parquet = _arrow()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    schema, count, rows = _schema(pa), 0, iter(records)
+    episodes = list(records)
+    schema, count, rows = _schema(pa, episodes), 0, iter(episodes)
     try:
         with parquet.ParquetWriter(partial, schema, compression="zstd") as table:
             while chunk := [row(each, count + n) for n, each in enumerate(islice(rows, _CHUNK))]:
@@ -71,10 +72,10 @@ def row(record: EpisodeRecord, index: int) -> dict[str, Any]:
         "reward_model": {"style": "rule", "ground_truth": ""},
         "extra_info": {"index": index, "sample": record.sample, **task},
         "messages": messages,
-        "tools": json.dumps(list(held.tools)) if held.tools else None,
+        "tools": list(held.tools),
         **_tokens(record),
         "score": record.reward,
-        FACTS: dumps(facts_of(record, held, columns=True)),
+        FACTS: dumps({**facts_of(record, held, columns=True), "tools": list(held.tools)}),
     }
 
 
@@ -126,13 +127,23 @@ def read(path: Path, report: Report) -> Iterator[EpisodeRecord]:
 
 
 def _record(found: Mapping[str, Any], name: str) -> EpisodeRecord:
-    tools = found.get("tools")
-    held = conversation_from(found["messages"], json.loads(tools) if tools else None)
-    text = found.get(FACTS)
-    return record_of(held, None if text is None else parse_object(text), name)
+    text, tools = found.get(FACTS), found.get("tools")
+    facts = None if text is None else parse_object(text)
+    if facts is not None:
+        tools = facts.pop("tools", None)
+    elif isinstance(tools, str):
+        tools = json.loads(tools)
+    return record_of(conversation_from(found["messages"], tools), facts, name)
 
 
-def _schema(pa: Any) -> Any:
+def _schema(pa: Any, episodes: Sequence[EpisodeRecord]) -> Any:
+    """The columns; ``tools`` is one of them where all episodes have the same tools.
+
+    A column has one type. Schemas of different tools would get each other's fields, as nulls.
+    """
+    kinds = {dumps({"tools": each.tools}): each.tools for each in episodes}
+    (tools,) = kinds.values() if len(kinds) == 1 else ((),)
+    listed = {"tools": pa.infer_type([list(tools)])} if tools else {}
     text, whole = pa.string(), pa.int64()
     function = pa.struct({"name": text, "arguments": text})
     call = pa.struct({"id": text, "type": text, "function": function})
@@ -147,7 +158,7 @@ def _schema(pa: Any) -> Any:
             "reward_model": pa.struct({"style": text, "ground_truth": text}),
             "extra_info": pa.struct(task),
             "messages": spoken,
-            "tools": text,
+            **listed,
             "prompt_ids": pa.list_(whole),
             "response_ids": pa.list_(whole),
             "response_mask": pa.list_(whole),

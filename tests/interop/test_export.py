@@ -18,7 +18,7 @@ from agentgym.interchange.conversation import without
 from agentgym.interchange.files import export, import_file
 from agentgym.interchange.formats import FORMATS
 
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.timeout(1800)]
 TEMPLATE = (
     "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}<|{{ m.role }}|>"
     "{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
@@ -87,6 +87,43 @@ def test_trl_renders_every_conversation(written, episodes, tmp_path):
         assert all(name in text for name in names)
         called += len(names)
     assert called > 500
+
+
+@pytest.mark.parametrize("tools", [False, True])
+def test_verl_reads_tasks_and_conversations(episodes, tmp_path, tools):
+    """Only where verl is: it pins other versions of torch's companions, so no group installs it."""
+    pytest.importorskip("verl")
+    from omegaconf import OmegaConf
+    from transformers import PreTrainedTokenizerFast
+    from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+
+    from agentgym.models.from_scratch import make_tokenizer
+
+    chosen = [each for each in episodes[:1000] if bool(each.tools) is tools][:40]
+    (tmp_path / "e.jsonl").write_text(as_lines(chosen))
+    file = str(export(tmp_path / "e.jsonl", "verl").path)
+    made = make_tokenizer((), 512)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=made.backend_tokenizer, pad_token=made.pad_token, eos_token=made.eos_token
+    )
+    tokenizer.chat_template = TEMPLATE + "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    settings = {"cache_dir": str(tmp_path), "max_prompt_length": 8192}
+    tasks = RLHFDataset([file], tokenizer, OmegaConf.create(settings))
+    assert len(tasks) == len(chosen)
+    assert [row["data_source"] for row in tasks] == [each.env for each in chosen]
+    assert tasks[0]["raw_prompt"][-1]["content"].endswith(chosen[0].opening)
+    talk = {"max_length": 32768, "truncation": "error", "pad_mode": "no_padding"}
+    talks = MultiTurnSFTDataset([file], tokenizer, OmegaConf.create(talk))
+    for row, each in zip(talks, chosen, strict=True):
+        assert bool(row["loss_mask"].sum()) == bool(each.turns)
+    assert ("tools" in load_columns(file)) is tools
+
+
+def load_columns(file):
+    from pyarrow import parquet
+
+    return parquet.read_schema(file).names
 
 
 def test_inspect_reads_samples_scores_and_metadata(written, episodes):
