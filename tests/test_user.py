@@ -17,7 +17,8 @@ from agentgym.rollout.agent import ChatAgent
 from agentgym.rollout.player import Player
 from agentgym.rollout.speaker import EngineSpeaker
 from agentgym.tools import ToolEnv
-from agentgym.tools.user import END, EndpointSpeaker, Said, SimulatedUser, WithUser
+from agentgym.tools.speakers import EndpointSpeaker, Said
+from agentgym.tools.user import END, SimulatedUser, WithUser
 from agentgym.types import Sampling
 
 WANTED = ("tea", "salt", "soap")

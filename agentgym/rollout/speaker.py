@@ -11,7 +11,7 @@ from agentgym.engines import Engine
 from agentgym.errors import EnvError, EnvTimeout
 from agentgym.rollout.chat_template import ChatTemplate
 from agentgym.tools.limits import event_loop
-from agentgym.tools.user import Message, Said
+from agentgym.tools.speakers import Message, Said
 from agentgym.types import Sampling
 
 if TYPE_CHECKING:
