@@ -199,7 +199,7 @@ def adapter_weights(model: CausalLM) -> dict[str, torch.Tensor]:
     """The weights of the adapters alone, named as in PEFT's files."""
     from peft import get_peft_model_state_dict
 
-    found: dict[str, torch.Tensor] = get_peft_model_state_dict(model, adapter_name=ADAPTER)  # type: ignore[arg-type]
+    found: dict[str, torch.Tensor] = get_peft_model_state_dict(model, adapter_name=ADAPTER)
     return {f"{_PREFIX}{name}": weight.detach() for name, weight in found.items()}
 
 

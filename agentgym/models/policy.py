@@ -85,7 +85,8 @@ class Policy:
     def megabytes(self, *, adapters: bool = False) -> float:
         """Size of what ``weights`` returns, in megabytes; tied weights count once."""
         named = self.model.named_parameters()
-        return sum(p.nbytes for name, p in named if ("lora_" in name) == adapters) / 1e6
+        size: float = sum(p.nbytes for name, p in named if ("lora_" in name) == adapters) / 1e6
+        return size
 
     @property
     def device(self) -> torch.device:
