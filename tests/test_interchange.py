@@ -75,7 +75,9 @@ def test_foreign_messages_become_episodes(tmp_path, capsys):
         '{"prompt": "a"}',
         '{"messages": []}',
         '{"messages": [{"role": "robot", "content": ""}]}',
-        json.dumps({"messages": [{**talk[2], "tool_calls": [{"function": {"name": "f"}}]}]}),
+        json.dumps(
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]}
+        ),
     ]
     path.write_text("\n".join([*bad[:2], json.dumps({"messages": talk}), *bad[2:]]))
     assert main(["import", str(path)]) == 0
