@@ -1,6 +1,7 @@
 """Serves the seeded defects, and servers with a fault of their own, by OpenEnv: PORT."""
 
 import sys
+from typing import Any
 
 import gymnasium
 import uvicorn
@@ -123,10 +124,8 @@ def routes(which):
             *(mounted(k.__name__, k) for k in (PaysForClaims, PaysForNothing, PaysByChance)),
             *(mounted(k.__name__, k) for k in (Corridor, Drawers)),
         ]
-    return [
-        mounted(kind.__name__, kind)
-        for kind in (Corridor, Drawers, *(defect.world for defect in DEFECTS))
-    ]
+    kinds: list[Any] = [Corridor, Drawers, *(defect.world for defect in DEFECTS)]
+    return [mounted(kind.__name__, kind) for kind in kinds]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import inspect
 
 def table(kind):
     """Markdown rows: name, type, docstring of every field."""
-    (node,) = ast.parse(inspect.getsource(kind)).body
+    node = ast.parse(inspect.getsource(kind)).body[0]
     assert isinstance(node, ast.ClassDef)
     rows = ["| field | type | meaning |", "|---|---|---|"]
     for field, text in zip(node.body, [*node.body[1:], None], strict=True):

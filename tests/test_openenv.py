@@ -330,7 +330,7 @@ def test_the_checker_does_not_take_a_missing_reward_for_nought():
     for reward, sentence in ((None, "the reward None, expected"), (True, "the reward True")):
         with other(lambda _, paid=reward: stepping(reward=paid, done=True)) as name:
             harness = Harness(name, {}, CheckSettings(steps=4))
-            harness.recorded = lambda: [Walk("seed-0", 0, ("a",), ())]
+            harness.recorded = lambda: (Walk("seed-0", 0, ("a",), ()),)
             with pytest.raises(AssertionError, match=sentence):
                 rewards_are_numbers(harness)
             harness.abandon()

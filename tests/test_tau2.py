@@ -12,7 +12,8 @@ pytest.importorskip("addict")
 pytest.importorskip("loguru")
 pytest.importorskip("toml")
 
-from agentgym.tools.user import END, Said, SimulatedUser
+from agentgym.tools.speakers import Said
+from agentgym.tools.user import END, SimulatedUser
 from agentgym_envs.tau2 import package, records
 from agentgym_envs.tau2.domains import DOMAINS, domain
 from agentgym_envs.tau2.env import Tau2

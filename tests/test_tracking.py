@@ -54,7 +54,7 @@ def adapters(monkeypatch):
 
     for name in ("wandb", "mlflow"):
         module = types.ModuleType(f"agentgym.tracking.{name}")
-        module.start = start
+        module.start = start  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
     return made
 

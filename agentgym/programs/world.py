@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from agentgym.env.act import ACT
 from agentgym.env.executor import EnvHandle, ResetResult, StepResult
 from agentgym.programs.values import RequestRefused
-from agentgym.rollout.action_formats import ACT
 from agentgym.rollout.env_calls import EnvFailed, env_call
 from agentgym.rollout.tool_calls import ToolCall, hermes_text, results_of
 

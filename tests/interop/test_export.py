@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_trl_renders_every_conversation(written, episodes, tmp_path):
     from agentgym.models.from_scratch import make_tokenizer
 
     made = make_tokenizer((), 512)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made.backend_tokenizer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made.backend_tokenizer)  # type: ignore[attr-defined]
     tokenizer.chat_template = TEMPLATE
     rows = load_dataset(
         "json", data_files=str(written["trl"]), split="train", cache_dir=str(tmp_path)
@@ -104,8 +105,11 @@ def test_verl_reads_tasks_and_conversations(episodes, tmp_path, tools):
     (tmp_path / "e.jsonl").write_text(as_lines(chosen))
     file = str(export(tmp_path / "e.jsonl", "verl").path)
     made = make_tokenizer((), 512)
+    backend: Any = made
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=made.backend_tokenizer, pad_token=made.pad_token, eos_token=made.eos_token
+        tokenizer_object=backend.backend_tokenizer,
+        pad_token=backend.pad_token,
+        eos_token=backend.eos_token,
     )
     tokenizer.chat_template = TEMPLATE + "{% if add_generation_prompt %}<|assistant|>{% endif %}"
     settings = {"cache_dir": str(tmp_path), "max_prompt_length": 8192}

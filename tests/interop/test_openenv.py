@@ -203,7 +203,7 @@ def test_the_tasks_that_its_server_lists_are_played(listed):
 
 def test_an_action_that_its_schema_refuses_is_invalid_and_no_failure(echo):
     env = world(f"openenv:{echo}", action="message")
-    env.form = env.form.__class__("massage", env.form.observation_field, env.form.action_schema)
+    env.form = env.form.__class__("massage", env.form.observation_field, env.form.action_schema)  # type: ignore[attr-defined]
     env.reset(seed=0)
     text, _, terminated, _, info = env.step("Hello")
     assert "refused" in text and not info["action_valid"] and not terminated

@@ -25,7 +25,7 @@ TEMPLATE = (
 
 def test_its_agent_loop_plays_our_environment():
     tokenizer = from_scratch.make_tokenizer([TEMPLATE, *map(chr, range(32, 127))] * 2, 512)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})  # type: ignore[attr-defined]
     tokenizer.chat_template = TEMPLATE
     own = world("hotter")
     own.reset(seed=0, options={"task": "hotter-12"})
