@@ -48,9 +48,9 @@ def test_an_episode_is_played_as_its_clients_do(url):
     own.reset(seed=0, options={"task": own.tasks("train")[5]})
     for action in own.oracle():
         expected = own.step(action)
-        told = post(url, "step", {"id": number, "action": action})
-        assert (told["observation"], told["reward"], told["done"]) == expected[:3]
-    assert told["done"] and told["reward"] == 1.0
+        reported = post(url, "step", {"id": number, "action": action})
+        assert (reported["observation"], reported["reward"], reported["done"]) == expected[:3]
+    assert reported["done"] and reported["reward"] == 1.0
     assert json.loads(get(url, f"available_actions?id={number}")) == list(own.admissible())
     assert post(url, "close", {"id": number}) == {"closed": True}
 

@@ -34,7 +34,7 @@ def shown(observation):
     return found
 
 
-def told(level):
+def reported(level):
     """The same from our view."""
     found = {}
     for thing, ahead, right in seen(level):
@@ -58,7 +58,7 @@ def test_steps_and_views_are_those_of_the_package(name):
         assert env._opening.goal == f"Your mission: {theirs.mission}."
         plan, over, turn = list(env.oracle() or ()), False, 0
         while not over and turn < 150:
-            assert told(env._level) == shown(observation)
+            assert reported(env._level) == shown(observation)
             turn += 1
             random = turn < 20 or not plan
             command = str(rng.choice(COMMANDS)) if random else plan.pop(0)
@@ -129,11 +129,11 @@ def test_a_fork_goes_on_by_itself():
 def test_an_unknown_command_changes_nothing_and_is_answered_in_one_line(action):
     env = BabyAI()
     env.reset(seed=0, options={"task": "GoToLocal-5"})
-    before, start = told(env._level), time.monotonic()
+    before, start = reported(env._level), time.monotonic()
     text, reward, over, _, info = env.step(action)
     assert (reward, over, info["action_valid"]) == (0.0, False, False)
     assert text.startswith("Unknown command. ") and "\n" not in text and len(text) < 200
-    assert told(env._level) == before and time.monotonic() - start < 1
+    assert reported(env._level) == before and time.monotonic() - start < 1
 
 
 def test_bad_arguments_and_tasks_are_named():

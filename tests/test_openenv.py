@@ -350,8 +350,8 @@ def test_a_replay_that_differs_is_no_fork():
 def evaluated(tmp_path, policy, name, *words):
     """Episodes of an evaluation, as recorded."""
     out = tmp_path / "eval"
-    told = ["--out", str(out), "--panel.tasks", "2", "--panel.episodes", "1"]
-    assert main(["eval", policy, "--env", name, *told, *words]) == 0
+    reported = ["--out", str(out), "--panel.tasks", "2", "--panel.episodes", "1"]
+    assert main(["eval", policy, "--env", name, *reported, *words]) == 0
     (file,) = out.glob("*.jsonl")
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     return [line for line in lines if "stop" in line]

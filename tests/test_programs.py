@@ -216,8 +216,8 @@ def test_tool_calls_are_read_and_their_results_continue_the_row(native):
                 (call,) = answer["tool_calls"]
                 assert call["function"] == {"name": "guess", "arguments": '{"number": 5}'}
                 result = await client.step("5")
-                told = {"role": "tool", "tool_call_id": call["id"]}
-                messages += [answer, {**told, "content": result["observation"]}]
+                reported = {"role": "tool", "tool_call_id": call["id"]}
+                messages += [answer, {**reported, "content": result["observation"]}]
 
     def say(prompt, sampling):
         call = '<tool_call>{"name": "guess", "arguments": {"number": "5"}}</tool_call>'

@@ -182,10 +182,10 @@ def test_scores_that_functions_may_return():
 def rescored(world, own):
     for (world_score, world_won), (value, won) in zip(world, own, strict=True):
         played = Trajectory(Task("e", "t"), 0, "", "", (), Stop.TERMINATED, value, won)
-        told = Rescoring(
+        reported = Rescoring(
             scorer="s", world_score=world_score, world_won=world_won, criteria={}, reason=""
         )
-        yield replace(EpisodeRecord.of(played), rescoring=told)
+        yield replace(EpisodeRecord.of(played), rescoring=reported)
 
 
 def test_agreement_by_hand():

@@ -106,7 +106,7 @@ def test_the_scripted_customer_says_all_at_once_and_then_agrees():
 
 
 def test_a_simulated_customer_hears_the_agent_and_ends_the_episode():
-    """Facts that the agent tells it count; its brief is what the package tells its own."""
+    """Facts that the agent gives it count; its brief is that of the package."""
 
     def speaker(messages, seed):
         brief, heard = messages[0]["content"], messages[-1]["content"]

@@ -108,7 +108,7 @@ class GrowingPage:
 
 
 def _report(folder: RunFolder, name: str, left_out: list[str]) -> Report | None:
-    """An evaluation; None where it is missing, has not begun or cannot be read."""
+    """An evaluation; None where it is missing, has not started or cannot be read."""
     path = folder.evaluation(name)
     if not path.is_file() or b"\n" not in path.read_bytes():
         return None

@@ -87,7 +87,7 @@ def _exchange(turn: TurnRecord) -> Exchange:
 
 
 def said_in(exchange: Exchange) -> dict[str, str]:
-    """Action, text and observation that an exchange alone tells of."""
+    """Action, text and observation that an exchange alone shows."""
     written = [exchange.content, hermes_text(exchange.calls)] if exchange.calls else []
     text = "\n".join(filter(None, written)) if written else exchange.content
     tagged = [f"<tool_response>\n{each}\n</tool_response>" for each in exchange.results]
@@ -108,8 +108,10 @@ def facts_of(record: EpisodeRecord, held: Conversation, *, columns: bool = False
     turns = []
     for turn, exchange in zip(record.turns, held.exchanges, strict=True):
         kept = {name: value for name, value in to_object(turn).items() if name not in left_out}
-        told = said_in(exchange)
-        exact = {name: getattr(turn, name) for name in _SAID if getattr(turn, name) != told[name]}
+        reported = said_in(exchange)
+        exact = {
+            name: getattr(turn, name) for name in _SAID if getattr(turn, name) != reported[name]
+        }
         turns.append({**kept, **({"exact": exact} if exact else {})})
     episode = {name: value for name, value in found.items() if name not in _EPISODE_SAID}
     return {**episode, "turns": turns}

@@ -135,10 +135,10 @@ class NeMoGymWorld(ForeignEnv):
             "tool_choice": "auto",
             "tools": self._row["responses_create_params"].get("tools") or [],
         }
-        told = self._post("/verify", {**self._row, "response": response})
-        reward = told.get("reward") if isinstance(told, dict) else None
+        reported = self._post("/verify", {**self._row, "response": response})
+        reward = reported.get("reward") if isinstance(reported, dict) else None
         if reward is None:
-            raise EnvError(f"{self.url}/verify answered {told!r:.80}, expected a reward")
+            raise EnvError(f"{self.url}/verify answered {reported!r:.80}, expected a reward")
         return Reply("", reward, True)
 
     def _post(self, path: str, body: Any) -> Any:

@@ -57,8 +57,8 @@ class TextArenaWorld(ForeignEnv):
         with self._own_numbers():
             done, _ = self._game.step(action)
             if done:
-                rewards, told = self._game.close()
-                reason = told.get(0, {}).get("reason", "") if isinstance(told, dict) else ""
+                rewards, reported = self._game.close()
+                reason = reported.get(0, {}).get("reason", "") if isinstance(reported, dict) else ""
                 return Reply(str(reason), float((rewards or {}).get(0, 0.0)), True)
             _, observation = self._game.get_observation()
         return Reply(self._new_part(_text(observation)), 0.0, False)

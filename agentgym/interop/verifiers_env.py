@@ -102,9 +102,9 @@ class VerifiersWorld(ForeignEnv):
         asked = self._bridge.next(self._running, self.timeout)
         if asked is not None:
             return Reply(self._shown(asked))
-        reward, told = self._outcome()
+        reward, reported = self._outcome()
         self._leave()
-        return Reply(told, reward, True)
+        return Reply(reported, reward, True)
 
     def manual(self) -> str:
         """The conversation holds the instructions."""

@@ -79,8 +79,8 @@ class Judge:
             try:
                 return await self.endpoint.post(path, body | self._fields, _content)
             except RequestRejected as problem:
-                told = f"{problem.param} {problem}"
-                refused = [name for name in self._fields if name in told]
+                reported = f"{problem.param} {problem}"
+                refused = [name for name in self._fields if name in reported]
                 if not refused:
                     raise
                 self._fields = {k: v for k, v in self._fields.items() if k not in refused}

@@ -175,7 +175,7 @@ def _done(target: Path, scorer: Scorer) -> dict[str, list[EpisodeRecord]]:
 
 
 def _identity(episode: EpisodeRecord) -> str:
-    """What an episode is, whoever scored it."""
+    """What an episode is, whatever scored it."""
     same = replace(episode, score=0.0, won=False, rescoring=None)
     return hashlib.blake2b(same.to_json().encode(), digest_size=16).hexdigest()
 
@@ -196,13 +196,13 @@ def _summary(
     target: Path, records: Sequence[EpisodeRecord], work: _Work, left_out: LeftOut
 ) -> Rescored:
     scored = [(each, each.rescoring) for each in records if each.rescoring is not None]
-    known = [(each, told) for each, told in scored if not math.isnan(told.world_score)]
+    known = [(each, reported) for each, reported in scored if not math.isnan(reported.world_score)]
     return Rescored(
         path=target,
         scored=len(scored),
         unscored=tuple(work.unscored[place] for place in sorted(work.unscored)),
         broken=sum(not each.stop.scored for each in records),
-        world=_means([(told.world_score, told.world_won) for _, told in known]),
+        world=_means([(reported.world_score, reported.world_won) for _, reported in known]),
         scorer=_means([(each.score, each.won) for each, _ in known]),
         agreement=agreement([each for each, _ in known]),
         warnings=left_out.summary(),

@@ -65,7 +65,7 @@ class Rubric:
         A Markdown fence and thoughts before the object are passed over.
 
         Raises:
-            ValueError: A criterion is missing, unknown or no number from 0 to 1, or the answer is
+            ValueError: A criterion is missing, unknown or not from 0 to 1, or the answer is
                 no JSON object.
         """
         verdicts = _object(answer)

@@ -165,15 +165,16 @@ def state_follows_the_episode(harness: Harness) -> str:
                 elif steps:
                     break
                 state = _raw(session, "state", None).get("data")
-                told = state if isinstance(state, dict) else {}
+                reported = state if isinstance(state, dict) else {}
                 harness.require(
-                    told.get("episode_id") == data["episode_id"],
-                    f"state has the episode_id {told.get('episode_id')!r}, reset was given "
+                    reported.get("episode_id") == data["episode_id"],
+                    f"state has the episode_id {reported.get('episode_id')!r}, reset was given "
                     f"{data['episode_id']!r}: keep it",
                 )
                 harness.require(
-                    told.get("step_count") == steps and not isinstance(told["step_count"], bool),
-                    f"state has step_count {told.get('step_count')!r} after {steps} steps",
+                    reported.get("step_count") == steps
+                    and not isinstance(reported["step_count"], bool),
+                    f"state has step_count {reported.get('step_count')!r} after {steps} steps",
                 )
                 count += 1
         finally:

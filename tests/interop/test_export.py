@@ -138,9 +138,9 @@ def test_inspect_reads_samples_scores_and_metadata(written, episodes):
     assert log.status == "success" and len(log.samples) == len(episodes)
     wins = [each.won for each in episodes if each.stop.scored]
     assert log.results.scores[0].metrics["success"].value == sum(wins) / len(wins)
-    told = {sample.uuid: sample for sample in log.samples}
+    reported = {sample.uuid: sample for sample in log.samples}
     for place, each in enumerate(episodes):
-        sample = told[f"agentgym-{place:09d}"]
+        sample = reported[f"agentgym-{place:09d}"]
         assert sample.epoch == each.sample + 1
         assert (sample.scores is None) == (sample.error is not None) == (not each.stop.scored)
         if sample.scores:

@@ -70,8 +70,8 @@ def judged(env, task, trajectory):
         actions = package.module("evaluator.evaluator_action").ActionEvaluator
         reward *= actions.calculate_reward(task, trajectory).reward
     if "COMMUNICATE" in basis:
-        told = package.module("evaluator.evaluator_communicate").CommunicateEvaluator
-        reward *= told.calculate_reward(task, trajectory).reward
+        reported = package.module("evaluator.evaluator_communicate").CommunicateEvaluator
+        reward *= reported.calculate_reward(task, trajectory).reward
     return reward == 1.0
 
 

@@ -70,7 +70,7 @@ class Searcher:
                         guess = int(text)
                     elif guess is not None:
                         low, high = (guess + 1, high) if "Higher" in text else (low, guess - 1)
-                told = {
+                reported = {
                     "id": "x",
                     "object": "chat.completion",
                     "created": 0,
@@ -84,7 +84,7 @@ class Searcher:
                     ],
                     "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
                 }
-                data = json.dumps(told).encode()
+                data = json.dumps(reported).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(data)))

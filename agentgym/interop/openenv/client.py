@@ -85,12 +85,15 @@ class OpenEnvWorld(ForeignEnv):
             self._listed = self._list_splits()
             self.promises = replace(type(self).promises, panels=bool(self._listed))
         else:
-            told = self.facts
-            self.stochastic, self.admissible_exact = told["stochastic"], told["admissible_exact"]
+            reported = self.facts
+            self.stochastic, self.admissible_exact = (
+                reported["stochastic"],
+                reported["admissible_exact"],
+            )
             names = ("fork", "seeds", "panels", "success", "validity")
-            self.promises = Promises(**{name: told[name] for name in names})
-            if told["examples"]:
-                self.action_space = AnyText(told["examples"])
+            self.promises = Promises(**{name: reported[name] for name in names})
+            if reported["examples"]:
+                self.action_space = AnyText(reported["examples"])
 
     @classmethod
     def turn_limit(cls, target: str) -> int | None:
@@ -159,8 +162,14 @@ class OpenEnvWorld(ForeignEnv):
             return super().step(action)
         last = self.act(action)
         self._last = last
-        told = self._info_there
-        return last.observation, last.reward, told["terminated"], told["truncated"], self._info()
+        reported = self._info_there
+        return (
+            last.observation,
+            last.reward,
+            reported["terminated"],
+            reported["truncated"],
+            self._info(),
+        )
 
     def start(self, task: str, rng: np.random.Generator) -> Opening:
         """Begin a task."""
@@ -200,14 +209,14 @@ class OpenEnvWorld(ForeignEnv):
             return super().act(action)
         answer = self._connection.ask("step", {"text": action})
         self._keep(answer)
-        told, text = self._info_there, _text(answer)
+        reported, text = self._info_there, _text(answer)
         return Outcome(
             text,
             answer.get("reward"),  # type: ignore[arg-type]  # The checker wants it as it came.
-            told.get("score"),  # type: ignore[arg-type]
-            told.get("won"),  # type: ignore[arg-type]
+            reported.get("score"),  # type: ignore[arg-type]
+            reported.get("won"),  # type: ignore[arg-type]
             answer.get("done"),  # type: ignore[arg-type]
-            told.get("action_valid"),  # type: ignore[arg-type]
+            reported.get("action_valid"),  # type: ignore[arg-type]
         )
 
     def fork(self) -> Self:
@@ -241,8 +250,10 @@ class OpenEnvWorld(ForeignEnv):
         if self.facts["audit"]:
             return str(self._audit("manual"))
         if not self._manual:
-            told = get_json(self.url, "/metadata", timeout=self.timeout)
-            self._manual = str(told.get("description", "")) if isinstance(told, dict) else ""
+            reported = get_json(self.url, "/metadata", timeout=self.timeout)
+            self._manual = (
+                str(reported.get("description", "")) if isinstance(reported, dict) else ""
+            )
         return self._manual
 
     def oracle(self) -> tuple[str, ...] | None:
@@ -308,10 +319,12 @@ class OpenEnvWorld(ForeignEnv):
             data["task"] = task
         answer = self._connection.ask("reset", data)
         self._keep(answer)
-        shown, told = answer["observation"], self._info_there
+        shown, reported = answer["observation"], self._info_there
         self._manual = shown.get("manual", "")
-        self.task_id = str(told.get("task_id", ""))
-        return Opening(_text(answer), str(told.get("goal", "")), str(told.get("task_type", "")))
+        self.task_id = str(reported.get("task_id", ""))
+        return Opening(
+            _text(answer), str(reported.get("goal", "")), str(reported.get("task_type", ""))
+        )
 
     def _keep(self, answer: dict[str, Any]) -> None:
         info, shown = answer.get("metadata"), answer.get("observation")
@@ -340,9 +353,9 @@ class OpenEnvWorld(ForeignEnv):
     def _described(self) -> str:
         if not self._manual:
             assert self.form is not None
-            told = get_json(self.url, "/metadata", timeout=self.timeout)
-            told = told if isinstance(told, dict) else {}
-            parts = [str(told.get("description") or told.get("name") or self.name)]
+            reported = get_json(self.url, "/metadata", timeout=self.timeout)
+            reported = reported if isinstance(reported, dict) else {}
+            parts = [str(reported.get("description") or reported.get("name") or self.name)]
             parts.append(f"An action is {self.form.example()}.")
             self._manual = "\n\n".join(parts + self._tools())
         return self._manual
@@ -370,8 +383,8 @@ def facts(url: str, timeout: float) -> dict[str, Any] | None:
 
 @lru_cache(maxsize=256)
 def _facts(url: str, timeout: float, tick: int) -> dict[str, Any] | None:
-    told = get_json(url, "/agentgym", timeout=timeout)
-    return told if isinstance(told, dict) and "max_turns" in told else None
+    reported = get_json(url, "/agentgym", timeout=timeout)
+    return reported if isinstance(reported, dict) and "max_turns" in reported else None
 
 
 def _text(answer: dict[str, Any]) -> Any:

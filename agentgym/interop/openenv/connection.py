@@ -122,9 +122,9 @@ class Connection:
         with suppress(Exception):
             connection.close()
         with suppress(ValueError, AttributeError):
-            told = json.loads(last).get("data") or {}
-            if "kind" in told:  # One of ours, whose environment could not be closed.
-                raise EnvError(str(told.get("message")))
+            reported = json.loads(last).get("data") or {}
+            if "kind" in reported:  # One of ours, whose environment could not be closed.
+                raise EnvError(str(reported.get("message")))
 
     def _exchange(self, kind: str, text: str) -> str | bytes:
         from websockets.exceptions import ConnectionClosed

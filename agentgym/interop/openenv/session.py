@@ -227,10 +227,10 @@ class Session:
 
 def error(message: str, code: str, kind: str = "") -> Answer:
     """An error, with one of OpenEnv's codes; ``kind`` is the exception's class, for our client."""
-    told = {"kind": kind} if kind else {}
+    reported = {"kind": kind} if kind else {}
     return {
         "type": "error",
-        "data": {"message": " ".join(message.split()), "code": code, **told},
+        "data": {"message": " ".join(message.split()), "code": code, **reported},
     }
 
 

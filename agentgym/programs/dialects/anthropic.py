@@ -101,8 +101,8 @@ def events(call: Call, request: Request, name: str) -> Iterator[tuple[str, Any]]
     """The events of a streamed reply."""
     whole = write(call, request, name)
     usage = {**whole["usage"], "output_tokens": 0}
-    begun = {**whole, "content": [], "stop_reason": None, "usage": usage}
-    yield "message_start", {"type": "message_start", "message": begun}
+    started = {**whole, "content": [], "stop_reason": None, "usage": usage}
+    yield "message_start", {"type": "message_start", "message": started}
     for index, block in enumerate(whole["content"]):
         yield from _block_events(block, {"index": index})
     delta = {"stop_reason": whole["stop_reason"], "stop_sequence": None}

@@ -152,9 +152,9 @@ def _output(call: Call, name: str) -> list[dict[str, Any]]:
 def events(call: Call, request: Request, name: str) -> Iterator[tuple[str, Any]]:
     """The events of a streamed reply."""
     output = _output(call, name)
-    begun = _response(call, request, name, [], done=False)
+    started = _response(call, request, name, [], done=False)
     whole = _response(call, request, name, output)
-    found: list[dict[str, Any]] = [{"type": "response.created", "response": begun}]
+    found: list[dict[str, Any]] = [{"type": "response.created", "response": started}]
     for index, item in enumerate(output):
         at = {"output_index": index, "item_id": item["id"]}
         opening = {**item, "status": "in_progress"} | _empty(item)

@@ -13,7 +13,7 @@ from agentgym_envs.agentdojo import suites
 from agentgym_envs.agentdojo.env import AgentDojo
 
 Play = Callable[[AgentDojo], None]
-"""Plays an episode that was begun, to its end."""
+"""Plays a started episode to its end."""
 
 
 class Score(NamedTuple):

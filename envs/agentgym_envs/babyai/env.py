@@ -30,8 +30,8 @@ _SEEDS = {"train": 0, "valid": 1_000_000, "test": 2_000_000} | dict.fromkeys(GRO
 class BabyAI(TextEnv):
     """Go to, pick up, open and put things, as a mission of BabyAI asks.
 
-    Levels, rules and missions are those of ``minigrid``; the agent sees 7 x 7 cells, told in
-    words. Commands are those of GLAM (Carta et al. 2023, arXiv:2302.02662) and BALROG. A task id
+    Levels, rules and missions are those of ``minigrid``; the agent sees 7 x 7 cells, described
+    in words. Commands are those of GLAM (Carta et al. 2023, arXiv:2302.02662) and BALROG. A task id
     such as ``GoToLocal-2000003`` names level and seed. ``train``, ``valid`` and ``test`` hold the
     chosen levels with disjoint seeds; the further splits ``room``, ``maze`` and ``sequence`` hold
     the levels of one difficulty each, with seeds of their own.

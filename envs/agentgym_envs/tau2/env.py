@@ -25,7 +25,7 @@ _TALK = (
     "You are an agent of customer service. You talk to a customer and do what the customer asks "
     "for by calling functions, as far as the policy below allows it."
 )
-_REPLY = "Yes, please go ahead. I have told you all I know."
+_REPLY = "Yes, please go ahead. That is all I know."
 """What the scripted customer says to everything."""
 
 
@@ -35,7 +35,7 @@ class Tau2(FunctionEnv):
     Domains, policies, functions and checks are those of ``tau2``. In ``telecom`` the agent works
     alone, on a ticket, with the functions of the customer's device (the package's solo mode). In
     ``retail`` and ``airline`` it talks to a scripted customer, who says everything that the
-    package tells its simulated customer in the first message, and agrees to everything after it:
+    package gives its simulated customer in the first message, and agrees to everything after it:
     tasks, databases and checks are the published ones, the conversation is easier. The function
     ``done`` ends the episode, and the result is checked.
 
@@ -53,8 +53,8 @@ class Tau2(FunctionEnv):
 
         Args:
             domain: ``telecom``, ``retail`` or ``airline``.
-            user: The customer, played by a model, instead of the scripted one: it is told what the
-                package tells its own, and ends the episode when it ends the conversation.
+            user: The customer, played by a model, instead of the scripted one: it gets the brief
+                that the package gives its own, and ends the episode when it ends the conversation.
             **kwargs: See ``FunctionEnv`` and ``TextEnv``.
 
         Raises:
@@ -112,7 +112,7 @@ class Tau2(FunctionEnv):
         """To the customer, where there is one."""
         if self.domain.solo:
             self.well_formed = False
-            return Outcome("Nobody reads messages: call a function, or done to end.", valid=False)
+            return Outcome("Messages are not read: call a function, or done to end.", valid=False)
         self._messages = (*self._messages, message)
         if self.user is None:
             return Outcome(_REPLY)
@@ -126,7 +126,7 @@ class Tau2(FunctionEnv):
         right = (
             "the customer's data and device are then as they should be"
             if solo
-            else "the data are then as they should be and the customer was told what was asked"
+            else "the data are then as they should be and the customer heard what was asked"
         )
         return (
             f"{_SOLO if solo else _TALK}\nEach action is {action}. The function `{DONE}` ends the "
@@ -143,11 +143,11 @@ class Tau2(FunctionEnv):
             (each.name, dict(each.arguments)) for each in task.evaluation_criteria.actions or ()
         ]
         made = [(name, dict(arguments)) for name, arguments in self._calls]
-        told = [", ".join(task.evaluation_criteria.communicate_info or ())]
+        reported = [", ".join(task.evaluation_criteria.communicate_info or ())]
         rest = steps[len(made) :] if steps[: len(made)] == made else steps
         for calls in (rest, steps):
             plan = [self.written(name, arguments) for name, arguments in calls]
-            plan += [text for text in told if text] if not self.domain.solo else []
+            plan += [text for text in reported if text] if not self.domain.solo else []
             plan.append(self.written(DONE, {}))
             fork = self.fork()
             if [fork.step(action) for action in plan][-1][4]["won"]:
@@ -155,7 +155,7 @@ class Tau2(FunctionEnv):
         return None
 
     def fork(self) -> Self:
-        """A copy of the databases; records that nobody changed are shared."""
+        """A copy of the databases; unchanged records are shared."""
         other = super().fork()
         if self._state is not None:
             other._state = self.domain.copied(self._state)
@@ -176,8 +176,13 @@ class Tau2(FunctionEnv):
 
 def _first(task: Any) -> str:
     """What the scripted customer says at once."""
-    told = task.user_scenario.instructions
-    if isinstance(told, str):
-        return told
-    parts = (told.reason_for_call, told.known_info, told.unknown_info, told.task_instructions)
+    reported = task.user_scenario.instructions
+    if isinstance(reported, str):
+        return reported
+    parts = (
+        reported.reason_for_call,
+        reported.known_info,
+        reported.unknown_info,
+        reported.task_instructions,
+    )
     return "\n".join(" ".join(part.split()) for part in parts if part and part.strip(" ."))

@@ -1,4 +1,4 @@
-"""Databases that share what nobody changed: records are copied when they are fetched by key."""
+"""Databases that share what has not changed: records are copied when they are fetched by key."""
 
 from __future__ import annotations
 
