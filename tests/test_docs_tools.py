@@ -81,7 +81,7 @@ def test_every_block_of_the_page_runs(tmp_path, monkeypatch, capsys):
         sys.modules.pop("weather", None)
     assert len(blocks()) == 8 and ran == 1 and list(Path("recorded").rglob("*.json"))
     assert re.search(r"pass@1 .* 1\.00", capsys.readouterr().out)
-    assert len(Path("episodes.jsonl").read_text().splitlines()) == 1 + 4
+    assert len(Path("episodes.jsonl").read_text().splitlines()) == 1 + 4 + 1  # and what it cost
 
 
 def test_the_page_has_no_other_code():

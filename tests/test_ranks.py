@@ -1,7 +1,7 @@
 """Several ranks: the same gradients, metrics, weights and runs as one process.
 
-`scripts/test-ranks` runs every registered algorithm on 2 and 4 ranks, and whole runs; the default
-tests take a few cases.
+Slow tests take every registered algorithm on 2 and 4 ranks, and whole runs; the default ones a few
+cases. `scripts/test-ranks` runs them all.
 """
 
 import json
@@ -24,8 +24,6 @@ from agentgym.testing.episodes import made_up
 from agentgym.training.minibatches import microbatches
 
 ROOT = Path(__file__).parent.parent
-EVERYTHING = bool(os.environ.get("AGENTGYM_ALL_RANKS"))
-slow = pytest.mark.skipif(not EVERYTHING, reason="scripts/test-ranks runs it")
 VARIANTS = ["grpo+lora", "epo+checkpointing", "siren+checkpointing", "grpo+windowed", "grpo+pieces"]
 VARIANTS += ["ppo+offload"]
 QUICK = ["epo", "ppo", "grpo+lora"]
@@ -69,7 +67,7 @@ def test_two_ranks_compute_what_one_process_computes():
     equal(2, QUICK)
 
 
-@slow
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("size", [2, 4])
 def test_every_algorithm_computes_the_same_on_several_ranks(size):
@@ -162,7 +160,7 @@ def same_run(one: Path, other: Path) -> None:
             assert value == pytest.approx(theirs[name], rel=1e-3, abs=1e-5), (step, name)
 
 
-@slow
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_run_on_two_ranks_is_that_of_one_and_goes_on_at_any_number(tmp_path):
     alone, ranks, mixed = (tmp_path / name for name in ("alone", "ranks", "mixed"))
@@ -178,7 +176,7 @@ def test_a_run_on_two_ranks_is_that_of_one_and_goes_on_at_any_number(tmp_path):
     same_run(mixed, alone)
 
 
-@slow
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_mistake_is_one_line_of_one_rank(tmp_path):
     done = train(2, "grpo", "--world", "hotter", "--rollout.temperature", "0", "--out", tmp_path)
@@ -186,7 +184,7 @@ def test_a_mistake_is_one_line_of_one_rank(tmp_path):
     assert done.stderr.count("rollout.temperature is 0") == 1
 
 
-@slow
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_rank_that_dies_ends_the_job_and_the_run_goes_on_from_its_checkpoint(tmp_path):
     out = tmp_path / "run"

@@ -221,7 +221,7 @@ class Stopping(Display):
 
     @contextmanager
     def stage(self, title, total):
-        def advance(done, note=""):
+        def advance(done, *facts):
             if title == "train" and done == self.after:
                 raise KeyboardInterrupt
 

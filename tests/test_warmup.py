@@ -55,7 +55,7 @@ def imitated(agent, tokenizer, wanted, wins=()):
         replace(wanted, max_steps=STEPS, learning_rate=5e-3),
         seed=0,
         probe=probe,
-        advance=lambda done, note="": notes.append(note),
+        advance=lambda done, *facts: notes.append(facts),
     )
     asyncio.run(job)
     return policy, notes, probed
@@ -79,14 +79,14 @@ def test_random_actions_are_trained_on_only_if_configured(agent):
 def test_imitation_stops_at_the_first_probe_with_enough_success(agent, tokenizer):
     notes, probed = warm(agent, tokenizer, until=0.5, wins=[0.0, 0.49, 0.5])
     assert probed == [26, 31, 36] and len(notes) == 36
-    assert "success 0.50" in notes[-1]
+    assert ("success", "0.50") in [fact[:2] for fact in notes[-1]]
 
 
 @pytest.mark.parametrize(("until", "probes"), [(0.5, 15), (1.0, 0)])
 def test_imitation_without_success_runs_all_steps_and_learns(agent, tokenizer, until, probes):
     notes, probed = warm(agent, tokenizer, until=until, wins=[0.0] * 99)
     assert len(notes) == STEPS and len(probed) == probes
-    first, last = (float(note.split()[1]) for note in (notes[0], notes[-1]))
+    first, last = (float(facts[0].value.split()[0]) for facts in (notes[0], notes[-1]))
     assert last < first / 2
 
 

@@ -32,11 +32,10 @@ BRISK = CheckSettings(steps=100, resets=300, seconds=3.0)
 """Most of what the defaults look at, in a fraction of the time."""
 QUICK = CheckSettings(steps=40, resets=60, seconds=1.0)
 """For worlds made of packages whose own tests look closely."""
+BROWSER = ("agentgym/MiniWoB-v0", "agentgym/Web-v0")
+"""In a real browser, where the contract takes a minute of a core."""
 SLOW = {
-    **dict.fromkeys(
-        ("agentgym/MiniWoB-v0", "agentgym/Web-v0"),
-        CheckSettings(steps=10, resets=12, seconds=0.2, episodes=2),
-    ),
+    **dict.fromkeys(BROWSER, CheckSettings(steps=10, resets=12, seconds=0.2, episodes=2)),
     **dict.fromkeys(
         ("agentgym/AgentDojo-v0", "agentgym/BFCL-v0", "agentgym/BabyAI-v0", "agentgym/Tau2-v0"),
         QUICK,
@@ -45,7 +44,11 @@ SLOW = {
 }
 """Less where a reset takes a fifth of a second; `agentgym check scienceworld` looks for longer."""
 
-CASES = [(id_, how) for id_ in agentgym.environments() for how in SMALL.get(id_, [{}])]  # type: ignore[attr-defined]
+CASES = [
+    pytest.param(id_, how, marks=[pytest.mark.slow] if id_ in BROWSER else [])
+    for id_ in agentgym.environments()  # type: ignore[attr-defined]
+    for how in SMALL.get(id_, [{}])
+]
 
 
 # TextWorld filters this warning once, at import; pytest resets warning filters after a test.

@@ -69,7 +69,8 @@ class ShardedLearner(Learner):
         norms = {}
         for name in dict.fromkeys(part.name for part in update.loss.apart()):
             self._zero_grad()
-            for rows, at in self._passes(sample):
+            for place, at in self._passes(sample):
+                rows = place.to(self.policy.device)
                 outputs = self._outputs(rows, update.loss.asks())
                 # Every rank takes a backward pass, also where the part has no gradient.
                 total = sum((0.0 * column.sum() for column in outputs.columns()), torch.zeros(()))

@@ -54,7 +54,7 @@ def shard(policy: Policy, mesh: DeviceMesh, *, cpu_offload: bool = False) -> Non
             module.set_gradient_divide_factor(1.0)
             # Gloo has no sum that scales on the way.
             module.set_force_sum_reduction_for_comms(True)
-    policy.through = root
+    policy.through = root  # type: ignore[method-assign]
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,8 +22,8 @@ from agentgym.env.base import TextEnv
 from agentgym.errors import ConfigError, MissingExtra, did_you_mean
 from agentgym.types import Task
 
-_NOT_TEXT = set(gymnasium.registry)
-"""What Gymnasium itself registers, and the libraries behind environments: no text environments."""
+_INSTALLED: set[str] = set()
+"""Ids that installed packages registered as text environments."""
 
 
 @cache
@@ -34,6 +35,7 @@ def register_environments() -> None:
     ``gymnasium.register``. It must not import the environment's own dependencies. A package that
     fails is skipped with a warning.
     """
+    before = set(gymnasium.registry)
     for entry in entry_points(group="agentgym.environments"):
         try:
             entry.load()()
@@ -44,21 +46,33 @@ def register_environments() -> None:
                 f"failed with {type(problem).__name__}: {problem}",
                 stacklevel=2,
             )
-
-
-def not_text(package: str) -> None:
-    """What a library behind an environment registered with Gymnasium is no text environment."""
-    _NOT_TEXT.update(
-        id_
-        for id_, each in gymnasium.registry.items()
-        if str(each.entry_point).startswith(f"{package}.")
-    )
+    _INSTALLED.update(set(gymnasium.registry) - before)
 
 
 def environments() -> tuple[str, ...]:
-    """Ids of the registered environments, sorted."""
+    """Ids of the registered text environments, sorted.
+
+    Those that installed packages announce, and classes that this process has registered itself.
+    What other libraries register with Gymnasium is left out.
+    """
     register_environments()
-    return tuple(sorted(id_ for id_ in gymnasium.registry if id_ not in _NOT_TEXT))
+    found = (id_ for id_, each in gymnasium.registry.items() if id_ in _INSTALLED or _is_text(each))
+    return tuple(sorted(found))
+
+
+def _is_text(registered: EnvSpec) -> bool:
+    """Whether a registration is of a text environment, as far as can be seen without loading it.
+
+    A library that registers environments of its own kind is loaded itself; a class that is not
+    loaded, in a package that is not, was registered for us.
+    """
+    kind: Any = registered.entry_point
+    if isinstance(kind, str):
+        module, _, name = kind.partition(":")
+        if module not in sys.modules:
+            return module.partition(".")[0] not in sys.modules
+        kind = getattr(sys.modules[module], name, None)
+    return inspect.isclass(kind) and issubclass(kind, TextEnv)
 
 
 def full_id(name: str) -> str:

@@ -68,9 +68,6 @@ class Policy:
         self.model: Any = model
         self.split = SplitModel(model)
         self.temperature = temperature
-        self.through: Callable[..., Any] = _directly
-        """Calls a method that computes with the network; a network divided among ranks gathers
-        its weights around it."""
         self.shares_prefixes = supports_prefix_sharing(model)
         if self.shares_prefixes:
             tree_attention.register()
@@ -87,6 +84,14 @@ class Policy:
         named = self.model.named_parameters()
         size: float = sum(p.nbytes for name, p in named if ("lora_" in name) == adapters) / 1e6
         return size
+
+    @staticmethod
+    def through(call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a method that computes with the network.
+
+        A network divided among ranks has another one, which gathers its weights around the call.
+        """
+        return call(*arguments)
 
     @property
     def device(self) -> torch.device:
@@ -262,10 +267,6 @@ def positions(batch: Batch) -> Int[Tensor, " P"]:
     lengths = batch.lengths
     starts = lengths.cumsum(0) - lengths
     return torch.arange(len(batch.row), device=batch.row.device) - starts[batch.row]
-
-
-def _directly(call: Callable[..., Any], *arguments: Any) -> Any:
-    return call(*arguments)
 
 
 class _Attention:

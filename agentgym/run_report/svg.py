@@ -89,7 +89,7 @@ def number(value: float) -> str:
 
     Examples:
         >>> number(12345.0), number(0.25), number(1.0), number(1.65e-7)
-        ('12.3k', '0.25', '1', '1.6e-7')
+        ('12.3k', '0.25', '1', '1.7e-7')
     """
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:

