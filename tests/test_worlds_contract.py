@@ -46,8 +46,8 @@ SLOW = {
 
 CASES = [
     pytest.param(id_, how, marks=[pytest.mark.slow] if id_ in BROWSER else [])
-    for id_ in agentgym.environments()  # type: ignore[attr-defined]
-    for how in SMALL.get(id_, [{}])
+    for id_ in agentgym.environments()
+    for how in SMALL.get(id_, [{}])  # type: ignore[attr-defined]
 ]
 
 
