@@ -115,7 +115,7 @@ def test_no_episode_is_lost_and_rewards_are_unbiased_when_environments_break(age
     assert [[t.sample for t in group] for group in wild] == [list(range(4))] * len(TASKS)
     assert all(t.stop.scored for group in wild for t in group)
     assert metrics["episode/lost"] == 0
-    assert kinds["world_error"] > 10 and kinds["tool_timeout"] > 2 and kinds["aborted"] > 0
+    assert kinds["world_error"] > 10 and kinds["tool_timeout"] > 0 and kinds["aborted"] > 0
     assert sum(kinds.values()) > 40
     assert Counter(kinds) == Counter(s.value for g in wild for t in g for s in t.failed_attempts)
 

@@ -25,6 +25,9 @@ _RESIDENT = 16_384
 """Bytes per reset of the whole process that count as a leak; smaller ones drown in noise."""
 _NOISE = 8_192
 """Bytes by which memory may grow in all, whatever that is per reset."""
+_RESETS = 8
+"""Resets between the readings from which the memory of the whole process is judged: libraries and
+their threads take memory now and then, which in a few resets looks like a leak."""
 _DIPS_FROM = 4
 """With no more readings, each must be higher than the one before."""
 _MADE = 20
@@ -85,6 +88,8 @@ def stays_level(
         f"Python's memory grew by {python:.0f} bytes per reset over {resets} resets: look for "
         f"lists, dictionaries and caches that `start` does not clear",
     )
+    if late_ones[-1].resets - late_ones[0].resets < _RESETS:
+        return f"{resets} resets; too few to see a leak outside of Python's own memory"
     resident = _growth([(r.resets, r.resident) for r in late_ones], dips)
     harness.require(
         resident <= _RESIDENT,
