@@ -198,6 +198,20 @@ def test_bad_arguments_and_tasks_are_one_line():
             env.reset(seed=0, options={"task": task})
 
 
+def test_an_agent_that_asks_the_oracle_every_turn_wins():
+    env = miniwob(pages="login-user")
+    env.reset(seed=0, options={"task": "login-user-3"})
+    turns = 0
+    while plan := env.oracle():
+        *_, info = env.step(plan[0])
+        turns += 1
+    assert info["won"] and turns == 3
+    env.reset(seed=0, options={"task": "login-user-3"})
+    env.step("wait")
+    assert env.oracle() is None
+    env.close()
+
+
 # ---- web sites -----------------------------------------------------------------------------------
 
 OWN = """

@@ -49,6 +49,7 @@ class BrowserEnv(TextEnv):
         self.action_space = AnyText(("click 1", "click 2", "wait"))
         self._tab: Tab | None = None
         self._actions: tuple[str, ...] = ()
+        self._plan: tuple[str, ...] | None = None
         self._seed_state: dict[str, Any] = {}
         self._elements: tuple[int, ...] = ()
 
@@ -62,6 +63,10 @@ class BrowserEnv(TextEnv):
     def judge(self, tab: Tab) -> Verdict:
         """Reward and end after an action."""
 
+    def plan(self) -> tuple[str, ...] | None:
+        """Commands that win, asked for once, when a task has opened; None where none are known."""
+        return None
+
     # ---- what the contract asks ------------------------------------------------------------
 
     def start(self, task: str, rng: np.random.Generator) -> Opening:
@@ -73,7 +78,9 @@ class BrowserEnv(TextEnv):
             self._tab = Tab(browser, own_time=self.own_time)
         try:
             opening = self.open(task, self._tab, rng)
-            return opening._replace(observation=self._seen(self._tab))
+            self._opening = opening._replace(observation=self._seen(self._tab))
+            self._plan = self.plan()
+            return self._opening
         except EnvError:
             self._tab = None
             raise
@@ -112,6 +119,13 @@ class BrowserEnv(TextEnv):
         if self._tab is None or self._last.done:
             return ()
         return tuple(sorted([*(f"click {number}" for number in self._elements), "wait"]))
+
+    def oracle(self) -> tuple[str, ...] | None:
+        """What is left of the plan, as long as it was followed."""
+        done = len(self._actions)
+        if self._plan is None or self._last.done or self._actions != self._plan[:done]:
+            return None
+        return self._plan[done:]
 
     def missing(self) -> str:
         """How to install the browser."""

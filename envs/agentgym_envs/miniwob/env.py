@@ -114,11 +114,9 @@ class MiniWoB(BrowserEnv):
             "the click that submits it; or at the turn limit."
         )
 
-    def oracle(self) -> tuple[str, ...] | None:
-        """Commands for the pages in ``ORACLES``, at the beginning of an episode."""
-        if self._tab is None or self._last.done or self._actions:
-            return None
-        return plan(self._page, self._opening.goal, self._last.observation)
+    def plan(self) -> tuple[str, ...] | None:
+        """Commands for the pages in ``ORACLES``."""
+        return plan(self._page, self._opening.goal, self._opening.observation)
 
 
 def folder() -> Path:

@@ -69,10 +69,8 @@ class Web(BrowserEnv):
         """What the site says."""
         return self.site.check(tab)
 
-    def oracle(self) -> tuple[str, ...] | None:
-        """The site's, at the beginning of an episode."""
-        if self._tab is None or self._actions or self._last.done:
-            return None
+    def plan(self) -> tuple[str, ...] | None:
+        """The site's."""
         return self.site.oracle()
 
     def shallow_copy(self) -> Self:
