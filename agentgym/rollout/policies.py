@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,14 +16,13 @@ from agentgym.env.by_class import load_object, names_class
 from agentgym.env.executor import Env, MakeEnv, reset_env, step_env
 from agentgym.errors import ConfigError, MissingExtra, UnknownTask
 from agentgym.rollout.env_calls import calls_of
-from agentgym.rollout.replay import REPLAY
-from agentgym.types import Completion, Stop, Task, Trajectory, Turn
+from agentgym.rollout.replay import NOTHING, REPLAY, played
+from agentgym.types import Stop, Task, Trajectory, Turn
 from agentgym.utils.seeds import derive
 
 ActionFunction: TypeAlias = Callable[[str, Mapping[str, Any]], str]
 """From the last observation and the environment's ``info`` to an action."""
 BUILT_IN = ("oracle", "random")
-_NOTHING = Completion((), (), ())
 
 
 def names_policy(name: str | Path | None) -> bool:
@@ -92,7 +91,7 @@ class PolicyPlayer:
                 asked = time.perf_counter()
                 observation, reward, done, cut, info = step_env(env, action)
                 turn = Turn(
-                    *((), _NOTHING, action, observation, reward),
+                    *((), NOTHING, action, observation, reward),
                     valid=bool(info["action_valid"]),
                     calls=calls_of(info),
                     sampling_seconds=asked - chosen,
@@ -109,20 +108,9 @@ class PolicyPlayer:
         finally:
             if env is not None:
                 env.close()
-        return Trajectory(
-            task=task,
-            sample=sample,
-            goal=str(info.get("goal", "")),
-            opening=opening,
-            turns=tuple(turns),
-            stop=stop,
-            score=float(info.get("score", 0.0)),
-            won=bool(info.get("won", False)),
-            task_type=str(info.get("task_type", "")),
-            error=error,
-            manual=str(shown.get("manual", "")),
-            tools=tuple(shown.get("tools", ())),
-        )
+        episode = played(task, sample, opening, turns, stop, info, error)
+        manual, tools = str(shown.get("manual", "")), tuple(shown.get("tools", ()))
+        return replace(episode, manual=manual, tools=tools)
 
     def _act(
         self,

@@ -57,15 +57,38 @@ class ReplayPlayer:
         finally:
             if env is not None:
                 env.close()
-        return Trajectory(
-            task=task,
-            sample=sample,
-            goal=str(info.get("goal", "")),
-            opening=opening,
-            turns=tuple(turns),
-            stop=stop,
-            score=float(info.get("score", 0.0)),
-            won=bool(info.get("won", False)),
-            task_type=str(info.get("task_type", "")),
-            error=error,
-        )
+        return played(task, sample, opening, turns, stop, info, error)
+
+
+def played(
+    task: Task,
+    sample: int,
+    opening: str,
+    turns: Sequence[Turn],
+    stop: Stop,
+    info: Mapping[str, Any],
+    error: str,
+) -> Trajectory:
+    """An episode that no model played.
+
+    Args:
+        task: The task.
+        sample: Number of the episode among those of its task.
+        opening: First observation.
+        turns: What was done.
+        stop: How it ended.
+        info: The environment's last.
+        error: What went wrong with the environment; else empty.
+    """
+    return Trajectory(
+        task=task,
+        sample=sample,
+        goal=str(info.get("goal", "")),
+        opening=opening,
+        turns=tuple(turns),
+        stop=stop,
+        score=float(info.get("score", 0.0)),
+        won=bool(info.get("won", False)),
+        task_type=str(info.get("task_type", "")),
+        error=error,
+    )
