@@ -6,6 +6,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from pool_worlds import dawdling, hotter
 from test_resume import PLAN
 
 from agentgym.engines.local.engine import LocalEngine
+from agentgym.engines.scripted import ScriptedEngine
+from agentgym.env.process_pool import ProcessPool
 from agentgym.evaluation.records import read_episodes
 from agentgym.experiment.job import run_blocking
 from agentgym.experiment.metrics_file import read_metrics
@@ -281,3 +284,39 @@ def test_new_weights_do_not_block_the_event_loop(trainer):
 
     asyncio.run(publish())
     assert seen == [True]
+
+
+class SlowToLoad(ScriptedEngine):
+    """Takes three seconds for new weights."""
+
+    def load(self, weights, version):
+        time.sleep(3)
+        super().load(weights, version)
+
+
+def test_a_publication_of_three_seconds_spoils_no_episode(trainer, agent, monkeypatch):
+    """Environments in worker processes have half that time to answer."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    learner = trainer(world=dawdling)
+    engine = SlowToLoad(lambda prompt, sampling: agent.encode_action("1"))
+
+    async def play():
+        async with ProcessPool(workers=2, step_timeout=1.5) as pool:
+            learner.player = replace(learner.player, engine=engine, executor=pool)
+            await learner.player(tasks(0)[0], 0)  # The worker processes have started.
+            found, published = [], asyncio.Event()
+
+            async def play_on(sample):
+                while not published.is_set():
+                    found.append(await learner.player(tasks(0)[0], sample))
+
+            playing = [asyncio.create_task(play_on(sample)) for sample in range(8)]
+            await asyncio.sleep(0.1)
+            await learner.publish()
+            published.set()
+            await asyncio.gather(*playing)
+            return found
+
+    episodes = asyncio.run(play())
+    assert [episode.failed_attempts for episode in episodes] == [()] * len(episodes)
+    assert len(episodes) >= 16
