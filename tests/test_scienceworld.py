@@ -451,3 +451,29 @@ def test_episodes_leave_no_files_in_the_working_directory(tmp_path):
     code = "from agentgym import make; make('agentgym/ScienceWorld-v0').reset(seed=0)"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_java_obeys_only_who_has_the_token():
+    """A caller can run anything as this user."""
+    from py4j.java_gateway import GatewayConnection, GatewayParameters
+    from py4j.protocol import Py4JAuthenticationError, Py4JNetworkError
+
+    process, gateway = jvm._launch()
+    try:
+        for token in (None, "wrong"):
+            stranger = GatewayConnection(GatewayParameters(port=gateway.port, auth_token=token))
+            with pytest.raises((Py4JAuthenticationError, Py4JNetworkError)):
+                stranger.start()
+                if stranger.send_command(ASK_TIME)[:2] != "yL":
+                    raise Py4JAuthenticationError("refused")
+        friend = jvm._connect(gateway)
+        assert friend.send_command(ASK_TIME).startswith("yL")
+        friend.close()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stdin.close()
+
+
+ASK_TIME = "c\nz:java.lang.System\ncurrentTimeMillis\ne\n"

@@ -38,7 +38,7 @@ SEARCH = {
 
 
 @pytest.fixture(scope="module")
-def url(pretrained, tmp_path_factory):
+def endpoint(pretrained, tmp_path_factory):
     settings = {
         "model": str(pretrained),
         "served-model-name": "small",
@@ -54,7 +54,7 @@ def url(pretrained, tmp_path_factory):
     log = tmp_path_factory.mktemp("server") / "log"
     server = ServerProcess("agentgym.engines.vllm.serve", words, ENVIRONMENT, log=log, deadline=600)
     server.ensure()
-    yield server.url
+    yield Endpoint(f"{server.url}/v1", key=server.token)
     server.stop()
 
 
@@ -64,8 +64,8 @@ def ask(engine, talk, **params):
     return TOKENIZER.decode(list(completion.tokens)), completion
 
 
-def test_an_answer_has_log_probabilities_and_usage(url):
-    engine = ChatEngine("small", Endpoint(f"{url}/v1"), TOKENIZER)
+def test_an_answer_has_log_probabilities_and_usage(endpoint):
+    engine = ChatEngine("small", endpoint, TOKENIZER)
     talk = "<|system|>Be brief.<|user|>What is the capital of France?<|assistant|>"
     text, completion = ask(engine, talk, max_tokens=24, temperature=0.0)
     again, _ = ask(engine, talk, max_tokens=24, temperature=0.0)
@@ -77,27 +77,27 @@ def test_an_answer_has_log_probabilities_and_usage(url):
     assert completion.finish == "length" and "<|end|>" not in cut and engine.usage.cut == 1
 
 
-def test_a_native_tool_call_is_returned_and_its_result_accepted(url):
+def test_a_native_tool_call_is_returned_and_its_result_accepted(endpoint):
     forced = {"tool_choice": {"type": "function", "function": {"name": "search"}}}
-    engine = ChatEngine("small", Endpoint(url), TOKENIZER, extra=forced)
+    engine = ChatEngine("small", endpoint, TOKENIZER, extra=forced)
     talk = f"<|tools|>{json.dumps([SEARCH])}<|user|>Search for rivers.<|assistant|>"
     text, _ = ask(engine, talk, max_tokens=64, seed=1)
     assert text.startswith('<tool_call>{"name": "search", "arguments": ')
-    free = ChatEngine("small", Endpoint(url), TOKENIZER)
+    free = ChatEngine("small", endpoint, TOKENIZER)
     talk += f"{text}<|tool|>Elbe, Rhine<|assistant|>"
     _, completion = ask(free, talk, max_tokens=8)
     assert completion.tokens
 
 
-def test_a_conversation_longer_than_the_context_raises_context_too_long(url):
-    engine = ChatEngine("small", Endpoint(url), TOKENIZER)
+def test_a_conversation_longer_than_the_context_raises_context_too_long(endpoint):
+    engine = ChatEngine("small", endpoint, TOKENIZER)
     with pytest.raises(ContextTooLong) as error:
         ask(engine, f"<|user|>{'river ' * 600}<|assistant|>", max_tokens=8)
     assert "\n" not in str(error.value)
 
 
-def test_an_unknown_model_gives_a_one_line_error(url):
-    engine = ChatEngine("other", Endpoint(url), TOKENIZER)
+def test_an_unknown_model_gives_a_one_line_error(endpoint):
+    engine = ChatEngine("other", endpoint, TOKENIZER)
     with pytest.raises(EngineError, match="status 404") as error:
         ask(engine, "<|user|>Hi<|assistant|>", max_tokens=8)
     assert "\n" not in str(error.value)

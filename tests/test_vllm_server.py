@@ -12,10 +12,12 @@ pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
 
 from engine_contract import TIED, UNTIED, Subject, ask, assert_agrees, every_rule, model_of, words
 
+from agentgym.engines.endpoint import Endpoint
 from agentgym.engines.factory import EngineFactory
 from agentgym.engines.vllm.server import ServerEngine
-from agentgym.errors import ConfigError, EngineError
+from agentgym.errors import ConfigError, EngineError, RequestRejected
 from agentgym.types import Sampling
+from agentgym.utils.access import TOKEN
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]
 
@@ -30,7 +32,9 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def subject(folder):
     engine = ServerEngine(str(folder), slots=8, context=1000)  # The limit of the model applies.
-    yield Subject(engine, model_of(TIED))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(TOKEN, engine._process.token)  # Others use this server, too.
+        yield Subject(engine, model_of(TIED))
     engine.close()
 
 
@@ -53,6 +57,15 @@ def test_an_untied_head_is_updated(tmp_path):
 
 def test_entropies_are_exact(subject):
     assert subject.engine.exact_entropies
+
+
+@pytest.mark.parametrize("given", [None, "wrong"])
+def test_nothing_is_answered_without_the_token(subject, given):
+    """vLLM's own key would leave all but the first open."""
+    stranger = Endpoint(subject.engine._endpoint.url, key=given)
+    for path in ("/v1/models", "/health", "/pause", "/collective_rpc"):
+        with pytest.raises(RequestRejected, match="status 401"):
+            stranger.request("GET" if path in ("/v1/models", "/health") else "POST", path)
 
 
 def test_a_running_server_is_used_and_left_running(subject, folder):

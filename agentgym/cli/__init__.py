@@ -53,7 +53,7 @@ VERBS = {
     "export": "interchange:export_episodes",
     "import": "interchange:import_episodes",
     "play": "worlds:play",
-    "serve": "worlds:serve",
+    "serve": "serving:serve",
     "check": "worlds:check",
     "new-env": "worlds:new_env",
     "doctor": "about:doctor",

@@ -10,6 +10,7 @@ import tyro
 
 from agentgym.cli.parsing import parse
 from agentgym.errors import ConfigError
+from agentgym.utils.access import Access
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,8 @@ class ViewOptions:
     bundle: Path | None = None
     """Write the page to this file instead of serving it."""
     host: str = "127.0.0.1"
-    """Address to listen on."""
+    """Address to listen on; 0.0.0.0 admits other machines. That takes a secret in the environment
+    variable AGENTGYM_TOKEN, and the page is opened at `/?token=SECRET`."""
     port: int = 8080
     """Port to listen on; 0 takes a free one."""
 
@@ -37,6 +39,8 @@ def view(arguments: list[str]) -> int:
 
     if not options.paths:
         raise ConfigError("name a run folder or a file of episodes: agentgym view RUN")
+    if options.bundle is None:
+        Access.of(options.host)  # Refused before episodes are read.
     loaded = load(options.paths)
     for warning in loaded.warnings:
         print(f"warning: {warning}")

@@ -6,7 +6,6 @@ on loopback, with a key that is made for it.
 
 from __future__ import annotations
 
-import hmac
 import json
 import queue
 import secrets
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 
 from agentgym.errors import EnvError, EnvTimeout
 from agentgym.tools.calls import HermesCalls
+from agentgym.utils.access import same
 
 _LARGEST = 1 << 24
 """Bytes of the largest request that is read."""
@@ -96,7 +96,7 @@ class Bridge:
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         given = handler.headers.get("Authorization", "").removeprefix("Bearer ")
         size = int(handler.headers.get("Content-Length") or 0)
-        if not hmac.compare_digest(given.encode(), self.key.encode()) or size > _LARGEST:
+        if not same(given, self.key) or size > _LARGEST:
             return _send(handler, 401, {"error": {"message": "wrong key"}})
         try:
             body = json.loads(handler.rfile.read(size))

@@ -7,7 +7,6 @@ program; the address of the world holds a key as well. Nothing else is served.
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import secrets
 import socket
@@ -19,6 +18,7 @@ from agentgym.errors import MissingExtra
 from agentgym.programs.dialects import DIALECTS, Dialect
 from agentgym.programs.session import Session
 from agentgym.programs.values import Call, Request, RequestRefused
+from agentgym.utils.access import same
 from agentgym.utils.concurrency import cancel
 
 if TYPE_CHECKING:
@@ -114,9 +114,7 @@ class ProgramServer:
         """What a key opens; its secret is compared in constant time."""
         name, _, secret = key.partition(".")
         found = self._grants.get(name)
-        right = hmac.compare_digest(
-            secret.encode(errors="replace"), (found.secret if found else "").encode()
-        )
+        right = same(secret, found.secret if found else "")
         if found is None or not right or world != (not found.agent):
             raise RequestRefused("the key is not valid, or its episode is over", 401, "bad_key")
         return found

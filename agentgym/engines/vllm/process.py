@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 import httpx
 
 from agentgym.errors import EngineError
+from agentgym.utils.access import TOKEN
 
 
 class ServerProcess:
@@ -43,7 +45,9 @@ class ServerProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = log
         self._command = [sys.executable, "-m", module, *arguments, "--port", str(self.port)]
-        self._environment = {**environment, **os.environ}
+        self.token = secrets.token_urlsafe(32)
+        """Requests need it as bearer token, also from this machine: weights are sent this way."""
+        self._environment = {**environment, **os.environ, TOKEN: self.token}
         self._deadline = deadline
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -98,7 +102,11 @@ class ServerProcess:
                 raise EngineError(f"the server ended before it was ready: {self._log_summary()}")
             try:
                 if httpx.get(
-                    f"{self.url}/health", timeout=5.0, verify=False, trust_env=False
+                    f"{self.url}/health",
+                    headers={"Authorization": f"Bearer {self.token}"},
+                    timeout=5.0,
+                    verify=False,
+                    trust_env=False,
                 ).is_success:
                     return
             except httpx.TransportError:

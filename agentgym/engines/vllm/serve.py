@@ -1,6 +1,8 @@
-"""Runs vLLM's HTTP server while its standard input is open.
+"""Runs vLLM's HTTP server while its standard input is open, for those who have its token.
 
-The process that started it holds the other end, so the server exits with its owner in any case.
+The process that started it holds the other end, so the server exits with its owner in any case. The
+token is in the environment variable ``AGENTGYM_TOKEN``. vLLM's own key guards the paths under
+``/v1`` alone, not those that pause the server or load weights.
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ import runpy
 import signal
 import sys
 import threading
+
+from agentgym.utils.access import TOKEN, Guarded
 
 SERVER = "vllm.entrypoints.openai.api_server"
 
@@ -23,5 +27,7 @@ def _end_with_owner() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_end_with_owner, daemon=True).start()
-    sys.argv[0] = SERVER
+    if not os.environ.get(TOKEN):
+        sys.exit(f"set the environment variable {TOKEN} to a secret")
+    sys.argv = [SERVER, *sys.argv[1:], "--middleware", f"{Guarded.__module__}.{Guarded.__name__}"]
     runpy.run_module(SERVER, run_name="__main__", alter_sys=True)

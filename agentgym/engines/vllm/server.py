@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 import threading
@@ -38,6 +39,7 @@ from agentgym.engines.vllm.model_info import ModelInfo
 from agentgym.engines.vllm.process import ServerProcess
 from agentgym.errors import EngineError
 from agentgym.types import Completion, Sampling
+from agentgym.utils.access import TOKEN
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +64,8 @@ class ServerEngine:
 
     Args:
         model: Hugging Face folder or hub id.
-        url: Of a running server, without ``/v1``; default: start one.
+        url: Of a running server, without ``/v1``; default: start one. A token in the environment
+            variable ``AGENTGYM_TOKEN`` is sent to it.
         slots: Largest batch of a server that is started.
         context: Longest prompt plus completion, in tokens; at most what the server supports.
         dtype: Of a server that is started; default: float32 on a CPU, bfloat16 on a GPU.
@@ -107,10 +110,11 @@ class ServerEngine:
         self._folder = Path(tempfile.mkdtemp(prefix="agentgym-vllm-"))
         self._weights: Path | None = None
         self._process: ServerProcess | None = None
+        key = os.environ.get(TOKEN)
         if url is None:
             self._process = self._server(slots, dtype, options or {})
-            url = self._process.url
-        self._endpoint = Endpoint(url, retry=retry, on_unreachable=self._on_unreachable)
+            url, key = self._process.url, self._process.token
+        self._endpoint = Endpoint(url, key=key, retry=retry, on_unreachable=self._on_unreachable)
         try:
             if self._process is not None:
                 self._process.ensure()

@@ -19,8 +19,8 @@ from agentgym.errors import (
     UnknownTask,
     Unreachable,
 )
-from agentgym.interop.openenv.address import TOKEN, is_loopback
 from agentgym.interop.web import CONNECT, LARGEST, request
+from agentgym.utils.access import TOKEN, is_loopback
 
 
 class Refused(EnvError):

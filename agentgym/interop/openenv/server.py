@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from agentgym.errors import AgentGymError, ConfigError, MissingExtra
 from agentgym.interop.openenv import served as schemas
-from agentgym.interop.openenv.address import refusal
 from agentgym.interop.openenv.plain import to_json
 from agentgym.interop.openenv.served import Served
 from agentgym.interop.openenv.session import Session, Sessions, error
@@ -28,12 +27,11 @@ _THREADS = 64
 """Calls into environments at once."""
 
 
-def openenv_app(served: Served, token: str = "", doors: Doors | None = None) -> Starlette:
+def openenv_app(served: Served, doors: Doors | None = None) -> Starlette:
     """The application that serves an environment.
 
     Args:
         served: The environment.
-        token: What clients must send as bearer token; empty: nothing.
         doors: The network's side, where it is not the usual one.
 
     Raises:
@@ -47,7 +45,7 @@ def openenv_app(served: Served, token: str = "", doors: Doors | None = None) -> 
     except ImportError:
         raise MissingExtra('OpenEnv needs libraries: pip install "agentic-gym[openenv]"') from None
     facts, metadata = served.facts(), served.metadata()
-    doors = doors or Doors(served, token)
+    doors = doors or Doors(served)
     routes = [
         *(
             Route(path, partial(doors.json, method), methods=[verb])
@@ -100,10 +98,9 @@ def _routes(
 class Doors:
     """The network's side of a server."""
 
-    def __init__(self, served: Served, token: str = "", session: type[Session] = Session) -> None:
+    def __init__(self, served: Served, session: type[Session] = Session) -> None:
         self.sessions = Sessions(served)
         self.session = session
-        self.token = token
         self.threads = ThreadPoolExecutor(_THREADS, "openenv")
         self.count = 0
 
@@ -111,8 +108,6 @@ class Doors:
         """Answer an HTTP request."""
         from starlette.responses import JSONResponse
 
-        if refused := refusal(request.headers, self.token):
-            return JSONResponse({"detail": refused[1]}, refused[0])
         try:
             body = json.loads(await request.body() or b"{}")
             if not isinstance(body, dict):
@@ -132,9 +127,6 @@ class Doors:
         """Serve a session until the client closes it."""
         from starlette.websockets import WebSocketDisconnect
 
-        if refusal(socket.headers, self.token):
-            await socket.close(1008)
-            return
         await socket.accept()
         if self.count >= SESSIONS:
             full = error(f"{SESSIONS} sessions are open", "CAPACITY_REACHED")

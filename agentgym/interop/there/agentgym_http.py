@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from agentgym.env.registry import label
 from agentgym.errors import AgentGymError, EnvError, MissingExtra
-from agentgym.interop.openenv.address import refusal
 from agentgym.interop.there.episode import EnvEpisode, task_ids
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ class Environments:
         return "\n\n".join(episode.start(self._tasks[index]))
 
 
-def agentgym_http_app(env: str, kwargs: Mapping[str, Any], token: str = "") -> Starlette:
+def agentgym_http_app(env: str, kwargs: Mapping[str, Any]) -> Starlette:
     """The application of a server.
 
     Raises:
@@ -125,28 +124,26 @@ def agentgym_http_app(env: str, kwargs: Mapping[str, Any], token: str = "") -> S
     posts = (opened.create, opened.reset, opened.step, opened.close)
     gets = (opened.observation, opened.available_actions)
     routes = [Route("/", hello)]
-    routes += [Route(f"/{m.__name__}", partial(_post, m, token), methods=["POST"]) for m in posts]
-    routes += [Route(f"/{m.__name__}", partial(_get, m, token)) for m in gets]
+    routes += [Route(f"/{m.__name__}", partial(_post, m), methods=["POST"]) for m in posts]
+    routes += [Route(f"/{m.__name__}", partial(_get, m)) for m in gets]
     return Starlette(routes=routes)
 
 
-async def _post(method: Any, token: str, request: Request) -> JSONResponse:
+async def _post(method: Any, request: Request) -> JSONResponse:
     try:
         body = await request.json() if await request.body() else {}
     except ValueError:
         body = None
-    return await _answered(method, token, request, body)
+    return await _answered(method, body)
 
 
-async def _get(method: Any, token: str, request: Request) -> JSONResponse:
-    return await _answered(method, token, request, dict(request.query_params))
+async def _get(method: Any, request: Request) -> JSONResponse:
+    return await _answered(method, dict(request.query_params))
 
 
-async def _answered(method: Any, token: str, request: Request, body: Any) -> JSONResponse:
+async def _answered(method: Any, body: Any) -> JSONResponse:
     from starlette.responses import JSONResponse
 
-    if refused := refusal(request.headers, token):
-        return JSONResponse({"detail": refused[1]}, refused[0])
     if not isinstance(body, dict):
         return JSONResponse({"detail": "expected an object in JSON"}, 422)
     try:

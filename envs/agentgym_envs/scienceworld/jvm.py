@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentgym.errors import EnvError, MissingExtra
 
@@ -80,10 +80,10 @@ class Jvm:
         """
         if lacking := missing():
             raise MissingExtra(lacking)
-        self._process, port = _launch()
+        self._process, gateway = _launch()
         self._connection: GatewayConnection | None = None
         try:
-            self._connection = _connect(port)
+            self._connection = _connect(gateway)
             self._discard_output()
         except Exception as problem:
             self.end()
@@ -214,13 +214,21 @@ def _java() -> str | None:
     return (shutil.which("java", path=f"{home}/bin") if home else None) or shutil.which("java")
 
 
-def _launch() -> tuple[subprocess.Popen[str], int]:
-    """Start Java; returns the process and the port its gateway listens on."""
+class _Gateway(NamedTuple):
+    """Where Java listens, on the loopback address."""
+
+    port: int
+    token: str
+    """Sent first on a connection: others on this machine must not call into Java."""
+
+
+def _launch() -> tuple[subprocess.Popen[str], _Gateway]:
+    """Start Java; returns the process and its gateway."""
     from py4j.java_gateway import find_jar_path
     from scienceworld.constants import JAR_PATH
 
     classpath = os.pathsep.join((find_jar_path(), JAR_PATH))
-    gateway = ("py4j.GatewayServer", "--die-on-broken-pipe", "0")
+    gateway = ("py4j.GatewayServer", "--die-on-broken-pipe", "--enable-auth", "0")
     process = subprocess.Popen(
         [_java() or "java", *OPTIONS, "-classpath", classpath, *gateway],
         stdin=subprocess.PIPE,  # Java exits when it closes, so it never outlives this process
@@ -236,10 +244,11 @@ def _launch() -> tuple[subprocess.Popen[str], int]:
     assert process.stdout is not None
     for line in process.stdout:
         if line.strip().isdecimal():
+            token = process.stdout.readline().strip()
             # The gateway may print; a full pipe would block it.
             threading.Thread(target=_drain, args=(process.stdout,), daemon=True).start()
             watchdog.cancel()
-            return process, int(line)
+            return process, _Gateway(int(line), token)
         output = output or line.strip()
     watchdog.cancel()
     process.kill()
@@ -263,9 +272,9 @@ def _parts(args: Sequence[object]) -> str:
     )
 
 
-def _connect(port: int) -> GatewayConnection:
+def _connect(gateway: _Gateway) -> GatewayConnection:
     from py4j.java_gateway import GatewayConnection, GatewayParameters
 
-    connection = GatewayConnection(GatewayParameters(port=port))
+    connection = GatewayConnection(GatewayParameters(port=gateway.port, auth_token=gateway.token))
     connection.start()
     return connection
