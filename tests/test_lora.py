@@ -19,6 +19,7 @@ from agentgym.engines.local.engine import LocalEngine
 from agentgym.engines.vllm.adapters import AdapterFolder
 from agentgym.errors import ConfigError
 from agentgym.evaluation.records import read_episodes
+from agentgym.experiment.checkpoints import load_state
 from agentgym.experiment.evaluations import evaluate_blocking
 from agentgym.experiment.job import Job, run_blocking
 from agentgym.experiment.metrics_file import read_metrics
@@ -238,7 +239,7 @@ def test_a_run_trains_adapters_on_the_warm_model(finished):
 
 
 def test_a_checkpoint_holds_no_frozen_weights(finished):
-    state = finished.load_state(finished.step(2))["learner"]
+    state = load_state(finished.step(2))["learner"]
     assert state["critic"].keys() - state["reference"].keys() == {"lm_head.weight"}
     assert state["reference"] and all("lora_" in name for name in state["reference"])
 

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from agentgym.training.minibatches import microbatches
 
 ROOT = Path(__file__).parent.parent
 VARIANTS = ["grpo+lora", "epo+checkpointing", "siren+checkpointing", "grpo+windowed", "grpo+pieces"]
-VARIANTS += ["ppo+offload"]
+VARIANTS += ["ppo+offload", "ppo+lora", "epo+untied"]
 QUICK = ["epo", "ppo", "grpo+lora"]
 TOLERANCE = 1e-5
 # Adam divides by the size of the gradient: where it is nearly 0, its rounding is what moves.
@@ -46,9 +47,9 @@ def environment() -> dict[str, str]:
     return {**known, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
 
 
-def equal(size: int, cases: list[str]) -> None:
+def equal(size: int, cases: list[str], scratch: Path) -> None:
     done = subprocess.run(
-        torchrun(size, ROOT / "tests" / "ranks_worker.py", *cases),
+        torchrun(size, ROOT / "tests" / "ranks_worker.py", scratch, *cases),
         env=environment(),
         capture_output=True,
         text=True,
@@ -63,15 +64,15 @@ def equal(size: int, cases: list[str]) -> None:
             assert value <= LOOSE.get(name, TOLERANCE), (case, size, name, value)
 
 
-def test_two_ranks_compute_what_one_process_computes():
-    equal(2, QUICK)
+def test_two_ranks_compute_what_one_process_computes(tmp_path):
+    equal(2, QUICK, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("size", [2, 4])
-def test_every_algorithm_computes_the_same_on_several_ranks(size):
-    equal(size, [*sorted(plugins.algorithms()), *VARIANTS])
+def test_every_algorithm_computes_the_same_on_several_ranks(size, tmp_path):
+    equal(size, [*sorted(plugins.algorithms()), *VARIANTS], tmp_path)
 
 
 # ---- micro-batches -------------------------------------------------------------------------------
@@ -165,15 +166,26 @@ def same_run(one: Path, other: Path) -> None:
 def test_a_run_on_two_ranks_is_that_of_one_and_goes_on_at_any_number(tmp_path):
     alone, ranks, mixed = (tmp_path / name for name in ("alone", "ranks", "mixed"))
     for size, out in ((1, alone), (2, ranks)):
-        done = train(size, "epo", *SMALL, "--steps", "4", "--out", out)
+        done = train(size, "epo", *SMALL, "--steps", "4", "--save-async", "--out", out)
         assert done.returncode == 0, done.stderr[-2000:]
         assert done.stdout.count("run folder") == 1
     same_run(ranks, alone)
-    assert train(2, "epo", *SMALL, "--steps", "2", "--out", mixed).returncode == 0
-    for size, steps in ((1, "3"), (2, "4")):
-        done = train(size, "--resume", mixed, "--steps", steps)
+    shutil.copytree(alone, mixed)
+    for run, size, step in ((mixed, 4, 2), (mixed, 2, 3), (ranks, 1, 2)):
+        cut(run, step)
+        done = train(size, "--resume", run)
         assert done.returncode == 0, done.stderr[-2000:]
-    same_run(mixed, alone)
+        same_run(run, alone)
+
+
+def cut(run: Path, step: int) -> None:
+    """Remove what came after the checkpoint of a step."""
+    for later in run.glob("checkpoints/step-*"):
+        if later.name > f"step-{step:04d}":
+            shutil.rmtree(later)
+    shutil.rmtree(run / "checkpoints" / "final")
+    (run / "eval" / "after.jsonl").unlink()
+    assert (run / "checkpoints" / f"step-{step:04d}").exists()
 
 
 @pytest.mark.slow

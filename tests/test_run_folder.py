@@ -18,6 +18,7 @@ import agentgym
 from agentgym.cli import main
 from agentgym.errors import ConfigError
 from agentgym.evaluation.records import read_episodes
+from agentgym.experiment.checkpoints import save_model
 from agentgym.experiment.plan import Plan, load_plan
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.settings import ImitationSettings
@@ -78,7 +79,7 @@ def test_a_full_disk_gives_a_one_line_error_and_leaves_no_partial_checkpoint(
 
     folder = RunFolder(tmp_path)
     with pytest.raises(ConfigError, match="cannot write") as refused:
-        folder.save(folder.warm, Full(), Full())
+        save_model(folder, folder.warm, Full(), Full())
     assert "\n" not in str(refused.value) and not folder.warm.exists()
 
 
@@ -88,7 +89,8 @@ def test_a_programming_error_is_not_reported_as_a_full_disk(tmp_path):
             raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        RunFolder(tmp_path).save(RunFolder(tmp_path).warm, Broken(), Broken())
+        folder = RunFolder(tmp_path)
+        save_model(folder, folder.warm, Broken(), Broken())
 
 
 def test_a_checkpoint_is_evaluated_with_its_run_settings_from_inside_and_via_a_link(

@@ -7,8 +7,10 @@ states are sent by pickle, between the processes of one job, which trust each ot
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -18,9 +20,9 @@ from agentgym.algorithm import Algorithm, Update
 from agentgym.batch.batch import Batch
 from agentgym.distributed.learner import ShardedLearner
 from agentgym.distributed.process_group import ProcessGroup
+from agentgym.errors import ConfigError
 from agentgym.models.policy import Policy
 from agentgym.models.protocols import CausalLM
-from agentgym.settings import OptimizerSettings
 from agentgym.training.learner import NotFinite
 
 END = "end"
@@ -33,25 +35,15 @@ class LeadLearner(ShardedLearner):
     It keeps a whole copy of the network on the CPU, for checkpoints and for the engine.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        settings: OptimizerSettings,
-        ranks: ProcessGroup,
-        *,
-        seed: int = 0,
-        horizon: int | None = None,
-    ) -> None:
-        self._copy = Policy(copy.deepcopy(policy.model).cpu(), temperature=policy.temperature)
-        self._updates: tuple[Update, ...] = ()
-        # Steps run in a thread of their own, checkpoints are written in another.
-        self._lock = Lock()
-        super().__init__(policy, settings, ranks, seed=seed, horizon=horizon)
-
     def attach(self, algorithm: Algorithm) -> None:
         """Attach the algorithm on this rank; the others attach it when they make their learner."""
-        super().attach(algorithm)
+        self._copy = Policy(
+            copy.deepcopy(self.policy.model).cpu(), temperature=self.policy.temperature
+        )
+        # Steps run in a thread of their own, checkpoints are written in another.
+        self._lock = Lock()
         self._updates = algorithm.updates
+        super().attach(algorithm)
 
     def observe(self, batch: Batch) -> Batch:
         """The batch with the networks' outputs for its tokens."""
@@ -84,17 +76,17 @@ class LeadLearner(ShardedLearner):
             self._send("critic_weights")
             return super().critic_weights()
 
-    def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs besides the weights, whole."""
+    def saving(self, folder: Path, *, state: bool, copies: bool) -> Callable[[], None]:
+        """What writes a checkpoint; the other ranks write their parts meanwhile."""
         with self._lock:
-            self._send("state")
-            return super().state()
+            self._send("save", folder, state, copies)
+            return super().saving(folder, state=state, copies=copies)
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any], checkpoint: Path | None = None) -> None:
         """Continue from ``state``."""
         with self._lock:
-            self._send("restore", state)
-            super().restore(state)
+            self._send("restore", state, checkpoint)
+            super().restore(state, checkpoint)
 
     def close(self) -> None:
         """Let the other ranks go."""
@@ -115,13 +107,21 @@ def carry_out_commands(
         updates: Of the algorithm.
         ranks: The ranks.
     """
-    while True:
-        name, arguments = ranks.broadcast()
-        if name == END:
-            return
-        if name == "update":
-            batch, number, step = arguments
-            arguments = batch, updates[number], step
-        # All ranks find the same numbers, so rank 0 reports it.
-        with suppress(NotFinite):
-            getattr(learner, name)(*arguments)
+    with ThreadPoolExecutor(1, "checkpoint") as writer:
+        while True:
+            name, arguments = ranks.broadcast()
+            if name == END:
+                return
+            if name == "save":
+                folder, state, copies = arguments
+                write = learner.saving(folder, state=state, copies=copies)
+                # What goes wrong with the files of one rank is raised on all; rank 0 reports it.
+                writing = writer.submit(write)
+                wait([] if copies else [writing])
+                continue
+            if name == "update":
+                batch, number, step = arguments
+                arguments = batch, updates[number], step
+            # All ranks find the same numbers and files, so rank 0 reports it.
+            with suppress(NotFinite, ConfigError):
+                getattr(learner, name)(*arguments)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,11 +11,10 @@ from torch import Tensor, nn
 
 from agentgym.algorithm import Algorithm, Update
 from agentgym.batch.batch import Batch
-from agentgym.distributed import sharding
+from agentgym.distributed import sharding, weight_files
 from agentgym.distributed.process_group import ProcessGroup
-from agentgym.models.policy import Policy
-from agentgym.settings import OptimizerSettings
 from agentgym.training.learner import NORM_TOKENS, Learner
+from agentgym.training.learner_tensors import FOLDER, LearnerTensors
 from agentgym.training.minibatches import evenly_spaced
 
 
@@ -23,25 +24,15 @@ class ShardedLearner(Learner):
     Every rank makes the same calls with the same arguments. Results are those of one process up to
     rounding: gradients, metrics, selections, optimizer steps.
 
-    Args:
-        policy: The policy, whole, on this rank's device.
-        settings: Settings of the optimizer.
-        ranks: The ranks.
-        seed: Seed of the order of minibatches.
-        horizon: Number of training steps, towards which the learning rate decays.
+    The ``ranks`` that it is made with are a ``ProcessGroup``; the policy is whole at first, on this
+    rank's device.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        settings: OptimizerSettings,
-        ranks: ProcessGroup,
-        *,
-        seed: int = 0,
-        horizon: int | None = None,
-    ) -> None:
-        super().__init__(policy, settings, seed=seed, horizon=horizon, ranks=ranks)
-        self.group = ranks
+    @property
+    def group(self) -> ProcessGroup:
+        """The ranks."""
+        assert isinstance(self.ranks, ProcessGroup)
+        return self.ranks
 
     def attach(self, algorithm: Algorithm) -> None:
         """Add the critic and the reference that an algorithm needs, then divide all networks."""
@@ -96,31 +87,41 @@ class ShardedLearner(Learner):
         model = self.policy.model
         sharding.gather_into(copy or model, model, lead=copy is not None)
 
+    def saving(self, folder: Path, *, state: bool, copies: bool) -> Callable[[], None]:
+        """What writes this rank's part of a checkpoint; every rank takes part in both calls."""
+        group, model = self.group, self.policy.model
+        weights = weight_files.saving(model, folder, rank=group.rank, ranks=group.size)
+        tensors = self.networks.tensors() if state else LearnerTensors({})
+        rest = tensors.saving(folder / FOLDER, group.files, copies=copies)
+
+        def write() -> None:
+            problem = None
+            try:
+                weights()
+            except Exception as found:
+                problem = found
+            group.raise_of_any(problem)
+            rest()
+            if group.lead:
+                weight_files.join_parts(folder)
+
+        return write
+
     def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs besides the weights, whole, as one process saves it."""
-        state: dict[str, Any] = {
-            "optimizer": sharding.whole_optimizer_state(self.optimizer),
+        """What a resumed run needs besides the weights and the tensors that ``saving`` writes."""
+        return {
             "generator": self.generator.get_state(),
             "steps_taken": self.steps_taken,
+            "tensors": len(self.networks.tensors().named()),
         }
-        if self.critic is not None:
-            state["critic"] = sharding.whole_state(self.critic.network.model)
-            state["critic_optimizer"] = sharding.whole_optimizer_state(self.critic.optimizer)
-        if self.reference is not None:
-            model = self.reference.model
-            names = {name for name, p in self.policy.model.named_parameters() if p.requires_grad}
-            state["reference"] = {
-                name: sharding.whole(p) for name, p in model.named_parameters() if name in names
-            }
-        return state
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from ``state`` of any number of ranks."""
+    def _load(self, state: dict[str, Any]) -> None:
         sharding.load_whole_optimizer_state(self.optimizer, state["optimizer"])
-        self.generator.set_state(state["generator"])
-        self.steps_taken = state["steps_taken"]
         if self.critic is not None:
             sharding.load_whole_state(self.critic.network.model, state["critic"])
             sharding.load_whole_optimizer_state(self.critic.optimizer, state["critic_optimizer"])
         if self.reference is not None:
             sharding.load_whole_state(self.reference.model, state["reference"])
+
+    def _read(self, folder: Path, count: int) -> None:
+        self.networks.tensors().read(folder, count, self.group.files)

@@ -37,6 +37,8 @@ class ProcessGroup:
     mesh: DeviceMesh
     control: Any
     """Process group of the commands, on the CPU."""
+    files: Any
+    """Process group of checkpoints, on the CPU, which are written while commands are sent."""
 
     @property
     def lead(self) -> bool:
@@ -48,6 +50,19 @@ class ProcessGroup:
         box = [value]
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
+
+    def raise_of_any(self, problem: Exception | None) -> None:
+        """Raise on every rank what went wrong with the files of any; all ranks call it.
+
+        Raises:
+            OSError: Some rank had a problem; the first one, as text.
+        """
+        found: list[str | None] = [None] * self.size
+        text = problem and (str(problem) if isinstance(problem, OSError) else repr(problem))
+        dist.all_gather_object(found, text, group=self.files)
+        for rank, text in enumerate(found):
+            if text is not None:
+                raise OSError(f"rank {rank}: {text}")
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over all ranks, of a tensor on the CPU."""
@@ -64,8 +79,7 @@ class ProcessGroup:
         about the same cost are computed at the same time.
         """
         runs = even_microbatches(batch, tokens, self.size, shared=shared)
-        cost = [_cost(batch, run, shared=shared) for run in runs]
-        for step in deal(cost, self.size):
+        for step in deal(costs(batch, runs, shared=shared), self.size):
             place = step[self.rank]
             yield None if place is None else runs[place]
 
@@ -87,9 +101,9 @@ def join() -> ProcessGroup | None:
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo")
         size = dist.get_world_size()
         mesh = init_device_mesh("cuda" if cuda else "cpu", (size,))
-        control = dist.new_group(backend="gloo", timeout=WAIT)
+        control, files = (dist.new_group(backend="gloo", timeout=WAIT) for _ in range(2))
         atexit.register(_leave)
-        _current.append(ProcessGroup(dist.get_rank(), size, mesh, control))
+        _current.append(ProcessGroup(dist.get_rank(), size, mesh, control, files))
     return _current[0]
 
 
@@ -130,6 +144,11 @@ def deal(cost: Sequence[float], ranks: int) -> list[list[int | None]]:
         list(order[at : at + ranks]) for at in range(0, len(order), ranks)
     ]
     return [step + [None] * (ranks - len(step)) for step in steps]
+
+
+def costs(batch: Batch, runs: Sequence[Int[Tensor, " M"]], *, shared: bool) -> list[int]:
+    """Tokens that each micro-batch computes."""
+    return [_cost(batch, run, shared=shared) for run in runs]
 
 
 def _cost(batch: Batch, run: Int[Tensor, " M"], *, shared: bool) -> int:

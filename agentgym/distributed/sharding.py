@@ -80,31 +80,16 @@ def gather_into(copy: nn.Module, model: nn.Module, *, lead: bool) -> None:
                 targets[name].data.copy_(value)
 
 
-def whole_state(model: nn.Module) -> dict[str, Tensor]:
-    """The trained weights of a divided network by name, whole; every rank takes part."""
-    return {name: whole(p) for name, p in model.named_parameters() if p.requires_grad}
-
-
 def load_whole_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load what ``whole_state`` gave; other weights stay."""
+    """Load whole weights by name; others stay."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in state:
                 parameter.copy_(divided(state[name], parameter))
 
 
-def whole_optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimizer's state as one process would save it; every rank takes part."""
-    state = optimizer.state_dict()
-    moments = {
-        number: {key: whole(v) if isinstance(v, Tensor) else v for key, v in each.items()}
-        for number, each in state["state"].items()
-    }
-    return {**state, "state": moments}
-
-
 def load_whole_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load what ``whole_optimizer_state`` or a single process saved."""
+    """Load an optimizer's state that one process saved."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     moments = {
         number: {

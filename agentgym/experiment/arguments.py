@@ -49,6 +49,7 @@ class Overrides(TypedDict, total=False):
     max_env_steps: int | None
     tasks_per_step: int
     save_every: int
+    save_async: bool
     track: Sequence[str]
     compress_episodes: bool
     agent: AgentSettings | Section

@@ -16,6 +16,7 @@ import torch
 from agentgym.algorithm import CriticPlan, Update
 from agentgym.batch.batch import Batch, pack, unpack
 from agentgym.errors import ConfigError, TrainingError
+from agentgym.experiment.checkpoints import save_model
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.models.loading import load_model
 from agentgym.models.lora import base_model_of
@@ -73,7 +74,7 @@ def keep_failed_step(
             "private": dict(problem.batch.extra),
             "critic": None if learner is None else learner.critic_weights(),
         }
-        folder.save(where, model(), tokenizer, state)
+        save_model(folder, where, model(), tokenizer, state)
         raise TrainingError(
             f"{problem}, and the run ends here. Its batch and weights are in {where}; "
             f"`agentgym.experiment.failed_step.recompute` recomputes it. Lower the learning "

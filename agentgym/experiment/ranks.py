@@ -53,7 +53,7 @@ def make_learner(
     if ranks.lead:
         ranks.broadcast(_Learn(checkpoint.resolve()))
     kind = LeadLearner if ranks.lead else ShardedLearner
-    return kind(policy, experiment.optimizer, ranks, seed=seed, horizon=experiment.steps)
+    return kind(policy, experiment.optimizer, seed=seed, horizon=experiment.steps, ranks=ranks)
 
 
 def lead(ranks: ProcessGroup | None, stages: Callable[[], R]) -> R:

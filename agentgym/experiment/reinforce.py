@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+from contextlib import closing
 from typing import Any
 
 from agentgym.algorithm import Algorithm
+from agentgym.experiment.checkpoints import Checkpoints, load_state
 from agentgym.experiment.facts import TrainFacts
 from agentgym.experiment.failed_step import keep_failed_step
 from agentgym.experiment.parts import RunParts
 from agentgym.experiment.ranks import make_learner
 from agentgym.experiment.step_log import StepLog
-from agentgym.models.protocols import Tokenizer
 from agentgym.scoring.make import make_scorer
 from agentgym.scoring.reward import as_reward
 from agentgym.training.curriculum import Curriculum
@@ -24,7 +26,7 @@ async def reinforce(parts: RunParts, algorithm: Algorithm) -> None:
     experiment = parts.experiment
     start = parts.folder.latest_step()
     begin = parts.folder.warm if start is None else start
-    state: dict[str, Any] = {} if start is None else parts.folder.load_state(start)
+    state: dict[str, Any] = {} if start is None else load_state(start)
     tokenizer, model = parts.trainable(begin)
     player = parts.player(tokenizer, model, "train")
     if experiment.scoring.given:
@@ -32,18 +34,17 @@ async def reinforce(parts: RunParts, algorithm: Algorithm) -> None:
         player.rescore = as_reward(scorer, player.agent.decode)
     whole = with_importance_correction(algorithm, experiment.schedule)
     learner = make_learner(parts, model, whole, begin)
-    try:
+    checkpoints = Checkpoints(parts.folder, learner, tokenizer, background=experiment.save_async)
+    with closing(learner), checkpoints:
         trainer = Trainer(whole, learner, player, alarms=experiment.alarms)
         if state:
-            trainer.restore(state)
-        await _train(parts, tokenizer, trainer, state)
-        parts.folder.save(parts.folder.final, learner.whole_model(), tokenizer)
-    finally:
-        learner.close()
+            trainer.restore(state, start)
+        await _train(parts, checkpoints, trainer, state)
+        checkpoints.save(parts.folder.final)
 
 
 async def _train(
-    parts: RunParts, tokenizer: Tokenizer, trainer: Trainer, state: dict[str, Any]
+    parts: RunParts, checkpoints: Checkpoints, trainer: Trainer, state: dict[str, Any]
 ) -> None:
     """Take the remaining steps by the configured schedule."""
     wanted, tasks = parts.experiment, parts.panel("train").tasks
@@ -51,14 +52,15 @@ async def _train(
     curriculum.restore(state.get("curriculum", {}))
     schedule = make_scheduler(wanted.schedule, trainer, curriculum, state.get("schedule", {}))
     try:
-        await _take_steps(parts, tokenizer, trainer, schedule, curriculum, state.get("recorded", 0))
+        recorded = state.get("recorded", 0)
+        await _take_steps(parts, checkpoints, trainer, schedule, curriculum, recorded)
     finally:
         await schedule.close()
 
 
 async def _take_steps(
     parts: RunParts,
-    tokenizer: Tokenizer,
+    checkpoints: Checkpoints,
     trainer: Trainer,
     schedule: Scheduler,
     curriculum: Curriculum,
@@ -71,7 +73,9 @@ async def _take_steps(
     budget = math.inf if experiment.max_env_steps is None else experiment.max_env_steps
     with parts.display.stage("train", experiment.max_env_steps or experiment.steps) as advance:
         while trainer.step < experiment.steps and player.usage.turns < budget:
-            with keep_failed_step(parts.folder, learner.whole_model, tokenizer, learner):
+            with keep_failed_step(
+                parts.folder, learner.whole_model, checkpoints.tokenizer, learner
+            ):
                 step = await schedule.step()
             curriculum.record(step.groups)
             step = step._replace(metrics=step.metrics | curriculum.metrics())
@@ -79,11 +83,10 @@ async def _take_steps(
             done = trainer.step if experiment.max_env_steps is None else player.usage.turns
             advance(done, *facts.of(step.metrics))
             if trainer.step % experiment.save_every == 0 and trainer.step < experiment.steps:
-                where = parts.folder.step(trainer.step)
                 state = {
                     "schedule": schedule.state(),
                     "curriculum": curriculum.state(),
                     "recorded": log.recorded,
                 }
-                model = learner.whole_model()
-                parts.folder.save(where, model, tokenizer, trainer.state() | state)
+                where = parts.folder.step(trainer.step)
+                await asyncio.to_thread(checkpoints.save, where, trainer.state() | state)

@@ -3,7 +3,8 @@
 RUN/config.yaml             the resolved configuration
 RUN/checkpoints/warm        the model before reinforcement learning, a Hugging Face folder; with
                             LoRA, a folder in PEFT's format, or the base model
-RUN/checkpoints/step-0010   the same during it, with the trainer's state in trainer.pt
+RUN/checkpoints/step-0010   the same during it, with the trainer's state in trainer.pt; of several
+                            ranks, the tensors among it are in the folder optimizer
 RUN/checkpoints/final       and after it
 RUN/metrics.jsonl           one line per training step
 RUN/episodes.jsonl          one line per training episode
@@ -24,17 +25,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agentgym.errors import ConfigError
 
-if TYPE_CHECKING:
-    from agentgym.models.protocols import CausalLM, Tokenizer
-
 KEPT = 2
 """Step checkpoints that stay; older ones are removed."""
-MODEL_HASH = "model_hash"
-"""Key in the trainer's state: hash of the weights and the tokenizer it was saved with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,25 +113,16 @@ class RunFolder:
         found = sorted(self.root.glob("checkpoints/step-*"))
         return found[-1] if found else None
 
-    def save(
-        self,
-        where: Path,
-        model: CausalLM,
-        tokenizer: Tokenizer,
-        state: dict[str, Any] | None = None,
-    ) -> None:
-        """Write a model folder atomically, with the trainer's state when given."""
-        import torch
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    def begin(self, where: Path) -> Path:
+        """A new empty folder, to write a checkpoint into until ``complete``."""
         partial = where.with_name(f".{where.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        with _one_line(where):
-            model.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
-            if state is not None:
-                torch.save(state | {MODEL_HASH: _hash(partial).hexdigest()}, partial / "trainer.pt")
+        with one_line(where):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        return partial
+
+    def complete(self, where: Path, partial: Path) -> None:
+        """A checkpoint is written: give it its name, and remove old ones."""
         shutil.rmtree(where, ignore_errors=True)
         partial.rename(where)
         for old in sorted(self.root.glob("checkpoints/step-*"))[:-KEPT]:
@@ -167,7 +154,7 @@ class RunFolder:
         Raises:
             ConfigError: Another process holds it, or the folder cannot be written.
         """
-        with _one_line(self.root):
+        with one_line(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             file = (self.root / ".lock").open("a+")
         with file:
@@ -212,25 +199,6 @@ class RunFolder:
             if now.exists():
                 now.rename(then)
 
-    def load_state(self, where: Path) -> dict[str, Any]:
-        """The trainer's state of a step checkpoint.
-
-        Raises:
-            ConfigError: It was saved with other weights or another tokenizer, so that its
-                optimizer moments and replay episodes belong to another model.
-        """
-        import torch
-
-        file = where / "trainer.pt"
-        state: dict[str, Any] = torch.load(file, weights_only=True)
-        if state.pop(MODEL_HASH, None) != _hash(where).hexdigest():
-            raise ConfigError(
-                f"{file} belongs to another model or tokenizer than the one in its folder: put "
-                f"back the files it was saved with, or remove {where} to continue from the "
-                f"previous checkpoint"
-            )
-        return state
-
     def summary(self) -> str:
         """What was written, one line each."""
         made = {
@@ -272,14 +240,14 @@ def fingerprint(model: str | Path) -> str:
         return _hash_files([folder]).hexdigest()
     if not folder.is_dir():
         return str(model)
-    digest = _hash(folder)
+    digest = hash_of(folder)
     if base := base_model_of(folder):
         digest.update(fingerprint(base).encode())
     return digest.hexdigest()
 
 
 @contextmanager
-def _one_line(where: Path) -> Iterator[None]:
+def one_line(where: Path) -> Iterator[None]:
     """Report a folder that cannot be written in one line.
 
     Raises:
@@ -297,7 +265,7 @@ def _one_line(where: Path) -> Iterator[None]:
         raise ConfigError(f"cannot write {where}: {reason}") from problem
 
 
-def _hash(folder: Path) -> hashlib.blake2b:
+def hash_of(folder: Path) -> hashlib.blake2b:
     """Hash of the weights and the tokenizer in a folder."""
     return _hash_files(sorted(folder.glob("*.safetensors")) + sorted(folder.glob("token*.json")))
 

@@ -24,7 +24,7 @@ from agentgym.utils.jsonl import write_atomic
 from agentgym.utils.progress import Display
 from agentgym.utils.versions import versions
 
-CHANGEABLE = ("steps", "max_env_steps", "save_every", "track")
+CHANGEABLE = ("steps", "max_env_steps", "save_every", "save_async", "track")
 """Settings that a resumed run may change."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from agentgym.errors import ConfigError
+from agentgym.experiment.checkpoints import save_model
 from agentgym.experiment.failed_step import keep_failed_step
 from agentgym.experiment.parts import RunParts
 from agentgym.models import from_scratch
@@ -42,7 +43,7 @@ async def warm_up(parts: RunParts) -> None:
         tokenizer, model = parts.trainable(experiment.model, changes=imitates)
     if imitates:
         await _imitate(parts, tokenizer, model, shown)
-    parts.folder.save(parts.folder.warm, model, tokenizer)
+    save_model(parts.folder, parts.folder.warm, model, tokenizer)
 
 
 def _demonstrations(parts: RunParts, count: int) -> list[Demonstration]:

@@ -195,6 +195,15 @@ def _unfit(path: str | Path, base: str, reason: str) -> ConfigError:
     return ConfigError(f"the adapters in {str(path)!r} do not fit their base {base!r}: {reason}")
 
 
+def saved_weights(model: Any) -> dict[str, torch.Tensor]:
+    """What a model's folder holds, as ``save_pretrained`` takes it: of adapters, they alone."""
+    weights: dict[str, torch.Tensor] = model.state_dict()
+    if not has_lora(model):
+        return weights
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    return {name: weight for name, weight in weights.items() if name in trained}
+
+
 def adapter_weights(model: CausalLM) -> dict[str, torch.Tensor]:
     """The weights of the adapters alone, named as in PEFT's files."""
     from peft import get_peft_model_state_dict

@@ -17,7 +17,7 @@ from agentgym.evaluation.stats.intervals import Floats
 AXES = {"training step": "step", "environment steps": "spent/turns", "hours of training": "hours"}
 """What success can be drawn over: the label and the series of it."""
 
-NOT_AN_ARM = ("seed", "track", "save_every", "steps", "max_env_steps")
+NOT_AN_ARM = ("seed", "track", "save_every", "save_async", "steps", "max_env_steps")
 """Settings that runs of one arm may differ in."""
 
 

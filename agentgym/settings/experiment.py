@@ -77,6 +77,8 @@ class Experiment:
     """Tasks per training step."""
     save_every: int = 10
     """Training steps between checkpoints."""
+    save_async: bool = False
+    """Copy a checkpoint to CPU memory and write it while training goes on."""
     track: tuple[str, ...] = ()
     """Trackers that get the metrics beside `metrics.jsonl`: tensorboard, wandb, mlflow, trackio,
     swanlab. Each needs its own package and is set up by its own environment variables."""

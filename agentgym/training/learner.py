@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,15 +16,18 @@ from agentgym.batch.batch import REFERENCE, VALUE, Batch
 from agentgym.errors import TrainingError
 from agentgym.losses.compose import Outputs
 from agentgym.losses.reductions import Reduction
-from agentgym.models.lora import trainable_copy, unshared_weights
+from agentgym.models.lora import saved_weights, trainable_copy
 from agentgym.models.out_of_memory import explain_out_of_memory
 from agentgym.models.policy import Critic, Policy
 from agentgym.models.precision import compute_dtype, keep_trained_weights_in_float32
 from agentgym.models.protocols import CausalLM
 from agentgym.settings import OptimizerSettings
+from agentgym.training.cpu_copy import cpu_copy
 from agentgym.training.critic import TrainedCritic
+from agentgym.training.learner_tensors import FOLDER as OPTIMIZER_FOLDER
 from agentgym.training.metrics import coefficient_metrics, gradient_norms, token_coefficients
 from agentgym.training.minibatches import evenly_spaced, loss_scale, minibatches, row_weight
+from agentgym.training.networks import Networks
 from agentgym.training.ranks import Alone, Ranks
 
 MEMORY_ADVICE = (
@@ -322,30 +326,48 @@ class Learner:
     def close(self) -> None:
         """Nothing else takes part."""
 
+    def saving(self, folder: Path, *, state: bool, copies: bool) -> Callable[[], None]:
+        """What writes the policy into a Hugging Face folder, as it is now.
+
+        Args:
+            folder: The folder.
+            state: The training goes on from it: write also what ``state`` leaves out.
+            copies: Copy to CPU memory now, so that training may go on before it is called.
+        """
+        model = self.policy.model
+        weights = cpu_copy(saved_weights(model)) if copies else None
+        return lambda: model.save_pretrained(folder, state_dict=weights)
+
+    @property
+    def networks(self) -> Networks:
+        """The networks with their optimizers."""
+        return Networks(self.policy.model, self.optimizer, self.critic, self.reference)
+
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs besides the weights."""
-        state = {
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "steps_taken": self.steps_taken,
-        }
-        if self.critic is not None:
-            state["critic"] = unshared_weights(self.critic.network.model, self.policy.model)
-            state["critic_optimizer"] = self.critic.optimizer.state_dict()
-        if self.reference is not None:
-            state["reference"] = unshared_weights(self.reference.model, self.policy.model)
-        return state
+        counters = {"generator": self.generator.get_state(), "steps_taken": self.steps_taken}
+        return self.networks.state() | counters
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``."""
-        self.optimizer.load_state_dict(state["optimizer"])
+    def restore(self, state: dict[str, Any], checkpoint: Path | None = None) -> None:
+        """Continue from ``state``, of one process or of several ranks.
+
+        Args:
+            state: As ``state`` gave it.
+            checkpoint: The folder that ranks wrote the rest into.
+        """
         self.generator.set_state(state["generator"])
         self.steps_taken = state["steps_taken"]
-        if self.critic is not None:
-            self.critic.network.model.load_state_dict(state["critic"], strict=False)
-            self.critic.optimizer.load_state_dict(state["critic_optimizer"])
-        if self.reference is not None:
-            self.reference.model.load_state_dict(state["reference"], strict=False)
+        if "optimizer" in state:
+            self._load(state)
+        else:
+            assert checkpoint is not None, "ranks leave tensors out of their state"
+            self._read(checkpoint / OPTIMIZER_FOLDER, state["tensors"])
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.networks.load(state)
+
+    def _read(self, folder: Path, count: int) -> None:
+        self.networks.tensors().read(folder, count)
 
 
 def _policy_shift(outputs: Outputs, batch: Batch) -> dict[str, Tensor]:

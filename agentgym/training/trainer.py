@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -181,10 +182,10 @@ class Trainer:
             "spent": astuple(self.player.usage),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from ``state``; the weights are already loaded."""
+    def restore(self, state: dict[str, Any], checkpoint: Path | None = None) -> None:
+        """Continue from ``state``, and the checkpoint that holds it; weights are loaded already."""
         self.step = state["step"]
-        self.learner.restore(state["learner"])
+        self.learner.restore(state["learner"], checkpoint)
         self.credit_state = state["credit"]
         self.entropy_fit = EntropyFit(*state["entropy_fit"])
         self.alarm_state = AlarmState(*state["alarm_state"])
