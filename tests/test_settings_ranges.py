@@ -16,6 +16,7 @@ AT_LEAST = {
     settings.PanelSettings: {"tasks": 1, "episodes": 1},
     settings.ProgramSettings: {"max_calls": 1},
     settings.ScoringSettings: {"concurrency": 1, "max_tokens": 1},
+    settings.UserSettings: {"max_turns": 1, "max_tokens": 1, "temperature": 0},
     settings.Experiment: {"steps": 0, "max_env_steps": 1, "tasks_per_step": 1, "save_every": 1},
 }
 CASES = [(kind, name, low) for kind, found in AT_LEAST.items() for name, low in found.items()]

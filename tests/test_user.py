@@ -1,21 +1,27 @@
 """A simulated user, as a tool or as the other speaker: seeded, capped, masked, counted, failing."""
 
 import asyncio
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 from http_service import serving
 
 from agentgym import Stop, Task
+from agentgym.cli import main
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.env.base import Opening, Outcome
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError, EnvError, ImpossibleValue
+from agentgym.evaluation.files import read_header
+from agentgym.evaluation.records import read_episodes
+from agentgym.experiment.sources import EnvSource
+from agentgym.experiment.users import speaker_of
 from agentgym.models import from_scratch
 from agentgym.rollout.action_formats import NativeCalls, Plain
 from agentgym.rollout.agent import ChatAgent
 from agentgym.rollout.player import Player
 from agentgym.rollout.speaker import EngineSpeaker
+from agentgym.settings import UserSettings
 from agentgym.tools import ToolEnv
 from agentgym.tools.speakers import EndpointSpeaker, Said
 from agentgym.tools.user import END, SimulatedUser, WithUser
@@ -238,3 +244,60 @@ def test_a_local_model_plays_the_user(tokenizer):
     short = EngineSpeaker(engine, tokenizer, sampling=Sampling(max_tokens=2000))
     with pytest.raises(EnvError, match="the user's engine failed: ConfigError"):
         short(messages, 0)
+
+
+PLAYER = """
+asked = False
+
+def player(observation, info):
+    global asked
+    asked = not asked
+    if asked:
+        return '<tool_call>{"name": "ask_user", "arguments": {"message": "Hot?"}}</tool_call>'
+    return "50"
+"""
+
+
+def test_a_user_from_the_command_line(tmp_path, monkeypatch, capsys):
+    """`--user` names a model at an endpoint; the evaluation counts its words, and its settings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AGENTGYM_USER_KEY", "secret")
+    (tmp_path / "player.py").write_text(PLAYER)
+    said = {"choices": [{"message": {"content": "Cold."}}], "usage": {"completion_tokens": 3}}
+    with serving(lambda path, body: (200, said)) as (service, url), ExitStack() as stack:
+        settings = UserSettings(model="neighbour", endpoint=url, max_turns=2)
+        stack.callback(speaker_of(settings).client.close)
+        words = ["eval", "player.py:player", "--env", "hotter", "--out", "found.jsonl", "--quiet"]
+        user = ["--user.model", "neighbour", "--user.endpoint", url, "--user.max-turns", "2"]
+        size = ["--panel.tasks", "1", "--panel.episodes", "2", "--rollout.max-turns", "6"]
+        assert main([*words, *user, *size]) == 0
+    _, body, headers, _ = service.asked[0]
+    assert (body["model"], body["max_tokens"]) == ("neighbour", 256)
+    assert headers["authorization"] == "Bearer secret"
+    _, spec = read_header(tmp_path / "found.jsonl")
+    assert (spec.settings["user"], spec.settings["user.max_turns"]) == ("neighbour", 2)
+    for record in read_episodes(tmp_path / "found.jsonl"):
+        heard = [turn.observation for turn in record.turns if "ask_user" in turn.action]
+        answers = ["Cold.", "Cold.", "The user has left."]
+        assert all(answer in text for answer, text in zip(answers, heard, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"endpoint": "http://127.0.0.1:1"}, "name it with `--user.model`"),
+        ({"partner": True}, "name it with `--user.model`"),
+        ({"model": "m", "end": " "}, "user.end is empty"),
+    ],
+)
+def test_impossible_users_of_the_settings(given, line):
+    with pytest.raises(ImpossibleValue, match=line):
+        UserSettings(**given)
+
+
+def test_a_partner_of_the_settings_needs_a_world_of_tools():
+    source = EnvSource(
+        env="agentgym/Hotter-v0", user=UserSettings(model="m", endpoint="http://h", partner=True)
+    )
+    with pytest.raises(ConfigError, match="takes actions as text"):
+        source.bare()

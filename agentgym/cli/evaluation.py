@@ -29,6 +29,7 @@ from agentgym.settings import (
     Precision,
     ProgramSettings,
     RolloutSettings,
+    UserSettings,
     Value,
 )
 from agentgym.utils.progress import Display
@@ -69,6 +70,8 @@ class EvalArguments:
     tools: tuple[str, ...] = ()
     """Functions that the agent can call in addition to its actions, as `file.py:function` or
     `module:function`."""
+    user: UserSettings = field(default_factory=UserSettings)
+    """A simulated user, whom the agent asks or talks to."""
     k: tuple[int, ...] = ()
     """The k of pass@k and pass^k; unset: powers of two up to `--panel.episodes`."""
     intervals: IntervalMethod = "analytic"
@@ -250,7 +253,7 @@ def _default(words: list[str], world: str | None) -> EvalArguments | None:
     run = load_plan(folder.config).experiment
     if any(word.partition("=")[0] == "--env" for word in words):
         # Arguments of one environment mean nothing to another.
-        run = replace(run, env=WORLD, env_args={}, tools=())
+        run = replace(run, env=WORLD, env_args={}, tools=(), user=UserSettings())
     check_objects(replace(run, model=None), Objects())
     return _arguments(run, model)
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from agentgym.cli.parsing import parse
 from agentgym.experiment.sources import EnvSource
-from agentgym.settings import WORLD, CheckSettings, Value
+from agentgym.settings import WORLD, CheckSettings, UserSettings, Value
 from agentgym.utils.progress import Display
 
 
@@ -45,6 +45,8 @@ class PlayOptions:
     """File of tasks, passed to the environment as its argument `data`."""
     tools: tuple[str, ...] = ()
     """Functions to call in addition to the actions, as `file.py:function` or `module:function`."""
+    user: UserSettings = field(default_factory=UserSettings)
+    """A simulated user, to ask or to talk to."""
     task: str | None = None
     """Task id; unset: the seed draws one."""
     seed: int = 0
@@ -60,7 +62,9 @@ def play(arguments: list[str]) -> int:
     options = parse(PlayOptions, arguments, prog="agentgym play")
     from agentgym.cli.terminal import play_in_terminal
 
-    source = EnvSource(env=options.env, kwargs=options.env_args, tools=options.tools)
+    source = EnvSource(
+        env=options.env, kwargs=options.env_args, tools=options.tools, user=options.user
+    )
     return play_in_terminal(
         source,
         task=options.task,

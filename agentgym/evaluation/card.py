@@ -16,7 +16,7 @@ from agentgym.utils import yaml_config
 MARK = "<!-- agentgym card "
 """Begins the line that names the file of episodes and its hash."""
 OF_AN_EVALUATION = (
-    *("env", "env_args", "tools", "model", "engine", "server", "engine_device"),
+    *("env", "env_args", "tools", "user", "model", "engine", "server", "engine_device"),
     *("batch_invariant", "seed", "agent", "rollout", "panel", "endpoint"),
 )
 """Settings that are not of training alone."""

@@ -29,6 +29,7 @@ from agentgym.settings import (
     ScheduleSettings,
     ScoringSettings,
     ScratchSettings,
+    UserSettings,
     Value,
 )
 
@@ -65,6 +66,7 @@ class Overrides(TypedDict, total=False):
     endpoint: EndpointSettings | Section
     scoring: ScoringSettings | Section
     program: ProgramSettings | Section
+    user: UserSettings | Section
 
 
 def env_source(

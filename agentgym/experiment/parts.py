@@ -49,7 +49,7 @@ from agentgym.rollout.demonstrations import (
 from agentgym.rollout.history_check import history_note
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.rollout.prompts import Example
-from agentgym.settings import ActionFormatName, Experiment
+from agentgym.settings import ActionFormatName, Experiment, UserSettings
 from agentgym.tracking.tracker import Trackers
 from agentgym.types import Sampling
 from agentgym.utils import yaml_config
@@ -295,6 +295,7 @@ class RunParts:
                 **({} if self.engines.kind == "local" else {"engine": self.engines.kind}),
                 **{f"env.{name}": value for name, value in self.experiment.env_args.items()},
                 **({"tools": " ".join(self.experiment.tools)} if self.experiment.tools else {}),
+                **_user_settings(self.experiment.user),
             },
             name=str(checkpoint),
             experiment=yaml_config.encode(self.experiment),
@@ -313,6 +314,12 @@ class RunParts:
             for name, value in changed.items()
         }
         return {"agent_program": program, **shown}
+
+
+def _user_settings(user: UserSettings) -> dict[str, Any]:
+    """What the result of an evaluation with a simulated user depends on besides."""
+    shown = _changed(user, *(each.name for each in fields(user) if each.name != "model"))
+    return {"user": user.model} | {f"user.{k}": v for k, v in shown.items()} if user.given else {}
 
 
 def _changed(settings: Any, *names: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from agentgym.env.registry import EnvFactory
 from agentgym.errors import ConfigError
 from agentgym.rollout.policies import names_policy
 from agentgym.rollout.prompts import LAYOUTS
-from agentgym.settings import AgentSettings, Experiment
+from agentgym.settings import AgentSettings, Experiment, UserSettings
 from agentgym.types import Task
 
 OBJECT = "object:"
@@ -95,6 +95,7 @@ def source_of(experiment: Experiment, objects: Objects | None = None) -> EnvSour
         env=given.env or experiment.env,
         kwargs={**experiment.env_args, **listed},
         tools=given.tools or experiment.tools,
+        user=experiment.user,
     )
 
 
@@ -115,6 +116,8 @@ class EnvSource:
     """Keyword arguments of the environment."""
     tools: tuple[Any, ...] = ()
     """Functions, or names such as ``file.py:function``, that the agent can call in addition."""
+    user: UserSettings = field(default_factory=UserSettings)
+    """A simulated user, if one is given."""
 
     @property
     def id(self) -> str:
@@ -129,6 +132,14 @@ class EnvSource:
                 exist.
             MissingExtra: A package is not installed.
         """
+        made = self._with_tools()
+        if not self.user.given:
+            return made
+        from agentgym.experiment.users import with_user
+
+        return with_user(made, self.user)
+
+    def _with_tools(self) -> TextEnv:
         made = self._registered() if isinstance(self.env, str) else self._called(self.env)
         if not self.tools:
             return made
@@ -142,7 +153,7 @@ class EnvSource:
 
     def make(self, max_turns: int | None = None) -> gymnasium.Env[str, str]:
         """A new environment, truncated after ``max_turns``; unset: its registered limit."""
-        if isinstance(self.env, str) and not self.tools:
+        if isinstance(self.env, str) and not self._extended:
             return registry.make(self.env, max_episode_steps=max_turns, **self.kwargs)
         env: gymnasium.Env[str, str] = OrderEnforcing(self.bare())
         limit = max_turns or self.registered_limit()
@@ -150,7 +161,7 @@ class EnvSource:
 
     def factory(self, max_turns: int) -> MakeEnv:
         """The function from tasks to environments that a player calls."""
-        if isinstance(self.env, str) and not self.tools:
+        if isinstance(self.env, str) and not self._extended:
             return EnvFactory(env=self.env, kwargs=self.kwargs, max_turns=max_turns)
         return _Limited(self, max_turns)
 
@@ -173,6 +184,11 @@ class EnvSource:
             return bare.calls_only
         finally:
             bare.close()
+
+    @property
+    def _extended(self) -> bool:
+        """Whether the environment has more than its own actions."""
+        return bool(self.tools) or self.user.given
 
     def registered_limit(self) -> int | None:
         """Turn limit that the environment was registered with; None where there is none."""

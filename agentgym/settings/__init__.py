@@ -27,6 +27,7 @@ from agentgym.settings.playing import (
 )
 from agentgym.settings.programs import ProgramSettings
 from agentgym.settings.scoring import ScoringSettings
+from agentgym.settings.user import UserSettings
 
 __all__ = [
     "SMALLEST_VOCABULARY",
@@ -49,5 +50,6 @@ __all__ = [
     "ScheduleSettings",
     "ScoringSettings",
     "ScratchSettings",
+    "UserSettings",
     "Value",
 ]

@@ -25,6 +25,7 @@ from agentgym.settings.playing import (
 )
 from agentgym.settings.programs import ProgramSettings
 from agentgym.settings.scoring import ScoringSettings
+from agentgym.settings.user import UserSettings
 from agentgym.utils.bounds import at_least
 
 EngineKind = Literal["local", "vllm", "vllm-server", "openai"]
@@ -46,6 +47,8 @@ class Experiment:
     tools: tuple[str, ...] = ()
     """Functions that the agent can call in addition to its actions, as `file.py:function` or
     `module:function`."""
+    user: UserSettings = field(default_factory=UserSettings)
+    """A simulated user, whom the agent asks or talks to."""
     agent_program: str | None = None
     """Agent program that plays instead of our own agent, and whose calls of the model are trained
     on: a command such as "python my_agent.py", which runs once per episode, or a function as
