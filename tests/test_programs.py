@@ -1,6 +1,7 @@
 """Agent programs as the player: a real endpoint over HTTP, real processes, exact tokens."""
 
 import asyncio
+import json
 import re
 import sys
 from dataclasses import fields
@@ -602,6 +603,42 @@ def test_the_world_reaches_a_program_over_mcp(native):
     assert seen["tools"] == ["act"] and seen["texts"][0] == "Higher."
     assert seen["texts"][-1] == "The episode is over.\n(The episode is over.)"
     assert seen["wrong"] == (True, "the world has no tool 'fly', only act")
+
+
+def test_the_world_reaches_a_program_over_openenv(native):
+    websockets = pytest.importorskip("websockets")
+    seen = []
+
+    async def program(access):
+        async with Client(access) as client:
+            await client.ask([{"role": "user", "content": "Go."}])
+        async with websockets.connect(f"{access.world_url.replace('http', 'ws')}/ws") as socket:
+
+            async def send(kind, **data):
+                await socket.send(json.dumps({"type": kind, "data": data}))
+                seen.append(json.loads(await socket.recv())["data"])
+
+            await send("reset", seed=3)
+            await send("step", text="0")
+            await send("state")
+            await send("reset")
+            await send("step", message="0")
+            await socket.send("{")
+            seen.append(json.loads(await socket.recv())["data"])
+            await socket.send(json.dumps({"type": "close"}))
+            with pytest.raises(websockets.ConnectionClosedOK):
+                await socket.recv()
+        with pytest.raises(websockets.InvalidStatus):
+            await websockets.connect(f"{access.world_url[:-1].replace('http', 'ws')}/ws")
+
+    (episode,) = play(native, program, lambda p, s: native.encode_action("1"), retries=0)
+    assert episode.error == ""
+    start, step, state, again, wrong, broken = seen
+    assert start["observation"]["goal"] == "Find the number." and not start["done"]
+    assert (step["observation"], step["reward"], step["done"]) == ({"text": "Higher."}, 0.0, False)
+    assert state["step_count"] == 1
+    assert "a program plays one" in again["message"] and wrong["code"] == "VALIDATION_ERROR"
+    assert broken["code"] == "UNKNOWN_TYPE"
 
 
 FORMS = {

@@ -135,6 +135,7 @@ def variables(access: Access) -> dict[str, str]:
         "ANTHROPIC_API_KEY": access.api_key,
         "AGENTGYM_WORLD_URL": access.world_url,
         "AGENTGYM_MCP_URL": access.mcp_url,
+        "AGENTGYM_OPENENV_URL": access.world_url,
         "AGENTGYM_TASK": access.task,
         "AGENTGYM_SAMPLE": str(access.sample),
         "AGENTGYM_SEED": str(access.seed),

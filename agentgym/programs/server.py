@@ -12,10 +12,13 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager, nullcontext
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from agentgym.errors import MissingExtra
 from agentgym.programs.dialects import DIALECTS, Dialect
+from agentgym.programs.openenv_world import converse
+from agentgym.programs.reading import bearer, json_body
 from agentgym.programs.session import Session
 from agentgym.programs.values import Call, Request, RequestRefused
 from agentgym.utils.access import same
@@ -25,9 +28,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request as HttpRequest
     from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
-
-LARGEST = 32 * 2**20
-"""Bytes of a request."""
+    from starlette.websockets import WebSocket
 
 
 class _Grant(NamedTuple):
@@ -72,7 +73,7 @@ class ProgramServer:
             log_config=None,
             access_log=False,
             lifespan="off",
-            ws="none",
+            ws="websockets-sansio" if find_spec("websockets") else "none",
             timeout_graceful_shutdown=1,
             backlog=2048,
         )
@@ -123,7 +124,7 @@ class ProgramServer:
 
     def _site(self) -> Any:
         from starlette.applications import Starlette
-        from starlette.routing import Route
+        from starlette.routing import Route, WebSocketRoute
 
         return Starlette(
             routes=[
@@ -131,6 +132,7 @@ class ProgramServer:
                 Route("/v1/models", self._models),
                 Route("/worlds/{key}", self._world),
                 Route("/worlds/{key}/mcp", _Application(self._mcp_call)),
+                WebSocketRoute("/worlds/{key}/ws", self._openenv),
                 Route("/worlds/{key}/{verb}", self._act, methods=["POST"]),
             ]
         )
@@ -139,8 +141,8 @@ class ProgramServer:
         """One call of the model."""
         dialect = DIALECTS[http.url.path]
         try:
-            grant = self._granted(_bearer(http), world=False)
-            request = dialect.read(await _json(http))
+            grant = self._granted(bearer(http), world=False)
+            request = dialect.read(await json_body(http))
             answering = grant.session.complete(grant.agent, request)
             call = await _unless_gone(http, grant.session.over, answering)
         except RequestRefused as problem:
@@ -152,7 +154,7 @@ class ProgramServer:
         from starlette.responses import JSONResponse
 
         try:
-            self._granted(_bearer(http), world=False)
+            self._granted(bearer(http), world=False)
         except RequestRefused as problem:
             return _refusal(problem, DIALECTS["/v1/chat/completions"])
         model = {"id": "policy", "object": "model", "created": 0, "owned_by": "agentgym"}
@@ -175,7 +177,7 @@ class ProgramServer:
 
         try:
             grant = self._granted(http.path_params["key"], world=True)
-            answer = await _use(grant.session, http.path_params["verb"], await _json(http))
+            answer = await _use(grant.session, http.path_params["verb"], await json_body(http))
         except RequestRefused as problem:
             return _refusal(problem, DIALECTS["/v1/chat/completions"])
         return JSONResponse(answer)
@@ -189,6 +191,15 @@ class ProgramServer:
             return
         scope["agentgym.world"] = grant.session.world
         await self._mcp(scope, receive, send)
+
+    async def _openenv(self, socket: WebSocket) -> None:
+        """The world of an episode for OpenEnv's clients."""
+        try:
+            grant = self._granted(socket.path_params["key"], world=True)
+        except RequestRefused:
+            await socket.close(1008)
+            return
+        await converse(grant.session, socket)
 
 
 class _Application:
@@ -218,37 +229,6 @@ async def _use(session: Session, verb: str, body: dict[str, Any]) -> dict[str, A
         session.rate(body.get("score"))  # type: ignore[arg-type]  # It checks the type.
         return {"score": session.score}
     raise RequestRefused(f"there is no {verb!r:.40}: post to step, call or score", 404, "not_found")
-
-
-def _bearer(http: HttpRequest) -> str:
-    """The key of a request, as OpenAI's or as Anthropic's clients send it."""
-    kind, _, key = http.headers.get("authorization", "").partition(" ")
-    return key if kind.lower() == "bearer" else http.headers.get("x-api-key", "")
-
-
-async def _json(http: HttpRequest) -> dict[str, Any]:
-    body = bytearray()
-    async for part in http.stream():
-        body += part
-        if len(body) > LARGEST:
-            raise RequestRefused(f"the request has more than {LARGEST >> 20} MiB", 413, "too_large")
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        raise RequestRefused("the body is not JSON") from None
-    if not isinstance(found, dict):
-        raise RequestRefused("the body is not a JSON object")
-    if b"\\ud" in body.lower():
-        _refuse_half_characters(found)
-    return found
-
-
-def _refuse_half_characters(body: dict[str, Any]) -> None:
-    """Refuse halves of surrogate pairs, which have no tokens."""
-    try:
-        json.dumps(body, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise RequestRefused("the body contains half of a surrogate pair") from None
 
 
 async def _unless_gone(
