@@ -31,6 +31,9 @@ SCHEMES: dict[str, Scheme] = {
     "skyrl-gym": Scheme("agentgym.interop.skyrl_gym_env:SkyRLGymWorld", "id, with --data ROWS"),
     "textarena": Scheme("agentgym.interop.textarena_env:TextArenaWorld", "id of a game for one"),
     "verifiers": Scheme("agentgym.interop.verifiers_env:VerifiersWorld", "id of a taskset"),
+    "verifiers-v0": Scheme(
+        "agentgym.interop.verifiers_classic_env:ClassicVerifiersWorld", "id of a classic one"
+    ),
     "trl": Scheme("agentgym.interop.trl_env:TRLWorld", "file.py:Class"),
 }
 """Prefix of a name to its kind."""
