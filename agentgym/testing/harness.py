@@ -115,10 +115,12 @@ class Harness:
         return held
 
     def few(self, env: TextEnv, count: int) -> list[str]:
-        """Tasks spread evenly over the splits, about ``count`` from each; splits take turns."""
-        lists = (env.tasks(split) for split in self.splits(env))
-        spread = [ids[:: max(1, len(ids) // count)][:count] for ids in lists]
-        return [id_ for row in zip_longest(*spread) for id_ in row if id_ is not None]
+        """Tasks spread over the splits, ``count`` from each; splits take turns.
+
+        A smaller count gives the first of those of a larger one: to make a task may take long.
+        """
+        lists = (_spread(env.tasks(split))[:count] for split in self.splits(env))
+        return [id_ for row in zip_longest(*lists) for id_ in row if id_ is not None]
 
     def begin(self, env: TextEnv, task: str, seed: int = 0) -> Step:
         """Start a task; ``info`` must name it, and it must not be won yet."""
@@ -260,3 +262,14 @@ class Harness:
             return commands[int(rng.integers(len(commands)))], True
         env.action_space.seed(int(rng.integers(2**31)))
         return env.action_space.sample(), False
+
+
+def _spread(ids: Sequence[str]) -> list[str]:
+    """All of them; any number of the first ones lies far apart in the list.
+
+    Examples:
+        >>> _spread("abcdefgh")[:5]
+        ['a', 'e', 'c', 'g', 'b']
+    """
+    places = (int(part * len(ids)) for part in (0, 1 / 2, 1 / 4, 3 / 4, 1 / 8, 5 / 8))
+    return list(dict.fromkeys([*(ids[place] for place in places if ids), *ids]))
