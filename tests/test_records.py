@@ -142,6 +142,7 @@ def test_a_line_of_schema_4_is_read_with_the_defaults_of_newer_fields():
     ("change", "message"),
     [
         ({"won": "yes"}, "won of an episode is 'yes', expected true or false"),
+        ({"score": 7.0}, "score of an episode is 7, expected 0 to 1"),
         ({"stop": "tired"}, "stop of an episode is 'tired', expected terminated or"),
         ({"sample": 1.5}, "sample of an episode is 1.5, expected a whole number"),
         ({"turns": {}}, "turns of an episode is {}, expected a list"),

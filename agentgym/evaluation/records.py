@@ -231,8 +231,8 @@ class EpisodeRecord:
         """An episode from a JSON object; the edge where untyped data becomes typed.
 
         Raises:
-            ConfigError: It is of another schema version, or a field is missing, unknown or of
-                another type.
+            ConfigError: It is of another schema version, or a field is missing, unknown, of another
+                type or out of range.
         """
         if found.get("schema") not in READABLE:
             raise ConfigError(
@@ -240,7 +240,10 @@ class EpisodeRecord:
                 f"{' or '.join(map(str, READABLE))}"
             )
         content = {name: value for name, value in found.items() if name != "schema"}
-        return from_object(cls, content, "an episode")
+        record = from_object(cls, content, "an episode")
+        if record.score < 0 or record.score > 1:  # NaN: it has none.
+            raise ConfigError(f"score of an episode is {record.score:g}, expected 0 to 1")
+        return record
 
 
 def append(path: Path, record: EpisodeRecord) -> None:
