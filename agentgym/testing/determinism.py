@@ -120,14 +120,15 @@ def _hasty_threads() -> Iterator[None]:
 
 def forks_are_exact_and_independent(harness: Harness) -> str:
     """A fork continues exactly like the original, and neither disturbs the other."""
-    number = 0
-    for number, walk in enumerate(harness.some(4), 1):
-        rng = np.random.default_rng(number)
-        # Once from the opening, where generators and buffers are still empty.
-        cut = int(rng.integers(len(walk.actions))) if number > 1 else 0
+    late, forks = harness.hurry(), 0
+    first, *others = harness.recorded()[:4]
+    # Once from the opening, where generators and buffers are still empty.
+    for walk in (first, first, *others):
+        rng = np.random.default_rng(forks)
+        cut = int(rng.integers(1, max(2, len(walk.actions)))) if forks else 0
         original = harness.make()
         harness.replay(original, walk, cut)
-        early, late = harness.fork(original), harness.fork(original)
+        early, later = harness.fork(original), harness.fork(original)
         where = f"task {walk.task!r}, forked after {cut} actions"
         harness.same(
             harness.follow(early, walk.actions[cut:]),
@@ -140,16 +141,19 @@ def forks_are_exact_and_independent(harness: Harness) -> str:
             walk.steps[cut + 1 :],
             f"{where}: its fork disturbed the original: share no mutable state and no process",
         )
-        _goes_on(harness, late, walk, cut, where, rng)
-    return f"{number} forks, each with two continuations"
+        _goes_on(harness, later, walk, cut, where, rng)
+        forks += 1
+        if forks > 1 and late():
+            break
+    return f"{forks} forks, each with two continuations"
 
 
 def _goes_on(
-    harness: Harness, late: TextEnv, walk: Walk, cut: int, where: str, rng: np.random.Generator
+    harness: Harness, later: TextEnv, walk: Walk, cut: int, where: str, rng: np.random.Generator
 ) -> None:
     """A fork keeps its state while its original moves on and is closed."""
-    grandchild = harness.fork(late)
-    actions, answers = harness.wander(late, rng)
+    grandchild = harness.fork(later)
+    actions, answers = harness.wander(later, rng)
     fresh = harness.replay(harness.make(), walk._replace(actions=(*walk.actions[:cut], *actions)))
     harness.same(
         answers,

@@ -365,7 +365,7 @@ def tasks_are_as_declared(harness: Harness) -> str:
 def the_oracle_is_not_shown(harness: Harness) -> str:
     """Neither the metadata of an answer nor the state holds the solution."""
     env, seen = served(harness), 0
-    for task in harness.few(env, 2):
+    for task in harness.few(env, 2)[:4]:
         harness.begin(env, task)
         plan = harness.oracle(env)
         if not plan or len(set(plan)) < 2 or len(plan) < 3:
