@@ -278,8 +278,8 @@ async function drawTree(id) {
     const colour = node.ends ? (won ? "var(--good)" : "var(--bad)") : "var(--accent)";
     if (node.forks) add("circle", { class: "fork", cx: x, cy: y, r: 8.5, fill: "none" });
     const dot = add("circle", { class: "node", cx: x, cy: y, r: 5, fill: colour });
-    const label = node.label.length > 16 ? `${node.label.slice(0, 15)}…` : node.label;
-    add("text", { x: x + 8, y: y + 4 }, label);
+    const label = node.label.length > 13 ? `${node.label.slice(0, 12)}…` : node.label;
+    add("text", { x: x + (node.forks ? 12 : 8), y: y + 4 }, label);
     const title = document.createElementNS("http://www.w3.org/2000/svg", "title");
     title.textContent = [`${node.label}: ${node.ids.length} episodes`, ...(node.forks ?? [])].join("\n");
     dot.append(title);
