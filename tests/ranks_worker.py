@@ -138,8 +138,24 @@ def compare(case: Case, ranks: ProcessGroup, folder: Path) -> dict[str, float]:
         for one, other in zip(found.pop("metrics"), expected.pop("metrics"), strict=True)
     ]
     columns = {name: difference(found[name], expected[name]) for name in expected}
+    if case.how != "lora":
+        refused_by_all(learner, ranks, folder / "taken")
     checkpoints = saved_and_resumed(whole, learner, algorithm, ranks, folder)
     return {**columns, "metrics": max(metrics, default=0.0), **checkpoints}
+
+
+def refused_by_all(learner: ShardedLearner, ranks: ProcessGroup, folder: Path) -> None:
+    """What rank 1 cannot write is an error on every rank, and none waits for another."""
+    if ranks.lead:
+        folder.mkdir(parents=True)
+        (folder / "part-00001").touch()
+    dist.barrier()
+    try:
+        learner.saving(folder, state=True, copies=False)()
+    except OSError as problem:
+        assert "rank 1: " in str(problem) and "part-00001" in str(problem)
+    else:
+        raise AssertionError("written over a file")
 
 
 def saved_and_resumed(
