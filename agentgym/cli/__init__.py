@@ -21,6 +21,7 @@ usage: agentgym VERB [options]
   train        train an agent in an environment, and measure how much it improves
   eval         play a frozen panel of tasks with a model and report pass@k
   compare      say whether evaluations differ, by how much, and on which tasks
+  plan         say how fast training would be on a number of GPUs, and how to divide them
   plan-eval    say how many tasks and episodes an evaluation needs
   report       write the report of a run, or of several over one another, as HTML
   probe        estimate what every turn of an episode was worth, by playing on from it
@@ -44,6 +45,7 @@ VERBS = {
     "train": "training:train",
     "eval": "evaluation:evaluate",
     "compare": "comparison:compare",
+    "plan": "planning:plan",
     "plan-eval": "comparison:plan_eval",
     "report": "report:report",
     "probe": "probe:probe",

@@ -7,13 +7,12 @@ async          groups are sampled all the time; weights change under episodes in
 =============  ============================================================================
 
 ``with_importance_correction`` corrects for tokens of older weights. An asynchronous run depends on
-the clock; only ``sync`` repeats exactly.
+the clock, which is that of the event loop; only ``sync`` repeats exactly.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,12 +21,38 @@ from typing import Any, NamedTuple, Protocol
 from agentgym.algorithm import Algorithm, extend
 from agentgym.credit.importance import correct_sampling
 from agentgym.settings import ScheduleSettings
-from agentgym.training.trainer import Step, Trainer
+from agentgym.training.groups import Groups
+from agentgym.training.trainer import Step
 from agentgym.types import Task, Trajectory
 from agentgym.utils.concurrency import cancel
 
 Tasks = Callable[[int], Sequence[Task]]
 """The tasks of a step, from its number; every step has the same number of them."""
+
+
+class StepTrainer(Protocol):
+    """What a schedule asks of a ``Trainer``."""
+
+    step: int
+    """Training steps taken."""
+
+    def source(self) -> Groups:
+        """Where groups come from."""
+
+    def stream(self, number: int) -> str:
+        """Name of a step in the derivation of seeds."""
+
+    async def play(self, tasks: Sequence[Task], number: int) -> list[list[Trajectory]]:
+        """Collect one group per task, with the seeds of a step."""
+
+    async def run_step(self, tasks: Sequence[Task]) -> Step:
+        """Collect one group per task, learn from them, publish the weights."""
+
+    async def learn(self, groups: Sequence[list[Trajectory]], rollout_seconds: float) -> Step:
+        """Update the policy; the seconds of the rollout are logged."""
+
+    async def publish(self) -> None:
+        """Load the current weights into the engine."""
 
 
 class Scheduler(Protocol):
@@ -44,7 +69,7 @@ class Scheduler(Protocol):
 
 
 def make_scheduler(
-    settings: ScheduleSettings, trainer: Trainer, tasks: Tasks, state: dict[str, Any]
+    settings: ScheduleSettings, trainer: StepTrainer, tasks: Tasks, state: dict[str, Any]
 ) -> Scheduler:
     """The configured schedule, for a new run or, with ``state``, for a resumed one."""
     if settings.kind == "async":
@@ -70,7 +95,7 @@ def with_importance_correction(algorithm: Algorithm, settings: ScheduleSettings)
 class Synchronous:
     """Sample, learn, publish."""
 
-    trainer: Trainer
+    trainer: StepTrainer
     tasks: Tasks
 
     async def step(self) -> Step:
@@ -94,17 +119,17 @@ class OneStepOff:
     run samples the episodes in flight again, with the weights of the checkpoint.
     """
 
-    trainer: Trainer
+    trainer: StepTrainer
     tasks: Tasks
     _ahead: asyncio.Task[list[list[Trajectory]]] | None = None
 
     async def step(self) -> Step:
         """Take the next training step."""
-        start, trainer = time.perf_counter(), self.trainer
+        start, trainer = now(), self.trainer
         groups = await (self._ahead or self._play(trainer.step))
         await trainer.publish()
         self._ahead = asyncio.create_task(self._play(trainer.step + 1))
-        return await trainer.learn(groups, time.perf_counter() - start)
+        return await trainer.learn(groups, now() - start)
 
     async def _play(self, number: int) -> list[list[Trajectory]]:
         return await self.trainer.play(self.tasks(number), number)
@@ -155,7 +180,7 @@ class Asynchronous:
     tasks and seeds and the weights of the checkpoint.
     """
 
-    trainer: Trainer
+    trainer: StepTrainer
     tasks: Tasks
     settings: ScheduleSettings
     started: int = 0
@@ -168,7 +193,7 @@ class Asynchronous:
         self._restarts = deque(self.unfinished)
         self._groups: dict[int, _Group] = {}
         """Groups started and not learned from, by index, in the order of their start."""
-        self._player = replace(self.trainer.player)
+        self._source = self.trainer.source()
         """All steps share its limit on concurrent episodes."""
 
     @property
@@ -178,7 +203,7 @@ class Asynchronous:
 
     async def step(self) -> Step:
         """Take the next training step."""
-        start, trainer = time.perf_counter(), self.trainer
+        start, trainer = now(), self.trainer
         dropped = await self._drop_stale()
         taken = [self._groups.pop(index) for index in await self._ready()]
         carried = sum(group.version < trainer.step for group in taken) / len(taken)
@@ -186,7 +211,7 @@ class Asynchronous:
         groups = [[mask_stale_turns(t, oldest) for t in group.played.result()] for group in taken]
         masked = sum(not turn.learn for group in groups for t in group for turn in t.turns)
         self._start(self.settings.max_staleness)
-        result = await trainer.learn(groups, time.perf_counter() - start)
+        result = await trainer.learn(groups, now() - start)
         await trainer.publish()
         counts = GroupCounts(carried, dropped, masked)._asdict()
         named = {f"schedule/{name}": float(value) for name, value in counts.items()}
@@ -200,9 +225,9 @@ class Asynchronous:
             else:
                 index, self.started = self.started, self.started + 1
             number, place = divmod(index, self.size)
-            player = self._player.with_stream(self.trainer.stream(number))
-            playing = self.trainer.algorithm.collect(self.tasks(number)[place], player)
-            self._groups[index] = _Group(asyncio.ensure_future(playing), self.trainer.step)
+            task, stream = self.tasks(number)[place], self.trainer.stream(number)
+            playing = asyncio.ensure_future(self._source.collect(task, stream))
+            self._groups[index] = _Group(playing, self.trainer.step)
 
     async def _drop_stale(self) -> int:
         """Drop the groups that are too old and return their number."""
@@ -215,15 +240,11 @@ class Asynchronous:
 
     async def _ready(self) -> list[int]:
         """Wait for a step's groups, after the timeout for one, and return their indices."""
-        end = (
-            None
-            if self.settings.group_timeout is None
-            else time.monotonic() + self.settings.group_timeout
-        )
+        end = None if self.settings.group_timeout is None else now() + self.settings.group_timeout
         while True:
             self._start(self.settings.max_staleness + 1)
             done = [index for index, group in self._groups.items() if group.played.done()]
-            left = None if end is None else max(0.0, end - time.monotonic())
+            left = None if end is None else max(0.0, end - now())
             if len(done) >= self.size or (done and left == 0.0):
                 return sorted(done)[: self.size]
             in_flight = [group.played for group in self._groups.values() if not group.played.done()]
@@ -237,6 +258,11 @@ class Asynchronous:
     def state(self) -> dict[str, Any]:
         """Groups to sample again, and the next one."""
         return {"started": self.started, "unfinished": [*self._groups, *self._restarts]}
+
+
+def now() -> float:
+    """Seconds of the event loop's clock."""
+    return asyncio.get_running_loop().time()
 
 
 def mask_stale_turns(episode: Trajectory, oldest: int) -> Trajectory:

@@ -24,6 +24,7 @@ from agentgym.settings import AlarmSettings
 from agentgym.training.alarms import AlarmState
 from agentgym.training.credited import Advantages, by_turn, take_advantages, with_positions
 from agentgym.training.entropy_law import EntropyFit
+from agentgym.training.groups import Groups, LocalGroups
 from agentgym.training.learner import Learner
 from agentgym.training.metrics import (
     batch_metrics,
@@ -59,6 +60,8 @@ class Trainer:
     """Training steps taken; also the policy version of the engine."""
     alarms: AlarmSettings = field(default_factory=AlarmSettings)
     """When to warn, and when to stop."""
+    groups: Groups | None = None
+    """Where groups come from; unset: the player plays them."""
 
     def __post_init__(self) -> None:
         """Initialise the credit state; add the networks the algorithm needs to the learner."""
@@ -85,8 +88,12 @@ class Trainer:
 
     async def play(self, tasks: Sequence[Task], number: int) -> list[list[Trajectory]]:
         """Collect one group per task, with the seeds of a step."""
-        player = replace(self.player, stream=self.stream(number))
-        return await gather(self.algorithm.collect(task, player) for task in tasks)
+        stream, groups = self.stream(number), self.source()
+        return await gather(groups.collect(task, stream) for task in tasks)
+
+    def source(self) -> Groups:
+        """Where groups come from; what is played in this process shares one limit on episodes."""
+        return self.groups or LocalGroups(self.algorithm.collect, replace(self.player))
 
     def stream(self, number: int) -> str:
         """Name of a step in the derivation of seeds."""
@@ -127,6 +134,8 @@ class Trainer:
             "tokens": tokens,
             "tokens_per_second": tokens / (rollout_seconds + update_seconds),
         }
+        if self.groups is not None:
+            metrics |= self.groups.metrics()
         return Step(list(groups), metrics, self.alarm_state.warnings(self.alarms), advantages)
 
     def _learn(
