@@ -15,7 +15,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from agentgym.algorithm import Algorithm, extend
@@ -195,11 +197,15 @@ class Asynchronous:
         """Groups started and not learned from, by index, in the order of their start."""
         self._source = self.trainer.source()
         """All steps share its limit on concurrent episodes."""
+        self._tasks = lru_cache(maxsize=8)(self.tasks)
+        """Of a step; drawing them takes a while, and every group of a step asks."""
+        self._finished = asyncio.Event()
+        """Set when a group has ended; waiting for all groups would look at each for every one."""
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Groups per step."""
-        return len(self.tasks(0))
+        return len(self._tasks(0))
 
     async def step(self) -> Step:
         """Take the next training step."""
@@ -225,8 +231,9 @@ class Asynchronous:
             else:
                 index, self.started = self.started, self.started + 1
             number, place = divmod(index, self.size)
-            task, stream = self.tasks(number)[place], self.trainer.stream(number)
+            task, stream = self._tasks(number)[place], self.trainer.stream(number)
             playing = asyncio.ensure_future(self._source.collect(task, stream))
+            playing.add_done_callback(lambda _: self._finished.set())
             self._groups[index] = _Group(playing, self.trainer.step)
 
     async def _drop_stale(self) -> int:
@@ -243,12 +250,13 @@ class Asynchronous:
         end = None if self.settings.group_timeout is None else now() + self.settings.group_timeout
         while True:
             self._start(self.settings.max_staleness + 1)
+            self._finished.clear()
             done = [index for index, group in self._groups.items() if group.played.done()]
             left = None if end is None else max(0.0, end - now())
             if len(done) >= self.size or (done and left == 0.0):
                 return sorted(done)[: self.size]
-            in_flight = [group.played for group in self._groups.values() if not group.played.done()]
-            await asyncio.wait(in_flight, timeout=left or None, return_when=asyncio.FIRST_COMPLETED)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._finished.wait(), left or None)
 
     async def close(self) -> None:
         """Cancel the episodes in flight."""
