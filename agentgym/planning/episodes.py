@@ -42,7 +42,7 @@ class SimulatedGroups:
 
     Args:
         events: In which the episodes happen.
-        engines: All episodes of a group are played on one of them.
+        engines: All episodes of a group are played on the one with the fewest groups.
         workload: What episodes are like.
         group_size: Episodes of a task.
         concurrency: Episodes in flight; None: no limit.
@@ -56,7 +56,9 @@ class SimulatedGroups:
         group_size: int,
         concurrency: int | None,
     ) -> None:
-        self.events, self.engines, self.workload = events, engines, workload
+        self.events, self.workload = events, workload
+        self._groups = dict.fromkeys(engines, 0)
+        """Groups in flight, by engine."""
         self.group_size, self.concurrency = group_size, concurrency
         self.version = 0
         """Of the weights in the engines."""
@@ -67,7 +69,8 @@ class SimulatedGroups:
     async def collect(self, task: Task, stream: str) -> list[Trajectory]:
         """The group of a task."""
         name = f"{stream}/{task.id}"
-        engine = self.engines[random.Random(name).randrange(len(self.engines))]
+        engine = min(self._groups, key=self._groups.__getitem__)
+        self._groups[engine] += 1
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         found: list[Trajectory] = []
 
@@ -86,6 +89,7 @@ class SimulatedGroups:
         try:
             await done
         finally:
+            self._groups[engine] -= 1
             for member in members:
                 member.cancelled = True
         return sorted(found, key=lambda each: each.sample)
@@ -93,6 +97,11 @@ class SimulatedGroups:
     def metrics(self) -> dict[str, float]:
         """None."""
         return {}
+
+    def pause(self, seconds: float) -> None:
+        """Let all engines sample nothing for a while."""
+        for engine in self._groups:
+            engine.pause(seconds)
 
     def leave(self) -> None:
         """An episode has ended."""

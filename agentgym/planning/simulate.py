@@ -20,7 +20,7 @@ from agentgym.types import Task, Trajectory
 
 WARM_UP = 2
 """Steps before those that are measured: the first ones find no episodes in flight."""
-MEASURED = 4
+MEASURED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +125,7 @@ class SimulatedTrainer:
     async def publish(self) -> None:
         """Take as long as the weights need; engines pause meanwhile."""
         seconds = self.training.laws.publish()
-        for engine in self.groups.engines:
-            engine.pause(seconds)
+        self.groups.pause(seconds)
         await asyncio.sleep(seconds)
         self.publishing += seconds
         self.last_update += seconds
