@@ -72,6 +72,7 @@ def _advice(plan: Plan) -> tuple[str, ...]:
         words += ["--schedule.max-staleness", str(settings.max_staleness)]
     words += ["--tasks-per-step", str(plan.wish.tasks), "--group-size", str(plan.wish.group_size)]
     words += ["--rollout.concurrency", str(best.concurrency)]
+    words += ["--lora.rank", "16", "--lora.sync", "adapters"] if plan.wish.lora else []
     notes = [f"* the most episodes an hour: {' '.join(words)}"]
     cores = best.found.turns_per_second * CONTROLLER_SECONDS
     if cores > 0.7:
