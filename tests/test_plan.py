@@ -71,7 +71,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("case", PUBLISHED, ids=lambda case: f"{case[0]}{case[1]}")
 def test_the_figures_of_an_earlier_cost_model_are_reproduced(case):
-    """That one had a coarser law of engines: within 10 %."""
+    """That one had a coarser law of engines: within 5 %."""
     kind, staleness, engines, trainers, tasks = case
     placement = Placement(
         schedule=ScheduleSettings(kind=kind, max_staleness=staleness),
@@ -81,7 +81,7 @@ def test_the_figures_of_an_earlier_cost_model_are_reproduced(case):
     )
     found = simulate(Training(laws=LAWS, workload=Workload(), tasks_per_step=tasks), placement)
     figures = found.episodes_per_hour, found.turns_per_second, found.learning
-    assert figures == pytest.approx(PUBLISHED[case], rel=0.1)
+    assert figures == pytest.approx(PUBLISHED[case], rel=0.05)
 
 
 def wish(**changes):
