@@ -3,7 +3,7 @@
 AgentGymError
 ├── ConfigError         a name, a field or a value in a configuration is wrong
 ├── ImpossibleValue     a setting has a value that no run can use
-├── MissingExtra        an optional package is not installed; the message says how to get it
+├── MissingExtra        an optional package is not installed; the message names the command
 │   └── Unconfined      this machine cannot sandbox untrusted code as required
 ├── UnknownTask         a task id that the environment does not have
 ├── EnvError          an environment failed (corrupt game, dead process); never the agent's fault

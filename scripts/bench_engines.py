@@ -101,7 +101,7 @@ class RandomEpisodes:
         return drawn
 
     def on(self, engine: Engine) -> int:
-        """By an engine; every episode goes on as soon as it has its answer."""
+        """By an engine; every episode continues as soon as it has its answer."""
         options = self.options
 
         async def one(episode: int) -> None:

@@ -70,7 +70,7 @@ class Talk(TextEnv):
         return Opening(self._say(), "Talk.")
 
     def act(self, action: str) -> Outcome:
-        """Answer, whatever was said."""
+        """Answer, whatever the message."""
         self.left -= 1
         return Outcome(self._say(), done=self.left == 0)
 

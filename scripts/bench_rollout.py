@@ -44,7 +44,7 @@ class Options:
     repetitions: int = 3
     """Of every way."""
     model: str | None = None
-    """Hugging Face folder or hub id; unless given, the default model made from nothing."""
+    """Hugging Face folder or hub id; unless given, the default model made from scratch."""
 
 
 def make_model(options: Options) -> Any:
@@ -100,7 +100,7 @@ class Play:
     async def lockstep(self, lengths: list[int], *, drop: bool) -> None:
         """Batches of episodes; a turn begins when all have ended theirs, a batch likewise.
 
-        With ``drop`` an episode that has ended is asked no more; otherwise the whole batch goes on
+        With ``drop`` an episode that has ended gets no call; otherwise the whole batch continues
         to the end of its longest, as in loops that only mask the ended ones out.
         """
         size = self.options.episodes

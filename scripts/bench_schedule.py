@@ -2,7 +2,7 @@
 
     scripts/bench schedule [--steps 6] [--delay 0.1] [--repetitions 3]
 
-Every schedule trains a model made from nothing in the same environment, one step of warm-up and
+Every schedule trains a model made from scratch in the same environment, one step of warm-up and
 then the measured ones; the schedules take turns, figures are medians of seconds per step. The
 environment answers after a delay that varies, one answer in five after ten times as long.
 """
@@ -100,7 +100,7 @@ class SlowHost:
 
 
 def trainer_of(options: Options, how: ScheduleSettings) -> Trainer:
-    """A model made from nothing, and what it takes to train it."""
+    """A model made from scratch, and what it takes to train it."""
     tokenizer = from_scratch.make_tokenizer(["Higher. Lower. I hide a number from 1 to 100."], 400)
     model = from_scratch.make_model(tokenizer, ScratchSettings(), context=4096, seed=0)
     count = options.tasks * options.group

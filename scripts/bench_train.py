@@ -59,7 +59,7 @@ class Options:
     repetitions: int = 3
     """Measurements of each variant."""
     model: str | None = None
-    """Hugging Face folder or hub id; unless given, one is made from nothing."""
+    """Hugging Face folder or hub id; unless given, one is made from scratch."""
     size: Size = "default"
     """Size of that model: small, medium or large (3, 24 or 500 million parameters), or default."""
     vocabulary: int = 32768
@@ -105,7 +105,7 @@ def make_learner(options: Options, way: str) -> Learner:
 
 
 def large(options: Options) -> Any:
-    """The default model made from nothing, with a larger vocabulary."""
+    """The default model made from scratch, with a larger vocabulary."""
     torch.manual_seed(0)
     shape = ScratchSettings()
     return Qwen2ForCausalLM(

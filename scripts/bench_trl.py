@@ -3,7 +3,7 @@
     scripts/bench trl [--model RUN/checkpoints/warm] [--updates 3] [--tasks 8] [--env ID]
 
 TRL leaves a conversation with a world to a function of its user (``rollout_func``). Ours asks
-``generate`` for the next turn of all episodes that go on, and shows it the whole history each time.
+``generate`` for the next turn of all running episodes, and shows it the whole history each time.
 Both learn by GRPO with the same group size, learning rate and clip, in one optimiser step for all
 episodes of a training step, from the same checkpoint and on the same tasks. Printed are the seconds
 and the success of every step, at the end the medians, and when each had a success that both had at
@@ -54,7 +54,7 @@ class Options:
     """Keyword arguments of the world."""
     model: str | None = None
     """A run's checkpoint, or any Hugging Face folder with a chat template; unless given, the
-    default model made from nothing, which plays every episode to the limit."""
+    default model made from scratch, which plays every episode to the limit."""
     updates: int = 3
     """Training steps of each."""
     tasks: int = 8

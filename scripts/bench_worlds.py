@@ -189,8 +189,8 @@ def agentdojo(task: str, listing: bool) -> Player:
         calls = [call(function=name, args=arguments) for name, arguments in texts[line]]
         made.extend(calls)
         if calls:
-            said = {"role": "assistant", "content": None, "tool_calls": calls}
-            executor.query("", runtime, data, [said])
+            message = {"role": "assistant", "content": None, "tool_calls": calls}
+            executor.query("", runtime, data, [message])
             return
         answer = [{"type": "text", "content": line}]
         checked = [one.user_tasks[case.user]]
@@ -251,7 +251,7 @@ NO_TEXT = (
     "agentgym/BabyAI-v0",
     "agentgym/Tau2-v0",
 )
-"""Worlds whose library takes no text: only what the oracle does is played."""
+"""Environments with a library that takes no text: only what the oracle does is played."""
 
 
 class Speed(NamedTuple):

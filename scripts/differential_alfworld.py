@@ -3,7 +3,7 @@
 Needs the extra `alfworld-reference`. Games take turns with the two wordings; every third one is
 perturbed first, towards what official files contain and our generator never makes: things in two
 receptacles or away from them, open doors, food that is hot already. One episode of a game follows
-the omniscient oracle to the end and goes on at random, another one is random. With a folder of
+the omniscient oracle to the end and continues at random, another one is random. With a folder of
 official games, those of its validation splits are played, in a random order.
 
     scripts/differential_alfworld.py --games 200

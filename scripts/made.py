@@ -1,4 +1,4 @@
-"""Models made from nothing, for the benchmarks."""
+"""Models made from scratch, for the benchmarks."""
 
 from __future__ import annotations
 

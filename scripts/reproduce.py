@@ -5,7 +5,7 @@
 
 Every arm trains from the same checkpoint until it has taken the same number of turns in the world,
 with each seed; its last checkpoint, no other, plays the frozen panel. Controls are methods without
-what they claim to add. A run that is done is not done again, one that was cut off goes on; after
+what they claim to add. A run that is done is not done again, one that was cut off continues; after
 each, OUT/table.md and OUT/curves.png are written again. `--world` is any world, by its recipe.
 """
 
@@ -203,7 +203,7 @@ def make_warm(options: Options, display: Display) -> Path:
 
 
 def train(run: Run) -> str:
-    """Train and evaluate, or go on with it; says how long it took, or why it could not go on.
+    """Train and evaluate, or continue that; reports how long it took, or why it stopped.
 
     Raises:
         ConfigError: The folder holds a run with other settings.
@@ -322,5 +322,5 @@ if __name__ == "__main__":
         print(f"reproduce: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
+        print("stopped; the same command continues", file=sys.stderr)
         raise SystemExit(130) from None

@@ -51,8 +51,8 @@ def replay(calls, answer):
             messages = list(messages)
             for name, arguments in calls:
                 call = modules["functions_runtime"].FunctionCall(function=name, args=arguments)
-                said = {"role": "assistant", "content": None, "tool_calls": [call]}
-                *_, messages, _ = executor.query(query, runtime, env, [*messages, said])
+                message = {"role": "assistant", "content": None, "tool_calls": [call]}
+                *_, messages, _ = executor.query(query, runtime, env, [*messages, message])
                 found = messages[-1]
                 text = found["content"][0]["content"]
                 self.results.append(" ".join(found["error"].split()) if found["error"] else text)

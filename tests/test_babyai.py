@@ -21,7 +21,7 @@ LEVELS = ("GoToLocal", "PutNextLocal", "Unlock", "BossLevel", "KeyInBox", "PutNe
 
 
 def shown(observation):
-    """Type, colour and state of each cell that the package's image shows, but for walls."""
+    """Type, colour and state of each cell that the package's image shows, except walls."""
     from minigrid.core.constants import IDX_TO_COLOR, IDX_TO_OBJECT
 
     found = {}

@@ -50,7 +50,7 @@ def test_the_published_solutions_win(env):
 
 
 def disturbed(turns, rng):
-    """A solution with a call left out, said twice, changed or added somewhere."""
+    """A solution with a call left out, repeated, changed or added somewhere."""
     turns = [list(turn) for turn in turns]
     turn = turns[rng.integers(len(turns))]
     place, kind = int(rng.integers(len(turn))), int(rng.integers(4))

@@ -1,4 +1,4 @@
-"""Comparing evaluations: pairs, seeds, flips, panels that differ, and what is said about it."""
+"""Comparing evaluations: pairs, seeds, flips, panels that differ, and the sentences about it."""
 
 from dataclasses import replace
 

@@ -31,7 +31,7 @@ BASE = EvalSpec("base", {"temperature": 1.0, "turns": 7})
 
 
 class Guesser:
-    """Plays Hotter: ``skilled(task, sample)`` says whether it halves the interval or gives up."""
+    """Plays Hotter: ``skilled(task, sample)`` decides if it halves the interval or gives up."""
 
     def __init__(self, skilled, *, wait=lambda task, sample: 0.0):
         self.skilled = skilled

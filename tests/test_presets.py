@@ -109,7 +109,7 @@ def test_an_evaluation_of_a_pretrained_model_allows_long_completions():
             },
             "adapters",
         ),
-        ({"optimizer": OptimizerSettings(learning_rate=1e-6)}, "made from nothing"),
+        ({"optimizer": OptimizerSettings(learning_rate=1e-6)}, "made from scratch"),
     ],
 )
 def test_an_unusual_learning_rate_gives_a_one_line_warning(change, warning):

@@ -268,7 +268,7 @@ def test_credit_that_follows_the_advantages_agrees_with_them():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run with a real model made from nothing, which has only played its panel."""
+    """A run with a real model made from scratch, which has only played its panel."""
     settings = Experiment(
         env="agentgym/Hotter-v0",
         env_args={"high": 8},

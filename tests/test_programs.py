@@ -262,8 +262,8 @@ def test_a_row_keeps_the_tokens_that_were_sampled(native):
         async with Client(access) as client:
             answer = await client.ask(messages)
             assert (answer["content"], answer["reasoning_content"]) == ("Found", "hm")
-            said = {"role": "assistant", "content": "Found"}
-            await client.ask([*messages, said, {"role": "user", "content": "Again."}])
+            reply = {"role": "assistant", "content": "Found"}
+            await client.ask([*messages, reply, {"role": "user", "content": "Again."}])
 
     (episode,) = play(native, program, lambda p, s: (*spelled, *native.stop), retries=0)
     assert episode.error == "" and [t.fresh for t in episode.turns] == [True, False]
@@ -669,8 +669,8 @@ def test_every_form_is_read_by_its_own_next_request_and_as_a_stream(native):
                     asked = {"role": "user", "content": "Go."}
                     body = {"input": [asked, *answer["output"], more]}
                 else:
-                    said = {"role": "assistant", "content": answer["content"]}
-                    body = {**body, "messages": [*body["messages"], said, more]}
+                    reply = {"role": "assistant", "content": answer["content"]}
+                    body = {**body, "messages": [*body["messages"], reply, more]}
                 streamed = await client.post(path, json={**body, "stream": True})
                 streams[path] = streamed.text
 
@@ -701,8 +701,8 @@ def test_a_chat_endpoint_may_play_under_a_program():
     async def program(access):
         messages = [{"role": "system", "content": "S"}, {"role": "user", "content": "Go."}]
         async with Client(access) as client:
-            said = await client.ask(messages)
-            await client.ask([*messages, said, {"role": "user", "content": "On."}])
+            reply = await client.ask(messages)
+            await client.ask([*messages, reply, {"role": "user", "content": "On."}])
 
     with serving(lambda path, body: (200, answer)) as (service, url):
         engine = ChatEngine("m", Endpoint(url), tokenizer)

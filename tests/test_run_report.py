@@ -264,9 +264,9 @@ def test_the_page_is_written_within_its_share_of_the_time(tmp_path, monkeypatch)
 
 
 def test_a_page_that_fails_is_a_warning_and_not_the_end(tmp_path, monkeypatch, capsys):
-    said = []
-    monkeypatch.setattr(Display, "say", lambda self, text="": said.append(text))
+    lines = []
+    monkeypatch.setattr(Display, "say", lambda self, text="": lines.append(text))
     growing = GrowingPage(RunFolder(tmp_path), Display())
     growing.update()
     growing.update()
-    assert len(said) == 1 and "is no longer written" in said[0]
+    assert len(lines) == 1 and "is no longer written" in lines[0]

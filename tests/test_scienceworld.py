@@ -199,7 +199,7 @@ MELT = "melt-full-v25"
 LONG = json.loads(
     (Path(__file__).parent / "golden" / "scienceworld_melt_full_v25.json").read_text()
 )
-"""A walk of 180 commands past bees and mixed paint, at random but for the seed."""
+"""A walk of 180 commands past bees and mixed paint, random but seeded."""
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def brevity(episode):
 def some(episode):
     return None if episode.sample else episode.won
 
-async def told(episode):
+async def waits(episode):
     await asyncio.sleep(0)
     return Score(0.75, won=False, criteria={"style": 0.75}, reason="Fine.")
 
@@ -115,7 +115,7 @@ def test_what_has_no_score_is_counted_and_asked_for_again(file, tmp_path, episod
 
 
 def test_a_scorer_may_say_everything_itself(file, tmp_path):
-    assert score(file, "--with", tmp_path / "scorers.py:told") == 0
+    assert score(file, "--with", tmp_path / "scorers.py:waits") == 0
     found = scored(file)[0]
     assert (found.score, found.won) == (0.75, False)
     assert (found.rescoring.criteria, found.rescoring.reason) == ({"style": 0.75}, "Fine.")
@@ -318,7 +318,7 @@ def test_rate_limits_errors_and_refused_fields_are_survived(file, tmp_path, epis
         assert score(file, *judge_words(tmp_path, address), "--concurrency", 1) == 0
     assert all(each.score == 0.75 for each in scored(file) if each.stop.scored)
     times = [when for *_, when in service.asked]
-    assert times[12] - times[11] >= 0.29, "it waited as long as it was told"
+    assert times[12] - times[11] >= 0.29, "it waited as long as it was waits"
     assert sum("response_format" in body for body in calls) == 1
 
 

@@ -12,7 +12,7 @@ pytest.importorskip("addict")
 pytest.importorskip("loguru")
 pytest.importorskip("toml")
 
-from agentgym.tools.speakers import Said
+from agentgym.tools.speakers import Reply
 from agentgym.tools.user import END, SimulatedUser
 from agentgym_envs.tau2 import package, records
 from agentgym_envs.tau2.domains import DOMAINS, domain
@@ -111,7 +111,7 @@ def test_a_simulated_customer_hears_the_agent_and_ends_the_episode():
     def speaker(messages, seed):
         brief, heard = messages[0]["content"], messages[-1]["content"]
         assert "You want this:" in brief
-        return Said("Thank you." + END if "Goodbye" in heard else f"Help me. ({len(messages)})")
+        return Reply("Thank you." + END if "Goodbye" in heard else f"Help me. ({len(messages)})")
 
     with pytest.raises(ConfigError, match="solved alone"):
         Tau2(user=SimulatedUser(speaker))
@@ -127,7 +127,7 @@ def test_a_simulated_customer_hears_the_agent_and_ends_the_episode():
     assert env.step(said)[0] == "Help me. (4)" and fork.user.turns == 1
     text, reward, over, _, info = env.step("Goodbye.")
     assert (text, reward, over, info["won"]) == ("Thank you.", 1.0, True, True)
-    assert fork.step("Goodbye.")[1:3] == (0.0, True), "the facts were not told"
+    assert fork.step("Goodbye.")[1:3] == (0.0, True), "the facts were not communicated"
 
 
 def test_what_the_customer_must_be_told_counts():

@@ -251,7 +251,7 @@ def test_a_tool_environment_runs_with_native_calls(tokenizer, name):
 
 
 def parts_for(tokenizer, tmp_path, **settings):
-    """The parts of a run with a pretrained model, whose tokenizer is given."""
+    """The parts of a run with a pretrained model with a given tokenizer."""
     experiment = Experiment(env="agentgym/PythonMath-v0", model="object:M", **settings)
     objects = Objects(model=object(), tokenizer=tokenizer)
     return RunParts(experiment, RunFolder(tmp_path), Display(None), objects=objects)

@@ -31,14 +31,16 @@ class Recorder:
 
 
 def test_a_tracker_that_raises_is_warned_about_once_and_dropped():
-    said, good, bad = [], Recorder(), Recorder(breaks_at=2)
-    trackers = Trackers({"bad": bad, "good": good}, said.append)
+    lines, good, bad = [], Recorder(), Recorder(breaks_at=2)
+    trackers = Trackers({"bad": bad, "good": good}, lines.append)
     for step in (1, 2, 3):
         trackers.log(step, {"loss": float(step), "nan": math.nan})
     trackers.finish()
     assert good.seen == [(1, {"loss": 1.0}), (2, {"loss": 2.0}), (3, {"loss": 3.0})]
     assert (good.finished, bad.finished, len(bad.seen)) == (1, 0, 1)
-    assert said == ["warning: tracker bad is dropped, training goes on: ConnectionError: no server"]
+    assert lines == [
+        "warning: tracker bad is dropped, training continues: ConnectionError: no server"
+    ]
 
 
 @pytest.fixture
@@ -74,9 +76,9 @@ def test_a_continued_run_gets_the_trackers_own_name(tmp_path, adapters):
 
 
 def test_a_tracker_that_cannot_start_is_left_out(tmp_path, adapters):
-    said = []
-    trackers = start_trackers(["wandb"], run(tmp_path, fails=True), said.append)
-    assert trackers.open == {} and "RuntimeError: no key" in said[0]
+    lines = []
+    trackers = start_trackers(["wandb"], run(tmp_path, fails=True), lines.append)
+    assert trackers.open == {} and "RuntimeError: no key" in lines[0]
     assert not list(tmp_path.iterdir())
 
 

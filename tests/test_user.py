@@ -23,7 +23,7 @@ from agentgym.rollout.player import Player
 from agentgym.rollout.speaker import EngineSpeaker
 from agentgym.settings import UserSettings
 from agentgym.tools import ToolEnv
-from agentgym.tools.speakers import EndpointSpeaker, Said
+from agentgym.tools.speakers import EndpointSpeaker, Reply
 from agentgym.tools.user import END, SimulatedUser, WithUser
 from agentgym.types import Sampling
 
@@ -58,7 +58,7 @@ def scripted(messages, seed):
     wanted = messages[0]["content"].split("Buy ")[1].split(".")[0]
     asked = messages[-1]["content"]
     text = f"I want {wanted}." if "?" in asked else f"Thanks, bye. {END}"
-    return Said(text, prompt_tokens=sum(len(m["content"]) for m in messages), completion_tokens=5)
+    return Reply(text, prompt_tokens=sum(len(m["content"]) for m in messages), completion_tokens=5)
 
 
 def sell(item):
@@ -92,7 +92,7 @@ def test_a_partner_opens_talks_and_ends_the_episode():
 
 
 def test_a_user_as_a_tool_of_any_environment():
-    env = WithUser(world("hotter"), SimulatedUser(lambda m, s: Said(f"{m[-1]['content']}!")))
+    env = WithUser(world("hotter"), SimulatedUser(lambda m, s: Reply(f"{m[-1]['content']}!")))
     _, info = started(env, "hotter-3")
     assert [tool["function"]["name"] for tool in info["tools"]] == ["ask_user"]
     assert "ask_user" in info["goal"]
@@ -104,7 +104,7 @@ def test_a_user_as_a_tool_of_any_environment():
 
 
 def test_the_conversation_is_capped():
-    env = shop(lambda m, s: Said("Hm?"), max_turns=3)
+    env = shop(lambda m, s: Reply("Hm?"), max_turns=3)
     started(env)
     assert not env.step("Tea?")[2]
     observation, _, done, _, info = env.step("Salt?")
@@ -114,7 +114,7 @@ def test_the_conversation_is_capped():
 def test_seeds_are_a_function_of_task_seed_and_turn():
     def conversation(seed):
         seen = []
-        env = shop(lambda m, s: seen.append(s) or Said("Hm?"))
+        env = shop(lambda m, s: seen.append(s) or Reply("Hm?"))
         started(env, seed=seed)
         env.step("a")
         return seen
@@ -136,7 +136,7 @@ def test_the_randomness_of_the_environment_is_not_touched():
 
 
 def test_a_fork_has_its_own_conversation():
-    for env in (shop(lambda m, s: Said("Hm?")), WithUser(Shop(), SimulatedUser(scripted))):
+    for env in (shop(lambda m, s: Reply("Hm?")), WithUser(Shop(), SimulatedUser(scripted))):
         started(env)
         twin = env.fork()
         twin.step("Tea?" if env.partner else ask("Tea?"))
@@ -146,7 +146,7 @@ def test_a_fork_has_its_own_conversation():
 
 def test_a_failing_user_is_infrastructure():
     for broken, line in (
-        (lambda m, s: Said("  "), "said nothing"),
+        (lambda m, s: Reply("  "), "is empty"),
         (lambda m, s: 1 / 0, "failed: ZeroDivisionError"),
     ):
         env = WithUser(Shop(), SimulatedUser(broken))
@@ -176,16 +176,16 @@ ANSWERS = {
 def test_an_endpoint_plays_the_user(what):
     answer, problem = ANSWERS[what]
     with serving(lambda path, body: answer) as (service, url):
-        speaker, said = EndpointSpeaker(f"{url}/v1", "m", key="k"), None
+        speaker, reply = EndpointSpeaker(f"{url}/v1", "m", key="k"), None
         with closing(speaker.client):
             if problem:
                 with pytest.raises(EnvError, match=problem):
                     speaker([{"role": "user", "content": "Hi"}], 7)
             else:
-                said = speaker([{"role": "user", "content": "Hi"}], 7)
+                reply = speaker([{"role": "user", "content": "Hi"}], 7)
         path, body, headers, _ = service.asked[0]
         assert path == "/v1/chat/completions" and body["seed"] == 7
-        assert headers["authorization"] == "Bearer k" and (said is None or said.text == "Tea.")
+        assert headers["authorization"] == "Bearer k" and (reply is None or reply.text == "Tea.")
 
 
 def test_the_words_of_the_user_are_not_trained_on(tokenizer):

@@ -2,8 +2,8 @@
 
 One browser per process has a window of its own for every episode: cookies and storage are not
 shared. It is driven over a pipe, so no port is open, and it ends with its process. Pages reach
-loopback addresses and the hosts that are allowed, nothing else. The time of a page goes on only
-when an action says so.
+loopback addresses and the hosts that are allowed, nothing else. The time of a page passes only
+when an action asks for it.
 """
 
 from agentgym.browser.chromium import Browser, find_chromium, shared_browser

@@ -26,7 +26,7 @@ LONGEST = 2000
 
 
 class Refused(Exception):
-    """A command that cannot be carried out; its text says why."""
+    """A command that cannot be carried out; its text gives the reason."""
 
 
 class Command(NamedTuple):

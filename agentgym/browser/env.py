@@ -14,7 +14,7 @@ from agentgym.env.base import AnyText, Opening, Outcome, Promises, TextEnv
 from agentgym.errors import EnvError, MissingExtra
 
 LONGEST = 6000
-"""Characters of a page that are shown; the rest is left out, and a line says so."""
+"""Characters of a page that are shown; the rest is left out, and a line states it."""
 
 
 class Verdict(NamedTuple):
@@ -39,7 +39,7 @@ class BrowserEnv(TextEnv):
     hosts: tuple[str, ...] = ()
     """Hosts that pages may reach besides loopback."""
     own_time = True
-    """Time goes on with actions alone, see ``Tab``; False where clicks lead to other pages."""
+    """Time passes with actions alone, see ``Tab``; False where clicks lead to other pages."""
     root = "body"
     """CSS selector of the part of the page that is shown."""
 
@@ -174,4 +174,4 @@ class BrowserEnv(TextEnv):
         self._elements = shown.elements
         if len(shown.text) <= LONGEST:
             return shown.text
-        return f"{shown.text[:LONGEST]}\n(The page goes on; {len(shown.text)} characters in all.)"
+        return f"{shown.text[:LONGEST]}\n(The page continues; {len(shown.text)} characters in all.)"

@@ -39,7 +39,7 @@ class Tab:
 
     Args:
         browser: The browser it is opened in.
-        own_time: The time of pages goes on in ``pass_time`` alone. Such a page cannot be left by a
+        own_time: The time of pages passes in ``pass_time`` alone. Such a page cannot be left by a
             click: the browser then loses its hold on time.
     """
 
@@ -84,7 +84,7 @@ class Tab:
         self.evaluate(f"agentgym.setTime({EPOCH})")
 
     def pass_time(self, milliseconds: int) -> None:
-        """Let the page's time go on: timers fire, animations move, requests are waited for.
+        """Let the page's time pass: timers fire, animations move, requests are waited for.
 
         Where time is real, this waits for the page that a click may have led to.
         """

@@ -20,12 +20,12 @@ usage: agentgym VERB [options]
 
   train        train an agent in an environment, and measure how much it improves
   eval         play a frozen panel of tasks with a model and report pass@k
-  compare      say whether evaluations differ, by how much, and on which tasks
-  plan         say how fast training would be on a number of GPUs, and how to divide them
-  plan-eval    say how many tasks and episodes an evaluation needs
+  compare      test whether evaluations differ, by how much, and on which tasks
+  plan         estimate how fast training would be on a number of GPUs, and how to divide them
+  plan-eval    compute how many tasks and episodes an evaluation needs
   report       write the report of a run, or of several over one another, as HTML
   probe        estimate what every turn of an episode was worth, by playing on from it
-  verify       play a sample of an evaluation again, and say whether it is the same
+  verify       play a sample of an evaluation again, and check that it is the same
   view         look at the episodes of runs in a browser, or as one HTML file
   score        score stored episodes by a function or a judge, without playing again
   export       write episodes for other projects: openai, atif, verl, trl, inspect

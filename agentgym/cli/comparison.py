@@ -19,7 +19,7 @@ from agentgym.utils.progress import Display
 
 @dataclass(frozen=True, kw_only=True)
 class CompareArguments:
-    """Say whether evaluations on one panel differ, by how much, and on which tasks.
+    """Test whether evaluations on one panel differ, by how much, and on which tasks.
 
     Ways to call it:
         agentgym compare RUN                              # after training against before
@@ -29,7 +29,7 @@ class CompareArguments:
 
     Tasks are compared one by one, so what is hard for all cancels. Run folders that differ only in
     their seed are one arm, and so are those of `NAME=PATTERN`; with two or more seeds on both
-    sides, intervals and p-values are over seeds, too, and speak of training again. Panels that
+    sides, intervals and p-values are over seeds, too, and hold for training again. Panels that
     differ are compared on their common tasks.
     """
 
@@ -105,7 +105,7 @@ def _matches(pattern: str) -> Sequence[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanArguments:
-    """Say how many tasks and episodes an evaluation needs.
+    """Compute how many tasks and episodes an evaluation needs.
 
     Ways to call it:
         agentgym plan-eval --margin 3                     # one success rate, +-3 points
@@ -126,7 +126,7 @@ class PlanArguments:
     n: tuple[int, ...] = (1, 2, 4, 8, 16)
     """Episodes per task."""
     tasks: int | None = None
-    """Say what this number of tasks reaches, instead of how many are needed."""
+    """Compute what this number of tasks reaches, instead of how many are needed."""
     paired: bool = False
     """Plan the difference of two on one panel, instead of one success rate."""
     power: float | None = None

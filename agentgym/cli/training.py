@@ -18,7 +18,7 @@ from agentgym.utils.progress import Display
 
 TRAIN_HELP = f"""Train an agent in an environment, and measure how much it improves.
 
-Without options: generates text-adventure games, makes a tokenizer and a small model from nothing,
+Without options: generates text-adventure games, makes a tokenizer and a small model from scratch,
 imitates walkthroughs, trains by reinforcement learning, and plays a frozen panel of unseen games
 before and after. `--model MODEL` trains a Hugging Face causal language model instead (folder, hub
 id or GGUF file), with settings that fit a pretrained model: learning rates, lengths of completions
@@ -110,7 +110,7 @@ def parse_plan(plan: Plan, words: list[str]) -> Chosen:
 
 
 def show_help_without_algorithm(missing: MissingExtra) -> NoReturn:
-    """Print every option but those of the algorithm, whose package is not installed, and exit."""
+    """Print every option except those of the algorithm (its package is not installed), and exit."""
     note = f"Not listed: the options of the algorithm (`--algo.*`), since {missing}"
     parse(options_class(f"{TRAIN_HELP}\n{note}\n"), ["--help"], prog="agentgym train")
     raise AssertionError("the parser exits after its help")

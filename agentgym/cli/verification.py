@@ -15,7 +15,7 @@ from agentgym.utils.progress import Display
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyArguments:
-    """Play a sample of the episodes of an evaluation again, and say whether they are the same.
+    """Play a sample of the episodes of an evaluation again, and check that they are the same.
 
     Ways to call it:
         agentgym verify evals/textworld-test-1a2b3c4d.md      # a card and the file beside it

@@ -1,4 +1,4 @@
-"""Rank 0's learner, whose calls all ranks carry out, and the loop in which the others do.
+"""Rank 0's learner: all ranks carry out its calls, and the loop in which the others do.
 
 No code is sent: a command is the name of a method of the learner with plain arguments. Batches and
 states are sent by pickle, between the processes of one job, which trust each other.
@@ -100,7 +100,7 @@ class LeadLearner(ShardedLearner):
 def carry_out_commands(
     learner: ShardedLearner, updates: Sequence[Update], ranks: ProcessGroup
 ) -> None:
-    """Do what rank 0 says, until it ends.
+    """Run the calls of rank 0, until it ends.
 
     Args:
         learner: This rank's; made and attached like rank 0's.

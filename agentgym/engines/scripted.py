@@ -1,4 +1,4 @@
-"""An engine whose completions come from a function, for tests and demonstrations."""
+"""An engine with completions from a function, for tests and demonstrations."""
 
 from __future__ import annotations
 

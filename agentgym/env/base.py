@@ -1,4 +1,4 @@
-"""The contract of an environment: a Gymnasium environment whose spaces are strings."""
+"""The contract of an environment: a Gymnasium environment of text actions and observations."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ def _scope(pair: Pair) -> str:
         first, second = pair.seeds
         return f"This holds for training again ({first} and {second} seeds) on tasks like these."
     if max(pair.seeds) > 1:
-        return "One side has one training seed, so this speaks of these checkpoints alone."
-    return "This speaks of these checkpoints on tasks like these, not of training again."
+        return "One side has one training seed, so this holds for these checkpoints alone."
+    return "This holds for these checkpoints on tasks like these, not for training again."
 
 
 def comparison_grid(comparison: Comparison) -> Grid:

@@ -43,7 +43,7 @@ def plan_grid(wish: Wish, like: Sequence[Report] = ()) -> Grid:
         like: One or two evaluations of such tasks, from which the difficulty is taken.
 
     Raises:
-        ConfigError: A value is impossible, or the evaluations cannot tell.
+        ConfigError: A value is impossible, or the evaluations are not enough to tell.
     """
     if not wish.episodes or min(wish.episodes) < 1:
         raise ConfigError("give one or more episodes per task with `--n`, each at least 1")
@@ -72,7 +72,7 @@ def difficulty_of(like: Sequence[Report]) -> Difficulty:
     """The difficulty that evaluations show; the defaults without any.
 
     Raises:
-        ConfigError: An evaluation cannot tell, or two are on different panels.
+        ConfigError: An evaluation is not enough to tell, or two are on different panels.
     """
     if not like:
         return Difficulty()

@@ -49,7 +49,7 @@ class TurnRecord:
     prompt: tuple[int, ...] = ()
     """Ids of the tokens read since the previous completion; the whole context if ``fresh``."""
     fresh: bool = False
-    """The context was rendered anew for this turn, so a new training row starts here."""
+    """The context was rendered again for this turn, so a new training row starts here."""
     tokens: tuple[int, ...]
     """Ids of the sampled tokens."""
     ends: tuple[int, ...]
@@ -65,7 +65,7 @@ class TurnRecord:
     thought_tokens: int
     """Leading tokens that are thought."""
     trained: bool
-    """The tokens are trained on (loss mask), but for ``forced`` ones."""
+    """The tokens are trained on (loss mask), except ``forced`` ones."""
     forced: tuple[int, int] = (0, 0)
     """Start and stop of the tokens that were inserted to end a thought, not sampled."""
     advantage: float = math.nan

@@ -102,7 +102,7 @@ def load_recipe(env: str, *, pretrained: bool = False, lora: bool = False) -> Ex
 
     Args:
         env: Environment id or short name.
-        pretrained: For a pretrained model, instead of one made from nothing.
+        pretrained: For a pretrained model, instead of one made from scratch.
         lora: For adapters of a pretrained model.
 
     Raises:
@@ -141,10 +141,10 @@ def train(
         env: Environment id, short name or ``file.py:ClassName``; or a ``TextEnv`` class or a
             function that returns one.
         model: Hugging Face folder or hub id, or a causal language model in memory, which is left as
-            it is; unset: a small model is made from nothing.
+            it is; unset: a small model is made from scratch.
         tokenizer: Tokenizer object; unset: the one of the model.
         tools: Functions that the agent can call in addition to its actions.
-        agent_program: Agent program that plays, and whose calls of the model are trained on: a
+        agent_program: Agent program that plays, and its calls of the model are trained on: a
             command, ``file.py:function``, or a function of ``agentgym.programs.values.Access``
             that may be a coroutine function and may return its own score.
         world: Environment to train in with the settings of its recipe.

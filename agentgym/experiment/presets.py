@@ -2,7 +2,7 @@
 
 What sets a value, later over earlier: the defaults; the file ``pretrained.yaml`` if there is a
 model; a file of the user; flags. A recipe is a file with a section ``pretrained``: its other values
-are for a model made from nothing, so the file ``pretrained.yaml`` and that section override them.
+are for a model made from scratch, so the file ``pretrained.yaml`` and that section override them.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def advice(experiment: Experiment) -> tuple[str, ...]:
     if experiment.imitation.pretrained or experiment.model is None:
         rates = experiment.imitation.learning_rate, usual.imitation.learning_rate
         pairs.append(("imitation", *rates))
-    kind = "a model made from nothing"
+    kind = "a model made from scratch"
     if experiment.model is not None:
         kind = "adapters of a pretrained model" if lora else "all weights of a pretrained model"
     return tuple(

@@ -180,8 +180,8 @@ def record_from(found: Mapping[str, Any], name: str) -> EpisodeRecord:
 
 
 def _conversation(found: Mapping[str, Any]) -> tuple[Conversation, list[dict[str, Any]]]:
-    """What was said, and the token columns of each turn."""
-    said: dict[str, list[str]] = {"system": [], "user": []}
+    """The messages, and the token columns of each turn."""
+    texts: dict[str, list[str]] = {"system": [], "user": []}
     exchanges: list[Exchange] = []
     columns: list[dict[str, Any]] = []
     for step in found["steps"]:
@@ -201,9 +201,9 @@ def _conversation(found: Mapping[str, Any]) -> tuple[Conversation, list[dict[str
             last = exchanges[-1]
             exchanges[-1] = Exchange(last.content, last.calls, (*last.results, text, *answers))
         else:
-            said[step["source"]] += [text, *answers]
+            texts[step["source"]] += [text, *answers]
     tools = tuple((found.get("agent") or {}).get("tool_definitions") or ())
-    system, user = ("\n\n".join(said[name]) for name in ("system", "user"))
+    system, user = ("\n\n".join(texts[name]) for name in ("system", "user"))
     return Conversation(system, user, tuple(exchanges), tools), columns
 
 

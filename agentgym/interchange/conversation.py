@@ -50,7 +50,7 @@ class Conversation:
 
 
 def conversation_of(record: EpisodeRecord) -> Conversation:
-    """What was said in an episode."""
+    """The messages of an episode."""
     goal = f"{record.goal}\n\n" if record.goal else ""
     return Conversation(
         record.manual,
@@ -122,7 +122,7 @@ def record_of(held: Conversation, facts: Mapping[str, Any] | None, name: str) ->
 
     Args:
         held: Its conversation.
-        facts: What ``facts_of`` returned; None for an episode of another project, whose score
+        facts: What ``facts_of`` returned; None for an episode of another project, where the score
             is unknown (NaN) and which counts as terminated.
         name: Of the episode; becomes its task where there are no facts.
 

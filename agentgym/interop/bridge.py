@@ -1,4 +1,4 @@
-"""A chat endpoint whose model is our agent: libraries that call a model play an episode of ours.
+"""A chat endpoint with our agent as its model: libraries that call a model play an episode of ours.
 
 A request to the endpoint becomes an observation, the next action becomes its completion. It listens
 on loopback, with a key that is made for it.
@@ -48,7 +48,7 @@ class Bridge:
                 bridge._serve(self)
 
             def log_message(self, format: str, *arguments: Any) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""Tasks from a file of rows, for kinds whose tasks live in a dataset."""
+"""Tasks from a file of rows, for kinds with their tasks in a dataset."""
 
 from __future__ import annotations
 

@@ -46,8 +46,10 @@ class ConverseHarness(Harness[ConverseConfig]):  # type: ignore[misc]
         """One completion; verifiers' endpoint records it in the trace."""
         system, prompt = self.resolve_prompt(data)
         first = [{"role": "system", "content": system}] if system else []
-        said = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt or []
-        rest = [each if isinstance(each, dict) else message_to_wire(each) for each in said]
+        messages = (
+            [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt or []
+        )
+        rest = [each if isinstance(each, dict) else message_to_wire(each) for each in messages]
         async with httpx.AsyncClient(timeout=_SECONDS) as client:
             answer = await client.post(
                 f"{endpoint.rstrip('/')}/chat/completions",

@@ -1,1 +1,1 @@
-"""The policy network: loading, tree attention, LoRA, the LM head, and models made from nothing."""
+"""The policy network: loading, tree attention, LoRA, the LM head, and models made from scratch."""

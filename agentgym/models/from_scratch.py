@@ -1,4 +1,4 @@
-"""A small model made from nothing: tokenizer and weights, as an ordinary Hugging Face folder."""
+"""A small model made from scratch: tokenizer and weights, as an ordinary Hugging Face folder."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class _State:
     player: Player
     mark: Episode
     recorded: Completion | None
-    """The turn that leads to the next state; None where the next state says nothing."""
+    """The turn that leads to the next state; None where the next state is unknown."""
     repeat: float
     """Its probability."""
     drawn: int = 0

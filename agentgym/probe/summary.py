@@ -1,4 +1,4 @@
-"""What turn values say about episodes, in a table."""
+"""What turn values show about episodes, in a table."""
 
 from __future__ import annotations
 

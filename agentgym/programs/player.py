@@ -24,7 +24,7 @@ from agentgym.utils.concurrency import cancel
 
 @dataclass(kw_only=True)
 class ProgramPlayer(Player):
-    """A player whose episodes are runs of a program.
+    """A player that runs a program per episode.
 
     The program decides what the policy reads. Crashes, hangs and failures of the world are
     attempts that do not count, as with any broken environment.
@@ -69,7 +69,7 @@ class ProgramPlayer(Player):
                 await env.close()
 
     async def _run(self, session: Session) -> _Ending:
-        """Run the program until it ends, or until the episode cannot go on."""
+        """Run the program until it ends, or until the episode cannot continue."""
         with self.server.granted(session, self.settings.agents) as keys:
             over = asyncio.ensure_future(session.over.wait())
             running = asyncio.ensure_future(self.program(self._access(session, keys)))

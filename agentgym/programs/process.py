@@ -31,7 +31,7 @@ _MARK = "AGENTGYM_EPISODE"
 
 
 class ProgramFailed(AgentGymError):
-    """A program crashed, hung or was killed: the episode says nothing about the policy."""
+    """A program crashed, hung or was killed: the episode does not measure the policy."""
 
     def __init__(self, stop: Stop, message: str) -> None:
         super().__init__(message)

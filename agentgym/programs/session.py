@@ -26,7 +26,7 @@ LONGEST_TOKEN = 128
 
 
 class Session:
-    """What the endpoint does for one episode; ``over`` is set when the episode cannot go on."""
+    """What the endpoint does for one episode; ``over`` is set when the episode cannot continue."""
 
     def __init__(self, player: ProgramPlayer, task: Task, sample: int) -> None:
         self.player, self.task, self.sample = player, task, sample
@@ -41,7 +41,7 @@ class Session:
         self.refusal = ""
         """The last refusal, in a line."""
         self.score: float | None = None
-        """What the program says about itself."""
+        """What the program reports about itself."""
         self.world: ProgramWorld | None = None
         self.over = asyncio.Event()
         self._early = 0.0

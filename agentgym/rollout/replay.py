@@ -19,7 +19,7 @@ NOTHING = Completion((), (), ())
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayPlayer:
-    """Plays episodes whose actions are known, each in a thread of this process."""
+    """Plays episodes with known actions, each in a thread of this process."""
 
     actions: Mapping[tuple[Task, int], Sequence[str]]
     """Actions of every episode; an empty one reached no environment and is passed over."""

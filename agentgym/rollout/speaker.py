@@ -11,7 +11,7 @@ from agentgym.engines import Engine
 from agentgym.errors import EnvError, EnvTimeout
 from agentgym.rollout.chat_template import ChatTemplate
 from agentgym.tools.limits import event_loop
-from agentgym.tools.speakers import Message, Said
+from agentgym.tools.speakers import Message, Reply
 from agentgym.types import Sampling
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class EngineSpeaker:
-    """Speaks with an engine of its own, whose weights do not change.
+    """Speaks with an engine of its own and constant weights.
 
     The engine runs in the event loop of the async tools, so it must not be that of the agent.
-    Thoughts are not part of what is said.
+    Thoughts are not part of the reply.
 
     Args:
         engine: Such as a ``LocalEngine``.
@@ -44,7 +44,7 @@ class EngineSpeaker:
         stop = self.template.stop_tokens()
         self.sampling = replace(sampling or Sampling(max_tokens=128), stop=stop)
 
-    def __call__(self, messages: Sequence[Message], seed: int) -> Said:
+    def __call__(self, messages: Sequence[Message], seed: int) -> Reply:
         """The next message.
 
         Raises:
@@ -66,8 +66,8 @@ class EngineSpeaker:
         tokens = [token for token in completion.tokens if token not in self.sampling.stop]
         text = self.tokenizer.decode(tokens, skip_special_tokens=False)
         opened = self.template.opens_thought
-        _, said, closed = self.template.thoughts.split(text, opened=opened)
-        return Said(said.strip() if closed else "", len(prompt), len(completion.tokens))
+        _, spoken, closed = self.template.thoughts.split(text, opened=opened)
+        return Reply(spoken.strip() if closed else "", len(prompt), len(completion.tokens))
 
     async def _generate(self, prompt: Sequence[int], seed: int) -> Any:
         completion = await self.engine.generate(prompt, replace(self.sampling, seed=seed))

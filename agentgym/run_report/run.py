@@ -77,7 +77,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Arm:
-    """Runs with the same settings but for the seed."""
+    """Runs with the same settings except the seed."""
 
     label: str
     runs: tuple[Run, ...]

@@ -61,9 +61,9 @@ def plot(
     body += [
         _path(line, x_range, y_range) for line in sorted(drawn, key=lambda each: not each.faint)
     ]
-    said = f"{title}: {_spoken(drawn)}"
+    label = f"{title}: {_spoken(drawn)}"
     return (
-        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(said)}">'
+        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">'
         f'<text class="title" x="{LEFT}" y="16">{escape(title)}</text>{"".join(body)}</svg>'
         f"{_legend(drawn)}</figure>"
     )

@@ -17,7 +17,7 @@ class Agreement:
 
     episodes: int
     accuracy: float
-    """Share on which both say the same about success."""
+    """Share on which both agree about success."""
     kappa: float
     """Cohen's kappa of success: 0 is chance, 1 is perfect."""
     correlation: float

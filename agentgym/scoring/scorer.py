@@ -14,12 +14,12 @@ from agentgym.errors import AgentGymError, ConfigError
 from agentgym.evaluation.records import EpisodeRecord
 
 PASS_MARK = 0.5
-"""Least score of a success, where the scorer does not say what one is."""
+"""Least score of a success, where the scorer does not define one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a scorer says of one episode."""
+    """A scorer's judgement of one episode."""
 
     value: float
     """In [0, 1], like the score of an environment."""
@@ -37,7 +37,7 @@ class Score:
 
 
 class Unscored(AgentGymError):
-    """A scorer has no usable score for an episode; the message says why."""
+    """A scorer has no usable score for an episode; the message gives the reason."""
 
 
 class Scorer(Protocol):

@@ -50,15 +50,15 @@ class Experiment:
     user: UserSettings = field(default_factory=UserSettings)
     """A simulated user, whom the agent asks or talks to."""
     agent_program: str | None = None
-    """Agent program that plays instead of our own agent, and whose calls of the model are trained
-    on: a command such as "python my_agent.py", which runs once per episode, or a function as
+    """Agent program that plays instead of our own agent; its calls of the model are trained on: a
+    command such as "python my_agent.py", which runs once per episode, or a function as
     `file.py:function`. It finds the model in OPENAI_BASE_URL and OPENAI_API_KEY, the world in
     AGENTGYM_WORLD_URL. Of the section `agent` only history, chat_template, template_args and
     tool_notation apply."""
     program: ProgramSettings = field(default_factory=ProgramSettings)
     """How the agent program is run and rewarded."""
     model: str | None = None
-    """Hugging Face folder, hub id or GGUF file; unset: a small model is made from nothing."""
+    """Hugging Face folder, hub id or GGUF file; unset: a small model is made from scratch."""
     engine: EngineKind = "local"
     """What samples: our own engine, vLLM in this process, a vLLM server, or a chat endpoint
     (evaluation only)."""
@@ -96,13 +96,13 @@ class Experiment:
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
     """Which training tasks are played."""
     scratch: ScratchSettings = field(default_factory=ScratchSettings)
-    """Size of a model made from nothing."""
+    """Size of a model made from scratch."""
     imitation: ImitationSettings = field(default_factory=ImitationSettings)
     """Warm-up before reinforcement learning."""
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     """How weights are updated."""
     lora: LoraSettings = field(default_factory=LoraSettings)
-    """Train adapters instead of weights. A model made from nothing gets them after its warm-up."""
+    """Train adapters instead of weights. A model made from scratch gets them after its warm-up."""
     alarms: AlarmSettings = field(default_factory=AlarmSettings)
     """When training warns, and when it stops."""
     panel: PanelSettings = field(default_factory=PanelSettings)
@@ -110,7 +110,7 @@ class Experiment:
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
     """How a chat endpoint is used in an evaluation."""
     scoring: ScoringSettings = field(default_factory=ScoringSettings)
-    """A scorer whose score is the reward in training, instead of the environment's. The panel is
+    """A scorer: its score is the reward in training, instead of the environment's. The panel is
     always scored by the environment."""
 
     def __post_init__(self) -> None:

@@ -54,7 +54,7 @@ class ScheduleSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ScratchSettings:
-    """Size of a model made from nothing; the default has about a million parameters."""
+    """Size of a model made from scratch; the default has about a million parameters."""
 
     section: ClassVar[str] = "scratch"
 
@@ -148,7 +148,7 @@ class ImitationSettings:
     max_steps: int = 600
     """Largest number of optimizer steps; 0 skips imitation."""
     pretrained: bool = False
-    """Imitate with the model of `--model`, too; otherwise only with a model made from nothing."""
+    """Imitate with the model of `--model`, too; otherwise only with a model made from scratch."""
     until_success: float = 0.4
     """Stop early at this success rate on training tasks; 1 takes every step."""
     batch_size: int = 32
@@ -161,7 +161,7 @@ class ImitationSettings:
     """Imitate the random actions, too. The policy keeps exploring, which reinforcement learning
     needs; its episodes are longer."""
     observation_loss_weight: float = 0.0
-    """Loss weight of observation tokens, where action tokens have 1. A model made from nothing
+    """Loss weight of observation tokens, where action tokens have 1. A model made from scratch
     learns from them to copy names."""
     learning_rate: float = 2e-3
 

@@ -49,7 +49,7 @@ class AgentSettings:
     """Variables of the chat template, such as `enable_thinking false`."""
     system_prompt: str | None = None
     """System prompt; unset: the manual of the environment and the instructions of the action
-    format. The chat template of a model made from nothing leaves it out."""
+    format. The chat template of a model made from scratch leaves it out."""
     show_admissible: bool | None = None
     """Show the admissible actions in every turn; unset: what `--agent.prompt` takes."""
 
@@ -73,7 +73,7 @@ class RolloutSettings:
     """Longest completion of one turn, in tokens."""
     max_thought_tokens: int | None = None
     """Longest thought of a completion, in tokens; a longer one is closed for the model, and the
-    completion goes on. Unset: no limit of its own."""
+    completion continues. Unset: no limit of its own."""
     temperature: float = 1.0
     """Sampling temperature; 0 is greedy, for evaluation only."""
     max_seconds: float | None = None

@@ -20,7 +20,7 @@ class ScoringSettings:
     """Function of an episode that returns a number from 0 to 1, as `file.py:function` or
     `module:function`."""
     judge: str | None = None
-    """Address of an OpenAI-compatible service whose model judges episodes, without /v1. The key is
+    """Address of an OpenAI-compatible service that judges episodes, without /v1. The key is
     read from OPENAI_API_KEY."""
     model: str | None = None
     """Name of the judge's model at the service."""

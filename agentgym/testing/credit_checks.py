@@ -81,7 +81,7 @@ def check_junk(trial: Trial) -> None:
 
 
 def check_state(trial: Trial) -> None:
-    """The state of credit survives a checkpoint, and the run goes on as if nothing happened."""
+    """The state of credit survives a checkpoint, and the run continues as if nothing happened."""
     batches = trial.batches()
     whole, _ = trial.credit(batches)
     _, state = trial.credit(batches[:2])

@@ -1,4 +1,4 @@
-"""Episodes made up from nothing: mixed and tied groups, and those that hold no information."""
+"""Made-up episodes: mixed and tied groups, and those that hold no information."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def calls_return_within(seconds: float) -> Iterator[None]:
     """Raise ``Hangs`` inside a call of the checker that takes longer.
 
     Without effect outside the main thread, and on systems without ``SIGALRM``. A timer that was
-    set before goes on afterwards.
+    set before continues afterwards.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGALRM"):
         yield

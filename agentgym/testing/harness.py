@@ -146,7 +146,8 @@ class Harness:
         step = Step(observation, reward, bool(terminated), dict(info))
         self._check_step(step, where)
         self.require(
-            not info["won"] or step.terminated, f"{where}: won, but the episode goes on: set `done`"
+            not info["won"] or step.terminated,
+            f"{where}: won, but the episode continues: set `done`",
         )
         return step
 
@@ -228,7 +229,7 @@ class Harness:
             return env.oracle()
 
     def fork(self, env: TextEnv) -> TextEnv:
-        """A copy that goes on by itself."""
+        """A copy that continues by itself."""
         with self.must("fork in any state; the default copies the environment deeply"):
             child = env.fork()
         self.require(child is not env, "fork() gave the environment itself, not a copy")

@@ -86,7 +86,7 @@ COVERED: dict[str, tuple[str, ...]] = {
 def verdicts(found: Iterable[Finding]) -> dict[str, Verdict]:
     """The verdict of each name that was looked at: failed if one of its checks failed.
 
-    A name all of whose checks were skipped is skipped.
+    A name is skipped if all its checks were.
     """
     by_check = {finding.check: finding.verdict for finding in found}
     verdict: dict[str, Verdict] = {}

@@ -237,7 +237,7 @@ def nothing_is_paid_outside_an_episode(harness: Harness) -> str:
                 last = _raw(session, "step", env.step_data(action) or {})
             harness.require(
                 bool(last.get("data", {}).get("done")),
-                f"task {task!r}: the episode goes on after the oracle's plan: set `done`",
+                f"task {task!r}: the episode continues after the oracle's plan: set `done`",
             )
             again = _raw(session, "step", env.step_data(plan[-1]) or {})
             _refused_or_free(harness, again, "after the end of the episode", over=True)

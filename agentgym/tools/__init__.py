@@ -3,7 +3,7 @@
 A tool is a typed function, sync or async, or an object with a typed ``__call__``; its JSON schema
 comes from the signature and the docstring (``tool.py``). A model calls it in one of two notations
 (``calls.py``), within limits (``limits.py``). ``WithTools`` adds tools to any environment, and a
-``ToolEnv`` is an environment whose actions are all tool calls (``env.py``); ``PythonTool`` is an
+``ToolEnv`` is an environment where every action is a tool call (``env.py``); ``PythonTool`` is an
 interpreter in the sandbox (``python.py``). Needs the extra ``tools``.
 """
 

@@ -12,7 +12,7 @@ Message = dict[str, str]
 """Role and content."""
 
 
-class Said(NamedTuple):
+class Reply(NamedTuple):
     """One message of a speaker, with its cost."""
 
     text: str
@@ -23,7 +23,7 @@ class Said(NamedTuple):
 class Speaker(Protocol):
     """A model that speaks; called from the thread of an environment."""
 
-    def __call__(self, messages: Sequence[Message], seed: int) -> Said:
+    def __call__(self, messages: Sequence[Message], seed: int) -> Reply:
         """The next message of the assistant's role.
 
         Raises:
@@ -58,7 +58,7 @@ class EndpointSpeaker:
         self.url, self.model = url.rstrip("/"), model
         self.temperature, self.max_tokens = temperature, max_tokens
 
-    def __call__(self, messages: Sequence[Message], seed: int) -> Said:
+    def __call__(self, messages: Sequence[Message], seed: int) -> Reply:
         """Ask the endpoint.
 
         Raises:
@@ -81,7 +81,7 @@ class EndpointSpeaker:
         try:
             text, usage = found["choices"][0]["message"]["content"], found.get("usage") or {}
             counts = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
-            return Said(str(text or ""), *map(int, counts))
+            return Reply(str(text or ""), *map(int, counts))
         except (AttributeError, LookupError, TypeError, ValueError):
             raise EnvError(
                 f"the user's model at {self.url} sent no chat completion: {shown}"

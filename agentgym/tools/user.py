@@ -80,24 +80,24 @@ class SimulatedUser:
             message: What to say or to ask.
 
         Raises:
-            EnvError: The speaker failed, or said nothing.
+            EnvError: The speaker failed, or its reply was empty.
         """
         if self.over:
             return "The user has left."
         asked = {"role": "user", "content": message}
         try:
-            said = self.speaker([*self.messages, asked], self.seed + self.turns)
+            reply = self.speaker([*self.messages, asked], self.seed + self.turns)
         except EnvError:
             raise
         except Exception as problem:  # A tool that raises other errors blames the agent.
             words = " ".join(f"{type(problem).__name__}: {problem}".split())
             raise EnvError(f"the simulated user failed: {words}") from problem
-        text, mark, _ = said.text.partition(self.end)
+        text, mark, _ = reply.text.partition(self.end)
         if not text.strip() and not mark:
-            raise EnvError("the simulated user said nothing")
-        self.messages += [asked, {"role": "assistant", "content": said.text}]
+            raise EnvError("the reply of the simulated user is empty")
+        self.messages += [asked, {"role": "assistant", "content": reply.text}]
         self.turns += 1
-        self.tokens += said.prompt_tokens + said.completion_tokens
+        self.tokens += reply.prompt_tokens + reply.completion_tokens
         self.over = bool(mark) or self.turns >= self.max_turns
         return text.strip() or "The user has left."
 
@@ -121,7 +121,7 @@ class WithUser(TextEnv):
     and ``user_tokens``, which the user's model has read and written in the episode.
 
     Args:
-        world: The environment; with a partner, one whose actions are tool calls.
+        world: The environment; with a partner, an environment of tool calls.
         user: The user.
         partner: The user is the other speaker instead of a tool.
         brief: From the opening of a task to what the user wants; its goal unless given.
@@ -145,7 +145,7 @@ class WithUser(TextEnv):
         if partner and not isinstance(world, ToolEnv):
             raise ConfigError(
                 f"{type(world).__name__} takes actions as text, which a partner would take for "
-                f"what is said: give a ToolEnv, or use the user as a tool (partner=False)"
+                f"the conversation: give a ToolEnv, or use the user as a tool (partner=False)"
             )
         self.user, self.partner, self.goal = user, partner, goal
         self.brief = brief or (lambda opening: opening.goal)
@@ -171,9 +171,9 @@ class WithUser(TextEnv):
     def act(self, action: str) -> Outcome:
         """Act in the environment, or say something to a partner."""
         if self.partner and not self._calls(action):
-            said = self.user(action)
+            reply = self.user(action)
             return self.world._last._replace(
-                observation=said, reward=0.0, valid=True, done=self.user.over
+                observation=reply, reward=0.0, valid=True, done=self.user.over
             )
         self.world._last = self.world.act(action)
         return self.world._last

@@ -43,7 +43,7 @@ class Tracker(Protocol):
 
 @dataclass
 class Trackers:
-    """The trackers of a run. One that raises is warned about once and dropped; training goes on."""
+    """The trackers of a run. One that raises is reported once and dropped; training continues."""
 
     open: dict[str, Tracker] = field(default_factory=dict)
     warn: Callable[[str], None] = field(default=lambda text: None)
@@ -70,6 +70,6 @@ class Trackers:
         self.open.pop(name, None)
         reason = (str(problem).splitlines() or [""])[0][:200]
         self.warn(
-            f"warning: tracker {name} is dropped, training goes on: "
+            f"warning: tracker {name} is dropped, training continues: "
             f"{type(problem).__name__}: {reason}"
         )

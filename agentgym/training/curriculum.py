@@ -133,7 +133,7 @@ class Curriculum:
         return {"measured": measured, "drawn": dict(self.drawn)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from ``state``; an empty one begins anew."""
+        """Continue from ``state``; an empty one starts afresh."""
         measured = state.get("measured", {})
         self.measured = {number: Success(*success) for number, success in measured.items()}
         self.drawn = dict(state.get("drawn", {}))

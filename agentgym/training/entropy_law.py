@@ -1,4 +1,4 @@
-"""The law ``R = -a exp(H) + b`` between score R and entropy H, fitted while a run goes on.
+"""The law ``R = -a exp(H) + b`` between score R and entropy H, fitted during a run.
 
 While nothing holds entropy up, the score of a run is a function of its entropy alone, and ``b - a``
 is the score at entropy 0, the most that can be reached (Cui et al. 2025, arXiv:2505.22617).

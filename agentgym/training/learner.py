@@ -38,7 +38,7 @@ NORM_TOKENS = 2048
 """Tokens of the rows on which gradient norms of the parts of a loss are measured."""
 
 LOG_RATIO = 20.0
-"""Bound of log-ratios in metrics, whose exponential would overflow for tokens without weight."""
+"""Bound of log-ratios in metrics: their exponential would overflow for tokens without weight."""
 
 
 class NotFinite(TrainingError):

@@ -159,7 +159,7 @@ class Trainer:
         return metrics, advantages
 
     async def publish(self) -> None:
-        """Load the current weights into the engine; episodes in flight go on meanwhile."""
+        """Load the current weights into the engine; episodes in flight continue meanwhile."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._publish)
 
     def _publish(self) -> None:

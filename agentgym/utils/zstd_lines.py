@@ -24,7 +24,7 @@ _SKIPPABLE = 0x184D2A5A
 
 
 def is_compressed(path: Path) -> bool:
-    """Whether the name of a file says that its lines are compressed."""
+    """Whether the name of a file marks its lines as compressed."""
     return path.suffix == SUFFIX
 
 

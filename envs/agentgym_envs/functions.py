@@ -96,7 +96,7 @@ class FunctionEnv(ToolEnv):
 
     @abstractmethod
     def about(self) -> str:
-        """The manual, but for how calls are written."""
+        """The manual, without how calls are written."""
 
     def manual(self) -> str:
         """What it is, and how calls are written; the functions of a task are in its goal."""

@@ -229,7 +229,7 @@ def agent_stop(tokenizer):
 
 
 ROWS = {"openai_agents": 1, "langgraph": 1, "smolagents": 3}
-"""Rows of an episode: smolagents rewrites what the model wrote, so each call starts anew."""
+"""Rows of an episode: smolagents rewrites what the model wrote, so each call starts a new row."""
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -40,9 +40,9 @@ def played(env, plan):
         text, *_, info = env.step(action)
         calls = [each for each in called(action) if each[0] != "done"]
         if not calls:
-            said = None if called(action) else action
-            if said:
-                trajectory.append(messages.AssistantMessage(role="assistant", content=said))
+            reply = None if called(action) else action
+            if reply:
+                trajectory.append(messages.AssistantMessage(role="assistant", content=reply))
             continue
         made = [
             messages.ToolCall(id=f"{number}-{place}", name=name, arguments=arguments)

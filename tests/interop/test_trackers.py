@@ -63,21 +63,21 @@ def tracked(folder, **more):
     return TrackedRun(name="run", folder=folder, settings={"seed": 1, "env": "x"}, **more)
 
 
-def start(name, folder, said, **more):
-    return start_trackers([name], tracked(folder, **more), said.append)
+def start(name, folder, lines, **more):
+    return start_trackers([name], tracked(folder, **more), lines.append)
 
 
 def twice(name, folder):
     """Two steps, then one more in a continued run; returns the tracker's names of both."""
-    said, known = [], []
+    lines, known = [], []
     for steps, step in (((1, 2), 0), ((3,), 2)):
-        trackers = start(name, folder, said, step=step)
-        assert said == [] and list(trackers.open) == [name]
+        trackers = start(name, folder, lines, step=step)
+        assert lines == [] and list(trackers.open) == [name]
         known.append(trackers.open[name].known_as)
         for number in steps:
             trackers.log(number, {"episode/success": number / 4, "policy/entropy": math.nan})
         trackers.finish()
-    assert said == []
+    assert lines == []
     assert json.loads((folder / "tracking.json").read_text())[name] == known[0]
     assert known[0] == known[1], "the same run is continued"
     return known[0]

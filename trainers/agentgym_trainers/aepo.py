@@ -82,7 +82,7 @@ class AEPO:
     root_sensitivity: float = 2.0
     """How strongly the scout's entropies move the split, per nat: beta."""
     beam_size: int = 2
-    """Ways in which a path goes on where it forks."""
+    """Ways in which a path continues where it forks."""
     branch_probability: float | None = None
     """Score of forking when entropy is what it was: alpha. Unset: 0.5 where an episode has at most
     6 turns; else the one that spreads forks over the turns it may have."""

@@ -52,7 +52,7 @@ class ARPO:
     initial_rollouts: int = 4
     """Episodes that begin at the start."""
     beam_size: int = 2
-    """Ways in which a path goes on where it forks."""
+    """Ways in which a path continues where it forks."""
     branch_probability: float | None = None
     """Probability of forking when entropy is what it was: alpha. Unset: 0.5 where an episode has at
     most 6 turns; else the one that spreads forks over the turns it may have."""

@@ -1,7 +1,7 @@
 """EAR: less credit for uncertain episodes, the reshaping of ETTRL (2025, arXiv:2508.11356).
 
 With H the mean entropy of an episode's tokens before the update, its advantage is multiplied by
-``2 - H / (mean of H in the task's group)``, whose mean over the group is 1; or, in the paper's
+``2 - H / (mean of H in the task's group)``, with mean 1 over the group; or, in the paper's
 other form, cut to [-2, 2]. The paper's other half, branching, is ``etmr.py``.
 
 Differs from the paper: the factor is kept within [0, 2], as an episode with twice the group's

@@ -1,7 +1,7 @@
 """ETMR: branch from the peaks of finished episodes, of ETTRL (2025, arXiv:2508.11356).
 
 A task begins with ``roots`` episodes. From the ``peaks`` most uncertain turns of each, ``width``
-other episodes go on, so that it is worth ``roots * (1 + peaks * width)``; with peaks in the middle
+other episodes continue, so it is worth ``roots * (1 + peaks * width)``; with peaks in the middle
 that costs ``(1 + peaks * width / 2) / (1 + peaks * width)`` of the tokens. The paper has no
 reference answer and uses the majority of the endings. The other half of the method is ``ear.py``.
 
@@ -162,9 +162,9 @@ class ETMR:
     initial_rollouts: int = 3
     """Episodes that begin at the start."""
     peaks_per_root: int = 1
-    """Turns of each from which others go on."""
+    """Turns of each from which others continue."""
     branches_per_peak: int = 2
-    """Episodes that go on from each."""
+    """Episodes that continue from each."""
     prefix_loss: Literal["once", "every"] = "once"
     """Whether copies of a prefix count in the loss."""
     label_source: Literal["world", "majority"] = "world"

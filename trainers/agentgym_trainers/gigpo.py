@@ -8,7 +8,7 @@ Differs from the paper: the mean over episodes, and groups without an advantage 
 GRPO; standard deviations of step groups have one degree of freedom less, as in the code.
 ``paper()`` has the KL penalty, also on groups of equal returns, and one clip.
 
-``released()`` has the rewards, statistics and loss of ``GRPO.released()``, whose docstring states
+``released()`` has the rewards, statistics and loss of ``GRPO.released()``; its docstring states
 what is not reproduced; the fine is taken from the discounted return of the malformed turn, too.
 """
 

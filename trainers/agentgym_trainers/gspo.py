@@ -10,7 +10,7 @@ sequence, with the paper's clip.
 
 ``released()`` is the agent papers' port (ARL-Arena, arXiv:2602.21534), where a row is a turn: every
 turn counts the same in the loss, statistics are over turns, and the rewards, fines and regularisers
-are those of ``GRPO.released()``, whose docstring states what is not reproduced; no dual clip.
+are those of ``GRPO.released()``; its docstring states what is not reproduced; no dual clip.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class PPO:
     value_clip_range: float | None = 0.5
     """How far a value counts as moved in one training step, in units of reward."""
     critic_learning_rate: float = 1e-3
-    """Learning rate of the critic; 1e-3 suits a model made from nothing, 1e-5 a pretrained one."""
+    """Learning rate of the critic; 1e-3 suits a model made from scratch, 1e-5 a pretrained one."""
     entropy_coef: float = 0.0
     """Weight of an entropy bonus, per nat."""
     kl_coef: float = 0.0

@@ -6,7 +6,7 @@ however long they are. ``paper()`` is the plain gradient of the whole episode's 
 
 ``released()`` is the agent papers' common code base (verl-agent): it clips, takes the mean over all
 tokens, leaves one *turn* out where the paper leaves out an episode, and has the rewards, fines and
-regularisers of ``GRPO.released()``, whose docstring states what is not reproduced.
+regularisers of ``GRPO.released()``; its docstring states what is not reproduced.
 """
 
 from __future__ import annotations

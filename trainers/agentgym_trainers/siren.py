@@ -11,7 +11,7 @@ gradient is that of ``g^2``.
 
 Differs from the paper's code: the token that reaches the mass belongs to the nucleus, so that only
 certainty itself has an empty one; H is over the minibatch, not over whatever was split off to fit
-into memory; episodes without a peak, all of whose tokens are alike, are left out of H instead of
+into memory; episodes without a peak (all tokens alike) are left out of H instead of
 counting 0. ``released()`` has the exclusive nucleus.
 """
 

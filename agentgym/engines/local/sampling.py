@@ -105,7 +105,7 @@ def draw(logits: Tensor, params: Sequence[Sampling], uniform: Sequence[float]) -
     if not total[:, -1].isfinite().all():
         raise ConfigError(
             "the model's logits are not finite, its weights have diverged: lower the learning "
-            "rate and go on from an earlier checkpoint"
+            "rate and continue from an earlier checkpoint"
         )
     target = torch.tensor(uniform, dtype=torch.float64, device=logits.device) * total[:, -1]
     tokens = torch.searchsorted(total, target[:, None], right=True)

@@ -1,4 +1,4 @@
-"""Reads vLLM's answers: completions of both engines, and what a server says about itself."""
+"""Reads vLLM's answers: completions of both engines, and what a server reports about itself."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parse_completion(
     if not all(row and float("-inf") < row[0] <= 1e-3 for row in rows):
         raise ConfigError(
             "the model's log-probabilities are not finite, its weights have diverged: lower the "
-            "learning rate and go on from an earlier checkpoint"
+            "learning rate and continue from an earlier checkpoint"
         )
     ids = tuple(tokens)
     finish = finish_reason(ids, sampling)

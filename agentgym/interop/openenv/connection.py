@@ -123,7 +123,7 @@ class Connection:
             connection.close()
         with suppress(ValueError, AttributeError):
             reported = json.loads(last).get("data") or {}
-            if "kind" in reported:  # One of ours, whose environment could not be closed.
+            if "kind" in reported:  # One of ours: its environment could not be closed.
                 raise EnvError(str(reported.get("message")))
 
     def _exchange(self, kind: str, text: str) -> str | bytes:

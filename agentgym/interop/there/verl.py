@@ -61,9 +61,9 @@ class AgentGymAgentLoop(AgentLoopBase):  # type: ignore[misc]
                 tokens, output.token_ids, mask, logprobs, assistant_logprobs=output.log_probs
             )
             tokens, turns = list(merged.token_ids), turns + 1
-            said = self.tokenizer.decode(output.token_ids, skip_special_tokens=True)
-            shown, _ = await asyncio.to_thread(episode.act, said)
-            before = [*messages, {"role": "assistant", "content": said}]
+            text = self.tokenizer.decode(output.token_ids, skip_special_tokens=True)
+            shown, _ = await asyncio.to_thread(episode.act, text)
+            before = [*messages, {"role": "assistant", "content": text}]
             messages = [*before, {"role": "user", "content": shown}]
             if not episode.done:
                 merged, mask, logprobs = await self.ct_merge_context_msg(

@@ -63,7 +63,7 @@ class State(NamedTuple):
     taken: frozenset[tuple[int, int]] = frozenset()
     """A thing and a place it was taken from and not put back to; `look` talks about them."""
     seen: frozenset[int] = frozenset()
-    """Places whose contents the player was shown. No rule depends on it."""
+    """Places with contents that the player was shown. No rule depends on it."""
 
 
 @dataclass(frozen=True, eq=False)

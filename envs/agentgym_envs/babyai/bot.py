@@ -21,7 +21,7 @@ def plan(level: Any) -> tuple[int, ...] | None:
 
 
 def _played(level: Any, first: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Begin with given actions, go on with those of the bot; plays on the level it gets."""
+    """Begin with given actions, continue with those of the bot; plays on the level it gets."""
     from minigrid.utils.baby_ai_bot import BabyAIBot
 
     actions = []

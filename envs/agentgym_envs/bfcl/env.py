@@ -30,7 +30,7 @@ class BFCL(FunctionEnv):
 
     Tasks, functions and checks are those of ``bfcl-eval``. A message without a call ends the
     agent's turn. State and answers are then compared with those of the published solution; the
-    conversation goes on to the next message of the user, or ends with the first turn that
+    conversation continues to the next message of the user, or ends with the first turn that
     fails, as no later turn could change the result. The task is won if all turns pass.
 
     The split ``multi_turn`` holds the published tasks, 200 of each category. ``train``, ``valid``
@@ -114,7 +114,7 @@ class BFCL(FunctionEnv):
         return found
 
     def say(self, message: str) -> Outcome:
-        """End the turn: check it; the user goes on."""
+        """End the turn: check it; the user continues."""
         task, turn = self._playing(), self._turn
         truth = apis.solved(self._category, task.id, turn)
         last, of = self._last, len(task.solution)

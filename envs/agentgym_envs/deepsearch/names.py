@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 Names = Literal["made-up", "common"]
-"""From syllables, unlimited; or from a few common words, for a model made from nothing."""
+"""From syllables, unlimited; or from a few common words, for a model made from scratch."""
 NAMES: tuple[Names, ...] = ("made-up", "common")
 MOST_COMMON = 1000
 """Most pages with common names."""

@@ -142,7 +142,7 @@ def _boxed(text: str) -> str:
 
 
 def _formula(text: str) -> str:
-    r"""The one formula at the end of a sentence, whose words do not change its value.
+    r"""The one formula at the end of a sentence with words that do not change its value.
 
     Words after it stay, because they may be a unit.
 

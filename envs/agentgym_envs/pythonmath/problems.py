@@ -1,4 +1,4 @@
-"""Generated problems whose answers are exact: five kinds, five levels of difficulty.
+"""Generated problems with exact answers: five kinds, five levels of difficulty.
 
 Each problem has a program that solves it by another method than the generator's, where there is
 one: by search or simulation instead of a formula.

@@ -206,7 +206,7 @@ def _equation(sides: tuple[str, ...], depth: int) -> Form:
     if len(sides) == 2 and _NAME.match(last):
         return Named(re.sub(r"\s", "", last), read(first, depth + 1))
     if not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", "".join(sides))):
-        # A calculation, whose result is on the right.
+        # A calculation with its result on the right.
         return Named("", read(last, depth + 1))
     forms = tuple(_simple(side, depth + 1) for side in sides)
     return Relation(forms, "=" * (len(sides) - 1), sides)

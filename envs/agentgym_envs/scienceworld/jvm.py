@@ -101,7 +101,7 @@ class Jvm:
 
     @property
     def resident_mb(self) -> float:
-        """Memory it occupies, in MiB; 0 where the system does not say."""
+        """Memory it occupies, in MiB; 0 where the system does not report it."""
         try:
             pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="utf-8").split()[1])
         except (OSError, IndexError, ValueError):

@@ -189,8 +189,8 @@ def _made(calls: Sequence[tuple[str, Mapping[str, Any]]], actions: Sequence[Any]
 
 
 def _told(messages: Sequence[str], facts: Sequence[str] | None) -> bool:
-    said = [message.lower().replace(",", "") for message in messages]
-    return all(any(fact.lower() in message for message in said) for fact in facts or ())
+    texts = [message.lower().replace(",", "") for message in messages]
+    return all(any(fact.lower() in message for message in texts) for fact in facts or ())
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:

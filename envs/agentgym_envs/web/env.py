@@ -66,7 +66,7 @@ class Web(BrowserEnv):
         return Opening("", goal.text, goal.task_type)
 
     def judge(self, tab: Tab) -> Verdict:
-        """What the site says."""
+        """The text of the site."""
         return self.site.check(tab)
 
     def plan(self) -> tuple[str, ...] | None:
