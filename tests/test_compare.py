@@ -56,7 +56,7 @@ def test_a_real_difference_is_stated_with_its_size_and_its_scope():
     assert pair.real and pair.verdict == "new is better"
     (text,) = found.sentences
     assert text.startswith("Real: new is higher than old (pass@1 0.74 against 0.25, +48.8 points")
-    assert "p < 0.001" in text and "not of training again" in text
+    assert "p < 0.001" in text and "not for training again" in text
     back = compare_reports([report([3] * 20, name="old"), report([1] * 20, name="new")])
     assert back.sentences[0].startswith("Real: new is lower than old")
 

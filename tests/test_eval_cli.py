@@ -234,6 +234,30 @@ def test_a_killed_evaluation_is_continued_to_the_same_result(tmp_path):
     assert kept and set(calls).isdisjoint(kept) and len(calls) + len(kept) == 32
 
 
+def test_an_episode_that_ends_on_its_last_turn_is_won_by_a_policy_and_by_its_replay():
+    from agentgym.rollout.policies import PolicyPlayer
+    from agentgym.rollout.replay import ReplayPlayer
+
+    task = panel(HOTTER).tasks[0]
+
+    def oracle(turns):
+        make = EnvFactory(env=HOTTER, max_turns=turns)
+        return asyncio.run(PolicyPlayer(name="oracle", make_env=make, max_turns=turns)(task, 0))
+
+    needed = len(oracle(50).turns)
+    played, cut = oracle(needed), oracle(needed - 1)
+    assert (played.stop, played.won) == (Stop.TERMINATED, True)
+    assert (cut.stop, cut.won) == (Stop.MAX_TURNS, False)
+    replay = ReplayPlayer(
+        actions={(task, 0): ["", *(turn.action for turn in played.turns), "never played"]},
+        make_env=EnvFactory(env=HOTTER, max_turns=needed),
+        max_turns=needed,
+    )
+    again = asyncio.run(replay(task, 0))
+    assert again == played
+    assert all(turn.env_seconds > 0 and turn.sampling_seconds > 0 for turn in again.turns)
+
+
 class Bisecting(ScriptedEngine):
     """Guesses slowly and kills a worker of the pool at the 20th and the 50th completion."""
 

@@ -18,7 +18,7 @@ from agentgym.env.registry import environments, make
 from agentgym.errors import ConfigError, MissingExtra
 from agentgym.evaluation.records import EpisodeRecord, append, read_episodes
 from agentgym.experiment.sources import EnvSource
-from agentgym.rollout.replay import NOTHING
+from agentgym.rollout.without_model import NOTHING
 from agentgym.types import Stop, Task, Trajectory, Turn
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,11 +13,11 @@ import numpy as np
 
 from agentgym.env.base import TextEnv
 from agentgym.env.by_class import load_object, names_class
-from agentgym.env.executor import Env, MakeEnv, reset_env, step_env
-from agentgym.errors import ConfigError, MissingExtra, UnknownTask
-from agentgym.rollout.env_calls import calls_of
-from agentgym.rollout.replay import NOTHING, REPLAY, played
-from agentgym.types import Stop, Task, Trajectory, Turn
+from agentgym.env.executor import Env, MakeEnv
+from agentgym.errors import ConfigError
+from agentgym.rollout.replay import REPLAY
+from agentgym.rollout.without_model import play_without_model
+from agentgym.types import Task, Trajectory
 from agentgym.utils.seeds import derive
 
 ActionFunction: TypeAlias = Callable[[str, Mapping[str, Any]], str]
@@ -75,49 +75,25 @@ class PolicyPlayer:
         return await asyncio.to_thread(self._play, task, sample)
 
     def _play(self, task: Task, sample: int) -> Trajectory:
-        function = load_policy(self.name)
-        rng = np.random.default_rng(derive(self.stream, task.env, task.id, task.seed, sample))
-        turns: list[Turn] = []
-        opening, info, stop, error = "", dict[str, Any](), Stop.MAX_TURNS, ""
-        shown: Mapping[str, Any] = info
-        env: Env | None = None
-        try:
-            env = self.make_env(task)
-            opening, info = reset_env(env, task)
-            observation, shown = opening, info
-            while stop is Stop.MAX_TURNS and len(turns) < self.max_turns:
-                chosen = time.perf_counter()
-                action = self._act(env, function, observation, info, rng)
-                asked = time.perf_counter()
-                observation, reward, done, cut, info = step_env(env, action)
-                turn = Turn(
-                    *((), NOTHING, action, observation, reward),
-                    valid=bool(info["action_valid"]),
-                    calls=calls_of(info),
-                    sampling_seconds=asked - chosen,
-                    env_seconds=time.perf_counter() - asked,
-                )
-                turns.append(turn)
-                if cut:
-                    break
-                stop = Stop.TERMINATED if done else stop
-        except (ConfigError, MissingExtra, UnknownTask):
-            raise
-        except Exception as problem:  # The environment is foreign code.
-            stop, error = Stop.ENV_ERROR, f"{type(problem).__name__}: {problem}"
-        finally:
-            if env is not None:
-                env.close()
-        episode = played(task, sample, opening, turns, stop, info, error)
-        manual, tools = str(shown.get("manual", "")), tuple(shown.get("tools", ()))
-        return replace(episode, manual=manual, tools=tools)
+        seed = derive(self.stream, task.env, task.id, task.seed, sample)
+        return play_without_model(
+            *(task, sample),
+            make_env=self.make_env,
+            max_turns=self.max_turns,
+            choose=partial(
+                self._act,
+                function=load_policy(self.name),
+                rng=np.random.default_rng(seed),
+            ),
+        )
 
     def _act(
         self,
         env: Env,
-        function: ActionFunction | None,
         observation: str,
         info: Mapping[str, Any],
+        *,
+        function: ActionFunction | None,
         rng: np.random.Generator,
     ) -> str:
         if function is not None:

@@ -14,7 +14,7 @@ class HasALosingOracle(Corridor):
         return super().oracle()[:-1] or ("west",)
 
 
-@defect("asked in the middle, loses|goes on", "alfworld#83: replans at every step")
+@defect("asked in the middle, loses|continues", "alfworld#83: replans at every step")
 class HasAnOracleThatForgetsWhereItIs(Corridor):
     def oracle(self):
         return ("east",) * self.length
