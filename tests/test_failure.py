@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_runs import SMALL_RUN
 from transformers import AutoModelForCausalLM
 
 from agentgym.algorithm import extend
@@ -16,36 +17,18 @@ from agentgym.experiment.failed_step import load_failed_step, recompute
 from agentgym.experiment.job import run_blocking
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.losses.compose import scale
-from agentgym.settings import (
-    Experiment,
-    ImitationSettings,
-    OptimizerSettings,
-    PanelSettings,
-    RolloutSettings,
-    ScratchSettings,
-)
+from agentgym.settings import ImitationSettings, OptimizerSettings, PanelSettings
 from agentgym.training.warmup import IMITATION
 from agentgym.utils.progress import Display
 from agentgym_trainers.grpo import GRPO
 from agentgym_trainers.ppo import PPO
 
-TINY = Experiment(
-    env="agentgym/Hotter-v0",
-    env_args={"high": 8},
-    steps=3,
-    tasks_per_step=2,
+SAVED = replace(
+    SMALL_RUN,
     save_every=1,
     imitation=ImitationSettings(max_steps=10, demos_per_task=1, until_success=1.0),
     optimizer=OptimizerSettings(learning_rate=1e-3, warmup_steps=0),
-    scratch=ScratchSettings(
-        hidden_size=32,
-        num_layers=1,
-        num_heads=2,
-        num_kv_heads=1,
-        intermediate_size=32,
-        vocab_size=400,
-    ),
-    rollout=RolloutSettings(max_turns=4, max_context_tokens=256, max_completion_tokens=8),
+    rollout=replace(SMALL_RUN.rollout, max_turns=4),
     panel=PanelSettings(tasks=2, episodes=1),
 )
 
@@ -69,7 +52,7 @@ def exploding(host, *, step, factor):
     return replace(algorithm, updates=(replace(update, loss=loss),))
 
 
-def fail(folder, algorithm, experiment=TINY):
+def fail(folder, algorithm, experiment=SAVED):
     with pytest.raises(TrainingError) as problem:
         run_blocking(experiment, algorithm, folder, Display())
     return str(problem.value)
@@ -78,8 +61,8 @@ def fail(folder, algorithm, experiment=TINY):
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("warm"))
-    run_blocking(replace(TINY, steps=0), GRPO(group_size=4).build(), folder, Display())
-    return replace(TINY, model=str(folder.warm), imitation=ImitationSettings(max_steps=0))
+    run_blocking(replace(SAVED, steps=0), GRPO(group_size=4).build(), folder, Display())
+    return replace(SAVED, model=str(folder.warm), imitation=ImitationSettings(max_steps=0))
 
 
 def weights(where):
@@ -129,7 +112,7 @@ def test_the_saved_minibatch_reproduces_the_loss_of_the_run(warm, tmp_path):
 
 def test_a_diverged_warm_up_is_saved_too(tmp_path):
     folder = RunFolder(tmp_path)
-    ruinous = replace(TINY, imitation=replace(TINY.imitation, learning_rate=1e30))
+    ruinous = replace(SAVED, imitation=replace(SAVED.imitation, learning_rate=1e30))
     text = fail(folder, GRPO(group_size=4).build(), ruinous)
     [where] = Path(tmp_path).glob("failed-step-*")
     assert str(where) in text

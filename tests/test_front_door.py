@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from small_runs import SHAPE, SMALL_RUN
 
 import agentgym
 from agentgym.cli import main
@@ -20,26 +21,16 @@ from agentgym.models import from_scratch
 from agentgym.settings import (
     Experiment,
     ImitationSettings,
-    PanelSettings,
     RolloutSettings,
-    ScratchSettings,
 )
 from agentgym_envs.hotter import Hotter
 from agentgym_trainers.grpo import GRPO
 
-SCRATCH = ScratchSettings(
-    hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=32, vocab_size=400
-)
-TINY = Experiment(
-    env="agentgym/Hotter-v0",
-    env_args={"high": 8},
+TINY = replace(
+    SMALL_RUN,
     steps=2,
-    tasks_per_step=2,
     save_every=1,
-    imitation=ImitationSettings(max_steps=4, demos_per_task=1, batch_size=4, until_success=1),
-    scratch=SCRATCH,
-    rollout=RolloutSettings(max_turns=3, max_context_tokens=256, max_completion_tokens=8),
-    panel=PanelSettings(tasks=3, episodes=2),
+    imitation=replace(SMALL_RUN.imitation, max_steps=4),
 )
 
 
@@ -78,7 +69,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def in_memory(tokenizer):
-    return from_scratch.make_model(tokenizer, SCRATCH, context=1024, seed=0), tokenizer
+    return from_scratch.make_model(tokenizer, SHAPE, context=1024, seed=0), tokenizer
 
 
 def test_ten_lines_train_and_five_evaluate(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from engine_contract import CONTEXT, TIED, UNTIED, V, ask, assert_agrees, model_of, shaped, words
 from peft import LoraConfig, PeftModel
+from small_runs import SMALL_RUN
 from transformers import GPT2Config
 from transformers.models.auto import AutoModelForCausalLM
 
@@ -34,13 +35,10 @@ from agentgym.models.lora import (
 )
 from agentgym.models.policy import Policy
 from agentgym.settings import (
-    Experiment,
     ImitationSettings,
     LoraSettings,
     OptimizerSettings,
     PanelSettings,
-    RolloutSettings,
-    ScratchSettings,
 )
 from agentgym.utils.progress import Display
 from agentgym_trainers.ppo import PPO
@@ -179,24 +177,14 @@ def test_adapters_are_float32_on_a_bfloat16_base():
 
 # ---- a run -------------------------------------------------------------------------------------
 
-TINY = Experiment(
-    env="agentgym/Hotter-v0",
-    env_args={"high": 8},
+ADAPTED = replace(
+    SMALL_RUN,
     steps=4,
-    tasks_per_step=2,
     save_every=2,
     lora=LoraSettings(rank=2, alpha=8),
     imitation=ImitationSettings(max_steps=10, demos_per_task=1, until_success=1.0),
     optimizer=OptimizerSettings(learning_rate=1e-2, warmup_steps=0),
-    scratch=ScratchSettings(
-        hidden_size=32,
-        num_layers=1,
-        num_heads=2,
-        num_kv_heads=1,
-        intermediate_size=32,
-        vocab_size=400,
-    ),
-    rollout=RolloutSettings(max_turns=4, max_context_tokens=256, max_completion_tokens=8),
+    rollout=replace(SMALL_RUN.rollout, max_turns=4),
     panel=PanelSettings(tasks=2, episodes=2),
 )
 
@@ -222,7 +210,7 @@ def adapters(where):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = RunFolder(tmp_path_factory.mktemp("run"))
-    run_blocking(TINY, algorithm(), folder, Display())
+    run_blocking(ADAPTED, algorithm(), folder, Display())
     return folder
 
 
@@ -249,13 +237,13 @@ def test_an_interrupted_run_ends_with_the_same_adapters(finished, tmp_path):
     shutil.copytree(finished.root, cut.root)
     shutil.rmtree(cut.final)
     cut.evaluation("after").unlink()
-    run_blocking(TINY, algorithm(), cut, Display())
+    run_blocking(ADAPTED, algorithm(), cut, Display())
     first, second = adapters(finished.final), adapters(cut.final)
     assert all(first[name].equal(second[name]) for name in first)
 
 
 def test_a_folder_of_adapters_is_evaluated_as_it_was_in_its_run(finished, tmp_path):
-    alone = replace(TINY, model=str(finished.final), lora=LoraSettings())
+    alone = replace(ADAPTED, model=str(finished.final), lora=LoraSettings())
     evaluate_blocking(alone, tmp_path / "alone.jsonl", Display())
     played = [
         sorted((e.task, e.sample, [t.text for t in e.turns]) for e in read_episodes(path))
@@ -265,7 +253,7 @@ def test_a_folder_of_adapters_is_evaluated_as_it_was_in_its_run(finished, tmp_pa
 
 
 def test_vllm_gets_a_merged_model_for_a_folder_of_adapters(finished):
-    job = Job(TINY, finished, Display(), engines=EngineFactory("vllm"))
+    job = Job(ADAPTED, finished, Display(), engines=EngineFactory("vllm"))
     assert job.loaded(finished.warm)[1] == finished.warm
     assert type(job.loaded(finished.final)[1]).__name__ == "Qwen2ForCausalLM"
 
@@ -277,8 +265,8 @@ def test_adapters_of_a_given_model_are_trained_on_it_and_imitate_if_asked(
     """The warm checkpoint is adapters, too: the given model is neither changed nor copied."""
     folder = RunFolder(tmp_path)
     before = fingerprint(finished.warm)
-    shown = replace(TINY.imitation, pretrained=imitates)
-    given = replace(TINY, model=str(finished.warm), imitation=shown, steps=1)
+    shown = replace(ADAPTED.imitation, pretrained=imitates)
+    given = replace(ADAPTED, model=str(finished.warm), imitation=shown, steps=1)
     run_blocking(given, algorithm(), folder, Display())
     assert fingerprint(finished.warm) == before
     for where in (folder.warm, folder.final):
@@ -312,7 +300,7 @@ def test_a_run_folder_can_be_moved_and_continued(finished, tmp_path):
         assert fingerprint(moved.final) == fingerprint_where(moved)
         load_model(moved.final)
         shutil.rmtree(moved.final)
-        run_blocking(TINY, algorithm(), moved, Display())
+        run_blocking(ADAPTED, algorithm(), moved, Display())
     finally:
         hidden.rename(finished.root)
     first, second = adapters(finished.final), adapters(moved.final)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small_runs import SMALL_RUN
 
 import agentgym
 from agentgym.batch.batch import collate
@@ -24,11 +25,7 @@ from agentgym.probe.summary import summary
 from agentgym.probe.values import Estimate, Outcomes, Value, decisive, missing
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.settings import (
-    Experiment,
-    ImitationSettings,
     PanelSettings,
-    RolloutSettings,
-    ScratchSettings,
 )
 from agentgym.types import Completion, Task
 from agentgym.viewer.source import load
@@ -269,20 +266,10 @@ def test_credit_that_follows_the_advantages_agrees_with_them():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run with a real model made from scratch, which has only played its panel."""
-    settings = Experiment(
-        env="agentgym/Hotter-v0",
-        env_args={"high": 8},
+    settings = replace(
+        SMALL_RUN,
         steps=0,
-        imitation=ImitationSettings(max_steps=2, demos_per_task=1, batch_size=4, until_success=1),
-        scratch=ScratchSettings(
-            hidden_size=32,
-            num_layers=1,
-            num_heads=2,
-            num_kv_heads=1,
-            intermediate_size=32,
-            vocab_size=400,
-        ),
-        rollout=RolloutSettings(max_turns=2, max_context_tokens=256, max_completion_tokens=8),
+        rollout=replace(SMALL_RUN.rollout, max_turns=2),
         panel=PanelSettings(tasks=2, episodes=1),
     )
     out = tmp_path_factory.mktemp("probe") / "run"

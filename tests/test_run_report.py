@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import yaml
+from small_runs import SMALL_RUN
 
 import agentgym
 from agentgym.cli import main
@@ -23,33 +24,8 @@ from agentgym.run_report.page import page
 from agentgym.run_report.run import Arm, Run, arms_of
 from agentgym.run_report.success import arm_lines, success_plots
 from agentgym.run_report.svg import Line, plot
-from agentgym.settings import (
-    Experiment,
-    ImitationSettings,
-    PanelSettings,
-    RolloutSettings,
-    ScratchSettings,
-)
 from agentgym.utils.progress import Display
 from agentgym_trainers.grpo import GRPO
-
-TINY = Experiment(
-    env="agentgym/Hotter-v0",
-    env_args={"high": 8},
-    steps=3,
-    tasks_per_step=2,
-    imitation=ImitationSettings(max_steps=2, demos_per_task=1, batch_size=4, until_success=1),
-    scratch=ScratchSettings(
-        hidden_size=32,
-        num_layers=1,
-        num_heads=2,
-        num_kv_heads=1,
-        intermediate_size=32,
-        vocab_size=400,
-    ),
-    rollout=RolloutSettings(max_turns=3, max_context_tokens=256, max_completion_tokens=8),
-    panel=PanelSettings(tasks=3, episodes=2),
-)
 
 
 def run(name="a", *, success=(0.2, 0.4), seed=0, algorithm="grpo", steps=2, **columns):
@@ -175,7 +151,7 @@ def test_only_the_page_of_a_running_run_loads_itself_again():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "run"
-    agentgym.train(GRPO(group_size=2), settings=TINY, out=out, progress=False)
+    agentgym.train(GRPO(group_size=2), settings=SMALL_RUN, out=out, progress=False)
     return out
 
 

@@ -94,7 +94,7 @@ def test_a_partner_opens_talks_and_ends_the_episode():
 def test_a_user_as_a_tool_of_any_environment():
     env = WithUser(world("hotter"), SimulatedUser(lambda m, s: Reply(f"{m[-1]['content']}!")))
     _, info = started(env, "hotter-3")
-    assert [tool["function"]["name"] for tool in info["tools"]] == ["ask_user"]
+    assert [tool["function"]["name"] for tool in info["tools"]] == ["ask_user", "act"]
     assert "ask_user" in info["goal"]
     observation, *_, info = env.step(ask("Higher?"))
     assert "Higher?!" in observation and info["user_turns"] == 1

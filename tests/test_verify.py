@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from small_runs import SHAPE
 
 from agentgym.cli import main
 from agentgym.errors import ConfigError
@@ -15,12 +16,8 @@ from agentgym.evaluation.identical import NOT_REPEATED, differences
 from agentgym.evaluation.records import EpisodeRecord, TurnRecord, read_episodes
 from agentgym.experiment.verify import verify
 from agentgym.models import from_scratch
-from agentgym.settings import ScratchSettings
 from agentgym.types import Stop
 
-SIZE = ScratchSettings(
-    hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=32, vocab_size=400
-)
 WORDS = [
     *("--env", "hotter", "--env-args", "high", "8", "--panel.tasks", "8", "--panel.episodes", "3"),
     *("--rollout.max-turns", "3", "--rollout.max-completion-tokens", "6"),
@@ -31,7 +28,7 @@ WORDS = [
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, tokenizer):
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    from_scratch.make_model(tokenizer, SIZE, context=1024, seed=0).save_pretrained(folder)
+    from_scratch.make_model(tokenizer, SHAPE, context=1024, seed=0).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

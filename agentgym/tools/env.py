@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import numpy as np
 
 from agentgym.env.act import ACT
-from agentgym.env.base import Opening, Outcome, Progress, TextEnv
+from agentgym.env.base import Opening, Outcome, TextEnv
+from agentgym.env.wrapper import EnvWrapper
 from agentgym.errors import AgentGymError, ConfigError, EnvError, MalformedAction, did_you_mean
 from agentgym.tools.calls import Call, CallNotation, HermesCalls
 from agentgym.tools.limits import CallLimits
@@ -147,11 +148,11 @@ class ToolEnv(TextEnv):
         not read.
         """
         observation, info = super().reset(seed=seed, options=options)
-        return observation, {
-            **info,
-            "tools": self.schemas(),
-            "tool_instructions": self.instructions,
-        }
+        return observation, info | self.tool_info()
+
+    def tool_info(self) -> dict[str, Any]:
+        """What ``info`` holds about the tools after a reset."""
+        return {"tools": self.schemas(), "tool_instructions": self.instructions}
 
     def schemas(self) -> list[dict[str, Any]]:
         """The schemas of the tools, as copies."""
@@ -231,7 +232,7 @@ class ToolEnv(TextEnv):
         return {**super()._info(), "tool_calls": len(self.called), "last_calls": last}
 
 
-class WithTools(ToolEnv):
+class WithTools(EnvWrapper, ToolEnv):
     r"""Any environment with tools besides its own actions.
 
     An action that calls tools is answered by them and does not change the environment; any other
@@ -274,10 +275,6 @@ class WithTools(ToolEnv):
         self.observation_space = world.observation_space
         self.action_space = world.action_space
 
-    def tasks(self, split: str) -> Sequence[str]:
-        """Those of the environment."""
-        return self.world.tasks(split)
-
     def open(self, task: str, rng: np.random.Generator) -> Opening:
         """Start a task of the environment, with the same generator."""
         self.world.task_id = task
@@ -295,32 +292,11 @@ class WithTools(ToolEnv):
         """The environment's, then the tools."""
         return "\n\n".join(filter(None, (self.world.manual(), super().manual())))
 
-    def admissible(self) -> tuple[str, ...]:
-        """Those of the environment."""
-        return self.world.admissible()
-
-    def oracle(self) -> tuple[str, ...] | None:
-        """That of the environment, which needs no tools."""
-        return self.world.oracle()
-
-    def missing(self) -> str:
-        """What the environment lacks."""
-        return self.world.missing()
-
-    def prepare(self, split: str, progress: Progress | None = None) -> None:
-        """Prepare the environment."""
-        self.world.prepare(split, progress)
-
     def fork(self) -> Self:
         """Fork the environment with the tools."""
         other = super().fork()
         other.world = self.world.fork()
         return other
-
-    def close(self) -> None:
-        """Close both."""
-        super().close()
-        self.world.close()
 
     def _info(self) -> dict[str, Any]:
         return {**self.world._info(), **super()._info()}

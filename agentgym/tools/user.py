@@ -9,12 +9,13 @@ is not the agent's fault: its episode counts as broken.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 
-from agentgym.env.base import Opening, Outcome, Progress, TextEnv
+from agentgym.env.base import Opening, Outcome, TextEnv
+from agentgym.env.wrapper import EnvWrapper
 from agentgym.errors import ConfigError, EnvError
 from agentgym.tools.env import ToolEnv, WithTools
 from agentgym.tools.speakers import Message, Speaker
@@ -112,7 +113,7 @@ class SimulatedUser:
         return tool(self, name="ask_user")
 
 
-class WithUser(TextEnv):
+class WithUser(EnvWrapper):
     """Any environment with a simulated user.
 
     As a tool, the agent asks by calling ``ask_user``. As the partner, the agent talks to the user
@@ -151,10 +152,6 @@ class WithUser(TextEnv):
         self.brief = brief or (lambda opening: opening.goal)
         self.world: ToolEnv = world if partner else _asking(world, user)  # type: ignore[assignment]
 
-    def tasks(self, split: str) -> Sequence[str]:
-        """Those of the environment."""
-        return self.world.tasks(split)
-
     def start(self, task: str, rng: np.random.Generator) -> Opening:
         """Start a task; with a partner, the user speaks first."""
         seed = int(rng.spawn(1)[0].integers(2**31))
@@ -186,33 +183,12 @@ class WithUser(TextEnv):
         """That of the environment, which lists ``ask_user`` where it is a tool."""
         return self.world.manual()
 
-    def admissible(self) -> tuple[str, ...]:
-        """Those of the environment."""
-        return self.world.admissible()
-
-    def oracle(self) -> tuple[str, ...] | None:
-        """That of the environment, which needs no user."""
-        return self.world.oracle()
-
-    def missing(self) -> str:
-        """What the environment lacks."""
-        return self.world.missing()
-
-    def prepare(self, split: str, progress: Progress | None = None) -> None:
-        """Prepare the environment."""
-        self.world.prepare(split, progress)
-
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[str, dict[str, Any]]:
         """Start a task; ``info`` describes the tools as that of a ``ToolEnv``."""
         observation, info = super().reset(seed=seed, options=options)
-        tools = [copy.deepcopy(each.schema) for each in self.world.tools]
-        return observation, {
-            **info,
-            "tools": tools,
-            "tool_instructions": self.world.instructions,
-        }
+        return observation, info | self.world.tool_info()
 
     def fork(self) -> Self:
         """An environment in the same state, with a conversation of its own."""
@@ -221,11 +197,6 @@ class WithUser(TextEnv):
         asked = [each.call for each in other.world.tools if isinstance(each.call, SimulatedUser)]
         other.user = self.user.fork() if self.partner else asked[0]
         return other
-
-    def close(self) -> None:
-        """Close the environment."""
-        self.world.close()
-        super().close()
 
     def _info(self) -> dict[str, Any]:
         mine = {"user_turns": self.user.turns, "user_tokens": self.user.tokens}
