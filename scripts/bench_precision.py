@@ -23,7 +23,8 @@ import torch
 import tyro
 
 from agentgym.algorithm import Update
-from agentgym.batch.batch import Batch, collate
+from agentgym.batch.batch import Batch
+from agentgym.batch.collate import collate
 from agentgym.losses.surrogates import negative_log_likelihood
 from agentgym.models.loading import load_model
 from agentgym.models.lora import add_lora

@@ -29,7 +29,8 @@ from made import Size, made
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from agentgym.algorithm import Update
-from agentgym.batch.batch import Batch, collate
+from agentgym.batch.batch import Batch
+from agentgym.batch.collate import collate
 from agentgym.batch.prefix_tree import Forest, build_forest
 from agentgym.losses.surrogates import negative_log_likelihood
 from agentgym.models import policy

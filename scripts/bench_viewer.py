@@ -16,7 +16,8 @@ from pathlib import Path
 
 from selenium import webdriver
 
-from agentgym.evaluation.records import EpisodeRecord, append
+from agentgym.evaluation.record_files import append
+from agentgym.evaluation.records import EpisodeRecord
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 from agentgym.viewer.page import bundle
 from agentgym.viewer.source import load

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from agentgym.batch.batch import collate
+from agentgym.batch.collate import collate
 from agentgym.evaluation.records import EpisodeRecord
 from agentgym.experiment.assemble import engines_of, executor_of
 from agentgym.experiment.job import Job, run_info

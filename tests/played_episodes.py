@@ -4,7 +4,8 @@ import json
 from dataclasses import replace
 
 import agentgym
-from agentgym.evaluation.records import EpisodeRecord, read_episodes
+from agentgym.evaluation.record_files import read_episodes
+from agentgym.evaluation.records import EpisodeRecord
 from agentgym.types import Completion, Stop, Task, ToolCall, Trajectory, Turn
 
 POLICY = '''

@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 
 from agentgym import plugins  # noqa: E402
 from agentgym.algorithm import DEFAULT_RUN, Algorithm  # noqa: E402
-from agentgym.batch.batch import collate  # noqa: E402
+from agentgym.batch.collate import collate  # noqa: E402
 from agentgym.distributed import sharding  # noqa: E402
 from agentgym.distributed.learner import ShardedLearner  # noqa: E402
 from agentgym.distributed.process_group import ProcessGroup, join  # noqa: E402

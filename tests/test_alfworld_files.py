@@ -38,7 +38,7 @@ def games_of(data, **kwargs):
 
 
 def test_a_folder_of_games_keeps_the_contract_of_an_environment(data):
-    check_environment(ENV, CheckSettings(steps=100, resets=300, seconds=3.0), games=str(data))
+    check_environment(ENV, CheckSettings(steps=100, resets=300, seconds=1.0), games=str(data))
 
 
 def test_a_game_read_from_its_file_is_the_game_that_was_written(tmp_path):

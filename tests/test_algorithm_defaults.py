@@ -8,7 +8,8 @@ import torch
 
 from agentgym import plugins
 from agentgym.algorithm import RunInfo
-from agentgym.batch.batch import REFERENCE, VALUE, collate, returns_differ
+from agentgym.batch.batch import REFERENCE, VALUE
+from agentgym.batch.collate import collate, returns_differ
 from agentgym.credit.advantages import RETURN, centre_over_tokens, gae
 from agentgym.credit.weights import mean_over_informative_tokens
 from agentgym.errors import ImpossibleValue

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agentgym.batch.batch import collate
+from agentgym.batch.collate import collate
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError

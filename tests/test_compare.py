@@ -10,7 +10,8 @@ from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
 from agentgym.evaluation.compare import compare_reports
 from agentgym.evaluation.files import open_file
-from agentgym.evaluation.records import EpisodeRecord, append
+from agentgym.evaluation.record_files import append
+from agentgym.evaluation.records import EpisodeRecord
 from agentgym.evaluation.report import Report
 from agentgym.evaluation.spec import EvalSpec
 from agentgym.evaluation.stats.seeds import difference_over_seeds

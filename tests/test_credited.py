@@ -2,7 +2,8 @@
 
 import torch
 
-from agentgym.batch.batch import collate, concatenate
+from agentgym.batch.batch import concatenate
+from agentgym.batch.collate import collate
 from agentgym.training.credited import POSITION, by_turn, take_advantages, with_positions
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 

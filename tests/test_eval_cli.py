@@ -21,7 +21,7 @@ from agentgym.evaluation.cost import Cost, Prices
 from agentgym.evaluation.evaluate import EvalOptions, evaluate
 from agentgym.evaluation.files import read_report
 from agentgym.evaluation.measures import best, passes_all
-from agentgym.evaluation.records import read_episodes
+from agentgym.evaluation.record_files import read_episodes
 from agentgym.evaluation.render import cost_summary, render, summary, types_grid
 from agentgym.evaluation.report import Report
 from agentgym.evaluation.spec import EvalSpec

@@ -17,7 +17,8 @@ from agentgym.evaluation.evaluate import EvalOptions, evaluate
 from agentgym.evaluation.files import read_report
 from agentgym.evaluation.measures import passes
 from agentgym.evaluation.paired import paired_difference
-from agentgym.evaluation.records import EpisodeRecord, read_episodes
+from agentgym.evaluation.record_files import read_episodes
+from agentgym.evaluation.records import EpisodeRecord
 from agentgym.evaluation.render import render
 from agentgym.evaluation.report import Report
 from agentgym.evaluation.spec import EvalSpec

@@ -12,7 +12,7 @@ from agentgym.engines.local.engine import LocalEngine
 from agentgym.errors import ConfigError
 from agentgym.evaluation.measures import passes
 from agentgym.evaluation.paired import paired_difference
-from agentgym.evaluation.records import read_episodes
+from agentgym.evaluation.record_files import read_episodes
 from agentgym.experiment.evaluations import evaluate_blocking
 from agentgym.experiment.job import run_blocking
 from agentgym.experiment.metrics_file import read_metrics

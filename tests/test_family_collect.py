@@ -9,7 +9,7 @@ from counting import Counter
 from family_fixture import GOLDEN, near
 
 from agentgym import Task, make
-from agentgym.batch.batch import collate
+from agentgym.batch.collate import collate
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.testing.batches import batch_of

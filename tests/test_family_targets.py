@@ -8,7 +8,7 @@ import pytest
 import torch
 from family_fixture import FIXTURE, GOLDEN, episodes, flat, near
 
-from agentgym.batch.batch import collate
+from agentgym.batch.collate import collate
 from agentgym.batch.turns import quantile_by
 from agentgym.losses.compose import Outputs
 from agentgym.losses.reductions import tempered_logprob

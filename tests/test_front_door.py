@@ -15,7 +15,7 @@ from small_runs import SHAPE, SMALL_RUN
 import agentgym
 from agentgym.cli import main
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import read_episodes
+from agentgym.evaluation.record_files import read_episodes
 from agentgym.experiment.plan import load_plan
 from agentgym.models import from_scratch
 from agentgym.settings import (

@@ -8,7 +8,7 @@ from played_episodes import as_lines, odd, plain, play, sampled
 
 from agentgym.cli import main
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import read_episodes
+from agentgym.evaluation.record_files import read_episodes
 from agentgym.interchange.conversation import without
 from agentgym.interchange.files import export, import_file
 from agentgym.interchange.formats import FORMATS, entry

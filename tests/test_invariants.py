@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from agentgym.batch.batch import collate
+from agentgym.batch.collate import collate
 from agentgym.batch.turns import turns_of
 from agentgym.credit.weights import TOKENS, TURNS, finished, keep_only, side_weights
 from agentgym.losses.compose import Outputs, add, scale, weighted_by

@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from agentgym.algorithm import Update
-from agentgym.batch.batch import collate
+from agentgym.batch.collate import collate
 from agentgym.losses.compose import add, scale
 from agentgym.losses.reductions import nucleus_entropy, tempered_logprob
 from agentgym.losses.surrogates import entropy_bonus, negative_log_likelihood

@@ -19,7 +19,7 @@ from agentgym.engines.factory import EngineFactory
 from agentgym.engines.local.engine import LocalEngine
 from agentgym.engines.vllm.adapters import AdapterFolder
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import read_episodes
+from agentgym.evaluation.record_files import read_episodes
 from agentgym.experiment.checkpoints import load_state
 from agentgym.experiment.evaluations import evaluate_blocking
 from agentgym.experiment.job import Job, run_blocking

@@ -18,7 +18,8 @@ from agentgym.algorithm import (
     both,
     extend,
 )
-from agentgym.batch.batch import REFERENCE, VALUE, collate, concatenate, pack, text_hash, unpack
+from agentgym.batch.batch import REFERENCE, VALUE, concatenate, pack, unpack
+from agentgym.batch.collate import collate, text_hash
 from agentgym.batch.turns import turns_of
 from agentgym.credit.advantages import RETURN, gae
 from agentgym.credit.importance import correct_sampling, importance

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agentgym import make
-from agentgym.batch.batch import collate
+from agentgym.batch.collate import collate
 from agentgym.credit.transforms import chain, group_advantage, mean_over_episodes, stateless
 from agentgym.engines.local.engine import LocalEngine
 from agentgym.errors import TrainingError

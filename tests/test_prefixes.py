@@ -18,7 +18,7 @@ from transformers import (
 from transformers.models.auto import AutoModelForCausalLM
 
 from agentgym.algorithm import Update
-from agentgym.batch.batch import collate
+from agentgym.batch.collate import collate
 from agentgym.batch.prefix_tree import build_forest
 from agentgym.losses.compose import add, scale
 from agentgym.losses.reductions import expected_tilt

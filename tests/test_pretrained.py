@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from test_chat_templates import conversation
 
 from agentgym.algorithm import extend
-from agentgym.batch.batch import collate, token_mean
+from agentgym.batch.batch import token_mean
+from agentgym.batch.collate import collate
 from agentgym.cli import main
 from agentgym.credit.transforms import stateless
 from agentgym.engines.local.engine import LocalEngine
-from agentgym.evaluation.records import read_episodes
+from agentgym.evaluation.record_files import read_episodes
 from agentgym.experiment.job import run_blocking
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from agentgym.batch.batch import collate
+from agentgym.batch.collate import collate
 from agentgym.engines.factory import EngineFactory
 from agentgym.engines.local.engine import LocalEngine
 from agentgym.models.loading import load_model, load_tokenizer

@@ -11,7 +11,7 @@ import torch
 from small_runs import SMALL_RUN
 
 import agentgym
-from agentgym.batch.batch import collate
+from agentgym.batch.collate import collate
 from agentgym.cli import main
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.env.base import Opening, Outcome, TextEnv

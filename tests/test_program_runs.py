@@ -7,7 +7,7 @@ import pytest
 
 import agentgym
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import read_episodes
+from agentgym.evaluation.record_files import read_episodes
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym_trainers.grpo import GRPO
 

@@ -141,7 +141,7 @@ def both(agent, native):
 def test_the_batch_of_a_program_is_that_of_the_native_agent(both):
     import torch
 
-    from agentgym.batch.batch import collate
+    from agentgym.batch.collate import collate
 
     one, other = (collate([episodes]) for episodes in both)
     assert 0 < one.reward.sum() < len(TASKS)
@@ -302,7 +302,7 @@ def test_the_agents_of_a_program_are_kept_apart_by_their_keys(native):
             async with Client(access, agent) as client:
                 await client.ask(messages)
 
-    from agentgym.batch.batch import collate
+    from agentgym.batch.collate import collate
 
     (episode,) = play(native, program, lambda p, s: native.encode_action("1"), settings=settings)
     assert [t.learn for t in episode.turns] == [True, False, True]

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from agentgym import plugins
-from agentgym.batch.batch import collate
+from agentgym.batch.collate import collate
 from agentgym.distributed.process_group import deal, even_microbatches
 from agentgym.testing.episodes import made_up
 from agentgym.training.minibatches import microbatches

@@ -13,14 +13,8 @@ import numpy as np
 import pytest
 
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import (
-    EpisodeRecord,
-    LeftOut,
-    append,
-    read_episodes,
-    token_ends,
-    valid_episodes,
-)
+from agentgym.evaluation.record_files import LeftOut, append, read_episodes, valid_episodes
+from agentgym.evaluation.records import EpisodeRecord, token_ends
 from agentgym.experiment.metrics_file import MetricsWriter, read_metrics, truncate_episodes
 from agentgym.types import Completion, Stop, Task, ToolCall, Trajectory, Turn
 from agentgym.utils import zstd_lines

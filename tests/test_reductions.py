@@ -26,7 +26,8 @@ import torch
 
 from agentgym import Task, make
 from agentgym.algorithm import extend
-from agentgym.batch.batch import REFERENCE, VALUE, collate
+from agentgym.batch.batch import REFERENCE, VALUE
+from agentgym.batch.collate import collate
 from agentgym.credit.transforms import chain, mean_over_episodes, stateless
 from agentgym.credit.weights import TURNS, mean_over_informative_tokens, side_weights
 from agentgym.engines.scripted import ScriptedEngine

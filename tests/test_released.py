@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from agentgym.batch.batch import REFERENCE, VALUE, collate
+from agentgym.batch.batch import REFERENCE, VALUE
+from agentgym.batch.collate import collate
 from agentgym.losses.compose import Outputs, minibatch_loss
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 from agentgym_trainers.aepo import AEPO

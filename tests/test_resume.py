@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 
-from agentgym.evaluation.records import read_episodes
+from agentgym.evaluation.record_files import read_episodes
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.settings import (

@@ -17,7 +17,7 @@ from test_resume import lines
 import agentgym
 from agentgym.cli import main
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import read_episodes
+from agentgym.evaluation.record_files import read_episodes
 from agentgym.experiment.checkpoints import save_model
 from agentgym.experiment.plan import Plan, load_plan
 from agentgym.experiment.run_folder import RunFolder

@@ -16,7 +16,7 @@ from test_resume import PLAN
 from agentgym.engines.local.engine import LocalEngine
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.env.process_pool import ProcessPool
-from agentgym.evaluation.records import read_episodes
+from agentgym.evaluation.record_files import read_episodes
 from agentgym.experiment.job import run_blocking
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder

@@ -13,7 +13,8 @@ from played_episodes import as_lines, odd, play
 import agentgym
 from agentgym.cli import main
 from agentgym.errors import ConfigError, EngineError, ImpossibleValue
-from agentgym.evaluation.records import EpisodeRecord, Rescoring, read_episodes
+from agentgym.evaluation.record_files import read_episodes
+from agentgym.evaluation.records import EpisodeRecord, Rescoring
 from agentgym.scoring.agreement import agreement
 from agentgym.scoring.make import make_scorer
 from agentgym.scoring.reward import as_reward

@@ -6,7 +6,7 @@ import pytest
 from test_chat_templates import CHATML, OPENS_AND_DROPS_THOUGHTS, completion, with_template
 
 from agentgym import Task, make
-from agentgym.batch.batch import collate
+from agentgym.batch.collate import collate
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.errors import MalformedAction
 from agentgym.rollout.action_formats import JsonCall, Plain, ReAct, Tags

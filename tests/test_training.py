@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from agentgym.algorithm import Algorithm, Update
-from agentgym.batch.batch import collate, pack, token_mean
+from agentgym.batch.batch import pack, token_mean
+from agentgym.batch.collate import collate
 from agentgym.credit.transforms import (
     Transform,
     chain,

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from agentgym import Opening, Outcome, Task, TextEnv
-from agentgym.batch.batch import collate
+from agentgym.batch.collate import collate
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.errors import MalformedAction
 from agentgym.rollout.action_formats import JsonCall, Tags

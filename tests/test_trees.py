@@ -8,7 +8,7 @@ from counting import Counter
 
 from agentgym import Stop, Task, make
 from agentgym.algorithm import RunInfo
-from agentgym.batch.batch import collate
+from agentgym.batch.collate import collate
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.env.base import Opening, Outcome, TextEnv
 from agentgym.env.executor import fork_env

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from agentgym import plugins
-from agentgym.batch.batch import collate
+from agentgym.batch.collate import collate
 from agentgym.testing.episodes import MIXED, made_up
 from agentgym.testing.trial import Trial
 from agentgym_trainers.copo import COPO

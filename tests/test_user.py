@@ -190,7 +190,7 @@ def test_an_endpoint_plays_the_user(what):
 
 def test_the_words_of_the_user_are_not_trained_on(tokenizer):
     """Player, agent and user each with an engine; the user's tokens lie in prompts only."""
-    from agentgym.batch.batch import collate
+    from agentgym.batch.collate import collate
 
     template = from_scratch.make_tokenizer(["I want tea. Thanks."], 400)
     template.chat_template = from_scratch.DIALOGUE

@@ -13,7 +13,8 @@ from agentgym.cli import main
 from agentgym.errors import ConfigError
 from agentgym.evaluation.files import read_file
 from agentgym.evaluation.identical import NOT_REPEATED, differences
-from agentgym.evaluation.records import EpisodeRecord, TurnRecord, read_episodes
+from agentgym.evaluation.record_files import read_episodes
+from agentgym.evaluation.records import EpisodeRecord, TurnRecord
 from agentgym.experiment.verify import verify
 from agentgym.models import from_scratch
 from agentgym.types import Stop

@@ -8,7 +8,8 @@ import pytest
 
 from agentgym.cli import main
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import EpisodeRecord, append
+from agentgym.evaluation.record_files import append
+from agentgym.evaluation.records import EpisodeRecord
 from agentgym.probe.files import ValuedEpisode, values_path, write_values
 from agentgym.probe.values import Value
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn

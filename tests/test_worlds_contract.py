@@ -28,7 +28,7 @@ SMALL = {
 }
 """Settings with which a world is checked where its defaults would take long."""
 
-BRISK = CheckSettings(steps=100, resets=300, seconds=3.0)
+BRISK = CheckSettings(steps=100, resets=300, seconds=1.0)
 """Most of what the defaults look at, in a fraction of the time."""
 QUICK = CheckSettings(steps=40, resets=60, seconds=1.0)
 """For worlds made of packages whose own tests look closely."""

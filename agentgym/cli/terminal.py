@@ -16,7 +16,8 @@ from agentgym.env import schemes
 from agentgym.env.base import SPLITS, TextEnv
 from agentgym.env.registry import environments, make
 from agentgym.errors import ConfigError, MissingExtra
-from agentgym.evaluation.records import EpisodeRecord, append, read_episodes
+from agentgym.evaluation.record_files import append, read_episodes
+from agentgym.evaluation.records import EpisodeRecord
 from agentgym.experiment.sources import EnvSource
 from agentgym.rollout.without_model import NOTHING
 from agentgym.types import Stop, Task, Trajectory, Turn

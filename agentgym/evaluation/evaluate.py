@@ -17,7 +17,8 @@ from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
 from agentgym.evaluation.cost import FREE, Cost, Prices
 from agentgym.evaluation.files import open_file, read_file, usage_line
-from agentgym.evaluation.records import Decode, EpisodeRecord, append
+from agentgym.evaluation.record_files import append
+from agentgym.evaluation.records import Decode, EpisodeRecord
 from agentgym.evaluation.report import Report
 from agentgym.evaluation.spec import EvalSpec
 from agentgym.types import Task, Trajectory

@@ -14,7 +14,8 @@ from agentgym.evaluation.cost import Prices
 from agentgym.evaluation.evaluate import EvalOptions, PlayEpisode, evaluate
 from agentgym.evaluation.files import path_of
 from agentgym.evaluation.paired import check_panels
-from agentgym.evaluation.records import Decode, EpisodeRecord, read_episodes
+from agentgym.evaluation.record_files import read_episodes
+from agentgym.evaluation.records import Decode, EpisodeRecord
 from agentgym.evaluation.report import Report
 from agentgym.experiment.assemble import engines_of, executor_of, program_server_of
 from agentgym.experiment.facts import EvalFacts

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from agentgym.errors import ConfigError
 from agentgym.evaluation.files import default_path, read_header
-from agentgym.evaluation.records import EpisodeRecord, read_episodes
+from agentgym.evaluation.record_files import read_episodes
+from agentgym.evaluation.records import EpisodeRecord
 from agentgym.experiment.assemble import engines_of, executor_of
 from agentgym.experiment.evaluations import evaluate_panel
 from agentgym.experiment.job import Job

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from agentgym.evaluation.records import EpisodeRecord, append
+from agentgym.evaluation.record_files import append
+from agentgym.evaluation.records import EpisodeRecord
 from agentgym.experiment.metrics_file import MetricsWriter, truncate_episodes
 from agentgym.experiment.parts import RunParts
 from agentgym.experiment.report_page import GrowingPage

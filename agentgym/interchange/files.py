@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import EpisodeRecord, LeftOut, episode_files, valid_episodes
+from agentgym.evaluation.record_files import LeftOut, episode_files, valid_episodes
+from agentgym.evaluation.records import EpisodeRecord
 from agentgym.interchange.formats import entry, guess
 from agentgym.utils.jsonl import write_lines
 

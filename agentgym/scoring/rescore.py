@@ -11,13 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import (
-    EpisodeRecord,
-    LeftOut,
-    Rescoring,
-    append,
-    valid_episodes,
-)
+from agentgym.evaluation.record_files import LeftOut, append, valid_episodes
+from agentgym.evaluation.records import EpisodeRecord, Rescoring
 from agentgym.scoring.agreement import Agreement, agreement
 from agentgym.scoring.scorer import Score, Scorer, Unscored
 from agentgym.utils.concurrency import gather

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from agentgym.algorithm import DEFAULT_RUN, Algorithm, CriticPlan
-from agentgym.batch.batch import Batch, collate
+from agentgym.batch.batch import Batch
+from agentgym.batch.collate import collate
 from agentgym.credit.transforms import State
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from agentgym.algorithm import Update
-from agentgym.batch.batch import Batch, collate
+from agentgym.batch.batch import Batch
+from agentgym.batch.collate import collate
 from agentgym.testing.episodes import STEPS, degenerate, made_up
 from agentgym.testing.trial import Trial, littered, same
 from agentgym.training.learner import Learner

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from agentgym.batch.batch import Batch, returns_differ
+from agentgym.batch.batch import Batch
+from agentgym.batch.collate import returns_differ
 from agentgym.credit.transforms import mean_of_episode
 from agentgym.losses.compose import Loss, Outputs
 from agentgym.losses.surrogates import ratio

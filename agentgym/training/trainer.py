@@ -18,7 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from agentgym.algorithm import Algorithm
-from agentgym.batch.batch import Batch, collate
+from agentgym.batch.batch import Batch
+from agentgym.batch.collate import collate
 from agentgym.rollout.player import Player, Usage
 from agentgym.settings import AlarmSettings
 from agentgym.training.alarms import AlarmState

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from agentgym.algorithm import Update
-from agentgym.batch.batch import Batch, collate, token_mean
+from agentgym.batch.batch import Batch, token_mean
+from agentgym.batch.collate import collate
 from agentgym.env.base import TextEnv
 from agentgym.losses.surrogates import negative_log_likelihood
 from agentgym.models.policy import Policy

@@ -9,13 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from agentgym.errors import ConfigError
-from agentgym.evaluation.records import (
-    EpisodeRecord,
-    LeftOut,
-    TurnRecord,
-    episode_files,
-    valid_episodes,
-)
+from agentgym.evaluation.record_files import LeftOut, episode_files, valid_episodes
+from agentgym.evaluation.records import EpisodeRecord, TurnRecord
 from agentgym.types import Ending
 from agentgym.viewer.values import attach_values
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from played_episodes import as_lines, odd, plain, play, sampled
 
-from agentgym.evaluation.records import read_episodes
+from agentgym.evaluation.record_files import read_episodes
 from agentgym.interchange.conversation import without
 from agentgym.interchange.files import export, import_file
 from agentgym.interchange.formats import FORMATS

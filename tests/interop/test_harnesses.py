@@ -19,7 +19,7 @@ pytest.importorskip("openai")
 import torch
 
 from agentgym import Task
-from agentgym.batch.batch import collate
+from agentgym.batch.collate import collate
 from agentgym.engines.requests import make_completion
 from agentgym.env.registry import EnvFactory, world
 from agentgym.models import from_scratch

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from agentgym.algorithm import DEFAULT_RUN, About, Algorithm, RunInfo, Update
-from agentgym.batch.batch import returns_differ
+from agentgym.batch.collate import returns_differ
 from agentgym.credit.reward_shaping import overlong_penalty
 from agentgym.credit.transforms import Transform, chain
 from agentgym.credit.weights import mask_truncated, mean_over_informative_tokens, mean_over_tokens
