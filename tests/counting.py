@@ -6,7 +6,7 @@ from agentgym.env.base import Opening, Outcome, TextEnv
 class Counter(TextEnv):
     """Collects actions for four turns; its state is the whole history.
 
-    Every step is counted, and every world that is opened, forked or closed.
+    Every step is counted, and every environment that is opened, forked or closed.
     """
 
     steps = opened = forked = closed = 0

@@ -23,7 +23,7 @@ from agentgym.testing.findings import Verdict
 from agentgym.testing.hanging import calls_return_within
 
 QUICK = CheckSettings(steps=60, resets=200, seconds=60.0)
-"""Enough for small worlds; the time limits allow for a busy machine."""
+"""Enough for small environments; the time limits allow for a busy machine."""
 
 TABLE = Path(__file__).parent.parent / "docs" / "how-to" / "check-an-environment.md"
 
@@ -117,7 +117,7 @@ def test_a_timer_set_before_a_check_still_runs_after_it():
 
 def test_a_turn_limit_other_than_the_registered_one_is_reported(registered):
     class Impatient(gymnasium.Wrapper):
-        """Counts turns by itself, above the world, where the registered limit should."""
+        """Counts turns by itself, above the environment, where the registered limit should."""
 
         def step(self, action):
             observation, reward, terminated, _, info = self.env.step(action)

@@ -237,7 +237,7 @@ def test_answers_are_scored_as_in_squad(given, gold, exact, score):
     assert normalised("An apple, a day") == "apple day"
 
 
-# ---- the world -------------------------------------------------------------------------------
+# ---- the environment -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,7 @@ def test_queries_and_titles_match_in_any_unicode_form(tmp_path, form):
         assert found is not None and found.sections == (page["text"],)
 
 
-# ---- the world -------------------------------------------------------------------------------
+# ---- the environment -----------------------------------------------------------------------------
 
 
 def test_questions_with_pages_need_no_corpus(tmp_path):

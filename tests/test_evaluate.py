@@ -249,7 +249,7 @@ def test_another_kind_of_file_is_not_appended_to(tmp_path):
 
 
 class Fragile(Guesser):
-    """The world fails in sample 1 of the first task, in the first ``breaks`` of 3 attempts."""
+    """Sample 1 of the first task fails in the first ``breaks`` of 3 attempts."""
 
     def __init__(self, breaks):
         super().__init__(always)

@@ -170,7 +170,7 @@ def test_math_rows_of_a_mixed_parquet_file_are_read():
     assert {problem.kind for problem in file.problems} == {"train_10k"}
 
 
-# ---- the world -------------------------------------------------------------------------------
+# ---- the environment -----------------------------------------------------------------------------
 
 
 def test_invalid_setting_states_what_was_expected(tmp_path):

@@ -190,7 +190,7 @@ def rescored(world, own):
 
 
 def test_agreement_by_hand():
-    """Of 10 episodes 4 are won by both, 3 by none, 2 by the world alone, 1 by the scorer alone."""
+    """Of 10 episodes 4 are won by both, 3 by none, 2 by the environment's score, 1 by another."""
     pairs = [(1, 1)] * 4 + [(0, 0)] * 3 + [(1, 0)] * 2 + [(0, 1)]
     world = [(float(a), bool(a)) for a, _ in pairs]
     own = [(float(b), bool(b)) for _, b in pairs]

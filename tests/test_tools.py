@@ -436,7 +436,7 @@ def test_results_are_truncated_at_token_boundaries(tokenizer, limit):
     assert len(tokenizer.encode(head)) + len(tokenizer.encode(tail)) == limit
 
 
-# ---- worlds ----------------------------------------------------------------------------------
+# ---- environments -------------------------------------------------------------------------------
 
 
 def test_adding_tools_leaves_the_environment_unchanged(monkeypatch):
@@ -477,7 +477,7 @@ def test_tool_state_is_forked_with_the_environment():
 
 
 class Vault(ToolEnv):
-    """A world made of its own methods."""
+    """An environment made of its own methods."""
 
     def __init__(self, **kwargs):
         super().__init__(tools=[self.turn, self.open_door], **kwargs)

@@ -22,7 +22,7 @@ SMALL = {
         "test_games": 1,
     },
 }
-"""Settings with which a world starts at once."""
+"""Settings with which an environment starts at once."""
 SENT = {"shared_memory": False, "context": "forkserver"}
 """Text has no fixed size, so it cannot lie in shared memory."""
 ACTIONS = ("look", "0", "look")

@@ -26,12 +26,12 @@ SMALL = {
         for family, difficulty in (("coin_collector", "hard"), ("cooking", "easy"))
     ],
 }
-"""Settings with which a world is checked where its defaults would take long."""
+"""Settings with which an environment is checked where its defaults would take long."""
 
 BRISK = CheckSettings(steps=100, resets=300, seconds=1.0)
 """Most of what the defaults look at, in a fraction of the time."""
 QUICK = CheckSettings(steps=40, resets=60, seconds=1.0)
-"""For worlds made of packages whose own tests look closely."""
+"""For environments made of packages whose own tests look closely."""
 BROWSER = ("agentgym/MiniWoB-v0", "agentgym/Web-v0")
 """In a real browser, where the contract takes a minute of a core."""
 SLOW = {

@@ -43,7 +43,7 @@ class Batch:
     turn_reward: Float[Tensor, " P"]
     """Reward that the token's turn earned, the same on all its tokens; 0 off the mask."""
     observation_hash: Int[Tensor, " P"]
-    """Fingerprint of what the world showed before the token's turn; 0 off the mask."""
+    """Fingerprint of what the environment showed before the token's turn; 0 off the mask."""
     parsed: Bool[Tensor, " P"]
     """The token's turn held an action; False off the mask."""
     shared: Bool[Tensor, " P"]
@@ -57,13 +57,13 @@ class Batch:
     reward: Float[Tensor, " E"]
     """Undiscounted return, with whatever shaping credit has added."""
     truncated: Bool[Tensor, " E"]
-    """A limit ended the episode, not the world."""
+    """A limit ended the episode, not the environment."""
     won: Bool[Tensor, " E"]
-    """The world called the task solved."""
+    """The environment called the task solved."""
     sample: Int[Tensor, " E"]
     """Which of the episodes of its task it is, from 0."""
     ending_hash: Int[Tensor, " E"]
-    """Fingerprint of the last action and of the world's answer to it."""
+    """Fingerprint of the last action and of the environment's answer to it."""
     extra: Mapping[str, Tensor] = field(default_factory=dict)
     """Columns private to one algorithm, each (P,), named ``paper/name``."""
 
@@ -152,7 +152,7 @@ def token_mean(mask: Bool[Tensor, " P"]) -> Float[Tensor, " P"]:
 def episode_mean(batch: Batch, mask: Bool[Tensor, " P"]) -> Float[Tensor, " P"]:
     """Weights under which every episode counts the same, and so do the tokens within it.
 
-    Where failures are long and successes short, as in worlds with a turn limit, the token mean
+    Where failures are long and successes short, as with a turn limit, the token mean
     gives the failures most of the weight: the update is then mostly about making what was done
     unlikely, and entropy rises without end. Here the advantages of a group balance.
     """

@@ -151,7 +151,7 @@ def evaluate(arguments: list[str]) -> int:
 
 
 def _plans(rest: list[str]) -> list[Planned]:
-    """What a command line asks for: every world with every split.
+    """What a command line asks for: every environment with every split.
 
     Raises:
         ConfigError: A k exceeds the episodes, or an option fits one panel alone.
@@ -241,7 +241,7 @@ def _end(
 
 
 def _default(words: list[str], world: str | None) -> EvalArguments | None:
-    """Settings of a world's recipe, or of the run of which a checkpoint is named; else None."""
+    """Settings of an environment's recipe, or of the run of a checkpoint; else None."""
     from agentgym.experiment.run_folder import RunFolder
 
     model = words[0] if words and not words[0].startswith("-") else ""

@@ -31,7 +31,7 @@ def new_environment(name: str, into: Path) -> tuple[str, Path]:
         into: Folder in which the package's own folder, called ``name``, is made.
 
     Returns:
-        The id that the world registers, and the folder.
+        The id that the environment registers, and the folder.
 
     Raises:
         ConfigError: The name is not valid, is taken by an installed package, or the folder exists.

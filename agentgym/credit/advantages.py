@@ -167,7 +167,7 @@ def gae(
         discount: Per token, in (0, 1].
         gae_lambda: The lambda of GAE, in [0, 1].
         bootstrap: What follows an episode that a limit cut short is worth the critic's value
-            before its last token; otherwise nothing, as after an end that the world declared.
+            before its last token; otherwise nothing, as after an end that the environment declared.
         per_turn: Every turn is an episode of its own that earns the whole return, as in code that
             has one row per turn; nothing follows it, so nothing is bootstrapped.
         malformed_penalty: Per turn: taken from the return of a turn without an action.

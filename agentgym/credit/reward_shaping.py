@@ -1,4 +1,4 @@
-"""Rewards that training adds to the world's own; the records keep the world's."""
+"""Rewards that training adds to the environment's own; the records keep the environment's."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def keep_only(where: Callable[[Batch], Bool[Tensor, " P"]]) -> Transform:
 
 
 def finished(batch: Batch) -> Bool[Tensor, " P"]:
-    """Tokens of episodes that the world ended, not a limit."""
+    """Tokens of episodes that the environment ended, not a limit."""
     return ~batch.truncated[batch.episode_of_token]
 
 

@@ -83,7 +83,7 @@ def plan_of(
     """The plan of a run, before the fields that differ.
 
     Raises:
-        ConfigError: Both a world and settings are given.
+        ConfigError: Both an environment and settings are given.
     """
     named = algorithm if isinstance(algorithm, str) else None
     algo = None if named is not None else algorithm
@@ -96,7 +96,7 @@ def plan_of(
 
 
 def settings_of(model: Any, world: str | None, env: str | EnvObject | None) -> Experiment:
-    """Settings of an evaluation that gives none: of the world's recipe, else of the run."""
+    """Settings of an evaluation that gives none: of the environment's recipe, else of the run."""
     from agentgym.experiment.run_folder import RunFolder
 
     if world is not None:

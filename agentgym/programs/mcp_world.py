@@ -1,4 +1,4 @@
-"""The worlds of programs as MCP tools: one server, which finds the episode in the request."""
+"""The environments of programs as MCP tools: one server, which finds the episode in the request."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from agentgym.utils.concurrency import cancel
 class ProgramPlayer(Player):
     """A player that runs a program per episode.
 
-    The program decides what the policy reads. Crashes, hangs and failures of the world are
+    The program decides what the policy reads. Crashes, hangs and failures of the environment are
     attempts that do not count, as with any broken environment.
     """
 
@@ -167,14 +167,14 @@ class _Ending(NamedTuple):
 
 
 def _failed(problem: BaseException) -> _Ending:
-    """A failure of the world is an ending; one of the engine concerns the whole run."""
+    """A failure of the environment is an ending; one of the engine concerns the whole run."""
     if isinstance(problem, EnvFailed):
         return _Ending(problem.stop, str(problem))
     raise problem
 
 
 def _rated(played: Trajectory, score: float) -> Trajectory:
-    """The episode with a score of its own instead of the world's rewards."""
+    """The episode with a score of its own instead of the environment's rewards."""
     turns: Sequence[Turn] = [replace(turn, reward=0.0) for turn in played.turns]
     turns = [*turns[:-1], *(replace(turn, reward=score) for turn in turns[-1:])]
     return replace(played, turns=tuple(turns), score=score, won=score >= 1.0)

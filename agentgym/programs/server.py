@@ -1,7 +1,7 @@
 """The endpoint of agent programs: a server on this machine in front of the run's engine.
 
 Every episode has keys of its own, valid while it lasts. A key opens the model to one agent of the
-program; the address of the world holds a key as well. Nothing else is served.
+program; the address of the environment holds a key as well. Nothing else is served.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Grant(NamedTuple):
     secret: str
     session: Session
     agent: str
-    """Name of the agent; empty for the key of a world."""
+    """Name of the agent; empty for the key of an environment."""
 
 
 class ProgramServer:
@@ -183,7 +183,7 @@ class ProgramServer:
         return JSONResponse(answer)
 
     async def _mcp_call(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The world of an episode for MCP clients."""
+        """The environment of an episode for MCP clients."""
         try:
             grant = self._granted(scope["path_params"]["key"], world=True)
         except RequestRefused as problem:
@@ -214,7 +214,7 @@ class _Application:
 
 
 async def _use(session: Session, verb: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Act in the world of an episode, or rate it."""
+    """Act in the environment of an episode, or rate it."""
     assert session.world is not None, "keys are given out after the reset"
     if verb == "step":
         if not isinstance(body.get("action"), str):

@@ -33,11 +33,11 @@ class Session:
         self.calls: list[Call] = []
         """In the order in which they were answered."""
         self.rewards: list[float] = []
-        """Of each call: what the world paid from its answer to the next."""
+        """Of each call: what the environment paid from its answer to the next."""
         self.limit: Stop | None = None
         """The limit that the last request hit; None after a request that was served."""
         self.failure: BaseException | None = None
-        """What ends the episode at once: a failure of the world or of the engine."""
+        """What ends the episode at once: a failure of the environment or of the engine."""
         self.refusal = ""
         """The last refusal, in a line."""
         self.score: float | None = None
@@ -173,10 +173,10 @@ class Session:
         self.score = float(score)
 
     def fail(self, problem: BaseException) -> None:
-        """End the episode, because the world or the engine failed."""
+        """End the episode, because the environment or the engine failed."""
         self.failure = self.failure or problem
         self.over.set()
 
     def fail_world(self, problem: EnvFailed) -> None:
-        """End the episode, because the world failed."""
+        """End the episode, because the environment failed."""
         self.fail(problem)

@@ -99,11 +99,11 @@ class Access(NamedTuple):
     seed: int
     goal: str
     observation: str
-    """What the world shows first."""
+    """What the environment shows first."""
     manual: str
-    """How to act in the world."""
+    """How to act in the environment."""
     tools: tuple[Mapping[str, Any], ...] = ()
-    """Schemas of the world's tools; none where its actions are texts."""
+    """Schemas of the environment's tools; none where its actions are texts."""
 
     @property
     def api_key(self) -> str:
@@ -112,5 +112,5 @@ class Access(NamedTuple):
 
     @property
     def mcp_url(self) -> str:
-        """Address of the world for MCP clients (streamable HTTP)."""
+        """Address of the environment for MCP clients (streamable HTTP)."""
         return f"{self.world_url}/mcp"

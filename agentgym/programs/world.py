@@ -1,4 +1,4 @@
-"""The world of one episode as a program sees it: start, act, call a tool."""
+"""The environment of one episode as a program sees it: start, act, call a tool."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ProgramWorld:
         self.goal = str(self.info.get("goal", ""))
         self.native_tools = tuple(self.info.get("tools", ()))
         self.tools: tuple[Mapping[str, Any], ...] = self.native_tools or (ACT,)
-        """Schemas: those of the world, or one that takes an action as text."""
+        """Schemas: those of the environment, or one that takes an action as text."""
         self.terminated = self.truncated = False
         self.steps = 0
         self._env, self._rewarded, self._failed = env, rewarded, failed
@@ -45,7 +45,7 @@ class ProgramWorld:
 
     @property
     def done(self) -> bool:
-        """The world has ended the episode."""
+        """The environment has ended the episode."""
         return self.terminated or self.truncated
 
     def start(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class ProgramWorld:
         """Act, and return the observation and the state.
 
         Raises:
-            RequestRefused: The world has failed.
+            RequestRefused: The environment has failed.
         """
         async with self._lock:
             if self.done:
@@ -83,7 +83,7 @@ class ProgramWorld:
         """Call one of ``tools``; the observation is its result.
 
         Raises:
-            RequestRefused: There is no such tool, or the world has failed.
+            RequestRefused: There is no such tool, or the environment has failed.
         """
         names = [str(tool["function"]["name"]) for tool in self.tools]
         if name not in names:

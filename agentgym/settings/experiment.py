@@ -52,8 +52,8 @@ class Experiment:
     agent_program: str | None = None
     """Agent program that plays instead of our own agent; its calls of the model are trained on: a
     command such as "python my_agent.py", which runs once per episode, or a function as
-    `file.py:function`. It finds the model in OPENAI_BASE_URL and OPENAI_API_KEY, the world in
-    AGENTGYM_WORLD_URL. Of the section `agent` only history, chat_template, template_args and
+    `file.py:function`. It finds the model in OPENAI_BASE_URL and OPENAI_API_KEY, the environment
+    in AGENTGYM_WORLD_URL. Of the section `agent` only history, chat_template, template_args and
     tool_notation apply."""
     program: ProgramSettings = field(default_factory=ProgramSettings)
     """How the agent program is run and rewarded."""

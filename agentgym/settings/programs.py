@@ -21,8 +21,8 @@ class ProgramSettings:
     untrained: tuple[str, ...] = ()
     """Those of them that are not trained: the policy plays them, and learns nothing from it."""
     reward: Literal["world", "program"] = "world"
-    """Where the reward comes from: the world, or the program, which posts its score or returns it.
-    `--scoring.scorer` and `--scoring.judge` replace either."""
+    """Where the reward comes from: the environment, or the program, which posts its score or
+    returns it. `--scoring.scorer` and `--scoring.judge` replace either."""
     timeout: float = 600.0
     """Seconds that the program has for an episode. A later one is ended, and the episode is played
     again."""

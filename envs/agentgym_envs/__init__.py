@@ -1,10 +1,10 @@
-"""The worlds that ship with agentgym."""
+"""The environments that ship with agentgym."""
 
 import gymnasium
 
 
 def register_all() -> None:
-    """Register every world with Gymnasium; imports none of them."""
+    """Register every environment with Gymnasium; imports none of them."""
     for id_, entry, turns in [
         ("agentgym/ALFWorld-v0", "agentgym_envs.alfworld.env:ALFWorld", 50),
         ("agentgym/AgentDojo-v0", "agentgym_envs.agentdojo.env:AgentDojo", 20),

@@ -1,4 +1,4 @@
-"""Worlds of published tool benchmarks: the functions of a task, run where they are."""
+"""Environments of published tool benchmarks: the functions of a task, run where they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worlds with one fault each, modelled on issues reported by users of similar libraries."""
+"""Environments with one fault each, modelled on issues reported by users of similar libraries."""
 
 from defects import agents, answers, state, tasks
 from defects.worlds import DEFECTS, Corridor, Defect, Drawers

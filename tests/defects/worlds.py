@@ -1,4 +1,4 @@
-"""Two correct small worlds, and the registration of classes that break one of them."""
+"""Two correct small environments, and the registration of classes that break one of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agentgym.env.base import Opening, Outcome, TextEnv, unknown_split, unknown_
 
 
 class Defect(NamedTuple):
-    """A world with one fault, and the message that the checker must give."""
+    """An environment with one fault, and the message that the checker must give."""
 
     world: type[TextEnv]
     modelled_on: str

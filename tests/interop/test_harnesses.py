@@ -71,7 +71,7 @@ class Forced:
 
 
 class World:
-    """The tools of the world, as a program reaches them over HTTP."""
+    """The tools of the environment, as a program reaches them over HTTP."""
 
     def __init__(self, access):
         self.url = access.world_url

@@ -7,7 +7,7 @@ loss is of the advantage within, and ``1 - w`` of the one between: a group that 
 has none within and is still taught. These are two losses on one ratio; mixing the advantages
 instead would be another method wherever the clip is at work.
 
-Differs from the paper: an answer is the ending of an episode, its last action and the world's
+Differs from the paper: an answer is the ending of an episode, its last action and the environment's
 answer to it; episodes that a limit cut short are not among the answers; a batch of one task has no
 advantage between. ``released()`` leaves agreement out of a task's return. Tasks are compared with
 one another, so their rewards must be of one scale.

@@ -101,7 +101,7 @@ def weigh_in(
 
 
 def won(batch: Batch) -> Bool[Tensor, " E"]:
-    """Episodes that the world called solved."""
+    """Episodes that the environment called solved."""
     return batch.won
 
 

@@ -9,7 +9,7 @@ environment; episodes that a limit cut short agree with no other and earn 0, but
 the bounds, which the paper does not give, let all through but unanimity and complete
 disagreement, which teach nothing. ``released()`` has no bounds.
 
-Where the world has rewards of its own, agreement is at most an addition (``world`` weighs them):
+Where the environment has rewards, agreement is at most an addition (``world`` weighs them):
 agents soon agree to do nothing.
 """
 
@@ -91,7 +91,7 @@ class EMPO:
     entropy_high: float | None = None
     """Entropy it must stay below, in nats; unset: that of a group in which no two agree."""
     env_reward_weight: float = 0.0
-    """Weight of the world's own reward beside agreement."""
+    """Weight of the environment's own reward beside agreement."""
 
     def __post_init__(self) -> None:
         """Refuse impossible numbers."""

@@ -10,7 +10,7 @@ most uncertain so far, and given up when it no longer is; nothing is played or w
 episode with too few turns leaves its share to episodes that begin at the start.
 
 Differs from the paper: branches begin at turns, by the mean entropy of a turn, not at tokens; a
-prefix counts once in the loss, in the episode that wrote it; rewards are the world's, and the
+prefix counts once in the loss, in the episode that wrote it; rewards are the environment's, and the
 branches do not make the majority alone decide. ``paper()`` has 12 roots, 2 peaks and 2 branches,
 counts every copy of a prefix, and rewards the majority. There is no official code: ``released()``
 is the paper.

@@ -21,7 +21,7 @@ _LONGEST = 400
 
 
 def winning_commands(game: Game, state: State, *, searching: bool) -> tuple[str, ...] | None:
-    """Commands that win from here; None when the world offers no way this player knows.
+    """Commands that win from here; None when the environment offers no way this player knows.
 
     Args:
         game: The game.

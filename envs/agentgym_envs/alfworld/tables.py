@@ -122,10 +122,10 @@ def _pose(x: float, z: float, degrees: float, view: float) -> Pose:
 
 
 def domain() -> str:
-    """The rules of the world, in PDDL, as the reference engine reads them."""
+    """The rules of the environment, in PDDL, as the reference engine reads them."""
     return (_root() / "data" / "alfred.pddl").read_text(encoding="utf-8")
 
 
 def grammar() -> str:
-    """The texts of the world, as the reference engine reads them, with a goal left open."""
+    """The texts of the environment, as the reference engine reads them, with a goal left open."""
     return (_root() / "data" / "alfred.twl2").read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
 ALIASES = {"valid": "valid_seen", "test": "valid_unseen"}
-"""The names that every world knows -> the official ones."""
+"""The names that every environment knows -> the official ones."""
 FIRST_SEEDS = {"train": 0, "valid_seen": 1_000_000, "valid_unseen": 2_000_000}
 UNSEEN = (10, 219, 308, 424)
 """Floor plans of valid_unseen, one of each kind of room; the other 116 are for the other splits."""

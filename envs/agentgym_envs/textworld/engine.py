@@ -1,4 +1,4 @@
-"""One game in progress: the real interpreter beside TextWorld's own model of the world."""
+"""One game in progress: the real interpreter beside TextWorld's own model of the environment."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Session:
         self.state = story.game.world.state.copy()
         """TextWorld's logical state."""
         self.actions: list[Any] = []
-        """Logical actions that changed the world so far."""
+        """Logical actions that changed the environment so far."""
         self.score = 0
         self.tracked: tuple[int, Any] = (0, None)
         """The oracle's quest tracker and how many of the actions it has seen; it is slow."""
