@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from agentgym.batch.batch import Batch
+from agentgym.batch.batch import Batch, token_mean
 from agentgym.types import Stop, Trajectory, Turn
 
 

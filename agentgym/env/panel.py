@@ -32,7 +32,7 @@ class Panel:
         if not 0 < count <= len(self.tasks):
             raise ConfigError(
                 f"{self.env} has {len(self.tasks)} tasks in split {self.split!r}, "
-                f"got a panel size of {count}"
+                f"got a panel size of {count}; set `--panel.tasks` to at most {len(self.tasks)}"
             )
         return Panel(self.env, self.split, self.tasks[:count])
 
