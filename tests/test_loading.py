@@ -34,6 +34,11 @@ def saved(folder, tokenizer, **shape):
     return folder
 
 
+def test_a_missing_folder_is_named_as_one(tmp_path):
+    for path in ("runs/none/checkpoints/final", "./none", str(tmp_path / "none")):
+        assert refused(path).endswith("(there is no such folder or file)")
+
+
 def test_a_model_without_a_chat_template_is_refused(tokenizer, tmp_path):
     folder = saved(tmp_path, tokenizer)
     check_model(folder)

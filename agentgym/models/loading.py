@@ -112,6 +112,10 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 def _no_model(path: str | Path, problem: Exception, base: str | None = None) -> str:
     first = str(problem).strip().splitlines()[0] if str(problem).strip() else repr(problem)
+    name = base or str(path)
+    # Hub ids have at most one slash.
+    if not Path(name).exists() and (name.count("/") > 1 or name.startswith((".", "/", "~"))):
+        first = "there is no such folder or file"
     where = (
         f"{str(path)!r}" if base is None else f"{base!r}, which {str(path)!r} names as its base,"
     )
