@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 from agentgym.errors import ConfigError
-from agentgym.experiment.fingerprint import folder_hash
 
 KEPT = 2
 """Step checkpoints that stay; older ones are removed."""
