@@ -13,7 +13,7 @@ from agentgym.env.base import Opening, Outcome
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError, EnvError, ImpossibleValue
 from agentgym.evaluation.files import read_header
-from agentgym.evaluation.records import read_episodes
+from agentgym.evaluation.record_files import read_episodes
 from agentgym.experiment.sources import EnvSource
 from agentgym.experiment.users import speaker_of
 from agentgym.models import from_scratch
