@@ -22,7 +22,8 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 
-from agentgym.batch.batch import Batch, collate
+from agentgym.batch.batch import Batch
+from agentgym.batch.collate import collate
 from agentgym.distributed.process_group import costs, deal, even_microbatches
 from agentgym.training.minibatches import microbatches
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
