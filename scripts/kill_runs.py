@@ -33,7 +33,7 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).parent.parent
 RUN = (
     *("epo", "--world", "hotter", "--env-args", "high", "8", "--seed", "3"),
-    *("--steps", "8", "--save-every", "1", "--tasks-per-step", "4"),
+    *("--steps", "4", "--save-every", "1", "--tasks-per-step", "4"),
     *("--panel.tasks", "4", "--panel.episodes", "2"),
     *("--imitation.max-steps", "20", "--imitation.demos-per-task", "1"),
     *("--scratch.hidden-size", "32", "--scratch.num-layers", "1", "--scratch.vocab-size", "400"),
