@@ -218,10 +218,10 @@ def test_more_draws_than_scores_are_refused():
         best_of_k([0.5], 2)
 
 
-def test_single_episodes_have_the_score_interval_of_wilson_with_t():
-    """40 tasks, one episode each, 10 won: Wilson's formula with 39 trials and t of 39."""
+def test_single_episodes_have_the_score_interval_of_wilson():
+    """40 tasks, one episode each, 10 won: Wilson's formula, with nothing to estimate beside."""
     found = mean_interval([1.0] * 10 + [0.0] * 30, (0.0, 1.0))
-    p, n, t = 0.25, 39, 2.0226909
+    p, n, t = 0.25, 40, 1.9599640
     middle, half = (p + t * t / (2 * n)) / (1 + t * t / n), sqrt(p * (1 - p) / n + (t / n / 2) ** 2)
     assert found == pytest.approx(
         (p, middle - t * half / (1 + t * t / n), middle + t * half / (1 + t * t / n)), abs=1e-6
@@ -231,8 +231,26 @@ def test_single_episodes_have_the_score_interval_of_wilson_with_t():
 def test_episodes_of_a_task_that_agree_say_as_much_as_one_and_others_more():
     alike = mean_interval([0.0, 1.0] * 20, (0.0, 1.0))
     apart = mean_interval([0.4, 0.6] * 20, (0.0, 1.0))
-    assert alike.high - alike.low > 0.3
+    assert alike.high - alike.low > 0.29
     assert apart.high - apart.low < 0.12
+
+
+def test_a_variance_that_is_estimated_widens_the_interval_by_t():
+    """Two far tasks of 12 make the variance uncertain: freedom from the fourth moments, by hand."""
+    values = np.array([0.4] * 5 + [0.6] * 5 + [0.1, 0.9])
+    offset, s2 = values - 0.5, float(np.square(values - 0.5).mean())
+    noise = float(np.square((np.square(offset) - s2) / s2).mean())
+    t = student_t(int(11 / noise))
+    trials = 12 * 0.25 / s2
+    half = sqrt(t**2 * (0.25 / trials + t**2 / (4 * trials**2))) / (1 + t**2 / trials)
+    found = mean_interval(values, (0.0, 1.0))
+    assert t > 2.4 and found == pytest.approx((0.5, 0.5 - half, 0.5 + half))
+
+
+def test_two_tasks_have_one_degree_of_freedom():
+    """Their fourth moment shows nothing, which must not pass for certainty."""
+    found = mean_interval([0.49, 0.51], (0.0, 1.0))
+    assert found.high - found.low > 0.15
 
 
 def test_the_interval_is_the_same_on_every_scale_and_mirrored():
@@ -246,14 +264,13 @@ def test_the_interval_is_the_same_on_every_scale_and_mirrored():
 
 def test_a_panel_that_is_always_won_leaves_room_below_and_none_above():
     found = mean_interval([1.0] * 32, (0.0, 1.0))
-    t = student_t(31) ** 2
-    assert found == pytest.approx((1.0, 32 / (32 + t), 1.0))
+    assert found == pytest.approx((1.0, 32 / (32 + 1.9599640**2), 1.0), abs=1e-6)
 
 
-def test_no_interval_is_narrower_than_two_more_tasks_would_make_it():
+def test_no_interval_is_narrower_than_a_missed_task_would_make_it():
     """Nearly equal values at the top: the measured spread says nothing of tasks not seen."""
     found = mean_interval([0.99, 1.0] * 32, (0.0, 1.0))
-    assert found.low == pytest.approx(0.995 * 64 / 66)
+    assert found.low == pytest.approx(0.995 * 64 / 65.25)
 
 
 def test_without_support_the_interval_is_that_of_student():

@@ -36,6 +36,11 @@ class Interval(NamedTuple):
         return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
 
 
+UNSEEN = 1.25
+"""Tasks with an extreme value that a panel may have missed; ``scripts/bench coverage`` chose it."""
+MANY = 10**9
+"""Degrees of freedom that stand for infinity."""
+
 UNKNOWN = Interval(math.nan, math.nan, math.nan)
 """The mean of no task."""
 
@@ -51,7 +56,9 @@ def mean_interval(values: npt.ArrayLike, support: tuple[float, float] | None = N
     interval in which the number of trials is the effective one: as many independent trials as would
     give the same standard error. It stays inside the support, is longer on the inner side near its
     ends, and holds where almost all tasks have one value, where mean and t times the error do not.
-    It is never narrower than two more tasks at an end of the support would make it.
+    Student's t has as many degrees of freedom as the effective number is sure: all where tasks are
+    won or lost as a whole. The interval is never narrower than 1.25 more tasks at an end of the
+    support would make it.
 
     Args:
         values: One number per task, (M,).
@@ -68,7 +75,8 @@ def mean_interval(values: npt.ArrayLike, support: tuple[float, float] | None = N
 
     Source:
         Miller 2024 (arXiv:2411.00640), section 2.2, for standard errors over clusters; Wilson 1927,
-        with the effective number of trials of Korn and Graubard 1998 (Survey Methodology 24:2).
+        with the effective number of trials of Korn and Graubard 1998 (Survey Methodology 24:2);
+        Satterthwaite 1946 (Biometrics Bulletin 2:6) for the degrees of freedom.
     """
     column = as_column(values)
     if not column.size:
@@ -86,16 +94,32 @@ def _score_interval(column: Floats, mean: float, least: float, greatest: float) 
     count, width = column.size, greatest - least
     share = (mean - least) / width
     spread = share * (1 - share)
-    error = float(column.var(ddof=1)) / width**2 / count if count > 1 else 0.0
+    offset = (column - mean) / width
+    variance = float(np.square(offset).mean())
     # Tasks that are all alike say as much as one episode of each would.
-    trials = spread / error if error > 1e-15 and spread > 1e-15 else float(count)
-    t = student_t(max(1, count - 1)) ** 2
+    known = variance > 1e-15 * count and spread > 1e-15
+    trials = count * spread / variance if known else float(count)
+    t = student_t(_freedom(offset, share, variance) if known else MANY) ** 2
     middle = (share + t / (2 * trials)) / (1 + t / trials)
     half = math.sqrt(t * (spread / trials + t / (4 * trials**2))) / (1 + t / trials)
-    unseen = 2 / (count + 2)
+    unseen = UNSEEN / (count + UNSEEN)
     low = max(0.0, min(middle - half, share - unseen * share))
     high = min(1.0, max(middle + half, share + unseen * (1 - share)))
     return Interval(mean, least + width * low, least + width * high)
+
+
+def _freedom(offset: Floats, share: float, variance: float) -> int:
+    """Degrees of freedom of the ratio of the variance to that of single episodes.
+
+    Where every task is 0 or 1 the ratio is 1 whatever was drawn, and nothing about it is estimated.
+    Otherwise Satterthwaite's count, from the spread of what each task adds to the logarithm of the
+    ratio; halved, because few tasks show less of that spread than there is, and at most M - 1 for
+    the part of the variance that is not fixed by the mean.
+    """
+    spread = share * (1 - share)
+    added = (np.square(offset) - variance) / variance - (1 - 2 * share) / spread * offset
+    noise = max(float(np.square(added).mean()), 1 - variance / spread)
+    return max(1, int(min(MANY, (offset.size - 1) / max(noise, 1 / MANY))))
 
 
 def difference_interval(
