@@ -45,14 +45,14 @@ def test_the_limit_on_episodes_in_flight_holds_back_the_others():
     assert unlimited.most_in_flight == 1600
 
 
-def run(settings, workload, steps, *, tasks=20, engines=2):
+def run(settings, workload, steps, *, tasks=20, engines=2, trainers=2):
     """Learned task ids of every step, unlearned groups after it, and its virtual seconds."""
 
     async def play(events):
         replicas = [SimulatedEngine(events, LAWS) for _ in range(engines)]
         groups = SimulatedGroups(events, replicas, workload, 4, None)
         training = Training(laws=LAWS, workload=workload, tasks_per_step=tasks, group_size=4)
-        trainer = SimulatedTrainer(training, groups, 2)
+        trainer = SimulatedTrainer(training, groups, trainers)
         schedule = make_scheduler(
             settings, trainer, lambda n: [Task("w", f"{n}/{k}") for k in range(tasks)], {}
         )
@@ -79,6 +79,16 @@ def test_no_group_starves_behind_faster_ones_and_none_is_learned_twice():
     # Slow groups were overtaken, or the timeout would not have been needed.
     order = [int(task.partition("/")[0]) for step in learned for task in step]
     assert order != sorted(order)
+
+
+def test_a_slow_trainer_leaves_no_group_behind():
+    """All groups are finished when it takes some; those left over are taken next."""
+    settings = ScheduleSettings(kind="async", max_staleness=2, stale="mask")
+    learned, _, _ = run(settings, SHORT, 10, trainers=0.02)
+    late = [n - int(task.partition("/")[0]) for n, step in enumerate(learned) for task in step]
+    assert max(late) <= 2
+    found = {task for step in learned for task in step}
+    assert {f"{step}/{k}" for step in range(8) for k in range(20)} <= found
 
 
 def test_a_step_waits_no_longer_than_the_timeout_once_a_group_is_there():
