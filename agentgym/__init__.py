@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from agentgym.settings import (
         AgentSettings,
         AlarmSettings,
+        ClusterSettings,
         CurriculumSettings,
         EndpointSettings,
         Experiment,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "AgentSettings": "agentgym.settings",
     "AlarmSettings": "agentgym.settings",
+    "ClusterSettings": "agentgym.settings",
     "CurriculumSettings": "agentgym.settings",
     "Comparison": "agentgym.evaluation.compare",
     "EndpointSettings": "agentgym.settings",
@@ -70,6 +72,7 @@ __all__ = [
     "AgentSettings",
     "AlarmSettings",
     "AnyText",
+    "ClusterSettings",
     "Comparison",
     "Completion",
     "CurriculumSettings",

@@ -16,6 +16,7 @@ from agentgym.programs.process import ProgramFunction
 from agentgym.settings import (
     AgentSettings,
     AlarmSettings,
+    ClusterSettings,
     CurriculumSettings,
     EndpointSettings,
     EngineKind,
@@ -56,6 +57,7 @@ class Overrides(TypedDict, total=False):
     agent: AgentSettings | Section
     rollout: RolloutSettings | Section
     schedule: ScheduleSettings | Section
+    cluster: ClusterSettings | Section
     curriculum: CurriculumSettings | Section
     scratch: ScratchSettings | Section
     imitation: ImitationSettings | Section

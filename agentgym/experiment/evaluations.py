@@ -110,7 +110,7 @@ async def evaluate_panel(
     if before is not None:
         check_panels(before.panel, panel)
     spec = parts.spec(checkpoint)
-    play, decode = player_of(parts, checkpoint)
+    play, decode = await _player(parts, checkpoint)
     watched = EvalFacts(play)
     with parts.display.stage(f"evaluate: {name}", len(panel) * wanted.episodes) as advance:
         return await evaluate(
@@ -129,6 +129,14 @@ async def evaluate_panel(
                 usage=_usage(play),
             ),
         )
+
+
+async def _player(parts: RunParts, checkpoint: str | Path) -> Evaluated:
+    """What plays a panel: here, or on the cluster of a training run."""
+    if parts.cluster is None:
+        return player_of(parts, checkpoint)
+    play = await parts.cluster.evaluating(parts, Path(checkpoint))
+    return Evaluated(play, parts.agent(parts.tokenizer(checkpoint), checkpoint).decode)
 
 
 def player_of(parts: RunParts, checkpoint: str | Path) -> Evaluated:

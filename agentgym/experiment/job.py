@@ -7,7 +7,7 @@ interrupted run continues where it stopped; see ``agentgym.experiment.run_folder
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from agentgym.algorithm import Algorithm, RunInfo
 from agentgym.evaluation.plots import plot_run
@@ -29,6 +29,9 @@ from agentgym.utils import yaml_config
 from agentgym.utils.concurrency import run_sync
 from agentgym.utils.jsonl import write_atomic
 from agentgym.utils.progress import Display
+
+if TYPE_CHECKING:
+    from agentgym.experiment.cluster import ClusterRun
 
 
 class Result(NamedTuple):
@@ -58,6 +61,7 @@ async def run(
     folder: RunFolder,
     display: Display,
     objects: Objects | None = None,
+    cluster: ClusterRun | None = None,
 ) -> Result:
     """Run all stages; call again on the same folder to continue after an interruption."""
     server_model = None if experiment.server is None else experiment.model
@@ -74,11 +78,13 @@ async def run(
     ):
         trackers = trackers_of(experiment, folder, display)
         given = objects or Objects()
-        job = Job(experiment, folder, display, executor, engines, given, trackers, server)
+        job = Job(experiment, folder, display, executor, engines, given, trackers, server, cluster)
         try:
             return await _stages(job, algorithm)
         finally:
             trackers.finish()
+            if cluster is not None:
+                await cluster.close()
 
 
 async def _stages(job: Job, algorithm: Algorithm) -> Result:
@@ -125,6 +131,7 @@ def run_blocking(
     folder: RunFolder,
     display: Display,
     objects: Objects | None = None,
+    cluster: ClusterRun | None = None,
 ) -> Result:
     """``run`` for synchronous callers; holds the lock of the folder.
 
@@ -132,4 +139,4 @@ def run_blocking(
         ConfigError: Another process holds the folder.
     """
     with folder.locked():
-        return run_sync(lambda: run(experiment, algorithm, folder, display, objects))
+        return run_sync(lambda: run(experiment, algorithm, folder, display, objects, cluster))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ from agentgym.rollout.demonstrations import (
 from agentgym.rollout.history_check import history_note
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.rollout.prompts import Example
+from agentgym.scoring.make import make_scorer
+from agentgym.scoring.reward import as_reward
 from agentgym.settings import ActionFormatName, Experiment, UserSettings
 from agentgym.tracking.tracker import Trackers
 from agentgym.types import Sampling
@@ -56,6 +58,9 @@ from agentgym.utils import yaml_config
 from agentgym.utils.progress import Display
 from agentgym.utils.seeds import derive
 from agentgym.utils.versions import versions
+
+if TYPE_CHECKING:
+    from agentgym.experiment.cluster import ClusterRun
 
 TYPES = 12
 """Types of tasks, at most, among which examples of the own type are looked for."""
@@ -78,6 +83,8 @@ class RunParts:
     """Get the numbers of the run beside its files."""
     server: ProgramServer | None = None
     """Endpoint of the agent program, where one plays."""
+    cluster: ClusterRun | None = None
+    """Players and engines of the run, where they are on a cluster."""
     _noted: bool = False
     """The user knows that the chat template rewrites earlier turns."""
 
@@ -189,6 +196,14 @@ class RunParts:
             server=self.server,
             settings=self.experiment.program,
         )
+
+    def training_player(self, tokenizer: Tokenizer, model: CausalLM | str | Path) -> Player:
+        """The player of training, whose episodes have the reward of the settings."""
+        player = self.player(tokenizer, model, "train")
+        if self.experiment.scoring.given:
+            scorer = make_scorer(self.experiment.scoring, self.display.say)
+            player.rescore = as_reward(scorer, player.agent.decode)
+        return player
 
     def native_player(
         self,

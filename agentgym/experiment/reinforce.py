@@ -14,8 +14,6 @@ from agentgym.experiment.failed_step import keep_failed_step
 from agentgym.experiment.parts import RunParts
 from agentgym.experiment.ranks import make_learner
 from agentgym.experiment.step_log import StepLog
-from agentgym.scoring.make import make_scorer
-from agentgym.scoring.reward import as_reward
 from agentgym.training.curriculum import Curriculum
 from agentgym.training.schedule import Scheduler, make_scheduler, with_importance_correction
 from agentgym.training.trainer import Trainer
@@ -28,15 +26,17 @@ async def reinforce(parts: RunParts, algorithm: Algorithm) -> None:
     begin = parts.folder.warm if start is None else start
     state: dict[str, Any] = {} if start is None else load_state(start)
     tokenizer, model = parts.trainable(begin)
-    player = parts.player(tokenizer, model, "train")
-    if experiment.scoring.given:
-        scorer = make_scorer(experiment.scoring, parts.display.say)
-        player.rescore = as_reward(scorer, player.agent.decode)
+    groups = None
+    if parts.cluster is None:
+        player = parts.training_player(tokenizer, model)
+    else:
+        player = await parts.cluster.training(parts, begin, tokenizer)
+        groups = parts.cluster.groups(player.usage)
     whole = with_importance_correction(algorithm, experiment.schedule)
     learner = make_learner(parts, model, whole, begin)
     checkpoints = Checkpoints(parts.folder, learner, tokenizer, background=experiment.save_async)
     with closing(learner), checkpoints:
-        trainer = Trainer(whole, learner, player, alarms=experiment.alarms)
+        trainer = Trainer(whole, learner, player, alarms=experiment.alarms, groups=groups)
         if state:
             trainer.restore(state, start)
         await _train(parts, checkpoints, trainer, state)

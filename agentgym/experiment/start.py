@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 from agentgym.algorithm import Algorithm
 from agentgym.distributed.process_group import join
 from agentgym.errors import ConfigError
+from agentgym.experiment.cluster import ClusterRun, check_cluster, run_on_cluster
 from agentgym.experiment.job import Result, run_blocking, run_info
 from agentgym.experiment.parts import RunParts
-from agentgym.experiment.plan import Plan
+from agentgym.experiment.plan import Plan, load_plan
 from agentgym.experiment.preflight import check
 from agentgym.experiment.presets import advice
 from agentgym.experiment.ranks import follow, lead
@@ -24,7 +26,7 @@ from agentgym.utils.jsonl import write_atomic
 from agentgym.utils.progress import Display
 from agentgym.utils.versions import versions
 
-CHANGEABLE = ("steps", "max_env_steps", "save_every", "save_async", "track")
+CHANGEABLE = ("steps", "max_env_steps", "save_every", "save_async", "track", "cluster")
 """Settings that a resumed run may change."""
 
 
@@ -55,9 +57,27 @@ def start(
     check_objects(plan.experiment, objects or Objects())
     experiment = with_turn_limit(plan.experiment, source_of(plan.experiment, objects))
     plan = replace(plan, experiment=experiment)
+    root = resume or out or _new_folder(plan)
+    begin = partial(_begin, plan, root, resumed=resume is not None, previous=previous)
+    if experiment.cluster.address is None:
+        return begin(display=display, objects=objects)
+    check_cluster(experiment, objects)
+    return run_on_cluster(experiment.cluster, RunFolder(root), begin, _continue, display)
+
+
+def _begin(
+    plan: Plan,
+    root: Path,
+    *,
+    resumed: bool,
+    previous: Plan | None,
+    display: Display,
+    objects: Objects | None = None,
+) -> TrainResult:
+    """Run a plan in this process, as one rank of it where there are several."""
+    experiment = plan.experiment
     algorithm = plan.algo.build(run_info(experiment))
     ranks = join()
-    root = resume or out or _new_folder(plan)
     folder = RunFolder(root if ranks is None else ranks.broadcast(root))
     if ranks is not None and not ranks.lead:
         parts = RunParts(experiment, folder, Display(), objects=objects or Objects())
@@ -65,16 +85,24 @@ def start(
     else:
 
         def stages() -> Result:
-            _refuse_taken(folder, resumed=resume is not None)
+            _refuse_taken(folder, resumed=resumed)
             check(experiment, trains=True, objects=objects, algorithm=algorithm)
-            _write_settings(folder, plan, previous, resumed=resume is not None)
+            _write_settings(folder, plan, previous, resumed=resumed)
             display.say(f"run folder: {folder.root}")
             for line in advice(experiment):
                 display.say(f"warning: {line}")
-            return _run(experiment, algorithm, folder, display, objects)
+            placed = experiment.cluster.address is not None
+            cluster = ClusterRun(plan, folder, display.say) if placed else None
+            return _run(experiment, algorithm, folder, display, objects, cluster)
 
         result = lead(ranks, stages)
     return TrainResult(result.before, result.after, folder.root)
+
+
+def _continue(root: Path, *, display: Display) -> TrainResult:
+    """Continue a run in this process, with the settings of its folder."""
+    plan = load_plan(RunFolder(root).config)
+    return _begin(plan, root, resumed=True, previous=plan, display=display)
 
 
 def _refuse_taken(folder: RunFolder, *, resumed: bool) -> None:
@@ -97,9 +125,10 @@ def _run(
     folder: RunFolder,
     display: Display,
     objects: Objects | None,
+    cluster: ClusterRun | None,
 ) -> Result:
     try:
-        return run_blocking(experiment, algorithm, folder, display, objects)
+        return run_blocking(experiment, algorithm, folder, display, objects, cluster)
     except KeyboardInterrupt:
         display.say(
             f"stopped: {folder.saved()}; continue with: agentgym train --resume {folder.root}"

@@ -5,6 +5,7 @@ work starts.
 """
 
 from agentgym.settings.checking import CheckSettings
+from agentgym.settings.cluster import ClusterSettings
 from agentgym.settings.curriculum import CurriculumSettings
 from agentgym.settings.experiment import WORLD, EngineKind, Experiment
 from agentgym.settings.learning import (
@@ -36,6 +37,7 @@ __all__ = [
     "AgentSettings",
     "AlarmSettings",
     "CheckSettings",
+    "ClusterSettings",
     "CurriculumSettings",
     "EndpointSettings",
     "EngineKind",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from agentgym.errors import ConfigError
+from agentgym.settings.cluster import ClusterSettings
 from agentgym.settings.curriculum import CurriculumSettings
 from agentgym.settings.learning import (
     AlarmSettings,
@@ -93,6 +94,8 @@ class Experiment:
     """How episodes are played."""
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     """The order of sampling and learning."""
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    """Where the processes of the run are placed, on a Ray cluster."""
     curriculum: CurriculumSettings = field(default_factory=CurriculumSettings)
     """Which training tasks are played."""
     scratch: ScratchSettings = field(default_factory=ScratchSettings)

@@ -1,0 +1,163 @@
+"""Players on a cluster: each plays whole groups in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing, contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
+
+from agentgym.cluster.connect import Lost, call
+from agentgym.cluster.engines import EngineFacts, EnginePool
+from agentgym.cluster.roster import Roster
+from agentgym.cluster.weights import Packed, unpack
+from agentgym.rollout.collect import Collect
+from agentgym.rollout.player import Player, Usage
+from agentgym.types import Task, Trajectory
+from agentgym.utils.concurrency import cancel
+
+
+class Playing(NamedTuple):
+    """What a player's process plays with."""
+
+    player: Player
+    collect: Collect
+    """Of the algorithm."""
+
+
+MakePlaying = Callable[[EnginePool | None], AbstractAsyncContextManager[Playing]]
+"""Makes it there, with the engines of the cluster or, without, an engine of its own."""
+
+
+class PlayerActor:
+    """The process of one player.
+
+    Args:
+        make: Makes what it plays with; a value that ``pickle`` can send.
+        engines: Handles of the engines; None where the player has its own.
+        facts: About each of them.
+    """
+
+    def __init__(
+        self, make: MakePlaying, engines: list[Any] | None, facts: EngineFacts | None
+    ) -> None:
+        self._make = make
+        self._engines = None if engines is None or facts is None else EnginePool(engines, facts)
+        self._open = AsyncExitStack()
+
+    async def open(self) -> EngineFacts:
+        """Make the player; returns when it can play."""
+        self._playing = await self._open.enter_async_context(self._make(self._engines))
+        engine = self._playing.player.engine
+        return EngineFacts(engine.context, engine.takes_adapters)
+
+    async def live(self) -> None:
+        """Never return: the call fails when the process ends."""
+        await asyncio.Event().wait()
+
+    async def collect(self, task: Task, stream: str) -> tuple[list[Trajectory], Usage]:
+        """The group of a task, and what it cost."""
+        with self._player(stream) as player:
+            return await self._playing.collect(task, player), player.usage
+
+    async def episode(
+        self, task: Task, sample: int, stream: str, temperature: float
+    ) -> tuple[Trajectory, Usage]:
+        """One episode with the reward of its environment, and what it cost."""
+        with self._player(stream) as player:
+            player.rescore = None
+            player.sampling = replace(player.sampling, temperature=temperature)
+            return await player(task, sample), player.usage
+
+    async def load(self, weights: dict[str, Packed], version: int) -> None:
+        """Load weights into the player's own engine."""
+        await asyncio.to_thread(self._playing.player.engine.load, unpack(weights), version)
+
+    async def sleep(self) -> None:
+        """No requests are expected until the next weights."""
+        self._playing.player.engine.sleep()
+
+    async def use(self, engines: list[Any]) -> None:
+        """Sample with these engines from now on."""
+        assert self._engines is not None, "the player has an engine of its own"
+        self._engines.use(engines)
+
+    @contextmanager
+    def _player(self, stream: str) -> Iterator[Player]:
+        """The player for one group: its cost is counted apart, and it stays on one engine."""
+        player = copy.copy(self._playing.player)
+        player.stream, player.usage = stream, Usage()
+        if self._engines is None:
+            yield player
+            return
+        with closing(self._engines.session()) as player.engine:
+            yield player
+
+
+@dataclass(eq=False)
+class ClusterGroups:
+    """Groups and episodes that the players of a cluster play.
+
+    One that was lost with its process is played again by another, with the same seeds. It counts
+    once, since its answer comes once.
+    """
+
+    players: Roster
+    engines: Roster | None
+    usage: Usage
+    """Gets what the groups cost."""
+    replayed: int = 0
+    """Groups and episodes that were played again."""
+
+    async def collect(self, task: Task, stream: str) -> list[Trajectory]:
+        """The group of a task."""
+        group: list[Trajectory] = await self._ask("collect", task, stream)
+        return group
+
+    async def episode(self, task: Task, sample: int, stream: str, temperature: float) -> Trajectory:
+        """One episode with the reward of its environment."""
+        played: Trajectory = await self._ask("episode", task, sample, stream, temperature)
+        return played
+
+    def metrics(self) -> dict[str, float]:
+        """What died so far, how much was played again, and how long replacing took."""
+        rosters = [self.players] + ([] if self.engines is None else [self.engines])
+        return {
+            "cluster/replayed": float(self.replayed),
+            "cluster/deaths": float(sum(each.deaths for each in rosters)),
+            "cluster/recovery_seconds": sum(each.recovery_seconds for each in rosters),
+        }
+
+    async def _ask(self, method: str, *arguments: Any) -> Any:
+        while True:
+            seat = await self.players.pick()
+            seat.busy += 1
+            try:
+                played, usage = await self._answer(getattr(seat.actor, method), *arguments)
+            except Lost:
+                self.players.drop(seat)
+                self.replayed += 1
+            else:
+                self._add(usage)
+                return played
+            finally:
+                seat.busy -= 1
+
+    async def _answer(self, method: Any, *arguments: Any) -> Any:
+        """The answer of a player, which waits for engines as long as there may be new ones."""
+        answer = asyncio.ensure_future(call(method, *arguments))
+        failures = [] if self.engines is None else [self.engines.failure]
+        try:
+            await asyncio.wait([answer, *failures], return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise failures[0].result()
+            return answer.result()
+        finally:
+            await cancel([answer])
+
+    def _add(self, usage: Usage) -> None:
+        for field in fields(usage):
+            name = field.name
+            setattr(self.usage, name, getattr(self.usage, name) + getattr(usage, name))

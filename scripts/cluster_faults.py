@@ -1,0 +1,192 @@
+"""Kill parts of a cluster in the middle of a run, and compare its result with the undisturbed one.
+
+scripts/test-cluster                     every fault once
+scripts/test-cluster --fault player      one of them
+scripts/test-cluster --chaos 10          ten minutes of random faults
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from cluster_processes import Loopback
+
+FAULTS = ("world", "player", "engine", "trainer", "node", "head")
+TIMED = re.compile(r"^time/|^cluster/|tokens_per_second|^attempts/")
+TOLD = re.compile("(player|engine|a rank|the ranks|the run) .*(died|back|noticed)")
+# Sizes at which the local engine does not round by what else is in flight.
+MODEL = (
+    "--scratch.hidden-size 64 --scratch.num-heads 4 --scratch.num-kv-heads 2 "
+    "--scratch.intermediate-size 128 --imitation.demos-per-task 1 --imitation.max-steps 0"
+)
+RUN = (
+    "--world hotter --tasks-per-step 8 --save-every 1 --panel.tasks 2 --panel.episodes 1 "
+    "--rollout.max-completion-tokens 8 --rollout.max-context-tokens 1024 --rollout.workers 1 "
+    "--seed 3"
+)
+
+
+def train(*words: str | Path) -> subprocess.Popen[str]:
+    """Start `agentgym train`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "agentgym", "train", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def on(cluster: Loopback, *, engines: int) -> list[str]:
+    """Options of a run on a cluster."""
+    words = f"--cluster.address {cluster.address} --cluster.players 2 --cluster.engines {engines}"
+    return words.split()
+
+
+def taken(run: Path) -> int:
+    """Training steps in the metrics of a run."""
+    file = run / "metrics.jsonl"
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def result(run: Path) -> tuple[object, ...]:
+    """What must not depend on faults: episodes, metrics, weights, evaluations."""
+    lines = (run / "episodes.jsonl").read_text().splitlines()
+    episodes = [
+        (each["task"], each["sample"], [(t["action"], t["observation"]) for t in each["turns"]])
+        for each in map(json.loads, lines)
+    ]
+    rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    metrics = [str({k: v for k, v in row.items() if not TIMED.search(k)}) for row in rows]
+    return episodes, metrics, (run / "checkpoints/final/model.safetensors").read_bytes()
+
+
+def compare(run: Path, reference: Path) -> str:
+    """Whether the results of two runs are the same, in words."""
+    names = "episodes", "metrics", "weights"
+    pairs = zip(names, result(run), result(reference), strict=True)
+    other = [name for name, mine, theirs in pairs if mine != theirs]
+    return f"DIFFERENT {', '.join(other)}" if other else "same episodes, metrics and weights"
+
+
+def wait_for_step(run: Path, job: subprocess.Popen[str], step: int) -> None:
+    """Wait until a run has taken so many steps and is within the next one."""
+    while taken(run) < step:
+        if job.poll() is not None:
+            raise SystemExit(f"the run ended early:\n{job.communicate()[0][-3000:]}")
+        time.sleep(0.1)
+    time.sleep(0.5)
+
+
+def disturbed(fault: str, cluster: Loopback, words: list[str], out: Path, steps: int) -> str:
+    """A run with a fault in its second step; what its lines say about it."""
+    engines = 2 if fault == "engine" else 0
+    job = train(*words, "--steps", str(steps), "--out", out, *on(cluster, engines=engines))
+    wait_for_step(out, job, 1)
+    died = time.monotonic()
+    cluster.faults(random.Random(0))[fault]()
+    text = job.communicate()[0]
+    if fault == "head":
+        ended = time.monotonic()
+        cluster.cluster.shutdown()
+        cluster.start()
+        while True:  # A rank that outlives the head holds the folder for some seconds.
+            job = train("--resume", out, "--cluster.address", cluster.address)
+            text = job.communicate()[0]
+            if "is in use" not in text:
+                break
+        text += f"\nthe run noticed after {ended - died:.1f} s and was resumed"
+    if job.returncode:
+        raise SystemExit(f"the run failed:\n{text[-3000:]}")
+    told = [
+        line
+        for line in text.splitlines()
+        if re.match(r"(player|engine|a rank|the r)\w* .*(died|back|noticed)", line)
+    ]
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    told.append(f"groups and episodes played again: {last['cluster/replayed']:.0f}")
+    return "\n".join(f"    {line[:160]}" for line in told)
+
+
+def chaos(minutes: float, rate: float, seed: int, words: list[str], folder: Path) -> bool:
+    """A long run in which every step has a fault with probability ``rate``."""
+    rng, cluster, out = random.Random(seed), Loopback(), folder / "chaos"
+    job = train(*words, "--steps", "100000", "--out", out, *on(cluster, engines=1))
+    kinds = [kind for kind in FAULTS if kind not in ("trainer", "head")]
+    counts, memory, seen = dict.fromkeys(kinds, 0), [], 0
+    end = time.monotonic() + 60 * minutes
+    while time.monotonic() < end:
+        if job.poll() is not None:
+            raise SystemExit(f"the run ended:\n{job.communicate()[0][-3000:]}")
+        if taken(out) > seen:
+            seen = taken(out)
+            memory.append(cluster.megabytes())
+            if rng.random() < rate:
+                kind = rng.choice(kinds)
+                counts[kind] += 1
+                cluster.faults(rng)[kind]()
+        time.sleep(0.1)
+    job.terminate()
+    job.communicate()
+    left = cluster.end()
+    steps = taken(out) - 1
+    calm = folder / "calm"
+    train(*words, "--steps", str(steps), "--out", calm).communicate()
+    rewards = [scores(run, steps) for run in (out, calm)]
+    means = [sum(each) / len(each) for each in rewards]
+    spread = (sum((x - means[1]) ** 2 for x in rewards[1]) / len(rewards[1]) ** 2) ** 0.5
+    third = max(1, len(memory) // 3)
+    level = [sum(part) / len(part) for part in (memory[:third], memory[-third:])]
+    print(f"{minutes:g} minutes, {steps} steps, faults {counts}")
+    print(f"memory {level[0]:.0f} MB in the first third, {level[1]:.0f} MB in the last")
+    print(f"processes left: {len(left)}")
+    print(f"reward {means[0]:.4f}, undisturbed {means[1]:.4f}, standard error {spread:.4f}")
+    return not left and abs(means[0] - means[1]) <= spread + 1e-12
+
+
+def scores(run: Path, steps: int) -> list[float]:
+    """Mean reward of the episodes of every step."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()[:steps]
+    return [json.loads(line)["episode/reward"] for line in lines]
+
+
+def main() -> int:
+    """Run the chosen faults; 1 when a result differs."""
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--fault", choices=FAULTS, action="append", help="default: all")
+    options.add_argument("--steps", type=int, default=3, help="training steps of a run")
+    options.add_argument("--chaos", type=float, help="minutes of random faults instead")
+    options.add_argument("--rate", type=float, default=0.2, help="chaos: faults per step")
+    options.add_argument("--seed", type=int, default=0, help="chaos: which faults")
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory(prefix="agentgym-cluster-") as name:
+        folder = Path(name)
+        made = folder / "made"
+        train("epo", *RUN.split(), *MODEL.split(), "--steps", "0", "--out", made).communicate()
+        words = ["epo", *RUN.split(), "--model", str(made / "checkpoints/warm")]
+        if given.chaos:
+            return 0 if chaos(given.chaos, given.rate, given.seed, words, folder) else 1
+        calm = folder / "calm"
+        train(*words, "--steps", str(given.steps), "--out", calm).communicate()
+        different = 0
+        for fault in given.fault or FAULTS:
+            cluster = Loopback()
+            told = disturbed(fault, cluster, words, folder / fault, given.steps)
+            found = compare(folder / fault, calm)
+            left = cluster.end()
+            different += found.startswith("DIFFERENT") or bool(left)
+            print(f"{fault}: {found}; processes left: {len(left)}\n{told}", flush=True)
+    return 1 if different else 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""A run on a Ray cluster: the same episodes, metrics and weights as in one process."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from agentgym import errors, train
+from agentgym.cli.training import parse_plan
+from agentgym.cluster.weights import pack, unpack
+from agentgym.env import registry
+from agentgym.experiment.plan import Plan, load_plan
+from agentgym.settings import ClusterSettings
+
+ROOT = Path(__file__).parent.parent
+# Sizes at which the local engine is batch-invariant on every CPU tried.
+SMALL = (  # noqa: SIM905
+    "--world hotter --seed 3 --steps 2 --tasks-per-step 4 --save-every 1 --imitation.max-steps 0 "
+    "--imitation.demos-per-task 1 --panel.tasks 2 --panel.episodes 2 --scratch.hidden-size 64 "
+    "--scratch.num-heads 4 --scratch.num-kv-heads 2 --scratch.intermediate-size 128 "
+    "--rollout.max-completion-tokens 8"
+).split()
+OF_ITS_OWN = re.compile(r"^time/|^cluster/|tokens_per_second")
+
+
+def environment() -> dict[str, str]:
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "envs", ROOT / "trainers")))
+    # Ray gives each process as many threads as cores were reserved for it.
+    return {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+
+
+EXAMPLES = ROOT / "examples" / "cluster"
+
+
+def run(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "agentgym", "train", "epo", *SMALL, "--out", str(out), *words],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def lines(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def turns(record: dict) -> list[tuple]:
+    return [(turn["action"], turn["observation"]) for turn in record["turns"]]
+
+
+def same_run(one: Path, other: Path) -> None:
+    mine, theirs = (lines(run / "episodes.jsonl") for run in (one, other))
+    assert list(map(turns, mine)) == list(map(turns, theirs))
+    for mine, theirs in zip(*(lines(run / "metrics.jsonl") for run in (one, other)), strict=True):
+        names = [name for name in mine if not OF_ITS_OWN.search(name)]
+        assert [mine[n] for n in names] == pytest.approx([theirs[n] for n in names], nan_ok=True)
+    weights = [load_file(run / "checkpoints/final/model.safetensors") for run in (one, other)]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name], rtol=0, atol=1e-7)
+    for name in ("before", "after"):
+        panels = [lines(run / "eval" / f"{name}.jsonl")[1:] for run in (one, other)]
+        played = [sorted((r["task"], r["sample"], turns(r)) for r in panel) for panel in panels]
+        assert played[0] == played[1] and played[0]
+
+
+@pytest.mark.timeout(900)
+def test_players_on_a_cluster_play_the_run_of_one_process(tmp_path):
+    pytest.importorskip("ray")
+    alone, placed = tmp_path / "alone", tmp_path / "placed"
+    assert run(alone).returncode == 0
+    done = run(placed, "--cluster.address", "local", "--cluster.players", "2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert lines(placed / "metrics.jsonl")[-1]["cluster/deaths"] == 0
+    same_run(alone, placed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("fault", ["world", "player", "engine", "trainer", "node", "head"])
+def test_what_is_killed_changes_no_episode_no_metric_and_no_weight(fault):
+    pytest.importorskip("ray")
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "cluster_faults.py", "--fault", fault],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert f"{fault}: same episodes, metrics and weights" in done.stdout
+
+
+def test_weights_of_every_type_survive_the_way():
+    shared = torch.randn(3, 4)
+    sent = {"a": shared, "b": shared, "half": torch.randn(5).bfloat16(), "n": torch.tensor(7)}
+    packed = pack(sent)
+    assert packed["a"] is packed["b"]
+    for name, weight in unpack(packed).items():
+        assert weight.dtype == sent[name].dtype and torch.equal(weight, sent[name])
+
+
+def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(errors.MissingExtra, match=r'pip install "agentic-gym\[ray\]"'):
+        train(env="hotter", out=tmp_path / "run", cluster={"address": "local"}, progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_objects_cannot_be_given_to_other_machines(tmp_path):
+    def add(a: int, b: int) -> int:
+        """Add.
+
+        Args:
+            a: One.
+            b: Other.
+        """
+        return a + b
+
+    with pytest.raises(errors.ConfigError, match="cannot have the Python object"):
+        train(env="hotter", tools=[add], out=tmp_path / "run", cluster={"address": "local"})
+
+
+def test_what_a_cluster_starts_itself_is_refused(tmp_path, monkeypatch):
+    placed = {"address": "local"}
+    with pytest.raises(errors.ConfigError, match="a cluster starts its own engines"):
+        train(env="hotter", server="http://a", out=tmp_path / "run", cluster=placed)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(errors.ConfigError, match="leave `torchrun` out"):
+        train(env="hotter", out=tmp_path / "run", cluster=placed)
+
+
+@pytest.mark.parametrize(("name", "low"), [("trainers", 1), ("engines", 0), ("players", 1)])
+def test_sizes_have_a_least_value(name, low):
+    assert getattr(ClusterSettings(**{name: low}), name) == low
+    with pytest.raises(errors.ImpossibleValue, match=f"cluster.{name} is {low - 1}"):
+        ClusterSettings(**{name: low - 1})
+
+
+# ---- the files of examples/cluster ---------------------------------------------------------------
+
+
+def checked(command: str) -> Plan:
+    """The plan of a command line, by the parser of the command line."""
+    words = shlex.split(re.sub(r"\\\n", " ", command))
+    assert words[:2] == ["agentgym", "train"]
+    named, file = words[2], registry.recipe(registry.full_id(words[words.index("--world") + 1]))
+    rest = [word for n, word in enumerate(words[3:], 3) if "--world" not in words[n - 1 : n + 1]]
+    return parse_plan(load_plan(file, named, model="a/model"), rest).plan
+
+
+def test_the_job_for_kubernetes_starts_a_run_with_room_for_it():
+    job = yaml.safe_load((EXAMPLES / "rayjob.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    plan = checked(job["spec"]["entrypoint"])
+    wanted = plan.experiment.cluster
+    groups = {each["groupName"]: each for each in job["spec"]["rayClusterSpec"]["workerGroupSpecs"]}
+    limits = {
+        name: each["template"]["spec"]["containers"][0]["resources"]["limits"]
+        for name, each in groups.items()
+    }
+    gpus = groups["gpu"]["replicas"] * limits["gpu"]["nvidia.com/gpu"]
+    assert gpus == wanted.trainers + wanted.engines
+    assert int(limits["cpu"]["cpu"]) >= wanted.players * plan.experiment.rollout.workers
+    assert plan.algorithm == "epo" and wanted.address == "auto"
+
+
+def test_the_script_for_slurm_is_valid_and_its_commands_exist():
+    file = EXAMPLES / "slurm.sbatch"
+    assert subprocess.run(["bash", "-n", file], check=False).returncode == 0
+    text = file.read_text()
+    found = re.search(r"agentgym train epo(?:.*\\\n)*.*", text)
+    assert found is not None
+    words = found[0].replace('"$address:$port"', "head:6379").replace('"$run"', "run")
+    assert checked(words).experiment.cluster.address == "head:6379"
+    nodes, gpus = (int(re.search(rf"--{n}=(\d+)", text)[1]) for n in ("nodes", "gpus-per-node"))
+    cluster = checked(words).experiment.cluster
+    assert nodes * gpus == cluster.trainers + cluster.engines
