@@ -58,7 +58,7 @@ def connect(settings: ClusterSettings) -> None:
         processes = settings.trainers + settings.engines + settings.players
         # Processes of a small machine share its cores.
         cpus = max(processes, os.cpu_count() or 1)
-        ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
         return
     try:
         ray.init(address=settings.address, **quiet)
