@@ -1,135 +1,66 @@
 """Do the methods learn, and is it what they add? All of them from one warm-up, seed by seed.
 
-    scripts/reproduce [--world alfworld] [--out FOLDER] [--warm FOLDER] [--seeds 3] [--jobs 1]
-                      [--arms grpo epo ...]
+    scripts/reproduce [--world alfworld | --config FILE] [--out FOLDER] [--warm FOLDER] [--seeds 5]
+                      [--rates 1e-4 2e-4 4e-4] [--jobs 1] [--arms grpo epo ...]
 
-Every arm trains from the same checkpoint until it has taken the same number of turns in the world,
-with each seed; its last checkpoint, no other, plays the frozen panel. Controls are methods without
-what they claim to add. A run that is done is not done again, one that was cut off continues; after
-each, OUT/table.md and OUT/curves.png are written again. `--world` is any world, by its recipe.
+Every arm trains from the same checkpoint until it has taken the same number of turns in the world.
+First a sweep: every arm runs once at each learning rate and plays the tasks of the valid split; its
+best rate is kept, the lower one of two that do equally well. Then it runs at that rate with each
+seed; its last checkpoint, no other, plays the frozen panel of the test split. Controls are methods
+without what they claim to add. A run that is done is not done again, one that was cut off continues;
+after each, OUT/table.md and OUT/curves.png are written again. `--world` is any world, by its
+recipe; `--config` a YAML file with the settings of a run.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import sys
 import time
 from argparse import ArgumentParser
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import get_context, parent_process
 from pathlib import Path
-from threading import Thread
-from typing import Any, NamedTuple
 
 import tyro
-from reproduce_report import Study, write_readme, write_report
+from reproduce_arms import ARMS, PANELS
+from reproduce_report import write_readme, write_report
+from reproduce_runs import Run, results
+from reproduce_study import Study, passed
 from rich.console import Console
 
-from agentgym.errors import AgentGymError, ConfigError, TrainingError, did_you_mean
+from agentgym.errors import AgentGymError, ConfigError, did_you_mean
 from agentgym.experiment.api import load_recipe
-from agentgym.experiment.job import Job, run_blocking, run_info
+from agentgym.experiment.job import Job
 from agentgym.experiment.preflight import check
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.experiment.warm_start import warm_up
 from agentgym.settings import Experiment, ImitationSettings
 from agentgym.utils import yaml_config
-from agentgym.utils.jsonl import write_atomic
 from agentgym.utils.progress import Display
-from agentgym_trainers.aepo import AEPO
-from agentgym_trainers.arpo import ARPO
-from agentgym_trainers.dapo import DAPO
-from agentgym_trainers.drbot import DrBoT
-from agentgym_trainers.empg import EMPG
-from agentgym_trainers.epo import EPO
-from agentgym_trainers.gigpo import GiGPO
-from agentgym_trainers.grpo import GRPO
-from agentgym_trainers.ppo import PPO
-from agentgym_trainers.spear import SPEAR
 
-STEPS = 16
-"""Training steps that a run is worth, for schedules."""
 BUDGET = 20_000
 """Turns in the world that a run takes."""
-RATE = 2e-4
-"""GRPO's learning rate: of 2e-4 and 4e-4, which did equally well on the valid split, the lower."""
-SLOW = 0.25
-"""Dr.BoT's in units of it: of 1/4, 1/2 and 1 the only one with which it gained. Its loss is a sum
-over tokens, and most tokens are those of long failures."""
-
-
-class Arm(NamedTuple):
-    """What is trained, and what it is compared with."""
-
-    algorithm: str
-    """Registered name."""
-    config: Any
-    against: tuple[str, ...] = ()
-    """Other arms: what it builds on, and controls."""
-    pace: float = 1.0
-    """Learning rate in units of GRPO's."""
-
-
-ARMS: dict[str, Arm] = {
-    "grpo": Arm("grpo", GRPO()),
-    "epo": Arm("epo", EPO(), ("grpo", "epo: bonus alone")),
-    "empg": Arm("empg", EMPG(), ("grpo", "empg: centring alone", "empg: permuted weights")),
-    "aepo": Arm("aepo", AEPO(), ("grpo", "arpo", "aepo: random branching")),
-    "dr-bot": Arm("dr-bot", DrBoT(), ("grpo",), SLOW),
-    "spear": Arm(
-        "spear",
-        SPEAR(),
-        ("dr-bot", "spear: self-imitation alone"),
-        SLOW,
-    ),
-    "arpo": Arm("arpo", ARPO(), ("grpo",)),
-    "epo: bonus alone": Arm("epo", EPO(smoothing_weight=0.0), ("grpo",)),
-    "empg: centring alone": Arm("empg", EMPG.control(), ("grpo",)),
-    "empg: permuted weights": Arm("empg", EMPG(scaling_order="permuted"), ("grpo",)),
-    "aepo: random branching": Arm(
-        "aepo",
-        AEPO(root_allocation="fixed", entropy_weight=0.0, branch_penalty=0.0),
-        ("grpo", "arpo"),
-    ),
-    "spear: self-imitation alone": Arm("spear", SPEAR(acting_reward=0.0), ("dr-bot",), SLOW),
-    "dapo": Arm("dapo", DAPO(), ("grpo",)),
-    "ppo": Arm("ppo", PPO(), ("grpo",)),
-    "gigpo": Arm("gigpo", GiGPO(), ("grpo",)),
-}
-"""In the order of their runs. Controls hold back one piece: the corridor of EPO; which step gets
-which weight in EMPG, or all but its centring over steps (k = zeta = 0); the reward for acting in
-SPEAR; and in AEPO the scout and the look at entropy, so that paths fork by a constant chance."""
-
-PANELS = {
-    "EPO": ("epo", "epo: bonus alone", "grpo"),
-    "EMPG": ("empg", "empg: centring alone", "empg: permuted weights", "grpo"),
-    "SPEAR": ("spear", "spear: self-imitation alone", "dr-bot"),
-    "AEPO": ("aepo", "aepo: random branching", "arpo", "grpo"),
-    "baselines": ("grpo", "dapo", "ppo", "dr-bot", "gigpo"),
-}
-"""What is drawn together."""
-
+RATES = (1e-4, 2e-4, 4e-4)
+"""Learning rates that every arm tries."""
+SWEEP_SEED = 100
+"""Of the runs of the sweep; those of the table have seeds from 0."""
 WORLD = "alfworld"
 """What they are trained in, unless another is named."""
 
 
-def profile(world: str) -> Experiment:
-    """A world's recipe, in a run of about sixteen steps of 64 episodes.
+def profile(base: Experiment) -> Experiment:
+    """Settings of a world, in a run of about sixteen steps of 64 episodes.
 
     The learning rate is constant, for the number of steps that a budget of turns is worth differs
     between arms.
     """
-    base = load_recipe(world)
     return replace(
         base,
         steps=1000,
         max_env_steps=BUDGET,
         tasks_per_step=8,
-        optimizer=replace(base.optimizer, learning_rate=RATE, final_lr_ratio=1.0),
+        optimizer=replace(base.optimizer, final_lr_ratio=1.0),
     )
 
 
@@ -141,8 +72,10 @@ class Options:
     """Where runs, table and figure go."""
     warm: Path | None = None
     """Checkpoint that all begin with; unless given, one is made in OUT/warm."""
-    seeds: int = 3
+    seeds: int = 5
     """Runs of each arm; they differ in tasks and draws, not in the checkpoint they begin with."""
+    rates: tuple[float, ...] = RATES
+    """Learning rates of the sweep; with a single one there is none."""
     jobs: int = 1
     """Runs at a time, 1 or 2."""
     arms: tuple[str, ...] = tuple(ARMS)
@@ -155,39 +88,64 @@ class Options:
     """Length and panel of a run, and all else; its model and seed are set here."""
 
 
-class Run(NamedTuple):
-    """One training run."""
+@dataclass(frozen=True)
+class Plan:
+    """Where the runs of a study lie, and with which settings."""
 
-    arm: str
-    seed: int
-    root: Path
-    experiment: Experiment
+    options: Options
+    warm: Path
 
-    @property
-    def folder(self) -> RunFolder:
-        """Where it goes."""
-        return RunFolder(self.root)
+    def run(self, arm: str, seed: int, rate: float) -> Run:
+        """One of the table."""
+        return self._run(self.options.run, self.options.out, arm, seed, rate)
+
+    def trial(self, arm: str, rate: float) -> Run:
+        """One of the sweep: on the valid split."""
+        run = self.options.run
+        valid = replace(run, panel=replace(run.panel, split="valid"))
+        out = self.options.out / "sweep" / f"{rate:g}"
+        return self._run(valid, out, arm, SWEEP_SEED, rate)
+
+    def trials(self, arm: str) -> list[Run]:
+        """Those of an arm, by rate; none where there is nothing to choose."""
+        rates = self.options.rates
+        return [self.trial(arm, rate) for rate in rates] if len(rates) > 1 else []
+
+    def rate(self, arm: str) -> float | None:
+        """The best learning rate of an arm; None while its sweep is not over."""
+        trials = self.trials(arm)
+        if not all(trial.over for trial in trials):
+            return None
+        return best_rate(self.options.rates, [_success(trial) for trial in trials])
+
+    def runs(self, arms: Sequence[str]) -> list[Run]:
+        """Those of the table, seed by seed, so that what there is can be compared at any time."""
+        rates = {arm: self.rate(arm) for arm in arms}
+        return [
+            self.run(arm, seed, rate)
+            for seed in range(self.options.seeds)
+            for arm, rate in rates.items()
+            if rate is not None
+        ]
+
+    def _run(self, base: Experiment, out: Path, arm: str, seed: int, rate: float) -> Run:
+        name = arm.replace(": ", "-").replace(" ", "-")
+        paced = replace(base.optimizer, learning_rate=rate)
+        own = ImitationSettings(max_steps=0)
+        settings = replace(base, model=str(self.warm), imitation=own, optimizer=paced, seed=seed)
+        return Run(arm, seed, out / f"{name}-seed{seed}", settings)
 
 
-def folder_of(out: Path, arm: str, seed: int) -> Path:
-    """Where a run goes; arms have names for people."""
-    return out / f"{arm.replace(': ', '-').replace(' ', '-')}-seed{seed}"
+def best_rate(rates: Sequence[float], success: Sequence[float]) -> float:
+    """The rate with the highest success; of equals, the lowest; the only one where there is one."""
+    if len(rates) == 1:
+        return rates[0]
+    return min(zip(rates, success, strict=True), key=lambda pair: (-pair[1], pair[0]))[0]
 
 
-def plan(options: Options, warm: Path) -> list[Run]:
-    """The runs, seed by seed, so that what there is can be compared at any time."""
-    base = replace(options.run, model=str(warm), imitation=ImitationSettings(max_steps=0))
-
-    def experiment(arm: str, seed: int) -> Experiment:
-        how = base.optimizer
-        paced = replace(how, learning_rate=how.learning_rate * ARMS[arm].pace)
-        return replace(base, seed=seed, optimizer=paced)
-
-    return [
-        Run(arm, seed, folder_of(options.out, arm, seed), experiment(arm, seed))
-        for seed in range(options.seeds)
-        for arm in options.arms
-    ]
+def _success(run: Run) -> float:
+    """Share of its episodes that were won; -1 if it stopped."""
+    return float(passed(run.root, "after").mean()) if run.done else -1.0
 
 
 def make_warm(options: Options, display: Display) -> Path:
@@ -202,115 +160,66 @@ def make_warm(options: Options, display: Display) -> Path:
     return folder.warm
 
 
-def train(run: Run) -> str:
-    """Train and evaluate, or continue that; reports how long it took, or why it stopped.
-
-    Raises:
-        ConfigError: The folder holds a run with other settings.
-    """
-    began = time.monotonic()
-    arm, file = ARMS[run.arm], run.folder.config
-    wanted = yaml_config.dump(
-        {
-            **yaml_config.encode(run.experiment),
-            "algorithm": arm.algorithm,
-            "algo": yaml_config.encode(arm.config),
-        }
+def study_of(plan: Plan) -> Study:
+    """What the report reads."""
+    runs, options = plan.runs(plan.options.arms), plan.options
+    return Study(
+        roots={arm: [run.root for run in runs if run.arm == arm] for arm in options.arms},
+        against={arm: ARMS[arm].against for arm in options.arms},
+        panels=PANELS,
+        rates={arm: plan.rate(arm) for arm in options.arms},
+        sweep={
+            arm: {rate: trial.root for rate, trial in zip(options.rates, trials, strict=True)}
+            for arm in options.arms
+            if (trials := plan.trials(arm))
+        },
     )
-    with alone(run.root), (run.root / "log.txt").open("a") as log:
-        if not file.exists():
-            write_atomic(file, wanted)
-        elif file.read_text(encoding="utf-8") != wanted:
-            raise ConfigError(f"{run.root} holds a run with other settings: choose another --out")
-        share_before(run)
-        display = Display(Console(file=log, width=120))
-        info = replace(run_info(run.experiment), steps=STEPS)
-        try:
-            run_blocking(run.experiment, arm.config.build(info), run.folder, display)
-        except TrainingError as problem:
-            return f"stopped: {problem}"
-    return f"{(time.monotonic() - began) / 60:.1f} min"
 
 
-@contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """Wait for a process that is still at this run, such as the child of one that was killed."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def share_before(run: Run) -> None:
-    """Take over the evaluation of the warm-up from a finished arm with the same seed."""
-    mine = run.folder.evaluation("before")
-    for table in sorted(run.root.parent.glob(f"*-seed{run.seed}/report.txt")):
-        if not mine.exists():
-            write_atomic(mine, RunFolder(table.parent).evaluation("before").read_bytes())
-
-
-def end_with_parent() -> None:
-    """In a process of a pool: end when the one that started it does, even if that was killed."""
-    parent = parent_process()
-    assert parent is not None, "this process was started by another"
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    Thread(target=wait, daemon=True).start()
-
-
-def results(runs: list[Run], jobs: int) -> Iterator[tuple[Run, str]]:
-    """Train what is missing; yields each run when it is done, with how it went."""
-    missing = [run for run in runs if not run.folder.table.exists()]
-    if jobs == 1:
-        yield from ((run, train(run)) for run in missing)
-        return
-    context = get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
-        futures = {pool.submit(train, run): run for run in missing}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+def train_all(plan: Plan, runs: list[Run], what: str, display: Display) -> None:
+    """Train what is missing, and sum up after every run."""
+    left = sum(not run.over for run in runs)
+    display.say(f"{what}: {len(runs) - left} of {len(runs)} runs are done")
+    began = time.monotonic()
+    for number, (run, note) in enumerate(results(runs, plan.options.jobs), start=1):
+        eta = (time.monotonic() - began) / number * (left - number) / 60
+        place = f"{len(runs) - left + number}/{len(runs)}"
+        rate = run.experiment.optimizer.learning_rate
+        display.say(f"{place}  {run.arm}, seed {run.seed}, {rate:g}: {note}  eta {eta:.0f} min")
+        write_report(study_of(plan), plan.options.out)
 
 
 def main(options: Options) -> None:
-    """Make the warm-up, train everything, and sum up after every run."""
+    """Make the warm-up, choose learning rates, train everything."""
     if unknown := [name for name in options.arms if name not in ARMS]:
         near = did_you_mean(unknown[0], ARMS)
         raise ConfigError(f"no arm {unknown[0]!r}.{near} Arms: {', '.join(ARMS)}")
-    if options.jobs not in (1, 2) or options.seeds < 1:
-        raise ConfigError(f"got jobs={options.jobs}, seeds={options.seeds}: expected 1 or 2, >= 1")
+    if options.jobs not in (1, 2) or options.seeds < 1 or not options.rates:
+        found = f"jobs={options.jobs}, seeds={options.seeds}, {len(options.rates)} rates"
+        raise ConfigError(f"got {found}: expected 1 or 2 jobs, a seed and a rate or more")
     check(options.run)
     display = Display(Console())
     warm = options.out / "none" if options.only_report else make_warm(options, display)
-    runs = plan(options, warm)
-    study = Study(
-        {arm: [run.root for run in runs if run.arm == arm] for arm in options.arms},
-        {arm: ARMS[arm].against for arm in options.arms},
-        PANELS,
-    )
+    plan = Plan(options, warm)
     if not options.only_report:
-        left = sum(not run.folder.table.exists() for run in runs)
-        display.say(f"{len(runs) - left} of {len(runs)} runs are done; folder: {options.out}")
-        began = time.monotonic()
-        for number, (run, note) in enumerate(results(runs, options.jobs), start=1):
-            eta = (time.monotonic() - began) / number * (left - number) / 60
-            place = f"{len(runs) - left + number}/{len(runs)}"
-            display.say(f"{place}  {run.arm}, seed {run.seed}: {note}  eta {eta:.0f} min")
-            write_report(study, options.out)
-    write_report(study, options.out)
+        display.say(f"folder: {options.out}")
+        if trials := [trial for arm in options.arms for trial in plan.trials(arm)]:
+            train_all(plan, trials, "sweep", display)
+        train_all(plan, plan.runs(options.arms), "table", display)
+    write_report(study_of(plan), options.out)
     if options.readme is not None:
         write_readme(options.out, options.readme)
     display.say((options.out / "table.md").read_text(encoding="utf-8"))
 
 
 def asked() -> Options:
-    """The command line; which world it names decides what all else is by default."""
+    """The command line; the world or the file that it names decides what all else is by default."""
     first = ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--world", default=WORLD)
+    first.add_argument("--config")
     known, rest = first.parse_known_args()
-    default = Options(run=profile(known.world))
+    base = yaml_config.load(Experiment, known.config) if known.config else load_recipe(known.world)
+    default = Options(run=profile(base))
     simple = (tyro.conf.AvoidSubcommands,)
     return tyro.cli(Options, args=rest, default=default, description=__doc__, config=simple)
 

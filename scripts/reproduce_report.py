@@ -5,64 +5,64 @@ Axes: S training seeds, M tasks of the panel.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from reproduce_figure import draw
+from reproduce_study import Study, passed
 
 from agentgym.errors import ConfigError
 from agentgym.evaluation.files import read_report
-from agentgym.evaluation.measures import passes
-from agentgym.evaluation.plots import smooth
 from agentgym.evaluation.stats.intervals import Floats, Interval
 from agentgym.evaluation.stats.seeds import bootstrap_over_seeds, gain_over_seeds
-from agentgym.experiment.metrics_file import read_metrics
+from agentgym.evaluation.stats.significance import holm
+from agentgym.evaluation.stats.student import student_p
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.utils.jsonl import write_atomic
 
 MARKS = ("<!-- reproduce -->", "<!-- /reproduce -->")
 """The lines of a README between which table and figure go."""
-LOOKS = (
-    {"color": "#0072B2", "linewidth": 2.2},
-    {"color": "#D55E00", "linewidth": 1.6, "linestyle": "--"},
-    {"color": "#555555", "linewidth": 1.6},
-    {"color": "#009E73", "linewidth": 1.6, "linestyle": ":"},
-    {"color": "#CC79A7", "linewidth": 1.6, "linestyle": "-."},
-)
-"""The first line of a panel, the second, and so on; apart for any colour vision."""
 
 
-class Study(NamedTuple):
-    """What was planned."""
+class Comparison(NamedTuple):
+    """An arm against another, paired by seed and task."""
 
-    roots: Mapping[str, Sequence[Path]]
-    """Run folders of each arm, by seed."""
-    against: Mapping[str, tuple[str, ...]]
-    """What each is compared with."""
-    panels: Mapping[str, tuple[str, ...]]
-    """What is drawn together."""
+    arm: str
+    other: str
+    both: Interval
+    """Seeds and tasks resampled."""
+    seeds: Interval
+    """Student's t over seeds, on the panel as it is."""
+    p: float
+    """Two-sided, over seeds, as it is; NaN where all seeds agree to the last digit."""
 
-    def finished(self, arm: str) -> list[int]:
-        """Seeds with which an arm is done; none of an arm that was not planned."""
-        roots = self.roots.get(arm, ())
-        return [seed for seed, root in enumerate(roots) if RunFolder(root).table.exists()]
 
-    def success(self, arm: str, seeds: Sequence[int], name: str = "after") -> Floats:
-        """Share of the episodes of each task that were won, (S, M)."""
-        once = passes(1)
-        reports = [read_report(RunFolder(self.roots[arm][seed]).evaluation(name)) for seed in seeds]
-        return np.array([[once(task) for task in report.tasks] for report in reports])
+def comparisons(study: Study) -> dict[tuple[str, str], Comparison]:
+    """All that can be made: of arms that share two seeds or more."""
+    found = {}
+    for arm, others in study.against.items():
+        for other in others:
+            seeds = study.shared(arm, other)
+            if len(seeds) >= 2:
+                change = study.success(arm, seeds) - study.success(other, seeds)
+                found[arm, other] = _compare(arm, other, change)
+    return found
 
-    def metrics(self, arm: str) -> list[list[dict[str, float]]]:
-        """Lines of each finished run."""
-        return [read_metrics(RunFolder(self.roots[arm][s]).metrics) for s in self.finished(arm)]
+
+def _compare(arm: str, other: str, change: Floats) -> Comparison:
+    by_seed = change.mean(axis=1)
+    error = by_seed.std(ddof=1) / math.sqrt(len(by_seed))
+    p = student_p(by_seed.mean() / error, len(by_seed) - 1) if error else math.nan
+    return Comparison(arm, other, _over(change), gain_over_seeds(by_seed.tolist()), p)
 
 
 def write_report(study: Study, out: Path) -> None:
     """Write OUT/table.md, and OUT/curves.png once a run is done."""
-    write_atomic(out / "table.md", table(study))
+    parts = [table(study), effects(study), sweep_table(study)]
+    write_atomic(out / "table.md", "\n".join(part for part in parts if part))
     if any(study.finished(arm) for arm in study.roots):
         draw(study, out / "curves.png")
 
@@ -70,37 +70,43 @@ def write_report(study: Study, out: Path) -> None:
 def table(study: Study) -> str:
     """One row per arm, and one more for each further arm it is compared with."""
     lines = [
-        "| arm | seeds | success | gain over warm-up | compared with | difference | "
-        "t over seeds | steps | tokens written |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| arm | seeds | rate | success | gain over warm-up | compared with | difference | "
+        "t over seeds | p, Holm | steps | tokens written |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
+    compared = comparisons(study)
+    adjusted = dict(zip(compared, holm_of([c.p for c in compared.values()]), strict=True))
     for arm in study.roots:
         seeds = study.finished(arm)
         if not seeds:
-            lines.append(f"| {arm} | 0 | | | | | | | |")
+            lines.append(f"| {arm} | 0 |{' |' * 9}")
             continue
         after, before = study.success(arm, seeds), study.success(arm, seeds, "before")
         last = [lines_[-1] for lines_ in study.metrics(arm)]
-        own = [arm, str(len(seeds)), str(_over(after)), _signed(_over(after - before))]
+        own = [arm, str(len(seeds)), f"{study.rates[arm]:g}", str(_over(after))]
+        own.append(_signed(_over(after - before)))
         cost = [
             f"{np.mean([line['step'] for line in last]):.1f}",
             f"{np.mean([line['spent/tokens'] for line in last]) / 1000:.0f}k",
         ]
         for other in study.against[arm] or ("",):
-            cells = [*own, *_compared(study, arm, other), *cost]
+            cells = [*own, other, "", "", "", *cost]
+            if found := compared.get((arm, other)):
+                cells[6:9] = [_signed(found.both), _signed(found.seeds), _p(adjusted[arm, other])]
             lines.append(f"| {' | '.join(cells)} |")
             own, cost = [""] * len(own), [""] * len(cost)
     return "\n".join([*lines, "", _legend(study), ""])
 
 
-def _compared(study: Study, arm: str, other: str) -> list[str]:
-    """Name of the other, paired difference, and its interval over seeds alone."""
-    seeds = [seed for seed in study.finished(arm) if seed in study.finished(other)]
-    if not seeds:
-        return [other, "", ""]
-    change = study.success(arm, seeds) - study.success(other, seeds)
-    over = "" if len(seeds) < 2 else _signed(gain_over_seeds(change.mean(axis=1).tolist()))
-    return [other, _signed(_over(change)), over]
+def holm_of(p_values: Sequence[float]) -> list[float]:
+    """Adjusted for the number of those that are known; NaN stays NaN."""
+    known = [p for p in p_values if not math.isnan(p)]
+    adjusted = iter(holm(known))
+    return [p if math.isnan(p) else next(adjusted) for p in p_values]
+
+
+def _p(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}"
 
 
 def _over(values: Floats) -> Interval:
@@ -123,55 +129,80 @@ def _legend(study: Study) -> str:
         f"{report.panel.env}, {report.panel.split}: {len(report.tasks)} tasks x "
         f"{report.episodes} episodes, last checkpoint, {turns:,.0f} turns of training. Success is "
         f"pass@1. Brackets: 95 % intervals; differences are paired by seed and task, which are "
-        f"both resampled (too narrow for few seeds); t over seeds takes the panel as given."
+        f"both resampled (too narrow for few seeds); t over seeds takes the panel as given, and "
+        f"p is of that t, adjusted for all {len(comparisons(study))} comparisons."
     )
 
 
-def draw(study: Study, path: Path) -> None:
-    """Success above and entropy below, over turns in the world; a column per family."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+class Effect(NamedTuple):
+    """A metric that shows whether a mechanism acted."""
 
-    panels = {
-        title: kept
-        for title, arms in study.panels.items()
-        if (kept := [arm for arm in arms if study.finished(arm)])
-    }
-    figure = Figure(figsize=(1 + 3.1 * len(panels), 5.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False)
-    names = {
-        "episode/success": "success in training",
-        "policy/entropy": "entropy (nats per token)",
-    }
-    for column, (title, arms) in enumerate(panels.items()):
-        for row, name in enumerate(names):
-            for arm, look in zip(arms, LOOKS, strict=False):
-                turns, value = course(study.metrics(arm), name)
-                axes[row, column].plot(turns, value, label=arm, **look)
-            axes[row, column].grid(axis="y", color="#DDDDDD", linewidth=0.8)
-            axes[row, column].spines[["top", "right"]].set_visible(False)
-        axes[0, column].set_title(title)
-        axes[0, column].legend(frameon=False, fontsize=8)
-        axes[1, column].set_xlabel("turns in the world")
-    for row, label in enumerate(names.values()):
-        axes[row, 0].set_ylabel(label)
-        axes[row, 0].set_ylim(bottom=0)
-    picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=130)
-    write_atomic(path, picture.getvalue())
+    title: str
+    ending: str
+    """Of its name in metrics.jsonl: names of updates differ."""
 
 
-def course(runs: Sequence[Sequence[Mapping[str, float]]], name: str) -> tuple[Floats, Floats]:
-    """A metric over turns in the world: smoothed over five steps, then the mean over seeds."""
-    curves: list[tuple[Any, Any]] = []
-    for lines in runs:
-        known = [line for line in lines if name in line]
-        turns = np.array([line["spent/turns"] for line in known])
-        curves.append((turns, smooth(np.array([line[name] for line in known]), 5)))
-    start, end = max(turns[0] for turns, _ in curves), min(turns[-1] for turns, _ in curves)
-    grid = np.linspace(start, end, 60)
-    return grid, np.mean([np.interp(grid, turns, value) for turns, value in curves], axis=0)
+EFFECTS = (
+    Effect("KL per step", "/kl"),
+    Effect("clipped", "/clipped"),
+    Effect("tokens without weight", "credit/masked"),
+    Effect("reweighted", "credit/reweighted"),
+    Effect("net advantage", "credit/net"),
+    Effect("reused turns", "group/reused_turns"),
+)
+
+
+def effects(study: Study) -> str:
+    """What the mechanisms did: means over the steps of all runs of an arm."""
+    titles = [effect.title for effect in EFFECTS]
+    lines = [
+        f"| arm | {' | '.join(titles)} | norms in parts of the surrogate's |",
+        f"|---|{'---|' * len(EFFECTS)}---|",
+    ]
+    for arm in study.roots:
+        if steps := [line for run in study.metrics(arm) for line in run]:
+            cells = [_mean_of(steps, effect.ending) for effect in EFFECTS]
+            lines.append(f"| {arm} | {' | '.join(cells)} | {_norms(steps)} |")
+    return "\n".join([*lines, ""]) if len(lines) > 2 else ""
+
+
+def _mean_of(steps: Sequence[Mapping[str, float]], ending: str) -> str:
+    values = [value for line in steps for name, value in line.items() if name.endswith(ending)]
+    return f"{np.mean(values):.2g}" if values else ""
+
+
+def _norms(steps: Sequence[Mapping[str, float]]) -> str:
+    """Mean gradient norm of each term in parts of the surrogate's."""
+    found: dict[str, list[float]] = {}
+    for line in steps:
+        for name, value in line.items():
+            update, inside, term = name.rpartition("/norm/")
+            surrogate = line.get(f"{update}/norm/surrogate", 0.0)
+            if inside and term != "surrogate" and surrogate:
+                found.setdefault(term, []).append(value / surrogate)
+    return ", ".join(f"{term} {np.mean(values):.2g}" for term, values in found.items())
+
+
+def sweep_table(study: Study) -> str:
+    """Success on the valid split at each learning rate; the chosen ones are bold."""
+    rates = sorted({rate for roots in study.sweep.values() for rate in roots})
+    if not rates:
+        return ""
+    lines = [
+        f"| arm, valid split | {' | '.join(f'{rate:g}' for rate in rates)} |",
+        f"|---|{'---|' * len(rates)}",
+    ]
+    for arm, roots in study.sweep.items():
+        cells = [_cell(roots.get(rate), chosen=rate == study.rates[arm]) for rate in rates]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _cell(root: Path | None, *, chosen: bool) -> str:
+    if root is None or not RunFolder(root).table.exists():
+        return ""
+    value = f"{passed(root, 'after').mean():.2f}"
+    return f"**{value}**" if chosen else value
 
 
 def write_readme(out: Path, readme: Path) -> None:

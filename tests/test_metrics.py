@@ -153,6 +153,19 @@ def test_masked_and_reweighted_tokens_are_counted():
     assert found["credit/masked"] == 0
 
 
+def test_the_net_advantage_follows_the_weights():
+    batch = collate([[episode("abc"), episode("d")]])
+    columns = {
+        "advantage": torch.where(batch.episode_of_token == 0, 1.0, -1.0) * batch.mask,
+        "weight": torch.where(batch.episode_of_token == 0, 1.0, 2.0) * batch.mask,
+    }
+    tokens = [int((batch.mask & (batch.episode_of_token == k)).sum()) for k in (0, 1)]
+    expected = (tokens[0] - 2 * tokens[1]) / (tokens[0] + 2 * tokens[1])
+    assert credit_metrics(batch.with_(**columns))["credit/net"] == pytest.approx(expected)
+    silent = batch.with_(weight=torch.zeros_like(batch.weight))
+    assert credit_metrics(silent)["credit/net"] == 0
+
+
 # ---- tokens in the update ------------------------------------------------------------------------
 
 

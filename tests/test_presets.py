@@ -128,13 +128,28 @@ def test_usual_learning_rates_give_no_warning():
     assert advice(lora) == ()
 
 
-@pytest.mark.parametrize("line", ["imitation", "grpo", "gigpo", "epo"])
-def test_the_commands_in_the_evidence_are_valid_settings(line):
-    script = Path(__file__).parents[1] / "scripts" / "evidence-alfworld"
-    shown = subprocess.run([script, "--print", line, "3"], capture_output=True, text=True)
+def test_a_folder_of_adapters_selects_the_settings_for_adapters(tmp_path):
+    plan = plan_for_env("hotter", "grpo", model=str(tmp_path))
+    assert plan.experiment.optimizer.learning_rate == 3e-6
+    (tmp_path / "adapter_config.json").write_text("{}")
+    plan = plan_for_env("hotter", "grpo", model=str(tmp_path))
+    assert plan.experiment.optimizer.learning_rate == 3e-5
+    rate = OptimizerSettings(learning_rate=3e-7)
+    [line] = advice(Experiment(model=str(tmp_path), optimizer=rate))
+    assert "usual for adapters of a pretrained model is about 3e-05" in line
+
+
+@pytest.mark.parametrize("world", ["alfworld", "deepsearch", "miniwob", "bfcl"])
+@pytest.mark.parametrize("line", ["imitation", "grpo", "gigpo", "epo", "empg", "aepo"])
+def test_the_commands_in_the_evidence_are_valid_settings(line, world):
+    script = Path(__file__).parents[1] / "scripts" / "evidence"
+    shown = subprocess.run([script, "--print", world, line, "3"], capture_output=True, text=True)
     verb, algorithm, *words = shlex.split(shown.stdout)[1:]
-    world, model = take(words, "--world"), value_of(words, "--model")
-    chosen = parse_plan(plan_for_env(world, algorithm, model=model, lora=True), words)
+    model = value_of(words, "--model")
+    adapters = value_of(words, "--lora.rank") is not None
+    assert take(words, "--world") == world
+    chosen = parse_plan(plan_for_env(world, algorithm, model=model, lora=adapters), words)
     found = chosen.plan.experiment
-    assert verb == "train" and found.seed == 3 and found.lora.rank == 16
-    assert found.panel.tasks * found.panel.episodes == 512 and found.imitation.pretrained
+    assert verb == "train" and found.seed == 3 and adapters == (line == "imitation")
+    assert found.panel.tasks * found.panel.episodes == 512
+    assert found.imitation.pretrained == (line == "imitation")

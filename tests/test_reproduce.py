@@ -1,5 +1,6 @@
 """`scripts/reproduce` on the toy environment: after a kill the same command continues."""
 
+import math
 import os
 import re
 import signal
@@ -9,13 +10,21 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 import yaml
+from reproduce import best_rate
+from reproduce_report import holm_of
+from reproduce_study import passed
 
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.models import from_scratch
 from agentgym.settings import ScratchSettings
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce.py"
+
+TINY = ScratchSettings(
+    hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=32
+)
 TOY = [
     *("--world", "hotter", "--run.env-args", "high", "8"),
     *("--run.max-env-steps", "220", "--run.tasks-per-step", "3", "--run.save-every", "1"),
@@ -39,14 +48,11 @@ def reproduce(out, *more):
 
 
 def test_two_methods_with_two_seeds_resume_after_a_kill(tokenizer, tmp_path):
-    shape = ScratchSettings(
-        hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=32
-    )
-    model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
+    model = from_scratch.make_model(tokenizer, TINY, context=256, seed=0)
     from_scratch.save(model, tokenizer, tmp_path / "warm")
     out = tmp_path / "out"
-    arms = ("--arms", "grpo", "aepo: random branching", "--seeds", "2")
-    arms = (*arms, "--warm", str(tmp_path / "warm"))  # type: ignore[assignment]
+    arms = ["--arms", "grpo", "aepo: random branching", "--seeds", "2", "--rates", "2e-4"]
+    arms += ["--warm", str(tmp_path / "warm")]
     first = reproduce(out, *arms)
     second_run = out / "aepo-random-branching-seed0" / "metrics.jsonl"
     while not (second_run.exists() and second_run.read_text()):
@@ -82,17 +88,53 @@ def test_two_methods_with_two_seeds_resume_after_a_kill(tokenizer, tmp_path):
     assert "old" not in text and (tmp_path / "reproduce.png").stat().st_size > 10_000
     number = r"[+-]\d\.\d\d \[[+-]\d\.\d\d, [+-]\d\.\d\d\]"
     row = next(line for line in text.splitlines() if line.startswith("| aepo: random"))
-    assert re.search(rf"\| 2 \| [^|]+ \| {number} \| grpo \| {number} \| {number} \|", row)
+    middle = rf"\| 2 \| 0.0002 \| [^|]+ \| {number} \| grpo \| {number} \| {number} \|"
+    assert re.search(middle, row)
+    effects = [line for line in text.splitlines() if line.startswith("| grpo | ")][1]
+    assert all(re.fullmatch(r" -?[\d.e-]+ ", cell) for cell in effects.split("|")[2:8])
+
+
+def test_every_arm_tries_all_rates_on_the_valid_split_and_keeps_its_best(tokenizer, tmp_path):
+    model = from_scratch.make_model(tokenizer, TINY, context=256, seed=0)
+    from_scratch.save(model, tokenizer, tmp_path / "warm")
+    out = tmp_path / "out"
+    words = ["--arms", "grpo", "--seeds", "1", "--rates", "1e-4", "0.5"]
+    done = reproduce(out, *words, "--warm", str(tmp_path / "warm"))
+    output = done.communicate()[0]
+    assert done.returncode == 0, output
+    assert "sweep: 0 of 2 runs are done" in output and "table: 0 of 1 runs are done" in output
+    trials = [out / "sweep" / rate / "grpo-seed100" for rate in ("0.0001", "0.5")]
+    won = [passed(trial, "after").mean() for trial in trials]
+    for trial, rate in zip(trials, (1e-4, 0.5), strict=True):
+        config = yaml.safe_load((trial / "config.yaml").read_text())
+        assert (config["panel"]["split"], config["optimizer"]["learning_rate"]) == ("valid", rate)
+    best = 1e-4 if won[0] >= won[1] else 0.5
+    config = yaml.safe_load((out / "grpo-seed0" / "config.yaml").read_text())
+    assert (config["panel"]["split"], config["optimizer"]["learning_rate"]) == ("test", best)
+    cells = [f"**{w:.2f}**" if w == won[best == 0.5] else f"{w:.2f}" for w in won]
+    row = f"| grpo | {' | '.join(cells)} |"
+    table = (out / "table.md").read_text()
+    assert "| arm, valid split | 0.0001 | 0.5 |" in table
+    assert row in table or won[0] == won[1]
+
+
+def test_of_equal_rates_the_lowest_is_kept_and_the_best_wins():
+    assert best_rate((1e-4, 2e-4, 4e-4), (0.2, 0.5, 0.5)) == 2e-4
+    assert best_rate((1e-4, 2e-4, 4e-4), (0.2, 0.3, 0.5)) == 4e-4
+    assert best_rate((4e-4, 1e-4), (0.5, 0.5)) == 1e-4
+    assert best_rate((3e-4,), ()) == 3e-4
+
+
+def test_p_values_are_adjusted_for_those_that_are_known():
+    assert holm_of([0.01, math.nan, 0.04]) == [0.02, pytest.approx(math.nan, nan_ok=True), 0.04]
 
 
 def test_runs_end_with_the_process_that_started_them(tokenizer, tmp_path):
     """Only the parent is killed; its output ends when no process holds the pipe open."""
-    shape = ScratchSettings(
-        hidden_size=32, num_layers=1, num_heads=2, num_kv_heads=1, intermediate_size=32
-    )
-    model = from_scratch.make_model(tokenizer, shape, context=256, seed=0)
+    model = from_scratch.make_model(tokenizer, TINY, context=256, seed=0)
     from_scratch.save(model, tokenizer, tmp_path / "warm")
     endless = ("--run.max-env-steps", "1000000", "--jobs", "2", "--arms", "grpo", "gigpo")
+    endless = (*endless, "--rates", "2e-4")
     whole = reproduce(tmp_path / "out", "--warm", str(tmp_path / "warm"), *endless)
     files = [tmp_path / "out" / f"{arm}-seed0" / "metrics.jsonl" for arm in ("grpo", "gigpo")]
     try:

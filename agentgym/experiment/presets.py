@@ -20,6 +20,8 @@ FILE = Path(__file__).with_name("pretrained.yaml")
 """Where the settings for a pretrained model are listed, with their sources."""
 SECTION = "pretrained"
 """Section of a recipe with its settings for a pretrained model."""
+ADAPTERS = "adapter_config.json"
+"""What a folder of adapters in PEFT's format holds."""
 FAR = 30
 """Factor between a learning rate and the usual one from which a warning is given."""
 
@@ -37,16 +39,22 @@ def fitted_values(
         lora: Whether adapters are asked for besides the file.
     """
     base = {name: value for name, value in values.items() if name != SECTION}
-    if model is None and values.get("model") is None:
+    model = values.get("model") if model is None else model
+    if model is None:
         return base
     section = values.get(SECTION) or {}
     rank = _nested(merged(base, section), "lora", "rank")
-    preset = _preset(lora or rank is not None)
+    preset = _preset(lora or trains_adapters(model, rank))
     if SECTION not in values:
         return merged(preset, base)
     # Which arguments an environment takes is one value: parts of two sets may not fit together.
     whole = {"env_args": section["env_args"]} if "env_args" in section else {}
     return merged(base, preset, section) | whole
+
+
+def trains_adapters(model: str, rank: int | None) -> bool:
+    """Whether adapters are trained: new ones of a rank, or those that a folder holds."""
+    return rank is not None or (Path(model) / ADAPTERS).is_file()
 
 
 def fitted_algorithm(algo: T, values: Mapping[str, Any]) -> T:
@@ -74,14 +82,15 @@ def pretrained_rollout() -> RolloutSettings:
 
 def advice(experiment: Experiment) -> tuple[str, ...]:
     """One line for each learning rate that is far from the usual ones for its model."""
-    lora = experiment.lora.rank is not None
-    usual = Experiment() if experiment.model is None else _usual(lora)
+    model = experiment.model
+    lora = model is not None and trains_adapters(model, experiment.lora.rank)
+    usual = Experiment() if model is None else _usual(lora)
     pairs = [("optimizer", experiment.optimizer.learning_rate, usual.optimizer.learning_rate)]
-    if experiment.imitation.pretrained or experiment.model is None:
+    if experiment.imitation.pretrained or model is None:
         rates = experiment.imitation.learning_rate, usual.imitation.learning_rate
         pairs.append(("imitation", *rates))
     kind = "a model made from scratch"
-    if experiment.model is not None:
+    if model is not None:
         kind = "adapters of a pretrained model" if lora else "all weights of a pretrained model"
     return tuple(
         f"{section}.learning_rate is {rate:g}, usual for {kind} is about {expected:g}"

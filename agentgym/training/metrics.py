@@ -104,7 +104,8 @@ def credit_metrics(batch: Batch) -> dict[str, float]:
     """Metrics of advantages and weights over the policy's tokens; empty without tokens.
 
     ``credit/masked``: share of tokens with weight 0. ``credit/reweighted``: share of tokens whose
-    advantage differs from the mean of their episode. ``policy/surprisal``: mean negative
+    advantage differs from the mean of their episode. ``credit/net``: mean advantage by weight; far
+    from 0, the update pushes all tokens up or down. ``policy/surprisal``: mean negative
     log-probability, an estimate of the entropy from one sample, in nats.
     ``policy/entropy_push``: see ``entropy_push``.
     """
@@ -117,9 +118,15 @@ def credit_metrics(batch: Batch) -> dict[str, float]:
     return {
         "credit/masked": _share(batch.weight[inside] == 0),
         "credit/reweighted": _share(reweighted),
+        "credit/net": _weighted_mean(advantage, batch.weight[inside]),
         "policy/surprisal": -float(batch.logprob[inside].mean()),
         "policy/entropy_push": entropy_push(batch),
     }
+
+
+def _weighted_mean(values: Float[Tensor, " T"], weights: Float[Tensor, " T"]) -> float:
+    total = float(weights.sum())
+    return float((weights * values).sum()) / total if total else 0.0
 
 
 def entropy_push(batch: Batch) -> float:

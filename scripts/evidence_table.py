@@ -1,0 +1,83 @@
+"""The table of `scripts/evidence`: each line over its seeds, and against what it builds on.
+
+    scripts/evidence --table [FOLDER]
+
+Axes: S seeds, M tasks of the panel. Brackets: 95 % intervals, seeds and tasks resampled, paired.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from agentgym.evaluation.files import read_report
+from agentgym.evaluation.measures import passes
+from agentgym.evaluation.stats.intervals import Floats, Interval
+from agentgym.evaluation.stats.seeds import bootstrap_over_seeds
+from agentgym.experiment.run_folder import RunFolder
+
+LINES = ("prompt", "examples", "imitation", "grpo", "gigpo", "epo", "empg", "aepo")
+HOSTS = ("prompt", "imitation", "grpo")
+"""What a line is compared with, as far as it comes before it."""
+
+Line = dict[int, Floats]
+"""Share of the episodes of each task that were won, (M,), by seed."""
+
+
+def result_of(folder: Path, line: str) -> Line:
+    """What there is of a line."""
+    files = (
+        {int(f.stem.rsplit("-", 1)[1]): f for f in folder.glob(f"{line}-*.jsonl")}
+        if line in ("prompt", "examples")
+        else {
+            int(f.parent.name.rsplit("-", 1)[1]): RunFolder(f.parent).evaluation("after")
+            for f in folder.glob(f"{line}-*/report.txt")
+        }
+    )
+    once = passes(1)
+    return {s: np.array([once(t) for t in read_report(files[s]).tasks]) for s in sorted(files)}
+
+
+def rows(folder: Path) -> Iterator[str]:
+    """The rows of a world."""
+    found = {line: result for line in LINES if (result := result_of(folder, line))}
+    for line, result in found.items():
+        before = LINES[: LINES.index(line)]
+        cells = [folder.name, line, str(len(result)), str(_over(np.array(list(result.values()))))]
+        for host in HOSTS:
+            shared = [s for s in result if host in before and s in found.get(host, {})]
+            change = np.array([result[s] - found[host][s] for s in shared])
+            cells.append(_signed(_over(change)) if shared else "")
+        yield f"| {' | '.join(cells)} |"
+
+
+def _over(values: Floats) -> Interval:
+    return bootstrap_over_seeds(values, np.random.default_rng(0))
+
+
+def _signed(interval: Interval) -> str:
+    value, low, high = interval
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def main(root: Path) -> int:
+    """Print the table of all worlds in a folder."""
+    worlds = sorted(path for path in root.glob("*") if path.is_dir())
+    found = [row for world in worlds for row in rows(world)]
+    if not found:
+        print(
+            f"evidence: no finished line in {root}: run scripts/evidence WORLD LINE",
+            file=sys.stderr,
+        )
+        return 2
+    titles = ["environment", "line", "seeds", "pass@1", *(f"against {host}" for host in HOSTS)]
+    print(f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}")
+    print("\n".join(found))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("runs/evidence")))
