@@ -7,9 +7,9 @@ Every arm trains from the same checkpoint until it has taken the same number of 
 First a sweep: every arm runs once at each learning rate and plays the tasks of the valid split; its
 best rate is kept, the lower one of two that do equally well. Then it runs at that rate with each
 seed; its last checkpoint, no other, plays the frozen panel of the test split. Controls are methods
-without what they claim to add. A run that is done is not done again, one that was cut off continues;
-after each, OUT/table.md and OUT/curves.png are written again. `--world` is any world, by its
-recipe; `--config` a YAML file with the settings of a run.
+without what they claim to add. A run that is done is not done again, one that was cut off
+continues; after each, OUT/table.md and OUT/curves.png are written again. `--world` is any world, by
+its recipe; `--config` a YAML file with the settings of a run.
 """
 
 from __future__ import annotations

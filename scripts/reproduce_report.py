@@ -48,11 +48,12 @@ def comparisons(study: Study) -> dict[tuple[str, str], Comparison]:
             seeds = study.shared(arm, other)
             if len(seeds) >= 2:
                 change = study.success(arm, seeds) - study.success(other, seeds)
-                found[arm, other] = _compare(arm, other, change)
+                found[arm, other] = compare(arm, other, change)
     return found
 
 
-def _compare(arm: str, other: str, change: Floats) -> Comparison:
+def compare(arm: str, other: str, change: Floats) -> Comparison:
+    """Of paired differences by seed and task, (S, M)."""
     by_seed = change.mean(axis=1)
     error = by_seed.std(ddof=1) / math.sqrt(len(by_seed))
     p = student_p(by_seed.mean() / error, len(by_seed) - 1) if error else math.nan

@@ -10,10 +10,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from reproduce import best_rate
-from reproduce_report import holm_of
+from reproduce_report import compare, holm_of
 from reproduce_study import passed
 
 from agentgym.experiment.metrics_file import read_metrics
@@ -91,7 +92,8 @@ def test_two_methods_with_two_seeds_resume_after_a_kill(tokenizer, tmp_path):
     middle = rf"\| 2 \| 0.0002 \| [^|]+ \| {number} \| grpo \| {number} \| {number} \|"
     assert re.search(middle, row)
     effects = [line for line in text.splitlines() if line.startswith("| grpo | ")][1]
-    assert all(re.fullmatch(r" -?[\d.e-]+ ", cell) for cell in effects.split("|")[2:8])
+    # Not its first two: here the model never wins, so no step is taken.
+    assert all(re.fullmatch(r" -?[\d.e-]+ ", cell) for cell in effects.split("|")[4:8])
 
 
 def test_every_arm_tries_all_rates_on_the_valid_split_and_keeps_its_best(tokenizer, tmp_path):
@@ -123,6 +125,13 @@ def test_of_equal_rates_the_lowest_is_kept_and_the_best_wins():
     assert best_rate((1e-4, 2e-4, 4e-4), (0.2, 0.3, 0.5)) == 4e-4
     assert best_rate((4e-4, 1e-4), (0.5, 0.5)) == 1e-4
     assert best_rate((3e-4,), ()) == 3e-4
+
+
+def test_a_comparison_is_a_t_test_over_seeds():
+    found = compare("a", "b", np.array([[0.1, 0.1], [0.1, 0.3], [0.3, 0.3]]))
+    assert found.both.value == found.seeds.value == pytest.approx(0.2)
+    assert found.p == pytest.approx(0.0742, abs=1e-4)  # t = 0.2 / (0.1 / sqrt(3)), 2 degrees
+    assert math.isnan(compare("a", "b", np.zeros((3, 2))).p)
 
 
 def test_p_values_are_adjusted_for_those_that_are_known():
