@@ -6,6 +6,8 @@ ranks: seconds of an update on two ranks (gloo) against one process, on the same
 dealing: how evenly micro-batches are dealt to 8 and 64 ranks, computed: the work of one process
     over the ranks' number and the largest share of each step; the goals are 0.9 and 0.5.
 saving: seconds that training waits for a checkpoint, written at once and in the background.
+
+What players on a Ray cluster cost and save: `scripts/bench players`.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ from cluster_processes import Loopback
 
 FAULTS = ("world", "player", "engine", "trainer", "node", "head")
 TIMED = re.compile(r"^time/|^cluster/|tokens_per_second|^attempts/")
+STEPS = "100000"
+"""Of a chaotic run, which is stopped before."""
 TOLD = re.compile("(player|engine|a rank|the ranks|the run) .*(died|back|noticed)")
 # Sizes at which the local engine does not round by what else is in flight.
 MODEL = (
@@ -35,14 +37,32 @@ RUN = (
 )
 
 
-def train(*words: str | Path) -> subprocess.Popen[str]:
-    """Start `agentgym train`."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "agentgym", "train", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+class Job:
+    """`agentgym train` in a process of its own; its lines go to a file, which cannot fill up."""
+
+    def __init__(self, *words: str | Path) -> None:
+        self._lines = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "agentgym", "train", *map(str, words)],
+            stdout=self._lines,
+            stderr=subprocess.STDOUT,
+        )
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self.process.poll() is not None
+
+    def wait(self) -> str:
+        """Everything it has printed, after its end."""
+        self.process.wait()
+        self._lines.seek(0)
+        return self._lines.read()
+
+    def stop(self) -> None:
+        """End it now."""
+        self.process.terminate()
+        self.process.wait()
 
 
 def on(cluster: Loopback, *, engines: int) -> list[str]:
@@ -77,11 +97,11 @@ def compare(run: Path, reference: Path) -> str:
     return f"DIFFERENT {', '.join(other)}" if other else "same episodes, metrics and weights"
 
 
-def wait_for_step(run: Path, job: subprocess.Popen[str], step: int) -> None:
+def wait_for_step(run: Path, job: Job, step: int) -> None:
     """Wait until a run has taken so many steps and is within the next one."""
     while taken(run) < step:
-        if job.poll() is not None:
-            raise SystemExit(f"the run ended early:\n{job.communicate()[0][-3000:]}")
+        if job.ended:
+            raise SystemExit(f"the run ended early:\n{job.wait()[-3000:]}")
         time.sleep(0.1)
     time.sleep(0.5)
 
@@ -89,22 +109,22 @@ def wait_for_step(run: Path, job: subprocess.Popen[str], step: int) -> None:
 def disturbed(fault: str, cluster: Loopback, words: list[str], out: Path, steps: int) -> str:
     """A run with a fault in its second step; what its lines say about it."""
     engines = 2 if fault == "engine" else 0
-    job = train(*words, "--steps", str(steps), "--out", out, *on(cluster, engines=engines))
+    job = Job(*words, "--steps", str(steps), "--out", out, *on(cluster, engines=engines))
     wait_for_step(out, job, 1)
     died = time.monotonic()
     cluster.faults(random.Random(0))[fault]()
-    text = job.communicate()[0]
+    text = job.wait()
     if fault == "head":
         ended = time.monotonic()
         cluster.cluster.shutdown()
         cluster.start()
         while True:  # A rank that outlives the head holds the folder for some seconds.
-            job = train("--resume", out, "--cluster.address", cluster.address)
-            text = job.communicate()[0]
+            job = Job("--resume", out, "--cluster.address", cluster.address)
+            text = job.wait()
             if "is in use" not in text:
                 break
         text += f"\nthe run noticed after {ended - died:.1f} s and was resumed"
-    if job.returncode:
+    if job.process.returncode:
         raise SystemExit(f"the run failed:\n{text[-3000:]}")
     told = [
         line
@@ -119,13 +139,13 @@ def disturbed(fault: str, cluster: Loopback, words: list[str], out: Path, steps:
 def chaos(minutes: float, rate: float, seed: int, words: list[str], folder: Path) -> bool:
     """A long run in which every step has a fault with probability ``rate``."""
     rng, cluster, out = random.Random(seed), Loopback(), folder / "chaos"
-    job = train(*words, "--steps", "100000", "--out", out, *on(cluster, engines=1))
+    job = Job(*words, "--steps", STEPS, "--out", out, *on(cluster, engines=1))
     kinds = [kind for kind in FAULTS if kind not in ("trainer", "head")]
     counts, memory, seen = dict.fromkeys(kinds, 0), [], 0
     end = time.monotonic() + 60 * minutes
     while time.monotonic() < end:
-        if job.poll() is not None:
-            raise SystemExit(f"the run ended:\n{job.communicate()[0][-3000:]}")
+        if job.ended:
+            raise SystemExit(f"the run ended:\n{job.wait()[-3000:]}")
         if taken(out) > seen:
             seen = taken(out)
             memory.append(cluster.megabytes())
@@ -134,12 +154,13 @@ def chaos(minutes: float, rate: float, seed: int, words: list[str], folder: Path
                 counts[kind] += 1
                 cluster.faults(rng)[kind]()
         time.sleep(0.1)
-    job.terminate()
-    job.communicate()
+    job.stop()
     left = cluster.end()
-    steps = taken(out) - 1
-    calm = folder / "calm"
-    train(*words, "--steps", str(steps), "--out", calm).communicate()
+    steps, calm = taken(out), folder / "calm"
+    # With the same number of steps ahead, on which the learning rate depends.
+    job = Job(*words, "--steps", STEPS, "--out", calm)
+    wait_for_step(calm, job, steps)
+    job.stop()
     rewards = [scores(run, steps) for run in (out, calm)]
     means = [sum(each) / len(each) for each in rewards]
     spread = (sum((x - means[1]) ** 2 for x in rewards[1]) / len(rewards[1]) ** 2) ** 0.5
@@ -170,12 +191,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="agentgym-cluster-") as name:
         folder = Path(name)
         made = folder / "made"
-        train("epo", *RUN.split(), *MODEL.split(), "--steps", "0", "--out", made).communicate()
+        Job("epo", *RUN.split(), *MODEL.split(), "--steps", "0", "--out", made).wait()
         words = ["epo", *RUN.split(), "--model", str(made / "checkpoints/warm")]
         if given.chaos:
             return 0 if chaos(given.chaos, given.rate, given.seed, words, folder) else 1
         calm = folder / "calm"
-        train(*words, "--steps", str(given.steps), "--out", calm).communicate()
+        Job(*words, "--steps", str(given.steps), "--out", calm).wait()
         different = 0
         for fault in given.fault or FAULTS:
             cluster = Loopback()
