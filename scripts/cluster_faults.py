@@ -142,6 +142,7 @@ def chaos(minutes: float, rate: float, seed: int, words: list[str], folder: Path
     job = Job(*words, "--steps", STEPS, "--out", out, *on(cluster, engines=1))
     kinds = [kind for kind in FAULTS if kind not in ("trainer", "head")]
     counts, memory, seen = dict.fromkeys(kinds, 0), [], 0
+    wait_for_step(out, job, 1)
     end = time.monotonic() + 60 * minutes
     while time.monotonic() < end:
         if job.ended:

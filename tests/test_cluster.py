@@ -100,6 +100,40 @@ def test_what_is_killed_changes_no_episode_no_metric_and_no_weight(fault):
     assert f"{fault}: same episodes, metrics and weights" in done.stdout
 
 
+INTRUDER = """
+import ray, sys
+try:
+    ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+except ConnectionError:
+    sys.exit(7)
+"""
+OWNER = """
+import os, subprocess, sys
+from agentgym.cluster.connect import connect
+from agentgym.settings import ClusterSettings
+connect(ClusterSettings(address="local"))
+import ray
+address = ray.get_runtime_context().gcs_address
+for token in (os.environ["RAY_AUTH_TOKEN"], "0" * 64):
+    known = os.environ | {"RAY_AUTH_TOKEN": token}
+    print(subprocess.run([sys.executable, "-c", sys.argv[1], address], env=known).returncode)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_cluster_that_a_run_starts_answers_only_who_knows_its_token():
+    pytest.importorskip("ray")
+    done = subprocess.run(
+        [sys.executable, "-c", OWNER, INTRUDER],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["0", "7"], done.stderr[-2000:]
+
+
 def test_weights_of_every_type_survive_the_way():
     shared = torch.randn(3, 4)
     sent = {"a": shared, "b": shared, "half": torch.randn(5).bfloat16(), "n": torch.tensor(7)}

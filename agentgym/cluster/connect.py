@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,6 +51,10 @@ def connect(settings: ClusterSettings) -> None:
         ConfigError: There is none at this address.
         MissingExtra: Ray is not installed.
     """
+    if settings.address == LOCAL:
+        # Ray listens on every interface: only the processes of this run know the token.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     ray = ray_library()
     if ray.is_initialized():
         return
