@@ -111,7 +111,7 @@ def test_the_layout_of_the_gpu_decoder_gives_the_same_logits(name, monkeypatch):
         return step
 
     made = []
-    monkeypatch.setattr(batch_invariance, "padding_for", lambda size: batch_invariance.NO_PADDING)
+    monkeypatch.setattr(batch_invariance, "padding_for", lambda *sizes: batch_invariance.NO_PADDING)
     monkeypatch.setattr(cuda_graphs, "capture", capture)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     model = model_of(FUSED[name])

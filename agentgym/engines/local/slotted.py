@@ -95,7 +95,8 @@ class SlottedDecoder:
         self._size = head_size(config)
         self._padding = batch_invariance.NO_PADDING
         if device.type == "cpu" and batch_invariant:
-            self._padding = batch_invariance.padding_for(self._size)
+            widths = {config.hidden_size, config.intermediate_size, self._heads * self._size}
+            self._padding = batch_invariance.padding_for(self._size, tuple(sorted(widths)))
         elif device.type == "cpu":
             self._padding = batch_invariance.FAST_ON_CPU
         self._eps: float = config.rms_norm_eps
