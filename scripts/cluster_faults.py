@@ -94,7 +94,21 @@ def compare(run: Path, reference: Path) -> str:
     names = "episodes", "metrics", "weights"
     pairs = zip(names, result(run), result(reference), strict=True)
     other = [name for name, mine, theirs in pairs if mine != theirs]
-    return f"DIFFERENT {', '.join(other)}" if other else "same episodes, metrics and weights"
+    if not other:
+        return "same episodes, metrics and weights"
+    return f"DIFFERENT {', '.join(other)} ({', '.join(differing(run, reference))})"
+
+
+def differing(run: Path, reference: Path) -> list[str]:
+    """Steps and names of the metrics that differ."""
+    files = (each / "metrics.jsonl" for each in (run, reference))
+    rows = ([json.loads(line) for line in file.read_text().splitlines()] for file in files)
+    return [
+        f"{step} {name}: {mine[name]} {theirs.get(name)}"
+        for step, (mine, theirs) in enumerate(zip(*rows, strict=False), 1)
+        for name in mine
+        if not TIMED.search(name) and str(mine[name]) != str(theirs.get(name))
+    ]
 
 
 def wait_for_step(run: Path, job: Job, step: int) -> None:
