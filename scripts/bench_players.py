@@ -124,7 +124,7 @@ async def step(executor: Any, worlds: int, steps: int) -> None:
 class Receiving(PlayerActor):
     """A player that counts what it is sent."""
 
-    async def open(self) -> None:
+    async def open(self) -> None:  # type: ignore[override]
         """Nothing to make."""
 
     async def load(self, weights: Mapping[str, Any], version: int) -> None:

@@ -88,7 +88,8 @@ class Loopback:
 
     def kill_head(self) -> None:
         """Kill the head; what is left of the cluster ends by itself."""
-        self.cluster.head_node.kill_all_processes(check_alive=False, allow_graceful=False)
+        head: Any = self.cluster.head_node
+        head.kill_all_processes(check_alive=False, allow_graceful=False)
 
     def end(self) -> list[int]:
         """End all nodes; the processes that are left after a while."""

@@ -59,7 +59,8 @@ def network(how: str, folder: Path) -> Any:
             parameter.mul_(8 if parameter.dim() > 1 else 1)
     if how == "untied":
         model.config.tie_word_embeddings = False
-        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() * 0.9)
+        head: Any = model.get_output_embeddings()
+        head.weight = torch.nn.Parameter(head.weight.detach() * 0.9)
     if how == "lora":
         base = folder / "base"
         if dist.get_rank() == 0:

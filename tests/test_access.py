@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 import pytest
@@ -113,7 +114,7 @@ def test_other_machines_need_a_token(server, monkeypatch):
         assert status(f"{url}{path}?token=wrong", method)[0] == 401
         assert status(url + path, method, Authorization=BEARER)[0] not in (401, 403)
         # A person opens the page with the token, and then has a cookie.
-        found, headers = status(f"{url}{path}?a=1&token={urllib.request.quote(SECRET)}")
+        found, headers = status(f"{url}{path}?a=1&token={urllib.parse.quote(SECRET)}")
         assert found == 303 and headers["Location"] == f"{path}?a=1"
         cookie = headers["Set-Cookie"]
         assert SECRET not in cookie and "HttpOnly" in cookie and "SameSite=Strict" in cookie

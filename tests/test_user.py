@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import ExitStack, closing
+from typing import Any
 
 import pytest
 from http_service import serving
@@ -266,7 +267,8 @@ def test_a_user_from_the_command_line(tmp_path, monkeypatch, capsys):
     said = {"choices": [{"message": {"content": "Cold."}}], "usage": {"completion_tokens": 3}}
     with serving(lambda path, body: (200, said)) as (service, url), ExitStack() as stack:
         settings = UserSettings(model="neighbour", endpoint=url, max_turns=2)
-        stack.callback(speaker_of(settings).client.close)
+        speaker: Any = speaker_of(settings)
+        stack.callback(speaker.client.close)
         words = ["eval", "player.py:player", "--env", "hotter", "--out", "found.jsonl", "--quiet"]
         user = ["--user.model", "neighbour", "--user.endpoint", url, "--user.max-turns", "2"]
         size = ["--panel.tasks", "1", "--panel.episodes", "2", "--rollout.max-turns", "6"]
