@@ -82,7 +82,7 @@ def test_a_third_party_package_registers_its_own_entries(tmp_path):
         (["train", "grpo", "algorithm.adv_estimator=gae"], "after the verb: `agentgym train grpo`"),
         (["train", "--rollout.max-turn", "8"], "Did you mean --rollout.max-turns?"),
         (["train", "--qqqqqq", "8"], "no option --qqqqqq. `agentgym train gigpo --help` lists all"),
-        (["eval", "m", "--temprature", "1"], "or --rollout.temperature?"),
+        (["eval", "m", "--temprature", "1"], " or --rollout.temperature"),
         (["eval", "m", "--tools", "none.py:f", "--out", "OUT/x"], "there is no file"),
         (["train", "--tools", "json:dumbs", "--out", "OUT"], "Did you mean 'dumps'?"),
         (["check", "hotter", "--seeds", "1"], "no option --seeds"),

@@ -129,7 +129,7 @@ def suggestions(name: str, known: set[str]) -> list[str]:
         leaves.setdefault(each.rpartition(".")[2], []).append(each)
     if leaf in leaves:
         return _most_alike(name, leaves[leaf])
-    if near := difflib.get_close_matches(name, everything, n=1, cutoff=0.75):
+    if "." in name and (near := difflib.get_close_matches(name, everything, n=1, cutoff=0.75)):
         return near
     near = difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)
     return _most_alike(name, leaves[near[0]]) if near else []
