@@ -14,6 +14,7 @@ def test_there_are_three_notebooks():
     assert len(BOOKS) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("name", BOOKS)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from agentgym.evaluation.record_files import read_episodes
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder
@@ -59,6 +61,7 @@ def kill_when(process, condition, log):
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_each_stage_resumes_and_completes(tmp_path):
     folder, log, file = RunFolder(tmp_path / "run"), tmp_path / "log", tmp_path / "plan.yaml"
     file.write_text(yaml_config.dump(PLAN))
