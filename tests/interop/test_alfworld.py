@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("fast_downward")
 
+pytestmark = pytest.mark.timeout(1800)
+
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 ARCHIVE = Path(os.environ.get("AGENTGYM_DATA", "/nowhere")) / "alfworld_official" / "valid.tar.xz"
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import json
+import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -22,7 +22,8 @@ from agentgym.testing import CheckSettings
 from agentgym.testing.environments import findings
 from agentgym.testing.findings import Verdict
 
-HERE = Path(__file__).parent
+pytestmark = pytest.mark.timeout(1200)
+"""Audits over the wire are long: many messages, with a server that shares the processors."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,8 @@ def echo(tmp_path_factory):
     """The environment that ``openenv init`` writes, served by OpenEnv's own server."""
     folder = tmp_path_factory.mktemp("echo")
     command = [sys.executable, "-m", "openenv.cli", "init", "echo", "--output-dir", str(folder)]
-    subprocess.run(command, check=True, capture_output=True)
+    # It would resolve versions over the network for a lock file where there is uv.
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "UV_OFFLINE": "1"})
     port = free_port()
     code = (
         "import sys, uvicorn; sys.path.insert(0, '.')\n"

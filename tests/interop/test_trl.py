@@ -75,6 +75,7 @@ def test_a_class_that_trl_could_not_use_is_one_line(tmp_path):
         world(f"trl:{tmp_path / 'bare.py'}:Bare")
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore")
 def test_trls_trainer_takes_two_steps_in_our_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("TRL_EXPERIMENTAL_SILENCE", "1")
