@@ -25,15 +25,17 @@ TIMED = re.compile(r"^time/|^cluster/|tokens_per_second|^attempts/")
 STEPS = "100000"
 """Of a chaotic run, which is stopped before."""
 TOLD = re.compile("(player|engine|a rank|the ranks|the run) .*(died|back|noticed)")
-# Sizes at which the local engine does not round by what else is in flight.
+# Sizes at which the local engine does not round by what else is in flight; after the warm-up most
+# actions are valid, and rewards vary.
 MODEL = (
     "--scratch.hidden-size 64 --scratch.num-heads 4 --scratch.num-kv-heads 2 "
-    "--scratch.intermediate-size 128 --imitation.demos-per-task 1 --imitation.max-steps 0"
+    "--scratch.intermediate-size 128 --imitation.demos-per-task 1 --imitation.max-steps 150 "
+    "--imitation.batch-size 8 --imitation.until-success 1"
 )
 RUN = (
-    "--world hotter --tasks-per-step 8 --save-every 1 --panel.tasks 2 --panel.episodes 1 "
-    "--rollout.max-completion-tokens 8 --rollout.max-context-tokens 1024 --rollout.workers 1 "
-    "--seed 3"
+    "--world hotter --env-args high 8 --tasks-per-step 8 --save-every 1 --panel.tasks 2 "
+    "--panel.episodes 1 --rollout.max-completion-tokens 8 --rollout.max-context-tokens 1024 "
+    "--rollout.workers 1 --optimizer.learning-rate 4e-4 --seed 3"
 )
 
 
@@ -146,7 +148,7 @@ def disturbed(fault: str, cluster: Loopback, words: list[str], out: Path, steps:
         if re.match(r"(player|engine|a rank|the r)\w* .*(died|back|noticed)", line)
     ]
     last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
-    told.append(f"groups and episodes played again: {last['cluster/replayed']:.0f}")
+    told.append(", ".join(f"{n}: {v:g}" for n, v in last.items() if n.startswith("cluster/")))
     return "\n".join(f"    {line[:160]}" for line in told)
 
 

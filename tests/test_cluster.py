@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,19 +15,27 @@ import yaml
 from safetensors.torch import load_file
 
 from agentgym import errors, train
+from agentgym.cli import main
 from agentgym.cli.training import parse_plan
+from agentgym.cluster.players import Losses
 from agentgym.cluster.weights import pack, unpack
 from agentgym.env import registry
+from agentgym.experiment.cluster import losses_before
 from agentgym.experiment.plan import Plan, load_plan
+from agentgym.experiment.run_folder import RunFolder
 from agentgym.settings import ClusterSettings
 
 ROOT = Path(__file__).parent.parent
 # Sizes at which the local engine is batch-invariant on every CPU tried.
 SMALL = (  # noqa: SIM905
-    "--world hotter --seed 3 --steps 2 --tasks-per-step 4 --save-every 1 --imitation.max-steps 0 "
-    "--imitation.demos-per-task 1 --panel.tasks 2 --panel.episodes 2 --scratch.hidden-size 64 "
-    "--scratch.num-heads 4 --scratch.num-kv-heads 2 --scratch.intermediate-size 128 "
-    "--rollout.max-completion-tokens 8"
+    "--world hotter --env-args high 8 --seed 3 --tasks-per-step 4 --save-every 1 "
+    "--panel.tasks 2 --panel.episodes 2 --rollout.max-completion-tokens 8 "
+    "--rollout.max-context-tokens 1024 --rollout.max-turns 6 --optimizer.learning-rate 4e-4"
+).split()
+MODEL = (  # noqa: SIM905
+    "--scratch.hidden-size 64 --scratch.num-heads 4 --scratch.num-kv-heads 2 "
+    "--scratch.intermediate-size 128 --imitation.demos-per-task 1 --imitation.max-steps 80 "
+    "--imitation.batch-size 8 --imitation.until-success 1"
 ).split()
 OF_ITS_OWN = re.compile(r"^time/|^cluster/|tokens_per_second")
 
@@ -73,14 +82,19 @@ def same_run(one: Path, other: Path) -> None:
         assert played[0] == played[1] and played[0]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_players_on_a_cluster_play_the_run_of_one_process(tmp_path):
     pytest.importorskip("ray")
-    alone, placed = tmp_path / "alone", tmp_path / "placed"
-    assert run(alone).returncode == 0
-    done = run(placed, "--cluster.address", "local", "--cluster.players", "2")
+    made, alone, placed = (tmp_path / name for name in ("made", "alone", "placed"))
+    main(["train", "epo", *SMALL, *MODEL, "--steps", "0", "--out", str(made)])
+    words = ["--model", str(made / "checkpoints" / "warm"), "--steps", "2"]
+    main(["train", "epo", *SMALL, *words, "--out", str(alone)])
+    done = run(placed, *words, "--cluster.address", "local", "--cluster.players", "2")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert lines(placed / "metrics.jsonl")[-1]["cluster/deaths"] == 0
+    metrics = lines(placed / "metrics.jsonl")
+    assert [step["cluster/deaths"] for step in metrics] == [0, 0]
+    assert any(step["episode/reward"] for step in metrics), "worlds are stepped"
     same_run(alone, placed)
 
 
@@ -141,6 +155,15 @@ def test_weights_of_every_type_survive_the_way():
     assert packed["a"] is packed["b"]
     for name, weight in unpack(packed).items():
         assert weight.dtype == sent[name].dtype and torch.equal(weight, sent[name])
+
+
+def test_losses_are_counted_over_restarts(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert losses_before(folder, step=0) == Losses()
+    folder.losses.write_text(json.dumps(asdict(Losses(replayed=2, deaths=1, repeated_steps=4))))
+    folder.metrics.write_text("{}\n" * 7)
+    found = losses_before(folder, step=5)
+    assert found == Losses(replayed=2, deaths=1, restarts=1, repeated_steps=6)
 
 
 def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):

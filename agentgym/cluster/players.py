@@ -6,7 +6,7 @@ import asyncio
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 from agentgym.cluster.connect import Lost, call
@@ -96,6 +96,22 @@ class PlayerActor:
             yield player
 
 
+@dataclass(frozen=True)
+class Losses:
+    """What died in a run so far, and what was done again because of it."""
+
+    replayed: int = 0
+    """Groups and episodes that were lost with their player and played again."""
+    deaths: int = 0
+    """Players and engines that died."""
+    recovery_seconds: float = 0.0
+    """From their deaths to their replacements, summed."""
+    restarts: int = 0
+    """Starts from a checkpoint, after each of which the batch under way is played again."""
+    repeated_steps: int = 0
+    """Complete steps since these checkpoints, which were taken again."""
+
+
 @dataclass(eq=False)
 class ClusterGroups:
     """Groups and episodes that the players of a cluster play.
@@ -108,6 +124,10 @@ class ClusterGroups:
     engines: Roster | None
     usage: Usage
     """Gets what the groups cost."""
+    before: Losses = Losses()
+    """Of earlier processes that led the run."""
+    keep: Callable[[Losses], None] = lambda losses: None
+    """Called with the losses at every step."""
     replayed: int = 0
     """Groups and episodes that were played again."""
 
@@ -122,13 +142,17 @@ class ClusterGroups:
         return played
 
     def metrics(self) -> dict[str, float]:
-        """What died so far, how much was played again, and how long replacing took."""
+        """The losses so far."""
         rosters = [self.players] + ([] if self.engines is None else [self.engines])
-        return {
-            "cluster/replayed": float(self.replayed),
-            "cluster/deaths": float(sum(each.deaths for each in rosters)),
-            "cluster/recovery_seconds": sum(each.recovery_seconds for each in rosters),
-        }
+        seconds = sum(each.recovery_seconds for each in rosters)
+        losses = replace(
+            self.before,
+            replayed=self.before.replayed + self.replayed,
+            deaths=self.before.deaths + sum(each.deaths for each in rosters),
+            recovery_seconds=self.before.recovery_seconds + seconds,
+        )
+        self.keep(losses)
+        return {f"cluster/{name}": float(value) for name, value in asdict(losses).items()}
 
     async def _ask(self, method: str, *arguments: Any) -> Any:
         while True:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agentgym.cluster.connect import bundle, connect, disconnect, place, start_in
 from agentgym.cluster.engines import EngineActor, EngineFacts, EnginePool, PublishingEngine
-from agentgym.cluster.players import ClusterGroups, PlayerActor, Playing
+from agentgym.cluster.players import ClusterGroups, Losses, PlayerActor, Playing
 from agentgym.cluster.ranks import run_ranks
 from agentgym.cluster.roster import Roster
 from agentgym.distributed.process_group import launched
@@ -31,6 +32,7 @@ from agentgym.models.protocols import CausalLM, Tokenizer
 from agentgym.rollout.player import Player, Usage
 from agentgym.settings import ClusterSettings, Experiment
 from agentgym.types import Task, Trajectory
+from agentgym.utils.jsonl import write_atomic
 from agentgym.utils.progress import Display
 
 CALLS = 4000
@@ -164,8 +166,14 @@ class ClusterRun:
             tokenizer, checkpoint
         )
 
-    def groups(self, usage: Usage) -> ClusterGroups:
-        """Groups that the players play; ``usage`` gets what they cost."""
+    def groups(self, usage: Usage, step: int) -> ClusterGroups:
+        """Groups that the players play from a step on; ``usage`` gets what they cost."""
+        folder = RunFolder(self._root)
+        before, keep = losses_before(folder, step), partial(_keep, folder)
+        keep(before)
+        return replace(self._groups(usage), before=before, keep=keep)
+
+    def _groups(self, usage: Usage) -> ClusterGroups:
         assert self._players is not None, "it was opened"
         return ClusterGroups(self._players, self._engines, usage)
 
@@ -176,7 +184,7 @@ class ClusterRun:
             _, model = parts.trainable(checkpoint, changes=False)
             engine.load(Policy(model).weights(adapters=engine.takes_adapters), 0)
             self._held = checkpoint
-        groups = self.groups(Usage())
+        groups = self._groups(Usage())
         stream, temperature = f"{parts.experiment.seed}/evaluation", parts.panel_temperature
 
         async def play(task: Task, sample: int) -> Trajectory:
@@ -235,6 +243,19 @@ class ClusterRun:
             engines = [seat.actor for seat in self._engines.seats]
             for seat in self._players.seats:
                 seat.actor.use.remote(engines)
+
+
+def losses_before(folder: RunFolder, step: int) -> Losses:
+    """The losses of a run that begins, or that continues from a step."""
+    if not folder.losses.exists():
+        return Losses()
+    held = Losses(**json.loads(folder.losses.read_text()))
+    again = held.repeated_steps + max(0, folder.taken() - step)
+    return replace(held, restarts=held.restarts + 1, repeated_steps=again)
+
+
+def _keep(folder: RunFolder, losses: Losses) -> None:
+    write_atomic(folder.losses, json.dumps(asdict(losses)))
 
 
 def run_on_cluster(

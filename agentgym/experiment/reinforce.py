@@ -26,19 +26,20 @@ async def reinforce(parts: RunParts, algorithm: Algorithm) -> None:
     begin = parts.folder.warm if start is None else start
     state: dict[str, Any] = {} if start is None else load_state(start)
     tokenizer, model = parts.trainable(begin)
-    groups = None
     if parts.cluster is None:
         player = parts.training_player(tokenizer, model)
     else:
         player = await parts.cluster.training(parts, begin, tokenizer)
-        groups = parts.cluster.groups(player.usage)
     whole = with_importance_correction(algorithm, experiment.schedule)
     learner = make_learner(parts, model, whole, begin)
     checkpoints = Checkpoints(parts.folder, learner, tokenizer, background=experiment.save_async)
     with closing(learner), checkpoints:
-        trainer = Trainer(whole, learner, player, alarms=experiment.alarms, groups=groups)
+        trainer = Trainer(whole, learner, player, alarms=experiment.alarms)
         if state:
             trainer.restore(state, start)
+        if parts.cluster is not None:
+            # After the restored usage is in its place, to which the groups add.
+            trainer.groups = parts.cluster.groups(player.usage, trainer.step)
         await _train(parts, checkpoints, trainer, state)
         checkpoints.save(parts.folder.final)
 

@@ -11,6 +11,7 @@ RUN/episodes.jsonl          one line per training episode
 RUN/eval/before.jsonl       one line per episode of the frozen panel; after.jsonl likewise
 RUN/report.html             the report, which grows while the run goes
 RUN/report.txt, report.png  the result
+RUN/losses.json             of a run on a cluster: what died so far, and what was done again
 RUN/versions.json           packages and machine of the latest start
 RUN/failed-step-0003        a step with a non-finite loss: see ``agentgym.experiment.failed_step``
 """
@@ -95,6 +96,11 @@ class RunFolder:
     def versions(self) -> Path:
         """Packages and machine of the latest start."""
         return self.root / "versions.json"
+
+    @property
+    def losses(self) -> Path:
+        """What died on a cluster so far."""
+        return self.root / "losses.json"
 
     def evaluation(self, name: str) -> Path:
         """One JSON line per episode of an evaluation."""
