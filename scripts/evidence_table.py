@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from reproduce_report import over, signed
+from reproduce_study import passed_in
 
-from agentgym.evaluation.files import read_report
-from agentgym.evaluation.measures import passes
-from agentgym.evaluation.stats.intervals import Floats, Interval
-from agentgym.evaluation.stats.seeds import bootstrap_over_seeds
+from agentgym.evaluation.stats.intervals import Floats
 from agentgym.experiment.run_folder import RunFolder
 
 LINES = ("prompt", "examples", "imitation", "grpo", "gigpo", "epo", "empg", "aepo")
@@ -37,8 +36,7 @@ def result_of(folder: Path, line: str) -> Line:
             for f in folder.glob(f"{line}-*/report.txt")
         }
     )
-    once = passes(1)
-    return {s: np.array([once(t) for t in read_report(files[s]).tasks]) for s in sorted(files)}
+    return {seed: passed_in(files[seed]) for seed in sorted(files)}
 
 
 def rows(folder: Path) -> Iterator[str]:
@@ -46,21 +44,12 @@ def rows(folder: Path) -> Iterator[str]:
     found = {line: result for line in LINES if (result := result_of(folder, line))}
     for line, result in found.items():
         before = LINES[: LINES.index(line)]
-        cells = [folder.name, line, str(len(result)), str(_over(np.array(list(result.values()))))]
+        cells = [folder.name, line, str(len(result)), str(over(np.array(list(result.values()))))]
         for host in HOSTS:
             shared = [s for s in result if host in before and s in found.get(host, {})]
             change = np.array([result[s] - found[host][s] for s in shared])
-            cells.append(_signed(_over(change)) if shared else "")
+            cells.append(signed(over(change)) if shared else "")
         yield f"| {' | '.join(cells)} |"
-
-
-def _over(values: Floats) -> Interval:
-    return bootstrap_over_seeds(values, np.random.default_rng(0))
-
-
-def _signed(interval: Interval) -> str:
-    value, low, high = interval
-    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 def main(root: Path) -> int:

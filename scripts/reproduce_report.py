@@ -57,7 +57,7 @@ def compare(arm: str, other: str, change: Floats) -> Comparison:
     by_seed = change.mean(axis=1)
     error = by_seed.std(ddof=1) / math.sqrt(len(by_seed))
     p = student_p(by_seed.mean() / error, len(by_seed) - 1) if error else math.nan
-    return Comparison(arm, other, _over(change), gain_over_seeds(by_seed.tolist()), p)
+    return Comparison(arm, other, over(change), gain_over_seeds(by_seed.tolist()), p)
 
 
 def write_report(study: Study, out: Path) -> None:
@@ -84,8 +84,8 @@ def table(study: Study) -> str:
             continue
         after, before = study.success(arm, seeds), study.success(arm, seeds, "before")
         last = [lines_[-1] for lines_ in study.metrics(arm)]
-        own = [arm, str(len(seeds)), f"{study.rates[arm]:g}", str(_over(after))]
-        own.append(_signed(_over(after - before)))
+        own = [arm, str(len(seeds)), f"{study.rates[arm]:g}", str(over(after))]
+        own.append(signed(over(after - before)))
         cost = [
             f"{np.mean([line['step'] for line in last]):.1f}",
             f"{np.mean([line['spent/tokens'] for line in last]) / 1000:.0f}k",
@@ -93,7 +93,7 @@ def table(study: Study) -> str:
         for other in study.against[arm] or ("",):
             cells = [*own, other, "", "", "", *cost]
             if found := compared.get((arm, other)):
-                cells[6:9] = [_signed(found.both), _signed(found.seeds), _p(adjusted[arm, other])]
+                cells[6:9] = [signed(found.both), signed(found.seeds), _p(adjusted[arm, other])]
             lines.append(f"| {' | '.join(cells)} |")
             own, cost = [""] * len(own), [""] * len(cost)
     return "\n".join([*lines, "", _legend(study), ""])
@@ -110,11 +110,13 @@ def _p(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3f}"
 
 
-def _over(values: Floats) -> Interval:
+def over(values: Floats) -> Interval:
+    """Mean over seeds and tasks, (S, M), both resampled."""
     return bootstrap_over_seeds(values, np.random.default_rng(0))
 
 
-def _signed(interval: Interval) -> str:
+def signed(interval: Interval) -> str:
+    """A difference in a table: ``+0.07 [+0.02, +0.12]``."""
     value, low, high = interval
     return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
 

@@ -52,5 +52,10 @@ class Study(NamedTuple):
 
 def passed(root: Path, name: str) -> Floats:
     """Share of the episodes of each task that a run won in an evaluation, (M,)."""
-    report = read_report(RunFolder(root).evaluation(name))
-    return np.array([passes(1)(task) for task in report.tasks])
+    return passed_in(RunFolder(root).evaluation(name))
+
+
+def passed_in(file: Path) -> Floats:
+    """Share of the episodes of each task that were won in an evaluation file, (M,)."""
+    once = passes(1)
+    return np.array([once(task) for task in read_report(file).tasks])
