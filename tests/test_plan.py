@@ -1,5 +1,6 @@
 """``agentgym plan``: the laws, the figures that they give, the table."""
 
+import contextlib
 import re
 from dataclasses import replace
 
@@ -154,6 +155,20 @@ def test_the_table_of_the_command_line(capsys):
     assert len(rows) >= 4 and sum(" * " in row for row in rows) == 1
     assert re.search(r"--schedule.kind \w+", printed) and "--rollout.concurrency" in printed
     assert "cost" in printed and "3 tokens" not in printed
+
+
+@pytest.mark.parametrize("adapters", [[], ["--lora"]])
+def test_the_advice_consists_of_options_of_train(adapters, capsys):
+    assert main(["plan", "--model", "0.5B", "--gpus", "2", *SMALL, *adapters]) == 0
+    advice = capsys.readouterr().out.partition("most episodes an hour: ")[2].partition("\n\n")[0]
+    words = advice.split()
+    words = words[: next((k for k, w in enumerate(words) if w == "Assumed:"), len(words))]
+    flags = [word for word in words if word.startswith("--")]
+    assert "--algo.group-size" in flags
+    with contextlib.suppress(SystemExit):
+        main(["train", "grpo", "--help"])
+    known = set(re.findall(r"--[a-z][a-z.-]*", capsys.readouterr().out))
+    assert set(flags) <= known
 
 
 def test_names_are_found_in_any_case():

@@ -14,7 +14,7 @@ from agentgym.utils.progress import Display
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """Say how fast training would be on a number of GPUs, and how to divide them.
+    """Show how fast training would be on a number of GPUs, and how to divide them.
 
     Ways to call it:
         agentgym plan --model 7B --gpus 8

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -87,8 +86,8 @@ class PlayerActor:
     @contextmanager
     def _player(self, stream: str) -> Iterator[Player]:
         """The player for one group: its cost is counted apart, and it stays on one engine."""
-        player = copy.copy(self._playing.player)
-        player.stream, player.usage = stream, Usage()
+        player = self._playing.player.with_stream(stream)
+        player.usage = Usage()
         if self._engines is None:
             yield player
             return

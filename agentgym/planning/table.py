@@ -70,7 +70,8 @@ def _advice(plan: Plan) -> tuple[str, ...]:
     words = ["--schedule.kind", settings.kind]
     if settings.kind == "async":
         words += ["--schedule.max-staleness", str(settings.max_staleness)]
-    words += ["--tasks-per-step", str(plan.wish.tasks), "--group-size", str(plan.wish.group_size)]
+    words += ["--tasks-per-step", str(plan.wish.tasks)]
+    words += ["--algo.group-size", str(plan.wish.group_size)]
     words += ["--rollout.concurrency", str(best.concurrency)]
     words += ["--lora.rank", "16", "--lora.sync", "adapters"] if plan.wish.lora else []
     notes = [f"* the most episodes an hour: {' '.join(words)}"]
