@@ -24,7 +24,8 @@ FAULTS = ("world", "player", "engine", "trainer", "node", "head")
 TIMED = re.compile(r"^time/|^cluster/|tokens_per_second|^attempts/")
 STEPS = "100000"
 """Of a chaotic run, which is stopped before."""
-TOLD = re.compile("(player|engine|a rank|the ranks|the run) .*(died|back|noticed)")
+FAULT_LINE = re.compile(r"(player|engine|a rank|the r)\w* .*(died|back|noticed)")
+"""A line of a run about a death or a replacement."""
 # Sizes at which the local engine does not round by what else is in flight; after the warm-up most
 # actions are valid, and rewards vary.
 MODEL = (
@@ -142,14 +143,10 @@ def disturbed(fault: str, cluster: Loopback, words: list[str], out: Path, steps:
         text += f"\nthe run noticed after {ended - died:.1f} s and was resumed"
     if job.process.returncode:
         raise SystemExit(f"the run failed:\n{text[-3000:]}")
-    told = [
-        line
-        for line in text.splitlines()
-        if re.match(r"(player|engine|a rank|the r)\w* .*(died|back|noticed)", line)
-    ]
+    lines = [line for line in text.splitlines() if FAULT_LINE.match(line)]
     last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
-    told.append(", ".join(f"{n}: {v:g}" for n, v in last.items() if n.startswith("cluster/")))
-    return "\n".join(f"    {line[:160]}" for line in told)
+    lines.append(", ".join(f"{n}: {v:g}" for n, v in last.items() if n.startswith("cluster/")))
+    return "\n".join(f"    {line[:160]}" for line in lines)
 
 
 def chaos(minutes: float, rate: float, seed: int, words: list[str], folder: Path) -> bool:
@@ -217,11 +214,11 @@ def main() -> int:
         different = 0
         for fault in given.fault or FAULTS:
             cluster = Loopback()
-            told = disturbed(fault, cluster, words, folder / fault, given.steps)
+            report = disturbed(fault, cluster, words, folder / fault, given.steps)
             found = compare(folder / fault, calm)
             left = cluster.end()
             different += found.startswith("DIFFERENT") or bool(left)
-            print(f"{fault}: {found}; processes left: {len(left)}\n{told}", flush=True)
+            print(f"{fault}: {found}; processes left: {len(left)}\n{report}", flush=True)
     return 1 if different else 0
 
 

@@ -50,7 +50,7 @@ class Options:
     """How much is tried."""
 
     kills: int = 3
-    """Kills per number of ranks; a run that is done before its share starts anew."""
+    """Kills per number of ranks; a run that is done before its share starts again."""
     ranks: tuple[int, ...] = (1, 2)
     """Numbers of ranks."""
     save_async: bool = False
@@ -88,8 +88,8 @@ class Runs:
             start_new_session=True,
         )
 
-    def go_on(self, folder: Path, seconds: float | None, victim: int | None = None) -> bool:
-        """Go on with a run; whether it came to its end.
+    def resume(self, folder: Path, seconds: float | None, victim: int | None = None) -> bool:
+        """Start or continue a run; whether it came to its end.
 
         Args:
             folder: Of the run.
@@ -175,7 +175,7 @@ def try_kills(runs: Runs, options: Options, scratch: Path) -> None:
     """Kill runs on so many ranks; ends the program where a result differs."""
     rng = random.Random(f"{options.seed}/{runs.ranks}")
     begin = time.monotonic()
-    runs.go_on(scratch / "undisturbed", None)
+    runs.resume(scratch / "undisturbed", None)
     whole, expected = time.monotonic() - begin, result(scratch / "undisturbed")
     if expected["weights"] == _weights(scratch / "undisturbed" / "checkpoints" / "warm"):
         sys.exit("the run learns nothing, so that it shows nothing")
@@ -186,7 +186,7 @@ def try_kills(runs: Runs, options: Options, scratch: Path) -> None:
         while not done:
             victim = rng.randrange(runs.ranks) if runs.ranks > 1 and kills % 2 else None
             seconds = rng.uniform(0, whole) if kills < options.kills else None
-            done = runs.go_on(folder, seconds, victim)
+            done = runs.resume(folder, seconds, victim)
             kills += not done
         found = result(folder)
         different = [name for name in expected if not alike(found[name], expected[name])]

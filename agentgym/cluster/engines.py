@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentgym.cluster.connect import Lost, call
-from agentgym.cluster.roster import Roster
+from agentgym.cluster.roster import Member, Roster
 from agentgym.cluster.weights import Packed, unpack
 from agentgym.engines import Engine
 from agentgym.errors import EngineError
@@ -28,7 +28,7 @@ class EngineFacts(NamedTuple):
     takes_adapters: bool
 
 
-class EngineActor:
+class EngineActor(Member):
     """The process of one engine.
 
     Args:
@@ -43,10 +43,6 @@ class EngineActor:
         """Start the engine; returns when it can sample."""
         self._engine = await asyncio.to_thread(self._open.enter_context, self._make())
         return EngineFacts(self._engine.context, self._engine.takes_adapters)
-
-    async def live(self) -> None:
-        """Never return: the call fails when the process ends."""
-        await asyncio.Event().wait()
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """Sample one completion."""

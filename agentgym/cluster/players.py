@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from agentgym.cluster.connect import Lost, call
 from agentgym.cluster.engines import EngineFacts, EnginePool
-from agentgym.cluster.roster import Roster
+from agentgym.cluster.roster import Member, Roster
 from agentgym.cluster.weights import Packed, unpack
 from agentgym.rollout.collect import Collect
 from agentgym.rollout.player import Player, Usage
@@ -30,7 +30,7 @@ MakePlaying = Callable[[EnginePool | None], AbstractAsyncContextManager[Playing]
 """Makes it there, with the engines of the cluster or, without, an engine of its own."""
 
 
-class PlayerActor:
+class PlayerActor(Member):
     """The process of one player.
 
     Args:
@@ -51,10 +51,6 @@ class PlayerActor:
         self._playing = await self._open.enter_async_context(self._make(self._engines))
         engine = self._playing.player.engine
         return EngineFacts(engine.context, engine.takes_adapters)
-
-    async def live(self) -> None:
-        """Never return: the call fails when the process ends."""
-        await asyncio.Event().wait()
 
     async def collect(self, task: Task, stream: str) -> tuple[list[Trajectory], Usage]:
         """The group of a task, and what it cost."""

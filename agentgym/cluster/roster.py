@@ -30,11 +30,16 @@ class Seat:
     """Calls in flight."""
 
 
+class Member:
+    """The process of an actor; it has ``open``, which returns when it is ready, and ``load``."""
+
+    async def live(self) -> None:
+        """Never return: the call fails when the process ends."""
+        await asyncio.Event().wait()
+
+
 class Roster:
     """Keeps a number of actors of one kind alive, and their weights the newest.
-
-    An actor has the methods ``open``, which returns when it is ready; ``live``, which never
-    returns, so that its failure reports the death; and ``load``, where weights are published.
 
     Args:
         name: Of one of them, for messages.

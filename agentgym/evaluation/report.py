@@ -79,7 +79,7 @@ class Report:
 
     @property
     def lost(self) -> int:
-        """Episodes with every attempt failed in the environment."""
+        """Episodes in which every attempt failed in the environment."""
         return sum(task.lost for task in self.tasks)
 
     @property

@@ -22,7 +22,7 @@ class TaskResult:
     """Scored episodes."""
     won: int
     lost: int
-    """Episodes with every attempt failed in the environment; they count in no other field."""
+    """Episodes in which every attempt failed in the environment; they count in no other field."""
     scores: tuple[float, ...]
     """Of the finished episodes, in [0, 1], by sample."""
     turns: float

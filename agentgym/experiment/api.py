@@ -144,7 +144,7 @@ def train(
             it is; unset: a small model is made from scratch.
         tokenizer: Tokenizer object; unset: the one of the model.
         tools: Functions that the agent can call in addition to its actions.
-        agent_program: Agent program that plays, and its calls of the model are trained on: a
+        agent_program: Agent program that plays; its calls of the model are trained on: a
             command, ``file.py:function``, or a function of ``agentgym.programs.values.Access``
             that may be a coroutine function and may return its own score.
         world: Environment to train in with the settings of its recipe.

@@ -262,7 +262,7 @@ def run_on_cluster(
     settings: ClusterSettings,
     folder: RunFolder,
     begin: Callable[..., TrainResult],
-    go_on: Callable[..., TrainResult],
+    resume: Callable[..., TrainResult],
     display: Display,
 ) -> TrainResult:
     """Run the stages on ranks of a cluster, and again from the last checkpoint when one dies.
@@ -271,7 +271,7 @@ def run_on_cluster(
         settings: Of the cluster.
         folder: Of the run, on a file system that all machines see.
         begin: Begins the run; called with ``display`` on every rank.
-        go_on: Continues the run of a folder.
+        resume: Continues the run of a folder.
         display: Where the lines of rank 0 are printed.
 
     Raises:
@@ -279,11 +279,11 @@ def run_on_cluster(
         MissingExtra: Ray is not installed.
     """
     connect(settings)
-    begun = folder.config.exists()
+    resumed = folder.config.exists()
 
     def work() -> Callable[[Display], TrainResult]:
-        first = begun or not folder.config.exists()
-        return partial(_on_rank, begin if first else partial(go_on, folder.root))
+        first = resumed or not folder.config.exists()
+        return partial(_on_rank, begin if first else partial(resume, folder.root))
 
     try:
         result: TrainResult = run_ranks(settings, work, folder.taken, display)

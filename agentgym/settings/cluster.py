@@ -26,7 +26,7 @@ class ClusterSettings:
     """Processes that play whole groups: environments, agent and engine client."""
     restarts: int = 3
     """How often in a row the ranks start again from the last checkpoint after one of them died; a
-    training step in between begins the count anew."""
+    training step in between resets the count."""
     placement_timeout: float = 300.0
     """Seconds until the cluster must have room."""
 

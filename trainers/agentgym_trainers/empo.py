@@ -9,8 +9,8 @@ environment; episodes that a limit cut short agree with no other and earn 0, but
 the bounds, which the paper does not give, let all through but unanimity and complete
 disagreement, which teach nothing. ``released()`` has no bounds.
 
-Where the environment has rewards, agreement is at most an addition (``world`` weighs them):
-agents soon agree to do nothing.
+Where the environment has rewards, agreement is at most an addition (``env_reward_weight`` weighs
+them): agents soon agree to do nothing.
 """
 
 from __future__ import annotations

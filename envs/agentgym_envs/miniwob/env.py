@@ -96,7 +96,7 @@ class MiniWoB(BrowserEnv):
         return Opening("", tab.evaluate("core.getUtterance()"), page)
 
     def judge(self, tab: Tab) -> Verdict:
-        """The text of the page."""
+        """The verdict of the page."""
         done, raw, decayed = tab.evaluate(
             "[WOB_DONE_GLOBAL, WOB_RAW_REWARD_GLOBAL, WOB_REWARD_GLOBAL]"
         )

@@ -66,7 +66,7 @@ class Web(BrowserEnv):
         return Opening("", goal.text, goal.task_type)
 
     def judge(self, tab: Tab) -> Verdict:
-        """The text of the site."""
+        """The verdict of the site."""
         return self.site.check(tab)
 
     def plan(self) -> tuple[str, ...] | None:
