@@ -22,6 +22,9 @@ from cluster_processes import Loopback
 
 FAULTS = ("world", "player", "engine", "trainer", "node", "head")
 TIMED = re.compile(r"^time/|^cluster/|tokens_per_second|^attempts/")
+"""Metrics of the clock and of the faults themselves."""
+SPENT = re.compile(rf"{TIMED.pattern}|^spent/")
+"""The same where an environment dies: what its player spent on the attempt counts."""
 STEPS = "100000"
 """Of a chaotic run, which is stopped before."""
 FAULT_LINE = re.compile(r"(player|engine|a rank|the r)\w* .*(died|back|noticed)")
@@ -80,29 +83,29 @@ def taken(run: Path) -> int:
     return file.read_bytes().count(b"\n") if file.exists() else 0
 
 
-def result(run: Path) -> tuple[object, ...]:
-    """What must not depend on faults: episodes, metrics, weights, evaluations."""
+def result(run: Path, without: re.Pattern[str]) -> tuple[object, ...]:
+    """What must not depend on faults: episodes, metrics but for some, weights."""
     lines = (run / "episodes.jsonl").read_text().splitlines()
     episodes = [
         (each["task"], each["sample"], [(t["action"], t["observation"]) for t in each["turns"]])
         for each in map(json.loads, lines)
     ]
     rows = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    metrics = [str({k: v for k, v in row.items() if not TIMED.search(k)}) for row in rows]
+    metrics = [str({k: v for k, v in row.items() if not without.search(k)}) for row in rows]
     return episodes, metrics, (run / "checkpoints/final/model.safetensors").read_bytes()
 
 
-def compare(run: Path, reference: Path) -> str:
+def compare(run: Path, reference: Path, without: re.Pattern[str]) -> str:
     """Whether the results of two runs are the same, in words."""
     names = "episodes", "metrics", "weights"
-    pairs = zip(names, result(run), result(reference), strict=True)
+    pairs = zip(names, result(run, without), result(reference, without), strict=True)
     other = [name for name, mine, theirs in pairs if mine != theirs]
     if not other:
         return "same episodes, metrics and weights"
-    return f"DIFFERENT {', '.join(other)} ({', '.join(differing(run, reference))})"
+    return f"DIFFERENT {', '.join(other)} ({', '.join(differing(run, reference, without))})"
 
 
-def differing(run: Path, reference: Path) -> list[str]:
+def differing(run: Path, reference: Path, without: re.Pattern[str]) -> list[str]:
     """Steps and names of the metrics that differ."""
     files = (each / "metrics.jsonl" for each in (run, reference))
     rows = ([json.loads(line) for line in file.read_text().splitlines()] for file in files)
@@ -110,7 +113,7 @@ def differing(run: Path, reference: Path) -> list[str]:
         f"{step} {name}: {mine[name]} {theirs.get(name)}"
         for step, (mine, theirs) in enumerate(zip(*rows, strict=False), 1)
         for name in mine
-        if not TIMED.search(name) and str(mine[name]) != str(theirs.get(name))
+        if not without.search(name) and str(mine[name]) != str(theirs.get(name))
     ]
 
 
@@ -215,7 +218,7 @@ def main() -> int:
         for fault in given.fault or FAULTS:
             cluster = Loopback()
             report = disturbed(fault, cluster, words, folder / fault, given.steps)
-            found = compare(folder / fault, calm)
+            found = compare(folder / fault, calm, SPENT if fault == "world" else TIMED)
             left = cluster.end()
             different += found.startswith("DIFFERENT") or bool(left)
             print(f"{fault}: {found}; processes left: {len(left)}\n{report}", flush=True)
