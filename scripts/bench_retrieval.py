@@ -23,7 +23,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from statistics import median, quantiles
 
-from processes import megabytes  # type: ignore[attr-defined]
+from memory import megabytes
 
 from agentgym.errors import EnvError
 from agentgym_envs.deepsearch.corpora import open_corpus

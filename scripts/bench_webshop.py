@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import median
 
 from bench_worlds import held
-from processes import megabytes  # type: ignore[attr-defined]
+from memory import megabytes
 
 from agentgym.env.process_pool import ProcessPool
 from agentgym.env.registry import EnvFactory, world

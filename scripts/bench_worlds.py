@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import bench_pool
 import gymnasium
 import tyro
-from processes import megabytes  # type: ignore[attr-defined]
+from memory import megabytes
 from rich.console import Console
 from rich.table import Table
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from processes import megabytes
+from memory import megabytes
 
 MARK = "AGENTGYM_CLUSTER_MARK"
 """Environment variable that all processes of a cluster inherit, wherever they end up."""
