@@ -48,7 +48,7 @@ def build(products: int) -> WebShop:
     env = world(ENV, products=products)
     assert isinstance(env, WebShop)
     wall = time.perf_counter()
-    spent = seconds(lambda: env.prepare("train"))
+    spent = seconds(lambda: env.prepare(env.tasks("train")))
     print(f"catalogue of {products:,}: {spent:.1f} s of CPU, {time.perf_counter() - wall:.1f} s")
     print(f"goals: {env.catalogue.goal_count:,}")
     size = sum(file.stat().st_size for file in env.catalogue.folder.iterdir())
@@ -155,7 +155,7 @@ def load(folder: str) -> str:
     before, reports = _peak(), list[tuple[int, int]]()
     env = world(ENV, data=folder)
     start = time.process_time()
-    env.prepare("train", lambda done, total: reports.append((done, total)))
+    env.prepare(env.tasks("train"), lambda done, total: reports.append((done, total)))
     spent = time.process_time() - start
     assert isinstance(env, WebShop)
     size, goals = env.catalogue.size, env.catalogue.goal_count

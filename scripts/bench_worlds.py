@@ -369,8 +369,8 @@ HEAD = ("world", "library /s", "ours /s", "times", "reset", "fork", "of a fork",
 def rows(name: str, options: Options) -> list[tuple[str, ...]]:
     """The lines of a world: without, and with, the list of admissible actions."""
     env = world(name)
-    env.prepare("test")
     tasks = [env.tasks("test")[number] for number in range(options.tasks)]
+    env.prepare(tasks)
     env.close()
     shared = copies(name, tasks[0])
     found = []

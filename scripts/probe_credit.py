@@ -69,11 +69,11 @@ async def main() -> None:
     engines = engines_of(experiment)
     async with executor_of(experiment.rollout) as executor, engines:
         job = Job(experiment, folder, display=Display(), executor=executor, engines=engines)
-        job.prepare_split("train")
         tokenizer, model = job.trainable(options.checkpoint)
         player = job.player(tokenizer, model, "credit")
         known = job.panel("train").tasks
         tasks = [task_of(known, place, experiment.seed) for place in range(options.tasks)]
+        job.prepare("train", tasks)
         groups = await _play(player, tasks, options.group)
         truth, seconds = await _truth(player, groups, options)
         _state(truth, seconds)

@@ -155,7 +155,7 @@ def make_warm(options: Options, display: Display) -> Path:
     folder = RunFolder(options.out / "warm")
     if not folder.warm.exists():
         job = Job(options.run, folder, display)
-        job.prepare()
+        job.prepare("train", job.panel("train").tasks)
         asyncio.run(warm_up(job))
     return folder.warm
 

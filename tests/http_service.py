@@ -45,7 +45,13 @@ def serving(answer):
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_DELETE = do_POST
+        do_DELETE = do_POST
+
+        def do_GET(self):
+            if self.path == "/":  # A look whether the service is there.
+                self.send_error(404)
+            else:
+                self.do_POST()
 
         def log_message(self, *_):
             pass

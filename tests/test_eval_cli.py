@@ -42,6 +42,10 @@ class Doors(agentgym.TextEnv):
     def tasks(self, split):
         return tuple(f"{split}-{n}" for n in range(4))
 
+    def prepare(self, tasks, progress=None):
+        with open(f"{__file__}.prepared", "a") as log:
+            print(*tasks, file=log)
+
     def start(self, task, rng):
         self.right = task.rpartition("-")[2]
         return agentgym.Opening("Three doors.", "Open the right door.")
@@ -71,6 +75,17 @@ def test_several_worlds_and_splits_are_played_in_one_call(tmp_path, capsys):
     assert all(report.pass_at(1).value == 1 for report in reports)
     assert "4 evaluations" in out and "pass^2" in out and "pass@1" not in out
     assert all(len(line) <= 80 for line in out.splitlines() if "/" not in line)
+
+
+def test_only_what_is_played_is_prepared_and_only_when_something_can_play_it(tmp_path, capsys):
+    (tmp_path / "doors.py").write_text(DOORS)
+    prepared = tmp_path / "doors.py.prepared"
+    words = ["--env", f"{tmp_path}/doors.py:Doors", *SMALL, "--out", str(tmp_path / "out.jsonl")]
+    nowhere = ["--engine", "openai", "--server", "http://127.0.0.1:9"]
+    assert main(["eval", "some-model", *nowhere, *words]) == 2
+    assert "no usable answer" in capsys.readouterr().err and not prepared.exists()
+    assert main(["eval", "oracle", *words]) == 0
+    assert prepared.read_text().split() == ["test-0", "test-1", "test-2"]
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_a_pool_and_its_forks_give_the_same_outputs_as_a_single_environment(env_
     try:
         bare = world(env_id, **maker.kwargs)
         task = Task(env_id, bare.tasks("train")[0], 7)
-        bare.prepare("train")
+        bare.prepare([task.id])
         env = maker(task)
         expected = [env.reset(seed=7, options={"task": task.id})]
     except MissingExtra as missing:

@@ -89,6 +89,14 @@ class ChatEngine:
         self._thinks = False
         """The service has returned thoughts apart from contents."""
 
+    async def reach(self) -> None:
+        """Wait until the service answers at all.
+
+        Raises:
+            EngineError: Nothing answered in time.
+        """
+        await self._endpoint.reach()
+
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """Send the conversation and encode the answer.
 

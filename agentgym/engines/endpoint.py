@@ -122,13 +122,40 @@ class Endpoint:
             EngineError: The service gave no usable answer in time.
         """
         content = json.dumps(body).encode()
+
+        async def send(end: float) -> T:
+            return self._parse(await self._send(path, content, end), parse)
+
+        return await self._until(send)
+
+    async def reach(self) -> None:
+        """Wait until the service answers at all, whatever it answers.
+
+        Raises:
+            EngineError: Nothing answered in time.
+        """
+
+        async def knock(end: float) -> None:
+            left = min(end - time.monotonic(), self.retry.connect_deadline)
+            async with self._pool.client() as client:
+                try:
+                    await client.get(self.url, headers=self._headers, timeout=left)
+                except (httpx.ConnectError, httpx.ConnectTimeout):
+                    raise
+                except httpx.TransportError:
+                    return  # Whatever hangs up, or takes its time, is there.
+
+        await self._until(knock)
+
+    async def _until(self, send: Callable[[float], Awaitable[T]]) -> T:
+        """Try until there is a usable answer; ``send`` gets the time at which it must be there."""
         started = time.monotonic()
         malformed = 0
         for tries, delay in enumerate(self.retry.delays(), 1):
             deadline = self.retry.deadline
             wait = delay
             try:
-                return self._parse(await self._send(path, content, started + deadline), parse)
+                return await send(started + deadline)
             except _RetryableError as problem:
                 reason, wait = str(problem), max(delay, problem.delay)
                 malformed = malformed + 1 if problem.malformed else 0

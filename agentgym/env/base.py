@@ -183,11 +183,11 @@ class TextEnv(gymnasium.Env[str, str]):
         """How to install what this environment needs and this machine lacks; else empty."""
         return ""
 
-    def prepare(self, split: str, progress: Progress | None = None) -> None:
-        """Build ahead what the tasks of a split need, such as compiled games; cheap when done.
+    def prepare(self, tasks: Sequence[str], progress: Progress | None = None) -> None:
+        """Build ahead what tasks need, such as compiled games; cheap when done.
 
         Args:
-            split: Name of the split.
+            tasks: That are going to be played.
             progress: Called with (done, total).
         """
 

@@ -32,9 +32,9 @@ class EnvWrapper(TextEnv):
         """What the environment lacks."""
         return self.world.missing()
 
-    def prepare(self, split: str, progress: Progress | None = None) -> None:
+    def prepare(self, tasks: Sequence[str], progress: Progress | None = None) -> None:
         """Prepare the environment."""
-        self.world.prepare(split, progress)
+        self.world.prepare(tasks, progress)
 
     def close(self) -> None:
         """Close both."""

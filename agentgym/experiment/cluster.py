@@ -100,8 +100,9 @@ class PlayingRecipe:
             parts = RunParts(
                 experiment, RunFolder(self.root), Display(), executor, factory, server=server
             )
-            for split in dict.fromkeys(("train", experiment.panel.split)):
-                parts.prepare_split(split)
+            split, count = experiment.panel.split, experiment.panel.tasks
+            parts.prepare("train", parts.panel("train").tasks)
+            parts.prepare(split, parts.panel(split).head(count).tasks)
             if given is None:
                 tokenizer, model = parts.trainable(self.checkpoint, changes=False)
             else:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from agentgym.engines.stats import ChatUsage
 from agentgym.env.panel import Panel
 from agentgym.errors import ConfigError
 from agentgym.evaluation.cost import Prices
@@ -28,6 +27,9 @@ from agentgym.rollout.replay import REPLAY, ReplayPlayer
 from agentgym.settings import Experiment
 from agentgym.utils.concurrency import run_sync
 from agentgym.utils.progress import Display, Fact
+
+if TYPE_CHECKING:
+    from agentgym.engines.chat import ChatEngine
 
 
 class Evaluated(NamedTuple):
@@ -81,7 +83,6 @@ async def _evaluate(
         folder = RunFolder(Path() if path is None else path.parent)
         given = objects or Objects()
         parts = RunParts(experiment, folder, display, executor, engines, given, server=server)
-        parts.prepare_split(experiment.panel.split)
         return await evaluate_panel(parts, model, experiment.panel.split, path, before)
 
 
@@ -111,6 +112,10 @@ async def evaluate_panel(
         check_panels(before.panel, panel)
     spec = parts.spec(checkpoint)
     play, decode = await _player(parts, checkpoint)
+    chat = _chat_engine(play)
+    if chat is not None:
+        await chat.reach()
+    parts.prepare(wanted.split, panel.tasks)
     watched = EvalFacts(play)
     with parts.display.stage(f"evaluate: {name}", len(panel) * wanted.episodes) as advance:
         return await evaluate(
@@ -126,7 +131,7 @@ async def evaluate_panel(
                     done, *watched.facts(), Fact("cost so far", spent)
                 ),
                 prices=prices_of(parts.experiment),
-                usage=_usage(play),
+                usage=None if chat is None else lambda: chat.usage,
             ),
         )
 
@@ -195,9 +200,9 @@ def _recorded(name: str) -> tuple[EpisodeRecord, ...]:
     return read_episodes(Path(name.removeprefix(REPLAY)))
 
 
-def _usage(play: PlayEpisode) -> Callable[[], ChatUsage] | None:
-    """What a chat endpoint counted so far; None of anything else."""
+def _chat_engine(play: PlayEpisode) -> ChatEngine | None:
+    """The endpoint that a player asks; None of anything else."""
     from agentgym.engines.chat import ChatEngine
 
     engine = play.engine if isinstance(play, Player) else None
-    return (lambda: engine.usage) if isinstance(engine, ChatEngine) else None
+    return engine if isinstance(engine, ChatEngine) else None

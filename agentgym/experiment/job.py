@@ -89,7 +89,7 @@ async def run(
 
 async def _stages(job: Job, algorithm: Algorithm) -> Result:
     folder = job.folder
-    job.prepare()
+    job.prepare("train", job.panel("train").tasks)
     if not folder.warm.exists():
         await warm_up(job)
     before = await evaluate_panel(job, folder.warm, "before", folder.evaluation("before"))
@@ -106,11 +106,6 @@ async def _stages(job: Job, algorithm: Algorithm) -> Result:
 @dataclass
 class Job(RunParts):
     """The stages of one run."""
-
-    def prepare(self) -> None:
-        """Prepare the tasks of the splits in use, such as compiled games."""
-        for split in dict.fromkeys(("train", self.experiment.panel.split)):
-            self.prepare_split(split)
 
     def report(self, before: Report, after: Report) -> None:
         """Table, plot and page; writes ``report.txt``, ``report.png`` and ``report.html``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,7 @@ from agentgym.scoring.make import make_scorer
 from agentgym.scoring.reward import as_reward
 from agentgym.settings import ActionFormatName, Experiment, UserSettings
 from agentgym.tracking.tracker import Trackers
-from agentgym.types import Sampling
+from agentgym.types import Sampling, Task
 from agentgym.utils import yaml_config
 from agentgym.utils.progress import Display
 from agentgym.utils.seeds import derive
@@ -97,11 +98,11 @@ class RunParts:
         """The unwrapped environment."""
         return self.source.bare()
 
-    def prepare_split(self, split: str) -> None:
-        """The same for one split."""
+    def prepare(self, split: str, tasks: Sequence[Task]) -> None:
+        """Build ahead what tasks of a split need, such as compiled games."""
         bare = self.world()
-        with self.display.stage(f"prepare: {split}", len(bare.tasks(split))) as advance:
-            bare.prepare(split, lambda done, total: advance(done))
+        with self.display.stage(f"prepare: {split}", len(tasks)) as advance:
+            bare.prepare([task.id for task in tasks], lambda done, total: advance(done))
         bare.close()
 
     def panel(self, split: str) -> Panel:

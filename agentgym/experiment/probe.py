@@ -128,7 +128,6 @@ def _forks(job: Job) -> str:
 async def _play_panel(job: Job, wanted: Probe) -> Path:
     """Fresh episodes of the panel, in a file of their own."""
     assert wanted.experiment.model is not None, "checked by the caller"
-    job.prepare_split(wanted.experiment.panel.split)
     spec = job.spec(wanted.experiment.model)
     panel = job.panel(wanted.experiment.panel.split).head(wanted.experiment.panel.tasks)
     path = default_path(panel, spec)

@@ -169,8 +169,8 @@ async def _play(
 ) -> list[Difference]:
     async with executor_of(experiment.rollout) as executor, engines_of(experiment) as engines:
         parts = RunParts(experiment, RunFolder(Path()), display, executor, engines)
-        parts.prepare_split(stored.panel.split)
         _check_tasks(parts, stored)
+        parts.prepare(stored.panel.split, list(dict.fromkeys(each.key[0] for each in records)))
         assert experiment.model is not None, "set by _experiment"
         if whole:
             play, decode = player_of(parts, experiment.model)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from agentgym.env.base import Opening, Outcome, TextEnv, one_of
+from agentgym.env.base import Opening, Outcome, Progress, TextEnv, one_of
 from agentgym.errors import EnvError
 from agentgym_envs.textworld import games, makers, tasks, text
 from agentgym_envs.textworld.engine import Session, story
@@ -80,9 +80,9 @@ class TextWorld(TextEnv):
             self._panels[split] = tasks.panel_ids(self.codes, split, self._sizes.get(split, 0))
         return self._panels[split]
 
-    def prepare(self, split: str, progress: Callable[[int, int], None] | None = None) -> None:
-        """Make the games of a split that do not exist yet, on every core."""
-        makers.generate(self.tasks(split), progress=progress)
+    def prepare(self, tasks: Sequence[str], progress: Progress | None = None) -> None:
+        """Make the games that do not exist yet, on every core."""
+        makers.generate(tasks, progress=progress)
 
     def start(self, task: str, rng: np.random.Generator) -> Opening:
         """Load the game of a task, making it first if need be. The game has no randomness."""

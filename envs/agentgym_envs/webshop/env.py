@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, Literal, Self, get_args
 
@@ -119,7 +120,7 @@ class WebShop(TextEnv):
         """Goals by their place after the original's shuffle."""
         return Names(self._prefix(), split_range(split, self.catalogue.goal_count))
 
-    def prepare(self, split: str, progress: Progress | None = None) -> None:
+    def prepare(self, tasks: Sequence[str], progress: Progress | None = None) -> None:
         """Build the catalogue, if this host has none yet."""
         open_catalogue(self.source, self.kind, progress)
 
