@@ -27,7 +27,7 @@ from agentgym.experiment.job import Job, run_info
 from agentgym.experiment.plan import algorithm_settings, load_plan
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.models.policy import Policy
-from agentgym.probe.continuations import Effort, turn_values, widest
+from agentgym.probe.continuations import Effort, Valued, turn_values, widest
 from agentgym.probe.credit import agreement, turn_credit
 from agentgym.probe.files import ValuedEpisode, write_values
 from agentgym.rollout.collect import independent
@@ -75,8 +75,10 @@ async def main() -> None:
         tasks = [task_of(known, place, experiment.seed) for place in range(options.tasks)]
         job.prepare("train", tasks)
         groups = await _play(player, tasks, options.group)
-        truth, seconds = await _truth(player, groups, options)
-        _state(truth, seconds)
+        start = time.process_time()
+        valued = await _truth(player, groups, options)
+        truth = [episode for each in valued for episode in each.episodes]
+        _state(truth, valued, time.process_time() - start)
         if options.out is not None:
             write_values(options.out, {"policy": str(options.checkpoint), "own": True}, truth)
         print("| method | pooled | within an episode | episodes |\n|---|---|---|---|")
@@ -93,25 +95,21 @@ async def _play(player: Player, tasks: list[Task], size: int) -> Groups:
     return [[t for t in group if t.stop.scored and t.turns] for group in groups]
 
 
-async def _truth(
-    player: Player, groups: Groups, options: argparse.Namespace
-) -> tuple[list[ValuedEpisode], float]:
+async def _truth(player: Player, groups: Groups, options: argparse.Namespace) -> list[Valued]:
     effort = Effort(half_width=options.half_width, most=options.most)
-    limit, start = asyncio.Semaphore(4), time.process_time()
+    limit = asyncio.Semaphore(4)
 
-    async def one(trajectory: Trajectory) -> ValuedEpisode:
+    async def one(group: list[Trajectory]) -> Valued:
+        records = [EpisodeRecord.of(each, decode=player.agent.decode) for each in group]
         async with limit:
-            record = EpisodeRecord.of(trajectory, decode=player.agent.decode)
-            return await turn_values(player, record, effort, own=True)
+            return await turn_values(player, records, effort, own=True)
 
-    found = await gather(one(t) for group in groups for t in group)
-    return found, time.process_time() - start
+    return await gather(one(group) for group in groups if group)
 
 
-def _state(truth: list[ValuedEpisode], seconds: float) -> None:
+def _state(truth: list[ValuedEpisode], valued: list[Valued], seconds: float) -> None:
     widths = np.array([widest(episode.values) for episode in truth])
-    states = sum(len(episode.continuations) for episode in truth)
-    played = sum(sum(episode.continuations) for episode in truth)
+    states, played = (sum(each[n] for each in valued) for n in (1, 2))
     won = np.mean([episode.won for episode in truth])
     print(
         f"{len(truth)} episodes ({won:.2f} won), {states} states, {played} continuations, "

@@ -67,35 +67,67 @@ def turns(record: dict) -> list[tuple]:
     return [(turn["action"], turn["observation"]) for turn in record["turns"]]
 
 
-def same_run(one: Path, other: Path) -> None:
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """Weights of a checkpoint; several ranks write several files."""
+    return {n: w for file in folder.glob("*.safetensors") for n, w in load_file(file).items()}
+
+
+def same_run(one: Path, other: Path, least: float) -> None:
+    """Sums of other orders differ by at most ``least`` of a weight, and as much of a metric."""
     mine, theirs = (lines(run / "episodes.jsonl") for run in (one, other))
     assert list(map(turns, mine)) == list(map(turns, theirs))
     for mine, theirs in zip(*(lines(run / "metrics.jsonl") for run in (one, other)), strict=True):
         names = [name for name in mine if not OF_ITS_OWN.search(name)]
-        assert [mine[n] for n in names] == pytest.approx([theirs[n] for n in names], nan_ok=True)
-    weights = [load_file(run / "checkpoints/final/model.safetensors") for run in (one, other)]
+        expected = pytest.approx([theirs[n] for n in names], abs=least, rel=least, nan_ok=True)
+        assert [mine[n] for n in names] == expected
+    weights = [weights_of(run / "checkpoints" / "final") for run in (one, other)]
+    assert weights[0].keys() == weights[1].keys()
     for name, weight in weights[0].items():
-        torch.testing.assert_close(weight, weights[1][name], rtol=0, atol=1e-7)
+        torch.testing.assert_close(weight, weights[1][name], rtol=0, atol=least)
     for name in ("before", "after"):
         panels = [lines(run / "eval" / f"{name}.jsonl")[1:] for run in (one, other)]
         played = [sorted((r["task"], r["sample"], turns(r)) for r in panel) for panel in panels]
         assert played[0] == played[1] and played[0]
 
 
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory) -> Path:
+    """A model that knows the actions of the world."""
+    made = tmp_path_factory.mktemp("made") / "run"
+    main(["train", "epo", *SMALL, *MODEL, "--steps", "0", "--out", str(made)])
+    return made / "checkpoints" / "warm"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_players_on_a_cluster_play_the_run_of_one_process(tmp_path):
+@pytest.mark.parametrize(("kind", "least"), [("players", 1e-7), ("trainers", 1e-4)])
+def test_a_cluster_trains_as_one_process_does(kind, least, warm, tmp_path):
     pytest.importorskip("ray")
-    made, alone, placed = (tmp_path / name for name in ("made", "alone", "placed"))
-    main(["train", "epo", *SMALL, *MODEL, "--steps", "0", "--out", str(made)])
-    words = ["--model", str(made / "checkpoints" / "warm"), "--steps", "2"]
+    alone, placed = tmp_path / "alone", tmp_path / "placed"
+    words = ["--model", str(warm), "--steps", "2"]
     main(["train", "epo", *SMALL, *words, "--out", str(alone)])
-    done = run(placed, *words, "--cluster.address", "local", "--cluster.players", "2")
+    done = run(placed, *words, "--cluster.address", "local", f"--cluster.{kind}", "2")
     assert done.returncode == 0, done.stderr[-3000:]
     metrics = lines(placed / "metrics.jsonl")
     assert [step["cluster/deaths"] for step in metrics] == [0, 0]
     assert any(step["episode/reward"] for step in metrics), "worlds are stepped"
-    same_run(alone, placed)
+    same_run(alone, placed, least)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", ["one-step-off", "async"])
+def test_rollout_and_update_overlap_on_a_cluster(kind, warm, tmp_path):
+    """Which weights sample depends on the clock; their age and what is learned from do not."""
+    pytest.importorskip("ray")
+    words = ["--model", str(warm), "--steps", "3", "--schedule.kind", kind, "--cluster.players"]
+    done = run(tmp_path / "run", *words, "2", "--cluster.address", "local", "--cluster.engines=1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    metrics = lines(tmp_path / "run" / "metrics.jsonl")
+    assert len(metrics) == 3 and max(step["policy/staleness_max"] for step in metrics) == 1
+    episodes = lines(tmp_path / "run" / "episodes.jsonl")
+    assert len(episodes) == 3 * 4 * 8
+    assert len({(each["task"], each["sample"]) for each in episodes}) >= 32
 
 
 @pytest.mark.slow
@@ -112,6 +144,43 @@ def test_what_is_killed_changes_no_episode_no_metric_and_no_weight(fault):
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert f"{fault}: same episodes, metrics and weights" in done.stdout
+
+
+FAILURE = """
+from agentgym.cluster.connect import connect
+from agentgym.cluster.ranks import Ranks
+from agentgym.errors import AgentGymError
+from agentgym.settings import ClusterSettings
+from agentgym.utils.progress import Display
+
+def work(display):
+    import os, time
+    from agentgym.errors import ConfigError
+    if os.environ["RANK"] == "1":
+        raise ConfigError("rank 1 refuses")
+    time.sleep(600)
+
+settings = ClusterSettings(address="local", trainers=2)
+connect(settings)
+try:
+    Ranks(settings).run(work, Display())
+except AgentGymError as problem:
+    print(problem)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_error_of_any_rank_ends_the_run_with_its_line():
+    pytest.importorskip("ray")
+    done = subprocess.run(
+        [sys.executable, "-c", FAILURE],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "rank 1 refuses", done.stderr[-2000:]
 
 
 INTRUDER = """

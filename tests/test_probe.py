@@ -22,7 +22,7 @@ from agentgym.probe.credit import agreement, spearman, turn_credit
 from agentgym.probe.files import ValuedEpisode, read_values, values_path, write_values
 from agentgym.probe.replay import bookmarks
 from agentgym.probe.summary import summary
-from agentgym.probe.values import Estimate, Outcomes, Value, decisive, missing
+from agentgym.probe.values import Estimate, Known, Outcomes, Value, decisive, missing
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.settings import (
     PanelSettings,
@@ -39,11 +39,19 @@ def binomial(n, wins):
 
 def test_a_state_mixes_the_next_state_with_what_else_happens():
     later, others = Estimate(0.8, 0.01), binomial(40, 10)
-    found = later.before(0.75, others)
+    found = Known.of([(0.75, later)]).with_others(others)
     assert found.mean == pytest.approx(0.75 * 0.8 + 0.25 * 0.25)
     spread = 11 / 42 - (11 / 42) ** 2
     assert found.variance == pytest.approx(0.75**2 * 0.01 + 0.25**2 * spread / 40)
-    assert later.before(1.0, Outcomes()) == later
+    assert Known.of([(1.0, later)]).with_others(Outcomes()) == later
+
+
+def test_several_recorded_turns_leave_less_to_others():
+    one, two, others = Estimate(0.8, 0.01), Estimate(0.2, 0.02), binomial(40, 10)
+    found = Known.of([(0.5, one), (0.25, two)]).with_others(others)
+    assert found.mean == pytest.approx(0.5 * 0.8 + 0.25 * 0.2 + 0.25 * 0.25)
+    spread = 11 / 42 - (11 / 42) ** 2
+    assert found.variance == pytest.approx(0.5**2 * 0.01 + 0.25**2 * 0.02 + 0.25**2 * spread / 40)
 
 
 def test_graded_outcomes_have_their_own_spread():
@@ -53,12 +61,12 @@ def test_graded_outcomes_have_their_own_spread():
 @pytest.mark.parametrize("repeat", [0.0, 0.4, 0.9])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5])
 def test_so_many_outcomes_as_are_missing_suffice(repeat, share):
-    later = Estimate(0.5, (0.04 / 1.96) ** 2)
+    known = Known.of([(repeat, Estimate(0.5, (0.04 / 1.96) ** 2))])
     found = binomial(10, round(10 * share))
-    while need := missing(later, repeat, found, 0.05):
+    while need := missing(known, found, 0.05):
         total = found.count + need
         found = binomial(total, round(total * share))
-    assert later.before(repeat, found).interval().half <= 0.0501
+    assert known.with_others(found).interval().half <= 0.0501
     assert found.count <= 400
 
 
@@ -72,7 +80,8 @@ def test_intervals_cover_the_value():
         state = Estimate(1.0, 0.0)
         for repeat, win in chain:
             played = rng.binomial(60, 1 - repeat)
-            state = state.before(repeat, binomial(played, rng.binomial(played, win)))
+            others = binomial(played, rng.binomial(played, win))
+            state = Known.of([(repeat, state)]).with_others(others)
         value = state.interval()
         inside += value.low <= exact <= value.high
     assert 0.93 <= inside / draws <= 0.98
@@ -151,7 +160,9 @@ def test_values_of_an_episode_are_those_of_the_chain(player, own):
     # Two ups in the first two turns, or in the three: UP**2 + 2 * UP**2 * (1 - UP).
     exact = [UP**2 * (3 - 2 * UP), UP**2, UP, 0.0]
     assert exact == pytest.approx(DOWN_UP_DOWN)
-    found = asyncio.run(turn_values(player, record, Effort(half_width=0.04, most=2000), own=own))
+    effort = Effort(half_width=0.04, most=2000)
+    [found], states, played = asyncio.run(turn_values(player, [record], effort, own=own))
+    assert (states, played) == (3, sum(found.continuations))
     for value, wanted in zip(found.values, exact, strict=True):
         assert value.low - 0.02 <= wanted <= value.high + 0.02 and value.half <= 0.041
     assert found.actions == ("down", "up", "down")
@@ -166,10 +177,29 @@ def test_continuations_do_not_depend_on_the_number_of_the_episode(player):
 
     async def both():
         numbered = (replace(record, sample=sample) for sample in (0, 7))
-        return [await turn_values(player, each, Effort(), own=True) for each in numbered]
+        return [await turn_values(player, [each], Effort(), own=True) for each in numbered]
 
-    one, other = asyncio.run(both())
+    ([one], *_), ([other], *_) = asyncio.run(both())
     assert one.values == other.values and {one.sample, other.sample} == {0, 7}
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_episodes_that_begin_alike_share_their_states(player, own):
+    plans = ["down", "up", "down"], ["down", "up", "up"], ["up", "up"]
+    records = [recorded(player, plan) for plan in plans]
+    effort = Effort(half_width=0.04, most=2000)
+    found = asyncio.run(turn_values(player, records, effort, own=own))
+    one, two, three = found.episodes
+    assert found.states == 4, "the root, after down, after down-up, after up"
+    assert one.values[:3] == two.values[:3] and one.values[0] == three.values[0]
+    exact = [UP**2 * (3 - 2 * UP), UP + (1 - UP) * UP, 1.0]
+    for value, wanted in zip(three.values, exact, strict=True):
+        assert value.low - 0.02 <= wanted <= value.high + 0.02 and value.half <= 0.041
+    if own:  # Both turns are recorded in these states, so that nothing else can happen.
+        assert one.continuations[0] == one.continuations[2] == 0
+        assert one.values[2].value == pytest.approx(UP) and one.values[2].half < 1e-6
+        assert found.continuations == one.continuations[1] + three.continuations[1]
+    assert not player._open, "every environment is closed"
 
 
 def test_another_answer_of_the_environment_is_refused(player):
@@ -220,7 +250,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path):
 
 
 def test_the_table_names_the_decisive_turn():
-    text = summary([EPISODE], policy="p", note="copied.").text(120)
+    text = summary([EPISODE], states=2, continuations=17, policy="p", note="copied.").text(120)
     assert "2: b" in text and "0.10 [0.00, 0.20]" in text and "17 continuations from 2" in text
 
 

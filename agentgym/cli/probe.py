@@ -114,7 +114,9 @@ def probe(arguments: list[str]) -> int:
         found = probe_blocking(wanted, display)
     except KeyboardInterrupt:
         return 130
-    display.say(summary(found.episodes, policy=found.policy, note=found.note).text())
+    counts = {"states": found.states, "continuations": found.continuations}
+    table = summary(found.episodes, **counts, policy=found.policy, note=found.note)
+    display.say(table.text())
     display.say(f"values: {found.path}")
     return 0
 

@@ -119,9 +119,16 @@ class Ranks:
             self._print(display)
             for each in done:
                 found = self._get(each, pending)
-                if each is first and isinstance(found, Failure):
-                    raise AgentGymError(found.line)
+                if isinstance(found, Failure):
+                    raise AgentGymError(self._line_of(first, found, pending))
         return self._get(first)
+
+    def _line_of(self, first: Any, found: Failure, pending: Sequence[Any]) -> str:
+        """Rank 0's line where it fails too; the other ranks fail of the same, or wait for it."""
+        if first in pending and ray_library().wait([first], timeout=AFTERMATH)[0]:
+            other = self._get(first)
+            return other.line if isinstance(other, Failure) else found.line
+        return found.line
 
     def _get(self, reference: Any, others: Sequence[Any] = ()) -> Any:
         """The answer of a rank; one that communicates with a rank that died fails itself."""

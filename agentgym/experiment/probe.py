@@ -18,12 +18,14 @@ from agentgym.experiment.run_folder import RunFolder, fingerprint
 from agentgym.experiment.sources import is_policy
 from agentgym.probe.continuations import Effort, turn_values
 from agentgym.probe.files import ValuedEpisode, values_path, write_values
+from agentgym.rollout.player import Player
 from agentgym.settings import Experiment
+from agentgym.types import Task
 from agentgym.utils.concurrency import gather, run_sync
 from agentgym.utils.progress import Display, Fact
 
 AT_ONCE = 4
-"""Episodes probed side by side: more of them would displace one another's prefixes from the cache
+"""Tasks probed side by side: more of them would displace one another's prefixes from the cache
 of the engine, from which all continuations of a state are copied."""
 
 
@@ -49,6 +51,9 @@ class Probed:
     """Values, and how they came about."""
 
     episodes: list[ValuedEpisode]
+    states: int
+    """Different states in them."""
+    continuations: int
     policy: str
     note: str
     path: Path
@@ -82,18 +87,8 @@ async def _probe(wanted: Probe, display: Display) -> Probed:
         own = wanted.continue_with is None and _sampled_by(path, policy, job)
         tokenizer, model = job.loaded(policy)
         player = job.player(tokenizer, model, "probe", job.panel_temperature)
-        limit = asyncio.Semaphore(AT_ONCE)
-        found: dict[int, ValuedEpisode] = {}
-        with display.stage("probe", len(records)) as advance:
-
-            async def one(number: int, record: EpisodeRecord) -> None:
-                async with limit:
-                    found[number] = await turn_values(player, record, wanted.effort, own=own)
-                played = sum(sum(each.continuations) for each in found.values())
-                advance(len(found), Fact("continuations", str(played)))
-
-            await gather(one(number, record) for number, record in enumerate(records))
-    episodes = [found[number] for number in sorted(found)]
+        found, states, played = await _values(player, records, wanted.effort, display, own=own)
+    episodes = [found[number] for number in range(len(records))]
     out = wanted.out or values_path(path)
     header = {
         "episodes": path.name,
@@ -103,7 +98,31 @@ async def _probe(wanted: Probe, display: Display) -> Probed:
         "temperature": job.panel_temperature,
     }
     write_values(out, header, episodes)
-    return Probed(episodes, str(policy), how, out)
+    return Probed(episodes, states, played, str(policy), how, out)
+
+
+async def _values(
+    player: Player, records: Sequence[EpisodeRecord], effort: Effort, display: Display, *, own: bool
+) -> tuple[dict[int, ValuedEpisode], int, int]:
+    """The values of each record, and the counts of states and continuations."""
+    groups: dict[Task, list[int]] = {}
+    for number, record in enumerate(records):
+        groups.setdefault(record.key[0], []).append(number)
+    limit = asyncio.Semaphore(AT_ONCE)
+    found: dict[int, ValuedEpisode] = {}
+    states = played = 0
+    with display.stage("probe", len(records)) as advance:
+
+        async def one(numbers: Sequence[int]) -> None:
+            nonlocal states, played
+            async with limit:
+                each = await turn_values(player, [records[n] for n in numbers], effort, own=own)
+            found.update(zip(numbers, each.episodes, strict=True))
+            states, played = states + each.states, played + each.continuations
+            advance(len(found), Fact("continuations", f"{played:,}"))
+
+        await gather(map(one, groups.values()))
+    return found, states, played
 
 
 def _forks(job: Job) -> str:

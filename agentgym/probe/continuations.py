@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from agentgym.errors import ConfigError
 from agentgym.evaluation.records import EpisodeRecord
 from agentgym.probe.files import ValuedEpisode
-from agentgym.probe.replay import bookmarks, completion_of
-from agentgym.probe.values import Estimate, Outcomes, Value, missing
-from agentgym.rollout.player import Episode, Player
-from agentgym.types import Completion, Trajectory
+from agentgym.probe.tree import Branch, State, Tokens, grow, outcome_of
+from agentgym.probe.values import Estimate, Known, Outcomes, Value, missing
+from agentgym.rollout.player import Player
+from agentgym.types import Trajectory
 from agentgym.utils.concurrency import gather
-
-FIRST_SAMPLE = 1_000_000
-"""Number of the first continuation, far from those of recorded episodes, whose seeds it must not
-share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,100 +37,102 @@ class Effort:
             )
 
 
+class Valued(NamedTuple):
+    """The values of the episodes of one task."""
+
+    episodes: list[ValuedEpisode]
+    """In the order of the records."""
+    states: int
+    """Different states."""
+    continuations: int
+    """Episodes that were played to their end."""
+
+
 async def turn_values(
-    player: Player,
-    record: EpisodeRecord,
-    effort: Effort,
-    *,
-    own: bool,
-    outcome: Callable[[Trajectory], float] = lambda played: float(played.won),
-) -> ValuedEpisode:
-    """The value of every state of an episode under the player's policy.
+    player: Player, records: Sequence[EpisodeRecord], effort: Effort, *, own: bool
+) -> Valued:
+    """The value of every state of episodes of one task under the player's policy.
 
     Args:
         player: The policy, and the environments.
-        record: The episode.
+        records: The episodes. States that they share are valued once.
         effort: How certain the values must be.
-        own: The player's policy sampled the episode, so that the recorded log-probabilities are
+        own: The player's policy sampled the episodes, so that the recorded log-probabilities are
             those of its turns; see ``agentgym.probe.values``.
-        outcome: What a continuation is worth, in [0, 1].
 
     Raises:
-        NotReplayable: The environment answers differently than in the record.
+        NotReplayable: The environment answers differently than in a record.
     """
-    marks = await bookmarks(player, record)
+    tree = await grow(player, records, own=own)
     try:
-        end = Estimate(outcome_of(record), 0.0)
-        estimates, counts = [end], []
-        for turn in reversed(range(len(marks))):
-            recorded = completion_of(player, record.turns[turn])
-            repeat = math.exp(sum(recorded.logprobs)) if own else 0.0
-            state = _State(player, marks[turn], recorded if own else None, min(1.0, repeat))
-            found = await state.explore(estimates[-1], effort, outcome)
-            estimates.append(estimates[-1].before(state.repeat, found))
-            counts.append(found.count)
+        await _value(player, tree.root, effort)
     finally:
-        for mark in marks:
-            await mark.discard()
-    values = [estimate.interval() for estimate in reversed(estimates)]
+        await tree.discard()
+    episodes = [_valued(record, path) for record, path in zip(records, tree.paths, strict=True)]
+    played = sum(state.continuations for state in tree.states)
+    return Valued(episodes, len(tree.states), played)
+
+
+def _valued(record: EpisodeRecord, path: Sequence[State]) -> ValuedEpisode:
+    estimates = [state.estimate for state in path] + [outcome_of(record)]
     return ValuedEpisode(
         task=record.key[0],
         sample=record.sample,
         version=record.version,
         won=record.won,
         actions=tuple(turn.action for turn in record.turns),
-        values=tuple(values),
-        continuations=tuple(reversed(counts)),
+        values=tuple(each.interval() for each in estimates if each is not None),
+        continuations=tuple(state.continuations for state in path),
     )
 
 
-def outcome_of(record: EpisodeRecord) -> float:
-    """What an episode that has ended is worth."""
-    return float(record.won)
+async def _value(player: Player, state: State, effort: Effort) -> Estimate:
+    """Estimate the value of a state after those of all that follow it."""
+
+    async def after(branch: Branch) -> tuple[float, Estimate]:
+        end = branch.after
+        found = end if isinstance(end, Estimate) else await _value(player, end, effort)
+        return branch.probability, found
+
+    known = Known.of(await gather(after(branch) for branch in state.branches.values()))
+    others = await _Exploration(player, state, known).explore(effort)
+    state.estimate, state.continuations = known.with_others(others), others.count
+    return state.estimate
 
 
 @dataclass
-class _State:
-    """One state of an episode, from which continuations are played."""
+class _Exploration:
+    """The continuations from one state."""
 
     player: Player
-    mark: Episode
-    recorded: Completion | None
-    """The turn that leads to the next state; None where the next state is unknown."""
-    repeat: float
-    """Its probability."""
+    state: State
+    known: Known
     drawn: int = 0
 
-    async def explore(
-        self, later: Estimate, effort: Effort, outcome: Callable[[Trajectory], float]
-    ) -> Outcomes:
+    async def explore(self, effort: Effort) -> Outcomes:
         """Play until the interval is narrow enough, or the limit is reached."""
-        found = Outcomes()
+        found, rest = Outcomes(), self.known.rest
         while self.drawn < effort.most:
-            wanted = missing(later, self.repeat, found, effort.half_width)
-            if not wanted and (self.drawn >= effort.least or self.certain(effort)):
+            wanted = missing(self.known, found, effort.half_width)
+            # Where even the worst outcomes of other turns would change nothing, none is played.
+            if not wanted and (self.drawn >= effort.least or rest <= effort.half_width / 4):
                 break
-            # Some of the draws repeat the recorded turn.
-            draws = math.ceil(wanted / max(0.05, 1 - self.repeat))
+            # Some of the draws repeat a recorded turn.
+            draws = math.ceil(wanted / max(0.05, rest))
             draws = min(max(effort.least, draws // 2), effort.most - self.drawn)
-            played = await gather(
-                self._continue(FIRST_SAMPLE + self.drawn + k) for k in range(draws)
-            )
+            first = self.state.seed + self.drawn
+            played = await gather(self._continue(first + k) for k in range(draws))
             self.drawn += draws
-            found = found.plus([outcome(t) for t in played if t is not None and t.stop.scored])
+            found = found.plus([float(t.won) for t in played if t is not None and t.stop.scored])
         return found
 
-    def certain(self, effort: Effort) -> bool:
-        """Whether even the worst outcomes of other turns would change nothing."""
-        return 1 - self.repeat <= effort.half_width / 4
-
     async def _continue(self, sample: int) -> Trajectory | None:
-        """A continuation to its end; None where it takes the recorded turn."""
+        """A continuation to its end; None where it takes a recorded turn."""
         async with self.player.slot():
-            twin = await self.mark.fork(sample)
+            twin = await self.state.mark.fork(sample)
             try:
                 first = await twin.generate()
-                if first is not None and self._repeats(first):
+                if first is not None and _leads_on(self.state.branches, first.tokens):
                     return None
                 await twin.step()
                 while not twin.done:
@@ -143,8 +142,10 @@ class _State:
                 await twin.release()
             return twin.trajectory()
 
-    def _repeats(self, first: Completion) -> bool:
-        return self.recorded is not None and first.tokens == self.recorded.tokens
+
+def _leads_on(branches: Mapping[Tokens, Branch], tokens: Tokens) -> bool:
+    """Whether a completion is a recorded turn whose probability is known."""
+    return tokens in branches and branches[tokens].probability > 0
 
 
 def widest(values: Sequence[Value]) -> float:

@@ -33,7 +33,8 @@ class ValuedEpisode:
     values: tuple[Value, ...]
     """Before each turn, and after the last one: one more than turns."""
     continuations: tuple[int, ...]
-    """Episodes that were played to their end, from the state before each turn."""
+    """Episodes that were played to their end, from the state before each turn; episodes that share
+    a state share them."""
 
     @property
     def decisive(self) -> int | None:

@@ -14,20 +14,22 @@ LONGEST = 40
 """Characters of an action in the table."""
 
 
-def summary(found: Sequence[ValuedEpisode], *, policy: str, note: str) -> Grid:
+def summary(
+    found: Sequence[ValuedEpisode], *, states: int, continuations: int, policy: str, note: str
+) -> Grid:
     """A row per episode: the value at its start, and the turn that changed it most.
 
     Args:
         found: The episodes.
+        states: Different states in them.
+        continuations: Played from these states.
         policy: Who continued them.
         note: How the states were reached.
     """
     widths = sorted(widest(episode.values) for episode in found)
-    played = sum(sum(episode.continuations) for episode in found)
-    states = sum(len(episode.continuations) for episode in found)
     notes = (
         f"Value: success of a continuation by {policy}, with its 95 % interval.",
-        f"{played} continuations from {states} states; {note}",
+        f"{continuations} continuations from {states} states; {note}",
         f"Half width of the widest interval: {widths[-1]:.3f}; of half the episodes at most "
         f"{widths[len(widths) // 2]:.3f}.",
     )

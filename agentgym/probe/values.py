@@ -1,19 +1,20 @@
 """Values of the states of an episode, from continuations that leave its path.
 
-The value of a state is the expected outcome of a continuation by a policy. Of the continuations
-from the state before turn t, a part p takes the recorded turn again and arrives at the next state:
+The value of a state s is the expected outcome of a continuation by a policy. Of the continuations
+from s, a part p(a) takes turn a, which was recorded in some episode, and arrives at a state s(a) of
+that episode:
 
-    V(t) = p V(t+1) + (1 - p) E[outcome | another completion]
+    V(s) = sum of p(a) V(s(a)) + (1 - sum of p(a)) E[outcome | another completion]
 
-Where p is known, only the second part is played. Its error counts with (1 - p) squared, so a turn
-that the policy would nearly always take costs next to nothing. Where p is unknown, it is 0 here and
-every continuation is played.
+Where the probabilities are known, only the last part is played. Its error counts with the square of
+its probability, so turns that the policy would nearly always take cost next to nothing. Where they
+are unknown, they are 0 here and every continuation is played.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -79,39 +80,56 @@ class Estimate(NamedTuple):
     mean: float
     variance: float
 
-    def before(self, repeat: float, others: Outcomes) -> Estimate:
-        """The estimate of the state one turn earlier.
-
-        Args:
-            repeat: Probability that a continuation takes the recorded turn.
-            others: Outcomes of the continuations that took another one.
-        """
-        rest = 1 - repeat
-        return Estimate(
-            repeat * self.mean + rest * others.mean,
-            repeat**2 * self.variance + rest**2 * others.error,
-        )
-
     def interval(self) -> Value:
         """The value with its interval, inside [0, 1]."""
         half = Z * math.sqrt(self.variance)
         return Value(self.mean, max(0.0, self.mean - half), min(1.0, self.mean + half))
 
 
-def missing(later: Estimate, repeat: float, others: Outcomes, half_width: float) -> int:
+class Known(NamedTuple):
+    """What the recorded turns from a state contribute to its value."""
+
+    probability: float = 0.0
+    """That a continuation takes one of them."""
+    mean: float = 0.0
+    """Values of the states after them, each weighted with its probability."""
+    variance: float = 0.0
+    """Of the error of that sum."""
+
+    @classmethod
+    def of(cls, branches: Iterable[tuple[float, Estimate]]) -> Known:
+        """From the probabilities of recorded turns, and the estimates of the states after them."""
+        probability, mean, variance = 0.0, 0.0, 0.0
+        for chance, after in branches:
+            probability += chance
+            mean += chance * after.mean
+            variance += chance**2 * after.variance
+        return cls(probability, mean, variance)
+
+    @property
+    def rest(self) -> float:
+        """Probability of all other completions."""
+        return max(0.0, 1 - self.probability)
+
+    def with_others(self, others: Outcomes) -> Estimate:
+        """The estimate of the state, with the outcomes of continuations that took another turn."""
+        rest = self.rest
+        return Estimate(self.mean + rest * others.mean, self.variance + rest**2 * others.error)
+
+
+def missing(known: Known, others: Outcomes, half_width: float) -> int:
     """How many more outcomes a state needs until its interval is at most so wide.
 
     Args:
-        later: The next state's estimate.
-        repeat: Probability that a continuation takes the recorded turn.
+        known: What its recorded turns contribute.
         others: Outcomes so far.
         half_width: Largest half width of the interval.
     """
-    allowed = (half_width / Z) ** 2 - repeat**2 * later.variance
-    need = (1 - repeat) ** 2 * others.spread
-    if later.before(repeat, others).variance <= (half_width / Z) ** 2 * (1 + 1e-9):
+    aim = (half_width / Z) ** 2
+    allowed, need = aim - known.variance, known.rest**2 * others.spread
+    if known.with_others(others).variance <= aim * (1 + 1e-9):
         return 0
-    if allowed <= 0:  # The next state is too uncertain: no number of outcomes suffices here.
+    if allowed <= 0:  # The next states are too uncertain: no number of outcomes suffices here.
         return 0
     return max(1, math.ceil(need / allowed) - others.count)
 
