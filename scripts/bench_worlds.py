@@ -17,6 +17,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -234,21 +235,76 @@ def tau2(task: str, listing: bool) -> Player:
     return Player(begin, step, lambda: None)
 
 
+TAGS = {
+    "button": ("button", "input_button", "input_submit"),
+    "textbox": ("input_text", "input_password", "textarea"),
+}
+"""Elements of MiniWoB++ by their role."""
+
+
+def miniwob(task: str, listing: bool) -> Player:
+    """The package's environment: a browser of its own, driven through Selenium.
+
+    It clicks and types into the elements of the same role and place.
+    """
+    from agentgym_envs.miniwob.oracle import ELEMENT
+
+    os.environ.setdefault("MINIWOB_CHROME_BINARY", shutil.which("chromium") or "")
+    os.environ.setdefault("MINIWOB_CHROMEDRIVER", shutil.which("chromedriver") or "")
+    try:
+        import miniwob
+        from miniwob.action import ActionTypes
+    except ImportError as problem:
+        raise MissingExtra(str(problem)) from problem
+    gymnasium.register_envs(miniwob)
+    page, _, seed = task.rpartition("-")
+    env = gymnasium.make(f"miniwob/{page}-v1", disable_env_checker=True).unwrapped
+    shown: dict[str, Any] = {}
+
+    def begin() -> None:
+        shown.update(env.reset(seed=int(seed))[0])
+
+    def step(line: str) -> None:
+        name, number, *text = line.split(" ", 2)
+        role, place = places[number]
+        known = [each["ref"] for each in shown["dom_elements"] if each["tag"] in TAGS[role]]
+        if name == "click":
+            action = env.create_action(ActionTypes.CLICK_ELEMENT, ref=known[place])
+        else:
+            typed = ActionTypes.FOCUS_ELEMENT_AND_TYPE_TEXT
+            action = env.create_action(typed, ref=known[place], text=text[0])
+        shown.update(env.step(action)[0])
+
+    ours = world("agentgym/MiniWoB-v0")
+    page_text, _ = ours.reset(seed=0, options={"task": task})
+    places, counts = {}, dict.fromkeys(TAGS, 0)
+    for match in ELEMENT.finditer(str(page_text)):
+        if (role := match["role"]) in counts:
+            places[match["number"]] = role, counts[role]
+            counts[role] += 1
+    ours.close()
+    return Player(begin, step, env.close)
+
+
 LIBRARIES: dict[str, Library] = {
     "agentgym/AgentDojo-v0": agentdojo,
     "agentgym/BFCL-v0": bfcl,
     "agentgym/ALFWorld-v0": alfworld,
     "agentgym/BabyAI-v0": babyai,
+    "agentgym/MiniWoB-v0": miniwob,
     "agentgym/ScienceWorld-v0": scienceworld,
     "agentgym/Tau2-v0": tau2,
     "agentgym/TextWorld-v0": textworld,
 }
-OUTSIDE = ("agentgym/ScienceWorld-v0",)
+OUTSIDE = ("agentgym/MiniWoB-v0", "agentgym/ScienceWorld-v0")
 """Worlds that do their work in another process."""
+PAGES = ("click-test-2", "enter-text", "login-user", "enter-password")
+"""Pages of MiniWoB++ that are played: what their oracle does, both sides can do."""
 NO_TEXT = (
     "agentgym/AgentDojo-v0",
     "agentgym/BFCL-v0",
     "agentgym/BabyAI-v0",
+    "agentgym/MiniWoB-v0",
     "agentgym/Tau2-v0",
 )
 """Environments with a library that takes no text: only what the oracle does is played."""
@@ -259,6 +315,11 @@ class Speed(NamedTuple):
 
     step: float
     begin: float
+
+
+def playable(name: str, task: str) -> bool:
+    """Whether the library can play what the oracle does."""
+    return name != "agentgym/MiniWoB-v0" or task.rpartition("-")[0] in PAGES
 
 
 def ours(env: TextEnv, task: str) -> Player:
@@ -306,11 +367,12 @@ def speeds(name: str, task: str, *, listing: bool, times: int) -> list[list[Spee
 
 
 def cpu_seconds() -> float:
-    """CPU time of this process and of its children, in steps of 10 ms."""
+    """CPU time of this process, its children, and those of them that ended, in steps of 10 ms."""
     ticks = 0
     for pid in _children(os.getpid()):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
+        with suppress(FileNotFoundError, ProcessLookupError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
@@ -324,8 +386,9 @@ def held() -> int:
 def _children(pid: int) -> list[int]:
     found = []
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (thread / "children").read_text().split()):
-            found += [child, *_children(child)]
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for child in map(int, (thread / "children").read_text().split()):
+                found += [child, *_children(child)]
     return found
 
 
@@ -369,7 +432,7 @@ HEAD = ("world", "library /s", "ours /s", "times", "reset", "fork", "of a fork",
 def rows(name: str, options: Options) -> list[tuple[str, ...]]:
     """The lines of a world: without, and with, the list of admissible actions."""
     env = world(name)
-    tasks = [env.tasks("test")[number] for number in range(options.tasks)]
+    tasks = [each for each in env.tasks("test") if playable(name, each)][: options.tasks]
     env.prepare(tasks)
     env.close()
     shared = copies(name, tasks[0])

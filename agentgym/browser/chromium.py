@@ -10,7 +10,8 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswer
 from contextlib import suppress
@@ -105,9 +106,26 @@ class Browser:
             EnvError: The browser refuses, has died, or does not answer within the limit, in
                 seconds; scripts of the page that still run are ended.
         """
-        answer = self.post(method, parameters, session)
+        [found] = self.calls(method, [parameters or {}], session, limit=limit)
+        return found
+
+    def calls(
+        self,
+        method: str,
+        each: Sequence[dict[str, Any]],
+        session: str | None = None,
+        *,
+        limit: float = ANSWER,
+    ) -> list[dict[str, Any]]:
+        """Call a method with all these parameters, without waiting in between.
+
+        Raises:
+            EnvError: As ``call`` does.
+        """
+        answers = [self.post(method, parameters, session) for parameters in each]
+        end = time.monotonic() + limit
         try:
-            return answer.result(limit)
+            return [answer.result(max(0.0, end - time.monotonic())) for answer in answers]
         except NoAnswer:
             if session is not None:
                 self.post("Runtime.terminateExecution", {}, session)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.resources import files
@@ -19,6 +20,8 @@ SIZE = (500, 500)
 """Width and height of a window, in CSS pixels."""
 SETTLE = 20
 """Milliseconds for scripts of the page after an action, where time is real."""
+LOADING = 10
+"""Milliseconds that pass at a time while a page loads."""
 SCRIPT = 5.0
 """Seconds after which a script that we run in a page is ended."""
 EPOCH = 1_700_000_000_000
@@ -74,11 +77,15 @@ class Tab:
             EnvError: It cannot be loaded.
         """
         self._loading = True
-        self._policy("advance")  # Paused time would hold up the loading.
+        self._allow(LOADING)  # Paused time would hold up the loading.
         found = self._call("Page.navigate", url=url)
         if "errorText" in found:
             self._loading = False
             raise EnvError(f"cannot load {url}: {found['errorText']}")
+        end = time.monotonic() + ANSWER
+        while self._loading and time.monotonic() < end:
+            self._allow(LOADING)
+            self._wait(lambda: self._expired or not self._loading, f"loading {url}")
         self._wait(lambda: not self._loading, f"loading {url}")
         self._policy("pause")
         self.evaluate(f"agentgym.setTime({EPOCH})")
@@ -96,9 +103,13 @@ class Tab:
                 self._call("Runtime.evaluate", expression=wait, awaitPromise=True)
             self._wait(lambda: not self._loading, "loading a page")
             return
+        self._allow(milliseconds)
+        self._wait(lambda: self._expired, "a script of the page, or leaving it,")
+
+    def _allow(self, milliseconds: int) -> None:
+        """Let time pass until ``_expired``; requests are waited for meanwhile."""
         self._expired = False
         self._policy("pauseIfNetworkFetchesPending", budget=milliseconds)
-        self._wait(lambda: self._expired, "a script of the page, or leaving it,")
 
     def _policy(self, policy: str, **budget: int) -> None:
         if self.own_time:
@@ -143,10 +154,13 @@ class Tab:
 
     def click(self, x: float, y: float, count: int = 1) -> None:
         """Click there; ``count`` 2 is a double click."""
-        self.move(x, y)
+        there, left = {"x": x, "y": y}, {"button": "left"}
+        events = [{"type": "mouseMoved", **there, "buttons": 0}]
         for number in range(1, count + 1):
-            self._mouse("mousePressed", x, y, button="left", buttons=1, clickCount=number)
-            self._mouse("mouseReleased", x, y, button="left", clickCount=number)
+            pressed = {**there, **left, "clickCount": number}
+            events.append({"type": "mousePressed", **pressed, "buttons": 1})
+            events.append({"type": "mouseReleased", **pressed})
+        self._input("Input.dispatchMouseEvent", events)
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         """Press at the start, move in steps, release at the end."""
@@ -163,9 +177,9 @@ class Tab:
 
     def insert(self, text: str) -> None:
         """Type text where the focus is."""
-        for character in text:
-            self._call("Input.dispatchKeyEvent", **key_event(character, "keyDown"))
-            self._call("Input.dispatchKeyEvent", **key_event(character, "keyUp"))
+        kinds = ("keyDown", "keyUp")
+        events = [key_event(character, kind) for character in text for kind in kinds]
+        self._input("Input.dispatchKeyEvent", events)
 
     def press(self, key: str) -> None:
         """Press a key, such as ``Enter`` or ``Control+a``.
@@ -173,17 +187,24 @@ class Tab:
         Raises:
             ConfigError: There is no such key.
         """
-        down, up = key_event(key, "keyDown"), key_event(key, "keyUp")
-        self._call("Input.dispatchKeyEvent", **down)
-        self._call("Input.dispatchKeyEvent", **up)
+        events = [key_event(key, kind) for kind in ("keyDown", "keyUp")]
+        self._input("Input.dispatchKeyEvent", events)
 
     def _mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
         self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
 
+    def _input(self, method: str, events: Sequence[dict[str, Any]]) -> None:
+        """Events in a row: the page gets them one after the other, none waits for a frame."""
+        self._refuse_broken()
+        self.browser.calls(method, events, self._session)
+
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._refuse_broken()
+        return self.browser.call(method, parameters, self._session)
+
+    def _refuse_broken(self) -> None:
         if self.broken:
             raise EnvError("the page has crashed")
-        return self.browser.call(method, parameters, self._session)
 
     def _wait(self, until: Callable[[], bool], what: str) -> None:
         with self._changed:
