@@ -45,6 +45,8 @@ PAGE = Path(__file__).parents[2] / "docs/how-to/agent-programs.md"
 class Forced:
     """An engine whose tokens a function chooses, with the log-probabilities of a model."""
 
+    takes_adapters = False
+
     def __init__(self, model, respond):
         self.model, self.respond, self.version, self.context = model, respond, 0, 8192
 
