@@ -37,8 +37,8 @@ def main() -> None:
     if options.official is None:
         ids = tasks.panel_ids("train", last, problem.TASK_TYPES)
     else:
-        found = options.official.glob(f"valid_*/*/*/{files.GAME}")
-        ids = [path.parent.relative_to(options.official).as_posix() for path in sorted(found)]
+        splits = ("valid_seen", "valid_unseen")
+        ids = [t for s in splits for t in files.listed(options.official, s, problem.TASK_TYPES)]
         Random(0).shuffle(ids)
     episodes = steps = wins = differences = 0
     began = time.perf_counter()
