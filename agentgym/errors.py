@@ -2,6 +2,7 @@
 
 AgentGymError
 ├── ConfigError         a name, a field or a value in a configuration is wrong
+│   └── CannotWrite     a disk is full, or a folder admits no files
 ├── ImpossibleValue     a setting has a value that no run can use
 ├── MissingExtra        an optional package is not installed; the message names the command
 │   └── Unconfined      this machine cannot sandbox untrusted code as required
@@ -34,6 +35,10 @@ class AgentGymError(Exception):
 
 class ConfigError(AgentGymError, ValueError):
     """A name, a field or a value in a configuration is wrong."""
+
+
+class CannotWrite(ConfigError):
+    """A file or folder cannot be written, as on a full disk; what was written before is whole."""
 
 
 class ImpossibleValue(AgentGymError):

@@ -1,5 +1,6 @@
 """Episodes and metrics on disk: exact, and intact after any interruption."""
 
+import errno
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -355,6 +357,20 @@ def test_a_file_without_metrics_is_rejected(tmp_path):
     append_line(tmp_path / "other.jsonl", '{"loss": 1}')
     with pytest.raises(ConfigError, match="without a step"):
         read_metrics(tmp_path / "other.jsonl")
+
+
+def test_a_full_disk_is_reported_with_the_name_of_the_file(tmp_path, monkeypatch):
+    full = Path("/dev/full")
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        append_line(full, "{}")
+
+    def fsync(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fsync)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/report\.txt'$"):
+        write_atomic(tmp_path / "report.txt", "text")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_is_replaced_atomically(tmp_path):

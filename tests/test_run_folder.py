@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
+from safetensors import SafetensorError
 from test_front_door import TINY
 from test_resume import lines
 
@@ -68,6 +69,9 @@ def test_a_folder_that_cannot_be_created_gives_a_one_line_error(tmp_path, capsys
     [
         OSError(errno.ENOSPC, "No space left on device"),
         RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+        SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        ),
     ],
 )
 def test_a_full_disk_gives_a_one_line_error_and_leaves_no_partial_checkpoint(
@@ -81,6 +85,21 @@ def test_a_full_disk_gives_a_one_line_error_and_leaves_no_partial_checkpoint(
     with pytest.raises(ConfigError, match="cannot write") as refused:
         save_model(folder, folder.warm, Full(), Full())
     assert "\n" not in str(refused.value) and not folder.warm.exists()
+
+
+def test_a_disk_that_fills_up_while_training_tells_how_to_continue(tmp_path, monkeypatch, capfd):
+    def full(path, line):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("agentgym.experiment.metrics_file.append_line", full)
+    out = tmp_path / "run"
+    (tmp_path / "plan.yaml").write_text(
+        Plan(algorithm="grpo", algo=GRPO(group_size=2), experiment=TINY).dump()
+    )
+    assert main(["train", "--config", str(tmp_path / "plan.yaml"), "--out", str(out)]) == 2
+    said = capfd.readouterr()
+    assert said.err == f"agentgym: {out / 'metrics.jsonl'}: No space left on device\n"
+    assert f"continue with: agentgym train --resume {out}" in said.out
 
 
 def test_a_programming_error_is_not_reported_as_a_full_disk(tmp_path):

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentgym.errors import ConfigError
+from agentgym.errors import CannotWrite, ConfigError
 
 KEPT = 2
 """Step checkpoints that stay; older ones are removed."""
@@ -257,18 +257,20 @@ def one_line(where: Path) -> Iterator[None]:
     """Report a folder that cannot be written in one line.
 
     Raises:
-        ConfigError: Naming the folder and the reason.
+        CannotWrite: Naming the folder and the reason.
     """
     try:
         yield
     except ConfigError:
         raise
     except Exception as problem:
-        # torch and safetensors report full disks as errors of their own.
-        if not isinstance(problem, OSError) and "rite" not in str(problem) + repr(problem.args):
+        # torch and safetensors report full disks as errors of their own: "file write failed" and
+        # "No space left on device (os error 28)".
+        text = str(problem) + repr(problem.args)
+        if not isinstance(problem, OSError) and "rite" not in text and "os error" not in text:
             raise
         reason = getattr(problem, "strerror", None) or str(problem).splitlines()[0]
-        raise ConfigError(f"cannot write {where}: {reason}") from problem
+        raise CannotWrite(f"cannot write {where}: {reason}") from problem
 
 
 def hash_of(folder: Path) -> hashlib.blake2b:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agentgym.algorithm import Algorithm
 from agentgym.distributed.process_group import join
-from agentgym.errors import ConfigError
+from agentgym.errors import CannotWrite, ConfigError
 from agentgym.experiment.cluster import ClusterRun, check_cluster, run_on_cluster
 from agentgym.experiment.job import Result, run_blocking, run_info
 from agentgym.experiment.parts import RunParts
@@ -129,7 +129,7 @@ def _run(
 ) -> Result:
     try:
         return run_blocking(experiment, algorithm, folder, display, objects, cluster)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, OSError, CannotWrite):
         display.say(
             f"stopped: {folder.saved()}; continue with: agentgym train --resume {folder.root}"
         )

@@ -12,6 +12,7 @@ import math
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +22,49 @@ from agentgym.utils.zstd_lines import frame, is_compressed, is_whole
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace a file in one step, so that a reader sees the old content or the new."""
+    """Replace a file in one step, so that a reader sees the old content or the new.
+
+    Raises:
+        OSError: It cannot be written; the error names the file.
+    """
     data = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            # Without this, a power cut can leave the new name with no content behind it.
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                # Without this, a power cut can leave the new name with no content behind it.
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add one line to a JSON-lines file, after cutting off an unfinished one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if is_compressed(path):
-        _append_frame(path, line)
-        return
+    """Add one line to a JSON-lines file, after cutting off an unfinished one.
+
+    Raises:
+        OSError: It cannot be written; the error names the file.
+    """
+    with _naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (_append_frame if is_compressed(path) else _append_text)(path, line)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name a file in errors of the system: a full disk is met by a write, which knows no name."""
+    try:
+        yield
+    except OSError as problem:
+        if problem.errno is None:
+            raise
+        raise OSError(problem.errno, problem.strerror, str(path)) from problem
+
+
+def _append_text(path: Path, line: str) -> None:
     with path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
