@@ -243,6 +243,12 @@ def test_without_a_token_a_loopback_name_is_needed(host, right):
     assert (Access().reply("GET", "/", {"host": host}) is None) == right
 
 
+@pytest.mark.parametrize("port", ["0", "99999", "-1"])
+def test_an_impossible_port_is_refused_in_one_line(port, capsys):
+    assert main(["serve", "retrieve", "--port", port]) == 2
+    assert capsys.readouterr().err == f"agentgym: port is {port}, expected 1 to 65535\n"
+
+
 def test_a_redirect_stays_on_the_server():
     reply = Access("s").reply("GET", "//evil.example/?token=s", {})
     assert dict(reply.headers)["Location"] == "/evil.example/"

@@ -1,10 +1,12 @@
 """Environments without registration, such as `file.py:ClassName`, and short names."""
 
 import asyncio
+import math
 import re
 import subprocess
 import sys
 
+import numpy
 import pytest
 
 from agentgym import make, panel
@@ -180,6 +182,35 @@ def test_an_invalid_argument_gives_an_error_that_lists_the_valid_ones(file):
     )
     with pytest.raises(ConfigError, match="no argument 'doros'"):
         make("my_doors.py:Doors", doros=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "line"),
+    [
+        ("deepsearch", {"python": "no"}, "python is 'no', expected true or false"),
+        ("deepsearch", {"admissible": "no"}, "admissible is 'no', expected true or false"),
+        ("deepsearch", {"size": math.nan}, "size is nan, expected a whole number"),
+        ("deepsearch", {"hops": True}, "hops is True, expected a whole number"),
+        ("textworld", {"difficulty": 2.0}, "difficulty is 2.0, expected a text"),
+        ("textworld", {"inventory": "no"}, "inventory is 'no', expected true or false"),
+        ("pythonmath", {"seconds": "long"}, "seconds is 'long', expected a number"),
+    ],
+)
+def test_an_argument_of_another_type_is_refused(name, given, line):
+    with pytest.raises(ConfigError) as problem:
+        make(name, **given)
+    assert str(problem.value) == f"{full_id(name)}: {line}"
+
+
+def test_an_argument_without_a_plain_type_is_left_to_the_environment(file):
+    (file.parent / "typed.py").write_text(
+        "from my_doors import Doors\n"
+        "class Typed(Doors):\n"
+        "    def __init__(self, doors: 'Unknown' = 3, open: int | None = None, **kwargs):\n"
+        "        super().__init__(**kwargs)\n"
+    )
+    make("typed.py:Typed", doors="many", open="no")
+    make("hotter", high=numpy.int64(8), admissible=1, render_mode=None)
 
 
 def test_arguments_are_listed_with_type_and_default():

@@ -52,6 +52,8 @@ class ServeOptions:
             raise ConfigError("`--audit` belongs to `--openenv`")
         if self.audit and not is_loopback(self.host):
             raise ConfigError(f"--audit shows the oracle: it is for 127.0.0.1, not for {self.host}")
+        if not 0 < self.port < 2**16:
+            raise ConfigError(f"port is {self.port}, expected 1 to 65535")
 
 
 class Site(NamedTuple):

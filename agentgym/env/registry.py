@@ -18,6 +18,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from agentgym.env import by_class, schemes
+from agentgym.env.argument_types import wrong_type
 from agentgym.env.base import TextEnv
 from agentgym.errors import ConfigError, MissingExtra, did_you_mean
 from agentgym.types import Task
@@ -152,10 +153,13 @@ def make(env: str, **kwargs: Any) -> gymnasium.Env[str, str]:
         **kwargs: Passed to the environment; ``max_episode_steps`` replaces the turn limit.
 
     Raises:
-        ConfigError: There is no such environment, or it takes no such keyword.
+        ConfigError: There is no such environment, it takes no such keyword, or a value of another
+            type.
         MissingExtra: The environment's own package is not installed.
     """
     found = spec(env)
+    if kwargs and (wrong := wrong_type(kwargs, _initialisers(_creator(env, found)))):
+        raise ConfigError(f"{env}: {wrong}")
     try:
         return gymnasium.make(found, disable_env_checker=True, **kwargs)
     except TypeError as problem:
@@ -228,7 +232,7 @@ def arguments(env: str) -> tuple[Argument, ...]:
         ConfigError: There is no such environment, or its module cannot be imported.
         MissingExtra: The environment's own package is not installed.
     """
-    creator = _creator(env)
+    creator = _creator(env, spec(env))
     found: dict[str, Argument] = {}
     for init in _initialisers(creator):
         taken = inspect.signature(init).parameters.values()
@@ -247,17 +251,17 @@ def _initialisers(creator: Any) -> list[Any]:
     return [vars(kind)["__init__"] for kind in creator.__mro__ if "__init__" in vars(kind)]
 
 
-def _creator(env: str) -> Any:
-    found = spec(env).entry_point
-    if not isinstance(found, str):
-        return found
+def _creator(env: str, found: EnvSpec) -> Any:
+    entry_point = found.entry_point
+    if not isinstance(entry_point, str):
+        return entry_point
     try:
-        return load_env_creator(found)
+        return load_env_creator(entry_point)
     except MissingExtra:
         raise
     except Exception as problem:
         raise ConfigError(
-            f"{env}: {found} cannot be imported, {type(problem).__name__}: {problem}"
+            f"{env}: {entry_point} cannot be imported, {type(problem).__name__}: {problem}"
         ) from problem
 
 

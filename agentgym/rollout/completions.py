@@ -154,7 +154,7 @@ def end_tokens(model: CausalLM | str | Path | None) -> tuple[int, ...]:
     """``eos_token_id`` of the generation config of a model or of a model folder."""
     if isinstance(model, str | Path):
         file = Path(model, "generation_config.json")
-        found = json.loads(file.read_text()).get("eos_token_id") if file.is_file() else None
+        found = json.loads(file.read_text("utf-8")).get("eos_token_id") if file.is_file() else None
     else:
         found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     if found is None:
