@@ -217,6 +217,9 @@ def test_arguments_are_listed_with_type_and_default():
     listed = {each.name: each for each in arguments("textworld")}
     assert listed["family"].default == "cooking" and listed["family"].type == "str"
     assert list(listed)[-3:] == ["split", "admissible", "render_mode"]
+    assert listed["reward"].type == "Literal['outcome', 'dense']"
+    searching = {each.name: each.type for each in arguments("deepsearch")}
+    assert searching["names"] == "Literal['made-up', 'common']"
     assert {"data", "notation", "limits"} <= {each.name for each in arguments("deepsearch")}
 
 

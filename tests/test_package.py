@@ -177,6 +177,16 @@ def test_envs_lists_environments_splits_and_horizon(capsys):
     assert "agentgym/Hotter-v0" in listed and "12 turns" in listed and "train" in listed
 
 
+def test_envs_lists_the_arguments_of_one_environment(capsys):
+    assert main(["envs", "textworld"]) == 0
+    rows = [row.split("│")[1:-1] for row in capsys.readouterr().out.splitlines() if "│" in row]
+    listed = [tuple(cell.strip() for cell in row) for row in rows]
+    assert ("family", "str", "'cooking'") in listed
+    assert ("admissible", "bool", "False") in listed
+    assert main(["envs", "txtworld"]) == 2
+    assert "Did you mean 'textworld'?" in capsys.readouterr().err
+
+
 class Lacking(TextEnv):
     def tasks(self, split):
         raise MissingExtra("pip install 'agentic-gym[lacking]'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from agentgym.env import schemes
 from agentgym.env.base import SPLITS, TextEnv
-from agentgym.env.registry import environments, make
+from agentgym.env.registry import arguments, environments, make
 from agentgym.errors import ConfigError, MissingExtra
 from agentgym.evaluation.record_files import append, read_episodes
 from agentgym.evaluation.records import EpisodeRecord
@@ -131,6 +132,22 @@ def print_environments(console: Console) -> None:
     for id_, problem in lacking.items():
         # In full, whatever the width: the command is there to be copied.
         console.print(f"{id_}: {problem}", highlight=False, markup=False, soft_wrap=True)
+
+
+def print_arguments(env: str, console: Console) -> None:
+    """Print a row per keyword argument of an environment.
+
+    Raises:
+        ConfigError: There is no such environment.
+        MissingExtra: The environment's own package is not installed.
+    """
+    table = Table(title=f"arguments of {env}")
+    for name in ("argument", "type", "default"):
+        table.add_column(name, no_wrap=name == "argument")
+    for each in arguments(env):
+        default = "" if each.default is inspect.Parameter.empty else repr(each.default)
+        table.add_row(each.name, escape(each.type), escape(default))
+    console.print(table)
 
 
 def _kinds() -> Table:

@@ -17,15 +17,24 @@ from agentgym.utils.progress import Display
 
 @dataclass(frozen=True, kw_only=True)
 class EnvsOptions:
-    """List the environments: id, splits with task counts, turn limit, and what is installed."""
+    """List the environments: id, splits with task counts, turn limit, and what is installed.
+
+    `agentgym envs ENV` lists the arguments of one, for `--env-args`.
+    """
+
+    env: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="ENV")] = None
+    """Environment id, short name, or `file.py:ClassName`; unset: all."""
 
 
 def envs(arguments: list[str]) -> int:
-    """``envs``."""
-    parse(EnvsOptions, arguments, prog="agentgym envs")
-    from agentgym.cli.terminal import print_environments
+    """``envs [ENV]``."""
+    options = parse(EnvsOptions, arguments, prog="agentgym envs")
+    from agentgym.cli.terminal import print_arguments, print_environments
 
-    print_environments(Console())
+    if options.env is None:
+        print_environments(Console())
+    else:
+        print_arguments(options.env, Console())
     return 0
 
 
@@ -40,7 +49,8 @@ class PlayOptions:
     """Environment id, short name, `file.py:ClassName`, or one of another library; see
     `agentgym envs`."""
     env_args: dict[str, Value] = field(default_factory=dict)
-    """Keyword arguments of the environment, such as `family cooking difficulty easy`."""
+    """Keyword arguments of the environment, such as `family cooking difficulty easy`;
+    `agentgym envs ENV` lists them."""
     data: Path | None = None
     """File of tasks, passed to the environment as its argument `data`."""
     tools: tuple[str, ...] = ()

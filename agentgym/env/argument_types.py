@@ -44,17 +44,29 @@ def wrong_type(kwargs: Mapping[str, object], initialisers: Sequence[Callable[...
     return ""
 
 
+def choices(initialiser: Callable[..., Any]) -> dict[str, str]:
+    """Arguments that take one of a few values, with these as ``Literal['one', 'other']``."""
+    hints = _hints(initialiser).items()
+    return {
+        name: str(hint).removeprefix("typing.")
+        for name, hint in hints
+        if typing.get_origin(hint) is typing.Literal
+    }
+
+
 @cache
 def _stated(initialiser: Callable[..., Any]) -> dict[str, tuple[type, ...]]:
     """Plain types of each argument; none where it has another type, or one that is not found."""
-    taken: dict[str, tuple[type, ...]] = dict.fromkeys(
-        inspect.signature(initialiser).parameters, ()
-    )
+    taken = inspect.signature(initialiser).parameters
+    hints = _hints(initialiser)
+    return {name: _plain(hints.get(name)) for name in taken}
+
+
+def _hints(initialiser: Callable[..., Any]) -> dict[str, Any]:
     try:
-        hints = typing.get_type_hints(initialiser)
+        return typing.get_type_hints(initialiser)
     except Exception:  # Annotations are code: a name may be imported for type checkers alone.
-        return taken
-    return taken | {name: _plain(hint) for name, hint in hints.items()}
+        return {}
 
 
 def _plain(hint: Any) -> tuple[type, ...]:

@@ -18,7 +18,7 @@ import gymnasium
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 
 from agentgym.env import by_class, schemes
-from agentgym.env.argument_types import wrong_type
+from agentgym.env.argument_types import choices, wrong_type
 from agentgym.env.base import TextEnv
 from agentgym.errors import ConfigError, MissingExtra, did_you_mean
 from agentgym.types import Task
@@ -220,7 +220,7 @@ class Argument:
 
     name: str
     type: str
-    """As annotated; empty where it is not."""
+    """As annotated, names of choices resolved; empty where it is not."""
     default: Any
     """``inspect.Parameter.empty`` where the argument is required."""
 
@@ -238,7 +238,9 @@ def arguments(env: str) -> tuple[Argument, ...]:
         taken = inspect.signature(init).parameters.values()
         for each in taken:
             if each.name != "self" and each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD):
-                written = "" if each.annotation is each.empty else str(each.annotation)
+                written = choices(init).get(each.name) or (
+                    "" if each.annotation is each.empty else str(each.annotation)
+                )
                 found.setdefault(each.name, Argument(each.name, written, each.default))
         if not any(each.kind is each.VAR_KEYWORD for each in taken):
             break
