@@ -27,13 +27,18 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        """Two decimals: ``0.50 [0.41, 0.59]``."""
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        """Two decimals: ``0.50 [0.41, 0.59]``; without an interval ``0.50``."""
+        return self._shown("")
 
     @property
     def signed(self) -> str:
         """With signs, for a difference: ``+0.12 [-0.01, +0.25]``."""
-        return f"{self.value:+.2f} [{self.low:+.2f}, {self.high:+.2f}]"
+        return self._shown("+")
+
+    def _shown(self, sign: str) -> str:
+        value, *ends = (f"{number:{sign}.2f}" for number in self)
+        # One task has a mean, but no spread.
+        return value if math.isnan(self.low) else f"{value} [{', '.join(ends)}]"
 
 
 UNSEEN = 1.25
