@@ -1,11 +1,9 @@
 """Success rates and their intervals, checked against enumeration and simulation."""
 
-from itertools import math
-from math import comb, exp, lgamma, pi, sqrt
+from itertools import combinations, product
+from math import comb, exp, lgamma, nan, pi, sqrt
 
-import combinations
 import numpy as np
-import product
 import pytest
 
 from agentgym.evaluation.stats.bootstrap import bootstrap_difference, bootstrap_mean
@@ -386,5 +384,5 @@ def test_intervals_over_seeds_and_tasks_cover_as_nominal():
 def test_an_estimate_without_an_interval_is_the_value_alone():
     assert str(Interval(0.5, 0.4, 0.6)) == "0.50 [0.40, 0.60]"
     assert Interval(0.1, -0.2, 0.4).signed == "+0.10 [-0.20, +0.40]"
-    alone = Interval(6.0, math.nan, math.nan)
+    alone = Interval(6.0, nan, nan)
     assert (str(alone), alone.signed) == ("6.00", "+6.00")
