@@ -116,7 +116,7 @@ def test_a_fork_shares_no_mutable_state_and_draws_the_same_tasks():
 
 def test_both_verbs_for_putting_down_work_and_the_game_lists_its_own():
     for spoken, own in (("new", "move"), ("old", "put")):
-        env = world(ENV, wording=spoken, oracle="omniscient", types="1")
+        env = world(ENV, wording=spoken, oracle="omniscient", types=1)
         env.reset(seed=0, options={"task": a_task("pick_and_place_simple")})
         *way, last = env.oracle()
         for command in way:

@@ -29,7 +29,7 @@ class ALFWorld(TextEnv):
         self,
         *,
         games: str = "generated",
-        types: str = "all",
+        types: str | int = "all",
         rooms: str = "all",
         wording: Literal["new", "old"] = "new",
         oracle: Literal["searching", "omniscient"] = "searching",
