@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 
@@ -180,10 +182,8 @@ def test_a_missing_model_is_rejected(tmp_path):
         ServerEngine(str(tmp_path / "nothing"))
 
 
-def test_a_closed_server_leaves_no_process(folder):
-    engine = ServerEngine(str(folder))
-    group = engine._process._process.pid
-    engine.close()
+def assert_ends(group):
+    """All processes of a group end within seconds."""
     end = time.monotonic() + 10
     while time.monotonic() < end:
         try:
@@ -192,3 +192,29 @@ def test_a_closed_server_leaves_no_process(folder):
             return
         time.sleep(0.1)
     raise AssertionError("processes are left")
+
+
+def test_a_closed_server_leaves_no_process(folder):
+    engine = ServerEngine(str(folder))
+    group = engine._process._process.pid
+    engine.close()
+    assert_ends(group)
+
+
+OWNER = """
+import sys, time
+from agentgym.engines.vllm.server import ServerEngine
+engine = ServerEngine(sys.argv[1])
+print(engine._process._process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_server_ends_with_its_owner_though_its_first_process_was_killed_before(folder):
+    """Ray kills the children of a worker with the worker, and not their children."""
+    command = [sys.executable, "-c", OWNER, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        group = int(owner.stdout.readline())
+        os.kill(group, signal.SIGKILL)
+        owner.kill()
+    assert_ends(group)
