@@ -258,7 +258,7 @@ def miniwob(task: str, listing: bool) -> Player:
         raise MissingExtra(str(problem)) from problem
     gymnasium.register_envs(miniwob)
     page, _, seed = task.rpartition("-")
-    env = gymnasium.make(f"miniwob/{page}-v1", disable_env_checker=True).unwrapped
+    env: Any = gymnasium.make(f"miniwob/{page}-v1", disable_env_checker=True).unwrapped
     shown: dict[str, Any] = {}
 
     def begin() -> None:
