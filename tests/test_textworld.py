@@ -210,6 +210,14 @@ def test_the_oracle_follows_one_plan_when_queried_every_turn(env):
         env.step(line)
 
 
+def test_the_list_of_commands_may_hold_a_meal_that_the_game_still_refuses():
+    env = begin("cooking-r1t1o1k1c1g1-s0")
+    play(env, ["open fridge", "take carrot from fridge"])
+    assert "prepare meal" in env.admissible() and not env.admissible_exact
+    answer, *_, info = env.step("prepare meal")
+    assert answer.startswith("Something still needs to be cooked") and not info["action_valid"]
+
+
 def test_the_oracle_reads_the_recipe_before_it_cooks_and_only_once(env):
     env.reset(options={"task": COOKING})
     plan = env.oracle()

@@ -31,6 +31,10 @@ class TextWorld(TextEnv):
     made when first needed and kept (see ``prepare``).
     """
 
+    # TextWorld lists `prepare meal` as soon as all ingredients are carried, but its cooking games
+    # refuse it until they are cooked and cut.
+    admissible_exact = False
+
     def __init__(
         self,
         *,
