@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.resources import files
@@ -20,8 +19,6 @@ SIZE = (500, 500)
 """Width and height of a window, in CSS pixels."""
 SETTLE = 20
 """Milliseconds for scripts of the page after an action, where time is real."""
-LOADING = 10
-"""Milliseconds that pass at a time while a page loads."""
 SCRIPT = 5.0
 """Seconds after which a script that we run in a page is ended."""
 EPOCH = 1_700_000_000_000
@@ -77,15 +74,13 @@ class Tab:
             EnvError: It cannot be loaded.
         """
         self._loading = True
-        self._allow(LOADING)  # Paused time would hold up the loading.
+        # Paused time would hold up the loading. A budget of time may be used up after the page is
+        # there, and its event would end the next wait for time to pass.
+        self._policy("advance")
         found = self._call("Page.navigate", url=url)
         if "errorText" in found:
             self._loading = False
             raise EnvError(f"cannot load {url}: {found['errorText']}")
-        end = time.monotonic() + ANSWER
-        while self._loading and time.monotonic() < end:
-            self._allow(LOADING)
-            self._wait(lambda: self._expired or not self._loading, f"loading {url}")
         self._wait(lambda: not self._loading, f"loading {url}")
         self._policy("pause")
         self.evaluate(f"agentgym.setTime({EPOCH})")
@@ -103,13 +98,9 @@ class Tab:
                 self._call("Runtime.evaluate", expression=wait, awaitPromise=True)
             self._wait(lambda: not self._loading, "loading a page")
             return
-        self._allow(milliseconds)
-        self._wait(lambda: self._expired, "a script of the page, or leaving it,")
-
-    def _allow(self, milliseconds: int) -> None:
-        """Let time pass until ``_expired``; requests are waited for meanwhile."""
         self._expired = False
         self._policy("pauseIfNetworkFetchesPending", budget=milliseconds)
+        self._wait(lambda: self._expired, "a script of the page, or leaving it,")
 
     def _policy(self, policy: str, **budget: int) -> None:
         if self.own_time:
@@ -154,12 +145,12 @@ class Tab:
 
     def click(self, x: float, y: float, count: int = 1) -> None:
         """Click there; ``count`` 2 is a double click."""
-        there, left = {"x": x, "y": y}, {"button": "left"}
-        events = [{"type": "mouseMoved", **there, "buttons": 0}]
+        there = {"x": x, "y": y}
+        events: list[dict[str, Any]] = [{"type": "mouseMoved", **there, "buttons": 0}]
         for number in range(1, count + 1):
-            pressed = {**there, **left, "clickCount": number}
-            events.append({"type": "mousePressed", **pressed, "buttons": 1})
-            events.append({"type": "mouseReleased", **pressed})
+            button = {**there, "button": "left", "clickCount": number}
+            events.append({"type": "mousePressed", **button, "buttons": 1})
+            events.append({"type": "mouseReleased", **button})
         self._input("Input.dispatchMouseEvent", events)
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -177,9 +168,7 @@ class Tab:
 
     def insert(self, text: str) -> None:
         """Type text where the focus is."""
-        kinds = ("keyDown", "keyUp")
-        events = [key_event(character, kind) for character in text for kind in kinds]
-        self._input("Input.dispatchKeyEvent", events)
+        self._press(text)
 
     def press(self, key: str) -> None:
         """Press a key, such as ``Enter`` or ``Control+a``.
@@ -187,7 +176,10 @@ class Tab:
         Raises:
             ConfigError: There is no such key.
         """
-        events = [key_event(key, kind) for kind in ("keyDown", "keyUp")]
+        self._press([key])
+
+    def _press(self, keys: Iterable[str]) -> None:
+        events = [key_event(key, kind) for key in keys for kind in ("keyDown", "keyUp")]
         self._input("Input.dispatchKeyEvent", events)
 
     def _mouse(self, kind: str, x: float, y: float, **more: Any) -> None:
