@@ -6,7 +6,7 @@ Episodes that begin alike share states, whose values are estimated once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agentgym.evaluation.records import EpisodeRecord
@@ -100,17 +100,17 @@ async def _add(
 ) -> None:
     path: tuple[Tokens, ...] = ()
     states: list[State] = []
-    for mark, turn in zip(await bookmarks(player, record), record.turns, strict=True):
+    completions = [completion_of(player, turn) for turn in record.turns]
+    for mark, taken in zip(await bookmarks(player, record), completions, strict=True):
         if path in known:
             await mark.discard()
         else:
             tree.states.append(known.setdefault(path, State(path, mark)))
         states.append(known[path])
-        path = (*path, completion_of(player, turn).tokens)
+        path = (*path, taken.tokens)
     tree.paths.append(states)
-    ends: Iterator[State | Estimate] = iter([*states[1:], outcome_of(record)])
-    for state, turn, after in zip(states, record.turns, ends, strict=True):
-        taken = completion_of(player, turn)
+    ends: list[State | Estimate] = [*states[1:], outcome_of(record)]
+    for state, taken, after in zip(states, completions, ends, strict=True):
         chance = min(1.0, math.exp(sum(taken.logprobs))) if own else 0.0
         state.branches.setdefault(taken.tokens, Branch(chance, after))
 
