@@ -25,9 +25,10 @@ from agentgym.evaluation.records import EpisodeRecord
 from agentgym.experiment.assemble import engines_of, executor_of
 from agentgym.experiment.job import Job, run_info
 from agentgym.experiment.plan import algorithm_settings, load_plan
+from agentgym.experiment.probe_processes import Work, default_processes, values_of_tasks
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.models.policy import Policy
-from agentgym.probe.continuations import Effort, Valued, turn_values, widest
+from agentgym.probe.continuations import Effort, Valued, widest
 from agentgym.probe.credit import agreement, turn_credit
 from agentgym.probe.files import ValuedEpisode, write_values
 from agentgym.rollout.collect import independent
@@ -54,6 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--group", type=int, default=8, help="episodes of each task")
     parser.add_argument("--half-width", type=float, default=0.05)
     parser.add_argument("--most", type=int, default=400, help="continuations from one state")
+    parser.add_argument("--processes", type=int, help="unset: one per core")
     parser.add_argument("--critic-steps", type=int, default=8, help="steps of PPO's critic")
     parser.add_argument("--out", type=Path, help="file of the turn values")
     return parser.parse_args()
@@ -75,10 +77,10 @@ async def main() -> None:
         tasks = [task_of(known, place, experiment.seed) for place in range(options.tasks)]
         job.prepare("train", tasks)
         groups = await _play(player, tasks, options.group)
-        start = time.process_time()
-        valued = await _truth(player, groups, options)
+        start = time.perf_counter()
+        valued = _truth(player, groups, experiment, options)
         truth = [episode for each in valued for episode in each.episodes]
-        _state(truth, valued, time.process_time() - start)
+        _state(truth, valued, time.perf_counter() - start)
         if options.out is not None:
             write_values(options.out, {"policy": str(options.checkpoint), "own": True}, truth)
         print("| method | pooled | within an episode | episodes |\n|---|---|---|---|")
@@ -92,19 +94,30 @@ async def main() -> None:
 
 async def _play(player: Player, tasks: list[Task], size: int) -> Groups:
     groups = await gather(independent(size)(task, player) for task in tasks)
-    return [[t for t in group if t.stop.scored and t.turns] for group in groups]
+    scored = [[t for t in group if t.stop.scored and t.turns] for group in groups]
+    return [group for group in scored if group]
 
 
-async def _truth(player: Player, groups: Groups, options: argparse.Namespace) -> list[Valued]:
-    effort = Effort(half_width=options.half_width, most=options.most)
-    limit = asyncio.Semaphore(4)
-
-    async def one(group: list[Trajectory]) -> Valued:
-        records = [EpisodeRecord.of(each, decode=player.agent.decode) for each in group]
-        async with limit:
-            return await turn_values(player, records, effort, own=True)
-
-    return await gather(one(group) for group in groups if group)
+def _truth(
+    player: Player, groups: Groups, experiment: Experiment, options: argparse.Namespace
+) -> list[Valued]:
+    work = Work(
+        experiment=experiment,
+        policy=str(options.checkpoint),
+        effort=Effort(half_width=options.half_width, most=options.most),
+        own=True,
+        groups=[
+            [EpisodeRecord.of(each, decode=player.agent.decode) for each in group]
+            for group in groups
+        ],
+    )
+    processes = options.processes or default_processes(experiment, len(groups))
+    print(f"valuing the turns of {len(groups)} tasks in {processes} processes", flush=True)
+    found = {}
+    for number, valued in values_of_tasks(work, processes):
+        found[number] = valued
+        print(f"{len(found)} of {len(groups)} tasks", flush=True)
+    return [found[number] for number in range(len(groups))]
 
 
 def _state(truth: list[ValuedEpisode], valued: list[Valued], seconds: float) -> None:
@@ -113,7 +126,7 @@ def _state(truth: list[ValuedEpisode], valued: list[Valued], seconds: float) -> 
     won = np.mean([episode.won for episode in truth])
     print(
         f"{len(truth)} episodes ({won:.2f} won), {states} states, {played} continuations, "
-        f"{seconds:.0f} CPU seconds; half widths: median {np.median(widths):.3f}, largest "
+        f"{seconds:.0f} s; half widths: median {np.median(widths):.3f}, largest "
         f"{widths.max():.3f}\n",
         flush=True,
     )

@@ -2,7 +2,9 @@
 
 import asyncio
 import math
+import multiprocessing
 import random
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +17,11 @@ from agentgym.batch.collate import collate
 from agentgym.cli import main
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.env.base import Opening, Outcome, TextEnv
-from agentgym.errors import ConfigError, NotReplayable
+from agentgym.errors import ConfigError, EngineError, NotReplayable
+from agentgym.evaluation.record_files import read_episodes
 from agentgym.evaluation.records import EpisodeRecord
+from agentgym.experiment.plan import load_plan
+from agentgym.experiment.probe_processes import Work, default_processes, values_of_tasks
 from agentgym.probe.continuations import Effort, turn_values
 from agentgym.probe.credit import agreement, spearman, turn_credit
 from agentgym.probe.files import ValuedEpisode, read_values, values_path, write_values
@@ -258,8 +263,9 @@ def test_bad_input_gives_one_line(tmp_path, capsys):
     assert main(["probe", "oracle", "--env", "hotter"]) == 2
     assert main(["probe", str(tmp_path), "--episodes", str(tmp_path / "x.jsonl")]) == 2
     assert main(["probe", str(tmp_path), "--half-width", "0.7"]) == 2
+    assert main(["probe", str(tmp_path), "--processes", "0"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3 and all(line.startswith("agentgym: ") for line in lines)
+    assert len(lines) == 4 and all(line.startswith("agentgym: ") for line in lines)
 
 
 # ---- credit --------------------------------------------------------------------------------------
@@ -324,6 +330,45 @@ def test_the_command_probes_the_episodes_of_a_run(run, capsys):
     header, found = read_values(other)
     assert header["own"] is False and header["policy"].endswith("final") and len(found) == 1
     assert min(found[0].continuations) >= 8, "every continuation of another model is played"
+
+
+def test_values_do_not_depend_on_the_number_of_processes(run):
+    episodes = run / "eval" / "before.jsonl"
+    words = [str(run / "checkpoints" / "warm"), "--episodes", str(episodes), "--quiet"]
+    words += ["--half-width", "0.3", "--most", "32", "--out", str(run / "shared.values.jsonl")]
+    assert main(["probe", *words, "--processes", "1"]) == 0
+    alone = read_values(run / "shared.values.jsonl")
+    assert main(["probe", *words, "--processes", "2"]) == 0
+    assert read_values(run / "shared.values.jsonl") == alone
+
+
+def test_a_process_that_is_killed_ends_the_probe(run):
+    episodes = tuple(read_episodes(run / "eval" / "before.jsonl"))
+    work = Work(
+        experiment=load_plan(run / "config.yaml").experiment,
+        policy=str(run / "checkpoints" / "warm"),
+        effort=Effort(half_width=0.001, most=100_000),
+        own=True,
+        groups=[episodes],
+    )
+    killer = threading.Timer(2, lambda: multiprocessing.active_children()[0].kill())
+    killer.start()
+    with pytest.raises(EngineError, match="exit code -9"):
+        list(values_of_tasks(work, 1))
+    assert not multiprocessing.active_children()
+    lost = replace(work, policy=str(run / "nothing"))
+    with pytest.raises(ConfigError):
+        list(values_of_tasks(lost, 2))
+    assert not multiprocessing.active_children()
+
+
+def test_one_process_per_core_only_where_the_cpu_computes(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(3))
+    assert default_processes(SMALL_RUN, tasks=64) == 3
+    assert default_processes(SMALL_RUN, tasks=2) == 2
+    assert default_processes(replace(SMALL_RUN, engine_device="cuda:0"), tasks=64) == 1
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(64))
+    assert default_processes(SMALL_RUN, tasks=64) == 8
 
 
 def test_episodes_of_the_viewer_get_these_values(run):

@@ -57,6 +57,8 @@ class ProbeArguments:
     """Half width of the intervals to reach. Halving it takes four times as many continuations."""
     most: int = 400
     """Continuations from one state, at most."""
+    processes: int | None = None
+    """Processes that play; unset: one per core for our own engine on the CPU, else one."""
     out: Path | None = None
     """File of the values; unset: beside the episodes."""
     quiet: bool = False
@@ -91,6 +93,8 @@ def probe(arguments: list[str]) -> int:
 
     if options.first is not None and options.first < 1:
         raise ConfigError(f"first is {options.first}, expected at least 1")
+    if options.processes is not None and options.processes < 1:
+        raise ConfigError(f"processes is {options.processes}, expected at least 1")
     experiment = Experiment(
         **{name: getattr(options, name) for name in _SHARED},
         optimizer=OptimizerSettings(precision=options.precision),
@@ -108,6 +112,7 @@ def probe(arguments: list[str]) -> int:
         first=options.first,
         out=options.out,
         effort=effort,
+        processes=options.processes,
     )
     display = Display(Console(), quiet=options.quiet)
     try:

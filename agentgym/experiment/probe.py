@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from agentgym.errors import ConfigError
 from agentgym.evaluation.files import default_path, read_header
@@ -14,19 +14,15 @@ from agentgym.evaluation.records import EpisodeRecord
 from agentgym.experiment.assemble import engines_of, executor_of
 from agentgym.experiment.evaluations import evaluate_panel
 from agentgym.experiment.job import Job
+from agentgym.experiment.probe_processes import Work, default_processes, values_of_tasks
 from agentgym.experiment.run_folder import RunFolder, fingerprint
 from agentgym.experiment.sources import is_policy
-from agentgym.probe.continuations import Effort, turn_values
+from agentgym.probe.continuations import Effort
 from agentgym.probe.files import ValuedEpisode, values_path, write_values
-from agentgym.rollout.player import Player
 from agentgym.settings import Experiment
 from agentgym.types import Task
-from agentgym.utils.concurrency import gather, run_sync
+from agentgym.utils.concurrency import run_sync
 from agentgym.utils.progress import Display, Fact
-
-AT_ONCE = 4
-"""Tasks probed side by side: more of them would displace one another's prefixes from the cache
-of the engine, from which all continuations of a state are copied."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +40,8 @@ class Probe:
     out: Path | None = None
     """The file of values; None: beside the episodes."""
     effort: Effort = field(default_factory=Effort)
+    processes: int | None = None
+    """Processes that play; None: see ``probe_processes.default_processes``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +64,6 @@ def probe_blocking(wanted: Probe, display: Display) -> Probed:
         ConfigError: There is no such file or model, or the environment cannot fork.
         NotReplayable: The environment answers differently than in the record.
     """
-    return run_sync(lambda: _probe(wanted, display))
-
-
-async def _probe(wanted: Probe, display: Display) -> Probed:
     experiment = wanted.experiment
     policy = wanted.continue_with or experiment.model
     if policy is None or is_policy(policy, experiment) or experiment.engine == "openai":
@@ -77,52 +71,69 @@ async def _probe(wanted: Probe, display: Display) -> Probed:
             f"turn values need a model that samples tokens from a given state, got {policy}: name "
             f"a checkpoint or a Hugging Face model"
         )
-    engines = engines_of(experiment, report=display.say)
-    async with executor_of(experiment.rollout) as executor, engines:
-        root = RunFolder(Path())
-        job = Job(experiment, root, display, executor, engines)
-        how = _forks(job)
-        path = wanted.episodes or await _play_panel(job, wanted)
-        records = _records(path, wanted.first)
-        own = wanted.continue_with is None and _sampled_by(path, policy, job)
-        tokenizer, model = job.loaded(policy)
-        player = job.player(tokenizer, model, "probe", job.panel_temperature)
-        found, states, played = await _values(player, records, wanted.effort, display, own=own)
-    episodes = [found[number] for number in range(len(records))]
+    path, temperature, note = run_sync(lambda: _episodes(wanted, display))
+    records = _records(path, wanted.first)
+    own = wanted.continue_with is None and _sampled_by(path, policy, temperature)
+    found, states, played = _values(wanted, policy, records, display, own=own)
     out = wanted.out or values_path(path)
     header = {
         "episodes": path.name,
         "policy": str(policy),
         "own": own,
         "half_width": wanted.effort.half_width,
-        "temperature": job.panel_temperature,
+        "temperature": temperature,
     }
-    write_values(out, header, episodes)
-    return Probed(episodes, states, played, str(policy), how, out)
+    write_values(out, header, found)
+    return Probed(found, states, played, str(policy), note, out)
 
 
-async def _values(
-    player: Player, records: Sequence[EpisodeRecord], effort: Effort, display: Display, *, own: bool
-) -> tuple[dict[int, ValuedEpisode], int, int]:
-    """The values of each record, and the counts of states and continuations."""
+class _Episodes(NamedTuple):
+    """What is probed."""
+
+    path: Path
+    temperature: float
+    """With which the policy continues."""
+    note: str
+    """How the environment reaches a state again."""
+
+
+async def _episodes(wanted: Probe, display: Display) -> _Episodes:
+    """The file of episodes, which are played first where there is none."""
+    experiment = wanted.experiment
+    async with (
+        engines_of(experiment, report=display.say) as engines,
+        executor_of(experiment.rollout) as executor,
+    ):
+        job = Job(experiment, RunFolder(Path()), display, executor, engines)
+        note = _forks(job)
+        path = wanted.episodes or await _play_panel(job, wanted)
+        return _Episodes(path, job.panel_temperature, note)
+
+
+def _values(
+    wanted: Probe, policy: str, records: Sequence[EpisodeRecord], display: Display, *, own: bool
+) -> tuple[list[ValuedEpisode], int, int]:
+    """The values of each record, in order, and the counts of states and continuations."""
     groups: dict[Task, list[int]] = {}
     for number, record in enumerate(records):
         groups.setdefault(record.key[0], []).append(number)
-    limit = asyncio.Semaphore(AT_ONCE)
+    places = list(groups.values())
+    work = Work(
+        experiment=wanted.experiment,
+        policy=policy,
+        effort=wanted.effort,
+        own=own,
+        groups=[[records[n] for n in numbers] for numbers in places],
+    )
     found: dict[int, ValuedEpisode] = {}
     states = played = 0
+    processes = wanted.processes or default_processes(wanted.experiment, len(places))
     with display.stage("probe", len(records)) as advance:
-
-        async def one(numbers: Sequence[int]) -> None:
-            nonlocal states, played
-            async with limit:
-                each = await turn_values(player, [records[n] for n in numbers], effort, own=own)
-            found.update(zip(numbers, each.episodes, strict=True))
-            states, played = states + each.states, played + each.continuations
+        for task, valued in values_of_tasks(work, processes):
+            found.update(zip(places[task], valued.episodes, strict=True))
+            states, played = states + valued.states, played + valued.continuations
             advance(len(found), Fact("continuations", f"{played:,}"))
-
-        await gather(map(one, groups.values()))
-    return found, states, played
+    return [found[number] for number in range(len(records))], states, played
 
 
 def _forks(job: Job) -> str:
@@ -163,12 +174,10 @@ def _records(path: Path, first: int | None) -> Sequence[EpisodeRecord]:
     return found[:first]
 
 
-def _sampled_by(path: Path, policy: str | Path, job: Job) -> bool:
+def _sampled_by(path: Path, policy: str | Path, temperature: float) -> bool:
     """Whether the header of an evaluation names this very model and temperature."""
     try:
         _, spec = read_header(path)
     except ConfigError:
         return False
-    return spec.model == fingerprint(policy) and (
-        spec.settings.get("temperature") == job.panel_temperature
-    )
+    return spec.model == fingerprint(policy) and (spec.settings.get("temperature") == temperature)
