@@ -122,7 +122,8 @@ def _truth(
 
 def _state(truth: list[ValuedEpisode], valued: list[Valued], seconds: float) -> None:
     widths = np.array([widest(episode.values) for episode in truth])
-    states, played = (sum(each[n] for each in valued) for n in (1, 2))
+    states = sum(each.states for each in valued)
+    played = sum(each.continuations for each in valued)
     won = np.mean([episode.won for episode in truth])
     print(
         f"{len(truth)} episodes ({won:.2f} won), {states} states, {played} continuations, "
