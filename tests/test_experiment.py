@@ -180,6 +180,18 @@ def test_the_run_setting_decides_batch_invariance(tmp_path, monkeypatch, batch_i
     assert 0 < played < len(asked) and set(asked) == {batch_invariant}
 
 
+def test_a_model_that_did_not_change_plays_its_panel_once(tmp_path):
+    once = {
+        "imitation": ImitationSettings(max_steps=2),
+        "panel": PanelSettings(tasks=2, episodes=1),
+    }
+    folder = RunFolder(tmp_path / "run")
+    found = run_blocking(replace(SMALL, steps=0, **once), GRPO().build(), folder, Display())
+    before, after = (folder.evaluation(name).read_bytes() for name in ("before", "after"))
+    assert before == after, "records hold times, which differ where episodes are played again"
+    assert found.before.metrics() == found.after.metrics()
+
+
 def test_a_checkpoint_evaluated_alone_gives_the_result_of_its_run(finished, tmp_path, capsys):
     """The command is given only the path of the checkpoint."""
     folder, _ = finished

@@ -6,6 +6,7 @@ interrupted run continues where it stopped; see ``agentgym.experiment.run_folder
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -97,10 +98,19 @@ async def _stages(job: Job, algorithm: Algorithm) -> Result:
         job.trackers.log(0, before.metrics())
     if not folder.final.exists():
         await reinforce(job, algorithm)
-    after = await evaluate_panel(job, folder.final, "after", folder.evaluation("after"))
+    after = await _after(job, before)
     job.trackers.log(folder.taken(), after.metrics())
     job.report(before, after)
     return Result(before, after)
+
+
+async def _after(job: Job, before: Report) -> Report:
+    played = job.folder.evaluation("after")
+    if job.experiment.steps:
+        return await evaluate_panel(job, job.folder.final, "after", played)
+    # The same weights with the same seeds would play the same episodes again.
+    shutil.copyfile(job.folder.evaluation("before"), played)
+    return before
 
 
 @dataclass
