@@ -20,14 +20,15 @@ from pathlib import Path
 
 from cluster_processes import Loopback
 
-FAULTS = ("world", "player", "engine", "trainer", "node", "head")
+FAULTS = ("world", "player", "engine", "broadcast", "trainer", "node", "head")
+"""``broadcast`` is an engine that gets its weights by broadcast."""
 TIMED = re.compile(r"^time/|^cluster/|tokens_per_second|^attempts/")
 """Metrics of the clock and of the faults themselves."""
 SPENT = re.compile(rf"{TIMED.pattern}|^spent/")
 """The same where an environment dies: what its player spent on the attempt counts."""
 STEPS = "100000"
 """Of a chaotic run, which is stopped before."""
-FAULT_LINE = re.compile(r"(player|engine|a rank|the r)\w* .*(died|back|noticed)")
+FAULT_LINE = re.compile(r"(player|engine|a rank|the r|a broadcast)\w* .*(died|back|noticed|broke)")
 """A line of a run about a death or a replacement."""
 # Sizes at which the local engine does not round by what else is in flight; after the warm-up most
 # actions are valid, and rewards vary.
@@ -71,10 +72,10 @@ class Job:
         self.process.wait()
 
 
-def on(cluster: Loopback, *, engines: int) -> list[str]:
+def on(cluster: Loopback, *, engines: int, sync: str = "store") -> list[str]:
     """Options of a run on a cluster."""
     words = f"--cluster.address {cluster.address} --cluster.players 2 --cluster.engines {engines}"
-    return words.split()
+    return [*words.split(), "--cluster.sync", sync]
 
 
 def taken(run: Path) -> int:
@@ -128,8 +129,9 @@ def wait_for_step(run: Path, job: Job, step: int) -> None:
 
 def disturbed(fault: str, cluster: Loopback, words: list[str], out: Path, steps: int) -> str:
     """A run with a fault in its second step; what its lines say about it."""
-    engines = 2 if fault == "engine" else 0
-    job = Job(*words, "--steps", str(steps), "--out", out, *on(cluster, engines=engines))
+    engines = 2 if fault in ("engine", "broadcast") else 0
+    placed = on(cluster, engines=engines, sync="broadcast" if fault == "broadcast" else "store")
+    job = Job(*words, "--steps", str(steps), "--out", out, *placed)
     wait_for_step(out, job, 1)
     died = time.monotonic()
     cluster.faults(random.Random(0))[fault]()
@@ -152,11 +154,14 @@ def disturbed(fault: str, cluster: Loopback, words: list[str], out: Path, steps:
     return "\n".join(f"    {line[:160]}" for line in lines)
 
 
-def chaos(minutes: float, rate: float, seed: int, words: list[str], folder: Path) -> bool:
+def chaos(
+    minutes: float, rate: float, seed: int, sync: str, words: list[str], folder: Path
+) -> bool:
     """A long run in which every step has a fault with probability ``rate``."""
     rng, cluster, out = random.Random(seed), Loopback(), folder / "chaos"
-    job = Job(*words, "--steps", STEPS, "--out", out, *on(cluster, engines=1))
-    kinds = [kind for kind in FAULTS if kind not in ("trainer", "head")]
+    placed = on(cluster, engines=1 if sync == "store" else 2, sync=sync)
+    job = Job(*words, "--steps", STEPS, "--out", out, *placed)
+    kinds = [kind for kind in FAULTS if kind not in ("broadcast", "trainer", "head")]
     counts, memory, seen = dict.fromkeys(kinds, 0), [], 0
     wait_for_step(out, job, 1)
     end = time.monotonic() + 60 * minutes
@@ -203,6 +208,7 @@ def main() -> int:
     options.add_argument("--steps", type=int, default=3, help="training steps of a run")
     options.add_argument("--chaos", type=float, help="minutes of random faults instead")
     options.add_argument("--rate", type=float, default=0.2, help="chaos: faults per step")
+    options.add_argument("--sync", choices=("store", "broadcast"), default="store", help="chaos")
     options.add_argument("--seed", type=int, default=0, help="chaos: which faults")
     given = options.parse_args()
     with tempfile.TemporaryDirectory(prefix="agentgym-cluster-") as name:
@@ -211,7 +217,7 @@ def main() -> int:
         Job("epo", *RUN.split(), *MODEL.split(), "--steps", "0", "--out", made).wait()
         words = ["epo", *RUN.split(), "--model", str(made / "checkpoints/warm")]
         if given.chaos:
-            return 0 if chaos(given.chaos, given.rate, given.seed, words, folder) else 1
+            return 0 if chaos(given.chaos, given.rate, given.seed, given.sync, words, folder) else 1
         calm = folder / "calm"
         Job(*words, "--steps", str(given.steps), "--out", calm).wait()
         different = 0

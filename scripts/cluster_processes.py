@@ -118,6 +118,7 @@ class Loopback:
             "world": one(r"multiprocessing\.forkserver"),
             "player": one("ray::PlayerActor"),
             "engine": one("ray::EngineActor"),
+            "broadcast": one("ray::EngineActor"),
             "trainer": one("ray::RankActor"),
             "node": self.kill_node,
             "head": self.kill_head,

@@ -15,6 +15,7 @@ from transformers import Qwen2Config
 from transformers.models.auto import AutoModelForCausalLM
 
 from agentgym.engines import Engine
+from agentgym.engines.weight_stream import BrokenStream, WeightStream
 from agentgym.errors import ConfigError
 from agentgym.types import Completion, Sampling
 
@@ -344,6 +345,40 @@ def of_version(completion, version):
     return Completion(*(tuple(column[n] for n in at) for column in columns), version)  # type: ignore[call-arg]
 
 
+def weights_that_stop_arriving_are_never_sampled_from(subject):
+    """The engine keeps the old ones, or its requests wait for the next ones."""
+    engine, other = subject.engine, model_of(subject.model.config, seed=1)
+    weights = list(other.state_dict().items())
+
+    def some():
+        yield from weights[: len(weights) // 2]
+        raise BrokenStream("the trainer has died")
+
+    async def play():
+        asked = [(words(30, n), Sampling(seed=n, max_tokens=120)) for n in range(3)]
+        flying = [asyncio.create_task(engine.generate(*one)) for one in asked]
+        await engine.generate(words(30, 0), Sampling(max_tokens=5))
+        broken = WeightStream({name: weight.shape for name, weight in weights}, some())
+        with pytest.raises(BrokenStream, match="has died"):
+            await asyncio.to_thread(engine.load_stream, broken, 7)
+        late = asyncio.create_task(engine.generate(words(30, 3), Sampling(seed=3, max_tokens=6)))
+        await asyncio.sleep(0.2)
+        await asyncio.to_thread(engine.load, other.state_dict(), 8)
+        return await asyncio.gather(*flying, late)
+
+    try:
+        for number, completion in enumerate(asyncio.run(play())):
+            old, new = (of_version(completion, version) for version in (0, 8))
+            assert len(old.tokens) + len(new.tokens) == len(completion.tokens)
+            if old.tokens:
+                assert_agrees(subject.model, words(30, number), old)
+            if new.tokens:
+                assert_agrees(other, [*words(30, number), *old.tokens], new)
+        assert engine.version == 8
+    finally:
+        engine.load(subject.model.state_dict(), 0)
+
+
 def diverged_weights_raise_an_error(subject):
     """After training has diverged."""
     good = subject.model.state_dict()
@@ -404,6 +439,7 @@ RULES = [
     weights_that_do_not_fit_change_nothing,
     new_weights_take_effect_between_turns,
     completions_in_flight_continue_under_new_weights,
+    weights_that_stop_arriving_are_never_sampled_from,
     diverged_weights_raise_an_error,
     a_cancelled_request_changes_no_other,
     a_sleeping_engine_still_serves_requests,

@@ -116,6 +116,24 @@ def test_a_cluster_trains_as_one_process_does(kind, least, warm, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_weights_by_broadcast_are_those_through_the_store(warm, tmp_path):
+    """Byte by byte, with players that have an engine of their own and with engines."""
+    pytest.importorskip("ray")
+    runs = {}
+    for sync, engines in (("store", 2), ("broadcast", 2), ("broadcast", 0)):
+        runs[sync, engines] = tmp_path / f"{sync}-{engines}"
+        words = ["--model", str(warm), "--steps", "2", "--cluster.sync", sync]
+        words += ["--cluster.address", "local", "--cluster.players", "2"]
+        done = run(runs[sync, engines], *words, "--cluster.engines", str(engines))
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "broke" not in done.stdout + done.stderr
+    first, *others = runs.values()
+    for other in others:
+        same_run(first, other, 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["one-step-off", "async"])
 def test_rollout_and_update_overlap_on_a_cluster(kind, warm, tmp_path):
     """Which weights sample depends on the clock; their age and what is learned from do not."""
@@ -132,7 +150,9 @@ def test_rollout_and_update_overlap_on_a_cluster(kind, warm, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("fault", ["world", "player", "engine", "trainer", "node", "head"])
+@pytest.mark.parametrize(
+    "fault", ["world", "player", "engine", "broadcast", "trainer", "node", "head"]
+)
 def test_what_is_killed_changes_no_episode_no_metric_and_no_weight(fault):
     pytest.importorskip("ray")
     done = subprocess.run(

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentgym.cluster.connect import Lost, call
-from agentgym.cluster.roster import Member, Roster
-from agentgym.cluster.weights import Packed, unpack
+from agentgym.cluster.member import Member
+from agentgym.cluster.roster import Roster
 from agentgym.engines import Engine
 from agentgym.errors import EngineError
 from agentgym.types import Completion, Sampling
@@ -26,6 +26,13 @@ class EngineFacts(NamedTuple):
 
     context: int
     takes_adapters: bool
+    stream_device: str
+    """Type of the device on which it reads weights that are broadcast."""
+
+    @classmethod
+    def of(cls, engine: Engine) -> EngineFacts:
+        """About an engine."""
+        return cls(engine.context, engine.takes_adapters, getattr(engine, "stream_device", "cpu"))
 
 
 class EngineActor(Member):
@@ -38,27 +45,26 @@ class EngineActor(Member):
     def __init__(self, make: MakeEngine) -> None:
         self._make = make
         self._open = ExitStack()
+        self._engine: Engine | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, after ``open``."""
+        assert self._engine is not None, "it was opened"
+        return self._engine
 
     async def open(self) -> EngineFacts:
         """Start the engine; returns when it can sample."""
         self._engine = await asyncio.to_thread(self._open.enter_context, self._make())
-        return EngineFacts(self._engine.context, self._engine.takes_adapters)
+        return EngineFacts.of(self._engine)
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> Completion:
         """Sample one completion."""
-        return await self._engine.generate(prompt, sampling)
+        return await self.engine.generate(prompt, sampling)
 
     async def finish(self, context: Sequence[int]) -> None:
         """The episode with this context has ended."""
-        self._engine.finish(context)
-
-    async def sleep(self) -> None:
-        """No requests are expected until the next weights."""
-        self._engine.sleep()
-
-    async def load(self, weights: dict[str, Packed], version: int) -> None:
-        """Load weights."""
-        await asyncio.to_thread(self._engine.load, unpack(weights), version)
+        self.engine.finish(context)
 
 
 class EnginePool:
@@ -105,7 +111,7 @@ class EngineSession:
     """
 
     def __init__(self, pool: EnginePool) -> None:
-        self.context, self.takes_adapters = pool.facts
+        self.context, self.takes_adapters, _ = pool.facts
         self._pool = pool
         self._actor: Any = None
         self._picking = asyncio.Lock()
@@ -156,7 +162,7 @@ class PublishingEngine:
     """
 
     def __init__(self, samplers: Roster, facts: EngineFacts) -> None:
-        self.context, self.takes_adapters = facts
+        self.context, self.takes_adapters, _ = facts
         self._samplers = samplers
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> Completion:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from agentgym.cluster.connect import Lost, call
 from agentgym.cluster.engines import EngineFacts, EnginePool
-from agentgym.cluster.roster import Member, Roster
-from agentgym.cluster.weights import Packed, unpack
+from agentgym.cluster.member import Member
+from agentgym.cluster.roster import Roster
+from agentgym.engines import Engine
 from agentgym.rollout.collect import Collect
 from agentgym.rollout.player import Player, Usage
 from agentgym.types import Task, Trajectory
@@ -46,11 +47,15 @@ class PlayerActor(Member):
         self._engines = None if engines is None or facts is None else EnginePool(engines, facts)
         self._open = AsyncExitStack()
 
+    @property
+    def engine(self) -> Engine:
+        """The engine of its own; with engines of the cluster, their client."""
+        return self._playing.player.engine
+
     async def open(self) -> EngineFacts:
         """Make the player; returns when it can play."""
         self._playing = await self._open.enter_async_context(self._make(self._engines))
-        engine = self._playing.player.engine
-        return EngineFacts(engine.context, engine.takes_adapters)
+        return EngineFacts.of(self.engine)
 
     async def collect(self, task: Task, stream: str) -> tuple[list[Trajectory], Usage]:
         """The group of a task, and what it cost."""
@@ -65,14 +70,6 @@ class PlayerActor(Member):
             player.rescore = None
             player.sampling = replace(player.sampling, temperature=temperature)
             return await player(task, sample), player.usage
-
-    async def load(self, weights: dict[str, Packed], version: int) -> None:
-        """Load weights into the player's own engine."""
-        await asyncio.to_thread(self._playing.player.engine.load, unpack(weights), version)
-
-    async def sleep(self) -> None:
-        """No requests are expected until the next weights."""
-        self._playing.player.engine.sleep()
 
     async def use(self, engines: list[Any]) -> None:
         """Sample with these engines from now on."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from agentgym.cluster.connect import Lost, call, kill, ray_library
-from agentgym.cluster.weights import pack
+from agentgym.cluster.broadcast import Broadcaster, Broken, failure_of
+from agentgym.cluster.connect import Lost, call, kill
+from agentgym.cluster.publication import Publication, Source
 from agentgym.errors import AgentGymError, EngineError
 from agentgym.utils.concurrency import cancel
 
+LATE = 0.1
+"""Seconds between two looks for weights that the trainer is about to publish."""
 DEATHS = 5
 """How often in a row a process may die before it is ready."""
 
@@ -28,14 +31,6 @@ class Seat:
     number: int
     busy: int = 0
     """Calls in flight."""
-
-
-class Member:
-    """The process of an actor; it has ``open``, which returns when it is ready, and ``load``."""
-
-    async def live(self) -> None:
-        """Never return: the call fails when the process ends."""
-        await asyncio.Event().wait()
 
 
 class Roster:
@@ -66,8 +61,12 @@ class Roster:
         self.recovery_seconds = 0.0
         """From a death to its replacement, summed."""
         self._start, self._report, self._joined = start, report, joined
-        self._current: tuple[Any, int] | None = None
-        """Reference to the packed weights that were published last, and their version."""
+        self.broadcaster: Broadcaster | None = None
+        """Broadcasts weights; without, they go through the object store."""
+        self.source: Source | None = None
+        """Makes the weights that were published last, for those that start later."""
+        self._current: Publication | None = None
+        """The weights that were published last."""
         self._lock = threading.Lock()
         self._changed = asyncio.Event()
         self.failure: asyncio.Future[Exception] = asyncio.Future()
@@ -81,6 +80,8 @@ class Roster:
 
     async def close(self) -> None:
         """End all of them."""
+        if self.broadcaster is not None:
+            self.broadcaster.close()
         await cancel(self._keeping)
 
     async def pick(self) -> Seat:
@@ -104,20 +105,47 @@ class Roster:
         Raises:
             EngineError: One of them refused the weights.
         """
-        ray = ray_library()
-        from ray.exceptions import RayError, RayTaskError
-
-        packed = ray.put(pack(weights))
+        new = Publication(version, self.source or (lambda: weights))
+        if self.broadcaster is None:
+            new.put(weights)
         with self._lock:
-            self._current = packed, version
+            self._current = new
             actors = [seat.actor for seat in self.seats]
-        for reference in [actor.load.remote(packed, version) for actor in actors]:
-            try:
-                ray.get(reference)
-            except RayTaskError as problem:
-                raise EngineError(f"{self.name}: {problem.cause}") from problem
-            except RayError:
-                pass  # It died; its replacement loads them.
+        if self.broadcaster is None:
+            self._load(actors, new)
+            return
+        try:
+            self.broadcaster.send(actors, weights, version)
+        except Broken as broken:
+            new.put(weights)
+            for actor in broken.silent:
+                kill(actor)
+            loaded = self._load(broken.missed, new)
+            self._report(
+                f"a broadcast of weights broke ({broken}): {loaded} of {len(actors)} {self.name}s "
+                f"got them through the object store"
+            )
+
+    def retire(self, *, keep: bool) -> None:
+        """The trainer is about to change the weights that were published last; from any thread.
+
+        Args:
+            keep: The engines sample with them until then, so that one that starts needs a copy.
+        """
+        with self._lock:
+            current = self._current
+        if current is not None:
+            current.retire(keep=keep)
+
+    def _load(self, actors: Sequence[Any], weights: Publication) -> int:
+        """Load weights from the object store; how many did, the others died."""
+        packed, loaded = weights.packed(), 0
+        for reference in [actor.load.remote(packed, weights.version) for actor in actors]:
+            problem = failure_of(reference)
+            if problem is not None and not isinstance(problem, Lost):
+                raise EngineError(f"{self.name}: {problem}") from problem
+            loaded += problem is None
+        return loaded
 
     async def _keep(self, number: int) -> None:
         """Start the one of a number, and another one whenever it died; never returns."""
@@ -147,15 +175,20 @@ class Roster:
 
     async def _admitted(self, seat: Seat) -> Seat:
         """The seat, after it has loaded the newest weights."""
-        loaded: tuple[Any, int] | None = None
+        loaded: Publication | None = None
         while True:
             with self._lock:
-                if loaded is self._current:
+                newest = self._current
+                if loaded is newest:
                     self.seats.append(seat)
                     break
-                loaded = self._current
-            assert loaded is not None, "it was published"
-            await call(seat.actor.load, *loaded)
+            assert newest is not None, "it was published"
+            packed = await asyncio.to_thread(newest.packed)
+            if packed is None:  # The trainer is changing them, and publishes others soon.
+                await asyncio.sleep(LATE)
+                continue
+            await call(seat.actor.load, packed, newest.version)
+            loaded = newest
         self._notify()
         return seat
 

@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from agentgym.errors import ConfigError
 from agentgym.types import Completion, Sampling
@@ -118,21 +117,21 @@ def join_completions(parts: Sequence[Completion]) -> Completion:
     return make_completion(tokens, logprobs, entropies, versions, parts[-1].finish)
 
 
-def check_weights(expected: Mapping[str, torch.Size], weights: Mapping[str, Tensor]) -> None:
-    """Reject a state dict before the first weight is copied. Unknown names are ignored.
+def check_shapes(expected: Mapping[str, torch.Size], given: Mapping[str, torch.Size]) -> None:
+    """Reject weights by their shapes, before the first weight is copied. Unknown names are ignored.
 
     Raises:
         ConfigError: A weight is missing or has another shape.
     """
-    missing = [name for name in expected if name not in weights]
+    missing = [name for name in expected if name not in given]
     if missing:
         raise ConfigError(
             f"the new weights lack {missing[0]!r} (and {len(missing) - 1} more); pass the whole "
             f"state dict of a model of the same architecture"
         )
     for name, shape in expected.items():
-        if weights[name].shape != shape:
+        if given[name] != shape:
             raise ConfigError(
                 f"the new weights are of another architecture: {name!r} must have shape "
-                f"{list(shape)}, got {list(weights[name].shape)}"
+                f"{list(shape)}, got {list(given[name])}"
             )

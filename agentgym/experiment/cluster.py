@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -10,6 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from agentgym.cluster.broadcast import Broadcaster
 from agentgym.cluster.connect import bundle, connect, disconnect, place, start_in
 from agentgym.cluster.engines import EngineActor, EngineFacts, EnginePool, PublishingEngine
 from agentgym.cluster.players import ClusterGroups, Losses, PlayerActor, Playing
@@ -31,6 +35,7 @@ from agentgym.models.policy import Policy
 from agentgym.models.protocols import CausalLM, Tokenizer
 from agentgym.rollout.player import Player, Usage
 from agentgym.settings import ClusterSettings, Experiment
+from agentgym.training.trainer import Trainer
 from agentgym.types import Task, Trajectory
 from agentgym.utils.jsonl import write_atomic
 from agentgym.utils.progress import Display
@@ -60,6 +65,12 @@ def check_cluster(experiment: Experiment, objects: Objects | None) -> None:
     if experiment.server is not None:
         raise ConfigError(
             "a cluster starts its own engines: leave `--server` out and set `--cluster.engines`"
+        )
+    adapters = experiment.engine != "local" and experiment.lora.sync == "adapters"
+    if experiment.cluster.sync == "broadcast" and experiment.lora.rank is not None and adapters:
+        raise ConfigError(
+            "`--cluster.sync broadcast` sends whole weights: leave it out for adapters alone, or "
+            "set `--lora.sync merged`"
         )
 
 
@@ -167,6 +178,21 @@ class ClusterRun:
             tokenizer, checkpoint
         )
 
+    @contextmanager
+    def following(self, trainer: Trainer) -> Iterator[None]:
+        """Give engines that start meanwhile the weights of a trainer, when these are broadcast."""
+        samplers, learner = self._samplers(), trainer.learner
+        adapters = trainer.player.engine.takes_adapters
+        # The engines sample with the weights before an update until the next publication.
+        keep = self._plan.experiment.schedule.kind == "one-step-off"
+        samplers.source = lambda: learner.weights(adapters=adapters)
+        trainer.changing = partial(samplers.retire, keep=keep)
+        try:
+            yield
+        finally:
+            samplers.retire(keep=False)
+            samplers.source = None
+
     def groups(self, usage: Usage, step: int) -> ClusterGroups:
         """Groups that the players play from a step on; ``usage`` gets what they cost."""
         folder = RunFolder(self._root)
@@ -183,7 +209,8 @@ class ClusterRun:
         engine = await self._open()
         if self._held != checkpoint:
             _, model = parts.trainable(checkpoint, changes=False)
-            engine.load(Policy(model).weights(adapters=engine.takes_adapters), 0)
+            weights = Policy(model).weights(adapters=engine.takes_adapters)
+            await asyncio.to_thread(engine.load, weights, 0)
             self._held = checkpoint
         groups = self._groups(Usage())
         stream, temperature = f"{parts.experiment.seed}/evaluation", parts.panel_temperature
@@ -204,8 +231,9 @@ class ClusterRun:
 
         All begin with the weights before training, a checkpoint that stays.
         """
+        settings = self._plan.experiment.cluster
         if self._players is None:
-            settings, where = self._plan.experiment.cluster, (self._root, self._warm.resolve())
+            where = self._root, self._warm.resolve()
             if settings.engines:
                 make = EngineRecipe(self._plan, *where)
                 self._engines = self._roster("engine", EngineActor, bundle(), lambda: (make,))
@@ -217,8 +245,17 @@ class ClusterRun:
             )
             await self._players.open()
             self._held = self._warm
-        samplers = self._engines or self._players
+        samplers = self._samplers()
+        if settings.sync == "broadcast" and samplers.broadcaster is None:
+            on_gpus = torch.cuda.is_available() and samplers.about.stream_device == "cuda"
+            backend = "nccl" if on_gpus else "gloo"
+            samplers.broadcaster = Broadcaster(backend, settings.sync_timeout)
         return PublishingEngine(samplers, samplers.about)
+
+    def _samplers(self) -> Roster:
+        samplers = self._engines or self._players
+        assert samplers is not None, "it was opened"
+        return samplers
 
     def _sampling(self) -> tuple[list[Any] | None, EngineFacts | None]:
         """The engines that players sample with, and what is known about them."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any
 
 from agentgym.algorithm import Algorithm
@@ -33,8 +33,10 @@ async def reinforce(parts: RunParts, algorithm: Algorithm) -> None:
     whole = with_importance_correction(algorithm, experiment.schedule)
     learner = make_learner(parts, model, whole, begin)
     checkpoints = Checkpoints(parts.folder, learner, tokenizer, background=experiment.save_async)
-    with closing(learner), checkpoints:
+    with closing(learner), checkpoints, ExitStack() as following:
         trainer = Trainer(whole, learner, player, alarms=experiment.alarms)
+        if parts.cluster is not None:
+            following.enter_context(parts.cluster.following(trainer))
         if state:
             trainer.restore(state, start)
         if parts.cluster is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from agentgym.utils.bounds import above, at_least
 
@@ -27,6 +27,12 @@ class ClusterSettings:
     restarts: int = 3
     """How often in a row the ranks start again from the last checkpoint after one of them died; a
     training step in between resets the count."""
+    sync: Literal["store", "broadcast"] = "store"
+    """How weights reach the engines: through Ray's object store, or by a broadcast from the first
+    trainer to all engines at once, over NCCL between GPUs and Gloo between CPUs."""
+    sync_timeout: float = 120.0
+    """broadcast: seconds until all engines must have the weights; late ones get them through the
+    object store."""
     placement_timeout: float = 300.0
     """Seconds until the cluster must have room."""
 
@@ -34,4 +40,4 @@ class ClusterSettings:
         """Refuse impossible values."""
         at_least(1, self, "trainers", "players")
         at_least(0, self, "engines", "restarts")
-        above(0, self, "placement_timeout")
+        above(0, self, "sync_timeout", "placement_timeout")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
@@ -63,6 +63,8 @@ class Trainer:
     """When to warn, and when to stop."""
     groups: Groups | None = None
     """Where groups come from; unset: the player plays them."""
+    changing: Callable[[], None] = lambda: None
+    """Called in the learner's thread before the weights change."""
 
     def __post_init__(self) -> None:
         """Initialise the credit state; add the networks the algorithm needs to the learner."""
@@ -155,6 +157,7 @@ class Trainer:
         metrics |= credit_metrics(batch) | self.algorithm.credit.health(
             self.credit_state, self.step
         )
+        self.changing()
         for update in self.algorithm.updates:
             metrics |= self.learner.update(batch, update, self.step)
         return metrics, advantages

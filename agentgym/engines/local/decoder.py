@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
+
+from agentgym.engines.weight_stream import WeightStream
 
 
 class Decoder(Protocol):
@@ -38,8 +40,8 @@ class Decoder(Protocol):
     def release(self) -> None:
         """Free the memory of the cache; all rows are empty afterwards."""
 
-    def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Load a state dict of the same architecture; the cache becomes invalid.
+    def load(self, weights: WeightStream) -> None:
+        """Load weights of the same architecture; the cache becomes invalid.
 
         Raises:
             ConfigError: A weight is missing or has another shape; nothing was changed.

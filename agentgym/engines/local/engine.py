@@ -14,6 +14,7 @@ from agentgym.engines.local.scheduler import Scheduler
 from agentgym.engines.local.slotted import SlottedDecoder
 from agentgym.engines.requests import ModelLimits, check_request
 from agentgym.engines.stats import EngineStats
+from agentgym.engines.weight_stream import WeightStream
 from agentgym.errors import ConfigError
 from agentgym.models.lora import merge_lora
 from agentgym.models.protocols import CausalLM
@@ -141,6 +142,20 @@ class LocalEngine:
 
         Raises:
             ConfigError: A weight is missing or has another shape; nothing was changed.
+        """
+        self.load_stream(WeightStream.of(weights), version)
+
+    @property
+    def stream_device(self) -> str:
+        """Type of the device on which weights are read as they arrive."""
+        return self.device.type
+
+    def load_stream(self, weights: WeightStream, version: int) -> None:
+        """As ``load``, one weight after another; where they stop arriving, requests wait.
+
+        Raises:
+            ConfigError: A weight is missing or has another shape; nothing was changed.
+            BrokenStream: They stopped arriving.
         """
         self._scheduler.load(weights, version)
 

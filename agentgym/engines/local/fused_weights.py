@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agentgym.engines.requests import check_weights
+from agentgym.engines.requests import check_shapes
+from agentgym.engines.weight_stream import WeightStream
 from agentgym.models.protocols import CausalLM
 
 _CLASSES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}
@@ -129,7 +130,7 @@ class FusedWeights:
         self.head = Linear(head)
         layers = range(config.num_hidden_layers)
         self.layers = [self._layer(weights, f"model.layers.{i}.", repeats) for i in layers]
-        self.load(weights)
+        self.load(WeightStream.of(weights))
 
     def _fuse(self, weights: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
         """Allocate one tensor for the named weights, stacked along the first axis."""
@@ -174,15 +175,17 @@ class FusedWeights:
         return whole
 
     @torch.no_grad()
-    def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy a Hugging Face state dict.
+    def load(self, weights: WeightStream) -> None:
+        """Copy the weights of a Hugging Face state dict.
 
         Raises:
             ConfigError: A weight is missing or has another shape; nothing was changed.
+            BrokenStream: They stopped arriving; some were copied.
         """
-        check_weights(self._shapes, weights)
-        for name, view in self._views.items():
-            view.copy_(weights[name])
+        check_shapes(self._shapes, weights.shapes)
+        for name, weight in weights:
+            if name in self._views:
+                self._views[name].copy_(weight)
         self.head.pack()
         for layer in self.layers:
             for linear in (layer.qkv, layer.out, layer.gate_up, layer.down):

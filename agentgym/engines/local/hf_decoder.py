@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from agentgym.engines.requests import check_weights
+from agentgym.engines.requests import check_shapes
+from agentgym.engines.weight_stream import WeightStream
 from agentgym.models.protocols import CausalLM
 
 
@@ -43,20 +44,21 @@ class HFDecoder:
         self._extra = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
         self._rows: dict[int, _Row] = {}
 
-    def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy a state dict; of tied weights, one name is enough."""
+    def load(self, weights: WeightStream) -> None:
+        """Copy weights; of tied weights, one name is enough."""
         own = self._model.state_dict()
-        given = {own[name].data_ptr() for name in weights if name in own}
+        given = {own[name].data_ptr() for name in weights.shapes if name in own}
         needed = {
             name: tensor
             for name, tensor in own.items()
-            if name in weights or tensor.data_ptr() not in given
+            if name in weights.shapes or tensor.data_ptr() not in given
         }
-        check_weights({name: tensor.shape for name, tensor in needed.items()}, weights)
+        check_shapes({name: tensor.shape for name, tensor in needed.items()}, weights.shapes)
         self._rows.clear()
         with torch.no_grad():
-            for name, tensor in needed.items():
-                tensor.copy_(weights[name])
+            for name, weight in weights:
+                if name in needed:
+                    needed[name].copy_(weight)
 
     def release(self) -> None:
         """Free the memory of all caches."""

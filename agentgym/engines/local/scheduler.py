@@ -6,24 +6,24 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
-
-from torch import Tensor
 
 from agentgym.engines.local import sampling as sampler
 from agentgym.engines.local.decoder import Decoder
 from agentgym.engines.local.slot_pool import Slot, SlotPool
 from agentgym.engines.requests import finish_reason, make_completion
 from agentgym.engines.stats import EngineStats, regroup_delay
+from agentgym.engines.weight_stream import BrokenStream, WeightStream
 from agentgym.errors import ConfigError
 from agentgym.models.out_of_memory import explain_out_of_memory
 from agentgym.types import Completion, Sampling
 
 _PREFILL_TOKENS = 16384
 """Prefill budget of a model call, in tokens; bounds its memory."""
+_LOOK = 1.0
+"""Seconds between two looks for whole weights."""
 _REMEDY = "lower `--rollout.concurrency` or `--rollout.max-context-tokens`"
 
 
@@ -124,6 +124,9 @@ class Scheduler:
         self._loads = 0
         self._known = 0
         """Value of ``_loads`` for which the slot pool is valid."""
+        self._whole = threading.Event()
+        """Unset while the weights are partly of one version and partly of another."""
+        self._whole.set()
 
     def submit(self, prompt: list[int], sampling: Sampling) -> asyncio.Future[Completion]:
         """Queue a checked request; cancelling the future withdraws it."""
@@ -138,12 +141,20 @@ class Scheduler:
             self._task = loop.create_task(self._serve(loop))
         return job.future
 
-    def load(self, weights: Mapping[str, Tensor], version: int) -> None:
-        """New weights, from any thread; waits for the model call in progress."""
+    def load(self, weights: WeightStream, version: int) -> None:
+        """New weights, from any thread; waits for the model call in progress.
+
+        Where they stop arriving, there are no model calls until a later load.
+        """
         with self._lock:
-            self._decoder.load(weights)
+            try:
+                self._decoder.load(weights)
+            except BrokenStream:
+                self._whole.clear()
+                raise
             self._loads += 1
             self.version = version
+            self._whole.set()
 
     def sleep(self) -> None:
         """Free the caches, from any thread."""
@@ -240,8 +251,9 @@ class Scheduler:
 
     def _step(self, plan: _Plan) -> _Sampled | None:
         """One model call, one token per job; None if the weights changed since the plan."""
+        self._whole.wait(_LOOK)  # Not for ever: the thread must end with its process.
         with self._lock:
-            if plan.loads != self._loads:
+            if plan.loads != self._loads or not self._whole.is_set():
                 return None
             started = time.perf_counter()
             with explain_out_of_memory(f"{len(plan.jobs)} contexts at once", _REMEDY):

@@ -26,6 +26,7 @@ from agentgym.engines.local import batch_invariance
 from agentgym.engines.local.batch_invariance import round_up
 from agentgym.engines.local.fused_weights import FusedWeights, head_size
 from agentgym.engines.local.parallel import packing_order, run_parallel, split_rows
+from agentgym.engines.weight_stream import WeightStream
 
 _GAP = 2
 """Idle slots allowed inside a run: reading them is cheaper than another attention call."""
@@ -118,8 +119,8 @@ class SlottedDecoder:
         parts = torch.cat([cos, cos], -1)[:, None], torch.cat([-sin, sin], -1)[:, None]
         return parts[0].to(self._device, self._dtype), parts[1].to(self._device, self._dtype)
 
-    def load(self, weights: Mapping[str, Tensor]) -> None:
-        """Copy a Hugging Face state dict."""
+    def load(self, weights: WeightStream) -> None:
+        """Copy the weights of a Hugging Face state dict."""
         self._weights.load(weights)
         # Diverged weights may leave NaN in the cache, which would spread via masked positions.
         with torch.inference_mode():

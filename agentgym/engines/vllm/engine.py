@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from agentgym.engines.requests import (
     ModelLimits,
     check_request,
-    check_weights,
+    check_shapes,
     join_completions,
     remaining_request,
 )
@@ -30,6 +30,7 @@ from agentgym.engines.vllm.answers import parse_completion
 from agentgym.engines.vllm.arguments import TOP_LOGPROBS, check_temperature, sampling_params
 from agentgym.engines.vllm.model_info import ModelInfo
 from agentgym.engines.vllm.start import start_engine, unfinished_outputs
+from agentgym.engines.weight_stream import BrokenStream, WeightStream
 from agentgym.errors import ConfigError, EngineError, one_line
 from agentgym.types import Completion, Sampling
 
@@ -119,6 +120,8 @@ class VLLMEngine:
         self._numbers = count()
         self._failure: EngineError | None = None
         self._asleep = False
+        self._held: list[_Job] | None = None
+        """Requests that wait for whole weights; None while the weights are whole."""
         self._active = time.monotonic()
         """Time of the last progress of vLLM."""
         self._engine: Any = None
@@ -169,8 +172,25 @@ class VLLMEngine:
             ConfigError: A weight is missing or has another shape; nothing was changed.
             EngineError: vLLM failed.
         """
+        self.load_stream(WeightStream.of(weights), version)
+
+    @property
+    def stream_device(self) -> str:
+        """Type of the device on which weights are read as they arrive."""
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def load_stream(self, weights: WeightStream, version: int) -> None:
+        """As ``load``, one weight after another; where they stop arriving, requests wait.
+
+        Raises:
+            ConfigError: A weight is missing or has another shape; nothing was changed.
+            BrokenStream: They stopped arriving.
+            EngineError: vLLM failed.
+        """
         if not self.takes_adapters:
-            check_weights(self._info.shapes, weights)
+            check_shapes(self._info.shapes, weights.shapes)
         if not self._thread.is_alive():
             raise EngineError("the engine was closed")
         adopted: Future[None] = Future()
@@ -230,6 +250,9 @@ class VLLMEngine:
         self._expected -= 1
         if job.future.done():
             return
+        if self._held is not None:
+            self._held.append(job)
+            return
         if self._failure is None:
             try:
                 self._wake()
@@ -268,9 +291,7 @@ class VLLMEngine:
         number = self._adapters.number
         return LoRARequest(f"policy-{number}", number, str(self._adapters.path))
 
-    def _adopt(
-        self, weights: Mapping[str, torch.Tensor], version: int, adopted: Future[None]
-    ) -> None:
+    def _adopt(self, weights: WeightStream, version: int, adopted: Future[None]) -> None:
         """Abort the requests in flight and continue them under the new weights."""
         leaving, self._in_flight = self._in_flight, {}
         try:
@@ -282,18 +303,23 @@ class VLLMEngine:
                         job.parts.append(self._part(job, answer))
             self._abort(leaving)
             if self._adapters is not None:
-                self._adapters.write(weights)
+                self._adapters.write(dict(weights))
             else:
-                self._engine.collective_rpc("agentgym_load", args=(list(weights.items()),))
+                self._engine.collective_rpc("agentgym_load", args=(weights,))
             if not self._engine.reset_prefix_cache():
                 raise EngineError("vLLM kept a cache of the old weights; restart the engine")
             self.version = version
+        except BrokenStream as problem:
+            self._held = [*(self._held or ()), *leaving.values()]
+            adopted.set_exception(problem)
+            return
         except Exception as problem:
             self._in_flight = leaving
             self._fail(problem)
             adopted.set_exception(self._failure or problem)
             return
-        for job in leaving.values():
+        held, self._held = self._held or [], None
+        for job in [*held, *leaving.values()]:
             self._admit(job)
         adopted.set_result(None)
 
@@ -348,8 +374,9 @@ class VLLMEngine:
         """After an exception the state of vLLM is unknown: fail all requests until a reload."""
         self._failure = EngineError(f"vLLM failed: {one_line(problem)}")
         self._failure.__cause__ = problem
-        leaving, self._in_flight = self._in_flight, {}
-        for job in leaving.values():
+        leaving, self._in_flight = [*self._in_flight.values(), *(self._held or ())], {}
+        self._held = None
+        for job in leaving:
             job.resolve(partial(job.future.set_exception, self._failure))
 
     def _stop(self) -> None:

@@ -8,9 +8,10 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from agentgym.engines.endpoint import Endpoint, RetryPolicy
 from agentgym.engines.requests import (
     ModelLimits,
     check_request,
-    check_weights,
+    check_shapes,
     join_completions,
     remaining_request,
 )
@@ -37,6 +38,7 @@ from agentgym.engines.vllm.arguments import (
 )
 from agentgym.engines.vllm.model_info import ModelInfo
 from agentgym.engines.vllm.process import ServerProcess
+from agentgym.engines.weight_stream import WeightStream
 from agentgym.errors import EngineError
 from agentgym.types import Completion, Sampling
 from agentgym.utils.access import TOKEN
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 
 START_SECONDS = 600.0
 """Time limit for a server to become ready; loading a large model takes minutes."""
+FILE = 2**28
+"""Bytes of weights after which another file is begun."""
 RESETS = 100
 """Attempts to empty the cache of a paused server."""
 
@@ -161,6 +165,8 @@ class ServerEngine:
     def sleep(self) -> None:
         """Nothing to do: a server manages its own memory."""
 
+    stream_device = "cpu"
+
     def load(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
         """Write new weights to a folder and make the server load them; drops every cache.
 
@@ -170,15 +176,27 @@ class ServerEngine:
             ConfigError: A weight is missing or has another shape; nothing was changed.
             EngineError: The server did not load them.
         """
+        self.load_stream(WeightStream.of(weights), version)
+
+    def load_stream(self, weights: WeightStream, version: int) -> None:
+        """The same with weights that are written as they arrive; the server samples meanwhile.
+
+        Raises:
+            ConfigError: A weight is missing or has another shape; nothing was changed.
+            BrokenStream: They stopped arriving; the server keeps the old ones.
+            EngineError: The server did not load them.
+        """
         if self._adapters is None:
-            check_weights(self._info.shapes, weights)
-        with self._lock, self._weight_update():
-            old, self._weights = self._weights, self._write(weights)
-            if self._process is not None and self._process.ensure():
-                self._install()
-            else:
-                self._publish()
-            self.version = version
+            check_shapes(self._info.shapes, weights.shapes)
+        with self._lock:
+            new = self._write(weights)
+            with self._weight_update():
+                old, self._weights = self._weights, new
+                if self._process is not None and self._process.ensure():
+                    self._install()
+                else:
+                    self._publish()
+                self.version = version
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
 
@@ -342,15 +360,33 @@ class ServerEngine:
             old = {"lora_name": before}
             self._endpoint.request("POST", "/v1/unload_lora_adapter", json=old, decoded=False)
 
-    def _write(self, weights: Mapping[str, torch.Tensor]) -> Path:
-        from safetensors.torch import save_file
-
+    def _write(self, weights: WeightStream) -> Path:
         if self._adapters is not None:
-            self._adapters.write(weights)
+            self._adapters.write(dict(weights))
             return self._adapters.path
-
         folder = Path(tempfile.mkdtemp(prefix="weights-", dir=self._folder))
-        # Copies: tied weights share memory, which safetensors does not support.
-        named = {name: w.detach().cpu().clone().contiguous() for name, w in weights.items()}
-        save_file(named, folder / "model.safetensors")
+        try:
+            _write_files(weights, folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         return folder
+
+
+def _write_files(weights: Iterable[tuple[str, torch.Tensor]], folder: Path) -> None:
+    """Files of about ``FILE`` bytes, so that memory holds the weights of one of them."""
+    from safetensors.torch import save_file
+
+    named: dict[str, torch.Tensor] = {}
+    numbers = count()
+
+    def write() -> None:
+        save_file(named, folder / f"model-{next(numbers):05}.safetensors")
+        named.clear()
+
+    for name, weight in weights:
+        # Copies: tied weights share memory, which safetensors does not support.
+        named[name] = weight.detach().cpu().clone().contiguous()
+        if sum(each.nbytes for each in named.values()) >= FILE:
+            write()
+    write()

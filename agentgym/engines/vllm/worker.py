@@ -37,7 +37,7 @@ class WorkerExtension:
         return True
 
     def agentgym_load(self, weights: Iterable[tuple[str, Tensor]] | str) -> None:
-        """Load new weights: named tensors, or the safetensors files of a folder."""
+        """Load new weights: named tensors as they arrive, or the safetensors files of a folder."""
         named = _stored(Path(weights)) if isinstance(weights, str) else iter(weights)
         self.reload_weights(weights_iterator=named)  # type: ignore[attr-defined]
         runner = self.model_runner
