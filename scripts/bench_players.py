@@ -6,29 +6,43 @@ controller: CPU of the controlling process per turn, playing itself and with two
     the goal is 30 us with actors. Turns have 100 tokens, and the engine answers at once.
 worlds: steps of light worlds per second, in processes of this machine and within players; the goal
     is half as many.
-publish: bytes and seconds until two players' engines have new weights, whole and adapters alone.
+publish: bytes and seconds until two players' engines have new weights: whole ones through the
+    object store, by a file that each reads, and by broadcast; and adapters alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
 import torch
 import tyro
 from made import made
+from safetensors.torch import load_file, save_file
 
-from agentgym.cluster.connect import bundle, connect, disconnect, end_all, place, start_in
-from agentgym.cluster.engines import EnginePool
+from agentgym.cluster.broadcast import Broadcaster
+from agentgym.cluster.connect import (
+    bundle,
+    connect,
+    disconnect,
+    end_all,
+    place,
+    ray_library,
+    start_in,
+)
+from agentgym.cluster.engines import EngineFacts, EnginePool
 from agentgym.cluster.players import ClusterGroups, PlayerActor, Playing
 from agentgym.cluster.roster import Roster
 from agentgym.engines.scripted import ScriptedEngine
+from agentgym.engines.weight_stream import WeightStream
 from agentgym.env.process_pool import ProcessPool
 from agentgym.env.registry import EnvFactory
 from agentgym.models.lora import adapter_weights, add_lora, merge_lora
@@ -121,16 +135,38 @@ async def step(executor: Any, worlds: int, steps: int) -> None:
     await gather(env.close() for env in there)
 
 
+class Reader(ScriptedEngine):
+    """Reads every byte of its weights, as an engine would."""
+
+    stream_device = "cpu"
+
+    def load(self, weights: Mapping[str, torch.Tensor], version: int) -> None:
+        """Read them."""
+        self.load_stream(WeightStream.of(weights), version)
+
+    def load_stream(self, weights: WeightStream, version: int) -> None:
+        """Read them as they arrive."""
+        for _, weight in weights:
+            weight.contiguous().view(-1).view(torch.uint8).sum()
+
+
 class Receiving(PlayerActor):
-    """A player that counts what it is sent."""
+    """A player that reads what it is sent."""
 
-    async def open(self) -> None:  # type: ignore[override]
+    reader = Reader(lambda prompt, sampling: [0])
+
+    @property
+    def engine(self) -> Reader:
+        """Reads weights."""
+        return self.reader
+
+    async def open(self) -> EngineFacts:
         """Nothing to make."""
+        return EngineFacts.of(self.engine)
 
-    async def load(self, weights: Mapping[str, Any], version: int) -> None:
-        """Read every byte, as an engine would."""
-        for each in weights.values():
-            each.data.sum()
+    async def read(self, file: Path) -> None:
+        """Read a file of weights."""
+        await asyncio.to_thread(lambda: self.engine.load(load_file(file), 0))
 
 
 @asynccontextmanager
@@ -206,18 +242,38 @@ async def publish(options: Options) -> Iterator[str]:
     """Bytes and seconds of a publication."""
     _, model = made("medium", context=4096)
     add_lora(model, LoraSettings(rank=16), seed=0)
-    found = {"whole": merge_lora(model).state_dict(), "adapters": adapter_weights(model)}
+    whole, adapters = merge_lora(model).state_dict(), adapter_weights(model)
     lines = []
     async with roster(None, Receiving) as players:
-        for name, weights in found.items():
+        actors = [seat.actor for seat in players.seats]
+
+        async def measure(name: str, weights: Mapping[str, torch.Tensor], way: Any) -> None:
             times = []
-            for version in range(options.repetitions):
+            for version in range(options.repetitions + 1):
                 start = time.perf_counter()
-                await asyncio.to_thread(players.publish, weights, version)
+                await asyncio.to_thread(way, weights, version)
                 times.append(time.perf_counter() - start)
             distinct = {w.data_ptr(): w.nbytes for w in weights.values()}
             size = sum(distinct.values()) / 1e6
-            lines.append(f"publish {name}: {size:.1f} MB in {median(times):.3f} s to two players")
+            # The first broadcast also forms the group.
+            lines.append(
+                f"publish {name}: {size:.1f} MB in {median(times[1:]):.3f} s to two players"
+                f" (the first time {times[0]:.3f})"
+            )
+
+        def by_file(weights: Mapping[str, torch.Tensor], version: int) -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "model.safetensors"
+                save_file({name: weight.clone() for name, weight in weights.items()}, file)
+                ray_library().get([actor.read.remote(file) for actor in actors])
+
+        await measure("whole, object store", whole, players.publish)
+        await measure("whole, file", whole, by_file)
+        players.broadcaster = Broadcaster("gloo", 60)
+        await measure("whole, broadcast", whole, players.publish)
+        players.broadcaster.close()
+        players.broadcaster = None
+        await measure("adapters, object store", adapters, players.publish)
     return iter(lines)
 
 
