@@ -29,7 +29,7 @@ def weights():
         "empty": torch.empty(0, 3),
         "none": torch.empty(0, 3),
         "bits": torch.tensor([True, False, True]),
-        "embedding": tied,
+        "embedding": tied.detach(),  # As in a state dict: another object, the same memory.
         "part": tied[:, :2],
         "last": torch.zeros(10_000_000),  # More than the buffers of a connection hold.
     }
