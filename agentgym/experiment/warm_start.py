@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from agentgym.errors import ConfigError
 from agentgym.experiment.checkpoints import save_model
 from agentgym.experiment.failed_step import keep_failed_step
@@ -16,6 +20,7 @@ from agentgym.rollout.demonstrations import (
 )
 from agentgym.training.metrics import episode_metrics
 from agentgym.training.warmup import demonstrations, imitate
+from agentgym.types import Task
 from agentgym.utils.concurrency import gather
 from agentgym.utils.seeds import derive
 
@@ -52,7 +57,10 @@ def _demonstrations(parts: RunParts, count: int) -> list[Demonstration]:
         return []
     model = parts.experiment.model
     tokenizer = None if model is None else parts.tokenizer(model)
-    bare, tasks = parts.oracle_world(parts.action_format(tokenizer)), parts.panel("train").tasks
+    bare = parts.oracle_world(parts.action_format(tokenizer))
+    tasks = parts.panel("train").tasks
+    if model is not None:
+        tasks, count = _needed(parts, tasks, count)
     with parts.display.stage("demonstrations", count * len(tasks)) as advance:
         shown = demonstrations(
             bare,
@@ -69,6 +77,16 @@ def _demonstrations(parts: RunParts, count: int) -> list[Demonstration]:
             f"and give a model with `--model`"
         )
     return shown
+
+
+def _needed(parts: RunParts, tasks: tuple[Task, ...], count: int) -> tuple[tuple[Task, ...], int]:
+    """Tasks and demonstrations of each: no more than the steps of imitation read once."""
+    wanted = parts.experiment.imitation
+    most = wanted.max_steps * wanted.batch_size
+    if most < len(tasks):
+        rng = np.random.default_rng(derive(parts.experiment.seed, "demonstrations"))
+        tasks = tuple(tasks[n] for n in sorted(rng.permutation(len(tasks))[:most]))
+    return tasks, min(count, math.ceil(most / len(tasks)))
 
 
 async def _imitate(
