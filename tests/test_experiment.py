@@ -18,8 +18,10 @@ from agentgym.experiment.checkpoints import load_state
 from agentgym.experiment.evaluations import evaluate_blocking
 from agentgym.experiment.job import run_blocking
 from agentgym.experiment.metrics_file import read_metrics
+from agentgym.experiment.parts import RunParts
 from agentgym.experiment.preflight import check
 from agentgym.experiment.run_folder import RunFolder
+from agentgym.experiment.warm_start import _needed
 from agentgym.settings import (
     Experiment,
     ImitationSettings,
@@ -178,6 +180,23 @@ def test_the_run_setting_decides_batch_invariance(tmp_path, monkeypatch, batch_i
     alone = replace(small, model=str(folder.final))
     evaluate_blocking(alone, tmp_path / "alone.jsonl", Display())
     assert 0 < played < len(asked) and set(asked) == {batch_invariant}
+
+
+def test_a_given_model_is_shown_no_more_tasks_than_its_steps_read(tmp_path):
+    def tasks_and_count(max_steps, batch_size, demos_per_task):
+        wanted = ImitationSettings(
+            max_steps=max_steps, batch_size=batch_size, demos_per_task=demos_per_task
+        )
+        parts = RunParts(replace(SMALL, imitation=wanted), RunFolder(tmp_path), Display())
+        tasks = parts.panel("train").tasks
+        kept, count = _needed(parts, tasks, demos_per_task)
+        assert set(kept) <= set(tasks) and len(set(kept)) == len(kept)
+        return len(kept), count, len(tasks)
+
+    *found, every = tasks_and_count(max_steps=5, batch_size=4, demos_per_task=8)
+    assert found == [20, 1] and every > 20
+    assert tasks_and_count(every, batch_size=3, demos_per_task=8) == (every, 3, every)
+    assert tasks_and_count(every, batch_size=32, demos_per_task=2) == (every, 2, every)
 
 
 def test_a_model_that_did_not_change_plays_its_panel_once(tmp_path):
