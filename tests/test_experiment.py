@@ -193,8 +193,8 @@ def test_a_given_model_is_shown_no_more_tasks_than_its_steps_read(tmp_path):
         assert set(kept) <= set(tasks) and len(set(kept)) == len(kept)
         return len(kept), count, len(tasks)
 
-    *found, every = tasks_and_count(max_steps=5, batch_size=4, demos_per_task=8)
-    assert found == [20, 1] and every > 20
+    *found, every = tasks_and_count(max_steps=2, batch_size=2, demos_per_task=8)
+    assert found == [4, 1] and every > 4
     assert tasks_and_count(every, batch_size=3, demos_per_task=8) == (every, 3, every)
     assert tasks_and_count(every, batch_size=32, demos_per_task=2) == (every, 2, every)
 
