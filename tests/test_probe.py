@@ -18,9 +18,11 @@ from agentgym.cli import main
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.env.base import Opening, Outcome, TextEnv
 from agentgym.errors import ConfigError, EngineError, NotReplayable
+from agentgym.evaluation.files import read_header
 from agentgym.evaluation.record_files import read_episodes
 from agentgym.evaluation.records import EpisodeRecord
 from agentgym.experiment.plan import load_plan
+from agentgym.experiment.probe import _records
 from agentgym.experiment.probe_processes import Work, default_processes, values_of_tasks
 from agentgym.probe.continuations import Effort, turn_values
 from agentgym.probe.credit import agreement, spearman, turn_credit
@@ -340,6 +342,18 @@ def test_values_do_not_depend_on_the_number_of_processes(run):
     alone = read_values(run / "shared.values.jsonl")
     assert main(["probe", *words, "--processes", "2"]) == 0
     assert read_values(run / "shared.values.jsonl") == alone
+
+
+def test_the_first_episodes_are_those_of_the_first_tasks(run, tmp_path):
+    file = run / "eval" / "before.jsonl"
+    header, *lines = file.read_text().splitlines()
+    again = [line.replace('"sample":0', '"sample":1') for line in lines]
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text("\n".join([header, *again[::-1], *lines[::-1]]) + "\n")
+    tasks = read_header(file)[0].tasks
+    wanted = [(task, sample) for task in tasks for sample in range(2)]
+    assert [record.key for record in _records(mixed, None)] == wanted
+    assert [record.key for record in _records(mixed, 3)] == wanted[:3]
 
 
 def test_a_process_that_is_killed_ends_the_probe(run):

@@ -52,7 +52,7 @@ class ProbeArguments:
     with_: Annotated[str | None, tyro.conf.arg(name="with")] = None
     """Another model, which continues the episodes instead."""
     first: int | None = None
-    """Probe the first so many episodes; unset: all."""
+    """Probe so many episodes, task by task; unset: all."""
     half_width: float = 0.05
     """Half width of the intervals to reach. Halving it takes four times as many continuations."""
     most: int = 400

@@ -36,7 +36,7 @@ class Probe:
     continue_with: str | None = None
     """The model that continues, where it is another one than the episodes' own."""
     first: int | None = None
-    """Number of episodes, the first ones of the file; None: all."""
+    """Number of episodes, task by task; None: all."""
     out: Path | None = None
     """The file of values; None: beside the episodes."""
     effort: Effort = field(default_factory=Effort)
@@ -166,12 +166,22 @@ async def _play_panel(job: Job, wanted: Probe) -> Path:
 
 
 def _records(path: Path, first: int | None) -> Sequence[EpisodeRecord]:
+    """The first scored episodes, task by task.
+
+    A file has them in the order in which they ended, so that its first ones are the shortest.
+    """
     if not path.is_file():
         raise ConfigError(f"no file of episodes at {path}")
     found = [record for record in read_episodes(path) if record.stop.scored and record.turns]
     if not found:
         raise ConfigError(f"{path} has no scored episode with a turn in it")
-    return found[:first]
+    try:
+        order = {task: place for place, task in enumerate(read_header(path)[0].tasks)}
+    except ConfigError:  # Training episodes, in a file without a panel.
+        order = {}
+    for record in found:
+        order.setdefault(record.key[0], len(order))
+    return sorted(found, key=lambda record: (order[record.key[0]], record.sample))[:first]
 
 
 def _sampled_by(path: Path, policy: str | Path, temperature: float) -> bool:
