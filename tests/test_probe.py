@@ -3,13 +3,19 @@
 import asyncio
 import math
 import multiprocessing
+import os
 import random
+import subprocess
+import sys
 import threading
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from processes import alive, below
 from small_runs import SMALL_RUN
 
 import agentgym
@@ -48,7 +54,7 @@ def test_a_state_mixes_the_next_state_with_what_else_happens():
     later, others = Estimate(0.8, 0.01), binomial(40, 10)
     found = Known.of([(0.75, later)]).with_others(others)
     assert found.mean == pytest.approx(0.75 * 0.8 + 0.25 * 0.25)
-    spread = 11 / 42 - (11 / 42) ** 2
+    spread = 12 / 44 - (12 / 44) ** 2
     assert found.variance == pytest.approx(0.75**2 * 0.01 + 0.25**2 * spread / 40)
     assert Known.of([(1.0, later)]).with_others(Outcomes()) == later
 
@@ -57,12 +63,12 @@ def test_several_recorded_turns_leave_less_to_others():
     one, two, others = Estimate(0.8, 0.01), Estimate(0.2, 0.02), binomial(40, 10)
     found = Known.of([(0.5, one), (0.25, two)]).with_others(others)
     assert found.mean == pytest.approx(0.5 * 0.8 + 0.25 * 0.2 + 0.25 * 0.25)
-    spread = 11 / 42 - (11 / 42) ** 2
+    spread = 12 / 44 - (12 / 44) ** 2
     assert found.variance == pytest.approx(0.5**2 * 0.01 + 0.25**2 * 0.02 + 0.25**2 * spread / 40)
 
 
 def test_graded_outcomes_have_their_own_spread():
-    assert Outcomes().plus([0.5] * 98).spread == pytest.approx(0.005)
+    assert Outcomes().plus([0.5] * 96).spread == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("repeat", [0.0, 0.4, 0.9])
@@ -357,14 +363,7 @@ def test_the_first_episodes_are_those_of_the_first_tasks(run, tmp_path):
 
 
 def test_a_process_that_is_killed_ends_the_probe(run):
-    episodes = tuple(read_episodes(run / "eval" / "before.jsonl"))
-    work = Work(
-        experiment=load_plan(run / "config.yaml").experiment,
-        policy=str(run / "checkpoints" / "warm"),
-        effort=Effort(half_width=0.001, most=100_000),
-        own=True,
-        groups=[episodes],
-    )
+    work = endless(run)
     killer = threading.Timer(2, lambda: multiprocessing.active_children()[0].kill())
     killer.start()
     with pytest.raises(EngineError, match="exit code -9"):
@@ -374,6 +373,43 @@ def test_a_process_that_is_killed_ends_the_probe(run):
     with pytest.raises(ConfigError):
         list(values_of_tasks(lost, 2))
     assert not multiprocessing.active_children()
+
+
+SHARED = """
+import sys
+from pathlib import Path
+from test_probe import endless
+from agentgym.experiment.probe_processes import values_of_tasks
+if __name__ == "__main__":
+    list(values_of_tasks(endless(Path(sys.argv[1])), 1))
+"""
+
+
+def endless(run):
+    """Work that takes days."""
+    return Work(
+        experiment=load_plan(run / "config.yaml").experiment,
+        policy=str(run / "checkpoints" / "warm"),
+        effort=Effort(half_width=0.001, most=1_000_000),
+        own=True,
+        groups=[tuple(read_episodes(run / "eval" / "before.jsonl"))],
+    )
+
+
+def test_processes_end_with_a_probe_that_is_killed(run, tmp_path):
+    script = tmp_path / "shared.py"
+    script.write_text(SHARED)
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    words = [sys.executable, str(script), str(run)]
+    with subprocess.Popen(words, env={**os.environ, "PYTHONPATH": paths}) as probe:
+        while len(started := below(probe.pid)) < 2:  # It, and the tracker of resources.
+            assert probe.poll() is None
+            time.sleep(0.1)
+        probe.kill()
+    deadline = time.monotonic() + 60
+    while any(alive(each) for each in started):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_one_process_per_core_only_where_the_cpu_computes(monkeypatch):

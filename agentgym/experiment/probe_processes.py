@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -118,6 +119,7 @@ def _expect_success(process: BaseProcess) -> None:
 def _serve(pipe: Connection, work: Work, following: Any, threads: int) -> None:
     """Value tasks until none is left; runs in a process of its own."""
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
     def take() -> int | None:
         with following.get_lock():
@@ -132,6 +134,13 @@ def _serve(pipe: Connection, work: Work, following: Any, threads: int) -> None:
         run_sync(lambda: _value_tasks(work, take, give))
     except AgentGymError as problem:
         pipe.send(problem)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in a process of its own"
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 async def _value_tasks(work: Work, take: Take, give: Give) -> None:

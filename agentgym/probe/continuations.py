@@ -117,9 +117,10 @@ class _Exploration:
             # Where even the worst outcomes of other turns would change nothing, none is played.
             if not wanted and (self.drawn >= effort.least or rest <= effort.half_width / 4):
                 break
-            # Some of the draws repeat a recorded turn.
-            draws = math.ceil(wanted / max(0.05, rest))
-            draws = min(max(effort.least, draws // 2), effort.most - self.drawn)
+            # Some of the draws repeat a recorded turn. At most as many as before: the first ones
+            # show whether outcomes differ at all.
+            draws = max(math.ceil(wanted / max(0.05, rest)), effort.least - self.drawn)
+            draws = min(draws, max(effort.least, self.drawn), effort.most - self.drawn)
             first = self.state.seed + self.drawn
             played = await gather(self._continue(first + k) for k in range(draws))
             self.drawn += draws

@@ -47,13 +47,13 @@ class Outcomes:
 
     @property
     def spread(self) -> float:
-        """Variance of one outcome, with one success and one failure added.
+        """Variance of one outcome, with two successes and two failures added (Agresti and Coull).
 
         Without them, a few equal outcomes would pass for certainty.
         """
-        count = self.count + 2
-        mean = (self.total + 1) / count
-        return max(0.0, (self.squares + 1) / count - mean * mean)
+        count = self.count + 4
+        mean = (self.total + 2) / count
+        return max(0.0, (self.squares + 2) / count - mean * mean)
 
     @property
     def error(self) -> float:
