@@ -4,18 +4,21 @@
 
 The native agent and a program play the same conversations on the same engine, in turn, several
 times; figures are medians. The program runs in one process of its own, as programs do, and calls
-the model and the world over HTTP. CPU per call is that of the process of the run, for one call of
-the model and one of the world, with an engine that costs nothing.
+the model and the world over HTTP. CPU per turn is that of the process of the run, for one call of
+the model and one of the world; what the program's process spends, its HTTP client above all, stands
+beside it and is part of the wall-clock time alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -145,6 +148,14 @@ class Elsewhere:
         self.process.stdin.write(json.dumps(about).encode() + b"\n")
         await self.waiting[number]
 
+    def cpu(self) -> float:
+        """CPU seconds of the process so far; 0 where the system does not tell."""
+        try:
+            fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     async def _listen(self) -> None:
         assert self.process.stdout is not None
         while line := await self.process.stdout.readline():
@@ -203,9 +214,13 @@ async def compare(options: Options) -> None:
             return {"native agent": native, "agent program": program}
 
         engine = LocalEngine(model, slots=options.episodes, context=room)
-        await report(ways(engine), options)
-        print("with an engine that costs nothing")
-        await report(ways(free), options)
+        for name, one in (("", engine), ("with an engine that costs nothing\n", free)):
+            before = elsewhere.cpu()
+            print(name, end="")
+            await report(ways(one), options)
+            turns = options.episodes * options.turns * (options.repetitions + 1)
+            spent = 1000 * (elsewhere.cpu() - before) / turns
+            print(f"  the program's own process spends {spent:.2f} ms CPU per turn")
     await elsewhere.stop()
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import random
 import re
+import socket
 import sys
 from dataclasses import fields
 
@@ -12,9 +14,11 @@ import pytest
 from agentgym import Stop, Task, make
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.errors import ConfigError, MalformedAction
+from agentgym.programs.marks import Marks
 from agentgym.programs.player import ProgramPlayer
 from agentgym.programs.process import load_program
 from agentgym.programs.server import ProgramServer
+from agentgym.programs.values import Request
 from agentgym.rollout.action_formats import NativeCalls, Tags
 from agentgym.rollout.agent import ChatAgent
 from agentgym.rollout.player import EpisodeLimits, Player
@@ -711,3 +715,45 @@ def test_a_chat_endpoint_may_play_under_a_program():
     assert episode.error == "" and [t.action for t in episode.turns] == ["1", "1"]
     assert [m["role"] for m in sent[1]] == ["system", "user", "assistant", "user"]
     assert [m["content"] for m in sent[1]] == ["S", "Go.", "1", "On."]
+
+
+def test_small_answers_are_sent_at_once(monkeypatch):
+    """Without TCP_NODELAY, a client waits 40 ms for the body of each answer."""
+    asked, real = [], socket.socket.setsockopt
+
+    def recorded(self, *option):
+        asked.append((self.getsockname(), option))
+        return real(self, *option)
+
+    monkeypatch.setattr(socket.socket, "setsockopt", recorded, raising=False)
+
+    async def call():
+        async with ProgramServer() as server:
+            port = int(server.url.rpartition(":")[2])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            await reader.read()
+            writer.close()
+            return port
+
+    port = asyncio.run(call())
+    ours = [option for (_, at, *_), option in asked if at == port]
+    assert (socket.IPPROTO_TCP, socket.TCP_NODELAY, True) in ours
+
+
+def test_the_digests_of_a_conversation_do_not_depend_on_the_requests_before_it():
+    rng = random.Random(0)
+    tools = tuple({"type": "function", "function": {"name": f"t{n}"}} for n in range(2))
+    marks, conversation, kept = Marks(), [], {}
+    for _ in range(400):
+        if conversation and rng.random() < 0.3:
+            conversation = conversation[: rng.randrange(len(conversation))]
+        role = rng.choice(["user", "assistant"])
+        conversation = [*conversation, {"role": role, "content": rng.choice("abc")}]
+        request = Request(tuple(map(dict, conversation)), tools[: rng.choice([1, 1, 1, 2])])
+        found = marks.of(request)
+        assert found == Marks().of(request)
+        assert len(found) == len(conversation) + 1
+        said = str((conversation, request.tools))
+        assert kept.setdefault(found[-1], said) == said
+    assert len(kept) > 50

@@ -7,14 +7,14 @@ Everything else (a first request, an edited history, other tools) is rendered wh
 
 from __future__ import annotations
 
-import hashlib
 import json
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 from agentgym.errors import ConfigError, MalformedAction
+from agentgym.programs.marks import Marks, tool_call
 from agentgym.programs.values import Call, Message, Reply, Request, RequestRefused
 from agentgym.rollout.action_formats import NativeCalls
 from agentgym.rollout.agent import ChatAgent
@@ -112,7 +112,7 @@ class Dialogue:
     def _one(self, message: Message, names: Mapping[str, str]) -> Message:
         role, content = message["role"], message["content"]
         if role == "assistant":
-            calls = [_tool_call(call) for call in message.get("tool_calls", ())]
+            calls = [tool_call(call) for call in message.get("tool_calls", ())]
             if calls and self.template.has_tools:
                 ids = [call["id"] for call in message["tool_calls"]]
                 return self.template.calls_message(calls, content, ids)
@@ -191,7 +191,7 @@ class Conversations:
     """The conversations that one agent has had in one episode."""
 
     def __init__(self, dialogue: Dialogue) -> None:
-        self._dialogue = dialogue
+        self._dialogue, self._marks = dialogue, Marks()
         self._calls: dict[bytes, Call | None] = {}
         """The call that ends at a conversation; None where two with other tokens end alike."""
 
@@ -201,7 +201,7 @@ class Conversations:
         Raises:
             RequestRefused: The chat template does not take these messages.
         """
-        marks = list(_marks(request))
+        marks = self._marks.of(request)
         for known in range(len(marks) - 2, 0, -1):
             before = self._calls.get(marks[known])
             if before is not None:
@@ -213,7 +213,7 @@ class Conversations:
     def add(self, request: Request, call: Call) -> None:
         """Remember a call, which a later request may extend."""
         answer = answer_message(call.reply)
-        *_, mark = _marks(request._replace(messages=(*request.messages, answer)))
+        mark = self._marks.of(request._replace(messages=(*request.messages, answer)))[-1]
         known = self._calls.get(mark, call)
         # The program sends texts back. Two calls with one text and other tokens: neither is taken.
         same = known is not None and known.context == call.context
@@ -236,32 +236,6 @@ def answer_message(reply: Reply) -> Message:
             for call, call_id in zip(reply.calls, reply.call_ids, strict=True)
         ]
     return message
-
-
-def _marks(request: Request) -> Iterator[bytes]:
-    """A digest of the tools, then one of every beginning of the messages."""
-    mark = hashlib.blake2b(_json([*map(dict, request.tools)]), digest_size=16).digest()
-    yield mark
-    for message in request.messages:
-        calls = [[c.name, c.arguments] for c in map(_tool_call, message.get("tool_calls", ()))]
-        content = message["content"].strip()
-        row = [message["role"], content, calls, message.get("tool_call_id")]
-        mark = hashlib.blake2b(mark + _json(row), digest_size=16).digest()
-        yield mark
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False).encode(errors="replace")
-
-
-def _tool_call(call: Mapping[str, Any]) -> ToolCall:
-    """A call of a message; arguments that are no JSON object stay a text."""
-    name, text = call["function"]["name"], call["function"]["arguments"]
-    try:
-        arguments = json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        arguments = None
-    return ToolCall(name, arguments if isinstance(arguments, dict) else {"arguments": text})
 
 
 def _text(messages: Sequence[Message]) -> str:

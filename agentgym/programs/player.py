@@ -62,7 +62,7 @@ class ProgramPlayer(Player):
             ending = await self._run(session)
             return self._trajectory(session, ending)
         finally:
-            session.over.set()
+            session.end()
             for call in session.calls:
                 self.engine.finish(call.context)
             if env is not None:
@@ -71,18 +71,17 @@ class ProgramPlayer(Player):
     async def _run(self, session: Session) -> _Ending:
         """Run the program until it ends, or until the episode cannot continue."""
         with self.server.granted(session, self.settings.agents) as keys:
-            over = asyncio.ensure_future(session.over.wait())
             running = asyncio.ensure_future(self.program(self._access(session, keys)))
             allowed = self.limits.seconds
             patience = min(self.settings.timeout, allowed or self.settings.timeout)
             try:
                 await asyncio.wait(
-                    {over, running}, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+                    {session.over, running}, timeout=patience, return_when=asyncio.FIRST_COMPLETED
                 )
                 finished = running.done()
             finally:
-                session.over.set()
-                await cancel([over, running])
+                session.end()
+                await cancel([running])
         if session.failure is not None:
             return _failed(session.failure)
         if not finished:

@@ -22,7 +22,6 @@ from agentgym.programs.reading import bearer, json_body
 from agentgym.programs.session import Session
 from agentgym.programs.values import Call, Request, RequestRefused
 from agentgym.utils.access import same
-from agentgym.utils.concurrency import cancel
 
 if TYPE_CHECKING:
     from starlette.requests import Request as HttpRequest
@@ -65,14 +64,21 @@ class ProgramServer:
             ) from None
         from agentgym.programs.mcp_world import mcp_app
 
-        listener = socket.socket()
+        # With the protocol named, asyncio sends small answers at once (TCP_NODELAY); else a client
+        # waits 40 ms for the body after the head of each.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.bind(("127.0.0.1", 0))
+        self._rest = self._site()
         self._mcp = await self._stack.enter_async_context(mcp_app())
         config = uvicorn.Config(
-            self._site(),
+            self._direct,
             log_config=None,
             access_log=False,
             lifespan="off",
+            interface="asgi3",
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
             ws="websockets-sansio" if find_spec("websockets") else "none",
             timeout_graceful_shutdown=1,
             backlog=2048,
@@ -122,6 +128,29 @@ class ProgramServer:
 
     # ---- HTTP --------------------------------------------------------------------------------
 
+    async def _direct(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What programs call often, without the way through routes and middleware."""
+        answering = self._often(scope)
+        if answering is None:
+            await self._rest(scope, receive, send)
+            return
+        from starlette.requests import Request as HttpRequest
+
+        answer = await answering(HttpRequest(scope, receive))
+        await answer(scope, receive, send)
+
+    def _often(self, scope: Scope) -> Callable[[HttpRequest], Awaitable[Response]] | None:
+        """The method for a call of the model, or for a step; None for everything else."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return None
+        if scope["path"] in DIALECTS:
+            return self._model
+        _, first, *rest = scope["path"].split("/")
+        if first != "worlds" or len(rest) != 2 or rest[1] not in ("step", "call"):
+            return None
+        scope["path_params"] = {"key": rest[0], "verb": rest[1]}
+        return self._act
+
     def _site(self) -> Any:
         from starlette.applications import Starlette
         from starlette.routing import Route, WebSocketRoute
@@ -139,7 +168,7 @@ class ProgramServer:
 
     async def _model(self, http: HttpRequest) -> Response:
         """One call of the model."""
-        dialect = DIALECTS[http.url.path]
+        dialect = DIALECTS[http.scope["path"]]
         try:
             grant = self._granted(bearer(http), world=False)
             request = dialect.read(await json_body(http))
@@ -232,18 +261,30 @@ async def _use(session: Session, verb: str, body: dict[str, Any]) -> dict[str, A
 
 
 async def _unless_gone(
-    http: HttpRequest, over: asyncio.Event, answering: Coroutine[Any, Any, Call]
+    http: HttpRequest, over: asyncio.Future[None], answering: Coroutine[Any, Any, Call]
 ) -> Call:
     """The answer, unless its client closes the connection or its episode ends before."""
-    answer = asyncio.ensure_future(answering)
-    others = [asyncio.ensure_future(_gone(http)), asyncio.ensure_future(over.wait())]
+    answer, gone = asyncio.ensure_future(answering), asyncio.ensure_future(_gone(http))
+
+    def withdraw(_: asyncio.Future[None]) -> None:
+        answer.cancel()
+
+    ends: tuple[asyncio.Future[None], ...] = (gone, over)
+    for end in ends:
+        end.add_done_callback(withdraw)
     try:
-        await asyncio.wait({answer, *others}, return_when=asyncio.FIRST_COMPLETED)
-        if answer.done():
-            return answer.result()
-        raise RequestRefused("the request was withdrawn, or its episode is over", 410, "withdrawn")
+        return await answer
+    except asyncio.CancelledError:
+        asked = asyncio.current_task()
+        if asked is not None and asked.cancelling():
+            raise  # The server stops.
+        raise RequestRefused(
+            "the request was withdrawn, or its episode is over", 410, "withdrawn"
+        ) from None
     finally:
-        await cancel([answer, *others])
+        for end in ends:
+            end.remove_done_callback(withdraw)
+        gone.cancel()
 
 
 async def _gone(http: HttpRequest) -> None:

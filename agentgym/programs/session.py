@@ -26,7 +26,7 @@ LONGEST_TOKEN = 128
 
 
 class Session:
-    """What the endpoint does for one episode; ``over`` is set when the episode cannot continue."""
+    """What the endpoint does for one episode."""
 
     def __init__(self, player: ProgramPlayer, task: Task, sample: int) -> None:
         self.player, self.task, self.sample = player, task, sample
@@ -43,7 +43,8 @@ class Session:
         self.score: float | None = None
         """What the program reports about itself."""
         self.world: ProgramWorld | None = None
-        self.over = asyncio.Event()
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the episode cannot continue; see ``end``."""
         self._early = 0.0
         """Paid before the first answer."""
         self._dialogue = Dialogue(player.agent)
@@ -68,7 +69,7 @@ class Session:
             raise RequestRefused(f"the engine failed: {problem}", 500, "engine_error") from problem
 
     async def _complete(self, agent: str, request: Request) -> Call:
-        if self.over.is_set():
+        if self.over.done():
             raise RequestRefused("the episode is over", 410, "episode_over")
         player = self.player
         if self._started >= player.max_calls:
@@ -175,7 +176,12 @@ class Session:
     def fail(self, problem: BaseException) -> None:
         """End the episode, because the environment or the engine failed."""
         self.failure = self.failure or problem
-        self.over.set()
+        self.end()
+
+    def end(self) -> None:
+        """Refuse further calls, and end those that wait."""
+        if not self.over.done():
+            self.over.set_result(None)
 
     def fail_world(self, problem: EnvFailed) -> None:
         """End the episode, because the environment failed."""

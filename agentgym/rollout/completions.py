@@ -39,6 +39,7 @@ class Completions:
         self.tokenizer = template.tokenizer
         self.action_format = action_format
         self.stop = tuple(stop)
+        self._decoded: tuple[tuple[int, ...] | None, str] = (None, "")
 
     @cached_property
     def thought_end(self) -> tuple[int, ...]:
@@ -131,11 +132,17 @@ class Completions:
         return self.template.answer_header + form.format(action)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Decoded, without trailing stop tokens."""
+        """Decoded, without trailing stop tokens; the last text is kept for the next question."""
+        last, text = self._decoded
+        if tokens is last:
+            return text
         kept = list(tokens)
         while kept and kept[-1] in self.stop:
             kept.pop()
-        return str(self.tokenizer.decode(kept, skip_special_tokens=False))
+        text = str(self.tokenizer.decode(kept, skip_special_tokens=False))
+        if isinstance(tokens, tuple):
+            self._decoded = tokens, text
+        return text
 
 
 def native_calls(template: ChatTemplate, name: str | None = None) -> NativeCalls:
