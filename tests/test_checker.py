@@ -17,13 +17,16 @@ from gymnasium.utils.env_checker import check_env
 from agentgym.cli import main
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError
-from agentgym.testing import CheckSettings, check_environment
+from agentgym.testing import CheckSettings, budget, check_environment
 from agentgym.testing.environments import CHECKS, findings
 from agentgym.testing.findings import Verdict
 from agentgym.testing.hanging import calls_return_within
 
 QUICK = CheckSettings(steps=60, resets=200, seconds=60.0)
 """Enough for small environments; the time limits allow for a busy machine."""
+
+LEAST = CheckSettings(steps=60, resets=200, budget=1e-9)
+"""No time at all: every check plays its smallest number of repetitions."""
 
 TABLE = Path(__file__).parent.parent / "docs" / "how-to" / "check-an-environment.md"
 
@@ -60,6 +63,57 @@ def test_a_defective_environment_fails_and_the_cause_is_named(registered, defect
         check_environment(registered(defect.world), QUICK)
     assert defect.world.__name__ in str(problem.value)
     assert "\n" not in str(problem.value)
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.world.__name__)
+def test_the_smallest_number_of_repetitions_finds_every_defect(registered, defect):
+    with pytest.raises(AssertionError, match=defect.sentence):
+        check_environment(registered(defect.world), LEAST)
+
+
+def test_a_check_without_time_says_what_it_left_out(registered, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    found = {finding.check: finding for finding in findings(registered(Drawers), LEAST)}
+    assert {f.verdict for f in found.values()} == {Verdict.PASSED, Verdict.SKIPPED}
+    assert re.fullmatch(r"\d of \d+ tasks", found["random agents lose"].cut)
+    assert re.fullmatch(r"\d of \d+ openings", found["openings hide the solution"].cut)
+    assert found["splits are disjoint"].cut == ""
+    assert main(["check", "broken/Drawers-v0", "--effort.budget", "1e-9"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "passed, cut" in shown and "(cut: 4 of" in shown
+    assert re.search(r"\d+ checks passed on fewer repetitions than they want", shown)
+
+
+def test_without_a_limit_on_all_checks_nothing_of_a_quick_world_is_left_out(registered):
+    whole = CheckSettings(steps=60, resets=200, seconds=60.0, budget=0)
+    assert not any(finding.cut for finding in findings(registered(Corridor), whole))
+
+
+def test_a_budget_is_shared_out_and_lasts_longer_on_a_busy_machine(monkeypatch):
+    now, load = [0.0], [0.0]
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(budget.os, "getloadavg", lambda: (load[0], 0, 0))
+    monkeypatch.setattr(budget.os, "cpu_count", lambda: 2)
+    shared = budget.Budget(40.0, 10.0, 20)
+    shared.begin()
+    assert shared.share == 4.0  # Twice an equal part.
+    late = shared.hurry()
+    now[0] += 3.9
+    assert not late()
+    now[0] += 0.2
+    assert late()
+    load[0] = 8.0
+    late = shared.hurry()
+    now[0] += 15.9  # A quarter of the speed.
+    assert not late()
+    now[0] += 0.2
+    assert late()
+    shared.begin()
+    assert shared.share == pytest.approx(2 * (40 - 4.1 - 4.025) / 19)
+    assert budget.Budget(0, 10.0, 20).share == 0
+    unlimited = budget.Budget(0, 10.0, 20)
+    unlimited.begin()
+    assert unlimited.share == 10.0
 
 
 def test_one_error_that_fails_many_checks_gives_one_finding(registered):

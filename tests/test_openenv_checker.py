@@ -121,3 +121,12 @@ def test_a_defect_is_found_over_the_wire(defects, name):
     defect = next(each for each in DEFECTS if each.world.__name__ == name)
     failed = (f for f in findings(f"{defects}/{name}", QUICK) if f.verdict is Verdict.FAILED)
     assert re.search(defect.sentence, next(failed).note)
+
+
+def test_a_leak_is_found_without_time(defects):
+    """Resets are counted, not timed: a busy machine missed it."""
+    least = CheckSettings(steps=40, resets=250, budget=1e-9)
+    harness = Harness(f"{defects}/KeepsEveryEpisode", {}, least)
+    with pytest.raises(AssertionError, match="Python's memory grew"):
+        remote.resets_leak_no_memory_there(harness)
+    harness.abandon()

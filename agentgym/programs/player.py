@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from agentgym.errors import ConfigError
 from agentgym.programs.process import Program, ProgramFailed
@@ -72,12 +72,11 @@ class ProgramPlayer(Player):
         """Run the program until it ends, or until the episode cannot continue."""
         with self.server.granted(session, self.settings.agents) as keys:
             running = asyncio.ensure_future(self.program(self._access(session, keys)))
+            first: set[asyncio.Future[Any]] = {session.over, running}
             allowed = self.limits.seconds
             patience = min(self.settings.timeout, allowed or self.settings.timeout)
             try:
-                await asyncio.wait(
-                    {session.over, running}, timeout=patience, return_when=asyncio.FIRST_COMPLETED
-                )
+                await asyncio.wait(first, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
                 finished = running.done()
             finally:
                 session.end()

@@ -8,7 +8,11 @@ from typing import ClassVar
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings:
-    """How much work the environment checker does; slow environments get less."""
+    """How much work the environment checker does; slow environments get less.
+
+    Every check has a smallest number of repetitions, which finds all faults that the checker is
+    tried on; the times below are for repeating it further.
+    """
 
     section: ClassVar[str] = "effort"
 
@@ -17,8 +21,11 @@ class CheckSettings:
     second process."""
     resets: int = 1000
     """Resets of one environment over which memory must stay level."""
+    budget: float = 40.0
+    """Seconds that all checks may take together, on a machine that does nothing else; a busy one
+    gets more. Each check takes a share, and says what it left out. 0: no limit."""
     seconds: float = 10.0
-    """Time after which a repeating check stops with what it has seen."""
+    """Time after which a repeating check stops with what it has seen, whatever the budget."""
     call_timeout: float = 60.0
     """Seconds after which a call into the environment that has not returned counts as hanging."""
     episodes: int = 4

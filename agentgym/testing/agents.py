@@ -32,7 +32,8 @@ class Played(NamedTuple):
 def oracle_wins(harness: Harness) -> str:
     """Plans of the oracle win, from the start and from the middle of an episode."""
     env, limit, late, asked = harness.make(), harness.horizon, harness.hurry(), 0
-    for number, task in enumerate(harness.few(env, 2)):
+    tasks = harness.few(env, 2)
+    for number, task in enumerate(tasks):
         harness.begin(env, task)
         plan = harness.oracle(env)
         if plan is None:
@@ -47,6 +48,7 @@ def oracle_wins(harness: Harness) -> str:
             _wins(harness, env, plan, f"task {task!r}: the oracle, asked in the middle,")
         asked += 1
         if late():
+            harness.tried(number + 1, len(tasks), "tasks")
             break
     if not asked:
         raise Skipped("oracle() is None for every task tried")
@@ -93,7 +95,8 @@ def turn_limit_truncates(harness: Harness) -> str:
 def idle_agents_lose(harness: Harness) -> str:
     """An agent that acts by an empty text or `wait` until the limit does not win."""
     env, late, played = harness.make(), harness.hurry(), 0
-    for task in harness.few(env, 2):
+    tasks = harness.few(env, 2)
+    for number, task in enumerate(tasks, 1):
         for name, action in (("writes nothing", ""), ("waits", "wait")):
             result = _play(harness, env, task, _always(action), late)
             harness.require(
@@ -103,6 +106,7 @@ def idle_agents_lose(harness: Harness) -> str:
             )
             played += 1
         if late():
+            harness.tried(number, len(tasks), "tasks")
             break
     return f"{played} episodes to the limit"
 
@@ -114,14 +118,15 @@ def random_agents_lose(harness: Harness) -> str:
     broken.
     """
     env, late, wins, played = harness.make(), harness.hurry(), 0, 0
-    for number, task in enumerate(harness.few(env, 6)):
-        harness.begin(env, task)
-        plan = harness.oracle(env)
+    tasks = harness.few(env, 6)
+    for number, task in enumerate(tasks):
+        plan = harness.opened(env, task).plan
         turns = 2 * len(plan) if plan else None
         agent = _at_random(env, np.random.default_rng(number))
         wins += _play(harness, env, task, agent, late, turns).won
         played += 1
         if late() and played >= harness.effort.episodes:
+            harness.tried(played, len(tasks), "tasks")
             break
     harness.require(
         wins <= played / 2,
@@ -135,14 +140,16 @@ def order_of_actions_reveals_nothing(harness: Harness) -> str:
     """Always taking the first, or the last, of the admissible actions is no way to win."""
     env, late = harness.make(), harness.hurry()
     wins, played = {0: 0, -1: 0}, 0
-    for task in harness.few(env, 3):
-        harness.begin(env, task)
-        if len(set(harness.oracle(env) or ())) == 1 or not env.admissible():
+    tasks = harness.few(env, 3)
+    for number, task in enumerate(tasks, 1):
+        opened = harness.opened(env, task)
+        if len(set(opened.plan or ())) == 1 or not opened.admissible:
             continue
         for place in wins:
             wins[place] += _play(harness, env, task, _listed(place), late).won
         played += 1
         if late() and played >= harness.effort.episodes:
+            harness.tried(number, len(tasks), "tasks")
             break
     if not played:
         raise Skipped("no list of admissible actions, or one action repeated is the whole task")
@@ -158,11 +165,15 @@ def order_of_actions_reveals_nothing(harness: Harness) -> str:
 def repeating_agents_lose(harness: Harness) -> str:
     """No single action, repeated, wins most tasks or pays more than winning does."""
     env, late, wins, played = harness.make(), harness.hurry(), dict[str, int](), 0
-    for task in harness.few(env, 3):
-        opening = harness.begin(env, task)
-        plan = harness.oracle(env) or ()
-        paid = sum(step.reward for step in harness.follow(env, plan))
-        for action in _once(_tempting(env, opening, plan))[: 3 if late() else None]:
+    tasks = harness.few(env, 3)
+    for number, task in enumerate(tasks, 1):
+        opened = harness.opened(env, task)
+        plan = opened.plan or ()
+        paid = sum(step.reward for step in harness.solved(env, task))
+        tempting = _once(_tempting(env, opened.step, plan))
+        chosen = tempting[: 3 if late() else None]
+        harness.tried(len(chosen), len(tempting), f"actions in task {task!r}")
+        for action in chosen:
             result = _play(harness, env, task, _always(action), late)
             harness.require(
                 not plan or result.won or result.reward <= max(paid, 0.0) + 1e-9,
@@ -173,6 +184,7 @@ def repeating_agents_lose(harness: Harness) -> str:
                 wins[action] = wins.get(action, 0) + result.won
         played += 1
         if late() and played >= harness.effort.episodes:
+            harness.tried(number, len(tasks), "tasks")
             break
     for action, count in wins.items():
         harness.require(

@@ -144,6 +144,7 @@ def forks_are_exact_and_independent(harness: Harness) -> str:
         _goes_on(harness, later, walk, cut, where, rng)
         forks += 1
         if forks > 1 and late():
+            harness.tried(forks, 2 + len(others), "forks")
             break
     return f"{forks} forks, each with two continuations"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 from gymnasium.utils.env_checker import check_env
@@ -108,9 +107,6 @@ SERVER_CHECKS: tuple[Check, ...] = (
 )
 """The same for an OpenEnv server, and its side of the protocol."""
 
-_OF_THE_SECONDS = 0.1
-"""Share of ``effort.seconds`` for each check of a server: a server is audited in a minute."""
-
 _NEEDS: dict[Check, Callable[[Promises], bool]] = {
     determinism.forks_are_exact_and_independent: lambda held: held.fork != "no",
     determinism.episodes_are_reproducible: lambda held: held.seeds,
@@ -167,9 +163,7 @@ def findings(
         bare = world(id_, **kwargs)
         bare.close()
     checks = checks_of(id_)
-    if checks is SERVER_CHECKS:
-        effort = replace(effort, seconds=effort.seconds * _OF_THE_SECONDS)
-    harness = Harness(id_, kwargs, effort, bare.promises)
+    harness = Harness(id_, kwargs, effort, bare.promises, len(checks))
     return (_finding(check, harness) for check in checks)
 
 
@@ -180,6 +174,7 @@ def title(check: Check) -> str:
 
 def _finding(check: Check, harness: Harness) -> Finding:
     started = time.monotonic()
+    harness.begin_check()
     try:
         with calls_return_within(harness.effort.call_timeout):
             verdict, note = _judge(check, harness)
@@ -190,7 +185,8 @@ def _finding(check: Check, harness: Harness) -> Finding:
     except AssertionError as violation:
         harness.abandon()
         verdict, note = _violation(violation, check, harness)
-    return Finding(title(check), verdict, note, time.monotonic() - started)
+    cut = "; ".join(map(str, harness.cuts)) if verdict is Verdict.PASSED else ""
+    return Finding(title(check), verdict, note, time.monotonic() - started, cut)
 
 
 def _judge(check: Check, harness: Harness) -> tuple[Verdict, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count, zip_longest
@@ -14,8 +13,9 @@ from agentgym.env.base import SPLITS, Promises, TextEnv
 from agentgym.env.registry import spec, world
 from agentgym.errors import ConfigError
 from agentgym.settings import CheckSettings
+from agentgym.testing.budget import Budget, Cut
 from agentgym.testing.crash import NOT_THE_ENV, Crash
-from agentgym.testing.steps import Step, Walk, difference, faults
+from agentgym.testing.steps import Exchange, Opened, Step, Walk, difference, faults
 
 NONSENSE = (
     "",
@@ -33,6 +33,8 @@ NONSENSE = (
 
 _STEPS = 12
 """Longest random walk where not much depends on its length."""
+_FEWEST = 3
+"""Walks that are recorded even in a slow environment."""
 _LONG = 50
 """Longest of the walks that are recorded."""
 
@@ -46,6 +48,7 @@ class Harness:
         kwargs: dict[str, Any],
         effort: CheckSettings,
         promises: Promises | None = None,
+        checks: int = 1,
     ) -> None:
         self.id = env_id
         self.kwargs = kwargs
@@ -56,7 +59,15 @@ class Harness:
         """Place of a crash to the title of the check that reported it."""
         self.hangs = ""
         """Title of the check in which the environment hung; the others are not run."""
+        self.budget = Budget(effort.budget, effort.seconds, checks)
+        self.cuts: list[Cut] = []
+        """What the running check has left out."""
+        self.exchanged: list[tuple[Walk, list[Exchange]]] = []
+        """Episodes as they came over the wire, where the environment is a server."""
         self._recorded: tuple[Walk, ...] = ()
+        self._opened: dict[str, Opened] = {}
+        self._solved: dict[str, tuple[Step, ...]] = {}
+        self.begin_check()
 
     @property
     def horizon(self) -> int | None:
@@ -99,10 +110,19 @@ class Harness:
         if not holds:
             raise AssertionError(f"{self.id}: {message}")
 
+    def begin_check(self) -> None:
+        """Another check begins, with its share of the time."""
+        self.budget.begin()
+        self.cuts = []
+
     def hurry(self) -> Callable[[], bool]:
         """Whether the time is over in which a check may repeat itself, counted from now."""
-        end = time.monotonic() + self.effort.seconds
-        return lambda: time.monotonic() > end
+        return self.budget.hurry()
+
+    def tried(self, count: int, wanted: int, what: str) -> None:
+        """Note how much of what it wants to look at the running check has looked at."""
+        if count < wanted:
+            self.cuts.append(Cut(count, wanted, what))
 
     def splits(self, env: TextEnv) -> list[str]:
         """Splits to look at: all three, of foreign environments those that they have."""
@@ -164,18 +184,37 @@ class Harness:
                 task = tasks[number % len(tasks)]
                 walks.append(self.walk(env, task, number, _LONG))
                 steps += len(walks[-1].actions)
-                if steps >= self.effort.steps or late():
+                if steps >= self.effort.steps or (late() and len(walks) >= _FEWEST):
                     break
+            self.tried(steps, self.effort.steps, "random steps")
             self._recorded = tuple(walks)
         return self._recorded
 
     def some(self, count: int) -> Iterator[Walk]:
         """The first recorded episodes: as many, or as the seconds allow; at least one."""
-        late = self.hurry()
-        for number, walk in enumerate(self.recorded()[:count]):
+        late, walks = self.hurry(), self.recorded()[:count]
+        for number, walk in enumerate(walks):
             if number and late():
+                self.tried(number, len(walks), "episodes")
                 return
             yield walk
+
+    def opened(self, env: TextEnv, task: str) -> Opened:
+        """How a task starts, its solution and its actions; asked for once in an audit."""
+        if task not in self._opened:
+            step = self.begin(env, task)
+            with self.must("answer admissible() at any time"):
+                admissible = tuple(env.admissible())
+            self._opened[task] = Opened(step, self.oracle(env), admissible)
+        return self._opened[task]
+
+    def solved(self, env: TextEnv, task: str) -> tuple[Step, ...]:
+        """The answers to the oracle's plan of a task, played once in an audit."""
+        if task not in self._solved:
+            plan = self.opened(env, task).plan or ()
+            self.begin(env, task)
+            self._solved[task] = tuple(self.follow(env, plan))
+        return self._solved[task]
 
     def walk(self, env: TextEnv, task: str, seed: int, limit: int = _STEPS) -> Walk:
         """Play a task at random, for no more steps than were asked for."""

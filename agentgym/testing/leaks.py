@@ -25,9 +25,9 @@ def openings_hide_the_solution(harness: Harness) -> str:
     named: dict[str, list[str]] = {"first": [], "last": []}
     tasks, spelled = 0, list[str]()
     late = harness.hurry()
-    for task in harness.few(env, -(-_TASKS // 3)):
-        opening = harness.begin(env, task)
-        plan = harness.oracle(env)
+    chosen = harness.few(env, -(-_TASKS // 3))
+    for number, task in enumerate(chosen, 1):
+        opening, plan, _ = harness.opened(env, task)
         if not plan:
             continue
         tasks += 1
@@ -39,6 +39,7 @@ def openings_hide_the_solution(harness: Harness) -> str:
             if _stands_out(text, action, listed):
                 named[which].append(action)
         if late() and tasks >= _FEWEST:
+            harness.tried(number, len(chosen), "openings")
             break
     if tasks < _FEWEST:
         raise Skipped(f"an oracle is known for {tasks} of the tasks tried, {_FEWEST} are needed")

@@ -59,10 +59,12 @@ def _known_actions(harness: Harness) -> list[str]:
     """Actions that the oracle or the list of admissible actions named, in a fixed order."""
     actions: dict[str, None] = {}
     env, late = harness.make(), harness.hurry()
-    for task in harness.few(env, 2):
-        harness.begin(env, task)
-        actions.update(dict.fromkeys((*(harness.oracle(env) or ()), *env.admissible())))
+    tasks = harness.few(env, 2)
+    for number, task in enumerate(tasks, 1):
+        opened = harness.opened(env, task)
+        actions.update(dict.fromkeys((*(opened.plan or ()), *opened.admissible)))
         if late():
+            harness.tried(number, len(tasks), "tasks")
             break
     for walk in harness.recorded():
         for step in walk.steps:

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentgym.env.base import TextEnv
+from agentgym.testing.budget import slowness
 from agentgym.testing.findings import Skipped
 from agentgym.testing.harness import Harness
 
 _READINGS = 10
 """Memory is read this often; during the first half caches may fill."""
-_FEWEST = 6
-"""Readings that are taken however slow the environment is."""
+_LEAST = (0.03, 250), (0.1, 90)
+"""Seconds for a reset and a few steps, below which there are so many resets whatever the budget: a
+leak of 300 bytes each shows from 200 on."""
 _PYTHON = 64
 """Bytes per reset of Python's own memory that count as a leak."""
 _RESIDENT = 16_384
@@ -66,20 +68,26 @@ def stays_level(
             also frees what belongs to sessions that have ended.
     """
     walks = harness.recorded()[:3]
-    late, slice_, resets = harness.hurry(), harness.effort.seconds / _READINGS, 0
-    readings: list[Reading] = []
-    while resets < harness.effort.resets and not (late() and len(readings) >= _FEWEST):
-        started, block = time.monotonic(), max(1, harness.effort.resets // _READINGS)
-        block = min(block, harness.effort.resets - resets)
-        # Whole rounds: tasks differ in size, so readings compare only after the same one.
-        while (block > 0 and time.monotonic() < started + slice_) or resets % len(walks):
-            walk = walks[resets % len(walks)]
+    resets, fastest = 0, float("inf")
+
+    def play(count: int) -> None:
+        nonlocal resets, fastest
+        for _ in range(count):
+            started, walk = time.monotonic(), walks[resets % len(walks)]
             env.reset(seed=resets, options={"task": walk.task})
             for action in walk.actions[:3]:
                 if env.step(action)[2]:
                     break
-            resets, block = resets + 1, block - 1
+            resets, fastest = resets + 1, min(fastest, time.monotonic() - started)
+
+    memory()  # Watching makes an environment slower.
+    play(len(walks))
+    block = _block(harness, fastest, len(walks))
+    readings = []
+    for _ in range(_READINGS):
+        play(block)
         readings.append(Reading(resets, *memory()))
+    harness.tried(resets, harness.effort.resets, "resets")
     late_ones = readings[len(readings) // 2 :]
     dips = dips if len(late_ones) > _DIPS_FROM else 0
     python = _growth([(r.resets, r.python) for r in late_ones], dips)
@@ -97,6 +105,22 @@ def stays_level(
         f"of Python's own memory: free what `start` loads into a library",
     )
     return f"{resets} resets"
+
+
+def _block(harness: Harness, seconds: float, walks: int) -> int:
+    """Resets between two readings, in whole rounds: tasks differ in size.
+
+    They are counted, not timed, so that a busy machine sees as much as a quiet one.
+
+    Args:
+        harness: Of the environment.
+        seconds: The shortest time that a reset and a few steps took.
+        walks: Tasks that take turns.
+    """
+    seconds = max(seconds / slowness(), 1e-6)
+    least = next((count for limit, count in _LEAST if seconds < limit), _READINGS)
+    wanted = max(least, int(harness.budget.share / seconds))
+    return max(1, round(min(wanted, harness.effort.resets) / _READINGS / walks)) * walks
 
 
 def _growth(readings: list[tuple[int, int]], dips: int) -> float:
@@ -132,6 +156,7 @@ def gives_back_files(harness: Harness, folder: Path, patience: float = 0.0) -> s
     while made < _MADE and not (late() and made >= 3):
         _use(harness, task)
         made += 1
+    harness.tried(made, _MADE, "environments")
     gc.collect()
     time.sleep(patience)
     more = len(os.listdir(folder)) - before

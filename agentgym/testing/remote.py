@@ -62,7 +62,10 @@ def answers_are_plain_values_there(harness: Harness) -> str:
 def resets_leak_no_memory_there(harness: Harness) -> str:
     """The server's memory stays level over many resets, each with another seed."""
     env = served(harness)
-    return stays_level(harness, env, _memory_of(env), dips=1)
+    try:
+        return stays_level(harness, env, _memory_of(env), dips=1)
+    finally:
+        env.readings(memory=False)
 
 
 def files_are_closed_there(harness: Harness) -> str:
@@ -104,14 +107,17 @@ def another_server_agrees(harness: Harness) -> str:
 def solutions_are_paid_alike(harness: Harness) -> str:
     """The oracle's plan earns the same rewards in each session, and on another server."""
     replica, played = harness.kwargs.get("replica"), 0
-    places = [{}, {}, *([{"target": replica, "replica": ""}] if replica else [])]
-    envs = [harness.make(**place) for place in places]
-    for task in harness.few(envs[0], 1):
-        harness.begin(envs[0], task)
-        plan = harness.oracle(envs[0])
+    places = [{}, *([{"target": replica, "replica": ""}] if replica else [])]
+    first, *envs = (harness.make(**place) for place in ({}, *places))
+    tasks, late = harness.few(first, 1), harness.hurry()
+    for number, task in enumerate(tasks):
+        if played and late():
+            harness.tried(number, len(tasks), "tasks")
+            break
+        plan = harness.opened(first, task).plan
         if not plan:
             continue
-        paid = []
+        paid = [[step.reward for step in harness.solved(first, task)]]
         for env in envs:
             harness.begin(env, task)
             paid.append([step.reward for step in harness.follow(env, plan)])
@@ -123,7 +129,7 @@ def solutions_are_paid_alike(harness: Harness) -> str:
         played += 1
     if not played:
         raise Skipped("no oracle is known")
-    return f"{played} solutions in {len(envs)} sessions"
+    return f"{played} solutions in {len(envs) + 1} sessions"
 
 
 def _process(env: OpenEnvWorld) -> Path:
@@ -137,7 +143,7 @@ def _memory_of(env: OpenEnvWorld) -> Callable[[], tuple[int, int]]:
     process = _process(env)
 
     def memory() -> tuple[int, int]:
-        return env.readings().get("python", 0), resident(process)
+        return env.readings(memory=True).get("python", 0), resident(process)
 
     return memory
 
@@ -162,12 +168,14 @@ policy allows."""
 
 def canaries_stay_at_the_floor(harness: Harness) -> str:
     """Texts that ask for the reward instead of earning it are not paid."""
-    env, floor = harness.make(), 0.0
+    env, floor, late, played = harness.make(), 0.0, harness.hurry(), 0
     tasks = harness.few(env, 1)
     for task in tasks:
-        harness.begin(env, task)
-        plan = harness.oracle(env)
-        best = sum(step.reward for step in harness.follow(env, plan)) if plan else 1.0
+        if played and late():
+            break
+        played += 1
+        plan = harness.opened(env, task).plan
+        best = sum(step.reward for step in harness.solved(env, task)) if plan else 1.0
         harness.begin(env, task)
         steps = harness.follow(env, CANARIES)
         paid = sum(step.reward for step in steps)
@@ -177,18 +185,23 @@ def canaries_stay_at_the_floor(harness: Harness) -> str:
             f"task {task!r}: texts such as {CANARIES[0]!r} earn {paid:g}, the oracle {best:g}: pay "
             f"for what was achieved, not for words about it",
         )
-    return f"{len(CANARIES)} texts in {len(tasks)} tasks, the most they earned is {floor:g}"
+    harness.tried(played, len(tasks), "tasks")
+    return f"{len(CANARIES)} texts in {played} tasks, the most they earned is {floor:g}"
 
 
 def returns_tell_agents_apart(harness: Harness) -> str:
     """The oracle earns more than agents at random and agents that do nothing, by a margin."""
-    env, seen = harness.make(), []
-    for number, task in enumerate(harness.few(env, 1)):
-        harness.begin(env, task)
-        plan = harness.oracle(env)
+    env, late = harness.make(), harness.hurry()
+    seen: list[tuple[float, float, float]] = []
+    tasks = harness.few(env, 1)
+    for number, task in enumerate(tasks):
+        if seen and late():
+            harness.tried(number, len(tasks), "tasks")
+            break
+        plan = harness.opened(env, task).plan
         if not plan:
             continue
-        best = sum(step.reward for step in harness.follow(env, plan))
+        best = sum(step.reward for step in harness.solved(env, task))
         harness.begin(env, task)
         idle = sum(step.reward for step in harness.follow(env, [""] * len(plan)))
         walk = harness.walk(env, task, random.Random(number).randrange(2**31), len(plan))

@@ -30,6 +30,24 @@ class Step(NamedTuple):
     info: dict[str, Any]
 
 
+class Opened(NamedTuple):
+    """How a task starts."""
+
+    step: Step
+    plan: tuple[str, ...] | None
+    """Of the oracle."""
+    admissible: tuple[str, ...]
+
+
+class Exchange(NamedTuple):
+    """A message to a server, and its answer."""
+
+    operation: str
+    sent: dict[str, Any]
+    answer: dict[str, Any]
+    seconds: float
+
+
 class Walk(NamedTuple):
     """An episode played at random: what replays it, and the answers."""
 

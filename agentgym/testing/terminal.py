@@ -55,6 +55,12 @@ def check_in_terminal(
         display.say(severity_line(found))
     if report is not None:
         write_report(report, env, found)
+    cut = sum(bool(finding.cut) for finding in found)
+    if cut:
+        display.say(
+            f"{cut} checks passed on fewer repetitions than they want, for lack of time "
+            f"(--effort.budget {effort.budget:g}; 0: no limit)"
+        )
     broken = sum(finding.verdict is Verdict.FAILED for finding in found)
     if broken:
         display.say(f"{env} breaks the contract: {broken} violation{'s' * (broken > 1)}")
@@ -101,5 +107,8 @@ def _table(env: str, found: list[Finding]) -> Table:
     for finding in found:
         style = _STYLES[finding.verdict]
         result = f"[{style}]{finding.verdict}[/]"
-        table.add_row(finding.check, result, f"{finding.seconds:.1f}", escape(finding.note))
+        note = finding.note
+        if finding.cut:
+            result, note = f"[yellow]{finding.verdict}, cut[/]", f"{note} (cut: {finding.cut})"
+        table.add_row(finding.check, result, f"{finding.seconds:.1f}", escape(note))
     return table

@@ -82,21 +82,24 @@ class Auditor:
             case "tasks":
                 return list(world.tasks(str(data.get("split"))))
             case "readings":
-                return self._readings()
+                return self._readings(memory=data.get("memory") is True)
             case "gymnasium":
                 return _gymnasium(world)
         raise ConfigError(f"an audit has no value {data.get('what')!r}")
 
-    def _readings(self) -> dict[str, Any]:
+    def _readings(self, *, memory: bool) -> dict[str, Any]:
+        found = {
+            "generators_used": self._generators_used,
+            "handed_out": self._handed_out,
+            "process": os.getpid(),
+        }
+        if not memory:
+            tracemalloc.stop()
+            return found
         if not tracemalloc.is_tracing():
             tracemalloc.start()
         gc.collect()
-        return {
-            "generators_used": self._generators_used,
-            "handed_out": self._handed_out,
-            "python": tracemalloc.get_traced_memory()[0],
-            "process": os.getpid(),
-        }
+        return {**found, "python": tracemalloc.get_traced_memory()[0]}
 
 
 def _generators() -> tuple[object, ...]:

@@ -270,10 +270,15 @@ class OpenEnvWorld(ForeignEnv):
             return tuple(self._audit("admissible"))
         return tuple(self._info_there.get("admissible_commands", ()))
 
-    def readings(self) -> dict[str, Any]:
-        """Of the server's process, for the checker: empty where it cannot be looked at."""
+    def readings(self, *, memory: bool = False) -> dict[str, Any]:
+        """Of the server's process, for the checker: empty where it cannot be looked at.
+
+        Args:
+            memory: Also how much Python holds. The server watches that, which makes it slower,
+                until it is asked without.
+        """
         if self.facts is not None and self.facts["audit"]:
-            found = self._audit("readings")
+            found = self._audit("readings", memory=memory)
             return {**found, "process": Path("/proc") / str(found["process"])}
         parts = urlsplit(self.url)
         if parts.hostname not in ("127.0.0.1", "localhost", "::1"):
