@@ -100,6 +100,23 @@ def test_intervals_cover_the_value():
     assert 0.93 <= inside / draws <= 0.98
 
 
+@pytest.mark.parametrize("chance", [0.0, 0.02, 0.05, 0.1, 0.2, 0.5, 0.9, 1.0])
+def test_intervals_cover_the_value_although_rounds_end_when_they_are_narrow(chance):
+    rng, effort, inside, played = np.random.default_rng(1), Effort(), 0, []
+    for _ in range(600):
+        found = Outcomes()
+        while need := missing(Known(), found, effort.half_width):
+            draws = effort.next_round(need, 1.0, found.count)
+            found = found.plus(
+                [1.0] * (wins := rng.binomial(draws, chance)) + [0.0] * (draws - wins)
+            )
+        value = Known().with_others(found).interval()
+        inside += value.low <= chance <= value.high
+        played.append(found.count)
+    assert inside / 600 >= 0.91
+    assert np.mean(played) < 70 + 1536 * chance * (1 - chance), "certain states take few"
+
+
 def test_the_decisive_turn_is_the_largest_clear_change():
     values = [Value(0.5, 0.45, 0.55), Value(0.6, 0.5, 0.7), Value(0.1, 0.05, 0.15), Value(0, 0, 0)]
     assert decisive(values) == 1

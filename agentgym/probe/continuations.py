@@ -36,6 +36,19 @@ class Effort:
                 f"a half width inside (0, 0.5) and 1 <= least <= most"
             )
 
+    def next_round(self, wanted: int, rest: float, drawn: int) -> int:
+        """Continuations of the next round from a state.
+
+        At most as many as before: the first ones show whether outcomes differ at all.
+
+        Args:
+            wanted: Outcomes that are missing.
+            rest: Share of the continuations that do not repeat a recorded turn.
+            drawn: Continuations so far.
+        """
+        draws = max(math.ceil(wanted / max(0.05, rest)), self.least - drawn)
+        return min(draws, max(self.least, drawn), self.most - drawn)
+
 
 class Valued(NamedTuple):
     """The values of the episodes of one task."""
@@ -117,10 +130,7 @@ class _Exploration:
             # Where even the worst outcomes of other turns would change nothing, none is played.
             if not wanted and (self.drawn >= effort.least or rest <= effort.half_width / 4):
                 break
-            # Some of the draws repeat a recorded turn. At most as many as before: the first ones
-            # show whether outcomes differ at all.
-            draws = max(math.ceil(wanted / max(0.05, rest)), effort.least - self.drawn)
-            draws = min(draws, max(effort.least, self.drawn), effort.most - self.drawn)
+            draws = effort.next_round(wanted, rest, self.drawn)
             first = self.state.seed + self.drawn
             played = await gather(self._continue(first + k) for k in range(draws))
             self.drawn += draws
