@@ -1,7 +1,8 @@
 """Weights from rank 0 to all engines at once, over a process group that they form.
 
-An engine that dies breaks the group for all. Engines that have not received everything are reported, the
-group is given up, and the next publication forms another one with the engines that there are then.
+An engine that dies breaks the group for all. Engines that have not received everything are
+reported, the group is given up, and the next publication forms another one with the engines that
+there are then.
 """
 
 from __future__ import annotations
