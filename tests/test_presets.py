@@ -139,7 +139,17 @@ def test_a_folder_of_adapters_selects_the_settings_for_adapters(tmp_path):
     assert "usual for adapters of a pretrained model is about 3e-05" in line
 
 
-@pytest.mark.parametrize("world", ["alfworld", "deepsearch", "miniwob", "bfcl"])
+EPISODES = {
+    "alfworld": (64, 8),
+    "deepsearch": (64, 8),
+    "miniwob": (64, 2),
+    "bfcl": (64, 2),
+    "agentdojo": (33, 1),
+}
+"""Tasks of the panels of the evidence, and episodes of each."""
+
+
+@pytest.mark.parametrize("world", EPISODES)
 @pytest.mark.parametrize("line", ["imitation", "grpo", "gigpo", "epo", "empg", "aepo"])
 def test_the_commands_in_the_evidence_are_valid_settings(line, world):
     script = Path(__file__).parents[1] / "scripts" / "evidence"
@@ -151,5 +161,5 @@ def test_the_commands_in_the_evidence_are_valid_settings(line, world):
     chosen = parse_plan(plan_for_env(world, algorithm, model=model, lora=adapters), words)
     found = chosen.plan.experiment
     assert verb == "train" and found.seed == 3 and adapters == (line == "imitation")
-    assert found.panel.tasks * found.panel.episodes == 512
+    assert (found.panel.tasks, found.panel.episodes) == EPISODES[world]
     assert found.imitation.pretrained == (line == "imitation")
