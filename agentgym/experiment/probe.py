@@ -190,4 +190,4 @@ def _sampled_by(path: Path, policy: str | Path, temperature: float) -> bool:
         _, spec = read_header(path)
     except ConfigError:
         return False
-    return spec.model == fingerprint(policy) and (spec.settings.get("temperature") == temperature)
+    return spec.model == fingerprint(policy) and spec.settings.get("temperature") == temperature

@@ -70,6 +70,7 @@ def values_of_tasks(work: Work, processes: int) -> Iterator[tuple[int, Valued]]:
         AgentGymError: What went wrong in a process, or that a process was killed.
     """
     context = multiprocessing.get_context("spawn")
+    processes = min(processes, len(work.groups))
     following = context.Value("i", 0)
     threads = max(1, torch.get_num_threads() // processes)
     with _running(context, processes, (work, following, threads)) as pipes:
