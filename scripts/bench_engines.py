@@ -63,6 +63,8 @@ class Options:
     """Tokens that the world adds each turn, on average: ten more or less."""
     completion: int = 8
     """Tokens of an answer."""
+    opening: int = 0
+    """Tokens with which all episodes begin."""
     repetitions: int = 3
     """Of every way."""
     naive: int = 1
@@ -75,7 +77,7 @@ class Options:
     @property
     def context(self) -> int:
         """Longest context."""
-        return (self.turns + 1) * (self.observation + 10 + self.completion)
+        return self.opening + (self.turns + 1) * (self.observation + 10 + self.completion)
 
 
 def save_model(options: Options, folder: str) -> str:
@@ -98,6 +100,9 @@ class RandomEpisodes:
         rng = np.random.default_rng([episode, turn])
         length = self.options.observation + int(rng.integers(-10, 11)) + (20 if turn == 0 else 0)
         drawn: list[int] = rng.integers(0, self.vocabulary, length).tolist()
+        if turn == 0 and self.options.opening:
+            common = np.random.default_rng(0).integers(0, self.vocabulary, self.options.opening)
+            return [*common.tolist(), *drawn]
         return drawn
 
     def on(self, engine: Engine) -> int:

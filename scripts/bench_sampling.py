@@ -1,6 +1,6 @@
 """Sampling from a real model in float32 and in bfloat16: local engine, transformers, vLLM.
 
-    scripts/bench sampling [--model FOLDER] [--episodes 8] [--turns 4]
+    scripts/bench sampling [--model FOLDER] [--episodes 8] [--turns 4] [--opening 0]
 
 Episodes in which every turn adds random observation tokens and asks for an answer of fixed length,
 all in flight at once. Ways: the local engine (batch-invariant float32, its default for small
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import tyro
@@ -25,6 +26,7 @@ from bench_engines import Options as Episodes
 from bench_engines import RandomEpisodes, reset_cache
 
 from agentgym.engines.local.engine import LocalEngine
+from agentgym.engines.local.slot_pool import SlotPool
 from agentgym.engines.vllm.engine import VLLMEngine
 from agentgym.models.loading import load_model
 
@@ -46,6 +48,8 @@ class Options:
     """Tokens that a turn adds, on average."""
     completion: int = 32
     """Tokens of an answer."""
+    opening: int = 0
+    """Tokens with which all episodes begin, as with the manual of a world; not in the rates."""
     repetitions: int = 2
     """Measurements of each way."""
     ways: tuple[str, ...] = ()
@@ -83,6 +87,7 @@ def main(options: Options) -> None:
             turns=options.turns,
             observation=options.observation,
             completion=options.completion,
+            opening=options.opening,
         ),
         int(model.config.vocab_size),
     )
@@ -92,10 +97,20 @@ def main(options: Options) -> None:
         copy = load_model(options.model, dtype=dtype)
         return lambda: play.naive(copy)
 
+    def alone() -> Way:
+        way = local(play, model, context, dtype=torch.bfloat16)
+
+        def run() -> int:
+            with patch.object(SlotPool, "_join"):
+                return way()
+
+        return run
+
     ways: dict[str, Callable[[], Way]] = {
         "local, float32 batch-invariant": lambda: local(play, model, context),
         "local, float32": lambda: local(play, model, context, batch_invariant=False),
         "local, bfloat16": lambda: local(play, model, context, dtype=torch.bfloat16),
+        **({"local, bfloat16, nothing shared": alone} if options.opening else {}),
         "generate, float32": lambda: naive(torch.float32),
         "generate, bfloat16": lambda: naive(torch.bfloat16),
     }

@@ -402,6 +402,32 @@ if __name__ == "__main__":
 """
 
 
+UNGUARDED = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from test_probe import endless
+from agentgym.experiment.probe_processes import values_of_tasks
+work = endless(Path(sys.argv[1]))
+list(values_of_tasks(replace(work, groups=work.groups * 500), 1))
+"""
+
+
+def test_a_process_that_dies_before_it_reads_its_work_ends_the_probe(run, tmp_path):
+    """As every process of a script does that runs whatever it is imported for."""
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED)
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    ended = subprocess.run(
+        [sys.executable, str(script), str(run)],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode and "a process of the probe ended with exit code 1" in ended.stderr
+
+
 def endless(run):
     """Work that takes days."""
     return Work(

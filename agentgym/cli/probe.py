@@ -98,6 +98,7 @@ def probe(arguments: list[str]) -> int:
     experiment = Experiment(
         **{name: getattr(options, name) for name in _SHARED},
         optimizer=OptimizerSettings(precision=options.precision),
+        batch_invariant=False,
     )
     effort = Effort(half_width=options.half_width, most=options.most)
     if options.episodes is not None and not options.episodes.is_file():

@@ -1,8 +1,9 @@
 """The tasks of a probe, shared among processes, each with an engine of its own.
 
 A small model on a CPU spends more time between its operations than in them, so that further cores
-help in further processes only. Every continuation has a seed of its own, and a row's numbers do not
-depend on the batch around it: the values are the same for any number of processes.
+help in further processes only. Every continuation has a seed of its own, and a row's numbers depend
+on the batch around it by rounding only: the values are the same for any number of processes, save
+where rounding decides between two tokens.
 """
 
 from __future__ import annotations
@@ -73,13 +74,19 @@ def values_of_tasks(work: Work, processes: int) -> Iterator[tuple[int, Valued]]:
     processes = min(processes, len(work.groups))
     following = context.Value("i", 0)
     threads = max(1, torch.get_num_threads() // processes)
-    with _running(context, processes, (work, following, threads)) as pipes:
+    with _running(context, processes, (following, threads)) as pipes:
+        for ours in list(pipes):
+            # Not as an argument: one that its process does not live to read would block for ever.
+            try:
+                ours.send(work)
+            except OSError:
+                _expect_success(pipes.pop(ours))
         while pipes:
             for pipe in wait(list(pipes)):
                 assert isinstance(pipe, Connection)
                 try:
                     found = pipe.recv()
-                except EOFError:
+                except (EOFError, ConnectionError):
                     _expect_success(pipes.pop(pipe))
                     continue
                 if isinstance(found, Exception):
@@ -95,7 +102,7 @@ def _running(
     pipes: dict[Connection, BaseProcess] = {}
     try:
         for _ in range(count):
-            ours, theirs = context.Pipe(duplex=False)
+            ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, *given), daemon=True)
             process.start()
             theirs.close()
@@ -117,10 +124,11 @@ def _expect_success(process: BaseProcess) -> None:
         )
 
 
-def _serve(pipe: Connection, work: Work, following: Any, threads: int) -> None:
+def _serve(pipe: Connection, following: Any, threads: int) -> None:
     """Value tasks until none is left; runs in a process of its own."""
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    work: Work = pipe.recv()
 
     def take() -> int | None:
         with following.get_lock():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from agentgym.errors import ConfigError
@@ -14,7 +15,7 @@ from agentgym.probe.tree import Branch, State, Tokens, grow, outcome_of
 from agentgym.probe.values import Estimate, Known, Outcomes, Value, missing
 from agentgym.rollout.player import Player
 from agentgym.types import Trajectory
-from agentgym.utils.concurrency import gather
+from agentgym.utils.concurrency import cancel, gather
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,15 +101,23 @@ def _valued(record: EpisodeRecord, path: Sequence[State]) -> ValuedEpisode:
 
 
 async def _value(player: Player, state: State, effort: Effort) -> Estimate:
-    """Estimate the value of a state after those of all that follow it."""
+    """Estimate the value of a state together with those of all that follow it."""
+    exploration = _Exploration(player, state, effort)
 
     async def after(branch: Branch) -> tuple[float, Estimate]:
         end = branch.after
         found = end if isinstance(end, Estimate) else await _value(player, end, effort)
         return branch.probability, found
 
-    known = Known.of(await gather(after(branch) for branch in state.branches.values()))
-    others = await _Exploration(player, state, known).explore(effort)
+    # First continuations do not depend on the values that follow: all states begin at once.
+    begun = asyncio.ensure_future(exploration.begin())
+    try:
+        known = Known.of(await gather(after(branch) for branch in state.branches.values()))
+        await begun
+    finally:
+        await cancel([begun])
+    await exploration.finish(known)
+    others = exploration.found
     state.estimate, state.continuations = known.with_others(others), others.count
     return state.estimate
 
@@ -119,23 +128,30 @@ class _Exploration:
 
     player: Player
     state: State
-    known: Known
+    effort: Effort
     drawn: int = 0
+    found: Outcomes = field(default_factory=Outcomes)
 
-    async def explore(self, effort: Effort) -> Outcomes:
+    async def begin(self) -> None:
+        """Play the first ones, unless even the worst outcomes would change nothing."""
+        if self.state.rest > self.effort.half_width / 4:
+            await self._draw(self.effort.least)
+
+    async def finish(self, known: Known) -> None:
         """Play until the interval is narrow enough, or the limit is reached."""
-        found, rest = Outcomes(), self.known.rest
+        effort = self.effort
         while self.drawn < effort.most:
-            wanted = missing(self.known, found, effort.half_width)
-            # Where even the worst outcomes of other turns would change nothing, none is played.
-            if not wanted and (self.drawn >= effort.least or rest <= effort.half_width / 4):
+            wanted = missing(known, self.found, effort.half_width)
+            if not wanted:
                 break
-            draws = effort.next_round(wanted, rest, self.drawn)
-            first = self.state.seed + self.drawn
-            played = await gather(self._continue(first + k) for k in range(draws))
-            self.drawn += draws
-            found = found.plus([float(t.won) for t in played if t is not None and t.stop.scored])
-        return found
+            await self._draw(effort.next_round(wanted, known.rest, self.drawn))
+
+    async def _draw(self, draws: int) -> None:
+        first = self.state.seed + self.drawn
+        played = await gather(self._continue(first + k) for k in range(draws))
+        self.drawn += draws
+        won = [float(t.won) for t in played if t is not None and t.stop.scored]
+        self.found = self.found.plus(won)
 
     async def _continue(self, sample: int) -> Trajectory | None:
         """A continuation to its end; None where it takes a recorded turn."""

@@ -20,7 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from agentgym.engines.local.slotted import DecodeRun, Packing, SlottedDecoder
+from agentgym.engines.local.decoder import Prefix
+from agentgym.engines.local.packing import DecodeRun, Packer, Packing
+from agentgym.engines.local.slotted import SlottedDecoder
 
 _LEAST = 64
 """Fewest cached positions that a graph reads; the next sizes are its doublings."""
@@ -80,6 +82,35 @@ def _aside(gpu: int) -> Any:
     return torch.cuda.Stream(gpu)  # type: ignore[no-untyped-call]
 
 
+class _GroupingPacker(Packer):
+    """Rows of similar length share one attention call, padded."""
+
+    def prefills(
+        self, slot: np.ndarray, start: np.ndarray, count: np.ndarray, stop: np.ndarray
+    ) -> Iterator[_Prefill]:
+        """Prefills of about the same length, together."""
+        sizes = [_power(int(n), 1) for n in count]
+        order = sorted(range(len(sizes)), key=lambda i: sizes[i])
+        for _, some in groupby(order, key=lambda i: sizes[i]):
+            index = np.array(list(some))
+            yield self._together(slot[index], start[index], count[index], stop[index])
+
+    def _together(
+        self, slot: np.ndarray, start: np.ndarray, count: np.ndarray, stop: np.ndarray
+    ) -> _Prefill:
+        along = np.arange(count.max())
+        within = np.minimum(along, count[:, None] - 1)
+        length = int((start + count).max())
+        visible = np.arange(length) <= (start[:, None] + within)[..., None]
+        return _Prefill(
+            slots=self.tensor(slot),
+            packed=self.tensor((stop - count)[:, None] + within),
+            own=self.tensor(along < count[:, None]),
+            length=length,
+            mask=self.tensor(visible[:, None].repeat(self._group, 2)),
+        )
+
+
 class GraphedDecoder(SlottedDecoder):
     """As ``SlottedDecoder``, up to rounding.
 
@@ -87,6 +118,8 @@ class GraphedDecoder(SlottedDecoder):
     last position of every slot belongs to no row: idle slots write there. During a capture no
     thread may synchronise the device, as a compiler does that tunes kernels: no trainer may run.
     """
+
+    _packers = _GroupingPacker
 
     def __init__(self, *args: Any, slots: int, context: int, **kwargs: Any) -> None:
         self._slots = slots
@@ -113,7 +146,11 @@ class GraphedDecoder(SlottedDecoder):
 
     @torch.inference_mode()
     def extend(
-        self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[Sequence[int]]
+        self,
+        rows: Sequence[int],
+        starts: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        prefixes: Sequence[Prefix | None] = (),
     ) -> Tensor:
         """Append tokens to rows; [R, V] logits after the last token of each."""
         # Rows that decode first, then prefills.
@@ -125,7 +162,7 @@ class GraphedDecoder(SlottedDecoder):
             parts.append(self._step(row[:single], start[:single], [t for (t,) in new[:single]]))
         if single < len(work):
             parts.append(super().extend(row[single:], start[single:], new[single:]))
-        return torch.cat(parts)[self._tensor(np.argsort(order))]
+        return torch.cat(parts)[self._packer.tensor(np.argsort(order))]
 
     def _step(self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[int]) -> Tensor:
         """[R, V] logits after one new token per row."""
@@ -137,14 +174,14 @@ class GraphedDecoder(SlottedDecoder):
         asked = np.tile([[0], [-1]], self._slots)
         asked[:, rows] = tokens, starts
         step.inputs.copy_(torch.from_numpy(asked))
-        return step.replay()[self._tensor(np.array(rows))]
+        return step.replay()[self._packer.tensor(np.array(rows))]
 
     def _bucket(self, length: int) -> int:
         return min(_power(length, _LEAST), self._context - 1)
 
     def _record(self, length: int) -> _Step:
         slots = self._slots
-        asked = self._tensor(np.tile([[0], [-1]], slots))
+        asked = self._packer.tensor(np.tile([[0], [-1]], slots))
 
         def forward() -> Tensor:
             tokens, positions = asked
@@ -154,36 +191,12 @@ class GraphedDecoder(SlottedDecoder):
             at = positions.masked_fill(positions < 0, last)
             # An idle slot attends to its first entry: a fully masked row would give NaN.
             seen = places <= positions.clamp(min=0)[:, None]
-            run = DecodeRun(slice(0, slots), slice(0, slots), None, length, seen[:, None, None])
+            run = DecodeRun(
+                slice(0, slots), slice(0, slots), None, slice(0, length), seen[:, None, None]
+            )
             return self._forward(Packing(tokens, at, slot_ids, slot_ids, [run], []))
 
         return _Step(capture(forward, self._memory, self._device), asked)
-
-    # ---- several new tokens ------------------------------------------------------------------
-
-    def _prefills(
-        self, slot: np.ndarray, start: np.ndarray, count: np.ndarray, stop: np.ndarray
-    ) -> Iterator[_Prefill]:
-        sizes = [_power(int(n), 1) for n in count]
-        order = sorted(range(len(sizes)), key=lambda i: sizes[i])
-        for _, some in groupby(order, key=lambda i: sizes[i]):
-            index = np.array(list(some))
-            yield self._together(slot[index], start[index], count[index], stop[index])
-
-    def _together(
-        self, slot: np.ndarray, start: np.ndarray, count: np.ndarray, stop: np.ndarray
-    ) -> _Prefill:
-        along = np.arange(count.max())
-        within = np.minimum(along, count[:, None] - 1)
-        length = int((start + count).max())
-        visible = np.arange(length) <= (start[:, None] + within)[..., None]
-        return _Prefill(
-            slots=self._tensor(slot),
-            packed=self._tensor((stop - count)[:, None] + within),
-            own=self._tensor(along < count[:, None]),
-            length=length,
-            mask=self._tensor(visible[:, None].repeat(self._heads // self._kv, 2)),
-        )
 
     def _attend_prefills(
         self, query: Tensor, mixed: Tensor, keys: Tensor, values: Tensor, prefills: Sequence[Any]

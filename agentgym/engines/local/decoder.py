@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from agentgym.engines.weight_stream import WeightStream
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prefix:
+    """An opening that several rows have in common; each object is one opening."""
+
+    length: int
+    """In tokens."""
 
 
 class Decoder(Protocol):
@@ -21,7 +30,11 @@ class Decoder(Protocol):
     """Number of token ids the model can read."""
 
     def extend(
-        self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[Sequence[int]]
+        self,
+        rows: Sequence[int],
+        starts: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        prefixes: Sequence[Prefix | None] = (),
     ) -> Tensor:
         """Append tokens to rows and compute the logits of the next token.
 
@@ -29,6 +42,8 @@ class Decoder(Protocol):
             rows: R distinct row numbers.
             starts: How many cached tokens each row keeps; they must have been cached before.
             tokens: New token ids per row, at least one each.
+            prefixes: What each row shares with others, as a hint; empty if nothing is known.
+                Rows with the same object have the same first ``length`` tokens.
 
         Returns:
             [R, V] logits after the last token of each row.

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from agentgym.engines.local.decoder import Prefix
 from agentgym.engines.requests import check_shapes
 from agentgym.engines.weight_stream import WeightStream
 from agentgym.models.protocols import CausalLM
@@ -66,7 +67,11 @@ class HFDecoder:
 
     @torch.inference_mode()
     def extend(
-        self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[Sequence[int]]
+        self,
+        rows: Sequence[int],
+        starts: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        prefixes: Sequence[Prefix | None] = (),
     ) -> Tensor:
         """Append tokens to rows; [R, V] logits after the last token of each."""
         work = zip(rows, starts, tokens, strict=True)

@@ -263,6 +263,7 @@ class Scheduler:
                     [job.slot.index for job in plan.jobs],
                     [job.start for job in plan.jobs],
                     [job.feed for job in plan.jobs],
+                    [job.slot.prefix for job in plan.jobs],
                 )
             tokens, logprobs, entropies = sampler.draw(
                 logits,

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from agentgym.engines.local.decoder import Prefix
+
 _WORTH_COPYING = 16
 """Shortest shared prefix, in tokens, for which copying a row beats computing it."""
+
+_WORTH_SHARING = 64
+"""Shortest opening, in tokens, that is read once for several slots."""
+
+_MUCH_LONGER = 1.5
+"""How many times longer an opening must be for two slots to leave a group for it."""
 
 _FORGOTTEN = 4
 """Prompts per slot after which an idle slot without ``finish`` counts as abandoned."""
@@ -27,6 +35,8 @@ class Slot:
     """No further prompt is expected to extend it."""
     used: int = 0
     """Number of prompts placed before its last use."""
+    prefix: Prefix | None = None
+    """An opening that it has in common with other slots."""
 
     @property
     def pending(self) -> bool:
@@ -95,7 +105,12 @@ class SlotPool:
         if not idle:
             return None
         limit = len(prompt) - 1  # One token must be fed to get logits.
-        whole = max((s for s in idle if _continues(prompt, s.tokens)), key=_size, default=None)
+        size = len(prompt)
+        # The last token first, without a call: most slots hold another context.
+        near = [
+            s for s in idle if 0 < (n := len(s.tokens)) <= size and s.tokens[-1] == prompt[n - 1]
+        ]
+        whole = max((s for s in near if _continues(prompt, s.tokens)), key=_size, default=None)
         if whole is not None:
             return self._take(whole, min(len(whole.tokens), limit), None)
         slot = min(idle, key=lambda s: (not s.finished, s.used, s.index))
@@ -109,17 +124,46 @@ class SlotPool:
             key=lambda s: (shared[s.index], not s.busy and s.finished, shared[s.index] <= s.cached),
         )
         if shared[best.index] < _WORTH_COPYING:
-            return self._take(slot, shared[slot.index], None)
-        if shared[best.index] > best.cached:
+            place = self._take(slot, shared[slot.index], None)
+        elif shared[best.index] > best.cached:
             return None
-        if best is slot or (best.finished and not best.busy):
-            return self._take(best, shared[best.index], None)
-        return self._take(slot, shared[best.index], best)
+        elif best is slot or (best.finished and not best.busy):
+            place = self._take(best, shared[best.index], None)
+        else:
+            place = self._take(slot, shared[best.index], best)
+        self._join(place.slot, shared)
+        return place
 
     def _take(self, slot: Slot, start: int, source: Slot | None) -> Place:
         self._clock += 1
         slot.used, slot.busy, slot.finished = self._clock, True, False
+        if slot.prefix is not None and slot.prefix.length > start:
+            slot.prefix = None
         return Place(slot, start, source)
+
+    def _join(self, slot: Slot, shared: Mapping[int, int]) -> None:
+        """Find the opening that a slot with a new prompt shares with others.
+
+        Args:
+            slot: Whose prompt it is.
+            shared: The number of tokens that each slot has in common with the prompt, by index.
+        """
+        slot.prefix = None
+        others = [other for other in self._slots if other is not slot]
+        near = max(others, key=lambda other: shared[other.index], default=None)
+        if near is None or shared[near.index] < _WORTH_SHARING:
+            return
+        longest = shared[near.index]
+        groups = {
+            other.prefix
+            for other in others
+            if other.prefix is not None and other.prefix.length <= shared[other.index]
+        }
+        group = max(groups, key=lambda group: group.length, default=None)
+        if group is not None and longest < _MUCH_LONGER * group.length:
+            slot.prefix = group
+        elif near.prefix is None or near.prefix.length < longest:
+            slot.prefix = near.prefix = Prefix(longest)
 
     def finish(self, context: Sequence[int]) -> None:
         """Mark the slot that holds the longest prefix of a context as finished."""

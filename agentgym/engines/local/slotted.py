@@ -1,11 +1,12 @@
 """Llama, Qwen2 and Qwen3 over a preallocated KV cache of ragged rows.
 
 Linear layers run on the packed new tokens of all rows, so no row is padded. Only attention
-distinguishes rows: those with one new token (decoding) share calls over adjacent slots of the
-cache, prefills run one by one. On a CPU a call with many tokens is split, one part per core.
+distinguishes rows: those with one new token (decoding) share calls, see ``decode_plan``, prefills
+run one by one. On a CPU a call with many tokens is split, one part per core.
 
 On a CPU in float32 results are batch-invariant to the last bit unless this is switched off: see
-``agentgym.engines.local.batch_invariance``.
+``agentgym.engines.local.batch_invariance``. Then openings that rows have in common are not shared:
+where they end depends on the other rows.
 
 Axes: N packed new tokens, R rows, H hidden, K key/value heads, G query heads per key/value head,
 D head size, S cached positions, V vocabulary.
@@ -13,9 +14,8 @@ D head size, S cached positions, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,55 +24,17 @@ from torch import Tensor
 
 from agentgym.engines.local import batch_invariance
 from agentgym.engines.local.batch_invariance import round_up
+from agentgym.engines.local.decoder import Prefix
 from agentgym.engines.local.fused_weights import FusedWeights, head_size
-from agentgym.engines.local.parallel import packing_order, run_parallel, split_rows
+from agentgym.engines.local.packing import DecodeRun, Packer, Packing
+from agentgym.engines.local.parallel import run_parallel, split_rows
 from agentgym.engines.weight_stream import WeightStream
-
-_GAP = 2
-"""Idle slots allowed inside a run: reading them is cheaper than another attention call."""
-
-
-class DecodeRun(NamedTuple):
-    """Rows with one new token in adjacent slots: one attention call."""
-
-    slots: slice
-    packed: slice
-    """Positions of their tokens in the packed order."""
-    dense: Tensor | None
-    """Index in ``slots`` of each row; None if the run has no idle slot."""
-    length: int
-    """Cached positions that are read."""
-    mask: Tensor | None
-    """[slots, 1, 1, S], 0 or -inf."""
-
-
-class _Prefill(NamedTuple):
-    """One row with several new tokens, for one attention call."""
-
-    slot: int
-    packed: slice
-    length: int
-    """Cached positions that are read, including the new ones."""
-    mask: Tensor | None
-    """[queries, S], 0 or -inf."""
-
-
-class Packing(NamedTuple):
-    """Layout of one model call; ``tokens`` and ``last`` are padded by repeating their end."""
-
-    tokens: Tensor
-    positions: Tensor
-    slots: Tensor
-    """[N], for the tokens without padding."""
-    last: Tensor
-    """[R] packed index of each row's last token, in the caller's order."""
-    decodes: list[DecodeRun]
-    prefills: list[Any]
-    """Rows with several new tokens, in the form that ``_attend_prefills`` takes."""
 
 
 class SlottedDecoder:
     """Owns its weights and KV cache; the cache grows with the longest row."""
+
+    _packers = Packer
 
     def __init__(
         self,
@@ -94,12 +56,14 @@ class SlottedDecoder:
         self._heads: int = config.num_attention_heads
         self._kv: int = config.num_key_value_heads
         self._size = head_size(config)
+        self._shares = device.type == "cpu" and not batch_invariant
         self._padding = batch_invariance.NO_PADDING
         if device.type == "cpu" and batch_invariant:
             widths = {config.hidden_size, config.intermediate_size, self._heads * self._size}
             self._padding = batch_invariance.padding_for(self._size, tuple(sorted(widths)))
         elif device.type == "cpu":
             self._padding = batch_invariance.FAST_ON_CPU
+        self._packer = self._packers(self._padding, dtype, device, self._heads // self._kv)
         self._eps: float = config.rms_norm_eps
         self._cos, self._sin = self._rotary(config.rope_parameters["rope_theta"])
         self._cache: list[tuple[Tensor, Tensor]] = []
@@ -166,30 +130,43 @@ class SlottedDecoder:
 
     @torch.inference_mode()
     def extend(
-        self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[Sequence[int]]
+        self,
+        rows: Sequence[int],
+        starts: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        prefixes: Sequence[Prefix | None] = (),
     ) -> Tensor:
         """Append tokens to rows; [R, V] logits after the last token of each."""
+        if not self._shares or not prefixes:
+            prefixes = [None] * len(rows)
         ends = [start + len(new) for start, new in zip(starts, tokens, strict=True)]
         self._reserve(max(rows) + 1, self._padding.keys_for(max(ends)))
         cores = torch.get_num_threads() if self._device.type == "cpu" else 1
         pieces = split_rows(rows, [len(new) for new in tokens], cores)
         if not pieces:
-            return self._extend(rows, starts, tokens)
+            return self._extend(rows, starts, tokens, prefixes)
 
         def compute(piece: np.ndarray) -> Tensor:
             return self._extend(
-                [rows[i] for i in piece], [starts[i] for i in piece], [tokens[i] for i in piece]
+                [rows[i] for i in piece],
+                [starts[i] for i in piece],
+                [tokens[i] for i in piece],
+                [prefixes[i] for i in piece],
             )
 
         logits = torch.cat(run_parallel(compute, pieces, cores))
-        return logits[self._tensor(np.argsort(np.concatenate(pieces)))]
+        return logits[self._packer.tensor(np.argsort(np.concatenate(pieces)))]
 
     @torch.inference_mode()
     def _extend(
-        self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[Sequence[int]]
+        self,
+        rows: Sequence[int],
+        starts: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        prefixes: Sequence[Prefix | None],
     ) -> Tensor:
         """As ``extend``, in the calling thread, for a cache that is large enough."""
-        return self._forward(self._pack(rows, starts, tokens))[: len(rows)]
+        return self._forward(self._packer.pack(rows, starts, tokens, prefixes))[: len(rows)]
 
     def _forward(self, pack: Packing) -> Tensor:
         """[R, V] logits after the last tokens."""
@@ -220,18 +197,48 @@ class SlottedDecoder:
         out = torch.zeros_like(query, memory_format=torch.contiguous_format)
         query = query.view(-1, self._kv, self._heads // self._kv, self._size)
         mixed = out.view_as(query)
-        for run in pack.decodes:
-            # The group axis takes the place of the query axis: keys need no repeating.
-            q = query[run.packed]
-            if run.dense is not None:
-                spread = q.new_zeros((run.slots.stop - run.slots.start, *q.shape[1:]))
-                q = spread.index_copy_(0, run.dense, q)
-            k, v = keys[run.slots, :, : run.length], values[run.slots, :, : run.length]
-            o = F.scaled_dot_product_attention(self._pad_queries(q), k, v, attn_mask=run.mask)
-            o = o[:, :, : q.shape[2]]
-            mixed[run.packed] = o if run.dense is None else o[run.dense]
+        if pack.shared:
+            self._attend_shared(query, mixed, keys, values, pack)
+        else:
+            for run in pack.decodes:
+                q = self._run_queries(query, run)
+                k, v = keys[run.slots, :, run.positions], values[run.slots, :, run.positions]
+                o = F.scaled_dot_product_attention(q, k, v, attn_mask=run.mask)
+                o = o[:, :, : query.shape[2]]
+                mixed[run.packed] = o if run.dense is None else o[run.dense]
         self._attend_prefills(query, mixed, keys, values, pack.prefills)
         return out.view(len(out), -1)
+
+    def _run_queries(self, query: Tensor, run: DecodeRun) -> Tensor:
+        """[slots, K, G padded, D], 0 for idle slots."""
+        # The group axis takes the place of the query axis: keys need no repeating.
+        q = query[run.packed]
+        if run.dense is not None:
+            spread = q.new_zeros((run.slots.stop - run.slots.start, *q.shape[1:]))
+            q = spread.index_copy_(0, run.dense, q)
+        return self._pad_queries(q)
+
+    def _attend_shared(
+        self, query: Tensor, mixed: Tensor, keys: Tensor, values: Tensor, pack: Packing
+    ) -> None:
+        """The rows of ``decodes``, each after its opening, joined with the opening."""
+        sums = query.new_empty(query.shape[:3], dtype=torch.float32)
+        group = query.shape[2]
+        for run in pack.decodes:
+            k, v = keys[run.slots, :, run.positions], values[run.slots, :, run.positions]
+            o, s = _attend_with_sums(self._run_queries(query, run), k, v, run.mask)
+            o, s = o[:, :, :group], s[:, :, :group]
+            mixed[run.packed] = o if run.dense is None else o[run.dense]
+            sums[run.packed] = s if run.dense is None else s[run.dense]
+        for part in pack.shared:
+            # All rows are queries of one row.
+            q = query[part.packed].transpose(0, 1).flatten(1, 2)[None]
+            k, v = (x[part.slot, None, :, : part.length] for x in (keys, values))
+            o, s = _attend_with_sums(q, k, v, None)
+            o = o.view(self._kv, -1, group, self._size).transpose(0, 1)
+            s = s.view(self._kv, -1, group).transpose(0, 1)
+            share = torch.sigmoid(s - sums[part.packed])[..., None].to(o.dtype)
+            mixed[part.packed] = torch.lerp(mixed[part.packed], o, share)
 
     def _attend_prefills(
         self, query: Tensor, mixed: Tensor, keys: Tensor, values: Tensor, prefills: Sequence[Any]
@@ -253,70 +260,11 @@ class SlottedDecoder:
         count = query.shape[2]
         return F.pad(query, (0, 0, 0, round_up(count, self._padding.queries) - count))
 
-    # ---- layout ------------------------------------------------------------------------------
 
-    def _pack(
-        self, rows: Sequence[int], starts: Sequence[int], tokens: Sequence[Sequence[int]]
-    ) -> Packing:
-        """Lay out rows with one new token first, in slot order, then prefills."""
-        order = packing_order(rows, [len(new) for new in tokens])
-        slot = np.array([rows[i] for i in order])
-        start = np.array([starts[i] for i in order])
-        count = np.array([len(tokens[i]) for i in order])
-        stop = np.cumsum(count)
-        within = np.arange(stop[-1]) - np.repeat(stop - count, count)
-        last = np.empty(len(order), dtype=np.int64)
-        last[order] = stop - 1
-        flat = np.fromiter(chain.from_iterable(tokens[i] for i in order), np.int64, int(stop[-1]))
-        single = int((count == 1).sum())
-        return Packing(
-            tokens=self._tensor(self._pad_tokens(flat)),
-            positions=self._tensor(self._pad_tokens(np.repeat(start, count) + within)),
-            slots=self._tensor(np.repeat(slot, count)),
-            last=self._tensor(self._pad_tokens(last)),
-            decodes=list(self._decodes(slot[:single], start[:single] + 1)),
-            prefills=list(self._prefills(*(x[single:] for x in (slot, start, count, stop)))),
-        )
-
-    def _pad_tokens(self, values: np.ndarray) -> np.ndarray:
-        """Pad with the last value to the batch-invariant multiple."""
-        return np.pad(
-            values, (0, round_up(len(values), self._padding.tokens) - len(values)), "edge"
-        )
-
-    def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.from_numpy(values).to(self._device)
-
-    def _decodes(self, slot: np.ndarray, length: np.ndarray) -> Iterator[DecodeRun]:
-        if not len(slot):
-            return
-        breaks = np.flatnonzero(np.diff(slot) > _GAP + 1) + 1
-        for first, stop in zip([0, *breaks.tolist()], [*breaks.tolist(), len(slot)], strict=True):
-            low, high = int(slot[first]), int(slot[stop - 1]) + 1
-            longest = self._padding.keys_for(int(length[first:stop].max()))
-            dense = None if high - low == stop - first else self._tensor(slot[first:stop] - low)
-            # An idle slot attends to its first entry: a fully masked row would give NaN.
-            visible = np.ones(high - low, dtype=np.int64)
-            visible[slot[first:stop] - low] = length[first:stop]
-            mask = None
-            if dense is not None or visible.min() < longest:
-                hidden = np.arange(longest) >= visible[:, None]
-                mask = self._tensor(np.where(hidden, np.float32(-np.inf), np.float32(0)))
-                mask = mask.to(self._dtype)[:, None, None]
-            yield DecodeRun(slice(low, high), slice(first, stop), dense, longest, mask)
-
-    def _prefills(
-        self, slot: np.ndarray, start: np.ndarray, count: np.ndarray, stop: np.ndarray
-    ) -> Iterator[Any]:
-        """From slot, first position, number of new tokens and packed end of each row."""
-        for row in zip(slot, start, count, stop, strict=True):
-            yield self._prefill(*map(int, row))
-
-    def _prefill(self, slot: int, start: int, count: int, stop: int) -> _Prefill:
-        packed = slice(stop - count, stop)
-        seen = self._padding.keys_for(start + count)
-        if start == 0:
-            return _Prefill(slot, packed, seen, None)
-        shape = (round_up(count, self._padding.queries), seen)
-        mask = torch.full(shape, -torch.inf, dtype=self._dtype, device=self._device)
-        return _Prefill(slot, packed, seen, mask.triu_(start + 1))
+def _attend_with_sums(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Attention on a CPU, and the logarithm of the sum of its weights; [B, K, Q]."""
+    attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    mixed, sums = attend(query, keys, values, attn_mask=mask)
+    return mixed, sums
