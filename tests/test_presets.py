@@ -143,7 +143,10 @@ EPISODES = {
     "alfworld": (64, 8),
     "deepsearch": (64, 8),
     "miniwob": (64, 2),
-    "bfcl": (64, 2),
+    "babyai": (64, 1),
+    "web": (64, 1),
+    "bfcl": (64, 1),
+    "tau2": (40, 1),
     "agentdojo": (33, 1),
 }
 """Tasks of the panels of the evidence, and episodes of each."""
