@@ -15,12 +15,14 @@ from defects.answers import ForgetsToReturn
 from gymnasium.utils.env_checker import check_env
 
 from agentgym.cli import main
+from agentgym.env.base import Outcome
 from agentgym.env.registry import world
 from agentgym.errors import ConfigError
 from agentgym.testing import CheckSettings, budget, check_environment
 from agentgym.testing.environments import CHECKS, findings
 from agentgym.testing.findings import Verdict
 from agentgym.testing.hanging import calls_return_within
+from agentgym.testing.harness import Harness
 
 QUICK = CheckSettings(steps=60, resets=200, seconds=60.0)
 """Enough for small environments; the time limits allow for a busy machine."""
@@ -257,3 +259,21 @@ def test_a_slow_environment_is_checked_with_the_requested_number_of_episodes(reg
 def test_a_mistake_in_the_command_gives_a_one_line_error(capsys):
     assert main(["check", "agentgym/Hoter-v0"]) == 2
     assert "Did you mean 'agentgym/Hotter-v0'" in capsys.readouterr().err
+
+
+class Endless(Corridor):
+    """Never ends."""
+
+    def oracle(self):
+        return None
+
+    def act(self, action):
+        return Outcome("On and on.")
+
+
+@pytest.mark.parametrize(("seconds", "lengths"), [(1e-9, [12, 12, 12]), (0, [50, 50, 50, 50])])
+def test_walks_are_short_where_three_long_ones_would_take_too_long(registered, seconds, lengths):
+    """As many checks play them again."""
+    effort = CheckSettings(steps=200, budget=seconds)
+    harness = Harness(registered(Endless, turns=100), {}, effort)
+    assert [len(walk.actions) for walk in harness.recorded()] == lengths

@@ -54,9 +54,9 @@ class Budget:
         """Seconds that each part of the running check may take."""
         return self._share
 
-    def hurry(self) -> Callable[[], bool]:
-        """Whether a part of the running check that begins now has used up its time."""
-        end = self._tick() + self._share
+    def hurry(self, part: float = 1.0) -> Callable[[], bool]:
+        """Whether what begins now has used up a part of the share of the running check."""
+        end = self._tick() + part * self._share
         return lambda: self._tick() > end
 
     def _tick(self) -> float:

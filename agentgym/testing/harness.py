@@ -32,11 +32,13 @@ NONSENSE = (
 """What a language model may write instead of an action."""
 
 _STEPS = 12
-"""Longest random walk where not much depends on its length."""
+"""Longest random walk where not much depends on its length, or the environment is slow."""
 _FEWEST = 3
 """Walks that are recorded even in a slow environment."""
+_RECORDING = 0.5
+"""Part of the time of a check that recording may take: a dozen checks play the walks again."""
 _LONG = 50
-"""Longest of the walks that are recorded."""
+"""Longest of the walks that are recorded, unless the fewest of them take too long."""
 
 
 class Harness:
@@ -178,11 +180,13 @@ class Harness:
     def recorded(self) -> tuple[Walk, ...]:
         """Episodes of ``effort.steps`` steps in all, played once and kept."""
         if not self._recorded:
-            env, late, walks, steps = self.make(), self.hurry(), list[Walk](), 0
+            env, late = self.make(), self.budget.hurry(_RECORDING)
+            walks, steps = list[Walk](), 0
             tasks = self.few(env, 4)
             for number in count():
                 task = tasks[number % len(tasks)]
-                walks.append(self.walk(env, task, number, _LONG))
+                pace = self.budget.hurry(_RECORDING * _STEPS / (_FEWEST * _LONG))
+                walks.append(self.walk(env, task, number, _LONG, pace))
                 steps += len(walks[-1].actions)
                 if steps >= self.effort.steps or (late() and len(walks) >= _FEWEST):
                     break
@@ -216,20 +220,40 @@ class Harness:
             self._solved[task] = tuple(self.follow(env, plan))
         return self._solved[task]
 
-    def walk(self, env: TextEnv, task: str, seed: int, limit: int = _STEPS) -> Walk:
-        """Play a task at random, for no more steps than were asked for."""
+    def walk(
+        self,
+        env: TextEnv,
+        task: str,
+        seed: int,
+        limit: int = _STEPS,
+        slow: Callable[[], bool] | None = None,
+    ) -> Walk:
+        """Play a task at random, for no more steps than were asked for; see ``wander``."""
         start = self.begin(env, task, seed)
-        actions, steps = self.wander(env, np.random.default_rng(seed), limit)
+        actions, steps = self.wander(env, np.random.default_rng(seed), limit, slow)
         return Walk(task, seed, tuple(actions), (start, *steps))
 
     def wander(
-        self, env: TextEnv, rng: np.random.Generator, limit: int = _STEPS
+        self,
+        env: TextEnv,
+        rng: np.random.Generator,
+        limit: int = _STEPS,
+        slow: Callable[[], bool] | None = None,
     ) -> tuple[list[str], list[Step]]:
-        """Go on at random from here; returns the actions and their answers."""
+        """Go on at random from here; returns the actions and their answers.
+
+        Args:
+            env: In some state.
+            rng: Chooses the actions.
+            limit: Steps, at most.
+            slow: Asked after as many steps as a short walk has: whether to end there.
+        """
         actions: list[str] = []
         steps: list[Step] = []
         limit = min(limit, self.effort.steps)
         while len(actions) < limit and not (steps and steps[-1].terminated):
+            if slow is not None and len(actions) == _STEPS and slow():
+                break
             action, admissible = self._choose(env, rng)
             actions.append(action)
             steps.append(self.act(env, action))

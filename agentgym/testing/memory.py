@@ -27,7 +27,7 @@ _RESIDENT = 16_384
 """Bytes per reset of the whole process that count as a leak; smaller ones drown in noise."""
 _NOISE = 8_192
 """Bytes by which memory may grow in all, whatever that is per reset."""
-_RESETS = 8
+_RESETS = 16
 """Resets between the readings from which the memory of the whole process is judged: libraries and
 their threads take memory now and then, which in a few resets looks like a leak."""
 _DIPS_FROM = 4
@@ -68,21 +68,23 @@ def stays_level(
             also frees what belongs to sessions that have ended.
     """
     walks = harness.recorded()[:3]
-    resets, fastest = 0, float("inf")
+    resets = 0
 
-    def play(count: int) -> None:
-        nonlocal resets, fastest
+    def play(count: int) -> float:
+        nonlocal resets
+        started = time.monotonic()
         for _ in range(count):
-            started, walk = time.monotonic(), walks[resets % len(walks)]
+            walk = walks[resets % len(walks)]
             env.reset(seed=resets, options={"task": walk.task})
             for action in walk.actions[:3]:
                 if env.step(action)[2]:
                     break
-            resets, fastest = resets + 1, min(fastest, time.monotonic() - started)
+            resets += 1
+        return (time.monotonic() - started) / count
 
     memory()  # Watching makes an environment slower.
-    play(len(walks))
-    block = _block(harness, fastest, len(walks))
+    play(len(walks))  # What is made once takes its time now.
+    block = _block(harness, play(len(walks)), len(walks))
     readings = []
     for _ in range(_READINGS):
         play(block)
@@ -114,7 +116,7 @@ def _block(harness: Harness, seconds: float, walks: int) -> int:
 
     Args:
         harness: Of the environment.
-        seconds: The shortest time that a reset and a few steps took.
+        seconds: What a reset and a few steps took, on average over tasks.
         walks: Tasks that take turns.
     """
     seconds = max(seconds / slowness(), 1e-6)
