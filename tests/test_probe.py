@@ -402,6 +402,13 @@ if __name__ == "__main__":
 """
 
 
+def test_tasks_with_most_turns_are_taken_first(run):
+    record = read_episodes(run / "eval" / "before.jsonl")[0]
+    one, two = replace(record, turns=record.turns[:1]), replace(record, turns=record.turns[:2])
+    work = replace(endless(run), groups=[(one,), (two, two), (one, one, one), (one,)])
+    assert work.order == [1, 2, 0, 3]
+
+
 UNGUARDED = """
 import sys
 from dataclasses import replace

@@ -28,12 +28,9 @@ from agentgym.experiment.job import Job
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.probe.continuations import Effort, Valued, turn_values
 from agentgym.settings import Experiment
-from agentgym.utils.concurrency import gather, run_sync
+from agentgym.utils.concurrency import run_sync
 from agentgym.utils.progress import Display
 
-AT_ONCE = 4
-"""Tasks side by side in a process: more of them would displace one another's prefixes from the
-cache of the engine, from which all continuations of a state are copied."""
 MOST = 8
 """Processes, at most, unless a number is given."""
 
@@ -54,6 +51,12 @@ class Work:
     """It sampled the episodes."""
     groups: Sequence[Sequence[EpisodeRecord]]
     """The episodes of each task."""
+
+    @property
+    def order(self) -> list[int]:
+        """The tasks, those with most turns first: what takes long must not begin last."""
+        turns = [sum(len(record.turns) for record in group) for group in self.groups]
+        return sorted(range(len(turns)), key=lambda number: -turns[number])
 
 
 def default_processes(experiment: Experiment, tasks: int) -> int:
@@ -130,11 +133,13 @@ def _serve(pipe: Connection, following: Any, threads: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     work: Work = pipe.recv()
 
+    order = work.order
+
     def take() -> int | None:
         with following.get_lock():
-            number = int(following.value)
+            place = int(following.value)
             following.value += 1
-        return number if number < len(work.groups) else None
+        return order[place] if place < len(order) else None
 
     def give(number: int, found: Valued) -> None:
         pipe.send((number, found))
@@ -160,11 +165,8 @@ async def _value_tasks(work: Work, take: Take, give: Give) -> None:
         tokenizer, model = job.loaded(work.policy)
         player = job.player(tokenizer, model, "probe", job.panel_temperature)
 
-        async def lane() -> None:
-            while (number := take()) is not None:
-                give(
-                    number,
-                    await turn_values(player, work.groups[number], work.effort, own=work.own),
-                )
-
-        await gather(lane() for _ in range(AT_ONCE))
+        # One after another: the states of a task keep an engine busy, and several tasks would
+        # displace one another's prefixes from its cache, from which continuations are copied.
+        while (number := take()) is not None:
+            records = work.groups[number]
+            give(number, await turn_values(player, records, work.effort, own=work.own))

@@ -18,6 +18,11 @@ from agentgym.types import Trajectory
 from agentgym.utils.concurrency import cancel, gather
 
 
+_STATES = 8
+"""States that are explored side by side: enough for a full batch, few enough that an engine keeps
+the prefixes from which it copies their continuations."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
     """How long continuations are played."""
@@ -79,7 +84,7 @@ async def turn_values(
     """
     tree = await grow(player, records, own=own)
     try:
-        await _value(player, tree.root, effort)
+        await _value(player, tree.root, effort, asyncio.Semaphore(_STATES))
     finally:
         await tree.discard()
     episodes = [_valued(record, path) for record, path in zip(records, tree.paths, strict=True)]
@@ -100,17 +105,17 @@ def _valued(record: EpisodeRecord, path: Sequence[State]) -> ValuedEpisode:
     )
 
 
-async def _value(player: Player, state: State, effort: Effort) -> Estimate:
+async def _value(player: Player, state: State, effort: Effort, gate: asyncio.Semaphore) -> Estimate:
     """Estimate the value of a state together with those of all that follow it."""
     exploration = _Exploration(player, state, effort)
 
     async def after(branch: Branch) -> tuple[float, Estimate]:
         end = branch.after
-        found = end if isinstance(end, Estimate) else await _value(player, end, effort)
+        found = end if isinstance(end, Estimate) else await _value(player, end, effort, gate)
         return branch.probability, found
 
-    # First continuations do not depend on the values that follow: all states begin at once.
-    begun = asyncio.ensure_future(exploration.begin())
+    # What a state needs at least does not depend on the values that follow.
+    begun = asyncio.ensure_future(exploration.begin(gate))
     try:
         known = Known.of(await gather(after(branch) for branch in state.branches.values()))
         await begun
@@ -132,10 +137,13 @@ class _Exploration:
     drawn: int = 0
     found: Outcomes = field(default_factory=Outcomes)
 
-    async def begin(self) -> None:
-        """Play the first ones, unless even the worst outcomes would change nothing."""
-        if self.state.rest > self.effort.half_width / 4:
-            await self._draw(self.effort.least)
+    async def begin(self, gate: asyncio.Semaphore) -> None:
+        """Play what is needed even where all that follows is known exactly."""
+        async with gate:
+            # Where even the worst outcomes would change nothing, none is played.
+            if self.state.rest > self.effort.half_width / 4:
+                await self._draw(self.effort.least)
+            await self.finish(Known(probability=1 - self.state.rest))
 
     async def finish(self, known: Known) -> None:
         """Play until the interval is narrow enough, or the limit is reached."""
