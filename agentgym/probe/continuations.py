@@ -17,7 +17,6 @@ from agentgym.rollout.player import Player
 from agentgym.types import Trajectory
 from agentgym.utils.concurrency import cancel, gather
 
-
 _STATES = 8
 """States that are explored side by side: enough for a full batch, few enough that an engine keeps
 the prefixes from which it copies their continuations."""
