@@ -356,7 +356,7 @@ class FailingDecoder:
     vocabulary = 4
     broken = False
 
-    def extend(self, rows, starts, tokens):
+    def extend(self, rows, starts, tokens, prefixes=()):
         if self.broken:
             torch.empty(2**50)
         last = torch.tensor([new[-1] for new in tokens])
