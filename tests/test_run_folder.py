@@ -260,7 +260,11 @@ def test_an_interrupted_run_reports_the_saved_step(tmp_path):
     words = ["train", "--config", str(tmp_path / "plan.yaml"), "--out", str(folder.root)]
     with log.open("w") as output:
         running = subprocess.Popen(
-            [sys.executable, "-m", "agentgym", *words], stdout=output, stderr=output
+            [sys.executable, "-m", "agentgym", *words],
+            stdout=output,
+            stderr=output,
+            # A test run in the background of a script ignores Ctrl-C, and passes that on.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         deadline = time.monotonic() + 200
         while lines(folder.metrics) < 4 and running.poll() is None and time.monotonic() < deadline:
