@@ -146,7 +146,6 @@ EPISODES = {
     "babyai": (64, 1),
     "web": (64, 1),
     "bfcl": (64, 1),
-    "tau2": (40, 1),
     "agentdojo": (33, 1),
 }
 """Tasks of the panels of the evidence, and episodes of each."""
