@@ -209,9 +209,9 @@ def test_slots_with_the_same_prefix_hold_the_same_tokens():
 def test_completions_of_an_engine_that_shares_are_those_of_one_that_does_not(monkeypatch):
     model = model_of("llama, three queries per key")
     calls = []
-    attend = SlottedDecoder._attend_shared
+    join = SlottedDecoder._join_opening
     monkeypatch.setattr(
-        SlottedDecoder, "_attend_shared", lambda *given: (calls.append(1), attend(*given))[1]
+        SlottedDecoder, "_join_opening", lambda *given: (calls.append(1), join(*given))[1]
     )
 
     async def play(batch_invariant):

@@ -15,7 +15,7 @@ from agentgym.probe.tree import Branch, State, Tokens, grow, outcome_of
 from agentgym.probe.values import Estimate, Known, Outcomes, Value, missing
 from agentgym.rollout.player import Player
 from agentgym.types import Trajectory
-from agentgym.utils.concurrency import cancel, gather
+from agentgym.utils.concurrency import gather
 
 _STATES = 8
 """States that are explored side by side: enough for a full batch, few enough that an engine keeps
@@ -83,7 +83,10 @@ async def turn_values(
     """
     tree = await grow(player, records, own=own)
     try:
-        await _value(player, tree.root, effort, asyncio.Semaphore(_STATES))
+        explorations = {state: _Exploration(player, state, effort) for state in tree.states}
+        gate = asyncio.Semaphore(_STATES)
+        await gather(each.begin(gate) for each in explorations.values())
+        await _value(tree.root, explorations)
     finally:
         await tree.discard()
     episodes = [_valued(record, path) for record, path in zip(records, tree.paths, strict=True)]
@@ -104,24 +107,16 @@ def _valued(record: EpisodeRecord, path: Sequence[State]) -> ValuedEpisode:
     )
 
 
-async def _value(player: Player, state: State, effort: Effort, gate: asyncio.Semaphore) -> Estimate:
-    """Estimate the value of a state together with those of all that follow it."""
-    exploration = _Exploration(player, state, effort)
+async def _value(state: State, explorations: Mapping[State, _Exploration]) -> Estimate:
+    """Estimate the value of a state after those of all that follow it."""
 
     async def after(branch: Branch) -> tuple[float, Estimate]:
         end = branch.after
-        found = end if isinstance(end, Estimate) else await _value(player, end, effort, gate)
+        found = end if isinstance(end, Estimate) else await _value(end, explorations)
         return branch.probability, found
 
-    # What a state needs at least does not depend on the values that follow.
-    begun = asyncio.ensure_future(exploration.begin(gate))
-    try:
-        known = Known.of(await gather(after(branch) for branch in state.branches.values()))
-        await begun
-    finally:
-        await cancel([begun])
-    await exploration.finish(known)
-    others = exploration.found
+    known = Known.of(await gather(after(branch) for branch in state.branches.values()))
+    others = await explorations[state].finish(known)
     state.estimate, state.continuations = known.with_others(others), others.count
     return state.estimate
 
@@ -137,14 +132,15 @@ class _Exploration:
     found: Outcomes = field(default_factory=Outcomes)
 
     async def begin(self, gate: asyncio.Semaphore) -> None:
-        """Play what is needed even where all that follows is known exactly."""
+        """Play what is needed even where the values of all states that follow are certain."""
+        taken = Known(probability=sum(each.probability for each in self.state.branches.values()))
         async with gate:
             # Where even the worst outcomes would change nothing, none is played.
-            if self.state.rest > self.effort.half_width / 4:
+            if taken.rest > self.effort.half_width / 4:
                 await self._draw(self.effort.least)
-            await self.finish(Known(probability=1 - self.state.rest))
+            await self.finish(taken)
 
-    async def finish(self, known: Known) -> None:
+    async def finish(self, known: Known) -> Outcomes:
         """Play until the interval is narrow enough, or the limit is reached."""
         effort = self.effort
         while self.drawn < effort.most:
@@ -152,6 +148,7 @@ class _Exploration:
             if not wanted:
                 break
             await self._draw(effort.next_round(wanted, known.rest, self.drawn))
+        return self.found
 
     async def _draw(self, draws: int) -> None:
         first = self.state.seed + self.drawn

@@ -34,11 +34,6 @@ class State:
     """Episodes that were played from here to their end."""
 
     @property
-    def rest(self) -> float:
-        """Probability of all completions that no recorded episode took, or 1 where unknown."""
-        return max(0.0, 1 - sum(branch.probability for branch in self.branches.values()))
-
-    @property
     def seed(self) -> int:
         """Number of the first continuation: the same wherever the state is met."""
         return derive("probe", len(self.path), *(token for turn in self.path for token in turn))

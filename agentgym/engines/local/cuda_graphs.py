@@ -119,7 +119,7 @@ class GraphedDecoder(SlottedDecoder):
     thread may synchronise the device, as a compiler does that tunes kernels: no trainer may run.
     """
 
-    _packers = _GroupingPacker
+    _packer_type = _GroupingPacker
 
     def __init__(self, *args: Any, slots: int, context: int, **kwargs: Any) -> None:
         self._slots = slots

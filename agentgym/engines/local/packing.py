@@ -32,6 +32,11 @@ class DecodeRun(NamedTuple):
     mask: Tensor | None
     """[slots, 1, 1, S], 0 or -inf."""
 
+    def answers(self, mixed: Tensor, group: int) -> Tensor:
+        """What belongs to its rows: without idle slots, and without the padding of queries."""
+        kept = mixed[:, :, :group]
+        return kept if self.dense is None else kept[self.dense]
+
 
 class SharedOpening(NamedTuple):
     """Rows with one new token and a common opening: one attention call for that part."""

@@ -26,7 +26,7 @@ from agentgym.engines.local import batch_invariance
 from agentgym.engines.local.batch_invariance import round_up
 from agentgym.engines.local.decoder import Prefix
 from agentgym.engines.local.fused_weights import FusedWeights, head_size
-from agentgym.engines.local.packing import DecodeRun, Packer, Packing
+from agentgym.engines.local.packing import DecodeRun, Packer, Packing, SharedOpening
 from agentgym.engines.local.parallel import run_parallel, split_rows
 from agentgym.engines.weight_stream import WeightStream
 
@@ -34,7 +34,7 @@ from agentgym.engines.weight_stream import WeightStream
 class SlottedDecoder:
     """Owns its weights and KV cache; the cache grows with the longest row."""
 
-    _packers = Packer
+    _packer_type = Packer
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class SlottedDecoder:
             self._padding = batch_invariance.padding_for(self._size, tuple(sorted(widths)))
         elif device.type == "cpu":
             self._padding = batch_invariance.FAST_ON_CPU
-        self._packer = self._packers(self._padding, dtype, device, self._heads // self._kv)
+        self._packer = self._packer_type(self._padding, dtype, device, self._heads // self._kv)
         self._eps: float = config.rms_norm_eps
         self._cos, self._sin = self._rotary(config.rope_parameters["rope_theta"])
         self._cache: list[tuple[Tensor, Tensor]] = []
@@ -143,30 +143,21 @@ class SlottedDecoder:
         self._reserve(max(rows) + 1, self._padding.keys_for(max(ends)))
         cores = torch.get_num_threads() if self._device.type == "cpu" else 1
         pieces = split_rows(rows, [len(new) for new in tokens], cores)
-        if not pieces:
-            return self._extend(rows, starts, tokens, prefixes)
 
-        def compute(piece: np.ndarray) -> Tensor:
-            return self._extend(
+        @torch.inference_mode()  # Which is a thread's own.
+        def compute(piece: Sequence[int] | np.ndarray) -> Tensor:
+            pack = self._packer.pack(
                 [rows[i] for i in piece],
                 [starts[i] for i in piece],
                 [tokens[i] for i in piece],
                 [prefixes[i] for i in piece],
             )
+            return self._forward(pack)[: len(piece)]
 
+        if not pieces:
+            return compute(range(len(rows)))
         logits = torch.cat(run_parallel(compute, pieces, cores))
         return logits[self._packer.tensor(np.argsort(np.concatenate(pieces)))]
-
-    @torch.inference_mode()
-    def _extend(
-        self,
-        rows: Sequence[int],
-        starts: Sequence[int],
-        tokens: Sequence[Sequence[int]],
-        prefixes: Sequence[Prefix | None],
-    ) -> Tensor:
-        """As ``extend``, in the calling thread, for a cache that is large enough."""
-        return self._forward(self._packer.pack(rows, starts, tokens, prefixes))[: len(rows)]
 
     def _forward(self, pack: Packing) -> Tensor:
         """[R, V] logits after the last tokens."""
@@ -197,15 +188,19 @@ class SlottedDecoder:
         out = torch.zeros_like(query, memory_format=torch.contiguous_format)
         query = query.view(-1, self._kv, self._heads // self._kv, self._size)
         mixed = out.view_as(query)
-        if pack.shared:
-            self._attend_shared(query, mixed, keys, values, pack)
-        else:
-            for run in pack.decodes:
-                q = self._run_queries(query, run)
-                k, v = keys[run.slots, :, run.positions], values[run.slots, :, run.positions]
+        sums = query.new_empty(query.shape[:3], dtype=torch.float32) if pack.shared else None
+        for run in pack.decodes:
+            q = self._run_queries(query, run)
+            k, v = keys[run.slots, :, run.positions], values[run.slots, :, run.positions]
+            if sums is None:
                 o = F.scaled_dot_product_attention(q, k, v, attn_mask=run.mask)
-                o = o[:, :, : query.shape[2]]
-                mixed[run.packed] = o if run.dense is None else o[run.dense]
+            else:
+                o, s = _attend_with_sums(q, k, v, run.mask)
+                sums[run.packed] = run.answers(s, query.shape[2])
+            mixed[run.packed] = run.answers(o, query.shape[2])
+        if sums is not None:
+            for opening in pack.shared:
+                self._join_opening(query, mixed, sums, keys, values, opening)
         self._attend_prefills(query, mixed, keys, values, pack.prefills)
         return out.view(len(out), -1)
 
@@ -218,27 +213,27 @@ class SlottedDecoder:
             q = spread.index_copy_(0, run.dense, q)
         return self._pad_queries(q)
 
-    def _attend_shared(
-        self, query: Tensor, mixed: Tensor, keys: Tensor, values: Tensor, pack: Packing
+    def _join_opening(
+        self,
+        query: Tensor,
+        mixed: Tensor,
+        sums: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        opening: SharedOpening,
     ) -> None:
-        """The rows of ``decodes``, each after its opening, joined with the opening."""
-        sums = query.new_empty(query.shape[:3], dtype=torch.float32)
-        group = query.shape[2]
-        for run in pack.decodes:
-            k, v = keys[run.slots, :, run.positions], values[run.slots, :, run.positions]
-            o, s = _attend_with_sums(self._run_queries(query, run), k, v, run.mask)
-            o, s = o[:, :, :group], s[:, :, :group]
-            mixed[run.packed] = o if run.dense is None else o[run.dense]
-            sums[run.packed] = s if run.dense is None else s[run.dense]
-        for part in pack.shared:
-            # All rows are queries of one row.
-            q = query[part.packed].transpose(0, 1).flatten(1, 2)[None]
-            k, v = (x[part.slot, None, :, : part.length] for x in (keys, values))
-            o, s = _attend_with_sums(q, k, v, None)
-            o = o.view(self._kv, -1, group, self._size).transpose(0, 1)
-            s = s.view(self._kv, -1, group).transpose(0, 1)
-            share = torch.sigmoid(s - sums[part.packed])[..., None].to(o.dtype)
-            mixed[part.packed] = torch.lerp(mixed[part.packed], o, share)
+        """Add to rows, which have attended to what follows it, the opening that they share.
+
+        ``sums`` are the logarithms of the sums of their weights so far, [N, K, G].
+        """
+        # All rows are queries of one row.
+        q = query[opening.packed].transpose(0, 1).flatten(1, 2)[None]
+        k, v = (x[opening.slot, None, :, : opening.length] for x in (keys, values))
+        o, s = _attend_with_sums(q, k, v, None)
+        o = o.view(self._kv, -1, *query.shape[2:]).transpose(0, 1)
+        s = s.view(self._kv, -1, query.shape[2]).transpose(0, 1)
+        share = torch.sigmoid(s - sums[opening.packed])[..., None].to(o.dtype)
+        mixed[opening.packed] = torch.lerp(mixed[opening.packed], o, share)
 
     def _attend_prefills(
         self, query: Tensor, mixed: Tensor, keys: Tensor, values: Tensor, prefills: Sequence[Any]
