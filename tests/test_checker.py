@@ -1,8 +1,11 @@
 """The environment checker finds every kind of violation and states where to look."""
 
 import contextlib
+import os
 import re
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -91,31 +94,69 @@ def test_without_a_limit_on_all_checks_nothing_of_a_quick_world_is_left_out(regi
     assert not any(finding.cut for finding in findings(registered(Corridor), whole))
 
 
-def test_a_budget_is_shared_out_and_lasts_longer_on_a_busy_machine(monkeypatch):
-    now, load = [0.0], [0.0]
-    monkeypatch.setattr(budget.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(budget.os, "getloadavg", lambda: (load[0], 0, 0))
-    monkeypatch.setattr(budget.os, "cpu_count", lambda: 2)
+def test_a_budget_is_shared_out_and_lasts_longer_on_a_busy_machine(monkeypatch, tmp_path):
+    now, core = 0.0, (tmp_path / "schedstat")
+    ran, waited = 0, 0
+
+    def later(seconds, speed=1.0):
+        nonlocal now, ran, waited
+        now, ran = now + seconds, ran + int(seconds * speed * 1e8)  # A tenth of it on a core.
+        waited += int(seconds * (1 - speed) * 1e8)
+        core.write_text(f"{ran} {waited} 7\n")
+
+    monkeypatch.setattr(budget.time, "monotonic", lambda: now)
+    monkeypatch.setattr(budget, "_CORE", core)
+    later(0)
     shared = budget.Budget(40.0, 10.0, 20)
     shared.begin()
     assert shared.share == 4.0  # Twice an equal part.
     late = shared.hurry()
-    now[0] += 3.9
+    later(3.9)
     assert not late()
-    now[0] += 0.2
+    later(0.2)
     assert late()
-    load[0] = 8.0
     late = shared.hurry()
-    now[0] += 15.9  # A quarter of the speed.
+    later(15.9, speed=0.25)
     assert not late()
-    now[0] += 0.2
+    later(0.2, speed=0.25)
     assert late()
     shared.begin()
     assert shared.share == pytest.approx(2 * (40 - 4.1 - 4.025) / 19)
+    core.unlink()  # Another system: seconds of the clock.
+    late = shared.hurry()
+    now += shared.share + 0.1
+    assert late()
     assert budget.Budget(0, 10.0, 20).share == 0
     unlimited = budget.Budget(0, 10.0, 20)
     unlimited.begin()
     assert unlimited.share == 10.0
+
+
+@pytest.mark.skipif(not budget._CORE.exists(), reason="the system does not tell waits for a core")
+def test_a_thread_that_shares_its_core_is_not_charged_for_the_others_time():
+    core = {min(os.sched_getaffinity(0))}
+    other = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import os; os.sched_setaffinity(0, {core})\nprint(1, flush=True)\nwhile 1: 0",
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdout.read(1) == b"1"
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, core)
+    try:
+        watch, begun, cpu = budget.Stopwatch(), time.monotonic(), time.thread_time()
+        while time.thread_time() - cpu < 0.5:
+            pass
+        charged, passed = watch.read(), time.monotonic() - begun
+    finally:
+        os.sched_setaffinity(0, before)
+        other.kill()
+        other.wait()
+        other.stdout.close()
+    assert charged == pytest.approx(0.5, abs=0.1) and passed > 1.3 * charged
 
 
 def test_one_error_that_fails_many_checks_gives_one_finding(registered):

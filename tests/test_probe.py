@@ -348,6 +348,7 @@ def test_the_command_probes_the_episodes_of_a_run(run, capsys):
     assert header["own"] is True, "the model's recorded probabilities are used"
     assert [len(each.values) for each in found] == [3, 3]
     assert all(value.half <= 0.4 for each in found for value in each.values)
+    assert all(len(each["values"]) == 3 for each in load([episodes]).episodes), "for the viewer"
 
     other = run / "other.values.jsonl"
     final = ["--with", str(run / "checkpoints" / "final"), "--first", "1", "--out", str(other)]
@@ -469,9 +470,3 @@ def test_one_process_per_core_only_where_the_cpu_computes(monkeypatch):
     assert default_processes(replace(SMALL_RUN, engine_device="cuda:0"), tasks=64) == 1
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(64))
     assert default_processes(SMALL_RUN, tasks=64) == 8
-
-
-def test_episodes_of_the_viewer_get_these_values(run):
-    episodes = run / "eval" / "before.jsonl"
-    assert values_path(episodes).is_file()
-    assert all(len(each["values"]) == 3 for each in load([episodes]).episodes)

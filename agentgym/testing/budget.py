@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 _SHARE = 2.0
 """What a check may take, as a multiple of an equal share of what is left: most take far less."""
+_CORE = Path("/proc/thread-self/schedstat")
+"""Nanoseconds that the thread has run and has waited for a core, on Linux."""
 
 
 class Cut(NamedTuple):
@@ -23,12 +25,41 @@ class Cut(NamedTuple):
         return f"{self.tried} of {self.wanted} {self.what}"
 
 
-class Budget:
-    """Shares out the time of an audit.
+class Stopwatch:
+    """Seconds of a machine that does nothing else.
 
-    On a busy machine a second counts for less: by the load over the number of cores, which is how
-    much longer everything takes. Each check plays its smallest number of repetitions even when
-    nothing is left.
+    While the thread waits for a core, other work holds it, and what the thread calls waits as
+    often. So a second counts for the share of it in which the thread ran, of running and waiting
+    for a core. Waiting for an answer is neither.
+    """
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._last, self._core = time.monotonic(), _core()
+
+    def read(self) -> float:
+        """Seconds since it was made; to be asked by the thread that made it."""
+        now, core = time.monotonic(), _core()
+        ran, waited = (new - old for new, old in zip(core, self._core, strict=True))
+        share = ran / (ran + waited) if ran > 0 and waited > 0 else 1.0
+        self._seconds += share * (now - self._last)
+        self._last, self._core = now, core
+        return self._seconds
+
+
+def _core() -> tuple[float, float]:
+    """For how long this thread has run, and waited for a core; zeros where that is not known."""
+    try:
+        ran, waited, _ = _CORE.read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return 0.0, 0.0
+    return float(ran), float(waited)
+
+
+class Budget:
+    """Shares out the time of an audit, measured by a stopwatch.
+
+    Each check plays its smallest number of repetitions even when nothing is left.
 
     Args:
         seconds: For all checks together; 0: no limit.
@@ -39,15 +70,15 @@ class Budget:
     def __init__(self, seconds: float, each: float, checks: int) -> None:
         self._left = seconds if seconds > 0 else float("inf")
         self._each, self._checks = each, checks
-        self._share, self._spent = 0.0, 0.0
-        self._last = time.monotonic()
+        self._share, self._begun = 0.0, 0.0
+        self._watch = Stopwatch()
 
     def begin(self) -> None:
         """A check begins; what the one before left over goes to those that follow."""
-        self._tick()
-        self._left = max(0.0, self._left - self._spent)
+        now = self._watch.read()
+        self._left = max(0.0, self._left - (now - self._begun))
         self._share = min(self._each, _SHARE * self._left / max(1, self._checks))
-        self._checks, self._spent = self._checks - 1, 0.0
+        self._checks, self._begun = self._checks - 1, now
 
     @property
     def share(self) -> float:
@@ -56,19 +87,5 @@ class Budget:
 
     def hurry(self, part: float = 1.0) -> Callable[[], bool]:
         """Whether what begins now has used up a part of the share of the running check."""
-        end = self._tick() + part * self._share
-        return lambda: self._tick() > end
-
-    def _tick(self) -> float:
-        now = time.monotonic()
-        self._spent += (now - self._last) / slowness()
-        self._last = now
-        return self._spent
-
-
-def slowness() -> float:
-    """How many times longer work takes than on an idle machine; 1 where that is not known."""
-    try:
-        return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-    except (AttributeError, OSError):
-        return 1.0
+        end = self._watch.read() + part * self._share
+        return lambda: self._watch.read() > end

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agentgym.env.base import TextEnv
-from agentgym.testing.budget import slowness
+from agentgym.testing.budget import Stopwatch
 from agentgym.testing.findings import Skipped
 from agentgym.testing.harness import Harness
 
 _READINGS = 10
 """Memory is read this often; during the first half caches may fill."""
-_LEAST = (0.03, 250), (0.1, 90)
+_LEAST = (0.03, 250), (0.06, 90)
 """Seconds for a reset and a few steps, below which there are so many resets whatever the budget: a
 leak of 300 bytes each shows from 200 on."""
 _PYTHON = 64
@@ -72,7 +72,7 @@ def stays_level(
 
     def play(count: int) -> float:
         nonlocal resets
-        started = time.monotonic()
+        watch = Stopwatch()
         for _ in range(count):
             walk = walks[resets % len(walks)]
             env.reset(seed=resets, options={"task": walk.task})
@@ -80,7 +80,7 @@ def stays_level(
                 if env.step(action)[2]:
                     break
             resets += 1
-        return (time.monotonic() - started) / count
+        return watch.read() / count
 
     memory()  # Watching makes an environment slower.
     play(len(walks))  # What is made once takes its time now.
@@ -116,10 +116,10 @@ def _block(harness: Harness, seconds: float, walks: int) -> int:
 
     Args:
         harness: Of the environment.
-        seconds: What a reset and a few steps took, on average over tasks.
+        seconds: What a reset and a few steps take on an idle machine, on average over tasks.
         walks: Tasks that take turns.
     """
-    seconds = max(seconds / slowness(), 1e-6)
+    seconds = max(seconds, 1e-6)
     least = next((count for limit, count in _LEAST if seconds < limit), _READINGS)
     wanted = max(least, int(harness.budget.share / seconds))
     return max(1, round(min(wanted, harness.effort.resets) / _READINGS / walks)) * walks
