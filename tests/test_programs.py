@@ -472,6 +472,15 @@ def test_only_what_a_key_opens_is_served(native):
                 found[name] = (await client.post(url, json=body, headers=headers)).status_code
             base = access.base_url.removesuffix("/v1")
             found["model's at the world"] = (await client.get(f"{base}/worlds/{good}")).status_code
+            found["models"] = (await client.get(f"{base}/v1/models")).status_code
+            mine = await client.get(
+                f"{base}/v1/models", headers={"Authorization": f"Bearer {good}"}
+            )
+            assert mine.json()["data"][0]["id"] == "policy"
+            for verb in ("step", "score", "mcp"):
+                answer = await client.post(f"{base}/worlds/{world[:-1]}/{verb}", json={})
+                found[f"the world's {verb}"] = answer.status_code
+                assert answer.json()["error"]["code"] == "bad_key"
             found["docs"] = (await client.get(f"{base}/docs")).status_code
 
     kept = []
@@ -485,6 +494,10 @@ def test_only_what_a_key_opens_is_served(native):
         "world's": 401,
         "other": 401,
         "model's at the world": 401,
+        "models": 401,
+        "the world's step": 401,
+        "the world's score": 401,
+        "the world's mcp": 401,
         "docs": 404,
     }
     assert kept[0].base_url.startswith("http://127.0.0.1:")
@@ -528,6 +541,70 @@ def test_a_bad_request_gets_one_line(native):
 
     (episode,) = play(native, program, lambda p, s: native.stop, retries=0)
     assert "without a call" in episode.error and not episode.turns
+
+
+def test_a_bad_step_gets_one_line_and_moves_nothing(native):
+    wrong = {
+        ("step", b'{"action": 1}'): (400, 'step: expected {"action": "..."}'),
+        ("step", b"{}"): (400, "step: expected"),
+        ("call", b'{"arguments": {}}'): (400, 'call: expected {"name"'),
+        ("call", b'{"name": "act", "arguments": "1"}'): (400, 'call: expected {"name"'),
+        ("call", b"1"): (400, "JSON object"),
+        ("score", b'{"score": "good"}'): (400, "score"),
+        ("fly", b"{}"): (404, "there is no 'fly'"),
+    }
+
+    async def program(access):
+        async with Client(access) as client:
+            await client.ask([{"role": "user", "content": "Go."}])
+            for (verb, body), (status, line) in wrong.items():
+                response = await client.world.post(f"/{verb}", content=body)
+                message = response.json()["error"]["message"]
+                assert (response.status_code, line in message) == (status, True), (verb, message)
+                assert "\n" not in message
+
+    (episode,) = play(native, program, lambda p, s: native.encode_action("1"), retries=0)
+    assert episode.error == "" and len(episode.turns) == 1
+    assert episode.turns[0].observation == "", "no action was taken"
+
+
+def test_a_call_that_its_episode_leaves_behind_is_answered_and_not_recorded(native):
+    waiting, begun = [], asyncio.Event()
+
+    class Slow(ScriptedEngine):
+        async def generate(self, prompt, sampling):
+            if "slow" in native.tokenizer.decode(prompt):
+                begun.set()
+                await asyncio.sleep(60)
+            return await super().generate(prompt, sampling)
+
+    async def ask_slowly(access):
+        async with Client(access) as client:
+            body = {"messages": [{"role": "user", "content": "slow"}]}
+            return await client.model.post("/chat/completions", json=body)
+
+    async def program(access):
+        waiting.append(asyncio.ensure_future(ask_slowly(access)))
+        await begun.wait()
+        async with Client(access) as other:
+            await other.ask([{"role": "user", "content": "fast"}])
+
+    async def run():
+        async with ProgramServer() as server:
+            player = ProgramPlayer(
+                agent=native,
+                engine=Slow(lambda p, s: native.encode_action("1")),
+                make_env=lambda t: make(t.env),
+                program=load_program(program),
+                server=server,
+                settings=ProgramSettings(),
+            )
+            episode = await player(TASK, 0)
+            return episode, await waiting[0]
+
+    episode, left = asyncio.run(run())
+    assert episode.error == "" and len(episode.turns) == 1
+    assert left.status_code == 410 and "its episode is over" in left.json()["error"]["message"]
 
 
 def test_a_withdrawn_request_is_not_part_of_the_episode(native):
