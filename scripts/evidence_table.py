@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from reproduce_report import over, signed
+from reproduce_report import over, signed, success
 from reproduce_study import passed_in
 
 from agentgym.evaluation.stats.intervals import Floats
@@ -27,7 +27,7 @@ Line = dict[int, Floats]
 
 
 def result_of(folder: Path, line: str) -> Line:
-    """What there is of a line."""
+    """What there is of a line; a panel that was cut off is left out."""
     files = (
         {int(f.stem.rsplit("-", 1)[1]): f for f in folder.glob(f"{line}-*.jsonl")}
         if line in ("prompt", "examples")
@@ -36,7 +36,8 @@ def result_of(folder: Path, line: str) -> Line:
             for f in folder.glob(f"{line}-*/report.txt")
         }
     )
-    return {seed: passed_in(files[seed]) for seed in sorted(files)}
+    played = {seed: passed_in(files[seed]) for seed in sorted(files)}
+    return {seed: shares for seed, shares in played.items() if not np.isnan(shares).any()}
 
 
 def rows(folder: Path) -> Iterator[str]:
@@ -44,7 +45,7 @@ def rows(folder: Path) -> Iterator[str]:
     found = {line: result for line in LINES if (result := result_of(folder, line))}
     for line, result in found.items():
         before = LINES[: LINES.index(line)]
-        cells = [folder.name, line, str(len(result)), str(over(np.array(list(result.values()))))]
+        cells = [folder.name, line, str(len(result)), str(success(np.array(list(result.values()))))]
         for host in HOSTS:
             shared = [s for s in result if host in before and s in found.get(host, {})]
             change = np.array([result[s] - found[host][s] for s in shared])

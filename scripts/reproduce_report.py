@@ -16,7 +16,7 @@ from reproduce_study import Study, passed
 
 from agentgym.errors import ConfigError
 from agentgym.evaluation.files import read_report
-from agentgym.evaluation.stats.intervals import Floats, Interval
+from agentgym.evaluation.stats.intervals import Floats, Interval, mean_interval
 from agentgym.evaluation.stats.seeds import bootstrap_over_seeds, gain_over_seeds
 from agentgym.evaluation.stats.significance import holm
 from agentgym.evaluation.stats.student import student_p
@@ -84,7 +84,7 @@ def table(study: Study) -> str:
             continue
         after, before = study.success(arm, seeds), study.success(arm, seeds, "before")
         last = [lines_[-1] for lines_ in study.metrics(arm)]
-        own = [arm, str(len(seeds)), f"{study.rates[arm]:g}", str(over(after))]
+        own = [arm, str(len(seeds)), f"{study.rates[arm]:g}", str(success(after))]
         own.append(signed(over(after - before)))
         cost = [
             f"{np.mean([line['step'] for line in last]):.1f}",
@@ -113,6 +113,12 @@ def _p(value: float) -> str:
 def over(values: Floats) -> Interval:
     """Mean over seeds and tasks, (S, M), both resampled."""
     return bootstrap_over_seeds(values, np.random.default_rng(0))
+
+
+def success(shares: Floats) -> Interval:
+    """The same of shares of won episodes: where all are alike, other tasks may still differ."""
+    alike = bool(np.ptp(shares) == 0)
+    return mean_interval(shares.mean(0), (0.0, 1.0)) if alike else over(shares)
 
 
 def signed(interval: Interval) -> str:
