@@ -3,7 +3,7 @@
     .venv/bin/python scripts/score_worlds.py [--tasks 64] [WORLD ...]
 
 Plays the first tasks of each default test panel, once each, to the world's own limit on turns. The
-random player draws evenly from the admissible actions, where a world lists them. Success, with
+random player draws evenly from the admissible actions, or calls tools at random. Success, with
 95 % intervals, tasks resampled; a Markdown table goes to standard output.
 """
 
@@ -20,6 +20,7 @@ from agentgym.env.base import SPLITS, TextEnv
 from agentgym.env.panel import panel_of
 from agentgym.env.registry import full_id, make
 from agentgym.evaluation.stats.bootstrap import bootstrap_mean
+from agentgym.rollout.policies import random_action
 
 HEAD = ("world", "train / valid / test", "turns", "oracle", "oracle's moves", "random", "digest")
 
@@ -29,8 +30,7 @@ class Score(NamedTuple):
 
     oracle: float
     moves: int
-    random: float | None
-    """None in a world that lists no actions."""
+    random: float
 
 
 def play(env: gymnasium.Env[str, str], task: str, rng: np.random.Generator) -> Score:
@@ -44,13 +44,11 @@ def play(env: gymnasium.Env[str, str], task: str, rng: np.random.Generator) -> S
             *_, done, cut, info = env.step(action)
             moves, over = moves + 1, done or cut
     won = float(info["won"])
-    _, info = env.reset(seed=0, options={"task": task})
-    over = False
+    observation, info = env.reset(seed=0, options={"task": task})
+    goal, over = info["goal"], False
     while not over:
-        allowed = world.admissible()
-        if not allowed:
-            return Score(won, moves, None)
-        *_, done, cut, info = env.step(allowed[int(rng.integers(len(allowed)))])
+        action = random_action(world, observation, goal, rng)
+        observation, _, done, cut, info = env.step(action)
         over = done or cut
     return Score(won, moves, float(info["won"]))
 
@@ -65,11 +63,8 @@ def row(name: str, count: int) -> tuple[str, ...]:
     rng = np.random.default_rng(0)
     scores = [play(env, task.id, rng) for task in chosen]
     oracle, random = (
-        str(bootstrap_mean(values, np.random.default_rng(0), support=(0.0, 1.0))) if values else "-"
-        for values in (
-            [s.oracle for s in scores],
-            [s.random for s in scores if s.random is not None],
-        )
+        str(bootstrap_mean(values, np.random.default_rng(0), support=(0.0, 1.0)))
+        for values in ([s.oracle for s in scores], [s.random for s in scores])
     )
     moves = sorted(score.moves for score in scores)
     sizes = " / ".join(str(len(world.tasks(split))) for split in SPLITS)

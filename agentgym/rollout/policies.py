@@ -17,6 +17,8 @@ from agentgym.env.executor import Env, MakeEnv
 from agentgym.errors import ConfigError
 from agentgym.rollout.replay import REPLAY
 from agentgym.rollout.without_model import play_without_model
+from agentgym.tools.env import ToolEnv
+from agentgym.tools.random_calls import random_call
 from agentgym.types import Task, Trajectory
 from agentgym.utils.seeds import derive
 
@@ -54,6 +56,21 @@ def load_policy(name: str) -> ActionFunction | None:
         raise ConfigError(f"{name} is a {type(found).__name__}, expected a function")
     function: ActionFunction = found
     return function
+
+
+def random_action(env: TextEnv, observation: str, goal: str, rng: np.random.Generator) -> str:
+    """One of the admissible actions, or a call of one of the tools; drawn evenly.
+
+    Raises:
+        ConfigError: The environment lists no actions and offers no tools.
+    """
+    if known := env.admissible():
+        return known[int(rng.integers(len(known)))]
+    if isinstance(env, ToolEnv) and env.tools:
+        return random_call(env, observation, goal, rng)
+    raise ConfigError(
+        f"{type(env).__name__} lists no admissible actions and offers no tools to draw from"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +122,7 @@ class PolicyPlayer:
             if not moves:
                 raise ConfigError(f"{type(bare).__name__} has no oracle in task {bare.task_id!r}")
             return moves[0]
-        known = bare.admissible()
-        if not known:
-            raise ConfigError(f"{type(bare).__name__} lists no admissible actions to draw from")
-        return known[int(rng.integers(len(known)))]
+        return random_action(bare, observation, str(info.get("goal", "")), rng)
 
     def _call(self, function: ActionFunction, observation: str, info: Mapping[str, Any]) -> str:
         try:
