@@ -10,10 +10,11 @@ from dataclasses import fields
 
 import httpx
 import pytest
+from processes import alive
 
 from agentgym import Stop, Task, make
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.errors import ConfigError, MalformedAction
+from agentgym.errors import ConfigError, MalformedAction, MissingExtra
 from agentgym.programs.marks import Marks
 from agentgym.programs.player import ProgramPlayer
 from agentgym.programs.process import load_program
@@ -427,18 +428,20 @@ def test_how_a_process_ends_is_how_its_episode_ends(tmp_path, native, what):
 
 
 def test_a_process_that_hangs_is_ended_with_its_children(tmp_path, native):
-    mark = tmp_path / "alive"
-    child = f"import time; time.sleep(1.5); open({str(mark)!r}, 'w')"
-    start = f"subprocess.Popen([sys.executable, '-c', {child!r}], start_new_session=True)"
-    settings = ProgramSettings(timeout=0.7)
-    episode = run(tmp_path, native, f"ask(); {start}; time.sleep(60)", settings=settings)
+    asked, child = tmp_path / "asked", tmp_path / "child"
+    sleep = "[sys.executable, '-c', 'import time; time.sleep(60)']"
+    text = f"""
+import signal
+signal.signal(signal.SIGTERM, lambda *_: open({str(asked)!r}, "w").close())
+child = subprocess.Popen({sleep}, start_new_session=True)
+open({str(child)!r}, "w").write(str(child.pid))
+ask()
+time.sleep(60)
+"""
+    episode = run(tmp_path, native, text, settings=ProgramSettings(timeout=4.0))
     assert episode.stop is Stop.TOOL_TIMEOUT and "--program.timeout" in episode.error
-
-    async def later():
-        await asyncio.sleep(1.5)
-
-    asyncio.run(later())
-    assert not mark.exists()
+    assert asked.exists(), "it is asked to end before it is killed"
+    assert not alive(int(child.read_text()))
 
 
 def test_a_failing_world_ends_its_episode_and_the_program(tmp_path, native):
@@ -540,7 +543,8 @@ def test_a_bad_request_gets_one_line(native):
                 assert "\n" not in message
 
     (episode,) = play(native, program, lambda p, s: native.stop, retries=0)
-    assert "without a call" in episode.error and not episode.turns
+    assert "without a call of the model (after: " in episode.error and not episode.turns
+    assert "expected functions" in episode.error, "the last refusal"
 
 
 def test_a_bad_step_gets_one_line_and_moves_nothing(native):
@@ -550,7 +554,9 @@ def test_a_bad_step_gets_one_line_and_moves_nothing(native):
         ("call", b'{"arguments": {}}'): (400, 'call: expected {"name"'),
         ("call", b'{"name": "act", "arguments": "1"}'): (400, 'call: expected {"name"'),
         ("call", b"1"): (400, "JSON object"),
-        ("score", b'{"score": "good"}'): (400, "score"),
+        ("score", b'{"score": "good"}'): (400, "score: expected a number from 0 to 1"),
+        ("score", b'{"score": true}'): (400, "score: expected a number from 0 to 1"),
+        ("score", b'{"score": 1.5}'): (400, "score: expected a number from 0 to 1, got 1.5"),
         ("fly", b"{}"): (404, "there is no 'fly'"),
     }
 
@@ -649,6 +655,17 @@ def test_an_object_may_be_the_program(native):
     assert episode.error == "" and episode.turns
 
 
+def test_what_is_no_program_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("AGENT = 1")
+    with pytest.raises(ConfigError, match=r"mine\.py:AGENT is a int, expected a function"):
+        load_program(f"{tmp_path}/mine.py:AGENT")
+    with pytest.raises(ConfigError, match="the agent program is empty"):
+        load_program(" ")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(MissingExtra, match=r"agentic-gym\[serve\]"):
+        asyncio.run(ProgramServer().__aenter__())
+
+
 def test_a_failing_engine_ends_the_run(native):
     def broken(prompt, sampling):
         raise RuntimeError("no memory")
@@ -660,8 +677,6 @@ def test_a_failing_engine_ends_the_run(native):
 def test_a_program_that_cannot_start_ends_the_run(native):
     with pytest.raises(ConfigError, match="cannot be started"):
         play(native, "no-such-program --fast", lambda p, s: native.stop)
-    with pytest.raises(ConfigError, match="is empty"):
-        load_program(" ")
 
 
 def test_the_world_reaches_a_program_over_mcp(native):

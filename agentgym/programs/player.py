@@ -92,17 +92,17 @@ class ProgramPlayer(Player):
 
     def _ended(self, session: Session, running: asyncio.Future[float | None]) -> _Ending:
         """How a program ended by itself."""
+        after = f" (after: {session.refusal})" if session.refusal else ""
         try:
             score = running.result()
         except ProgramFailed as problem:
             if session.limit is not None:
                 return _Ending(session.limit)
-            after = f" (after: {session.refusal})" if session.refusal else ""
             return _Ending(problem.stop, f"{problem}{after}")
         if score is not None:
             session.rate(score)
         if not session.calls and session.limit is None:
-            return _Ending(Stop.ENV_ERROR, "the program ended without a call of the model")
+            return _Ending(Stop.ENV_ERROR, f"the program ended without a call of the model{after}")
         if self.settings.reward == "program" and session.score is None and session.limit is None:
             return _Ending(
                 Stop.ENV_ERROR, "the program ended without a score, which `program.reward` names"

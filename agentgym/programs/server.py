@@ -171,10 +171,14 @@ class ProgramServer:
         dialect = DIALECTS[http.scope["path"]]
         try:
             grant = self._granted(bearer(http), world=False)
+        except RequestRefused as problem:
+            return _refusal(problem, dialect)
+        try:
             request = dialect.read(await json_body(http))
             answering = grant.session.complete(grant.agent, request)
             call = await _unless_gone(http, grant.session.over, answering)
         except RequestRefused as problem:
+            grant.session.refusal = str(problem)
             return _refusal(problem, dialect)
         self.served += 1
         return _answer(dialect, call, request)

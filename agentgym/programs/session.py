@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -60,8 +59,7 @@ class Session:
         """
         try:
             return await self._complete(agent, request)
-        except RequestRefused as problem:
-            self.refusal = str(problem)
+        except RequestRefused:
             raise
         except Exception as problem:
             # The engine failed, which concerns the whole run.
@@ -167,9 +165,8 @@ class Session:
         Raises:
             RequestRefused: It is not a number in [0, 1].
         """
-        if isinstance(score, bool) or not isinstance(score, int | float):
-            raise RequestRefused(f"score: expected a number from 0 to 1, got {score!r:.40}")
-        if not (math.isfinite(score) and 0 <= score <= 1):
+        number = isinstance(score, int | float) and not isinstance(score, bool)
+        if not (number and 0 <= score <= 1):
             raise RequestRefused(f"score: expected a number from 0 to 1, got {score!r:.40}")
         self.score = float(score)
 
