@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +28,8 @@ class MiniWoB(BrowserEnv):
     """Click, type, select and drag on a small page, as its task says.
 
     Pages, tasks and rewards are those of the package ``miniwob``; the browser is a real one. A
-    task id such as ``click-test-2000003`` names page and seed, and the seed fixes the instance.
+    task id such as ``click-test-2000003`` names page and seed, and the seed fixes the instance: the
+    same as the package's ``reset(seed=2000003)``.
 
     Rewards: ``success`` is 1 where the page's raw reward is 1; ``raw`` is the page's reward without
     its decay over time, from -1 to 1; ``published`` has the decay and the page's time limit, in the
@@ -86,7 +86,7 @@ class MiniWoB(BrowserEnv):
         tab.goto((folder() / f"{page}.html").as_uri())
         limit = "core.EPISODE_MAX_TIME" if self.reward == "published" else NO_LIMIT
         tab.evaluate(
-            f"core.EPISODE_MAX_TIME = {limit}; Math.seedrandom({json.dumps(seed)}); "
+            f"core.EPISODE_MAX_TIME = {limit}; Math.seedrandom({seed}); "
             "core.startEpisodeReal()"
         )
         for _ in range(READY):
