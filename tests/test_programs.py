@@ -15,6 +15,7 @@ from processes import alive
 from agentgym import Stop, Task, make
 from agentgym.engines.scripted import ScriptedEngine
 from agentgym.errors import ConfigError, MalformedAction, MissingExtra
+from agentgym.programs import reading
 from agentgym.programs.marks import Marks
 from agentgym.programs.player import ProgramPlayer
 from agentgym.programs.process import load_program
@@ -545,6 +546,25 @@ def test_a_bad_request_gets_one_line(native):
     (episode,) = play(native, program, lambda p, s: native.stop, retries=0)
     assert "without a call of the model (after: " in episode.error and not episode.turns
     assert "expected functions" in episode.error, "the last refusal"
+
+
+def test_a_request_that_is_too_large_is_refused_before_it_is_read_to_its_end(native, monkeypatch):
+    monkeypatch.setattr(reading, "LARGEST", 2**20)
+    answers = []
+
+    async def body():
+        for _ in range(64):
+            yield b" " * 2**16
+
+    async def program(access):
+        async with Client(access) as client:
+            answers.append(await client.model.post("/chat/completions", content=body()))
+            await client.ask([{"role": "user", "content": "Go."}])
+
+    (episode,) = play(native, program, lambda p, s: native.encode_action("1"), retries=0)
+    assert episode.error == "" and len(episode.turns) == 1
+    assert answers[0].status_code == 413
+    assert "more than 1 MiB" in answers[0].json()["error"]["message"]
 
 
 def test_a_bad_step_gets_one_line_and_moves_nothing(native):
