@@ -105,6 +105,19 @@ def test_dialogs_are_accepted_windows_refused_and_endless_scripts_end(tab, tmp_p
     assert tab.evaluate("1 + 1") == 2
 
 
+def test_what_is_shown_can_leave_elements_out_and_name_empty_boxes(tab, tmp_path):
+    text = """Words of the body <div id=no>secret</div>
+      <div style="background-color: olive; width: 50px; height: 40px"></div>
+      <div style="width: 9px; height: 9px"></div>
+      <div style="background: red; height: 9px"><span style="font-size: 0">7</span></div>"""
+    tab.goto(page(tmp_path, text))
+    shown = tab.snapshot("#no, .none", boxes=True).text.splitlines()
+    assert shown[0] == "Words of the body" and len(shown) == 3
+    assert re.fullmatch(r"\[\d+\] div olive at \d+,\d+ size 50x40", shown[1])
+    assert re.fullmatch(r"\[\d+\] div red at .*", shown[2]), "a text that is not seen is not told"
+    assert "secret" in tab.snapshot().text and "olive" not in tab.snapshot().text
+
+
 def test_two_windows_share_no_storage(tab, tmp_path):
     other = Tab(tab.browser)
     for each in (tab, other):
@@ -174,6 +187,29 @@ def test_seed_fixes_the_instance_and_a_fork_repeats_the_actions(page):
     action = env.admissible()[-2]
     assert fork.step(action)[:3] == env.step(action)[:3]
     fork.close()
+    env.close()
+
+
+def test_what_a_page_opens_outside_of_its_frame_is_shown():
+    """Dialogs, calendars and suggestions belong to the body of the page."""
+    env = miniwob(pages="click-dialog,choose-date,use-autocomplete,click-color,find-greatest")
+    dialog, date, suggest, colour, greatest = env.tasks("test")[:5]
+    observation, _ = env.reset(seed=0, options={"task": dialog})
+    assert env.step(f"click {number(observation, 'button')}")[4]["won"]
+    observation, _ = env.reset(seed=0, options={"task": date})
+    calendar, *_ = env.step(f"click {number(observation, 'textbox')}")
+    assert 'link "Prev"' in calendar and 'link "28"' in calendar
+    observation, _ = env.reset(seed=0, options={"task": suggest})
+    options, *_ = env.step(f"type {number(observation, 'textbox')} a")
+    assert 'div "Afghanistan"' in options
+    observation, info = env.reset(seed=0, options={"task": colour})
+    wanted = re.search(r"Click on the (\w+) colored box", info["goal"])[1]
+    assert env.step(f"click {number(observation, f'div {wanted} at')}")[4]["won"]
+    observation, _ = env.reset(seed=0, options={"task": greatest})
+    cards = re.findall(r"\[(\d+)\] div rgb", observation)
+    assert len(cards) == 3
+    turned = env.step(f"click {cards[1]}")[0]
+    assert len(re.findall(r"div rgb", turned)) == 2 and re.search(r'span "\d+"', turned)
     env.close()
 
 

@@ -95,41 +95,39 @@ def test_without_a_limit_on_all_checks_nothing_of_a_quick_world_is_left_out(regi
 
 
 def test_a_budget_is_shared_out_and_lasts_longer_on_a_busy_machine(monkeypatch, tmp_path):
-    now, core = 0.0, (tmp_path / "schedstat")
-    ran, waited = 0, 0
+    now, waited, core = 0.0, 0.0, tmp_path / "schedstat"
 
-    def later(seconds, speed=1.0):
-        nonlocal now, ran, waited
-        now, ran = now + seconds, ran + int(seconds * speed * 1e8)  # A tenth of it on a core.
-        waited += int(seconds * (1 - speed) * 1e8)
-        core.write_text(f"{ran} {waited} 7\n")
+    def later(seconds, waits=0.0):
+        nonlocal now, waited
+        now, waited = now + seconds, waited + seconds * waits
+        core.write_text(f"123 {round(waited * 1e9)} 7\n")
 
     monkeypatch.setattr(budget.time, "monotonic", lambda: now)
     monkeypatch.setattr(budget, "_CORE", core)
     later(0)
     shared = budget.Budget(40.0, 10.0, 20)
     shared.begin()
-    assert shared.share == 4.0  # Twice an equal part.
+    assert shared.share == 2.0  # An equal part.
     late = shared.hurry()
-    later(3.9)
+    later(1.9)
     assert not late()
     later(0.2)
     assert late()
     late = shared.hurry()
-    later(15.9, speed=0.25)
+    later(7.9, waits=0.75)
     assert not late()
-    later(0.2, speed=0.25)
+    later(0.2, waits=0.75)
     assert late()
     shared.begin()
-    assert shared.share == pytest.approx(2 * (40 - 4.1 - 4.025) / 19)
-    core.unlink()  # Another system: seconds of the clock.
-    late = shared.hurry()
-    now += shared.share + 0.1
-    assert late()
+    assert shared.share == pytest.approx((40 - 2.1 - 2.025) / 19)
     assert budget.Budget(0, 10.0, 20).share == 0
+    core.unlink()  # Another system: seconds of the clock.
     unlimited = budget.Budget(0, 10.0, 20)
     unlimited.begin()
     assert unlimited.share == 10.0
+    late = unlimited.hurry()
+    now += 10.1
+    assert late()
 
 
 @pytest.mark.skipif(not budget._CORE.exists(), reason="the system does not tell waits for a core")

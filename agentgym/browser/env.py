@@ -40,8 +40,10 @@ class BrowserEnv(TextEnv):
     """Hosts that pages may reach besides loopback."""
     own_time = True
     """Time passes with actions alone, see ``Tab``; False where clicks lead to other pages."""
-    root = "body"
-    """CSS selector of the part of the page that is shown."""
+    hidden = ""
+    """CSS selector of elements that are not shown."""
+    boxes = False
+    """Empty elements of a colour of their own are shown, as things to click on."""
 
     def __init__(self, *, step_milliseconds: int = 500, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -170,7 +172,7 @@ class BrowserEnv(TextEnv):
         return self._tab
 
     def _seen(self, tab: Tab) -> str:
-        shown = tab.snapshot(self.root)
+        shown = tab.snapshot(self.hidden, boxes=self.boxes)
         self._elements = shown.elements
         if len(shown.text) <= LONGEST:
             return shown.text

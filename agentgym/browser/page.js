@@ -69,6 +69,16 @@
     return `${element.tagName}${quoted(element.textContent)}${colour} at ${middle.join(",")} ` +
       `size ${size.join("x")}`;
   };
+  const filled = (element) => {
+    const seen = getComputedStyle(element).backgroundColor;
+    const clear = seen === "transparent" || seen.endsWith(", 0)");
+    return clear ? "" : element.style.backgroundColor || seen;
+  };
+  const box = (element) => {
+    const { left, top, width, height } = element.getBoundingClientRect();
+    const [x, y, right, down] = [left + width / 2, top + height / 2, width, height].map(Math.round);
+    return `${role(element)} ${filled(element)} at ${x},${y} size ${right}x${down}`;
+  };
   const labelled = (element) => {
     const label = element.labels && element.labels[0];
     if (!label) return "";
@@ -114,27 +124,33 @@
   const PLACES = STEPS.flatMap((down) => STEPS.map((right) => [right, down]));
   const WHOLE = new Set(["A", "BUTTON", "SELECT", "OPTION", "TEXTAREA", "INPUT", "IMG", "CANVAS"]);
 
-  const lines = (element, depth, out, seen) => {
-    if (!visible(element)) return;
+  const lines = (element, out, seen, { hidden, boxes }) => {
+    if (!visible(element) || (hidden && element.matches(hidden))) return;
     const inner = [...element.childNodes].filter(
       (node) => node.nodeType === Node.ELEMENT_NODE
         || (node.nodeType === Node.TEXT_NODE && clean(node.data)));
     const leaf = inner.every((node) => node.nodeType === Node.TEXT_NODE);
-    const box = element.getBoundingClientRect();
-    const drawn = box.width > 0 && box.height > 0;
+    const { width, height } = element.getBoundingClientRect();
+    const drawn = width > 0 && height > 0;
+    const show = (text) => {
+      const id = number(element);
+      seen.push(id);
+      out.push(`[${id}] ${text}`);
+    };
     const named = WHOLE.has(element.tagName) || SHAPES.has(element.tagName)
       || (leaf && drawn && (inner.length || element.tabIndex >= 0))
       || (leaf && drawn && getComputedStyle(element).cursor === "pointer");
     if (named) {
-      const id = number(element);
-      seen.push(id);
-      out.push(`${" ".repeat(depth)}[${id}] ${described(element)}`);
+      show(described(element));
       return;
     }
+    const before = out.length;
     for (const node of inner) {
-      if (node.nodeType === Node.TEXT_NODE) out.push(" ".repeat(depth) + clean(node.data));
-      else lines(node, depth, out, seen);
+      if (node.nodeType === Node.TEXT_NODE) out.push(clean(node.data));
+      else lines(node, out, seen, { hidden, boxes });
     }
+    const empty = drawn && out.length === before && element !== document.body;
+    if (boxes && empty && filled(element)) show(box(element));
   };
 
   window.agentgym = {
@@ -145,12 +161,11 @@
       for (const fits of same) for (const [id, known] of names) if (fits(known)) return id;
       return null;
     },
-    snapshot: (root) => {
+    snapshot: (options) => {
       names.clear();
       const out = [];
       const seen = [];
-      const element = document.querySelector(root) || document.body;
-      lines(element, 0, out, seen);
+      lines(document.body, out, seen, options);
       return { text: out.join("\n"), elements: seen };
     },
     center: (id) => {

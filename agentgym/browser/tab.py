@@ -120,9 +120,15 @@ class Tab:
             raise EnvError(f"JavaScript failed: {text.splitlines()[0]}")
         return found["result"].get("value")
 
-    def snapshot(self, root: str = "body") -> Snapshot:
-        """What the page shows below an element, given by a CSS selector."""
-        found = self.evaluate(f"agentgym.snapshot({json.dumps(root)})")
+    def snapshot(self, hidden: str = "", *, boxes: bool = False) -> Snapshot:
+        """What the page shows.
+
+        Args:
+            hidden: CSS selector of elements that are left out.
+            boxes: Also empty elements of a colour of their own.
+        """
+        options = json.dumps({"hidden": hidden, "boxes": boxes})
+        found = self.evaluate(f"agentgym.snapshot({options})")
         return Snapshot(found["text"], tuple(found["elements"]))
 
     def center(self, element: int) -> tuple[float, float] | None:

@@ -96,7 +96,7 @@ def turn_limit_truncates(harness: Harness) -> str:
 
 def idle_agents_lose(harness: Harness) -> str:
     """An agent that acts by an empty text or `wait` until the limit does not win."""
-    env, late, played = harness.make(), harness.hurry(), 0
+    env, late, played = harness.make(admissible=False), harness.hurry(), 0
     tasks = harness.few(env, 2)
     for number, task in enumerate(tasks, 1):
         for name, action in (("writes nothing", ""), ("waits", "wait")):
@@ -166,10 +166,11 @@ def order_of_actions_reveals_nothing(harness: Harness) -> str:
 
 def repeating_agents_lose(harness: Harness) -> str:
     """No single action, repeated, wins most tasks or pays more than winning does."""
-    env, late, wins, played = harness.make(), harness.hurry(), dict[str, int](), 0
+    listing, env = harness.make(), harness.make(admissible=False)
+    late, wins, played = harness.hurry(), dict[str, int](), 0
     tasks = harness.few(env, 3)
     for number, task in enumerate(tasks, 1):
-        opened = harness.opened(env, task)
+        opened = harness.opened(listing, task)
         plan = opened.plan or ()
         paid = sum(step.reward for step in harness.solved(env, task))
         tempting = _once(_tempting(env, opened.step, plan))

@@ -1,4 +1,4 @@
-"""The time of a check: shares of one budget, in seconds of a machine that does nothing else."""
+"""The time of a check: shares of one budget, without what other work on the machine takes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-_SHARE = 2.0
-"""What a check may take, as a multiple of an equal share of what is left: most take far less."""
 _CORE = Path("/proc/thread-self/schedstat")
 """Nanoseconds that the thread has run and has waited for a core, on Linux."""
 
@@ -26,34 +24,26 @@ class Cut(NamedTuple):
 
 
 class Stopwatch:
-    """Seconds of a machine that does nothing else.
+    """Seconds without those in which the thread was ready to run and waited for a core.
 
-    While the thread waits for a core, other work holds it, and what the thread calls waits as
-    often. So a second counts for the share of it in which the thread ran, of running and waiting
-    for a core. Waiting for an answer is neither.
+    So other work on the machine hardly counts where an environment runs in this process. What a
+    server or a browser waits for is not seen, and counts.
     """
 
     def __init__(self) -> None:
-        self._seconds = 0.0
-        self._last, self._core = time.monotonic(), _core()
+        self._began = time.monotonic() - _waited()
 
     def read(self) -> float:
         """Seconds since it was made; to be asked by the thread that made it."""
-        now, core = time.monotonic(), _core()
-        ran, waited = (new - old for new, old in zip(core, self._core, strict=True))
-        share = ran / (ran + waited) if ran > 0 and waited > 0 else 1.0
-        self._seconds += share * (now - self._last)
-        self._last, self._core = now, core
-        return self._seconds
+        return time.monotonic() - _waited() - self._began
 
 
-def _core() -> tuple[float, float]:
-    """For how long this thread has run, and waited for a core; zeros where that is not known."""
+def _waited() -> float:
+    """Seconds for which this thread has waited for a core; 0 where that is not known."""
     try:
-        ran, waited, _ = _CORE.read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return 0.0, 0.0
-    return float(ran), float(waited)
+        return int(_CORE.read_text(encoding="ascii").split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 class Budget:
@@ -77,7 +67,7 @@ class Budget:
         """A check begins; what the one before left over goes to those that follow."""
         now = self._watch.read()
         self._left = max(0.0, self._left - (now - self._begun))
-        self._share = min(self._each, _SHARE * self._left / max(1, self._checks))
+        self._share = min(self._each, self._left / max(1, self._checks))
         self._checks, self._begun = self._checks - 1, now
 
     @property

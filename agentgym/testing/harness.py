@@ -77,7 +77,7 @@ class Harness:
         return spec(self.id).max_episode_steps
 
     def make(self, **more: Any) -> TextEnv:
-        """A new environment that also lists its admissible commands."""
+        """A new environment; it also lists its admissible commands, unless told otherwise."""
         with self.must("take the options of TextEnv: accept **kwargs, hand them to super()"):
             env = world(self.id, **{**self.kwargs, "admissible": True, **more})
         self.made.append(env)

@@ -36,7 +36,8 @@ class MiniWoB(BrowserEnv):
     page's own time, of which every action takes ``step_milliseconds``.
     """
 
-    root = "#wrap"
+    hidden = "#reward-display, #sync-task-cover, #click-canvas"
+    boxes = True
 
     def __init__(
         self,
@@ -86,8 +87,7 @@ class MiniWoB(BrowserEnv):
         tab.goto((folder() / f"{page}.html").as_uri())
         limit = "core.EPISODE_MAX_TIME" if self.reward == "published" else NO_LIMIT
         tab.evaluate(
-            f"core.EPISODE_MAX_TIME = {limit}; Math.seedrandom({seed}); "
-            "core.startEpisodeReal()"
+            f"core.EPISODE_MAX_TIME = {limit}; Math.seedrandom({seed}); core.startEpisodeReal()"
         )
         for _ in range(READY):
             tab.pass_time(50)

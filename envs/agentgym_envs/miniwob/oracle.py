@@ -25,6 +25,7 @@ class Page:
     """The elements of an observation."""
 
     def __init__(self, shown: str) -> None:
+        self.shown = shown
         self.elements = [match.groupdict(default="") for match in ELEMENT.finditer(shown)]
 
     def find(self, name: str, *roles: str, at: int = 0) -> str:
@@ -124,6 +125,66 @@ def _sequence(goal: str, page: Page) -> Plan:
     return (f"click {page.find('ONE')}", f"click {page.find('TWO')}")
 
 
+def _dialog(goal: str, page: Page) -> Plan:
+    wanted = quoted(goal)[0]
+    return (f"click {page.find('Close' if wanted == 'x' else wanted, 'button')}",)
+
+
+def _arithmetic(goal: str, page: Page) -> Plan:
+    first, sign, second = re.findall(r"(\d) ([-+x]) (\d) =", page.shown)[0]
+    one, two = int(first), int(second)
+    answer = {"+": one + two, "-": one - two, "x": one * two}[sign]
+    return _submit(page, str(answer))
+
+
+def _table(goal: str, page: Page) -> Plan:
+    key = re.findall(r"the value of (.*) into the text", goal)[0]
+    cells = [each["name"] for each in page.elements if each["role"] == "cell"]
+    return _submit(page, cells[cells.index(key) + 1])
+
+
+def _word(goal: str, page: Page) -> Plan:
+    nth = int(re.findall(r"the (\d+)(?:st|nd|rd|th) word", goal)[0])
+    text = next(each["name"] for each in page.elements if each["role"] == "p")
+    return _submit(page, re.sub(r"[^a-zA-Z0-9]", "", text.split()[nth - 1]))
+
+
+def _case(goal: str, page: Page) -> Plan:
+    word = quoted(goal)[0]
+    return _submit(page, word.upper() if "upper case" in goal else word.lower())
+
+
+def _submit(page: Page, answer: str) -> Plan:
+    return (f"type {page.role('textbox')} {answer}", f"click {page.find('Submit', 'button')}")
+
+
+def _tab(goal: str, page: Page) -> Plan:
+    return (f"click {page.find(re.findall(r'Tab #.', goal)[0])}",)
+
+
+def _colour(goal: str, page: Page) -> Plan:
+    boxes = re.findall(r"\[(\d+)\] div (\w+) at", page.shown)
+    named = re.findall(r"Click on the (\w+) colored box", goal)
+    # Without a word, the task shows a box of the colour before all others.
+    wanted = named[0] if named else boxes.pop(0)[1]
+    return (f"click {next(number for number, colour in boxes if colour == wanted)}",)
+
+
+def _odd_or_even(goal: str, page: Page) -> Plan:
+    rows = [n for n, each in enumerate(page.elements) if re.fullmatch(r"-?\d+", each["name"])]
+    # Odd stands before the number, Even after it.
+    clicks = (page.elements[n - 1 if int(page.elements[n]["name"]) % 2 else n + 1] for n in rows)
+    return (*(f"click {each['number']}" for each in clicks), f"click {page.find('Submit')}")
+
+
+def _grid(goal: str, page: Page) -> Plan:
+    found = re.findall(r"\[(\d+)\] circle \w+ at (\d+),(\d+)", page.shown)
+    columns, rows = (sorted({int(each[axis]) for each in found}) for axis in (1, 2))
+    x, y = map(int, re.findall(r"\((-?\d),(-?\d)\)", goal)[0])
+    at = str(columns[2 + x]), str(rows[2 - y])
+    return (f"click {next(each[0] for each in found if each[1:] == at)}",)
+
+
 ORACLES: dict[str, Callable[[str, Page], Plan]] = {
     "choose-list": _list,
     "click-button": _click_named,
@@ -131,16 +192,27 @@ ORACLES: dict[str, Callable[[str, Page], Plan]] = {
     "click-checkboxes": _checkboxes,
     "click-checkboxes-large": _checkboxes,
     "click-checkboxes-transfer": _checkboxes,
+    "click-color": _colour,
+    "click-dialog": _dialog,
+    "click-dialog-2": _dialog,
     "click-link": _link,
     "click-option": _option,
+    "click-tab": _tab,
     "click-test": _test,
     "click-test-2": _test_two,
     "click-test-transfer": _test_two,
     "enter-password": _password,
     "enter-text": _enter,
+    "enter-text-2": _case,
     "enter-text-dynamic": _enter,
+    "find-word": _word,
     "focus-text": _focus,
     "focus-text-2": _focus_nth,
+    "grid-coordinate": _grid,
     "login-user": _login,
+    "odd-or-even": _odd_or_even,
+    "read-table": _table,
+    "simple-arithmetic": _arithmetic,
+    "unicode-test": _click_named,
 }
 """Page -> what solves it."""
