@@ -71,7 +71,7 @@
   };
   const filled = (element) => {
     const seen = getComputedStyle(element).backgroundColor;
-    const clear = seen === "transparent" || seen.endsWith(", 0)");
+    const clear = seen === "transparent" || /^rgba\(.*, 0\)$/.test(seen);
     return clear ? "" : element.style.backgroundColor || seen;
   };
   const box = (element) => {

@@ -141,7 +141,8 @@ def forks_are_exact_and_independent(harness: Harness) -> str:
             walk.steps[cut + 1 :],
             f"{where}: its fork disturbed the original: share no mutable state and no process",
         )
-        _goes_on(harness, later, walk, cut, where, rng)
+        if forks or not late():
+            _goes_on(harness, later, walk, cut, where, rng)
         forks += 1
         if forks > 1 and late():
             harness.tried(forks, 2 + len(others), "forks")

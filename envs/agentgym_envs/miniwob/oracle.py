@@ -42,6 +42,14 @@ class Page:
         ]
         return found[at]
 
+    def name(self, role: str, at: int = 0) -> str:
+        """Name of an element of a role.
+
+        Raises:
+            LookupError: There is none.
+        """
+        return [each["name"] for each in self.elements if each["role"] == role][at]
+
     def role(self, role: str, at: int = 0) -> str:
         """Number of an element of a role.
 
@@ -145,7 +153,7 @@ def _table(goal: str, page: Page) -> Plan:
 
 def _word(goal: str, page: Page) -> Plan:
     nth = int(re.findall(r"the (\d+)(?:st|nd|rd|th) word", goal)[0])
-    text = next(each["name"] for each in page.elements if each["role"] == "p")
+    text = page.name("p")
     return _submit(page, re.sub(r"[^a-zA-Z0-9]", "", text.split()[nth - 1]))
 
 
@@ -163,11 +171,10 @@ def _tab(goal: str, page: Page) -> Plan:
 
 
 def _colour(goal: str, page: Page) -> Plan:
-    boxes = re.findall(r"\[(\d+)\] div (\w+) at", page.shown)
-    named = re.findall(r"Click on the (\w+) colored box", goal)
-    # Without a word, the task shows a box of the colour before all others.
-    wanted = named[0] if named else boxes.pop(0)[1]
-    return (f"click {next(number for number, colour in boxes if colour == wanted)}",)
+    wanted = re.findall(r"Click on the (\w+) colored box", goal)[0]
+    # The task may show a box of the colour, before all others.
+    boxes = re.findall(rf"\[(\d+)\] div {wanted} at", page.shown)
+    return (f"click {boxes[-1]}",)
 
 
 def _odd_or_even(goal: str, page: Page) -> Plan:
@@ -181,8 +188,9 @@ def _grid(goal: str, page: Page) -> Plan:
     found = re.findall(r"\[(\d+)\] circle \w+ at (\d+),(\d+)", page.shown)
     columns, rows = (sorted({int(each[axis]) for each in found}) for axis in (1, 2))
     x, y = map(int, re.findall(r"\((-?\d),(-?\d)\)", goal)[0])
-    at = str(columns[2 + x]), str(rows[2 - y])
-    return (f"click {next(each[0] for each in found if each[1:] == at)}",)
+    places = {(int(left), int(top)): number for number, left, top in found}
+    at = columns[2 + x], rows[2 - y]
+    return (f"click {places[at]}",)
 
 
 ORACLES: dict[str, Callable[[str, Page], Plan]] = {
