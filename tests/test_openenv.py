@@ -22,6 +22,7 @@ from agentgym.errors import (
     UnknownTask,
     Unreachable,
 )
+from agentgym.interop.openenv import client
 from agentgym.interop.openenv.served import Served
 from agentgym.interop.openenv.session import Session, Sessions
 from agentgym.interop.web import checked_url
@@ -293,6 +294,39 @@ def test_a_web_server_is_no_openenv_server():
         port = listener.getsockname()[1]
         listener.close()
         world(f"openenv:http://127.0.0.1:{port}")
+
+
+LISTED = {"/list_environments": ["ours"], "/ours/splits": [{"name": "train"}, 7]}
+
+
+def test_tasks_are_those_that_a_server_lists(monkeypatch):
+    pages = {"/schema": SCHEMA, **LISTED, "/ours/tasks": {"tasks": [{"id": "a"}, {"id": "b"}]}}
+    monkeypatch.setattr(client, "get_json", lambda url, route, **_: pages.get(route))
+    with other(lambda _: stepping()) as name:
+        env = world(name)
+        assert len(env.tasks("train")) == 2 and env.promises.panels
+        with pytest.raises(ConfigError, match=r"has no split 'valid'\. .*Splits: train"):
+            env.tasks("valid")
+        for wrong in ({"tasks": "none"}, ["a"], None):
+            pages["/ours/tasks"] = wrong
+            with pytest.raises(EnvError, match=r"/tasks answered .*, expected a list"):
+                env.tasks("train")
+        env.close()
+
+
+def test_a_server_of_ours_that_answers_in_another_form_is_one_line(hotter):
+    env = world(hotter)
+    for answer in ({"observation": {}}, {"metadata": {}, "observation": "Hi"}, {}):
+        env._connection.ask = lambda *_, answer=answer: answer
+        with pytest.raises(EnvError, match="expected observation and metadata"):
+            env.reset(seed=0)
+    env.close()
+
+
+def test_a_time_limit_of_nothing_is_refused(hotter):
+    for timeout in (0, -1, float("nan")):
+        with pytest.raises(ConfigError, match="expected seconds above 0"):
+            world(hotter, timeout=timeout)
 
 
 def test_seeds_are_tasks_where_a_server_lists_none():
