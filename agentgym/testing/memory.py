@@ -34,6 +34,8 @@ _DIPS_FROM = 4
 """With no more readings, each must be higher than the one before."""
 _MADE = 20
 """Environments that are made, played and closed."""
+_PLAYED = 3
+"""Steps after a reset where only memory or files are looked at."""
 
 
 class Reading(NamedTuple):
@@ -76,7 +78,7 @@ def stays_level(
         for _ in range(count):
             walk = walks[resets % len(walks)]
             env.reset(seed=resets, options={"task": walk.task})
-            for action in walk.actions[:3]:
+            for action in walk.actions[:_PLAYED]:
                 if env.step(action)[2]:
                     break
             resets += 1
@@ -172,7 +174,7 @@ def gives_back_files(harness: Harness, folder: Path, patience: float = 0.0) -> s
 
 def _use(harness: Harness, task: str) -> None:
     env = harness.make()
-    harness.walk(env, task, 0)
+    harness.walk(env, task, 0, _PLAYED)
     harness.close()
 
 
