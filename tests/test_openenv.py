@@ -305,12 +305,37 @@ def test_tasks_are_those_that_a_server_lists(monkeypatch):
     with other(lambda _: stepping()) as name:
         env = world(name)
         assert len(env.tasks("train")) == 2 and env.promises.panels
+        with pytest.raises(UnknownTask):
+            env.reset(options={"task": "train-9"})
         with pytest.raises(ConfigError, match=r"has no split 'valid'\. .*Splits: train"):
             env.tasks("valid")
         for wrong in ({"tasks": "none"}, ["a"], None):
             pages["/ours/tasks"] = wrong
             with pytest.raises(EnvError, match=r"/tasks answered .*, expected a list"):
                 env.tasks("train")
+        env.close()
+
+
+def test_an_action_that_the_server_or_its_schema_refuses_is_invalid():
+    fields = {"row": {"type": "integer"}, "mark": {"type": "string"}}
+    schema = {**SCHEMA, "action": {"properties": fields, "required": ["row", "mark"]}}
+    answers = {
+        1: stepping(),
+        2: {"type": "error", "data": {"code": "VALIDATION_ERROR", "message": "row: at most 1"}},
+        3: {"type": "error", "data": {"code": "EXECUTION_ERROR", "message": "boom"}},
+    }
+    with other(lambda each: answers[each["data"]["row"]], {"/schema": schema}) as name:
+        env = world(name)
+        env.reset(seed=0)
+        for wrong in ("row 1", "[1]", ""):
+            text, reward, done, _, info = env.step(wrong)
+            assert (reward, done, info["action_valid"]) == (0.0, False, False)
+            assert text.startswith('An action is a JSON object: {"row": "<integer>"')
+        assert env.step('{"row": 1, "mark": "x"}')[4]["action_valid"]
+        text, *_, info = env.step('{"row": 2, "mark": "x"}')
+        assert "refused" in text and "row: at most 1" in text and not info["action_valid"]
+        with pytest.raises(EnvError, match="boom"):
+            env.step('{"row": 3, "mark": "x"}')
         env.close()
 
 
