@@ -14,7 +14,7 @@ from processes import alive
 
 from agentgym import Stop, Task, make
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.errors import ConfigError, MalformedAction, MissingExtra
+from agentgym.errors import ConfigError, ContextTooLong, MalformedAction, MissingExtra
 from agentgym.programs import reading
 from agentgym.programs.marks import Marks
 from agentgym.programs.player import ProgramPlayer
@@ -456,6 +456,37 @@ def test_a_failing_world_ends_its_episode_and_the_program(tmp_path, native):
     assert episode.stop is Stop.ENV_ERROR and "the disk is gone" in episode.error
 
 
+def test_a_world_that_does_not_begin_ends_its_episode_alone(tmp_path, native):
+    class Broken(type(make("hotter").unwrapped)):
+        def start(self, task, rng):
+            raise OSError("no\nsuch file")
+
+    episode = run(tmp_path, native, "raise SystemError", world=lambda t: Broken())
+    assert episode.stop is Stop.ENV_ERROR and "no such file" in episode.error
+
+
+def test_a_context_that_an_engine_refuses_truncates(native):
+    class Full(ScriptedEngine):
+        async def generate(self, prompt, sampling):
+            if "more" in native.tokenizer.decode(prompt):
+                raise ContextTooLong("4 tokens are left")
+            return await super().generate(prompt, sampling)
+
+    answers = []
+
+    async def program(access):
+        async with Client(access) as client:
+            await client.ask([{"role": "user", "content": "Go."}])
+            body = {"messages": [{"role": "user", "content": "more"}]}
+            answers.append(await client.model.post("/chat/completions", json=body))
+
+    engine = Full(lambda p, s: native.encode_action("1"))
+    (episode,) = play(native, program, engine, retries=0)
+    assert episode.stop is Stop.MAX_TOKENS and len(episode.turns) == 1
+    assert answers[0].status_code == 400
+    assert answers[0].json()["error"]["code"] == "context_length_exceeded"
+
+
 def test_only_what_a_key_opens_is_served(native):
     found = {}
 
@@ -741,10 +772,12 @@ def test_the_world_reaches_a_program_over_openenv(native):
             await send("step", message="0")
             await socket.send("{")
             seen.append(json.loads(await socket.recv())["data"])
+            await socket.send("[1]")
+            assert json.loads(await socket.recv())["data"]["code"] == "UNKNOWN_TYPE"
             await socket.send(json.dumps({"type": "close"}))
             with pytest.raises(websockets.ConnectionClosedOK):
                 await socket.recv()
-        with pytest.raises(websockets.InvalidStatus):
+        with pytest.raises(websockets.InvalidStatus, match="403"):
             await websockets.connect(f"{access.world_url[:-1].replace('http', 'ws')}/ws")
 
     (episode,) = play(native, program, lambda p, s: native.encode_action("1"), retries=0)

@@ -12,11 +12,16 @@ T = TypeVar("T")
 
 
 class EnvFailed(Exception):
-    """The environment raised."""
+    """The environment raised; the message is one line, whatever its own was."""
 
     def __init__(self, stop: Stop, problem: Exception) -> None:
-        super().__init__(f"{type(problem).__name__}: {problem}")
+        super().__init__(one_line(problem))
         self.stop = stop
+
+
+def one_line(problem: Exception) -> str:
+    """Type and message of an error of third-party code."""
+    return " ".join(f"{type(problem).__name__}: {problem}".split())
 
 
 async def env_call(result: Awaitable[T]) -> T:

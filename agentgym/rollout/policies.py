@@ -15,6 +15,7 @@ from agentgym.env.base import TextEnv
 from agentgym.env.by_class import load_object, names_class
 from agentgym.env.executor import Env, MakeEnv
 from agentgym.errors import ConfigError
+from agentgym.rollout.env_calls import one_line
 from agentgym.rollout.replay import REPLAY
 from agentgym.rollout.without_model import play_without_model
 from agentgym.tools.env import ToolEnv
@@ -128,9 +129,7 @@ class PolicyPlayer:
         try:
             action = function(observation, info)
         except Exception as problem:
-            raise ConfigError(
-                f"{self.name} raised {type(problem).__name__}: {problem}"
-            ) from problem
+            raise ConfigError(f"{self.name} raised {one_line(problem)}") from problem
         if not isinstance(action, str):
             raise ConfigError(f"{self.name} returned {action!r}, expected an action as text")
         return action

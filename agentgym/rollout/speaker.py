@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agentgym.engines import Engine
 from agentgym.errors import EnvError, EnvTimeout
 from agentgym.rollout.chat_template import ChatTemplate
+from agentgym.rollout.env_calls import one_line
 from agentgym.tools.limits import event_loop
 from agentgym.tools.speakers import Message, Reply
 from agentgym.types import Sampling
@@ -61,8 +62,7 @@ class EngineSpeaker:
                 f"the user's engine did not answer within {self.timeout:g} s"
             ) from None
         except Exception as problem:
-            words = " ".join(f"{type(problem).__name__}: {problem}".split())
-            raise EnvError(f"the user's engine failed: {words}") from problem
+            raise EnvError(f"the user's engine failed: {one_line(problem)}") from problem
         tokens = [token for token in completion.tokens if token not in self.sampling.stop]
         text = self.tokenizer.decode(tokens, skip_special_tokens=False)
         opened = self.template.opens_thought

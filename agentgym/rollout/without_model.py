@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from agentgym.env.executor import Env, MakeEnv, reset_env, step_env
 from agentgym.errors import ConfigError, MissingExtra, UnknownTask
-from agentgym.rollout.env_calls import calls_of
+from agentgym.rollout.env_calls import calls_of, one_line
 from agentgym.types import Completion, Stop, Task, Trajectory, Turn
 
 NOTHING = Completion((), (), ())
@@ -63,7 +63,7 @@ def play_without_model(
     except (ConfigError, MissingExtra, UnknownTask):
         raise
     except Exception as problem:  # The environment is foreign code.
-        stop, error = Stop.ENV_ERROR, f"{type(problem).__name__}: {problem}"
+        stop, error = Stop.ENV_ERROR, one_line(problem)
     finally:
         if env is not None:
             env.close()
