@@ -109,13 +109,19 @@ def test_what_is_shown_can_leave_elements_out_and_name_empty_boxes(tab, tmp_path
     text = """Words of the body <div id=no>secret</div>
       <div style="background-color: olive; width: 50px; height: 40px"></div>
       <div style="width: 9px; height: 9px"></div>
-      <div style="background: red; height: 9px"><span style="font-size: 0">7</span></div>"""
+      <div style="background: red; height: 9px"><span style="font-size: 0">7</span></div>
+      <div style="border: 1px solid; height: 9px"></div>
+      <h3 role=tab tabindex=0 aria-expanded=false><i></i>More</h3>
+      <p role=tab><i></i><button>Go</button></p>"""
     tab.goto(page(tmp_path, text))
     shown = tab.snapshot("#no, .none", boxes=True).text.splitlines()
-    assert shown[0] == "Words of the body" and len(shown) == 3
+    assert shown[0] == "Words of the body" and len(shown) == 6
     assert re.fullmatch(r"\[\d+\] div olive at \d+,\d+ size 50x40", shown[1])
     assert re.fullmatch(r"\[\d+\] div red at .*", shown[2]), "a text that is not seen is not told"
-    assert "secret" in tab.snapshot().text and "olive" not in tab.snapshot().text
+    assert re.fullmatch(r"\[\d+\] div at \d+,\d+ size \d+x11", shown[3]), "it has a frame"
+    assert shown[4].endswith('tab "More" (collapsed)') and shown[5].endswith('button "Go"')
+    plain = tab.snapshot().text
+    assert "secret" in plain and "olive" not in plain and len(plain.splitlines()) == 4
 
 
 def test_two_windows_share_no_storage(tab, tmp_path):
@@ -192,8 +198,9 @@ def test_seed_fixes_the_instance_and_a_fork_repeats_the_actions(page):
 
 def test_what_a_page_opens_outside_of_its_frame_is_shown():
     """Dialogs, calendars and suggestions belong to the body of the page."""
-    env = miniwob(pages="click-dialog,choose-date,use-autocomplete,click-color,find-greatest")
-    dialog, date, suggest, colour, greatest = env.tasks("test")[:5]
+    pages = "click-dialog,choose-date,use-autocomplete,click-color,find-greatest,tic-tac-toe"
+    env = miniwob(pages=pages)
+    dialog, date, suggest, colour, greatest, board = env.tasks("test")[:6]
     observation, _ = env.reset(seed=0, options={"task": dialog})
     assert env.step(f"click {number(observation, 'button')}")[4]["won"]
     observation, _ = env.reset(seed=0, options={"task": date})
@@ -210,6 +217,19 @@ def test_what_a_page_opens_outside_of_its_frame_is_shown():
     assert len(cards) == 3
     turned = env.step(f"click {cards[1]}")[0]
     assert len(re.findall(r"div rgb", turned)) == 2 and re.search(r'span "\d+"', turned)
+    observation, _ = env.reset(seed=0, options={"task": board})
+    assert len(re.findall("span", observation)) == 9
+    free = re.findall(r"\[(\d+)\] span at", observation)
+    after = env.step(f"click {free[0]}")[0]
+    assert re.search(rf'\[{free[0]}\] span "x" at', after) and 'span "o" at' in after
+    assert len(re.findall("span", after)) == 9
+    env.close()
+
+
+def test_a_goal_is_a_text_where_the_page_also_names_its_fields():
+    env = miniwob(pages="email-inbox-nl-turk")
+    _, info = env.reset(seed=0, options={"task": env.tasks("test")[0]})
+    assert isinstance(info["goal"], str) and "mail" in info["goal"].lower()
     env.close()
 
 

@@ -43,7 +43,7 @@ class BrowserEnv(TextEnv):
     hidden = ""
     """CSS selector of elements that are not shown."""
     boxes = False
-    """Empty elements of a colour of their own are shown, as things to click on."""
+    """Empty elements that have a colour, a frame or a picture are shown, as things to click on."""
 
     def __init__(self, *, step_milliseconds: int = 500, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -74,10 +74,19 @@
     const clear = seen === "transparent" || /^rgba\(.*, 0\)$/.test(seen);
     return clear ? "" : element.style.backgroundColor || seen;
   };
+  const framed = (element) => {
+    const style = getComputedStyle(element);
+    return style.borderTopStyle !== "none" && parseFloat(style.borderTopWidth) > 0;
+  };
+  const picture = (element) => {
+    const file = /url\("[^"]*?([^"/]*)"\)/.exec(getComputedStyle(element).content);
+    return file ? file[1].replace(/\.\w+$/, "").slice(0, 40) : "";
+  };
   const box = (element) => {
     const { left, top, width, height } = element.getBoundingClientRect();
     const [x, y, right, down] = [left + width / 2, top + height / 2, width, height].map(Math.round);
-    return `${role(element)} ${filled(element)} at ${x},${y} size ${right}x${down}`;
+    const looks = [quoted(picture(element)).trim(), filled(element)].filter(Boolean).join(" ");
+    return `${role(element)}${looks && ` ${looks}`} at ${x},${y} size ${right}x${down}`;
   };
   const labelled = (element) => {
     const label = element.labels && element.labels[0];
@@ -124,6 +133,12 @@
   const PLACES = STEPS.flatMap((down) => STEPS.map((right) => [right, down]));
   const WHOLE = new Set(["A", "BUTTON", "SELECT", "OPTION", "TEXTAREA", "INPUT", "IMG", "CANVAS"]);
 
+  const WIDGETS = new Set(["button", "checkbox", "link", "menuitem", "menuitemcheckbox",
+    "menuitemradio", "option", "radio", "switch", "tab", "treeitem"]);
+  const INSIDE = "a, button, select, textarea, input, [role], [tabindex]";
+  const widget = (element) => WIDGETS.has(element.getAttribute("role"))
+    && clean(element.textContent) !== "" && element.querySelector(INSIDE) === null;
+
   const lines = (element, out, seen, { hidden, boxes }) => {
     if (!visible(element) || (hidden && element.matches(hidden))) return;
     const inner = [...element.childNodes].filter(
@@ -137,7 +152,7 @@
       seen.push(id);
       out.push(`[${id}] ${text}`);
     };
-    const named = WHOLE.has(element.tagName) || SHAPES.has(element.tagName)
+    const named = WHOLE.has(element.tagName) || SHAPES.has(element.tagName) || widget(element)
       || (leaf && drawn && (inner.length || element.tabIndex >= 0))
       || (leaf && drawn && getComputedStyle(element).cursor === "pointer");
     if (named) {
@@ -150,7 +165,7 @@
       else lines(node, out, seen, { hidden, boxes });
     }
     const empty = drawn && out.length === before && element !== document.body;
-    if (boxes && empty && filled(element)) show(box(element));
+    if (boxes && empty && (filled(element) || framed(element) || picture(element))) show(box(element));
   };
 
   window.agentgym = {

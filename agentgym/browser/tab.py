@@ -125,7 +125,7 @@ class Tab:
 
         Args:
             hidden: CSS selector of elements that are left out.
-            boxes: Also empty elements of a colour of their own.
+            boxes: Also empty elements that have a colour, a frame or a picture.
         """
         options = json.dumps({"hidden": hidden, "boxes": boxes})
         found = self.evaluate(f"agentgym.snapshot({options})")

@@ -93,7 +93,9 @@ class MiniWoB(BrowserEnv):
             tab.pass_time(50)
             if tab.evaluate("WOB_TASK_READY"):
                 break
-        return Opening("", tab.evaluate("core.getUtterance()"), page)
+        said = tab.evaluate("core.getUtterance()")
+        # Some pages also name the fields of the task.
+        return Opening("", said["utterance"] if isinstance(said, dict) else said, page)
 
     def judge(self, tab: Tab) -> Verdict:
         """The verdict of the page."""
