@@ -1,6 +1,6 @@
 """What it costs to check environments: over the wire, and in the process of the checker.
 
-    scripts/bench audits [--envs scienceworld web] [--budget 30]
+    scripts/bench audits [--envs scienceworld web] [--budget 25]
 
 Each environment is served by a process of its own and audited by another, then checked in process.
 Seconds are of the clock, from the start of the command to its end; the load of the machine stands
@@ -29,7 +29,7 @@ class Options:
     """What is checked."""
 
     envs: tuple[str, ...] = ("textworld", "alfworld", "scienceworld", "webshop", "miniwob", "web")
-    budget: float = 30.0
+    budget: float = 25.0
     """As `--effort.budget`."""
 
 

@@ -21,7 +21,7 @@ class CheckSettings:
     second process."""
     resets: int = 1000
     """Resets of one environment over which memory must stay level."""
-    budget: float = 30.0
+    budget: float = 25.0
     """Seconds that all checks may take together, on a machine that does nothing else; a busy one
     gets more. Each check takes a share, and says what it left out. 0: no limit."""
     seconds: float = 10.0

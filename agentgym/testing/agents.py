@@ -15,7 +15,7 @@ from agentgym.testing.steps import Step
 
 _TURNS = 50
 """Longest episode of an agent without knowledge, where there is no turn limit."""
-_FEWEST_TURNS = 20
+_FEWEST_TURNS = 15
 """Turns of an episode that are played even in a slow environment."""
 _FEWEST_TASKS = 2
 """Tasks, in a slow environment, of a check that plays each several times."""

@@ -268,12 +268,13 @@ def _refused_or_free(
 
 
 def sessions_at_once_are_isolated(harness: Harness) -> str:
-    """Eight sessions at the same time play the same episode alike, or are refused as too many."""
+    """Sessions at the same time play the same episode alike, or are refused as too many."""
     env, (walk, messages) = served(harness), _episodes(harness)[0]
+    together = _TOGETHER
     if _TOGETHER * sum(each.seconds for each in messages) > harness.budget.share:
         harness.tried(_FEW, len(walk.actions), "steps at once")
-        walk = walk._replace(actions=walk.actions[:_FEW])
-    results: list[Any] = [None] * _TOGETHER
+        walk, together = walk._replace(actions=walk.actions[:_FEW]), _TOGETHER // 2
+    results: list[Any] = [None] * together
 
     def play(number: int) -> None:
         try:
@@ -283,14 +284,14 @@ def sessions_at_once_are_isolated(harness: Harness) -> str:
         except AgentGymError as problem:
             results[number] = problem
 
-    threads = [threading.Thread(target=play, args=(n,), daemon=True) for n in range(_TOGETHER)]
+    threads = [threading.Thread(target=play, args=(n,), daemon=True) for n in range(together)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(env.timeout * 2)
     harness.require(all(each is not None for each in results), "a session did not end in time")
     played = [each for each in results if isinstance(each, list) and not _at_capacity(each)]
-    harness.require(bool(played), f"none of {_TOGETHER} sessions could play: {results[0]}")
+    harness.require(bool(played), f"none of {together} sessions could play: {results[0]}")
     for each in played[1:]:
         harness.require(
             each == played[0],
@@ -299,7 +300,7 @@ def sessions_at_once_are_isolated(harness: Harness) -> str:
         )
     failed = [each for each in results if isinstance(each, EnvError)]
     harness.require(not failed, f"a session failed beside others: {''.join(map(str, failed[:1]))}")
-    return f"{len(played)} of {_TOGETHER} sessions; the others were refused as too many"
+    return f"{len(played)} of {together} sessions; the others were refused as too many"
 
 
 def _at_capacity(answers: list[dict[str, Any]]) -> bool:
