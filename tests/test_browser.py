@@ -9,6 +9,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import pytest
@@ -262,7 +263,8 @@ class Packages:
         import miniwob
 
         gymnasium.register_envs(miniwob)
-        self.env = gymnasium.make(f"miniwob/{page}-v1", disable_env_checker=True).unwrapped
+        made = gymnasium.make(f"miniwob/{page}-v1", disable_env_checker=True)
+        self.env: Any = made.unwrapped
         self.shown, _ = self.env.reset(seed=int(seed))
 
     def step(self, action, observation):

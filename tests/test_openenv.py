@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 import urllib.error
+from typing import Any
 
 import pytest
 from openenv_servers import get, serving
@@ -340,7 +341,7 @@ def test_an_action_that_the_server_or_its_schema_refuses_is_invalid():
 
 
 def test_a_server_of_ours_that_answers_in_another_form_is_one_line(hotter):
-    env = world(hotter)
+    env: Any = world(hotter)
     for answer in ({"observation": {}}, {"metadata": {}, "observation": "Hi"}, {}):
         env._connection.ask = lambda *_, answer=answer: answer
         with pytest.raises(EnvError, match="expected observation and metadata"):

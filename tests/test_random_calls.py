@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def opened(tools, **kwargs):
     return env, observation, info["goal"]
 
 
-def drawn(env, observation, goal, count=300):
+def drawn(env, observation, goal, *, count=300):
     rng = np.random.default_rng(0)
     return [random_call(env, observation, goal, rng) for _ in range(count)]
 
@@ -102,7 +102,7 @@ def test_tools_are_drawn_evenly_and_a_message_like_a_tool_where_one_is_allowed()
 
 def test_calls_are_written_in_the_notation_of_the_environment():
     env, *read = opened([look], notation=TagCalls())
-    assert all(re.fullmatch(r"<look>\S+</look>", action) for action in drawn(env, *read, 20))
+    assert all(re.fullmatch(r"<look>\S+</look>", action) for action in drawn(env, *read, count=20))
 
 
 def test_one_seed_gives_one_sequence():
@@ -127,7 +127,7 @@ def test_actions_are_drawn_where_they_are_listed_and_refused_where_nothing_is_kn
 @pytest.mark.parametrize("name", ["pythonmath", "deepsearch"])
 def test_a_random_player_plays_worlds_with_tools(name):
     rng = np.random.default_rng(0)
-    env = world(name)
+    env: Any = world(name)
     observation, info = env.reset(seed=0, options={"task": env.tasks("test")[0]})
     action = random_action(env, observation, info["goal"], rng)
     env.step(action)
