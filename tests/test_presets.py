@@ -145,7 +145,7 @@ EPISODES = {
     "miniwob": (64, 2),
     "babyai": (64, 1),
     "web": (64, 1),
-    "bfcl": (64, 1),
+    "bfcl": (16, 1),
     "agentdojo": (33, 1),
 }
 """Tasks of the panels of the evidence, and episodes of each."""
