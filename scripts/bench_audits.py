@@ -4,7 +4,7 @@
 
 Each environment is served by a process of its own and audited by another, then checked in process.
 Seconds are of the clock, from the start of the command to its end; the load of the machine stands
-beside them, because a budget lasts longer on a busy one (`agentgym.testing.budget`).
+beside them: waits for a core do not count in a budget (`agentgym.testing.budget`).
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +31,7 @@ import bench_pool
 import gymnasium
 import tyro
 from memory import megabytes
+from miniwob_package import PackageTask
 from rich.console import Console
 from rich.table import Table
 
@@ -235,55 +235,16 @@ def tau2(task: str, listing: bool) -> Player:
     return Player(begin, step, lambda: None)
 
 
-TAGS = {
-    "button": ("button", "input_button", "input_submit"),
-    "textbox": ("input_text", "input_password", "textarea"),
-}
-"""Elements of MiniWoB++ by their role."""
-
-
 def miniwob(task: str, listing: bool) -> Player:
-    """The package's environment: a browser of its own, driven through Selenium.
-
-    It clicks and types into the elements of the same role and place.
-    """
-    from agentgym_envs.miniwob.oracle import ELEMENT
-
-    os.environ.setdefault("MINIWOB_CHROME_BINARY", shutil.which("chromium") or "")
-    os.environ.setdefault("MINIWOB_CHROMEDRIVER", shutil.which("chromedriver") or "")
+    """The package's environment: a browser of its own, driven through Selenium."""
     try:
-        import miniwob
-        from miniwob.action import ActionTypes
+        package = PackageTask(task)
     except ImportError as problem:
         raise MissingExtra(str(problem)) from problem
-    gymnasium.register_envs(miniwob)
-    page, _, seed = task.rpartition("-")
-    env: Any = gymnasium.make(f"miniwob/{page}-v1", disable_env_checker=True).unwrapped
-    shown: dict[str, Any] = {}
-
-    def begin() -> None:
-        shown.update(env.reset(seed=int(seed))[0])
-
-    def step(line: str) -> None:
-        name, number, *text = line.split(" ", 2)
-        role, place = places[number]
-        known = [each["ref"] for each in shown["dom_elements"] if each["tag"] in TAGS[role]]
-        if name == "click":
-            action = env.create_action(ActionTypes.CLICK_ELEMENT, ref=known[place])
-        else:
-            typed = ActionTypes.FOCUS_ELEMENT_AND_TYPE_TEXT
-            action = env.create_action(typed, ref=known[place], text=text[0])
-        shown.update(env.step(action)[0])
-
     ours = world("agentgym/MiniWoB-v0")
-    page_text, _ = ours.reset(seed=0, options={"task": task})
-    places, counts = {}, dict.fromkeys(TAGS, 0)
-    for match in ELEMENT.finditer(str(page_text)):
-        if (role := match["role"]) in counts:
-            places[match["number"]] = role, counts[role]
-            counts[role] += 1
+    package.match(ours.reset(seed=0, options={"task": task})[0])
     ours.close()
-    return Player(begin, step, env.close)
+    return Player(package.begin, package.step, package.close)
 
 
 LIBRARIES: dict[str, Library] = {

@@ -9,10 +9,9 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import gymnasium
 import pytest
+from miniwob_package import PackageTask
 
 from agentgym.browser.actions import Refused, perform
 from agentgym.browser.chromium import find_chromium, shared_browser
@@ -248,69 +247,27 @@ def test_rewards_are_the_pages_own():
         env.close()
 
 
-ROLES = {
-    "button": ("button", "input_button", "input_submit"),
-    "textbox": ("input_text", "input_password", "textarea"),
-}
-"""What the package calls the elements of a role."""
-
-
-class Packages:
-    """The package's own environment, driven through Selenium, in the state of a task of ours."""
-
-    def __init__(self, task):
-        page, _, seed = task.rpartition("-")
-        import miniwob
-
-        gymnasium.register_envs(miniwob)
-        made = gymnasium.make(f"miniwob/{page}-v1", disable_env_checker=True)
-        self.env: Any = made.unwrapped
-        self.shown, _ = self.env.reset(seed=int(seed))
-
-    def step(self, action, observation):
-        """The same on the element of the same role and place; returns its raw reward."""
-        from miniwob.action import ActionTypes
-
-        from agentgym_envs.miniwob.oracle import ELEMENT
-
-        name, at, *text = action.split(" ", 2)
-        elements = [(match["role"], match["number"]) for match in ELEMENT.finditer(observation)]
-        role = {number: role for role, number in elements}[at]
-        place = [number for each, number in elements if each == role].index(at)
-        known = [e["ref"] for e in self.shown["dom_elements"] if e["tag"] in ROLES[role]]
-        kind = (
-            ActionTypes.CLICK_ELEMENT
-            if name == "click"
-            else ActionTypes.FOCUS_ELEMENT_AND_TYPE_TEXT
-        )
-        more = {"text": text[0]} if text else {}
-        action = self.env.create_action(kind, ref=known[place], **more)
-        self.shown, _, done, _, info = self.env.step(action)
-        return info["raw_reward"] if done else 0.0, done
-
-
 @pytest.mark.parametrize("page", ["click-test-2", "enter-text", "login-user", "enter-password"])
-def test_tasks_and_verdicts_are_those_of_the_package(page, monkeypatch):
+def test_tasks_and_verdicts_are_those_of_the_package(page):
     pytest.importorskip("selenium")
     env = miniwob(pages=page, reward="raw")
-    monkeypatch.setenv("MINIWOB_CHROME_BINARY", shutil.which("chromium"))
-    monkeypatch.setenv("MINIWOB_CHROMEDRIVER", shutil.which("chromedriver"))
     task = env.tasks("test")[0]
     for right in (True, False):
-        package = Packages(task)
+        package = PackageTask(task)
+        package.begin()
         observation, info = env.reset(seed=0, options={"task": task})
-        assert info["goal"] == package.shown["utterance"]
-        texts = [" ".join(e["text"].split()) for e in package.shown["dom_elements"]]
-        assert all(text in " ".join(observation.split()) for text in texts), texts
+        assert info["goal"] == package.goal
+        assert all(text in " ".join(observation.split()) for text in package.texts), package.texts
+        package.match(observation)
         plan = env.oracle()
         # Without what comes before it, the last command gives the wrong answer.
-        button = list(re.findall(r"\[(\d+)\] button", observation))
-        wrong = [f"click {n}" for n in button if f"click {n}" != plan[-1]] or plan[-1:]
+        buttons = re.findall(r"\[(\d+)\] button", observation)
+        wrong = [f"click {n}" for n in buttons if f"click {n}" != plan[-1]] or plan[-1:]
         for action in plan if right else wrong[:1]:
             _, reward, done, *_ = env.step(action)
-            assert package.step(action, observation) == (reward, done), action
+            assert package.step(action) == (reward, done), action
         assert done and reward == (1 if right else -1)
-        package.env.close()
+        package.close()
     env.close()
 
 

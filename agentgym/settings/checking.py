@@ -22,8 +22,8 @@ class CheckSettings:
     resets: int = 1000
     """Resets of one environment over which memory must stay level."""
     budget: float = 25.0
-    """Seconds that all checks may take together, on a machine that does nothing else; a busy one
-    gets more. Each check takes a share, and says what it left out. 0: no limit."""
+    """Seconds that all checks may take together, without those in which the checker waits for a
+    core. Each check takes a share, and says what it left out. 0: no limit."""
     seconds: float = 10.0
     """Time after which a repeating check stops with what it has seen, whatever the budget."""
     call_timeout: float = 60.0

@@ -89,8 +89,12 @@ def _focus_nth(goal: str, page: Page) -> Plan:
     return (f"click {page.role('textbox', int(nth) - 1)}",)
 
 
+def _submit(page: Page, answer: str) -> Plan:
+    return (f"type {page.role('textbox')} {answer}", f"click {page.find('Submit', 'button')}")
+
+
 def _enter(goal: str, page: Page) -> Plan:
-    return (f"type {page.role('textbox')} {quoted(goal)[0]}", f"click {page.find('Submit')}")
+    return _submit(page, quoted(goal)[0])
 
 
 def _login(goal: str, page: Page) -> Plan:
@@ -160,10 +164,6 @@ def _word(goal: str, page: Page) -> Plan:
 def _case(goal: str, page: Page) -> Plan:
     word = quoted(goal)[0]
     return _submit(page, word.upper() if "upper case" in goal else word.lower())
-
-
-def _submit(page: Page, answer: str) -> Plan:
-    return (f"type {page.role('textbox')} {answer}", f"click {page.find('Submit', 'button')}")
 
 
 def _tab(goal: str, page: Page) -> Plan:
