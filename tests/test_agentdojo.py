@@ -1,6 +1,7 @@
 """AgentDojo against the runner of its package."""
 
 import json
+import pickle
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ pytest.importorskip("deepdiff")
 pytest.importorskip("email_validator")
 
 from agentgym_envs.agentdojo import package, suites
+from agentgym_envs.agentdojo.checks import check, sharing
 from agentgym_envs.agentdojo.env import AgentDojo
 from agentgym_envs.agentdojo.score import score
 
@@ -116,6 +118,49 @@ def test_verdicts_and_results_are_those_of_the_package(env):
             assert found == theirs(each, calls, answer)
             seen.add(found[:2])
     assert seen == {(False, False), (False, True), (True, False), (True, True)}
+
+
+@pytest.mark.parametrize("suite", suites.SUITES)
+def test_verdicts_are_the_same_on_data_that_share_what_did_not_change(suite):
+    """DeepDiff stops at one object; it must find on shared data what it finds on copies."""
+    env, rng, seen = AgentDojo(suites=suite), np.random.default_rng(0), set()
+    tasks = env.tasks("under_attack")
+    for place, number in enumerate(rng.choice(len(tasks), 12, replace=False)):
+        case = suites.parse(tasks[int(number)])
+        one = suites.suite(suite)
+        calls, answer = solution(case, one.user_tasks[case.user])
+        more, _ = solution(case, one.injection_tasks[case.injection])
+        calls = disturbed(calls, rng) if place % 3 and calls else calls
+        begin(env, case.id)
+        for name, arguments in [*calls, *(more if place % 2 else ())]:
+            env.step(env.written(name, arguments))
+        data, before = pickle.dumps(env._data), suites.begin(case)
+        content = [{"type": "text", "content": answer}]
+        copies = (content, before, pickle.loads(data), list(env._calls))
+        found = check(case, answer, env._data, env._calls)
+        assert found.utility == one._check_task_result(one.user_tasks[case.user], *copies)
+        attacker = one.injection_tasks[case.injection]
+        assert found.attack_success == one._check_task_result(attacker, *copies)
+        assert pickle.dumps(env._data) == data
+        seen.add(found.attack_success)
+    assert seen == {False, True}
+
+
+def test_only_what_has_changed_is_an_object_of_its_own():
+    case = suites.parse("workspace-user_task_6")
+    before, after = suites.begin(case), suites.begin(case)
+    assert sharing(after, before) is before
+    after.inbox.emails["1"].read = not after.inbox.emails["1"].read
+    after.calendar.events.pop("1")
+    found = sharing(after, before)
+    assert found == after != before
+    assert found.cloud_drive is before.cloud_drive
+    assert found.inbox.emails["2"] is before.inbox.emails["2"]
+    assert found.inbox.emails["1"] is not before.inbox.emails["1"]
+    assert found.calendar.events["2"] is before.calendar.events["2"]
+    # Equal to Python, of another type: DeepDiff reports it.
+    after.calendar.events["2"].all_day = int(after.calendar.events["2"].all_day)
+    assert type(sharing(after, before).calendar.events["2"].all_day) is int
 
 
 @pytest.mark.parametrize("name", ["workspace-user_task_6", "travel-user_task_3"])
