@@ -29,6 +29,7 @@ from made import Size, made
 from agentgym import Opening, Outcome, Task, TextEnv
 from agentgym.engines.local.engine import LocalEngine
 from agentgym.engines.scripted import ScriptedEngine
+from agentgym.models.loading import load_model, load_tokenizer
 from agentgym.programs.player import ProgramPlayer
 from agentgym.programs.process import Function
 from agentgym.programs.server import ProgramServer
@@ -54,6 +55,9 @@ class Options:
     """Words that the world answers with."""
     repetitions: int = 3
     model: Size = "default"
+    """One that is made here; a model of any use is larger than the default."""
+    pretrained: Path | None = None
+    """A Hugging Face folder instead; `scripts/pretrained` makes one."""
 
 
 class Talk(TextEnv):
@@ -185,7 +189,11 @@ async def timed(play: Play, options: Options) -> tuple[float, float, int, int]:
 async def compare(options: Options) -> None:
     """Both comparisons."""
     room = 256 + options.turns * (options.completion + 8 * options.observation)
-    tokenizer, model = made(options.model, context=room)
+    if options.pretrained:
+        path = str(options.pretrained)
+        tokenizer, model = load_tokenizer(path), load_model(path)
+    else:
+        tokenizer, model = made(options.model, context=room)
     fixed: Sequence[int] = tokenizer.encode(WORDS * 20)[: options.completion - 1]
     free = ScriptedEngine(lambda prompt, sampling: (*fixed, *sampling.stop[:1]))
     elsewhere = Elsewhere()

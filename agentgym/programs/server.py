@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager, nullcontext
-from importlib.util import find_spec
+from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from agentgym.errors import MissingExtra
 from agentgym.programs.dialects import DIALECTS, Dialect
+from agentgym.programs.listening import listening
+from agentgym.programs.mcp_world import mcp_app
 from agentgym.programs.openenv_world import converse
 from agentgym.programs.reading import bearer, json_body
 from agentgym.programs.session import Session
@@ -56,46 +55,9 @@ class ProgramServer:
         Raises:
             MissingExtra: The packages of a server are not installed.
         """
-        try:
-            import uvicorn
-        except ImportError:
-            raise MissingExtra(
-                'agent programs need a server: pip install "agentic-gym[serve]"'
-            ) from None
-        from agentgym.programs.mcp_world import mcp_app
-
-        # With the protocol named, asyncio sends small answers at once (TCP_NODELAY); else a client
-        # waits 40 ms for the body after the head of each.
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.bind(("127.0.0.1", 0))
-        self._rest = self._site()
         self._mcp = await self._stack.enter_async_context(mcp_app())
-        config = uvicorn.Config(
-            self._direct,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            interface="asgi3",
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            ws="websockets-sansio" if find_spec("websockets") else "none",
-            timeout_graceful_shutdown=1,
-            backlog=2048,
-        )
-        server = uvicorn.Server(config)
-        server.capture_signals = nullcontext  # type: ignore[assignment]  # Ctrl-C is the run's.
-        running = asyncio.create_task(server.serve(sockets=[listener]))
-
-        async def stop() -> None:
-            server.should_exit = True
-            await running
-            listener.close()
-
-        self._stack.push_async_callback(stop)
-        while not server.started:
-            await asyncio.sleep(0.01)
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        self.url = await self._stack.enter_async_context(listening(self._direct))
+        self._rest = self._site()
         return self
 
     async def __aexit__(self, *raised: object) -> None:

@@ -1,0 +1,56 @@
+"""An HTTP server in the event loop of a run, on the loopback address."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from importlib.util import find_spec
+from typing import Any
+
+from agentgym.errors import MissingExtra
+
+
+@asynccontextmanager
+async def listening(app: Any) -> AsyncIterator[str]:
+    """Serve an ASGI application on a free port; the value is its URL.
+
+    Raises:
+        MissingExtra: The packages of a server are not installed.
+    """
+    try:
+        import uvicorn
+    except ImportError:
+        raise MissingExtra(
+            'agent programs need a server: pip install "agentic-gym[serve]"'
+        ) from None
+
+    # With the protocol named, asyncio sends small answers at once (TCP_NODELAY); else a client
+    # waits 40 ms for the body after the head of each.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        interface="asgi3",
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        ws="websockets-sansio" if find_spec("websockets") else "none",
+        timeout_graceful_shutdown=1,
+        backlog=2048,
+    )
+    server = uvicorn.Server(config)
+    server.capture_signals = nullcontext  # type: ignore[assignment]  # Ctrl-C is the run's.
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started:
+            await asyncio.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await running
+        listener.close()
