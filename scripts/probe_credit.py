@@ -54,7 +54,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", type=int, default=8)
     parser.add_argument("--group", type=int, default=8, help="episodes of each task")
     parser.add_argument("--half-width", type=float, default=0.05)
-    parser.add_argument("--most", type=int, default=400, help="continuations from one state")
+    parser.add_argument("--most", type=int, default=500, help="continuations from one state")
     parser.add_argument("--processes", type=int, help="unset: one per core")
     parser.add_argument("--critic-steps", type=int, default=8, help="steps of PPO's critic")
     parser.add_argument("--out", type=Path, help="file of the turn values")

@@ -1,7 +1,7 @@
 """Do the methods learn, and is it what they add? All of them from one warm-up, seed by seed.
 
     scripts/reproduce [--world alfworld | --config FILE] [--out FOLDER] [--warm FOLDER] [--seeds 5]
-                      [--rates 1e-4 2e-4 4e-4] [--jobs 1] [--arms grpo epo ...]
+                      [--rates 1e-4 2e-4 4e-4 8e-4] [--jobs 1] [--arms grpo epo ...]
 
 Every arm trains from the same checkpoint until it has taken the same number of turns in the world.
 First a sweep: every arm runs once at each learning rate and plays the tasks of the valid split; its
@@ -41,7 +41,7 @@ from agentgym.utils.progress import Display
 
 BUDGET = 20_000
 """Turns in the world that a run takes."""
-RATES = (1e-4, 2e-4, 4e-4)
+RATES = (1e-4, 2e-4, 4e-4, 8e-4)
 """Learning rates that every arm tries."""
 SWEEP_SEED = 100
 """Of the runs of the sweep; those of the table have seeds from 0."""

@@ -34,8 +34,9 @@ from agentgym.probe.continuations import Effort, turn_values
 from agentgym.probe.credit import agreement, spearman, turn_credit
 from agentgym.probe.files import ValuedEpisode, read_values, values_path, write_values
 from agentgym.probe.replay import bookmarks
+from agentgym.probe.strata import DEPTH, Continuation, First, Share, share_of
 from agentgym.probe.summary import summary
-from agentgym.probe.values import Estimate, Known, Outcomes, Value, decisive, missing
+from agentgym.probe.values import Estimate, Known, Value, decisive, missing
 from agentgym.rollout.player import EpisodeLimits, Player
 from agentgym.settings import (
     PanelSettings,
@@ -47,7 +48,7 @@ from agentgym.viewer.source import load
 
 
 def binomial(n, wins):
-    return Outcomes().plus([1.0] * wins + [0.0] * (n - wins))
+    return Share(wins / n if n else 0.5, n, n)
 
 
 def test_a_state_mixes_the_next_state_with_what_else_happens():
@@ -56,7 +57,7 @@ def test_a_state_mixes_the_next_state_with_what_else_happens():
     assert found.mean == pytest.approx(0.75 * 0.8 + 0.25 * 0.25)
     spread = 12 / 44 - (12 / 44) ** 2
     assert found.variance == pytest.approx(0.75**2 * 0.01 + 0.25**2 * spread / 40)
-    assert Known.of([(1.0, later)]).with_others(Outcomes()) == later
+    assert Known.of([(1.0, later)]).with_others(Share()) == later
 
 
 def test_several_recorded_turns_leave_less_to_others():
@@ -67,20 +68,16 @@ def test_several_recorded_turns_leave_less_to_others():
     assert found.variance == pytest.approx(0.5**2 * 0.01 + 0.25**2 * 0.02 + 0.25**2 * spread / 40)
 
 
-def test_graded_outcomes_have_their_own_spread():
-    assert Outcomes().plus([0.5] * 96).spread == pytest.approx(0.01)
-
-
 @pytest.mark.parametrize("repeat", [0.0, 0.4, 0.9])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5])
 def test_so_many_outcomes_as_are_missing_suffice(repeat, share):
     known = Known.of([(repeat, Estimate(0.5, (0.04 / 1.96) ** 2))])
     found = binomial(10, round(10 * share))
     while need := missing(known, found, 0.05):
-        total = found.count + need
+        total = found.drawn + need
         found = binomial(total, round(total * share))
     assert known.with_others(found).interval().half <= 0.0501
-    assert found.count <= 400
+    assert found.drawn <= 400
 
 
 def test_intervals_cover_the_value():
@@ -104,17 +101,96 @@ def test_intervals_cover_the_value():
 def test_intervals_cover_the_value_although_rounds_end_when_they_are_narrow(chance):
     rng, effort, inside, played = np.random.default_rng(1), Effort(), 0, []
     for _ in range(600):
-        found = Outcomes()
+        found = Share()
+        wins = 0
         while need := missing(Known(), found, effort.half_width):
-            draws = effort.next_round(need, 1.0, found.count)
-            found = found.plus(
-                [1.0] * (wins := rng.binomial(draws, chance)) + [0.0] * (draws - wins)
-            )
+            draws = effort.next_round(need, 1.0, found.drawn)
+            wins += rng.binomial(draws, chance)
+            found = binomial(found.drawn + draws, wins)
         value = Known().with_others(found).interval()
         inside += value.low <= chance <= value.high
-        played.append(found.count)
+        played.append(found.drawn)
     assert inside / 600 >= 0.91
     assert np.mean(played) < 70 + 1536 * chance * (1 - chance), "certain states take few"
+
+
+# Of a state: its turns, their probabilities, and the share that wins after each pair of them.
+TURNS = {1: 0.5, 2: 0.3, 3: 0.2}
+WINS = np.array([[0.95, 0.9, 0.6], [0.5, 0.3, 0.1], [0.0, 0.05, 0.5]])
+
+
+def drawn(rng, count, turns=TURNS, recorded=()):
+    """Continuations of two turns that begin with none that is recorded."""
+    tokens, chances = np.array(list(turns)), np.array(list(turns.values()))
+    first = chances * ~np.isin(tokens, recorded)
+    one = rng.choice(3, count, p=first / first.sum())
+    two = rng.choice(3, count, p=chances)
+    won = rng.random(count) < WINS[one, two]
+    taken = (
+        (First((int(tokens[k]),), chances[k], "") for k in pair)
+        for pair in zip(one, two, strict=True)
+    )
+    return [Continuation(tuple(pair), bool(w)) for pair, w in zip(taken, won, strict=True)]
+
+
+def exact(recorded=()):
+    """The share that wins of those that begin with none that is recorded."""
+    chances = np.array(list(TURNS.values()))
+    first = chances * ~np.isin(list(TURNS), recorded)
+    return float(first @ WINS @ chances / first.sum())
+
+
+def test_turns_count_by_their_probability_and_not_by_how_often_they_were_drawn():
+    often, seldom = First((1,), 0.5, ""), First((2,), 0.5, "")
+    found = [Continuation((often,), True)] * 30 + [Continuation((seldom,), False)] * 10
+    share = share_of(found, 1.0)
+    assert share.mean == pytest.approx(0.5) and share.drawn == 40
+    # Nothing is left inside strata but what 20 continuations are taken to have.
+    assert share.trials == pytest.approx(40 * (38 + 20) / 20)
+    # Half of the others, once the first turn is recorded: then the second is all there is.
+    assert share_of(found[30:], 0.5).mean == 0
+    # Strata that would hold too few stay together.
+    assert share_of(found[:5] + found[30:32], 1.0) == Share(5 / 7, 7, 7)
+    assert share_of([], 1.0) == Share()
+
+
+def test_turns_that_are_answered_differently_are_not_followed():
+    """The probability of an answer is not known."""
+    one, other = (First((1,), 1.0, answer) for answer in ("heads", "tails"))
+    won, lost = First((2,), 0.5, ""), First((3,), 0.5, "")
+    found = [Continuation((one, won), True)] * 30 + [Continuation((other, lost), False)] * 10
+    assert share_of(found, 1.0) == Share(0.75, 40, 40)
+    alike = [each._replace(turns=(one, each.turns[1])) for each in found]
+    assert share_of(alike, 1.0).mean == 0.5
+
+
+@pytest.mark.parametrize("recorded", [(), (1,), (2, 3)])
+def test_strata_narrow_the_interval_and_it_covers_the_value(recorded):
+    rng, inside, errors, trials, plain = np.random.default_rng(2), 0, [], [], []
+    rest = sum(chance for turn, chance in TURNS.items() if turn not in recorded)
+    for _ in range(500):
+        found = drawn(rng, 120, recorded=recorded)
+        share = share_of(found, rest)
+        value = Known().with_others(share).interval()
+        inside += value.low <= exact(recorded) <= value.high
+        errors.append(share.mean - exact(recorded))
+        plain.append(np.mean([each.won for each in found]) - exact(recorded))
+        trials.append(share.trials)
+    assert 0.93 <= inside / 500 <= 0.99
+    assert abs(np.mean(errors)) < 0.005, "no bias"
+    less = np.var(plain) / np.var(errors)
+    assert np.mean(trials) / 120 == pytest.approx(less, rel=0.25), "as sure as it says"
+    assert recorded or less > 1.3
+
+
+def test_only_the_first_turns_are_kept(player):
+    played = asyncio.run(player(Task("test/Climb-v0", "hill"), 0))
+    found = Continuation.of(replace(played, turns=played.turns * 3), 1)
+    assert [turn.tokens for turn in found.turns] == [
+        turn.completion.tokens for turn in (played.turns * 3)[1 : 1 + DEPTH]
+    ]
+    chances = [UP if t.tokens == player.engine.up else 1 - UP for t in found.turns]
+    assert [t.probability for t in found.turns] == pytest.approx(chances)
 
 
 def test_the_decisive_turn_is_the_largest_clear_change():

@@ -55,7 +55,7 @@ class ProbeArguments:
     """Probe so many episodes, task by task; unset: all."""
     half_width: float = 0.05
     """Half width of the intervals to reach. Halving it takes four times as many continuations."""
-    most: int = 400
+    most: int = 500
     """Continuations from one state, at most."""
     processes: int | None = None
     """Processes that play; unset: one per core for our own engine on the CPU, else one."""

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from agentgym.errors import ConfigError
 from agentgym.evaluation.records import EpisodeRecord
 from agentgym.probe.files import ValuedEpisode
+from agentgym.probe.strata import Continuation, Share, share_of
 from agentgym.probe.tree import Branch, State, Tokens, grow, outcome_of
-from agentgym.probe.values import Estimate, Known, Outcomes, Value, missing
+from agentgym.probe.values import Estimate, Known, Value, missing
 from agentgym.rollout.player import Player
 from agentgym.types import Trajectory
 from agentgym.utils.concurrency import gather
@@ -30,7 +31,7 @@ class Effort:
     """Half width of the 95 % intervals to reach."""
     least: int = 8
     """Continuations from every state, before its spread is trusted."""
-    most: int = 400
+    most: int = 500
     """Continuations from a state, after which its interval stays as it is."""
 
     def __post_init__(self) -> None:
@@ -47,7 +48,7 @@ class Effort:
         At most as many as before: the first ones show whether outcomes differ at all.
 
         Args:
-            wanted: Outcomes that are missing.
+            wanted: Continuations that are missing.
             rest: Share of the continuations that do not repeat a recorded turn.
             drawn: Continuations so far.
         """
@@ -117,7 +118,7 @@ async def _value(state: State, explorations: Mapping[State, _Exploration]) -> Es
 
     known = Known.of(await gather(after(branch) for branch in state.branches.values()))
     others = await explorations[state].finish(known)
-    state.estimate, state.continuations = known.with_others(others), others.count
+    state.estimate, state.continuations = known.with_others(others), others.drawn
     return state.estimate
 
 
@@ -129,7 +130,7 @@ class _Exploration:
     state: State
     effort: Effort
     drawn: int = 0
-    found: Outcomes = field(default_factory=Outcomes)
+    found: list[Continuation] = field(default_factory=list)
 
     async def begin(self, gate: asyncio.Semaphore) -> None:
         """Play what is needed even where the values of all states that follow are certain."""
@@ -140,22 +141,25 @@ class _Exploration:
                 await self._draw(self.effort.least)
             await self.finish(taken)
 
-    async def finish(self, known: Known) -> Outcomes:
+    async def finish(self, known: Known) -> Share:
         """Play until the interval is narrow enough, or the limit is reached."""
         effort = self.effort
+        share = share_of(self.found, known.rest)
         while self.drawn < effort.most:
-            wanted = missing(known, self.found, effort.half_width)
+            wanted = missing(known, share, effort.half_width)
             if not wanted:
                 break
             await self._draw(effort.next_round(wanted, known.rest, self.drawn))
-        return self.found
+            share = share_of(self.found, known.rest)
+        return share
 
     async def _draw(self, draws: int) -> None:
         first = self.state.seed + self.drawn
         played = await gather(self._continue(first + k) for k in range(draws))
         self.drawn += draws
-        won = [float(t.won) for t in played if t is not None and t.stop.scored]
-        self.found = self.found.plus(won)
+        scored = (each for each in played if each is not None and each.stop.scored)
+        depth = len(self.state.path)
+        self.found += [Continuation.of(each, depth) for each in scored]
 
     async def _continue(self, sample: int) -> Trajectory | None:
         """A continuation to its end; None where it takes a recorded turn."""

@@ -15,50 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+from agentgym.probe.strata import Share
+
 Z = 1.959963984540054
 """95 % quantile of the normal distribution, two-sided."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcomes:
-    """Outcomes, in [0, 1], of the continuations from one state that left the path."""
-
-    count: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-    """Sum of the squared outcomes."""
-
-    def plus(self, outcomes: Sequence[float]) -> Outcomes:
-        """With further ones."""
-        return Outcomes(
-            self.count + len(outcomes),
-            self.total + sum(outcomes),
-            self.squares + sum(value * value for value in outcomes),
-        )
-
-    @property
-    def mean(self) -> float:
-        """Mean outcome; 1/2 without any."""
-        return self.total / self.count if self.count else 0.5
-
-    @property
-    def spread(self) -> float:
-        """Variance of one outcome, with two successes and two failures added (Agresti and Coull).
-
-        Without them, a few equal outcomes would pass for certainty.
-        """
-        count = self.count + 4
-        mean = (self.total + 2) / count
-        return max(0.0, (self.squares + 2) / count - mean * mean)
-
-    @property
-    def error(self) -> float:
-        """Variance of the mean; that of a uniform guess without any outcome."""
-        return self.spread / self.count if self.count else 1 / 12
 
 
 class Value(NamedTuple):
@@ -111,27 +74,27 @@ class Known(NamedTuple):
         """Probability of all other completions."""
         return max(0.0, 1 - self.probability)
 
-    def with_others(self, others: Outcomes) -> Estimate:
-        """The estimate of the state, with the outcomes of continuations that took another turn."""
+    def with_others(self, others: Share) -> Estimate:
+        """The estimate of the state, with the continuations that took another turn."""
         rest = self.rest
         return Estimate(self.mean + rest * others.mean, self.variance + rest**2 * others.error)
 
 
-def missing(known: Known, others: Outcomes, half_width: float) -> int:
-    """How many more outcomes a state needs until its interval is at most so wide.
+def missing(known: Known, others: Share, half_width: float) -> int:
+    """How many more continuations a state needs until its interval is at most so wide.
 
     Args:
         known: What its recorded turns contribute.
-        others: Outcomes so far.
+        others: The continuations so far.
         half_width: Largest half width of the interval.
     """
     aim = (half_width / Z) ** 2
     allowed, need = aim - known.variance, known.rest**2 * others.spread
     if known.with_others(others).variance <= aim * (1 + 1e-9):
         return 0
-    if allowed <= 0:  # The next states are too uncertain: no number of outcomes suffices here.
+    if allowed <= 0:  # The next states are too uncertain: no number suffices here.
         return 0
-    return max(1, math.ceil(need / allowed) - others.count)
+    return max(1, math.ceil(need / allowed * others.drawn_per_trial) - others.drawn)
 
 
 def decisive(values: Sequence[Value]) -> int | None:
