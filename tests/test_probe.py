@@ -154,6 +154,14 @@ def test_turns_count_by_their_probability_and_not_by_how_often_they_were_drawn()
     assert share_of([], 1.0) == Share()
 
 
+def test_what_is_drawn_too_seldom_shares_the_probability_that_is_left():
+    """Of 0.5 that no recorded turn takes, one turn takes 0.15, and others 0.05 each."""
+    one, rare = First((1,), 0.15, ""), [First((k,), 0.05, "") for k in range(2, 9)]
+    found = [Continuation((one,), True)] * 8
+    found += [Continuation((rare[k % 7],), k < 3) for k in range(12)]
+    assert share_of(found, 0.5).mean == pytest.approx(0.3 * 1 + 0.7 * 3 / 12)
+
+
 def test_turns_that_are_answered_differently_are_not_followed():
     """The probability of an answer is not known."""
     one, other = (First((1,), 1.0, answer) for answer in ("heads", "tails"))
