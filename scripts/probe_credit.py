@@ -49,12 +49,12 @@ Groups = list[list[Trajectory]]
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser, effort = argparse.ArgumentParser(description=__doc__.partition("\n")[0]), Effort()
     parser.add_argument("checkpoint", type=Path, help="such as RUN/checkpoints/warm")
     parser.add_argument("--tasks", type=int, default=8)
     parser.add_argument("--group", type=int, default=8, help="episodes of each task")
-    parser.add_argument("--half-width", type=float, default=0.05)
-    parser.add_argument("--most", type=int, default=500, help="continuations from one state")
+    parser.add_argument("--half-width", type=float, default=effort.half_width)
+    parser.add_argument("--most", type=int, default=effort.most, help="from one state")
     parser.add_argument("--processes", type=int, help="unset: one per core")
     parser.add_argument("--critic-steps", type=int, default=8, help="steps of PPO's critic")
     parser.add_argument("--out", type=Path, help="file of the turn values")

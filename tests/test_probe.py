@@ -74,10 +74,10 @@ def test_so_many_outcomes_as_are_missing_suffice(repeat, share):
     known = Known.of([(repeat, Estimate(0.5, (0.04 / 1.96) ** 2))])
     found = binomial(10, round(10 * share))
     while need := missing(known, found, 0.05):
-        total = found.drawn + need
+        total = found.continuations + need
         found = binomial(total, round(total * share))
     assert known.with_others(found).interval().half <= 0.0501
-    assert found.drawn <= 400
+    assert found.continuations <= 400
 
 
 def test_intervals_cover_the_value():
@@ -104,12 +104,12 @@ def test_intervals_cover_the_value_although_rounds_end_when_they_are_narrow(chan
         found = Share()
         wins = 0
         while need := missing(Known(), found, effort.half_width):
-            draws = effort.next_round(need, 1.0, found.drawn)
+            draws = effort.next_round(need, 1.0, found.continuations)
             wins += rng.binomial(draws, chance)
-            found = binomial(found.drawn + draws, wins)
+            found = binomial(found.continuations + draws, wins)
         value = Known().with_others(found).interval()
         inside += value.low <= chance <= value.high
-        played.append(found.drawn)
+        played.append(found.continuations)
     assert inside / 600 >= 0.91
     assert np.mean(played) < 70 + 1536 * chance * (1 - chance), "certain states take few"
 
@@ -119,9 +119,9 @@ TURNS = {1: 0.5, 2: 0.3, 3: 0.2}
 WINS = np.array([[0.95, 0.9, 0.6], [0.5, 0.3, 0.1], [0.0, 0.05, 0.5]])
 
 
-def drawn(rng, count, turns=TURNS, recorded=()):
+def drawn(rng, count, recorded=()):
     """Continuations of two turns that begin with none that is recorded."""
-    tokens, chances = np.array(list(turns)), np.array(list(turns.values()))
+    tokens, chances = np.array(list(TURNS)), np.array(list(TURNS.values()))
     first = chances * ~np.isin(tokens, recorded)
     one = rng.choice(3, count, p=first / first.sum())
     two = rng.choice(3, count, p=chances)
@@ -144,7 +144,7 @@ def test_turns_count_by_their_probability_and_not_by_how_often_they_were_drawn()
     often, seldom = First((1,), 0.5, ""), First((2,), 0.5, "")
     found = [Continuation((often,), True)] * 30 + [Continuation((seldom,), False)] * 10
     share = share_of(found, 1.0)
-    assert share.mean == pytest.approx(0.5) and share.drawn == 40
+    assert share.mean == pytest.approx(0.5) and share.continuations == 40
     # Nothing is left inside strata but what 20 continuations are taken to have.
     assert share.trials == pytest.approx(40 * (38 + 20) / 20)
     # Half of the others, once the first turn is recorded: then the second is all there is.
@@ -177,7 +177,7 @@ def test_strata_narrow_the_interval_and_it_covers_the_value(recorded):
     rng, inside, errors, trials, plain = np.random.default_rng(2), 0, [], [], []
     rest = sum(chance for turn, chance in TURNS.items() if turn not in recorded)
     for _ in range(500):
-        found = drawn(rng, 120, recorded=recorded)
+        found = drawn(rng, 120, recorded)
         share = share_of(found, rest)
         value = Known().with_others(share).interval()
         inside += value.low <= exact(recorded) <= value.high

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from agentgym.errors import ConfigError
 from agentgym.evaluation.records import EpisodeRecord
 from agentgym.probe.files import ValuedEpisode
-from agentgym.probe.strata import Continuation, Share, share_of
-from agentgym.probe.tree import Branch, State, Tokens, grow, outcome_of
+from agentgym.probe.strata import Continuation, Share, Tokens, share_of
+from agentgym.probe.tree import Branch, State, grow, outcome_of
 from agentgym.probe.values import Estimate, Known, Value, missing
 from agentgym.rollout.player import Player
 from agentgym.types import Trajectory
@@ -118,7 +118,7 @@ async def _value(state: State, explorations: Mapping[State, _Exploration]) -> Es
 
     known = Known.of(await gather(after(branch) for branch in state.branches.values()))
     others = await explorations[state].finish(known)
-    state.estimate, state.continuations = known.with_others(others), others.drawn
+    state.estimate, state.continuations = known.with_others(others), others.continuations
     return state.estimate
 
 

@@ -13,7 +13,10 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from agentgym.types import Trajectory
+from agentgym.types import Completion, Trajectory
+
+Tokens = tuple[int, ...]
+"""Of a completion."""
 
 DEPTH = 4
 """Turns that a stratum may have in common; more add nothing."""
@@ -23,10 +26,15 @@ _PRIOR = 20
 """Continuations by which the spread inside strata is taken to be that of all."""
 
 
+def probability(completion: Completion) -> float:
+    """That the policy which sampled a completion samples it."""
+    return min(1.0, math.exp(sum(completion.logprobs)))
+
+
 class First(NamedTuple):
     """A turn at the beginning of a continuation."""
 
-    tokens: tuple[int, ...]
+    tokens: Tokens
     probability: float
     """Of its tokens."""
     answer: str
@@ -45,19 +53,20 @@ class Continuation(NamedTuple):
         """From an episode, of which so many turns were recorded before."""
         turns = played.turns[after : after + DEPTH]
         firsts = (
-            First(turn.completion.tokens, math.exp(sum(turn.completion.logprobs)), turn.observation)
+            First(turn.completion.tokens, probability(turn.completion), turn.observation)
             for turn in turns
         )
         return cls(tuple(firsts), played.won)
 
 
 class Share(NamedTuple):
-    """A share of won continuations, as sure as that of so many independent ones."""
+    """The share of continuations that win."""
 
     mean: float = 0.5
     trials: float = 0.0
-    drawn: int = 0
-    """Continuations it is from."""
+    """Independent continuations that would be as sure."""
+    continuations: int = 0
+    """Those it is from."""
 
     @property
     def spread(self) -> float:
@@ -74,9 +83,9 @@ class Share(NamedTuple):
         return self.spread / self.trials if self.trials else 1 / 12
 
     @property
-    def drawn_per_trial(self) -> float:
+    def per_trial(self) -> float:
         """How many continuations are as sure as one independent trial: 1 or less."""
-        return self.drawn / self.trials if self.trials else 1.0
+        return self.continuations / self.trials if self.trials else 1.0
 
 
 class _Stratum(NamedTuple):
@@ -104,7 +113,7 @@ def share_of(continuations: Sequence[Continuation], rest: float) -> Share:
     if not count:
         return Share()
     rest = max(rest, 1e-9)  # What was rounded away was drawn all the same.
-    strata = _strata(continuations, 0, 1.0, rest, count / rest)
+    strata = _strata(continuations, 0, 1.0, rest, _MEMBERS * rest / count)
     weight = sum(each.weight for each in strata)
     mean = sum(each.weight * each.mean for each in strata) / weight
     plain = sum(each.won for each in continuations) / count
@@ -117,7 +126,7 @@ def share_of(continuations: Sequence[Continuation], rest: float) -> Share:
 
 
 def _strata(
-    members: Sequence[Continuation], depth: int, chance: float, room: float, drawn: float
+    members: Sequence[Continuation], depth: int, chance: float, room: float, least: float
 ) -> list[_Stratum]:
     """Split continuations with the same first turns by the next one, where enough take it.
 
@@ -128,22 +137,22 @@ def _strata(
         depth: See above.
         chance: Probability of these turns.
         room: What of it belongs to turns that are not recorded.
-        drawn: Continuations per probability of 1.
+        least: Probability of a stratum that is expected to hold enough.
     """
-    following: dict[tuple[int, ...], list[Continuation]] = {}
+    following: dict[Tokens, list[Continuation]] = {}
     for each in members:
-        turn = each.turns[depth].tokens if depth < len(each.turns) else ()
-        following.setdefault(turn, []).append(each)
+        tokens = each.turns[depth].tokens if depth < len(each.turns) else ()
+        following.setdefault(tokens, []).append(each)
     found: list[_Stratum] = []
     left: list[bool] = []
-    for turn, group in following.items():
-        taken = chance * group[0].turns[depth].probability if turn else 0.0
-        if taken * drawn < _MEMBERS:
+    for tokens, group in following.items():
+        taken = chance * group[0].turns[depth].probability if tokens else 0.0
+        if taken < least:
             left += [each.won for each in group]
             continue
         room -= taken
         if len({each.turns[depth].answer for each in group}) > 1:
             found.append(_Stratum(taken, [each.won for each in group]))
         else:
-            found += _strata(group, depth + 1, taken, taken, drawn)
+            found += _strata(group, depth + 1, taken, taken, least)
     return [*found, _Stratum(max(room, 1e-9), left)] if left else found

@@ -5,17 +5,15 @@ Episodes that begin alike share states, whose values are estimated once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agentgym.evaluation.records import EpisodeRecord
 from agentgym.probe.replay import bookmarks, completion_of
+from agentgym.probe.strata import Tokens, probability
 from agentgym.probe.values import Estimate
 from agentgym.rollout.player import Episode, Player
 from agentgym.utils.seeds import derive
-
-Tokens = tuple[int, ...]
 
 
 @dataclass(eq=False)
@@ -111,7 +109,7 @@ async def _add(
     tree.paths.append(states)
     ends: list[State | Estimate] = [*states[1:], outcome_of(record)]
     for state, taken, after in zip(states, completions, ends, strict=True):
-        chance = min(1.0, math.exp(sum(taken.logprobs))) if own else 0.0
+        chance = probability(taken) if own else 0.0
         state.branches.setdefault(taken.tokens, Branch(chance, after))
 
 

@@ -94,7 +94,7 @@ def missing(known: Known, others: Share, half_width: float) -> int:
         return 0
     if allowed <= 0:  # The next states are too uncertain: no number suffices here.
         return 0
-    return max(1, math.ceil(need / allowed * others.drawn_per_trial) - others.drawn)
+    return max(1, math.ceil(need / allowed * others.per_trial) - others.continuations)
 
 
 def decisive(values: Sequence[Value]) -> int | None:

@@ -5,26 +5,27 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
 from agentgym.errors import MissingExtra
 
 
-@asynccontextmanager
-async def listening(app: Any) -> AsyncIterator[str]:
-    """Serve an ASGI application on a free port; the value is its URL.
+def listening(app: Any) -> AbstractAsyncContextManager[str]:
+    """Serve an ASGI application on a free port while the context lasts; its value is the URL.
 
     Raises:
-        MissingExtra: The packages of a server are not installed.
+        MissingExtra: The packages of a server are not installed; at once, before it is entered.
     """
-    try:
-        import uvicorn
-    except ImportError:
-        raise MissingExtra(
-            'agent programs need a server: pip install "agentic-gym[serve]"'
-        ) from None
+    if find_spec("uvicorn") is None:
+        raise MissingExtra('agent programs need a server: pip install "agentic-gym[serve]"')
+    return _serving(app)
+
+
+@asynccontextmanager
+async def _serving(app: Any) -> AsyncIterator[str]:
+    import uvicorn
 
     # With the protocol named, asyncio sends small answers at once (TCP_NODELAY); else a client
     # waits 40 ms for the body after the head of each.

@@ -55,9 +55,12 @@ class ProgramServer:
         Raises:
             MissingExtra: The packages of a server are not installed.
         """
-        self._mcp = await self._stack.enter_async_context(mcp_app())
-        self.url = await self._stack.enter_async_context(listening(self._direct))
-        self._rest = self._site()
+        served = listening(self._direct)
+        async with AsyncExitStack() as stack:  # It closes what was opened before a failure.
+            self._mcp = await stack.enter_async_context(mcp_app())
+            self.url = await stack.enter_async_context(served)
+            self._rest = self._site()
+            self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *raised: object) -> None:

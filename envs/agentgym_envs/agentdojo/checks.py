@@ -49,7 +49,7 @@ def sharing(value: Any, before: Any) -> Any:
         return before
     if type(value) is not type(before):
         return value
-    if isinstance(value, dict):
+    if type(value) is dict:
         return {k: sharing(v, before[k]) if k in before else v for k, v in value.items()}
     if not hasattr(type(value), "model_fields"):
         return value
