@@ -344,6 +344,19 @@ def test_every_option_of_another_library_maps_to_an_existing_option():
     assert {name: ours for name, ours in FOREIGN.items() if ours not in known} == {}
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["probe", "m", "--world", "hotter"], " Did you mean --env?"),
+        (["probe", "m", "--config", "x.yaml"], ""),
+    ],
+)
+def test_an_option_that_a_verb_lacks_is_not_suggested_for_itself(words, meant, capsys):
+    """``train`` takes ``--world`` and ``--config`` before its other options, ``probe`` does not."""
+    assert main(words) == 2
+    assert f"no option {words[2]}.{meant} `agentgym probe --help`" in capsys.readouterr().err
+
+
 def test_the_checked_options_equal_those_of_the_parser(capsys):
     from agentgym.cli.flags import known_flags
     from agentgym.cli.worlds import PlayOptions

@@ -69,8 +69,9 @@ FOREIGN = {
     "trainer.logger": "track",
     "trainer.total-epochs": "steps",
     "trainer.total-training-steps": "steps",
+    "world": "env",
 }
-"""Options of other libraries, with ours for the same thing."""
+"""Options of other libraries, and of our own verbs, with ours for the same thing."""
 TAKEN_FIRST = ("config", "resume", "world")
 """Options that are read before the others, with the fields of a settings class unknown to them."""
 _HYDRA = re.compile(r"\+{0,2}([a-z_]\w*(?:\.\w+)+)=")
@@ -115,7 +116,7 @@ def unknown_option(name: str, known: set[str], prog: str) -> str:
 
 def suggestions(name: str, known: set[str]) -> list[str]:
     """Up to three existing options that may have been meant, best first."""
-    everything = known | set(TAKEN_FIRST)
+    everything = known | set(TAKEN_FIRST) - {name}  # Which this verb does not take.
     leaf = name.rpartition(".")[2]
     for foreign in (name, leaf):
         if FOREIGN.get(foreign) in everything:
