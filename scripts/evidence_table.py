@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from reproduce_records import shares_won
 from reproduce_report import over, signed, success
-from reproduce_study import passed_in
 
 from agentgym.evaluation.stats.intervals import Floats
 from agentgym.experiment.run_folder import RunFolder
@@ -36,7 +36,7 @@ def result_of(folder: Path, line: str) -> Line:
             for f in folder.glob(f"{line}-*/report.txt")
         }
     )
-    played = {seed: passed_in(files[seed]) for seed in sorted(files)}
+    played = {seed: np.array(shares_won(files[seed])) for seed in sorted(files)}
     return {seed: shares for seed, shares in played.items() if not np.isnan(shares).any()}
 
 

@@ -6,25 +6,25 @@ Axes: S training seeds, M tasks of the panel.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from reproduce_figure import draw
-from reproduce_study import Study, passed
+from reproduce_records import EFFECTS, Record
+from reproduce_study import Study
 
 from agentgym.errors import ConfigError
-from agentgym.evaluation.files import read_report
 from agentgym.evaluation.stats.intervals import Floats, Interval, mean_interval
 from agentgym.evaluation.stats.seeds import bootstrap_over_seeds, gain_over_seeds
 from agentgym.evaluation.stats.significance import holm
 from agentgym.evaluation.stats.student import student_p
-from agentgym.experiment.run_folder import RunFolder
 from agentgym.utils.jsonl import write_atomic
 
-MARKS = ("<!-- reproduce -->", "<!-- /reproduce -->")
-"""The lines of a README between which table and figure go."""
+MARKS = ("<!-- reproduce {} -->", "<!-- /reproduce {} -->")
+"""The lines of a README between which table and figure of the folder of this name go."""
 
 
 class Comparison(NamedTuple):
@@ -64,7 +64,7 @@ def write_report(study: Study, out: Path) -> None:
     """Write OUT/table.md, and OUT/curves.png once a run is done."""
     parts = [table(study), effects(study), sweep_table(study)]
     write_atomic(out / "table.md", "\n".join(part for part in parts if part))
-    if any(study.finished(arm) for arm in study.roots):
+    if any(study.finished(arm) for arm in study.found):
         draw(study, out / "curves.png")
 
 
@@ -77,7 +77,7 @@ def table(study: Study) -> str:
     ]
     compared = comparisons(study)
     adjusted = dict(zip(compared, holm_of([c.p for c in compared.values()]), strict=True))
-    for arm in study.roots:
+    for arm in study.found:
         seeds = study.finished(arm)
         if not seeds:
             lines.append(f"| {arm} | 0 |{' |' * 9}")
@@ -128,49 +128,30 @@ def signed(interval: Interval) -> str:
 
 
 def _legend(study: Study) -> str:
-    arm = next((arm for arm in study.roots if study.finished(arm)), None)
+    arm = next((arm for arm in study.found if study.finished(arm)), None)
     if arm is None:
         return "No run is done yet."
     seed = study.finished(arm)[0]
-    report = read_report(RunFolder(study.roots[arm][seed]).evaluation("after"))
-    turns = np.mean([lines[-1]["spent/turns"] for a in study.roots for lines in study.metrics(a)])
+    run = study.found[arm][seed]
+    turns = np.mean([lines[-1]["spent/turns"] for a in study.found for lines in study.metrics(a)])
     return (
-        f"{report.panel.env}, {report.panel.split}: {len(report.tasks)} tasks x "
-        f"{report.episodes} episodes, last checkpoint, {turns:,.0f} turns of training. Success is "
-        f"pass@1. Brackets: 95 % intervals; differences are paired by seed and task, which are "
-        f"both resampled (too narrow for few seeds); t over seeds takes the panel as given, and "
-        f"p is of that t, adjusted for all {len(comparisons(study))} comparisons."
+        f"{study.env}, {study.split}: {len(run.after)} tasks x {run.episodes} episodes, last "
+        f"checkpoint, {turns:,.0f} turns of training. Success is pass@1. Brackets: 95 % "
+        f"intervals; differences are paired by seed and task, which are both resampled (too "
+        f"narrow for few seeds); t over seeds takes the panel as given, and p is of that t, "
+        f"adjusted for all {len(comparisons(study))} comparisons."
     )
-
-
-class Effect(NamedTuple):
-    """A metric that shows whether a mechanism acted."""
-
-    title: str
-    ending: str
-    """Of its name in metrics.jsonl: names of updates differ."""
-
-
-EFFECTS = (
-    Effect("KL per step", "/kl"),
-    Effect("clipped", "/clipped"),
-    Effect("tokens without weight", "credit/masked"),
-    Effect("reweighted", "credit/reweighted"),
-    Effect("net advantage", "credit/net"),
-    Effect("reused turns", "group/reused_turns"),
-)
 
 
 def effects(study: Study) -> str:
     """What the mechanisms did: means over the steps of all runs of an arm."""
-    titles = [effect.title for effect in EFFECTS]
     lines = [
-        f"| arm | {' | '.join(titles)} | norms in parts of the surrogate's |",
+        f"| arm | {' | '.join(EFFECTS)} | norms in parts of the surrogate's |",
         f"|---|{'---|' * len(EFFECTS)}---|",
     ]
-    for arm in study.roots:
+    for arm in study.found:
         if steps := [line for run in study.metrics(arm) for line in run]:
-            cells = [_mean_of(steps, effect.ending) for effect in EFFECTS]
+            cells = [_mean_of(steps, ending) for ending in EFFECTS.values()]
             lines.append(f"| {arm} | {' | '.join(cells)} | {_norms(steps)} |")
     return "\n".join([*lines, ""]) if len(lines) > 2 else ""
 
@@ -194,39 +175,39 @@ def _norms(steps: Sequence[Mapping[str, float]]) -> str:
 
 def sweep_table(study: Study) -> str:
     """Success on the valid split at each learning rate; the chosen ones are bold."""
-    rates = sorted({rate for roots in study.sweep.values() for rate in roots})
+    rates = sorted({rate for trials in study.sweep.values() for rate in trials})
     if not rates:
         return ""
     lines = [
         f"| arm, valid split | {' | '.join(f'{rate:g}' for rate in rates)} |",
         f"|---|{'---|' * len(rates)}",
     ]
-    for arm, roots in study.sweep.items():
-        cells = [_cell(roots.get(rate), chosen=rate == study.rates[arm]) for rate in rates]
+    for arm, trials in study.sweep.items():
+        cells = [_cell(trials.get(rate), chosen=rate == study.rates[arm]) for rate in rates]
         lines.append(f"| {arm} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
-def _cell(root: Path | None, *, chosen: bool) -> str:
-    if root is None or not RunFolder(root).table.exists():
+def _cell(trial: Record | None, *, chosen: bool) -> str:
+    if trial is None or not trial.after:
         return ""
-    value = f"{passed(root, 'after').mean():.2f}"
+    value = f"{np.mean(trial.after):.2f}"
     return f"**{value}**" if chosen else value
 
 
 def write_readme(out: Path, readme: Path) -> None:
-    """Put the table and the figure between the marks of a README; the figure lies beside it.
+    """Put the table between the marks of a README, and the figure, as a link to where it lies.
 
     Raises:
         ConfigError: The file has no such marks.
     """
     text = readme.read_text(encoding="utf-8")
-    if not all(mark in text for mark in MARKS):
-        raise ConfigError(f"{readme} lacks the lines {' and '.join(MARKS)}: add them")
-    head, rest = text.split(MARKS[0], 1)
-    tail = rest.split(MARKS[1], 1)[1]
-    picture = readme.parent / "reproduce.png"
-    write_atomic(picture, (out / "curves.png").read_bytes())
+    begin, end = (mark.format(out.resolve().name) for mark in MARKS)
+    if not (begin in text and end in text):
+        raise ConfigError(f"{readme} lacks the lines {begin} and {end}: add them")
+    head, rest = text.split(begin, 1)
+    tail = rest.split(end, 1)[1]
+    picture = Path(os.path.relpath(out / "curves.png", readme.parent)).as_posix()
     table = (out / "table.md").read_text(encoding="utf-8")
-    middle = f"{table}\n![success and entropy over turns]({picture.name})\n"
-    write_atomic(readme, f"{head}{MARKS[0]}\n{middle}{MARKS[1]}{tail}")
+    middle = f"{table}\n![success and entropy over turns]({picture})\n"
+    write_atomic(readme, f"{head}{begin}\n{middle}{end}{tail}")

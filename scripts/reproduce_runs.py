@@ -12,9 +12,10 @@ from dataclasses import replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from reproduce_arms import ARMS
+from reproduce_records import Key, Record, record_of
 from rich.console import Console
 
 from agentgym.errors import ConfigError, TrainingError
@@ -38,28 +39,39 @@ class Run(NamedTuple):
     experiment: Experiment
 
     @property
+    def key(self) -> Key:
+        """Which it is among the records."""
+        settings = self.experiment
+        return Key(self.arm, self.seed, settings.optimizer.learning_rate, settings.panel.split)
+
+    @property
+    def algo(self) -> dict[str, Any]:
+        """Settings of its algorithm."""
+        arm = ARMS[self.arm]
+        return {"algorithm": arm.algorithm, **yaml_config.encode(arm.config)}
+
+    @property
     def folder(self) -> RunFolder:
         """Where it goes."""
         return RunFolder(self.root)
-
-    @property
-    def done(self) -> bool:
-        """It is trained and evaluated."""
-        return self.folder.table.exists()
 
     @property
     def stopped(self) -> Path:
         """Why it stopped; exists only then."""
         return self.root / "stopped.txt"
 
-    @property
-    def over(self) -> bool:
-        """Nothing is left to do."""
-        return self.done or self.stopped.exists()
+
+class Outcome(NamedTuple):
+    """What came of a run."""
+
+    run: Run
+    record: Record
+    note: str
+    """How long it took, or why it stopped."""
 
 
-def train(run: Run) -> str:
-    """Train and evaluate, or continue that; reports how long it took, or why it stopped.
+def train(run: Run) -> Outcome:
+    """Train and evaluate, or continue that.
 
     Raises:
         ConfigError: The folder holds a run with other settings.
@@ -78,15 +90,19 @@ def train(run: Run) -> str:
             write_atomic(file, wanted)
         elif file.read_text(encoding="utf-8") != wanted:
             raise ConfigError(f"{run.root} holds a run with other settings: choose another --out")
-        share_before(run)
-        display = Display(Console(file=log, width=120))
-        info = replace(run_info(run.experiment), steps=STEPS)
-        try:
-            run_blocking(run.experiment, arm.config.build(info), run.folder, display)
-        except TrainingError as problem:
-            write_atomic(run.stopped, f"{problem}\n")
-            return f"stopped: {problem}"
-    return f"{(time.monotonic() - began) / 60:.1f} min"
+        if not run.stopped.exists() and not run.folder.table.exists():
+            share_before(run)
+            display = Display(Console(file=log, width=120))
+            info = replace(run_info(run.experiment), steps=STEPS)
+            try:
+                run_blocking(run.experiment, arm.config.build(info), run.folder, display)
+            except TrainingError as problem:
+                write_atomic(run.stopped, f"{problem}\n")
+    if run.stopped.exists():
+        why = run.stopped.read_text(encoding="utf-8").strip()
+        return Outcome(run, Record(run.algo, stopped=why), f"stopped: {why}")
+    minutes = (time.monotonic() - began) / 60
+    return Outcome(run, record_of(run.folder, run.algo), f"{minutes:.1f} min")
 
 
 @contextmanager
@@ -118,14 +134,12 @@ def end_with_parent() -> None:
     Thread(target=wait, daemon=True).start()
 
 
-def results(runs: list[Run], jobs: int) -> Iterator[tuple[Run, str]]:
-    """Train what is missing; yields each run when it is done, with how it went."""
-    missing = [run for run in runs if not run.over]
+def outcomes(runs: list[Run], jobs: int) -> Iterator[Outcome]:
+    """Train them; yields each when it is done."""
     if jobs == 1:
-        yield from ((run, train(run)) for run in missing)
+        yield from map(train, runs)
         return
     context = get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent) as pool:
-        futures = {pool.submit(train, run): run for run in missing}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        for future in as_completed([pool.submit(train, run) for run in runs]):
+            yield future.result()

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from reproduce import best_rate
+from reproduce_plan import best_rate
+from reproduce_records import Common, Key, Record, RecordFile, check_same, shares_won
 from reproduce_report import compare, holm_of
-from reproduce_study import passed
 
+from agentgym.errors import ConfigError
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.models import from_scratch
 from agentgym.settings import ScratchSettings
@@ -55,38 +57,43 @@ def test_two_methods_with_two_seeds_resume_after_a_kill(tokenizer, tmp_path):
     arms = ["--arms", "grpo", "aepo: random branching", "--seeds", "2", "--rates", "2e-4"]
     arms += ["--warm", str(tmp_path / "warm")]
     first = reproduce(out, *arms)
-    second_run = out / "aepo-random-branching-seed0" / "metrics.jsonl"
+    runs = out / "runs"
+    second_run = runs / "aepo-random-branching-seed0" / "metrics.jsonl"
     while not (second_run.exists() and second_run.read_text()):
         assert first.poll() is None, first.stdout.read()
         time.sleep(0.02)
     os.killpg(first.pid, signal.SIGKILL)
     output = first.communicate()[0]
     assert "1/4  grpo, seed 0" in output and "eta" in output
-    stamp = (out / "grpo-seed0" / "report.txt").stat().st_mtime_ns
-    assert not (out / "aepo-random-branching-seed0" / "report.txt").exists()
+    assert not (runs / "aepo-random-branching-seed0" / "report.txt").exists()
     assert (out / "table.md").read_text().count("| grpo | 1 |") == 1
 
+    shutil.rmtree(runs / "grpo-seed0")  # Its line among the records is enough.
+
     readme = tmp_path / "README.md"
-    readme.write_text("Before.\n<!-- reproduce -->\nold\n<!-- /reproduce -->\nAfter.\n")
+    readme.write_text("Before.\n<!-- reproduce out -->\nold\n<!-- /reproduce out -->\nAfter.\n")
     second = reproduce(out, *arms, "--readme", str(readme))
     output = second.communicate()[0]
     assert second.returncode == 0, output
     assert "1 of 4 runs are done" in output and "4/4  aepo: random branching, seed 1" in output
-    assert (out / "grpo-seed0" / "report.txt").stat().st_mtime_ns == stamp
+    assert not (runs / "grpo-seed0").exists()
 
-    for run in ("grpo-seed0", "grpo-seed1", "aepo-random-branching-seed0"):
-        lines = read_metrics(out / run / "metrics.jsonl")
+    for run in ("grpo-seed1", "aepo-random-branching-seed0"):
+        lines = read_metrics(runs / run / "metrics.jsonl")
         turns = [line["spent/turns"] for line in lines]
         assert turns[-1] >= 220 > turns[-2] and turns == sorted(turns)
         assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
-    before = [path.read_bytes() for path in out.glob("*-seed0/eval/before.jsonl")]
+    before = [path.read_bytes() for path in runs.glob("*-seed1/eval/before.jsonl")]
     assert len(before) == 2 and before[0] == before[1]
-    made = yaml.safe_load((out / "aepo-random-branching-seed1" / "config.yaml").read_text())
+    made = yaml.safe_load((runs / "aepo-random-branching-seed1" / "config.yaml").read_text())
     assert (made["seed"], made["algorithm"], made["algo"]["entropy_weight"]) == (1, "aepo", 0.0)
 
     text = readme.read_text()
-    assert text.startswith("Before.\n<!-- reproduce -->\n| arm") and text.endswith("After.\n")
-    assert "old" not in text and (tmp_path / "reproduce.png").stat().st_size > 10_000
+    assert text.startswith("Before.\n<!-- reproduce out -->\n| arm")
+    assert "old" not in text and text.endswith(
+        "](out/curves.png)\n<!-- /reproduce out -->\nAfter.\n"
+    )
+    assert (out / "curves.png").stat().st_size > 10_000
     number = r"[+-]\d\.\d\d \[[+-]\d\.\d\d, [+-]\d\.\d\d\]"
     row = next(line for line in text.splitlines() if line.startswith("| aepo: random"))
     middle = rf"\| 2 \| 0.0002 \| [^|]+ \| {number} \| grpo \| {number} \| {number} \|"
@@ -105,13 +112,14 @@ def test_every_arm_tries_all_rates_on_the_valid_split_and_keeps_its_best(tokeniz
     output = done.communicate()[0]
     assert done.returncode == 0, output
     assert "sweep: 0 of 2 runs are done" in output and "table: 0 of 1 runs are done" in output
-    trials = [out / "sweep" / rate / "grpo-seed100" for rate in ("0.0001", "0.5")]
-    won = [passed(trial, "after").mean() for trial in trials]
+    runs = out / "runs"
+    trials = [runs / "sweep" / rate / "grpo-seed100" for rate in ("0.0001", "0.5")]
+    won = [np.mean(shares_won(trial / "eval" / "after.jsonl")) for trial in trials]
     for trial, rate in zip(trials, (1e-4, 0.5), strict=True):
         config = yaml.safe_load((trial / "config.yaml").read_text())
         assert (config["panel"]["split"], config["optimizer"]["learning_rate"]) == ("valid", rate)
     best = 1e-4 if won[0] >= won[1] else 0.5
-    config = yaml.safe_load((out / "grpo-seed0" / "config.yaml").read_text())
+    config = yaml.safe_load((runs / "grpo-seed0" / "config.yaml").read_text())
     assert (config["panel"]["split"], config["optimizer"]["learning_rate"]) == ("test", best)
     cells = [f"**{w:.2f}**" if w == won[best == 0.5] else f"{w:.2f}" for w in won]
     row = f"| grpo | {' | '.join(cells)} |"
@@ -145,7 +153,9 @@ def test_runs_end_with_the_process_that_started_them(tokenizer, tmp_path):
     endless = ("--run.max-env-steps", "1000000", "--jobs", "2", "--arms", "grpo", "gigpo")
     endless = (*endless, "--rates", "2e-4")
     whole = reproduce(tmp_path / "out", "--warm", str(tmp_path / "warm"), *endless)
-    files = [tmp_path / "out" / f"{arm}-seed0" / "metrics.jsonl" for arm in ("grpo", "gigpo")]
+    files = [
+        tmp_path / "out" / "runs" / f"{arm}-seed0" / "metrics.jsonl" for arm in ("grpo", "gigpo")
+    ]
     try:
         while not all(file.exists() and file.read_text() for file in files):
             assert whole.poll() is None, whole.stdout.read()
@@ -162,3 +172,47 @@ def test_a_mistyped_method_gives_a_one_line_error(tmp_path):
     output = done.communicate()[0]
     assert done.returncode == 2 and "Did you mean 'aepo: random branching'?" in output
     assert output.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+COMMON = Common("0a1b", {"steps": 10, "panel": {"tasks": 6, "episodes": 2}, "clip": math.inf})
+RUN = Key("grpo", 0, 2e-4, "test")
+FOUND = Record(
+    {"group_size": 8}, "beef", 2, before=(0.0, 0.5), after=(0.5, 1.0), steps=({"step": 1.0},)
+)
+
+
+def records(tmp_path):
+    file = RecordFile(tmp_path / "records.jsonl")
+    file.open(COMMON)
+    file.add(RUN, FOUND)
+    return file
+
+
+def test_records_are_read_as_they_were_written(tmp_path):
+    file = records(tmp_path)
+    file.open(COMMON)
+    stopped = Record({}, stopped="the loss is not finite")
+    file.add(RUN._replace(rate=8e-4), stopped)
+    assert file.read() == {RUN: FOUND, RUN._replace(rate=8e-4): stopped}
+    assert RecordFile(tmp_path / "none.jsonl").read() == {}
+
+
+def test_runs_with_other_settings_do_not_join_a_file(tmp_path):
+    file = records(tmp_path)
+    with pytest.raises(ConfigError, match=r"another warm-up \(0a1b, now ffff\)"):
+        file.open(COMMON._replace(warm="ffff"))
+    other = {"steps": 10, "panel": {"tasks": 6, "episodes": 4}}
+    with pytest.raises(ConfigError, match=r"settings\.panel\.episodes 2 \(now 4\): choose"):
+        file.open(COMMON._replace(settings=other))
+    file.open(COMMON._replace(settings={**COMMON.settings, "newer": 3}))
+    with pytest.raises(ConfigError, match=r"grpo, seed 0, with group_size 8 \(now 4\)"):
+        check_same(file.path, RUN, FOUND, {"group_size": 4})
+    check_same(file.path, RUN, FOUND, {"group_size": 8, "newer": 1})
+
+
+def test_a_file_that_holds_something_else_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "records.jsonl"
+    path.write_text('{"step": 1}\n')
+    with pytest.raises(ConfigError, match="does not begin with what its runs have in common"):
+        RecordFile(path).open(COMMON)
+    assert path.read_text() == '{"step": 1}\n'
