@@ -377,16 +377,18 @@ def _write_files(weights: Iterable[tuple[str, torch.Tensor]], folder: Path) -> N
     """Files of about ``FILE`` bytes, so that memory holds the weights of one of them."""
     from safetensors.torch import save_file
 
-    named: dict[str, torch.Tensor] = {}
     numbers = count()
 
-    def write() -> None:
+    def write(named: dict[str, torch.Tensor]) -> None:
         save_file(named, folder / f"model-{next(numbers):05}.safetensors")
-        named.clear()
 
+    named: dict[str, torch.Tensor] = {}
+    size = 0
     for name, weight in weights:
         # Copies: tied weights share memory, which safetensors does not support.
         named[name] = weight.detach().cpu().clone().contiguous()
-        if sum(each.nbytes for each in named.values()) >= FILE:
-            write()
-    write()
+        size += weight.nbytes
+        if size >= FILE:
+            write(named)
+            named, size = {}, 0
+    write(named)
