@@ -124,6 +124,10 @@ class Plan:
                 arm: {run.seed: record for run, record in done if run.arm == arm and record.after}
                 for arm in options.arms
             },
+            stopped={
+                arm: sum(run.arm == arm and bool(record.stopped) for run, record in done)
+                for arm in options.arms
+            },
             sweep={
                 arm: {t.key.rate: found[t.key] for t in trials if t.key in found}
                 for arm in options.arms

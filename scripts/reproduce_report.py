@@ -79,12 +79,15 @@ def table(study: Study) -> str:
     adjusted = dict(zip(compared, holm_of([c.p for c in compared.values()]), strict=True))
     for arm in study.found:
         seeds = study.finished(arm)
+        count = (
+            f"{len(seeds)}, {stopped} stopped" if (stopped := study.stopped[arm]) else len(seeds)
+        )
         if not seeds:
-            lines.append(f"| {arm} | 0 |{' |' * 9}")
+            lines.append(f"| {arm} | {count} |{' |' * 9}")
             continue
         after, before = study.success(arm, seeds), study.success(arm, seeds, "before")
         last = [lines_[-1] for lines_ in study.metrics(arm)]
-        own = [arm, str(len(seeds)), f"{study.rates[arm]:g}", str(success(after))]
+        own = [arm, str(count), f"{study.rates[arm]:g}", str(success(after))]
         own.append(signed(over(after - before)))
         cost = [
             f"{np.mean([line['step'] for line in last]):.1f}",

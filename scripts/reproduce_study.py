@@ -29,6 +29,8 @@ class Study(NamedTuple):
     """Learning rate of each arm; None where none has been chosen yet."""
     found: Mapping[str, Mapping[int, Record]]
     """Runs of the table that are done, by arm and seed."""
+    stopped: Mapping[str, int]
+    """Runs of the table that stopped before their end, by arm."""
     sweep: Mapping[str, Mapping[float, Record]]
     """Those on the valid split by arm and learning rate; without a sweep there are none."""
 

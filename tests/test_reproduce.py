@@ -16,7 +16,8 @@ import pytest
 import yaml
 from reproduce_plan import best_rate
 from reproduce_records import Common, Key, Record, RecordFile, check_same, shares_won
-from reproduce_report import compare, holm_of
+from reproduce_report import compare, effects, holm_of, sweep_table, table
+from reproduce_study import Study
 
 from agentgym.errors import ConfigError
 from agentgym.experiment.metrics_file import read_metrics
@@ -216,3 +217,43 @@ def test_a_file_that_holds_something_else_is_refused_in_one_line(tmp_path):
     with pytest.raises(ConfigError, match="does not begin with what its runs have in common"):
         RecordFile(path).open(COMMON)
     assert path.read_text() == '{"step": 1}\n'
+
+
+def run_of(after, kl=0.0, before=(0.0, 0.0)):
+    step = {"step": 1.0, "spent/turns": 90.0, "spent/tokens": 5000.0, "policy/kl": kl}
+    norms = {"policy/norm/surrogate": 2.0, "policy/norm/entropy": 0.5}
+    return Record({}, "beef", 2, before=before, after=after, steps=({**step, **norms},))
+
+
+STUDY = Study(
+    env="agentgym/Hotter-v0",
+    split="test",
+    against={"host": (), "method": ("host",)},
+    panels={},
+    rates={"host": 2e-4, "method": 4e-4},
+    found={
+        "host": {0: run_of((0.0, 0.5)), 1: run_of((0.5, 0.5))},
+        "method": {0: run_of((0.5, 0.5), kl=0.01), 1: run_of((1.0, 1.0), kl=0.03)},
+    },
+    stopped={"host": 0, "method": 1},
+    sweep={"host": {1e-4: run_of((0.0, 0.5)), 2e-4: run_of((0.5, 0.5))}},
+)
+
+
+def test_the_table_names_success_gain_difference_and_runs_that_stopped():
+    host, method = table(STUDY).splitlines()[2:4]
+    assert host.startswith("| host | 2 | 0.0002 | 0.38 [") and "| +0.38 [" in host
+    assert method.startswith("| method | 2, 1 stopped | 0.0004 | 0.75 [")
+    # 0.25 and 0.5 over the seeds: t = 3 with one degree of freedom.
+    assert "| host | +0.38 [" in method and method.endswith("| 0.205 | 1.0 | 5k |")
+    assert "2 tasks x 2 episodes, last checkpoint, 90 turns" in table(STUDY)
+
+
+def test_effects_are_means_over_steps_and_norms_parts_of_the_surrogate_s():
+    rows = effects(STUDY).splitlines()
+    assert rows[2].startswith("| host | 0 |") and rows[3].startswith("| method | 0.02 |")
+    assert rows[3].endswith("| entropy 0.25 |")
+
+
+def test_the_sweep_shows_the_chosen_rate_in_bold():
+    assert sweep_table(STUDY).splitlines()[2] == "| host | 0.25 | **0.50** |"
