@@ -40,7 +40,8 @@ from agentgym.models import from_scratch
 from agentgym.models.loading import load_model, load_tokenizer
 from agentgym.rollout.action_formats import Plain
 from agentgym.rollout.agent import ChatAgent
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.types import Completion, Sampling, Task, Trajectory
 from agentgym.utils.concurrency import gather
 

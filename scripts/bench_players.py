@@ -48,7 +48,8 @@ from agentgym.env.registry import EnvFactory
 from agentgym.models.lora import adapter_weights, add_lora, merge_lora
 from agentgym.rollout.agent import ChatAgent
 from agentgym.rollout.collect import independent
-from agentgym.rollout.player import EpisodeLimits, Player, Usage
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits, Usage
 from agentgym.settings import ClusterSettings, LoraSettings
 from agentgym.training.groups import Groups, LocalGroups
 from agentgym.types import Sampling, Task

@@ -36,7 +36,8 @@ from agentgym.programs.server import ProgramServer
 from agentgym.programs.values import Access
 from agentgym.rollout.action_formats import NativeCalls, Plain
 from agentgym.rollout.agent import ChatAgent
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.types import Sampling, Trajectory
 
 WORDS = "Higher. Lower. Guess. Find the number. Found."

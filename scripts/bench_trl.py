@@ -36,7 +36,8 @@ from agentgym.models import from_scratch
 from agentgym.models.loading import load_model, load_tokenizer
 from agentgym.models.policy import Policy
 from agentgym.rollout.agent import AgentInput, ChatAgent
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.settings import OptimizerSettings, ScratchSettings
 from agentgym.training.learner import Learner
 from agentgym.training.trainer import Trainer

@@ -20,7 +20,8 @@ from agentgym.engines.scripted import ScriptedEngine
 from agentgym.env.executor import ThreadExecutor
 from agentgym.env.process_pool import ProcessPool
 from agentgym.rollout.branching import fixed_roots, grow_tree
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.training.metrics import episode_metrics
 from agentgym.types import Stop, Task
 

@@ -19,7 +19,8 @@ from agentgym.rollout.agent import AgentInput, ChatAgent
 from agentgym.rollout.chat_template import PLAIN, ChatTemplate
 from agentgym.rollout.completions import end_tokens
 from agentgym.rollout.history_check import history_note
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.settings import AgentSettings
 from agentgym.types import Completion, Task, Turn
 

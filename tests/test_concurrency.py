@@ -9,7 +9,8 @@ from test_trees import TASK
 
 from agentgym import plugins
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.utils.concurrency import gather
 
 

@@ -16,7 +16,8 @@ from agentgym.env.executor import ThreadExecutor
 from agentgym.env.process_pool import ProcessPool
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.settings import ScratchSettings
 from agentgym.training.learner import Learner
 from agentgym.training.trainer import Trainer

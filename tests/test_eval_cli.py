@@ -26,7 +26,8 @@ from agentgym.evaluation.render import cost_summary, render, summary, types_grid
 from agentgym.evaluation.report import Report
 from agentgym.evaluation.spec import EvalSpec
 from agentgym.evaluation.stats.passes import best_of_k
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.types import Completion, Stop, Trajectory, Turn
 
 HOTTER = "agentgym/Hotter-v0"

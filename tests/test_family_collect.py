@@ -11,7 +11,8 @@ from family_fixture import GOLDEN, near
 from agentgym import Task, make
 from agentgym.batch.collate import collate
 from agentgym.engines.scripted import ScriptedEngine
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.testing.batches import batch_of
 from agentgym.testing.episodes import made_up
 from agentgym.types import Completion, Stop, Trajectory

@@ -18,7 +18,8 @@ from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
 from agentgym.rollout.action_formats import Plain
 from agentgym.rollout.agent import ChatAgent
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.settings import OptimizerSettings, ScratchSettings
 from agentgym.training.learner import Learner
 from agentgym.training.trainer import Trainer

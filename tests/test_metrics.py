@@ -17,7 +17,8 @@ from agentgym.losses.surrogates import entropy_bonus, policy_gradient, policy_gr
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
 from agentgym.rollout.agent import ChatAgent
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.settings import AlarmSettings, OptimizerSettings, ScratchSettings
 from agentgym.testing.episodes import MIXED, made_up
 from agentgym.testing.trial import Trial

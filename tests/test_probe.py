@@ -37,7 +37,8 @@ from agentgym.probe.replay import bookmarks
 from agentgym.probe.strata import DEPTH, Continuation, First, Share, share_of
 from agentgym.probe.summary import summary
 from agentgym.probe.values import Estimate, Known, Value, decisive, missing
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.settings import (
     PanelSettings,
 )
@@ -281,7 +282,7 @@ def test_values_of_an_episode_are_those_of_the_chain(player, own):
         assert value.low - 0.02 <= wanted <= value.high + 0.02 and value.half <= 0.041
     assert found.actions == ("down", "up", "down")
     assert found.decisive == 2, "at the last step the chance of 0.7 is thrown away"
-    assert not player._open, "every environment is closed"
+    assert not player.running, "every environment is closed"
     if own:
         assert found.continuations[0] < 400, "repeated turns are not played again"
 
@@ -313,7 +314,7 @@ def test_episodes_that_begin_alike_share_their_states(player, own):
         assert one.continuations[0] == one.continuations[2] == 0
         assert one.values[2].value == pytest.approx(UP) and one.values[2].half < 1e-6
         assert found.continuations == one.continuations[1] + three.continuations[1]
-    assert not player._open, "every environment is closed"
+    assert not player.running, "every environment is closed"
 
 
 def test_another_answer_of_the_environment_is_refused(player):
@@ -325,7 +326,7 @@ def test_another_answer_of_the_environment_is_refused(player):
     longer = replace(record, turns=(*record.turns, record.turns[0]))
     with pytest.raises(NotReplayable, match="ends after 2 turns"):
         asyncio.run(bookmarks(player, longer))
-    assert not player._open
+    assert not player.running
 
 
 def test_actions_are_written_anew_for_a_policy_with_other_tokens(player):

@@ -23,7 +23,8 @@ from agentgym.programs.server import ProgramServer
 from agentgym.programs.values import Request
 from agentgym.rollout.action_formats import NativeCalls, Tags
 from agentgym.rollout.agent import ChatAgent
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.settings import ProgramSettings
 from agentgym.types import Sampling
 

@@ -16,8 +16,9 @@ from agentgym.errors import ConfigError, MalformedAction
 from agentgym.rollout.action_formats import ReAct, Tags
 from agentgym.rollout.agent import AgentInput, ChatAgent
 from agentgym.rollout.demonstrations import demonstrate, to_example
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
 from agentgym.rollout.prompts import LAYOUTS, Example
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.types import Sampling, Turn
 
 SHOWN = AgentInput("Find it.", "A room.", "A room.", ("east", "help", "west"), "Say where to go.")

@@ -35,7 +35,8 @@ from agentgym.losses.compose import Outputs, scale, weighted_by
 from agentgym.losses.surrogates import entropy_bonus
 from agentgym.rollout.branching import fixed_roots, grow_tree
 from agentgym.rollout.collect import independent
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.testing.episodes import MIXED, STEPS, made_up
 from agentgym_trainers.aepo import AEPO
 from agentgym_trainers.aepo_arbitrary import AEPOArbitrary

@@ -15,7 +15,8 @@ from agentgym.env.registry import world
 from agentgym.errors import UnknownTask
 from agentgym.rollout.agent import ChatAgent
 from agentgym.rollout.demonstrations import demonstrate, demonstration_texts, to_trajectory
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.training.metrics import episode_metrics
 from agentgym.training.trainer import task_of
 from agentgym.types import Ending, Sampling

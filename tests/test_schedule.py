@@ -22,7 +22,8 @@ from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.models import from_scratch
 from agentgym.models.policy import Policy
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.settings import ImitationSettings, PanelSettings, ScheduleSettings, ScratchSettings
 from agentgym.training.learner import Learner
 from agentgym.training.schedule import Asynchronous, make_scheduler

@@ -11,7 +11,8 @@ from agentgym.engines.scripted import ScriptedEngine
 from agentgym.errors import MalformedAction
 from agentgym.rollout.action_formats import JsonCall, Plain, ReAct, Tags
 from agentgym.rollout.agent import AgentInput, ChatAgent
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.rollout.thoughts import THINK, answer_of, thought_markers
 from agentgym.types import Sampling
 

@@ -18,7 +18,8 @@ from agentgym.experiment.sources import Objects
 from agentgym.rollout.action_formats import JsonCall, NativeCalls
 from agentgym.rollout.agent import AgentInput, ChatAgent
 from agentgym.rollout.demonstrations import demonstrate, to_trajectory
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.rollout.tool_calls import (
     NOTATIONS,
     Parsed,

@@ -13,7 +13,8 @@ from agentgym.engines.scripted import ScriptedEngine
 from agentgym.errors import MalformedAction
 from agentgym.rollout.action_formats import JsonCall, Tags
 from agentgym.rollout.agent import ChatAgent
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.types import Sampling
 
 MARKS = ("<|end|>", "<|user|>", "<|assistant|>", "<|system|>", "<|endoftext|>")

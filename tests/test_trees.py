@@ -23,7 +23,8 @@ from agentgym.rollout.branching import (
     streak_per_path,
     with_probability,
 )
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.training.metrics import episode_metrics
 from agentgym.types import Completion
 from agentgym_trainers.aepo import AEPO

@@ -14,7 +14,8 @@ from agentgym.cluster.member import Member
 from agentgym.cluster.roster import Roster
 from agentgym.engines import Engine
 from agentgym.rollout.collect import Collect
-from agentgym.rollout.player import Player, Usage
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import Usage
 from agentgym.types import Task, Trajectory
 from agentgym.utils.concurrency import cancel
 

@@ -33,7 +33,8 @@ from agentgym.experiment.run_folder import RunFolder
 from agentgym.experiment.sources import Objects
 from agentgym.models.policy import Policy
 from agentgym.models.protocols import CausalLM, Tokenizer
-from agentgym.rollout.player import Player, Usage
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import Usage
 from agentgym.settings import ClusterSettings, Experiment
 from agentgym.training.trainer import Trainer
 from agentgym.types import Task, Trajectory

@@ -48,8 +48,9 @@ from agentgym.rollout.demonstrations import (
     to_example,
 )
 from agentgym.rollout.history_check import history_note
-from agentgym.rollout.player import EpisodeLimits, Player
+from agentgym.rollout.player import Player
 from agentgym.rollout.prompts import Example
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.scoring.make import make_scorer
 from agentgym.scoring.reward import as_reward
 from agentgym.settings import ActionFormatName, Experiment, UserSettings

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from agentgym.errors import NotReplayable
 from agentgym.evaluation.records import EpisodeRecord, TurnRecord
-from agentgym.rollout.player import Episode, Player
+from agentgym.rollout.episode import Episode
+from agentgym.rollout.player import Player
 from agentgym.types import Completion
 
 

@@ -12,7 +12,8 @@ from agentgym.evaluation.records import EpisodeRecord
 from agentgym.probe.replay import bookmarks, completion_of
 from agentgym.probe.strata import Tokens, probability
 from agentgym.probe.values import Estimate
-from agentgym.rollout.player import Episode, Player
+from agentgym.rollout.episode import Episode
+from agentgym.rollout.player import Player
 from agentgym.utils.seeds import derive
 
 

@@ -12,7 +12,7 @@ from agentgym.errors import ConfigError, ContextTooLong
 from agentgym.programs.dialogue import Conversations, Dialogue, Prompt
 from agentgym.programs.values import Call, Request, RequestRefused
 from agentgym.rollout.env_calls import EnvFailed
-from agentgym.rollout.player import Sampled
+from agentgym.rollout.setup import Sampled
 from agentgym.types import Stop, Task
 from agentgym.utils.seeds import derive
 

@@ -13,7 +13,7 @@ from agentgym.utils.concurrency import gather
 
 
 class LiveEpisode(Protocol):
-    """A running episode, one decision at a time; see ``agentgym.rollout.player.Episode``."""
+    """A running episode, one decision at a time; see ``agentgym.rollout.episode.Episode``."""
 
     @property
     def done(self) -> bool:

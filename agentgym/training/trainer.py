@@ -20,7 +20,8 @@ from torch import Tensor
 from agentgym.algorithm import Algorithm
 from agentgym.batch.batch import Batch
 from agentgym.batch.collate import collate
-from agentgym.rollout.player import Player, Usage
+from agentgym.rollout.player import Player
+from agentgym.rollout.setup import Usage
 from agentgym.settings import AlarmSettings
 from agentgym.training.alarms import AlarmState
 from agentgym.training.credited import Advantages, by_turn, take_advantages, with_positions

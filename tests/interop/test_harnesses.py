@@ -29,7 +29,7 @@ from agentgym.programs.process import load_program
 from agentgym.programs.server import ProgramServer
 from agentgym.rollout.action_formats import NativeCalls
 from agentgym.rollout.agent import ChatAgent
-from agentgym.rollout.player import EpisodeLimits
+from agentgym.rollout.setup import EpisodeLimits
 from agentgym.settings import OptimizerSettings, ProgramSettings, ScratchSettings
 from agentgym.training.learner import Learner
 from agentgym.training.trainer import Trainer
