@@ -281,11 +281,11 @@ def _refused(env: str, kwargs: Mapping[str, Any], problem: TypeError) -> ConfigE
 
 def _foreign_spec(kind: str, target: str) -> EnvSpec:
     """How an environment of another library is made; its adapter knows the turn limit."""
-    entry_point = schemes.SCHEMES[kind].entry_point
-    adapter: Any = load_env_creator(entry_point)
+    named: Any = load_env_creator(schemes.SCHEMES[kind].entry_point)
+    adapter = named.adapter(target)
     return EnvSpec(
         by_class.as_id(schemes.label(f"{kind}:{target}")),
-        entry_point=entry_point,
+        entry_point=f"{adapter.__module__}:{adapter.__qualname__}",
         max_episode_steps=adapter.turn_limit(target),
         kwargs={"target": target},
     )

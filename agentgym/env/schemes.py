@@ -24,7 +24,7 @@ SCHEMES: dict[str, Scheme] = {
     "nemo-gym": Scheme(
         "agentgym.interop.nemo_gym_env:NeMoGymWorld", "URL of a resource server, with --data ROWS"
     ),
-    "openenv": Scheme("agentgym.interop.openenv.client:OpenEnvWorld", "URL of an OpenEnv server"),
+    "openenv": Scheme("agentgym.interop.openenv.others:OthersWorld", "URL of an OpenEnv server"),
     "reasoning-gym": Scheme(
         "agentgym.interop.reasoning_gym_env:ReasoningGymWorld", "name of a dataset"
     ),

@@ -1,4 +1,4 @@
-"""The base of adapters: seeds as tasks, success from rewards, forks by replay."""
+"""The bases of adapters; most have seeds as tasks, success from rewards, forks by replay."""
 
 from __future__ import annotations
 
@@ -26,15 +26,9 @@ class Reply(NamedTuple):
     valid: bool = True
 
 
-class ForeignEnv(TextEnv):
-    """An environment of another library.
+class NamedEnv(TextEnv):
+    """An environment that is named ``KIND:TARGET``."""
 
-    An adapter writes ``begin`` and ``respond``. Tasks are seeds, unless it writes ``tasks`` too.
-    An episode counts as won when it has ended and its rewards sum to ``success``; its score is
-    their share of that.
-    """
-
-    promises = Promises(fork="replay", panels=False, success=False, validity=False)
     max_turns = 50
     kind = ""
     """Prefix of its names."""
@@ -46,6 +40,47 @@ class ForeignEnv(TextEnv):
         return made
 
     _made_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __init__(self, target: str, **kwargs: Any) -> None:
+        """See ``TextEnv`` for further arguments.
+
+        Args:
+            target: What stands behind the colon of its name.
+            **kwargs: Those of ``TextEnv``.
+        """
+        super().__init__(**kwargs)
+        self.target = target
+
+    @classmethod
+    def adapter(cls, target: str) -> type[NamedEnv]:
+        """The class that plays what stands behind a name: this one, or a part of it."""
+        return cls
+
+    @classmethod
+    def turn_limit(cls, target: str) -> int | None:
+        """Turn limit of the environment behind a name, where the settings name none."""
+        return cls.max_turns
+
+    @property
+    def name(self) -> str:
+        """How users name it."""
+        return f"{self.kind}:{self.target}"
+
+    def made_again(self) -> Self:
+        """A new one, made with the same arguments."""
+        args, kwargs = self._made_with
+        return type(self)(*args, **kwargs)
+
+
+class ForeignEnv(NamedEnv):
+    """An environment of another library.
+
+    An adapter writes ``begin`` and ``respond``. Tasks are seeds, unless it writes ``tasks`` too.
+    An episode counts as won when it has ended and its rewards sum to ``success``; its score is
+    their share of that.
+    """
+
+    promises = Promises(fork="replay", panels=False, success=False, validity=False)
 
     def __init__(
         self, target: str, *, num_tasks: int = 1000, success: float = 1.0, **kwargs: Any
@@ -61,28 +96,17 @@ class ForeignEnv(TextEnv):
         Raises:
             ConfigError: A value is out of range.
         """
-        super().__init__(**kwargs)
+        super().__init__(target, **kwargs)
         if num_tasks < 10 or num_tasks > FIRST_SEED["valid"]:
             raise ConfigError(f"num_tasks is {num_tasks}, expected 10 to {FIRST_SEED['valid']}")
         if not success > 0:
             raise ConfigError(f"success is {success}, expected a sum of rewards above 0")
-        self.target = target
         self.success = success
         self._num_tasks = num_tasks
         self._total = 0.0
         self._seed = 0
         self._played: list[tuple[str, str]] = []
         """Actions so far, and what they were answered with."""
-
-    @classmethod
-    def turn_limit(cls, target: str) -> int | None:
-        """Turn limit of the environment behind a name, where the settings name none."""
-        return cls.max_turns
-
-    @property
-    def name(self) -> str:
-        """How users name it."""
-        return f"{self.kind}:{self.target}"
 
     # ---- what an adapter writes ------------------------------------------------------------------
 
@@ -143,8 +167,7 @@ class ForeignEnv(TextEnv):
                 f"{self.name} cannot be forked: its kind promises no seeds. Use an algorithm that "
                 f"does not branch, such as grpo"
             )
-        args, kwargs = self._made_with
-        twin = type(self)(*args, **kwargs)
+        twin = self.made_again()
         twin.task_id, twin._opening, twin._last = self.task_id, self._opening, self._last
         if self.task_id:
             twin._replay(self)

@@ -14,6 +14,7 @@ from typing import Any
 from agentgym.env.base import SPLITS
 from agentgym.env.panel import panel_of
 from agentgym.interop.openenv.client import OpenEnvWorld
+from agentgym.interop.openenv.own import OwnWorld
 from agentgym.testing.findings import Skipped
 from agentgym.testing.harness import Harness
 from agentgym.testing.memory import gives_back_files, resident, stays_level
@@ -30,9 +31,9 @@ def served(harness: Harness, **more: Any) -> OpenEnvWorld:
     return env
 
 
-def _audited(harness: Harness) -> OpenEnvWorld:
+def _audited(harness: Harness) -> OwnWorld:
     env = served(harness)
-    if env.facts is None or not env.facts["audit"]:
+    if not isinstance(env, OwnWorld) or not env.audited:
         raise Skipped(_NO_AUDIT)
     return env
 

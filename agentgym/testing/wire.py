@@ -346,7 +346,7 @@ def tasks_are_as_declared(harness: Harness) -> str:
 
         tasks, total = ask("tasks")["tasks"], ask("num_tasks")["num_tasks"]
         harness.require(
-            len(tasks) == total or len(tasks) < total,
+            len(tasks) <= total,
             f"{split!r} lists {len(tasks)} tasks, num_tasks is {total}",
         )
         harness.require(
@@ -365,8 +365,6 @@ def tasks_are_as_declared(harness: Harness) -> str:
         for index in (len(tasks) + 10**6, -(10**6)):
             try:
                 found = ask("task", index=index)
-            except EnvError:
-                continue
             except AgentGymError:
                 continue
             raise AssertionError(

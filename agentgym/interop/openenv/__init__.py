@@ -1,4 +1,4 @@
-"""OpenEnv, both ways: ``server`` serves an environment, ``client`` plays one that is served.
+"""OpenEnv, both ways: ``server`` serves an environment, ``others`` and ``own`` play what is served.
 
 The protocol: messages in JSON over a WebSocket, one session per connection (``reset``, ``step``,
 ``state``, ``close``), and HTTP routes for tasks, schemas and health. Ours needs none of OpenEnv's
