@@ -14,7 +14,7 @@ from defects import DEFECTS
 from openenv_servers import ROOT, free_port, process
 
 from agentgym.cli import main
-from agentgym.testing import CheckSettings, remote, severity, wire
+from agentgym.testing import CheckSettings, remote, severity, wire, wire_sessions
 from agentgym.testing.environments import SERVER_CHECKS, checks_of, findings, title
 from agentgym.testing.findings import Finding, Skipped, Verdict
 from agentgym.testing.harness import Harness
@@ -48,11 +48,23 @@ FAULTS = [
     (wire.state_follows_the_episode, "CountsNoSteps", "step_count 0 after 1 steps"),
     (wire.observations_match_their_schema, "BreaksItsSchema", "'hint' was unexpected"),
     (wire.rewards_are_numbers, "LeavesOutRewards", "must be a finite number, got None"),
-    (wire.nothing_is_paid_outside_an_episode, "PaysAfterTheEnd", "pay nothing and stay done"),
-    (wire.broken_messages_are_refused, "AcceptsAnything", "was accepted, it must be refused"),
+    (
+        wire_sessions.nothing_is_paid_outside_an_episode,
+        "PaysAfterTheEnd",
+        "pay nothing and stay done",
+    ),
+    (
+        wire_sessions.broken_messages_are_refused,
+        "AcceptsAnything",
+        "was accepted, it must be refused",
+    ),
     (wire.the_oracle_is_not_shown, "ShowsTheOracle", "the metadata of reset holds the oracle's"),
     (wire.tasks_are_as_declared, "ListsAnew", "is another than in the list"),
-    (wire.ended_sessions_make_room, "KeepsSessions", "free a session when its connection ends"),
+    (
+        wire_sessions.ended_sessions_make_room,
+        "KeepsSessions",
+        "free a session when its connection ends",
+    ),
     (remote.canaries_stay_at_the_floor, "PaysForClaims", "not for words about it"),
     (remote.returns_tell_agents_apart, "PaysForNothing", "doing nothing earns"),
     (remote.solutions_are_paid_alike, "PaysByChance", "a verdict may depend on"),

@@ -25,6 +25,7 @@ from agentgym.testing import (
     remote,
     second_process,
     wire,
+    wire_sessions,
 )
 from agentgym.testing.crash import NOT_THE_ENV, Crash
 from agentgym.testing.findings import Finding, Skipped, Verdict
@@ -94,10 +95,10 @@ SERVER_CHECKS: tuple[Check, ...] = (
     wire.observations_match_their_schema,
     wire.rewards_are_numbers,
     wire.state_follows_the_episode,
-    wire.broken_messages_are_refused,
-    wire.nothing_is_paid_outside_an_episode,
-    wire.sessions_at_once_are_isolated,
-    wire.ended_sessions_make_room,
+    wire_sessions.broken_messages_are_refused,
+    wire_sessions.nothing_is_paid_outside_an_episode,
+    wire_sessions.sessions_at_once_are_isolated,
+    wire_sessions.ended_sessions_make_room,
     wire.tasks_are_as_declared,
     wire.the_oracle_is_not_shown,
     wire.answers_come_soon,

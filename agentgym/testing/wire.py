@@ -1,4 +1,4 @@
-"""Checks of a server's side of OpenEnv's protocol, on the messages as they come."""
+"""Checks of what an OpenEnv server answers, on the messages as they come."""
 
 from __future__ import annotations
 
@@ -6,76 +6,14 @@ import json
 import math
 import re
 import statistics
-import threading
-import time
 from typing import Any
 
-from agentgym.errors import AgentGymError, EnvError, EnvLost
-from agentgym.interop.openenv.client import OpenEnvWorld
-from agentgym.interop.openenv.connection import Connection, get_json
+from agentgym.errors import AgentGymError
+from agentgym.interop.openenv.connection import get_json
+from agentgym.testing.exchange import answer_to, episodes_of
 from agentgym.testing.findings import Skipped
 from agentgym.testing.harness import Harness
 from agentgym.testing.remote import served
-from agentgym.testing.steps import Exchange, Walk
-
-_TOGETHER = 8
-"""Sessions that play at the same time."""
-_OPENED = 40
-"""Sessions that are opened and ended, one after the other."""
-_FEW = 12
-"""Steps that eight sessions play of a long episode in a slow environment."""
-_SOON = 0.05
-"""Seconds for a session and its first reset, where many can be opened whatever the budget."""
-_BROKEN = (
-    "{",
-    "[]",
-    "null",
-    '"reset"',
-    '{"type": "dance"}',
-    '{"type": ["step"]}',
-    '{"type": "step"}',
-    '{"type": "step", "data": []}',
-    '{"type": "step", "data": {"no-such-field": 1}}',
-    '{"type": "reset", "data": 3}',
-    '{"type": "state", "data": "x"}',
-    "\ud800".encode("utf-8", "replace").decode() + "{" * 2000,
-)
-"""Messages that are none."""
-
-
-def _episode(harness: Harness, walk: Walk, env: OpenEnvWorld) -> list[Exchange]:
-    """The messages of an episode; the state is asked for after each."""
-    session, found = env.session(), list[Exchange]()
-
-    def ask(operation: str, data: dict[str, Any] | None) -> None:
-        started = time.monotonic()
-        answer = _raw(session, operation, data)
-        found.append(Exchange(operation, data or {}, answer, time.monotonic() - started))
-
-    try:
-        ask("reset", env.reset_data(walk.task, walk.seed))
-        ask("state", None)
-        for action in walk.actions:
-            if (data := env.step_data(action)) is not None:
-                ask("step", data)
-                ask("state", None)
-    finally:
-        session.close()
-    return found
-
-
-def _episodes(harness: Harness) -> list[tuple[Walk, list[Exchange]]]:
-    """Two episodes as they came over the wire, played once in an audit."""
-    if not harness.exchanged:
-        env = served(harness)
-        harness.exchanged = [(walk, _episode(harness, walk, env)) for walk in harness.some(2)]
-    return harness.exchanged
-
-
-def _raw(session: Connection, kind: str, data: dict[str, Any] | None) -> dict[str, Any]:
-    message = {"type": kind} if data is None else {"type": kind, "data": data}
-    answer = json.loads(session.raw(json.dumps(message)))
-    return answer if isinstance(answer, dict) else {"type": answer}
 
 
 def server_describes_itself(harness: Harness) -> str:
@@ -112,7 +50,7 @@ def observations_match_their_schema(harness: Harness) -> str:
     harness.require("$ref" not in json.dumps(schema) or _local(schema), "a schema refers elsewhere")
     check = Draft202012Validator(schema["observation"])
     first = Draft202012Validator(schema.get("reset_observation") or schema["observation"])
-    for walk, messages in _episodes(harness):
+    for walk, messages in episodes_of(harness):
         for operation, _, answer, _ in messages:
             if operation == "state":
                 continue
@@ -151,7 +89,7 @@ def _local(schema: Any) -> bool:
 def rewards_are_numbers(harness: Harness) -> str:
     """Each step has a reward: a finite number, no boolean, and not left out."""
     count = 0
-    for walk, messages in _episodes(harness):
+    for walk, messages in episodes_of(harness):
         for operation, _, answer, _ in messages:
             data = answer.get("data")
             if operation != "step" or answer.get("type") == "error" or not isinstance(data, dict):
@@ -169,7 +107,7 @@ def rewards_are_numbers(harness: Harness) -> str:
 def state_follows_the_episode(harness: Harness) -> str:
     """``state`` names the episode that ``reset`` was given, and counts the steps."""
     count = 0
-    for _, messages in _episodes(harness):
+    for _, messages in episodes_of(harness):
         asked, steps = messages[0].sent["episode_id"], 0
         for operation, _, answer, _ in messages[1:]:
             steps += operation == "step"
@@ -188,146 +126,6 @@ def state_follows_the_episode(harness: Harness) -> str:
             )
             count += 1
     return f"{count} states"
-
-
-def broken_messages_are_refused(harness: Harness) -> str:
-    """What is no message gets an error, and afterwards episodes are played as before."""
-    env, walk = served(harness), harness.recorded()[0]
-    session = env.session()
-    try:
-        for text in _BROKEN:
-            try:
-                answer = json.loads(_answered(session, text))
-            except (AgentGymError, ValueError) as problem:
-                raise AssertionError(
-                    f"{harness.id}: the message {text[:60]!r} ended the session ({problem}): "
-                    f"answer with an error"
-                ) from problem
-            accepted = isinstance(answer, dict) and answer.get("type") == "observation"
-            harness.require(
-                not accepted or '"reset"' in text,
-                f"the message {text[:60]!r} was accepted, it must be refused",
-            )
-        session.close()
-        opening = _raw(session, "reset", env.reset_data(walk.task, walk.seed))
-        harness.require(
-            opening.get("type") == "observation",
-            f"after broken messages, reset was answered {opening!r:.120}",
-        )
-    finally:
-        session.close()
-    return f"{len(_BROKEN)} messages"
-
-
-def _answered(session: Connection, text: str) -> str | bytes:
-    """The answer to a message; in a new session where the one before it ended the last."""
-    try:
-        return session.raw(text)
-    except EnvLost:
-        return session.raw(text)
-
-
-def nothing_is_paid_outside_an_episode(harness: Harness) -> str:
-    """A step before the first reset, or after the end, is refused or changes nothing."""
-    env, session = served(harness), served(harness).session()
-    text = env.step_data("look") or {}
-    try:
-        early = _raw(session, "step", text)
-        _refused_or_free(harness, early, "before the first reset")
-        env2 = harness.make()
-        for task in harness.few(env2, 1)[:1]:
-            plan = harness.opened(env2, task).plan
-            if not plan:
-                return "before the first reset; no oracle is known that ends an episode"
-            _raw(session, "reset", env.reset_data(task, 0))
-            for action in plan:
-                last = _raw(session, "step", env.step_data(action) or {})
-            harness.require(
-                bool(last.get("data", {}).get("done")),
-                f"task {task!r}: the episode continues after the oracle's plan: set `done`",
-            )
-            again = _raw(session, "step", env.step_data(plan[-1]) or {})
-            _refused_or_free(harness, again, "after the end of the episode", over=True)
-    finally:
-        session.close()
-    return "before the first reset and after the end"
-
-
-def _refused_or_free(
-    harness: Harness, answer: dict[str, Any], when: str, over: bool = False
-) -> None:
-    if answer.get("type") == "error":
-        return
-    data = answer.get("data") if isinstance(answer.get("data"), dict) else {}
-    assert isinstance(data, dict)
-    harness.require(
-        not data.get("reward") and (bool(data.get("done")) or not over),
-        f"a step {when} was answered with reward {data.get('reward')!r} and done "
-        f"{data.get('done')!r}: refuse it, or pay nothing and stay done",
-    )
-
-
-def sessions_at_once_are_isolated(harness: Harness) -> str:
-    """Sessions at the same time play the same episode alike, or are refused as too many."""
-    env, (walk, messages) = served(harness), _episodes(harness)[0]
-    together = _TOGETHER
-    if _TOGETHER * sum(each.seconds for each in messages) > harness.budget.share:
-        harness.tried(_FEW, len(walk.actions), "steps at once")
-        walk, together = walk._replace(actions=walk.actions[:_FEW]), _TOGETHER // 2
-    results: list[Any] = [None] * together
-
-    def play(number: int) -> None:
-        try:
-            results[number] = [
-                each.answer for each in _episode(harness, walk, env) if each.operation != "state"
-            ]
-        except AgentGymError as problem:
-            results[number] = problem
-
-    threads = [threading.Thread(target=play, args=(n,), daemon=True) for n in range(together)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(env.timeout * 2)
-    harness.require(all(each is not None for each in results), "a session did not end in time")
-    played = [each for each in results if isinstance(each, list) and not _at_capacity(each)]
-    harness.require(bool(played), f"none of {together} sessions could play: {results[0]}")
-    for each in played[1:]:
-        harness.require(
-            each == played[0],
-            f"task {walk.task!r} went differently while {len(played)} sessions played it: share "
-            f"nothing that changes between sessions",
-        )
-    failed = [each for each in results if isinstance(each, EnvError)]
-    harness.require(not failed, f"a session failed beside others: {''.join(map(str, failed[:1]))}")
-    return f"{len(played)} of {together} sessions; the others were refused as too many"
-
-
-def _at_capacity(answers: list[dict[str, Any]]) -> bool:
-    data = answers[0].get("data") if answers else None
-    return isinstance(data, dict) and data.get("code") == "CAPACITY_REACHED"
-
-
-def ended_sessions_make_room(harness: Harness) -> str:
-    """Sessions that were ended count no longer: many can follow one another."""
-    env, walk, late = served(harness), harness.recorded()[0], harness.hurry()
-    fastest = float("inf")
-    for number in range(_OPENED):
-        session, started = env.session(), time.monotonic()
-        try:
-            answer = _raw(session, "reset", env.reset_data(walk.task, walk.seed))
-        finally:
-            session.close()
-        harness.require(
-            answer.get("type") == "observation",
-            f"session {number + 1} of those opened and ended in turn was answered {answer!r:.120}: "
-            f"free a session when its connection ends",
-        )
-        fastest = min(fastest, time.monotonic() - started)
-        if fastest > _SOON and late():
-            harness.tried(number + 1, _OPENED, "sessions")
-            break
-    return f"{number + 1} sessions"
 
 
 def tasks_are_as_declared(harness: Harness) -> str:
@@ -383,8 +181,8 @@ def the_oracle_is_not_shown(harness: Harness) -> str:
             continue
         session = env.session()
         try:
-            opening = _raw(session, "reset", env.reset_data(task, 0))
-            state = _raw(session, "state", None)
+            opening = answer_to(session, "reset", env.reset_data(task, 0))
+            state = answer_to(session, "state", None)
         finally:
             session.close()
         for where, value in (("the metadata of reset", _metadata(opening)), ("the state", state)):
@@ -418,7 +216,7 @@ def _spelled(text: str, plan: tuple[str, ...]) -> bool:
 
 def answers_come_soon(harness: Harness) -> str:
     """The first observation and every step come within the time for a call."""
-    limit, messages = harness.effort.call_timeout, _episodes(harness)[0][1]
+    limit, messages = harness.effort.call_timeout, episodes_of(harness)[0][1]
     first = messages[0].seconds
     times = [0.0, *(each.seconds for each in messages if each.operation == "step")]
     harness.require(
