@@ -33,7 +33,7 @@ EFFECTS = {
     "reused turns": "group/reused_turns",
 }
 """Metrics that show whether a mechanism acted: title and end of the name (updates differ)."""
-DIGITS = 4
+DIGITS = 5
 """Significant digits of a metric."""
 
 
