@@ -14,15 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from reproduce_plan import best_rate
+from reproduce_plan import Options, Plan, best_rate, profile
 from reproduce_records import Common, Key, Record, RecordFile, check_same, shares_won
 from reproduce_report import compare, effects, holm_of, sweep_table, table
 from reproduce_study import Study
 
 from agentgym.errors import ConfigError
 from agentgym.experiment.metrics_file import read_metrics
+from agentgym.experiment.run_folder import fingerprint
 from agentgym.models import from_scratch
-from agentgym.settings import ScratchSettings
+from agentgym.settings import Experiment, ScratchSettings
+from agentgym.utils import yaml_config
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "reproduce.py"
 
@@ -257,3 +259,14 @@ def test_effects_are_means_over_steps_and_norms_parts_of_the_surrogate_s():
 
 def test_the_sweep_shows_the_chosen_rate_in_bold():
     assert sweep_table(STUDY).splitlines()[2] == "| host | 0.25 | **0.50** |"
+
+
+def test_the_table_of_the_readme_follows_from_the_records_in_the_repository():
+    root = SCRIPT.parent.parent
+    base = profile(yaml_config.load(Experiment, root / "examples" / "study.yaml"))
+    options = Options(run=base, out=root / "evidence" / "coins")
+    study = Plan(options, options.out / "warm", options.records.read()).study()
+    readme = (root / "trainers" / "agentgym_trainers" / "README.md").read_text()
+    assert table(study) in readme and effects(study) in readme and sweep_table(study) in readme
+    assert [len(study.finished(arm)) for arm in study.found] == [5] * 15
+    assert options.records.common().warm == fingerprint(options.out / "warm")
