@@ -60,6 +60,7 @@ def test_a_finished_line_has_a_record_and_is_not_played_again(model, played, tmp
     assert code == 0 and "| deepsearch | prompt | 1 | 0.00 [0.00, " in output
 
 
+@pytest.mark.slow
 def test_training_takes_over_the_evaluation_of_its_imitation(model, tmp_path):
     words = ["--out", str(tmp_path), "deepsearch", "grpo", "0", *SMALL, *TRAINED]
     code, output = evidence(model, *words)
@@ -76,13 +77,16 @@ def test_training_takes_over_the_evaluation_of_its_imitation(model, tmp_path):
     }
 
 
+def write(folder, key, found):
+    text = dumps({"run": key._asdict(), "found": found._asdict()})
+    append_line(folder / "records.jsonl", text)
+
+
 def test_the_table_pairs_lines_by_seed_and_task(tmp_path):
     won = {"imitation": [(0.0, 0.5), (0.5, 0.5)], "grpo": [(0.5, 1.0), (1.0, 1.0)]}
     for line, seeds in won.items():
         for seed, shares in enumerate(seeds):
-            found = Found("beef", 2, shares)
-            text = dumps({"run": Line("w", line, seed)._asdict(), "found": found._asdict()})
-            append_line(tmp_path / "records.jsonl", text)
+            write(tmp_path, Line("w", line, seed), Found("beef", 2, shares))
     rows = table(tmp_path).splitlines()
     assert rows[2].startswith("| w | imitation | 2 | 0.38 [")
     assert rows[3].startswith("| w | grpo | 2 | 0.88 [")
@@ -91,18 +95,18 @@ def test_the_table_pairs_lines_by_seed_and_task(tmp_path):
     assert main("has", str(tmp_path), "w", "grpo", "2") == 1
 
 
-def test_unfinished_runs_and_other_panels_are_refused(model, played, tmp_path):
+def test_unfinished_runs_and_other_panels_are_refused(played, tmp_path):
     with pytest.raises(ConfigError, match="no finished line in"):
         table(tmp_path)
-    shutil.copytree(played, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(played / "runs", tmp_path / "runs")
     file = tmp_path / "runs" / "deepsearch" / "prompt-3.jsonl"
     lines = file.read_text().splitlines(keepends=True)
     file.with_name("prompt-1.jsonl").write_text("".join(lines[:-1]))
     with pytest.raises(ConfigError, match="is not finished"):
         add(tmp_path, Line("deepsearch", "prompt", 1))
-    words = ["--out", str(tmp_path), "deepsearch", "prompt", "2", *SMALL, "--panel.tasks", "1"]
-    code, output = evidence(model, *words)
-    assert code == 2 and "choose another --out" in output
+    write(tmp_path, Line("deepsearch", "prompt", 0), Found("beef", 1, (0.0,)))
+    with pytest.raises(ConfigError, match="has beef of deepsearch: choose another --out"):
+        add(tmp_path, Line("deepsearch", "prompt", 3))
     assert len(records_in(tmp_path)) == 1
 
 
