@@ -4,13 +4,14 @@ import json
 
 import gymnasium
 import pytest
+from gymnasium.envs.registration import load_env_creator
 
 from agentgym.cli import main
 from agentgym.env import schemes
 from agentgym.env.base import Opening
 from agentgym.env.registry import EnvFactory, arguments, full_id, label, make, spec, world
 from agentgym.errors import ConfigError, EnvError, NotReplayable, UnknownTask
-from agentgym.interop.foreign import ForeignEnv, Reply
+from agentgym.interop.foreign import ForeignEnv, Named, Reply
 from agentgym.interop.rows import read_rows, split_rows
 from agentgym.testing import CheckSettings
 from agentgym.testing.environments import findings
@@ -213,3 +214,38 @@ def test_an_unknown_task_is_refused():
         world("gym:FrozenLake-v1").reset(options={"task": "seed-5000"})
     assert spec("gym:FrozenLake-v1").max_episode_steps == 100
     assert gymnasium.spec("FrozenLake-v1").max_episode_steps == 100
+
+
+@pytest.mark.parametrize("kind", schemes.SCHEMES)
+def test_every_kind_says_who_plays_a_target_and_how_long(kind):
+    try:
+        named = load_env_creator(schemes.SCHEMES[kind].entry_point)
+    except ImportError:
+        pytest.skip("its package is not here")
+    assert issubclass(named, Named) and named.kind == kind
+
+
+COUNTER = '''
+class Counter:
+    """Count to three."""
+
+    def reset(self, **row):
+        self.count = 0
+        return "Count."
+
+    def add(self) -> str:
+        """Add one."""
+        self.count += 1
+        return str(self.count)
+
+    def get_reward(self) -> float:
+        return float(self.count == 3)
+'''
+
+
+def test_a_class_as_trl_takes_it_needs_no_package(tmp_path):
+    (tmp_path / "counter.py").write_text(COUNTER)
+    name = f"trl:{tmp_path / 'counter.py'}:Counter"
+    env = world(name)
+    assert env.name == name and spec(name).max_episode_steps == 50
+    env.close()

@@ -26,12 +26,33 @@ class Reply(NamedTuple):
     valid: bool = True
 
 
-class NamedEnv(TextEnv):
-    """An environment that is named ``KIND:TARGET``."""
+class Named:
+    """What is named ``KIND:TARGET``; every class that a scheme of ``env.schemes`` names is one."""
 
-    max_turns = 50
+    max_turns: int | None = 50
     kind = ""
     """Prefix of its names."""
+    target: str
+    """What stands behind the colon."""
+
+    @classmethod
+    def adapter(cls, target: str) -> type[Named]:
+        """The class that plays what stands behind a name: this one, or a part of it."""
+        return cls
+
+    @classmethod
+    def turn_limit(cls, target: str) -> int | None:
+        """Turn limit of the environment behind a name, where the settings name none."""
+        return cls.max_turns
+
+    @property
+    def name(self) -> str:
+        """How users name it."""
+        return f"{self.kind}:{self.target}"
+
+
+class NamedEnv(Named, TextEnv):
+    """An environment that is made from its target."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Keep the arguments: a fork is made with the same ones."""
@@ -50,21 +71,6 @@ class NamedEnv(TextEnv):
         """
         super().__init__(**kwargs)
         self.target = target
-
-    @classmethod
-    def adapter(cls, target: str) -> type[NamedEnv]:
-        """The class that plays what stands behind a name: this one, or a part of it."""
-        return cls
-
-    @classmethod
-    def turn_limit(cls, target: str) -> int | None:
-        """Turn limit of the environment behind a name, where the settings name none."""
-        return cls.max_turns
-
-    @property
-    def name(self) -> str:
-        """How users name it."""
-        return f"{self.kind}:{self.target}"
 
     def made_again(self) -> Self:
         """A new one, made with the same arguments."""

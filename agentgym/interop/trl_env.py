@@ -15,7 +15,7 @@ import numpy as np
 from agentgym.env import by_class
 from agentgym.env.base import Opening, Outcome, Promises, unknown_split, unknown_task
 from agentgym.errors import ConfigError
-from agentgym.interop.foreign import FIRST_SEED
+from agentgym.interop.foreign import FIRST_SEED, Named
 from agentgym.interop.rows import read_rows, split_rows
 from agentgym.tools.env import ToolEnv
 
@@ -23,7 +23,7 @@ _OWN = ("reset", "get_reward")
 """Methods that the trainer calls, and the model does not."""
 
 
-class TRLWorld(ToolEnv):
+class TRLWorld(Named, ToolEnv):
     """An environment class as ``GRPOTrainer(environment_factory=...)`` takes it.
 
     Tasks are the rows of a dataset, which ``reset`` is given, or seeds where ``reset`` takes one.
@@ -31,7 +31,6 @@ class TRLWorld(ToolEnv):
 
     kind = "trl"
     promises = Promises(fork="no", seeds=False, panels=False, success=False)
-    max_turns = 50
 
     def __init__(
         self,
@@ -74,16 +73,6 @@ class TRLWorld(ToolEnv):
         self._takes = None if open_ended else set(takes)
         seeded = self._takes_seed or bool(self._rows)
         self.promises = Promises(fork="no", seeds=seeded, panels=bool(data), success=False)
-
-    @classmethod
-    def turn_limit(cls, target: str) -> int | None:
-        """TRL limits tool calls in its trainer, so there is none here but ours."""
-        return cls.max_turns
-
-    @property
-    def name(self) -> str:
-        """How users name it."""
-        return f"{self.kind}:{self.target}"
 
     def tasks(self, split: str) -> Sequence[str]:
         """The rows of the dataset, or seeds."""

@@ -11,7 +11,7 @@ import numpy as np
 
 from agentgym.env.base import Opening, unknown_split, unknown_task
 from agentgym.errors import EnvError, MalformedAction
-from agentgym.interop.foreign import ForeignEnv, NamedEnv, Reply
+from agentgym.interop.foreign import ForeignEnv, Named, Reply
 from agentgym.interop.openenv.client import OpenEnvWorld, facts, id_of
 from agentgym.interop.openenv.connection import Refused
 from agentgym.interop.openenv.form import Form
@@ -61,7 +61,7 @@ class OthersWorld(OpenEnvWorld, ForeignEnv):
         self.promises = replace(type(self).promises, panels=bool(self._splits))
 
     @classmethod
-    def adapter(cls, target: str) -> type[NamedEnv]:
+    def adapter(cls, target: str) -> type[Named]:
         """A server of ours tells more than any."""
         return cls if facts(checked_url(target, "openenv"), 60.0) is None else OwnWorld
 
