@@ -71,7 +71,8 @@ def add(folder: Path, key: Line) -> None:
     root = folder / "runs" / key.world / f"{key.line}-{key.seed}"
     played = key.line in ("prompt", "examples")
     file = root.with_name(f"{root.name}.jsonl") if played else RunFolder(root).evaluation("after")
-    report, shares = read_report(file), shares_won(file)
+    report = read_report(file)
+    shares = shares_won(report)
     if np.isnan(shares).any():
         raise ConfigError(f"{file} is not finished: the same command continues it")
     found, records = Found(report.panel.digest, report.episodes, shares), records_in(folder)

@@ -53,7 +53,8 @@ class Options:
     arms: tuple[str, ...] = tuple(ARMS)
     """Which of them."""
     readme: Path | None = None
-    """Put table and figure into this file too, between its lines `<!-- reproduce -->`."""
+    """Put the table, and a link to the figure, into this file, between its lines
+    `<!-- reproduce NAME -->` and `<!-- /reproduce NAME -->`; NAME is that of the folder OUT."""
     only_report: bool = False
     """Write table and figure from what there is, and train nothing."""
     run: Experiment

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agentgym.errors import ConfigError
-from agentgym.evaluation.files import read_header, read_report
+from agentgym.evaluation.files import read_report
 from agentgym.evaluation.measures import passes
+from agentgym.evaluation.report import Report
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import RunFolder
 from agentgym.utils.jsonl import append_line, dumps, read_objects
@@ -139,22 +140,21 @@ def check_same(path: Path, key: Key, held: Record, algo: Mapping[str, Any]) -> N
 
 def record_of(folder: RunFolder, algo: Mapping[str, Any]) -> Record:
     """What a finished run found."""
-    panel, _ = read_header(folder.evaluation("after"))
-    report = read_report(folder.evaluation("after"))
+    before, after = (read_report(folder.evaluation(name)) for name in ("before", "after"))
     return Record(
         algo,
-        panel.digest,
-        report.episodes,
-        before=shares_won(folder.evaluation("before")),
-        after=shares_won(folder.evaluation("after")),
+        after.panel.digest,
+        after.episodes,
+        before=shares_won(before),
+        after=shares_won(after),
         steps=tuple(_kept(line) for line in read_metrics(folder.metrics)),
     )
 
 
-def shares_won(file: Path) -> tuple[float, ...]:
-    """Share of the episodes of each task that were won in an evaluation file, (M,)."""
+def shares_won(report: Report) -> tuple[float, ...]:
+    """Share of the episodes of each task that were won, (M,)."""
     once = passes(1)
-    return tuple(round(float(once(task)), 6) for task in read_report(file).tasks)
+    return tuple(round(float(once(task)), 6) for task in report.tasks)
 
 
 def _kept(line: Mapping[str, float]) -> dict[str, float]:

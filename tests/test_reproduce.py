@@ -20,6 +20,7 @@ from reproduce_report import compare, effects, holm_of, sweep_table, table
 from reproduce_study import Study
 
 from agentgym.errors import ConfigError
+from agentgym.evaluation.files import read_report
 from agentgym.experiment.metrics_file import read_metrics
 from agentgym.experiment.run_folder import fingerprint
 from agentgym.models import from_scratch
@@ -117,7 +118,7 @@ def test_every_arm_tries_all_rates_on_the_valid_split_and_keeps_its_best(tokeniz
     assert "sweep: 0 of 2 runs are done" in output and "table: 0 of 1 runs are done" in output
     runs = out / "runs"
     trials = [runs / "sweep" / rate / "grpo-seed100" for rate in ("0.0001", "0.5")]
-    won = [np.mean(shares_won(trial / "eval" / "after.jsonl")) for trial in trials]
+    won = [np.mean(shares_won(read_report(trial / "eval" / "after.jsonl"))) for trial in trials]
     for trial, rate in zip(trials, (1e-4, 0.5), strict=True):
         config = yaml.safe_load((trial / "config.yaml").read_text())
         assert (config["panel"]["split"], config["optimizer"]["learning_rate"]) == ("valid", rate)
