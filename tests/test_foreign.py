@@ -247,5 +247,5 @@ def test_a_class_as_trl_takes_it_needs_no_package(tmp_path):
     (tmp_path / "counter.py").write_text(COUNTER)
     name = f"trl:{tmp_path / 'counter.py'}:Counter"
     env = world(name)
-    assert env.name == name and spec(name).max_episode_steps == 50
+    assert isinstance(env, Named) and env.name == name and spec(name).max_episode_steps == 50
     env.close()
