@@ -312,28 +312,53 @@ def new_weights_take_effect_between_turns(subject):
     assert_agrees(subject.model, context, ask(engine, context, max_tokens=6))
 
 
+class Crowd:
+    """Requests without a pause, so that some are always in flight; ``found`` has what came."""
+
+    def __init__(self, engine, size=7):
+        self.found = []
+        self._engine, self._leaving = engine, False
+        self._tasks = [asyncio.create_task(self._ask(number)) for number in range(size)]
+
+    async def _ask(self, number):
+        while not self._leaving:
+            sampling = Sampling(seed=len(self.found), max_tokens=120)
+            self.found.append((number, await self._engine.generate(words(30, number), sampling)))
+
+    async def leave(self):
+        self._leaving = True
+        await asyncio.gather(*self._tasks)
+
+
 def completions_in_flight_continue_under_new_weights(subject):
     """Sampled tokens are kept, new weights sample the rest, and each token has its version."""
-    engine, other = subject.engine, model_of(subject.model.config, seed=1)
+    engine = subject.engine
+    models = [subject.model, model_of(subject.model.config, seed=1)]
+
+    def crosses(completion):
+        return len(set(completion.token_versions)) > 1
 
     async def play():
-        asked = [(words(30, n), Sampling(seed=n, max_tokens=120)) for n in range(7)]
-        flying = [asyncio.create_task(engine.generate(*one)) for one in asked]
-        first = asyncio.create_task(engine.generate(words(30, 0), Sampling(max_tokens=5)))
-        await first  # The other requests are running.
-        assert not any(task.done() for task in flying)
-        await asyncio.to_thread(engine.load, other.state_dict(), 7)
-        return await asyncio.gather(*flying)
+        crowd = Crowd(engine)
+        for version in range(1, 200):
+            await asyncio.to_thread(engine.load, models[version % 2].state_dict(), version)
+            if any(crosses(completion) for _, completion in crowd.found):
+                break
+            await asyncio.sleep(0.05)
+        await crowd.leave()
+        return crowd.found
 
     try:
-        for number, completion in enumerate(asyncio.run(play())):
-            assert len(completion.tokens) == 120 and completion.version == 0
-            assert completion.versions == tuple(sorted(completion.versions))
-            assert set(completion.versions) == {0, 7}
-            old, new = (of_version(completion, version) for version in (0, 7))
-            assert_agrees(subject.model, words(30, number), old)
-            assert_agrees(other, [*words(30, number), *old.tokens], new)
-            assert new.tokens[: len(old.tokens)] != old.tokens[: len(new.tokens)]
+        found = asyncio.run(play())
+        assert any(crosses(completion) for _, completion in found)
+        for number, completion in found:
+            versions, prompt = completion.token_versions, words(30, number)
+            assert len(completion.tokens) == 120 and completion.version == versions[0]
+            assert versions == tuple(sorted(versions))
+            for version in sorted(set(versions)):
+                part = of_version(completion, version)
+                assert_agrees(models[version % 2], prompt, part)
+                prompt = [*prompt, *part.tokens]
     finally:
         engine.load(subject.model.state_dict(), 0)
 

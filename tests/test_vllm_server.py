@@ -12,7 +12,17 @@ import pytest
 
 pytest.importorskip("vllm", reason="scripts/test-vllm installs it")
 
-from engine_contract import TIED, UNTIED, Subject, ask, assert_agrees, every_rule, model_of, words
+from engine_contract import (
+    TIED,
+    UNTIED,
+    Crowd,
+    Subject,
+    ask,
+    assert_agrees,
+    every_rule,
+    model_of,
+    words,
+)
 
 from agentgym.engines.endpoint import Endpoint
 from agentgym.engines.factory import EngineFactory
@@ -105,24 +115,27 @@ def test_a_server_of_another_model_is_rejected_in_one_line(subject, tmp_path):
 
 
 def test_a_server_that_pauses_mid_batch_keeps_partial_completions(subject):
-    """As an external operator may; resumed completions have the same weights and seed."""
+    """As an external operator may; resumed completions have the same weights."""
     engine = subject.engine
 
     async def play():
-        asked = [(words(20, n), Sampling(seed=n, max_tokens=120)) for n in range(8)]
-        flying = [asyncio.create_task(engine.generate(*one)) for one in asked]
-        await engine.generate(words(20, 0), Sampling(max_tokens=3))
+        crowd = Crowd(engine)
+        while not crowd.found:
+            await asyncio.sleep(0.05)
         request = partial(asyncio.to_thread, engine._endpoint.request, "POST")
         await request("/pause", params={"mode": "keep"})  # type: ignore[call-arg]
-        still = [task for task in flying if not task.done()]
+        await asyncio.sleep(2)  # Answers that were ready may still be on their way.
+        before = len(crowd.found)
         await asyncio.sleep(2)
-        assert still and not any(task.done() for task in still)
+        assert len(crowd.found) == before
         await request("/resume")  # type: ignore[call-arg]
-        return await asyncio.wait_for(asyncio.gather(*flying), 600)
+        await asyncio.wait_for(crowd.leave(), 600)
+        assert len(crowd.found) > before
+        return crowd.found
 
-    for number, completion in enumerate(asyncio.run(play())):
+    for number, completion in asyncio.run(play()):
         assert len(completion.tokens) == 120
-        assert_agrees(subject.model, words(20, number), completion)
+        assert_agrees(subject.model, words(30, number), completion)
 
 
 def test_a_server_killed_mid_batch_restarts_and_loses_no_completion(subject):
@@ -131,17 +144,20 @@ def test_a_server_killed_mid_batch_restarts_and_loses_no_completion(subject):
     engine.load(other.state_dict(), 4)
 
     async def play():
-        asked = [(words(20, n), Sampling(seed=n, max_tokens=120)) for n in range(8)]
-        flying = [asyncio.create_task(engine.generate(*one)) for one in asked]
-        await engine.generate(words(20, 0), Sampling(max_tokens=3))
-        assert not any(task.done() for task in flying)
+        crowd = Crowd(engine)
+        while not crowd.found:
+            await asyncio.sleep(0.05)
         os.killpg(engine._process._process.pid, signal.SIGKILL)
-        return await asyncio.wait_for(asyncio.gather(*flying), 600)
+        before = len(crowd.found)
+        await asyncio.wait_for(crowd.leave(), 600)
+        return crowd.found, before
 
     try:
-        for number, completion in enumerate(asyncio.run(play())):
+        found, before = asyncio.run(play())
+        assert len(found) > before
+        for number, completion in found:
             assert completion.version == 4
-            assert_agrees(other, words(20, number), completion)
+            assert_agrees(other, words(30, number), completion)
     finally:
         engine.load(subject.model.state_dict(), 0)
 
