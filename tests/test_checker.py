@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections import deque
 from pathlib import Path
 
 import gymnasium
@@ -51,7 +52,20 @@ def registered():
         del gymnasium.registry[id_]
 
 
-@pytest.mark.parametrize("correct", [Corridor, Drawers])
+class RemembersTheLast(Corridor):
+    """Takes memory for a while, as a pool of objects does, and then no more."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.last = deque(maxlen=150)
+
+    def start(self, task, rng):
+        opening = super().start(task, rng)
+        self.last.append(f"{rng.integers(9)} {opening.observation * 8}")
+        return opening
+
+
+@pytest.mark.parametrize("correct", [Corridor, Drawers, RemembersTheLast])
 def test_a_correct_environment_passes_every_check(registered, correct):
     found = list(findings(registered(correct), QUICK))
     assert [finding.note for finding in found if finding.verdict is Verdict.FAILED] == []
