@@ -197,7 +197,7 @@ def by_itself(engine: VLLMEngine, chains: list[list[tuple[list[int], Sampling]]]
     from vllm import TokensPrompt
 
     def loop() -> int:
-        core, generated = engine._engine, 0
+        core, generated = engine._thread._engine, 0
         following = [iter(chain) for chain in chains]
 
         def ask(k: int) -> None:
@@ -218,7 +218,7 @@ def by_itself(engine: VLLMEngine, chains: list[list[tuple[list[int], Sampling]]]
 
 def reset_cache(engine: VLLMEngine) -> None:
     """Empty vLLM's prefix cache, so that no way finds what another left."""
-    in_its_thread(engine, lambda: engine._engine.reset_prefix_cache())
+    in_its_thread(engine, lambda: engine._thread._engine.reset_prefix_cache())
 
 
 def in_its_thread(engine: VLLMEngine, function: Callable[[], T]) -> T:
@@ -231,7 +231,7 @@ def in_its_thread(engine: VLLMEngine, function: Callable[[], T]) -> T:
         except Exception as problem:
             done.set_exception(problem)
 
-    engine._calls.put(call)
+    engine._thread.put(call)
     return done.result()
 
 

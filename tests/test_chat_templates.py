@@ -131,8 +131,8 @@ def conversation(agent, kind, turns=3):
         before = context
         context = list(prompt.tokens) if prompt.fresh else [*context, *prompt.tokens]
         assert prompt.fresh or context[: len(before)] == before
-        messages = agent.messages(shown, done)
-        yield context, agent.template.render(messages, tools=agent._schemas(shown))
+        messages = agent.conversation.messages(shown, done)
+        yield context, agent.template.render(messages, tools=agent.conversation.schemas(shown))
         tokens = sampled(agent, kind, number)
         action = agent.parse(completion(tokens), context)
         assert action == f"go {number}"
@@ -362,7 +362,7 @@ def test_a_tokenizer_that_marks_word_starts_reads_the_same_tokens_in_pieces(name
     for number in range(3):
         prompt = agent.prompt(shown, done)
         if prompt.fresh:
-            rendering = agent.template.render(agent.messages(shown, done))
+            rendering = agent.template.render(agent.conversation.messages(shown, done))
             assert prompt.tokens == agent.template.encode(rendering)
         tokens = agent.encode_action(f"go {number}")
         action = agent.parse(completion(tokens), prompt.tokens)

@@ -10,6 +10,7 @@ from engine_contract import TIED, model_of
 
 from agentgym.engines.requests import remaining_request
 from agentgym.engines.vllm import engine as vllm
+from agentgym.engines.vllm import thread
 from agentgym.engines.vllm.answers import parse_answer, same_model
 from agentgym.errors import EngineError
 from agentgym.types import Completion, Sampling
@@ -37,7 +38,7 @@ def engine_of(tmp_path, monkeypatch):
     model_of(TIED).save_pretrained(tmp_path)
 
     def make(broken):
-        monkeypatch.setattr(vllm, "start_engine", lambda arguments: (broken, True))
+        monkeypatch.setattr(thread, "start_engine", lambda arguments: (broken, True))
         return vllm.VLLMEngine(str(tmp_path))
 
     return make

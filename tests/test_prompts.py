@@ -50,7 +50,7 @@ def test_examples_are_shown_in_the_format_of_the_agent(chatml):
         Task("agentgym/Hotter-v0", "hotter-3"),
         np.random.default_rng(0),
     )
-    agent.examples = (to_example(shown, agent),)
+    agent.conversation.examples = (to_example(shown, agent),)
     text = text_of(agent)
     actions = re.findall(r"<action>(.*?)</action>", text.replace("<action> </action>", ""))
     assert actions == [step.action for step in shown.steps]
@@ -98,7 +98,7 @@ def test_react_layout_shows_the_observation_before_the_task(chatml):
 
 def test_react_examples_are_of_the_type_of_the_task(chatml):
     agent = ChatAgent(chatml, action_format=ReAct(), layout=LAYOUTS["react"])
-    agent.examples = tuple(
+    agent.conversation.examples = tuple(
         Example(f"goal {n}", "start", (("Action: go", "done"),), "ab"[n % 2]) for n in range(4)
     )
     for kind, expected in {"a": "02", "b": "13", "c": "01"}.items():

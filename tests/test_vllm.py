@@ -18,7 +18,7 @@ from engine_contract import (
     words,
 )
 
-from agentgym.engines.vllm import engine as vllm
+from agentgym.engines.vllm import thread
 from agentgym.engines.vllm.engine import VLLMEngine
 from agentgym.errors import ConfigError, EngineError
 from agentgym.experiment.job import run_blocking
@@ -78,7 +78,7 @@ def test_the_prefix_cache_serves_past_turns_until_weights_change(subject):
 
 def test_follow_up_requests_join_the_next_model_call(subject, monkeypatch):
     """The first call may include fewer than all four requests: they start while it runs."""
-    monkeypatch.setattr(vllm, "regroup_delay", lambda *_: 5.0)
+    monkeypatch.setattr(thread, "regroup_delay", lambda *_: 5.0)
     assert 6 * 5 <= model_calls(subject.engine, turns=6, length=5) <= 6 * 5 + 3
 
 
@@ -140,7 +140,7 @@ def test_an_engine_with_failed_requests_accepts_new_weights(tmp_path, monkeypatc
     def broken():
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr(engine._engine, "step", broken)
+    monkeypatch.setattr(engine._thread._engine, "step", broken)
     for _ in range(2):
         with pytest.raises(EngineError, match="out of order"):
             ask(engine, words(5, 0), max_tokens=4)

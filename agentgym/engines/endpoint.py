@@ -10,29 +10,15 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx
 
+from agentgym.engines.http_answers import RetryableError, describe, is_web_page, read_answer
 from agentgym.engines.http_pool import ConnectionPool
-from agentgym.errors import (
-    AgentGymError,
-    ConfigError,
-    EngineError,
-    MalformedAnswer,
-    RequestRejected,
-)
+from agentgym.errors import ConfigError, EngineError, MalformedAnswer
 
 T = TypeVar("T")
-
-RETRY_STATUSES = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-"""HTTP statuses after which the same request may succeed."""
-MALFORMED = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What parsing an unexpected answer raises."""
-NO_RETRY_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
-"""Error codes of status 429 that no waiting changes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +100,7 @@ class Endpoint:
         Args:
             path: Of the request, relative to the address of the service.
             body: Sent as JSON.
-            parse: Converts the decoded answer; raises one of ``MALFORMED`` if it is not as
+            parse: Converts the decoded answer; raises a plain Python error if it is not as
                 expected, and the request is sent again.
 
         Raises:
@@ -156,11 +142,11 @@ class Endpoint:
             wait = delay
             try:
                 return await send(started + deadline)
-            except _RetryableError as problem:
+            except RetryableError as problem:
                 reason, wait = str(problem), max(delay, problem.delay)
                 malformed = malformed + 1 if problem.malformed else 0
             except (httpx.RequestError, TimeoutError) as problem:
-                reason = _describe(problem)
+                reason = describe(problem)
                 if self._on_unreachable is not None:
                     await self._on_unreachable()
                 elif not self._answered and not isinstance(problem, TimeoutError):
@@ -222,41 +208,22 @@ class Endpoint:
             if not decoded and answer.is_success:
                 answer = httpx.Response(answer.status_code, request=answer.request)
             return self._parse(answer, parse)
-        except (_RetryableError, httpx.HTTPError) as problem:
+        except (RetryableError, httpx.HTTPError) as problem:
             raise EngineError(
-                f"{self.url}{path} failed: {_describe(problem)}{self._hint()}"
+                f"{self.url}{path} failed: {describe(problem)}{self._hint()}"
             ) from problem
 
     def _parse(self, answer: httpx.Response, parse: Callable[[Any], T]) -> T:
-        status = answer.status_code
-        page = answer.content[:1] == b"<"
-        if page and not self._answered and status not in RETRY_STATUSES:
+        if is_web_page(answer) and not self._answered:
             raise EngineError(
-                f"{answer.request.url} answered with a web page (status {status}), expected JSON: "
-                f"is this the address of an API?"
-            )
-        if status in RETRY_STATUSES:
-            reason, code, param = _reason(answer)
-            if code in NO_RETRY_CODES:
-                raise RequestRejected(f"{self.url}: {reason}", status, code=code)
-            delay = _retry_after(answer)
-            self._not_before = max(self._not_before, time.monotonic() + delay)
-            raise _RetryableError(f"status {status}: {reason}", delay)
-        if answer.is_error or answer.is_redirect:
-            reason, code, param = _reason(answer)
-            raise RequestRejected(
-                f"{answer.request.url} refused the request with status {status}: {reason}",
-                status,
-                code=code,
-                param=param,
+                f"{answer.request.url} answered with a web page (status {answer.status_code}), "
+                f"expected JSON: is this the address of an API?"
             )
         try:
-            found = parse(answer.json() if answer.content else None)
-        except AgentGymError:
+            found = read_answer(answer, parse)
+        except RetryableError as problem:
+            self._not_before = max(self._not_before, time.monotonic() + problem.delay)
             raise
-        except MALFORMED as problem:
-            reason = f"not the expected answer ({_describe(problem)})"
-            raise _RetryableError(reason, 0.0, malformed=True) from problem
         self._answered = True
         return found
 
@@ -284,45 +251,3 @@ class Endpoint:
         if self._report_line is not None and now - self._reported >= self.retry.report_after:
             self._reported = now
             self._report_line(line)
-
-
-class _RetryableError(Exception):
-    """An answer after which another try may succeed, in at least ``delay`` seconds."""
-
-    def __init__(self, reason: str, delay: float, *, malformed: bool = False) -> None:
-        super().__init__(reason)
-        self.delay, self.malformed = delay, malformed
-
-
-def _retry_after(answer: httpx.Response) -> float:
-    """Seconds that the service asks to wait: ``retry-after-ms``, or seconds or a date; else 0."""
-    text = answer.headers.get("retry-after", "0")
-    try:
-        if "retry-after-ms" in answer.headers:
-            return max(0.0, float(answer.headers["retry-after-ms"]) / 1000)
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return 0.0
-
-
-def _reason(answer: httpx.Response) -> tuple[str, str, str]:
-    """Message, code and parameter of a failure, in OpenAI's form, FastAPI's, or any other."""
-    error: Any = None
-    try:
-        found = answer.json()
-        error = found.get("error", found.get("detail", found))
-        reason = error["message"] if isinstance(error, dict) else error
-    except (AttributeError, KeyError, ValueError):
-        reason = answer.text
-    fields = error if isinstance(error, dict) else {}
-    line = " ".join(str(reason).split())[:300] or "no reason given"
-    return line, str(fields.get("code") or ""), str(fields.get("param") or "")
-
-
-def _describe(problem: Exception) -> str:
-    text = " ".join(str(problem).split())[:300]
-    return f"{type(problem).__name__}: {text}" if text else type(problem).__name__

@@ -24,15 +24,9 @@ from agentgym.experiment.assemble import (
     chosen_action_format,
     tokenizer_of,
 )
+from agentgym.experiment.result_settings import settings_of_result
 from agentgym.experiment.run_folder import RunFolder, fingerprint, fingerprint_of
-from agentgym.experiment.sources import (
-    Objects,
-    is_object,
-    is_policy,
-    shows_admissible,
-    source_of,
-    with_turn_limit,
-)
+from agentgym.experiment.sources import Objects, is_object, is_policy, source_of, with_turn_limit
 from agentgym.models.gguf import is_gguf
 from agentgym.models.loading import load_model
 from agentgym.models.lora import add_lora, base_model_of
@@ -43,17 +37,14 @@ from agentgym.programs.server import ProgramServer
 from agentgym.rollout.action_formats import ActionFormat, NativeCalls
 from agentgym.rollout.agent import ChatAgent
 from agentgym.rollout.completions import end_tokens
-from agentgym.rollout.demonstrations import (
-    demonstrate,
-    to_example,
-)
+from agentgym.rollout.demonstrations import demonstrate, to_example
 from agentgym.rollout.history_check import history_note
 from agentgym.rollout.player import Player
 from agentgym.rollout.prompts import Example
 from agentgym.rollout.setup import EpisodeLimits
 from agentgym.scoring.make import make_scorer
 from agentgym.scoring.reward import as_reward
-from agentgym.settings import ActionFormatName, Experiment, UserSettings
+from agentgym.settings import ActionFormatName, Experiment
 from agentgym.tracking.tracker import Trackers
 from agentgym.types import Sampling, Task
 from agentgym.utils import yaml_config
@@ -122,7 +113,7 @@ class RunParts:
         agent = agent_of(settings, tokenizer, form, end_tokens(model))
         wanted = settings.examples
         if count := agent.layout.examples if wanted is None else wanted:
-            agent.examples = self._examples(agent, count)
+            agent.conversation.examples = self._examples(agent, count)
         # An endpoint renders the messages itself.
         local = self.experiment.model is not None and self.engines.kind != "openai"
         note = history_note(agent) if local else ""
@@ -288,62 +279,19 @@ class RunParts:
 
     def spec(self, checkpoint: str | Path) -> EvalSpec:
         """What the result of an evaluation depends on."""
-        rollout, settings = self.experiment.rollout, self.experiment.agent
         if is_object(checkpoint):
             model = fingerprint_of(self.objects.model, self.objects.tokenizer)
         else:
             model = fingerprint(checkpoint)
         return EvalSpec(
             model,
-            {
-                "seed": self.experiment.seed,
-                "max_turns": rollout.max_turns,
-                "max_context_tokens": rollout.max_context_tokens,
-                "max_seconds": rollout.max_seconds,
-                "max_completion_tokens": rollout.max_completion_tokens,
-                "temperature": self.panel_temperature,
-                "action_format": self.action_format(self._reader(checkpoint)),
-                "window": settings.window,
-                "show_admissible": shows_admissible(settings),
-                **_changed(settings, "prompt", "examples", "history", "system_prompt"),
-                **_changed(settings, "tool_notation", "chat_template", "template_args"),
-                **_changed(rollout, "max_thought_tokens"),
-                **self._program_settings(),
-                **({} if self.engines.kind == "local" else {"engine": self.engines.kind}),
-                **{f"env.{name}": value for name, value in self.experiment.env_args.items()},
-                **({"tools": " ".join(self.experiment.tools)} if self.experiment.tools else {}),
-                **_user_settings(self.experiment.user),
-            },
+            settings_of_result(
+                self.experiment,
+                action_format=self.action_format(self._reader(checkpoint)),
+                temperature=self.panel_temperature,
+                engine=self.engines.kind,
+            ),
             name=str(checkpoint),
             experiment=yaml_config.encode(self.experiment),
             versions=versions(),
         )
-
-    def _program_settings(self) -> dict[str, Any]:
-        """What the result of an evaluation by an agent program depends on besides."""
-        program = self.experiment.agent_program
-        if program is None:
-            return {}
-        names = "agents", "untrained", "reward", "max_calls"
-        changed = _changed(self.experiment.program, *names)
-        shown = {
-            f"program.{name}": " ".join(value) if isinstance(value, tuple) else value
-            for name, value in changed.items()
-        }
-        return {"agent_program": program, **shown}
-
-
-def _user_settings(user: UserSettings) -> dict[str, Any]:
-    """What the result of an evaluation with a simulated user depends on besides."""
-    shown = _changed(user, *(each.name for each in fields(user) if each.name != "model"))
-    return {"user": user.model} | {f"user.{k}": v for k, v in shown.items()} if user.given else {}
-
-
-def _changed(settings: Any, *names: str) -> dict[str, Any]:
-    """Settings that differ from their defaults."""
-    default = type(settings)()
-    return {
-        name: getattr(settings, name)
-        for name in names
-        if getattr(settings, name) != getattr(default, name)
-    }

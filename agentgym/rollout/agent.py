@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
-from agentgym.env.act import ACT
 from agentgym.rollout.action_formats import ActionFormat, NativeCalls, Tags
 from agentgym.rollout.chat_template import ChatTemplate
 from agentgym.rollout.completions import Completions, native_calls
-from agentgym.rollout.prompts import AgentInput, Example, PromptLayout
+from agentgym.rollout.conversation import Conversation
+from agentgym.rollout.prompts import AgentInput, PromptLayout
 from agentgym.rollout.rendering import Message
-from agentgym.rollout.sanitize import Sanitizer, without_tool_instructions
-from agentgym.rollout.tool_calls import ToolCall, results_of
 from agentgym.types import Completion, Turn
 
 if TYPE_CHECKING:
@@ -123,50 +121,34 @@ class ChatAgent:
         self.tokenizer = tokenizer
         self.template = ChatTemplate(tokenizer, template_args)
         self.layout = layout or PromptLayout()
-        self.system_prompt = system_prompt
         self.window = self.layout.window if window is None else window
         self.history = history
         self.stop = self.template.stop_tokens(stop_tokens)
-        self._sanitizer = Sanitizer(tokenizer.all_special_tokens)
         self.action_format: ActionFormat = action_format or Tags()
         if isinstance(self.action_format, NativeCalls):
             self.action_format = native_calls(self.template, tool_notation)
         self.completions = Completions(self.template, self.action_format, self.stop)
-        self.examples: tuple[Example, ...] = ()
-        """Solved episodes to show in the prompt."""
+        self.conversation = Conversation(
+            self.completions, self.layout, system_prompt=system_prompt, window=self.window
+        )
+        self._special = frozenset(tokenizer.all_special_tokens)
 
     # ---- prompts -----------------------------------------------------------------------------
 
     def prompt(self, shown: AgentInput, turns: Sequence[Turn]) -> Prompt:
         """The next piece of a growing conversation, or a fresh prompt."""
-        shown = self._sanitized(shown)
-        tools = self._schemas(shown)
         if self.window is not None:
-            first = max(0, len(turns) - self.window - 1)
-            recent = [*turns[:first], *map(self._sanitizer.turn, turns[first:])]
-            user = self.layout.windowed(shown, recent, self.window)
-            if self.layout.instructions_in_turn:
-                user = f"{user}\n\n{self._instructions(shown)}"
-            return Prompt(
-                self._encode(self._render([*self._head(shown), _user(user)], tools)), True
-            )
+            messages = self.conversation.windowed(shown, turns, self.window)
+            return Prompt(self._encode(self._render(messages, shown)), True)
         if not turns:
-            messages = [*self._head(shown), _user(self.layout.first(shown))]
-            return Prompt(self._encode(self._render(messages, tools)), True)
+            return Prompt(self._encode(self.rendered(shown, turns)), True)
         if self.history == "rerender":
             return self._rerendered(shown, turns)
         return Prompt(self._encode(self._continuation(shown, turns[-1])), False)
 
     def _continuation(self, shown: AgentInput, last: Turn) -> str:
         """What follows the last answer, without the stop token that was sampled."""
-        calls = self._calls(last, shown)
-        if calls:
-            ids = _call_ids(0, len(calls))
-            answer = self.template.call_answer(calls[0].name, ids[0])
-        else:
-            ids, answer = [], self.template.text_answer()
-        results = self._results(self.layout.next(shown), calls, ids)
-        text = self.template.continuation(answer, results)
+        text = self.template.continuation(*self.conversation.following(shown, last))
         return self.without_sampled_end(text, last.completion)
 
     def without_sampled_end(self, text: str, completion: Completion) -> str:
@@ -183,7 +165,7 @@ class ChatAgent:
                 return after
         if sampled == self.stop[:1]:
             first = self._encode(text)[:1]
-            if first and self.tokenizer.decode(list(first)) in self._sanitizer.special:
+            if first and self.tokenizer.decode(list(first)) in self._special:
                 return text.removeprefix(self.tokenizer.decode(list(first)))
         return text
 
@@ -197,98 +179,13 @@ class ChatAgent:
 
     def rendered(self, shown: AgentInput, turns: Sequence[Turn]) -> str:
         """The conversation so far, as the chat template writes it."""
-        return self._render(self.messages(shown, turns), self._schemas(shown))
+        return self._render(self.conversation.messages(shown, turns), shown)
 
-    def messages(self, shown: AgentInput, turns: Sequence[Turn]) -> list[Message]:
-        """The conversation so far, as chat messages."""
-        shown = self._sanitized(shown)
-        first = shown._replace(observation=shown.opening) if turns else shown
-        found = [*self._head(shown), _user(self.layout.first(first))]
-        for number, turn in enumerate(turns):
-            now = shown if number == len(turns) - 1 else shown._replace(admissible_actions=())
-            now = now._replace(observation=self._sanitizer.text(turn.observation))
-            calls = self._calls(turn, shown)
-            ids = _call_ids(number, len(calls))
-            found.append(self._answer(turn, calls, ids))
-            found += self._results(self.layout.next(now), calls, ids)
-        return found
-
-    def _answer(self, turn: Turn, calls: Sequence[ToolCall], ids: Sequence[str]) -> Message:
-        """A completion as an assistant message."""
-        markers = self.template.thoughts
-        text = self.decode(turn.completion.tokens)
-        thought, answer, closed = markers.split(text, opened=self.completions.opened(turn.prompt))
-        if not closed:
-            thought, answer = None, text
-        answer = self.completions.without_header(answer)
-        if calls:
-            content = self.action_format.notation.read(answer).content  # type: ignore[attr-defined]
-            message = self.template.calls_message(calls, content, ids)
-            if thought is not None and self.template.has_thought_field:
-                fields = self.template.thought_message(thought.strip(), "")
-                message |= {key: fields[key] for key in fields if key not in ("role", "content")}
-            return message
-        if thought is None:
-            return {"role": "assistant", "content": answer}
-        return self.template.thought_message(thought.strip(), answer.lstrip("\n"))
-
-    def _results(self, text: str, calls: Sequence[ToolCall], ids: Sequence[str]) -> list[Message]:
-        """The observation as tool messages after calls, else as a user message."""
-        if not calls:
-            return [_user(text)]
-        return [
-            {"role": "tool", "name": call.name, "tool_call_id": call_id, "content": result}
-            for call, call_id, result in zip(calls, ids, results_of(text, len(calls)), strict=False)
-        ]
-
-    def _calls(self, turn: Turn, shown: AgentInput) -> tuple[ToolCall, ...]:
-        """The native calls of a turn that the environment has carried out."""
-        if not (isinstance(self.action_format, NativeCalls) and turn.parsed):
-            return ()
-        if not self.template.has_tools:
-            return ()
-        text = self.completions.normalized(turn.completion, turn.prompt)
-        calls = self.action_format.parse_calls(text, shown.tools or (ACT,))[1]
-        return calls
-
-    def _head(self, shown: AgentInput) -> list[Message]:
-        """The messages before the first observation."""
-        if self.system_prompt is not None:
-            system = self.system_prompt
-        else:
-            chosen = self.layout.chosen(shown, self.examples)
-            examples = list(map(self._sanitizer.example, chosen))
-            in_turn = self.layout.instructions_in_turn and self.window is not None
-            instructions = "" if in_turn else self._instructions(shown)
-            system = self.layout.system(shown, instructions, examples)
-        if not system:
-            return []
-        if self.layout.acknowledgement:
-            return [_user(system), {"role": "assistant", "content": self.layout.acknowledgement}]
-        return [{"role": "system", "content": system}]
-
-    def _instructions(self, shown: AgentInput) -> str:
-        """Description of the action format."""
-        if isinstance(self.action_format, NativeCalls):
-            return self.action_format.describe(shown.tools or (ACT,))
-        return self.action_format.instructions
-
-    def _schemas(self, shown: AgentInput) -> Sequence[Message]:
-        if not isinstance(self.action_format, NativeCalls) or not self.template.has_tools:
-            return ()
-        return shown.tools or (ACT,)
-
-    def _render(self, messages: Sequence[Message], tools: Sequence[Message]) -> str:
-        return self.template.render(messages, tools=tools)
+    def _render(self, messages: Sequence[Message], shown: AgentInput) -> str:
+        return self.template.render(messages, tools=self.conversation.schemas(shown))
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return self.template.encode(text)
-
-    def _sanitized(self, shown: AgentInput) -> AgentInput:
-        native = isinstance(self.action_format, NativeCalls)
-        return self._sanitizer.input(
-            without_tool_instructions(shown, native=native and bool(shown.tools))
-        )
 
     # ---- completions -------------------------------------------------------------------------
 
@@ -321,15 +218,6 @@ class ChatAgent:
     def decode(self, tokens: Sequence[int]) -> str:
         """Decoded, without trailing stop tokens."""
         return self.completions.decode(tokens)
-
-
-def _user(text: str) -> Message:
-    return {"role": "user", "content": text}
-
-
-def _call_ids(turn: int, count: int) -> list[str]:
-    """Nine letters and digits, which Mistral's templates demand."""
-    return [f"call{turn:03d}{number:02d}" for number in range(count)]
 
 
 def _context(turns: Sequence[Turn]) -> Sequence[int]:

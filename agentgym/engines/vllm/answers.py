@@ -87,7 +87,7 @@ class Part(NamedTuple):
 
 
 def parse_answer(answer: Any, *, sampling: Sampling, version: int) -> Part:
-    """Parse the completion of an answer; raises one of ``MALFORMED``."""
+    """Parse the completion of an answer; raises a plain Python error on another form."""
     choice = answer["choices"][0]
     interrupted = choice["finish_reason"] == "abort" and bool(choice["token_ids"])
     if not interrupted and choice["finish_reason"] not in ("stop", "length"):

@@ -7,11 +7,9 @@ import os
 import shutil
 import tempfile
 import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +22,17 @@ from agentgym.engines.requests import (
     remaining_request,
 )
 from agentgym.engines.vllm.adapters import AdapterFolder
-from agentgym.engines.vllm.answers import (
-    parse_answer,
-    parse_models,
-    same_model,
-    top_logprobs_of_first_token,
-)
+from agentgym.engines.vllm.answers import parse_answer
 from agentgym.engines.vllm.arguments import (
     ENVIRONMENT,
     TOP_LOGPROBS,
     check_temperature,
     server_words,
 )
+from agentgym.engines.vllm.control import ServerControl
 from agentgym.engines.vllm.model_info import ModelInfo
 from agentgym.engines.vllm.process import ServerProcess
+from agentgym.engines.vllm.weight_files import write_weights
 from agentgym.engines.weight_stream import WeightStream
 from agentgym.errors import EngineError
 from agentgym.types import Completion, Sampling
@@ -48,10 +43,6 @@ if TYPE_CHECKING:
 
 START_SECONDS = 600.0
 """Time limit for a server to become ready; loading a large model takes minutes."""
-FILE = 2**28
-"""Bytes of weights after which another file is begun."""
-RESETS = 100
-"""Attempts to empty the cache of a paused server."""
 
 
 class ServerEngine:
@@ -99,8 +90,6 @@ class ServerEngine:
         self._adapters = None if adapters is None else AdapterFolder(adapters)
         if self._adapters is not None:
             options = {"enable-lora": True, "max-lora-rank": self._adapters.rank, **(options or {})}
-        self._served = ""
-        """Name of the adapters that the server has loaded last."""
         self._info = ModelInfo.read(model)
         self.context = min(context, self._info.context or context)
         self.version = 0
@@ -119,12 +108,15 @@ class ServerEngine:
             self._process = self._server(slots, dtype, options or {})
             url, key = self._process.url, self._process.token
         self._endpoint = Endpoint(url, key=key, retry=retry, on_unreachable=self._on_unreachable)
+        self._control = ServerControl(self._endpoint, self._adapters)
         try:
             if self._process is not None:
                 self._process.ensure()
-            self._name = self._identify()
+            served = self._control.model(self._info)
+            self._name, self.context = served.id, min(self.context, served.context or self.context)
             self.exact_entropies = self._install()
-            self._check_mode()
+            last = self._info.vocabulary - 1
+            self._control.check_mode(self._body([last], Sampling(max_tokens=1)))
         except BaseException:
             self.close()
             raise
@@ -195,7 +187,7 @@ class ServerEngine:
                 if self._process is not None and self._process.ensure():
                     self._install()
                 else:
-                    self._publish()
+                    self._control.publish(new)
                 self.version = version
         if old is not None:
             shutil.rmtree(old, ignore_errors=True)
@@ -212,7 +204,7 @@ class ServerEngine:
 
     def _body(self, prompt: list[int], sampling: Sampling) -> dict[str, Any]:
         return {
-            "model": self._served or self._name,
+            "model": self._control.adapters or self._name,
             "prompt": prompt,
             "seed": sampling.seed,
             "temperature": sampling.temperature,
@@ -281,114 +273,20 @@ class ServerEngine:
             deadline=START_SECONDS,
         )
 
-    def _identify(self) -> str:
-        """The name under which the server serves the model."""
-        models = self._endpoint.request("GET", "/v1/models", parse_models)
-        ours = self._info.path
-        for model in models:
-            if same_model(ours, model.id) or same_model(ours, model.root):
-                self.context = min(self.context, model.context or self.context)
-                return model.id
-        raise EngineError(
-            f"the server at {self._endpoint.url} serves {', '.join(m.id for m in models)}, "
-            f"expected {ours}: name the server of this model, or the model of this server"
-        )
-
     def _install(self) -> bool:
         """Install extension and weights; returns whether the server reports entropies."""
         try:
-            # Results arrive as text.
-            exact = set(self._call("agentgym_report_entropies")) == {"True"}
+            exact = self._control.report_entropies()
         except EngineError:
             if self._process is not None:
                 raise
             return False  # A running server may lack the extension.
         if self._weights is not None:
-            self._publish()
+            self._control.publish(self._weights)
         return exact
 
-    def _check_mode(self) -> None:
-        """Reject a server whose log-probabilities are not of the distribution sampled from."""
-        last = self._info.vocabulary - 1
-        asked = self._body([last], Sampling(max_tokens=1)) | {"logprobs": TOP_LOGPROBS}
-        rows = []
-        for temperature in (0.5, 1.0):
-            rows.append(
-                self._endpoint.request(
-                    "POST",
-                    "/v1/completions",
-                    lambda answer: sorted(top_logprobs_of_first_token(answer).values())[-5:],
-                    json=asked | {"temperature": temperature},
-                )
-            )
-        spread = rows[1][-1] - rows[1][0]
-        if rows[0] == rows[1] and spread > 1e-6:
-            raise EngineError(
-                f"the server at {self._endpoint.url} reports log-probabilities before "
-                f"temperature, top-k and top-p; start it with --logprobs-mode processed_logprobs"
-            )
-
-    def _call(self, method: str, *arguments: object) -> list[Any]:
-        body = {"method": method, "args": list(arguments), "timeout": START_SECONDS}
-        return self._endpoint.request(
-            "POST", "/collective_rpc", lambda answer: list(answer["results"]), json=body
-        )
-
-    def _publish(self) -> None:
-        """Make the server load the last weights while it is paused."""
-        self._endpoint.request("POST", "/pause", params={"mode": "abort"})
-        if self._adapters is None:
-            self._call("agentgym_load", str(self._weights))
-        else:
-            self._serve_adapters(self._adapters)
-        for _ in range(RESETS):
-            if self._endpoint.request(
-                "POST", "/reset_prefix_cache", lambda answer: answer["success"]
-            ):
-                break
-            time.sleep(0.1)  # Aborted requests hold their blocks for a moment.
-        else:
-            raise EngineError(f"{self._endpoint.url} keeps a cache of the old weights")
-        self._endpoint.request("POST", "/resume")
-
-    def _serve_adapters(self, adapters: AdapterFolder) -> None:
-        """Load the newest adapters under a name of their own, and forget the last ones."""
-        before, self._served = self._served, f"policy-{adapters.number}"
-        named = {"lora_name": self._served, "lora_path": str(adapters.path)}
-        self._endpoint.request("POST", "/v1/load_lora_adapter", json=named, decoded=False)
-        if before not in ("", self._served):
-            old = {"lora_name": before}
-            self._endpoint.request("POST", "/v1/unload_lora_adapter", json=old, decoded=False)
-
     def _write(self, weights: WeightStream) -> Path:
-        if self._adapters is not None:
-            self._adapters.write(dict(weights))
-            return self._adapters.path
-        folder = Path(tempfile.mkdtemp(prefix="weights-", dir=self._folder))
-        try:
-            _write_files(weights, folder)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        return folder
-
-
-def _write_files(weights: Iterable[tuple[str, torch.Tensor]], folder: Path) -> None:
-    """Files of about ``FILE`` bytes, so that memory holds the weights of one of them."""
-    from safetensors.torch import save_file
-
-    numbers = count()
-
-    def write(named: dict[str, torch.Tensor]) -> None:
-        save_file(named, folder / f"model-{next(numbers):05}.safetensors")
-
-    named: dict[str, torch.Tensor] = {}
-    size = 0
-    for name, weight in weights:
-        # Copies: tied weights share memory, which safetensors does not support.
-        named[name] = weight.detach().cpu().clone().contiguous()
-        size += weight.nbytes
-        if size >= FILE:
-            write(named)
-            named, size = {}, 0
-    write(named)
+        if self._adapters is None:
+            return write_weights(weights, self._folder)
+        self._adapters.write(dict(weights))
+        return self._adapters.path
