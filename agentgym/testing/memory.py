@@ -33,7 +33,7 @@ _RESETS = 16
 """Resets between the readings from which the memory of the whole process is judged: libraries and
 their threads take memory now and then, which in a few resets looks like a leak. With fewer, more
 noise is allowed in Python's own memory."""
-_AGAIN = 1, 2, 4
+_AGAIN = 1, 3
 """Memory that grows is read again over so many times the resets: pools of small objects, which the
 interpreter and libraries reuse, fill up within some hundred resets, and a leak goes on."""
 _TIMED, _TIMING = 5, 0.5
