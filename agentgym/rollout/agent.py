@@ -138,7 +138,7 @@ class ChatAgent:
     def prompt(self, shown: AgentInput, turns: Sequence[Turn]) -> Prompt:
         """The next piece of a growing conversation, or a fresh prompt."""
         if self.window is not None:
-            messages = self.conversation.windowed(shown, turns, self.window)
+            messages = self.conversation.windowed(shown, turns)
             return Prompt(self._encode(self._render(messages, shown)), True)
         if not turns:
             return Prompt(self._encode(self.rendered(shown, turns)), True)

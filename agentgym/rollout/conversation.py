@@ -33,7 +33,7 @@ class Conversation:
         system_prompt: str | None,
         window: int | None,
     ) -> None:
-        self._layout, self._window = layout, window
+        self._layout, self.window = layout, window
         self._sanitizer = Sanitizer(completions.tokenizer.all_special_tokens)
         self.examples: tuple[Example, ...] = ()
         """Solved episodes to show in the prompt."""
@@ -55,12 +55,13 @@ class Conversation:
             found += self._results(self._layout.next(now), calls, ids)
         return found
 
-    def windowed(self, shown: AgentInput, turns: Sequence[Turn], window: int) -> list[Message]:
-        """The goal and the last ``window`` exchanges, in one message."""
+    def windowed(self, shown: AgentInput, turns: Sequence[Turn]) -> list[Message]:
+        """The goal and the exchanges of the window, in one message."""
+        assert self.window is not None, "there is one conversation, without a window"
         shown = self._sanitized(shown)
-        first = max(0, len(turns) - window - 1)
+        first = max(0, len(turns) - self.window - 1)
         recent = [*turns[:first], *map(self._sanitizer.turn, turns[first:])]
-        user = self._layout.windowed(shown, recent, window)
+        user = self._layout.windowed(shown, recent, self.window)
         if self._layout.instructions_in_turn:
             user = f"{user}\n\n{self._instructions(shown)}"
         return [*self._head(shown), _user(user)]
@@ -117,8 +118,7 @@ class Conversation:
         if not self._template.has_tools:
             return ()
         text = self._completions.normalized(turn.completion, turn.prompt)
-        calls = self._format.parse_calls(text, shown.tools or (ACT,))[1]
-        return calls
+        return self._format.parse_calls(text, shown.tools or (ACT,))[1]
 
     def _head(self, shown: AgentInput) -> list[Message]:
         """The messages before the first observation."""
@@ -127,7 +127,7 @@ class Conversation:
         else:
             chosen = self._layout.chosen(shown, self.examples)
             examples = list(map(self._sanitizer.example, chosen))
-            in_turn = self._layout.instructions_in_turn and self._window is not None
+            in_turn = self._layout.instructions_in_turn and self.window is not None
             instructions = "" if in_turn else self._instructions(shown)
             system = self._layout.system(shown, instructions, examples)
         if not system:
